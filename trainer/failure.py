@@ -1,0 +1,85 @@
+"""What can go wrong inside a training, as data: a cause, where it was seen, and what to do about it.
+
+`Diverged` is the one exception the trainer raises about its own numbers. It is raised *before* an optimiser step is
+taken on a non-finite loss or gradient, so the weights of the last epoch are intact.
+"""
+
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+
+class Cause(StrEnum):
+    """Why a training diverged. The value is what the `cause` columns hold."""
+
+    NONFINITE_DATA = "nonfinite_data"
+    NONFINITE_LOSS = "nonfinite_loss"
+    NONFINITE_GRADIENT = "nonfinite_gradient"
+    GRADIENT_OVERFLOW = "gradient_overflow"
+    SPECTRAL_BREAKDOWN = "spectral_breakdown"
+
+
+REMEDIES: dict[Cause, str] = {
+    Cause.NONFINITE_DATA: "Check the scenes: the network's input was already non-finite.",
+    Cause.NONFINITE_LOSS: "Lower the learning rate, or look at the named loss term.",
+    Cause.NONFINITE_GRADIENT: (
+        "The loss was finite, its derivative was not: use `spectral.backend` exact or gram, "
+        "whose derivatives are finite by construction."
+    ),
+    Cause.GRADIENT_OVERFLOW: (
+        "Every gradient entry was finite, their norm was not: lower the learning rate or the weight of the named term."
+    ),
+    Cause.SPECTRAL_BREAKDOWN: "The eigensolver failed: raise `eps_psd` or use `spectral.backend` exact.",
+}
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Everything known at the moment of divergence; plain data, safe to write as JSON or Parquet.
+
+    Attributes:
+        cause: what happened.
+        term: name of the loss term that was (or whose gradient was) non-finite; `total` if no single term was.
+        tensor: parameter whose gradient was non-finite, or the name of the offending input; empty if none.
+        step: optimiser steps taken before the failure (it happened in step `step + 1`).
+        epoch: epoch in which it happened, from 1.
+        min_eigengap: smallest finite λ_K - λ_{K+1} of the failing batch (trace-1 covariance); None if none was finite.
+        message: one sentence for a person.
+    """
+
+    cause: Cause
+    term: str
+    tensor: str
+    step: int
+    epoch: int
+    min_eigengap: float | None
+    message: str = ""
+
+    @property
+    def remedy(self) -> str:
+        """What to try, for a person."""
+        return REMEDIES[self.cause]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain dictionary with `cause` as a string."""
+        return asdict(self) | {"cause": self.cause.value}
+
+
+class Diverged(Exception):
+    """A training that must not go on; `failure` says why."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure)  # the argument itself, so that the exception survives pickling
+        self.failure = failure
+
+    def __str__(self) -> str:
+        f = self.failure
+        where = f" in `{f.tensor}`" if f.tensor else ""
+        gap = (
+            "no finite eigengap"
+            if f.min_eigengap is None
+            else f"smallest eigengap {f.min_eigengap:.2e}"
+        )
+        return f"{f.cause} at step {f.step}: term `{f.term}`{where}, {gap}. {f.message} {f.remedy}".replace(
+            "  ", " "
+        )
