@@ -1,8 +1,12 @@
-"""Frozen, validated training configurations; free of torch, so that a search can check them anywhere.
+"""Frozen, validated training configurations; free of torch, so that a search can check them
+anywhere.
 
-A configuration crosses the border to the trainer as a flat dict of dotted names (`eigengap.weight`), is checked once
-in `__post_init__`, and is never changed afterwards. What does not apply is absent (`None`), never silently ignored:
-a margin of a definition that is not used, or a `deg_thresh` without the `masked` backend, is refused.
+A configuration crosses the border to the trainer as a flat dict of dotted names
+(`eigengap.weight`), is checked once
+in `__post_init__`, and is never changed afterwards. What does not apply is absent (`None`), never
+silently ignored:
+a margin of a definition that is not used, or a `deg_thresh` without the `masked` backend, is
+refused.
 """
 
 import dataclasses
@@ -22,7 +26,8 @@ CODE_KINDS = ("random", "dft", "dft2")
 FAILURE_POLICIES = ("raise", "skip_sample", "proxy")
 
 MARGIN_FIELDS = {d: "margin" if d == "gap" else f"margin_{d}" for d in DEFINITIONS}
-"""Where each definition keeps its own margin: `eigengap.margin` for gap, `eigengap.margin_ratio` for ratio, ..."""
+"""Where each definition keeps its own margin: `eigengap.margin` for gap, `eigengap.margin_ratio`
+for ratio, ..."""
 
 
 class ConfigError(ValueError):
@@ -39,7 +44,8 @@ def require_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     """Raises ConfigError with a did-you-mean unless `value` is one of `choices`."""
     if value not in choices:
         raise ConfigError(
-            f"`{name}` must be one of {', '.join(choices)}, but got {value!r}.{did_you_mean(str(value), choices)}"
+            f"`{name}` must be one of {', '.join(choices)}, but got {value!r}."
+            + did_you_mean(str(value), choices)
         )
 
 
@@ -202,7 +208,8 @@ class CovarianceConfig:
     """How the network's covariance meets the measured one.
 
     Attributes:
-        blend_bound: upper bound in [0, 1) of the learned weight b of the back-projected sample covariance in
+        blend_bound: upper bound in [0, 1) of the learned weight b of the back-projected sample
+            covariance in
             R = (1 - b) R_network + b R_measured; 0 switches the blend off.
     """
 
@@ -224,7 +231,8 @@ class EigengapConfig:
     Attributes:
         weight: factor of the term in the total loss.
         definition: gap | ratio | energy | leak | subspace (docs/eigengap.md).
-        margin: for `gap`, as a fraction of 1/K, the eigenvalue of K equal sources in a trace-1 R; in (0, 1].
+        margin: for `gap`, as a fraction of 1/K, the eigenvalue of K equal sources in a trace-1 R;
+            in (0, 1].
         margin_ratio: for `ratio`, in (0, 1); tanh(ln10 · dB / 20) for a margin in dB.
         margin_energy: for `energy`, in (0, 1].
         margin_leak: for `leak`, the tolerated log1p(leak), >= 0.
@@ -292,7 +300,8 @@ class SpectralConfig:
 
     Attributes:
         backend: a name in `trainer.spectral.BACKENDS`, or `auto`.
-        deg_thresh: for `masked`: pairs closer than this fraction of the largest eigenvalue do not interact.
+        deg_thresh: for `masked`: pairs closer than this fraction of the largest eigenvalue do not
+            interact.
     """
 
     backend: str = "auto"
@@ -344,7 +353,8 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """Which fixed scenes a training is judged on. Two trainings with equal values are judged on the same scenes.
+    """Which fixed scenes a training is judged on. Two trainings with equal values are judged on
+    the same scenes.
 
     Attributes:
         seed: of the validation scenes, which give the objective after every epoch.
@@ -387,7 +397,8 @@ class EvaluationConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """All that a training depends on; equal configurations give equal trainings on the same machine.
+    """All that a training depends on; equal configurations give equal trainings on the same
+    machine.
 
     Attributes:
         eps_psd: relative diagonal loading, R + eps · tr(R)/N · I.
@@ -458,7 +469,8 @@ class TrainConfig:
 
     @property
     def factor_columns(self) -> int:
-        """r, the columns of the factor handed to the spectral backend; 0 for a network without a factor."""
+        """r, the columns of the factor handed to the spectral backend; 0 for a network without a
+        factor."""
         if self.network.rank is None:
             return 0
         measured = self.scene.num_snapshots if self.covariance.blend_bound > 0 else 0
@@ -466,7 +478,8 @@ class TrainConfig:
 
     @classmethod
     def from_params(cls, params: Mapping[str, Any]) -> Self:
-        """Builds a configuration from a flat dict of dotted names; names not given keep their defaults.
+        """Builds a configuration from a flat dict of dotted names; names not given keep their
+        defaults.
 
         Raises:
             ConfigError: for an unknown name, a value of the wrong type, or a broken rule.
@@ -481,7 +494,8 @@ class TrainConfig:
         return _build(cls, tree, "")
 
     def to_params(self) -> dict[str, Any]:
-        """The flat dict that `from_params` turns into an equal configuration; JSON-safe, `None` left out."""
+        """The flat dict that `from_params` turns into an equal configuration; JSON-safe, `None`
+        left out."""
         flat: dict[str, Any] = {}
         for name, value in dataclasses.asdict(self).items():
             items = (
@@ -515,7 +529,8 @@ def _build(cls: type, tree: Mapping[str, Any], prefix: str) -> Any:
         if dataclasses.is_dataclass(hints[name]):
             if not isinstance(value, Mapping):
                 raise ConfigError(
-                    f"`{prefix}{name}` is a group, but got {value!r}. Use `{prefix}{name}.<field>`."
+                    f"`{prefix}{name}` is a group, but got {value!r}. "
+                    f"Use `{prefix}{name}.<field>`."
                 )
             values[name] = _build(typing.cast(type, hints[name]), value, f"{prefix}{name}.")
         else:

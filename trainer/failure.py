@@ -1,6 +1,8 @@
-"""What can go wrong inside a training, as data: a cause, where it was seen, and what to do about it.
+"""What can go wrong inside a training, as data: a cause, where it was seen, and what to do about
+it.
 
-`Diverged` is the one exception the trainer raises about its own numbers. It is raised *before* an optimiser step is
+`Diverged` is the one exception the trainer raises about its own numbers. It is raised *before* an
+optimiser step is
 taken on a non-finite loss or gradient, so the weights of the last epoch are intact.
 """
 
@@ -27,9 +29,12 @@ REMEDIES: dict[Cause, str] = {
         "whose derivatives are finite by construction."
     ),
     Cause.GRADIENT_OVERFLOW: (
-        "Every gradient entry was finite, their norm was not: lower the learning rate or the weight of the named term."
+        "Every gradient entry was finite, their norm was not: lower the learning rate or the "
+        "weight of the named term."
     ),
-    Cause.SPECTRAL_BREAKDOWN: "The eigensolver failed: raise `eps_psd` or use `spectral.backend` exact.",
+    Cause.SPECTRAL_BREAKDOWN: (
+        "The eigensolver failed: raise `eps_psd` or use `spectral.backend` exact."
+    ),
 }
 
 
@@ -39,11 +44,14 @@ class Failure:
 
     Attributes:
         cause: what happened.
-        term: name of the loss term that was (or whose gradient was) non-finite; `total` if no single term was.
-        tensor: parameter whose gradient was non-finite, or the name of the offending input; empty if none.
+        term: name of the loss term that was (or whose gradient was) non-finite; `total` if no
+            single term was.
+        tensor: parameter whose gradient was non-finite, or the name of the offending input; empty
+            if none.
         step: optimiser steps taken before the failure (it happened in step `step + 1`).
         epoch: epoch in which it happened, from 1.
-        min_eigengap: smallest finite λ_K - λ_{K+1} of the failing batch (trace-1 covariance); None if none was finite.
+        min_eigengap: smallest finite λ_K - λ_{K+1} of the failing batch (trace-1 covariance);
+            None if none was finite.
         message: one sentence for a person.
     """
 
@@ -75,11 +83,6 @@ class Diverged(Exception):
     def __str__(self) -> str:
         f = self.failure
         where = f" in `{f.tensor}`" if f.tensor else ""
-        gap = (
-            "no finite eigengap"
-            if f.min_eigengap is None
-            else f"smallest eigengap {f.min_eigengap:.2e}"
-        )
-        return f"{f.cause} at step {f.step}: term `{f.term}`{where}, {gap}. {f.message} {f.remedy}".replace(
-            "  ", " "
-        )
+        gap = f"{f.min_eigengap:.2e}" if f.min_eigengap is not None else "not finite"
+        seen = f"{f.cause} at step {f.step}: term `{f.term}`{where}, smallest eigengap {gap}."
+        return " ".join(part for part in (seen, f.message, f.remedy) if part)

@@ -1,0 +1,119 @@
+"""The conditional pieces that spaces are put together from; one function per group of fields.
+
+Each asks the trial for what applies and returns only that. The ranges are measured ones: eigengap
+weights above 1 hurt in paired trainings, margins beyond half an eigenvalue ask for more than a
+low-SNR posterior can know, and learning rates outside [1e-3, 3e-2] did not learn in 200 steps.
+"""
+
+from typing import Any
+
+from .space import Parameter, Trial
+
+PARAMETERS: dict[str, Parameter] = {
+    "optimizer.learning_rate": Parameter("float", "1", "initial step size of AdamW"),
+    "network.kind": Parameter("str", "1", "dictionary (dense R) or factor (low rank)"),
+    "network.width": Parameter("int", "channels", "width of the convolutions"),
+    "network.depth": Parameter("int", "layers", "number of convolutions"),
+    "network.rank": Parameter("int", "columns", "learned columns of the factor"),
+    "covariance.blend_bound": Parameter(
+        "float", "1", "largest share of the measured covariance in R"
+    ),
+    "eps_psd": Parameter(
+        "float",
+        "tr(R)/N",
+        "relative diagonal loading",
+        no_effect=(
+            "under the gap and subspace definitions (loading shifts all eigenvalues alike and "
+            "keeps eigenvectors), and, beyond a constant factor, under energy"
+        ),
+    ),
+    "eigengap.weight": Parameter("float", "1", "weight of the eigengap term; 0 is off"),
+    "eigengap.definition": Parameter("str", "1", "gap | ratio | energy | leak | subspace"),
+    "eigengap.margin": Parameter("float", "1/K", "gap margin, a fraction of 1/K"),
+    "eigengap.margin_ratio": Parameter("float", "1", "ratio margin, tanh(ln10 dB / 20)"),
+    "eigengap.margin_energy": Parameter("float", "tr(R)", "energy margin"),
+    "eigengap.margin_leak": Parameter("float", "1", "tolerated log1p(leak)"),
+    "eigengap.margin_subspace": Parameter("float", "1", "tolerated share of U outside P_K"),
+    "spectral.backend": Parameter(
+        "str",
+        "1",
+        "how eigenvalues and projectors are differentiated",
+        no_effect=(
+            "on the value reached under gap, ratio, energy and leak (eigenvalues only: all "
+            "backends agree on a positive R); it changes speed, and NaN rates under subspace"
+        ),
+    ),
+    "spectral.deg_thresh": Parameter("float", "largest eigenvalue", "masking threshold"),
+}
+"""Every field a space may set; tables and reports take units and descriptions from here."""
+
+
+def optimizer(trial: Trial) -> dict[str, Any]:
+    """Learning rate."""
+    rate = trial.suggest_float("optimizer.learning_rate", 1e-3, 3e-2, log=True)
+    return {"optimizer.learning_rate": rate}
+
+
+def network(trial: Trial) -> dict[str, Any]:
+    """Kind and size; the rank and the blend exist for the factor network only."""
+    kind = trial.suggest_categorical("network.kind", ("dictionary", "factor"))
+    drawn = {
+        "network.kind": kind,
+        "network.width": trial.suggest_int("network.width", 16, 48, step=16),
+        "network.depth": trial.suggest_int("network.depth", 2, 4),
+    }
+    if kind == "factor":
+        drawn["network.rank"] = trial.suggest_int("network.rank", 8, 16, step=4)
+        drawn["covariance.blend_bound"] = trial.suggest_float("covariance.blend_bound", 0.0, 0.3)
+    return drawn
+
+
+def loading(trial: Trial) -> dict[str, Any]:
+    """EPS_PSD, relative to tr(R)/N."""
+    return {"eps_psd": trial.suggest_float("eps_psd", 1e-6, 1e-1, log=True)}
+
+
+MARGINS: dict[str, tuple[str, float, float, bool]] = {
+    "gap": ("eigengap.margin", 0.03, 0.5, True),
+    "ratio": ("eigengap.margin_ratio", 0.1, 0.9, False),
+    "energy": ("eigengap.margin_energy", 0.3, 0.95, False),
+    "leak": ("eigengap.margin_leak", 0.01, 3.0, True),
+    "subspace": ("eigengap.margin_subspace", 0.0, 0.5, False),
+}
+"""Definition -> (name of its margin, low, high, logarithmic)."""
+
+
+def eigengap(trial: Trial) -> dict[str, Any]:
+    """On or off; a definition and its own margin exist only when it is on."""
+    if trial.suggest_categorical("eigengap.term", ("on", "off")) == "off":
+        return {"eigengap.weight": 0.0}
+    definition = trial.suggest_categorical("eigengap.definition", tuple(MARGINS))
+    return weighted(trial, definition) | {"eigengap.definition": definition}
+
+
+def weighted(trial: Trial, definition: str) -> dict[str, Any]:
+    """Weight and margin of one given definition."""
+    name, low, high, log = MARGINS[definition]
+    return {
+        "eigengap.weight": trial.suggest_float("eigengap.weight", 0.01, 1.0, log=True),
+        name: trial.suggest_float(name, low, high, log=log),
+    }
+
+
+def spectral(trial: Trial, *, kind: str, definition: str | None) -> dict[str, Any]:
+    """Backend; absent without the term, `gram` for a factor only, `masked` for subspace only."""
+    if definition is None:
+        return {}
+    backends = ["exact", "eigh", "svd"]
+    branch = "values"
+    if definition == "subspace":
+        backends.append("masked")
+        branch = "subspace"
+    if kind == "factor":
+        backends.append("gram")
+    backend = trial.suggest_categorical(f"spectral.backend@{kind}.{branch}", tuple(backends))
+    drawn = {"spectral.backend": backend}
+    if backend == "masked":
+        threshold = trial.suggest_float("spectral.deg_thresh", 1e-9, 1e-3, log=True)
+        drawn["spectral.deg_thresh"] = threshold
+    return drawn

@@ -1,0 +1,196 @@
+"""The presets of `python -m search.run --preset`: what each is for, its budget and its anchors.
+
+The scene of `smoke`, `local`, `eigengap` and `spectral` is the small one (6x6 panel, 12 antennas,
+1 or 2 sources), hard enough that stochastic maximum likelihood fails at -10 dB and easy enough to
+be won; `full` is the 12x12 panel with up to 5 sources, meant for GPUs.
+"""
+
+from typing import Any
+
+from . import blocks
+from .space import Space, Trial, nearest
+
+OFF: dict[str, Any] = {"eigengap.term": "off"}
+FOUNDING: dict[str, Any] = {
+    "eigengap.term": "on",
+    "eigengap.weight": 0.1,
+    "eigengap.definition": "gap",
+    "eigengap.margin": 0.03,
+}
+"""The loss as it was first proposed: gap margin 0.03, singular values, eps 1e-4."""
+
+DICTIONARY: dict[str, Any] = {
+    "network.kind": "dictionary",
+    "network.width": 32,
+    "network.depth": 3,
+    "optimizer.learning_rate": 1e-2,
+}
+FACTOR: dict[str, Any] = {
+    "network.kind": "factor",
+    "network.width": 32,
+    "network.depth": 3,
+    "network.rank": 8,
+    "covariance.blend_bound": 0.3,
+    "optimizer.learning_rate": 1e-2,
+}
+
+LOCAL_SCENE: dict[str, Any] = {
+    "scene.num_horizontal": 6,
+    "scene.num_vertical": 6,
+    "scene.num_antennas": 12,
+    "scene.num_snapshots": 16,
+    "scene.max_sources": 2,
+    "scene.range_min_m": 0.5,
+    "scene.range_max_m": 3.0,
+    "snr_min_db": -10.0,
+    "snr_max_db": 4.0,
+}
+FULL_SCENE: dict[str, Any] = {
+    "scene.num_horizontal": 12,
+    "scene.num_vertical": 12,
+    "scene.num_antennas": 16,
+    "scene.num_snapshots": 16,
+    "scene.max_sources": 5,
+    "scene.range_min_m": 0.5,
+    "scene.range_max_m": 10.0,
+    "snr_min_db": -10.0,
+    "snr_max_db": 10.0,
+}
+LOCAL_BUDGET: dict[str, Any] = {"epochs": 9, "steps_per_epoch": 20, "batch_size": 64}
+
+
+def everything(trial: Trial) -> dict[str, Any]:
+    """All groups: network, optimiser, loading, eigengap and backend."""
+    drawn = blocks.network(trial) | blocks.optimizer(trial) | blocks.loading(trial)
+    drawn |= blocks.eigengap(trial)
+    kind, definition = drawn["network.kind"], drawn.get("eigengap.definition")
+    return drawn | blocks.spectral(trial, kind=kind, definition=definition)
+
+
+def loss_only(trial: Trial) -> dict[str, Any]:
+    """Loading and eigengap; the network stays the dictionary, the backend `auto`."""
+    return blocks.loading(trial) | blocks.eigengap(trial)
+
+
+def backends_only(trial: Trial) -> dict[str, Any]:
+    """Loading, backend and threshold under the subspace loss, where backends differ."""
+    kind = trial.suggest_categorical("network.kind", ("dictionary", "factor"))
+    drawn: dict[str, Any] = {"network.kind": kind, "eigengap.definition": "subspace"}
+    if kind == "factor":
+        drawn |= {"network.rank": 8, "covariance.blend_bound": 0.3}
+    drawn |= blocks.loading(trial) | blocks.weighted(trial, "subspace")
+    return drawn | blocks.spectral(trial, kind=kind, definition="subspace")
+
+
+def small(trial: Trial) -> dict[str, Any]:
+    """Learning rate and eigengap with every backend a dense R allows."""
+    drawn = blocks.optimizer(trial) | blocks.eigengap(trial)
+    definition = drawn.get("eigengap.definition")
+    return drawn | blocks.spectral(trial, kind="dictionary", definition=definition)
+
+
+PRESETS: dict[str, Space] = {
+    space.name: space
+    for space in (
+        Space(
+            name="smoke",
+            about="Does everything work here? Four short trainings; the numbers mean nothing.",
+            suggest=small,
+            anchors=(
+                OFF | {"optimizer.learning_rate": 1e-2},
+                FOUNDING
+                | {"optimizer.learning_rate": 1e-2, "spectral.backend@dictionary.values": "svd"},
+            ),
+            fixed=LOCAL_SCENE
+            | {
+                "epochs": 3,
+                "steps_per_epoch": 4,
+                "batch_size": 32,
+                "network.width": 16,
+                "evaluation.num_scenes": 16,
+                "evaluation.num_test_scenes": 32,
+                "evaluation.report_snr_db": (-10.0, -5.0, 0.0, 10.0),
+            },
+            trials=4,
+            minutes=1.0,
+        ),
+        Space(
+            name="local",
+            about="The whole search on two cores, small scene, in five minutes.",
+            suggest=everything,
+            anchors=(
+                DICTIONARY | OFF | {"eps_psd": 1e-4},
+                DICTIONARY
+                | FOUNDING
+                | {"eps_psd": 1e-4, "spectral.backend@dictionary.values": "svd"},
+                FACTOR | FOUNDING | {"eps_psd": 1e-4, "spectral.backend@factor.values": "gram"},
+            ),
+            fixed=LOCAL_SCENE | LOCAL_BUDGET,
+            trials=14,
+            minutes=5.0,
+        ),
+        Space(
+            name="eigengap",
+            about="Only the loss: loading, weight, definition and margin on a fixed network.",
+            suggest=loss_only,
+            anchors=(OFF | {"eps_psd": 1e-4}, FOUNDING | {"eps_psd": 1e-4}),
+            fixed=LOCAL_SCENE | LOCAL_BUDGET,
+            trials=48,
+            minutes=15.0,
+        ),
+        Space(
+            name="spectral",
+            about="Only the backends, under the subspace loss, where they differ and diverge.",
+            suggest=backends_only,
+            anchors=tuple(
+                {
+                    "network.kind": "dictionary",
+                    "eps_psd": 1e-4,
+                    "eigengap.weight": 0.1,
+                    "eigengap.margin_subspace": 0.1,
+                    "spectral.backend@dictionary.subspace": backend,
+                }
+                for backend in ("exact", "eigh", "svd")
+            ),
+            fixed=LOCAL_SCENE | LOCAL_BUDGET,
+            trials=40,
+            minutes=15.0,
+        ),
+        Space(
+            name="full",
+            about="The 12x12 panel with up to five sources, for GPUs.",
+            suggest=everything,
+            anchors=(
+                DICTIONARY | OFF | {"eps_psd": 1e-4},
+                DICTIONARY
+                | FOUNDING
+                | {"eps_psd": 1e-4, "spectral.backend@dictionary.values": "svd"},
+                FACTOR | FOUNDING | {"eps_psd": 1e-4, "spectral.backend@factor.values": "gram"},
+            ),
+            fixed=FULL_SCENE
+            | {
+                "epochs": 40,
+                "steps_per_epoch": 100,
+                "batch_size": 256,
+                "evaluation.num_scenes": 256,
+                "evaluation.num_test_scenes": 512,
+            },
+            trials=64,
+            minutes=600.0,
+        ),
+    )
+}
+
+
+def get(name: str) -> Space:
+    """The preset called `name`.
+
+    Raises:
+        ValueError: if there is none, with the nearest name.
+    """
+    if name not in PRESETS:
+        known = ", ".join(PRESETS)
+        raise ValueError(
+            f"the preset must be one of {known}, but got {name!r}.{nearest(name, list(PRESETS))}"
+        )
+    return PRESETS[name]

@@ -1,0 +1,168 @@
+"""Laws of the search spaces: every draw is a valid configuration, and nothing idle is in it."""
+
+import dataclasses
+import subprocess
+import sys
+
+import optuna
+import pytest
+
+import spaces
+from trainer.config import ConfigError, TrainConfig
+
+PRESETS = sorted(spaces.PRESETS)
+DRAWS = 200
+
+
+@pytest.fixture(scope="module")
+def draws() -> dict[str, list[dict]]:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    found = {}
+    for name in PRESETS:
+        sampler = optuna.samplers.RandomSampler(seed=0)
+        study = optuna.create_study(sampler=sampler)
+        found[name] = [spaces.get(name).suggest(study.ask()) for _ in range(DRAWS)]
+    return found
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_draw_builds_a_valid_config_and_survives_the_round_trip(preset, draws):
+    space = spaces.get(preset)
+    for drawn in draws[preset]:
+        config = TrainConfig.from_params({**space.fixed, **drawn})
+        assert TrainConfig.from_params(config.to_params()) == config
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_what_does_not_apply_is_absent(preset, draws):
+    for drawn in draws[preset]:
+        definition = drawn.get("eigengap.definition")
+        margins = {name for name in drawn if name.startswith("eigengap.margin")}
+        assert len(margins) == (definition is not None)
+        assert (definition is None) == (drawn["eigengap.weight"] == 0)
+        kind = drawn.get("network.kind", "dictionary")
+        assert (drawn.get("spectral.backend") == "gram") <= (kind == "factor")
+        assert ("network.rank" in drawn) == (kind == "factor")
+        assert ("spectral.deg_thresh" in drawn) == (drawn.get("spectral.backend") == "masked")
+        assert (drawn.get("spectral.backend") == "masked") <= (definition == "subspace")
+        if definition is None:
+            assert "spectral.backend" not in drawn
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_draws_set_only_declared_parameters_of_the_declared_kind(preset, draws):
+    kinds = {"float": float, "int": int, "str": str}
+    allowed = set(spaces.get(preset).parameters())
+    for drawn in draws[preset]:
+        assert set(drawn) <= allowed <= set(spaces.PARAMETERS)
+        for name, value in drawn.items():
+            assert isinstance(value, kinds[spaces.PARAMETERS[name].kind])
+
+
+def test_exploring_finds_every_branch_that_random_draws_reach(draws):
+    for preset in PRESETS:
+        reached = {name for drawn in draws[preset] for name in drawn}
+        assert reached <= set(spaces.get(preset).parameters())
+
+
+def test_no_two_presets_are_the_same_search():
+    seen = {(str(s.describe()), str(sorted(s.fixed.items()))) for s in spaces.PRESETS.values()}
+    assert len(seen) == len(PRESETS)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_anchors_are_valid_and_include_the_term_switched_off(preset):
+    space = spaces.get(preset)
+    configs = [TrainConfig.from_params({**space.fixed, **space.draw(a)}) for a in space.anchors]
+    if preset != "spectral":
+        assert configs[0].eigengap.weight == 0
+        founding = configs[1]
+        assert (founding.eigengap.definition, founding.eigengap.margin) == ("gap", 0.03)
+        assert founding.eps_psd == 1e-4
+        if preset != "eigengap":
+            assert founding.spectral.backend == "svd"
+
+
+def test_optuna_accepts_each_anchor_as_its_own_first_trial():
+    for space in spaces.PRESETS.values():
+        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
+        for anchor in space.anchors:
+            study.enqueue_trial(dict(anchor))
+        for anchor in space.anchors:
+            assert space.suggest(study.ask()) == space.draw(anchor)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"eigengap.term": "off", "nonsense": 1}, "nonsense"),
+        ({"eigengap.term": "maybe"}, "must lie in"),
+        ({"optimizer.learning_rate": 5.0}, "must lie in"),
+    ],
+)
+def test_a_bad_anchor_is_refused_with_the_value(change, message):
+    anchor = {"eigengap.term": "off", "optimizer.learning_rate": 1e-2} | change
+    with pytest.raises(ValueError, match=message):
+        spaces.get("smoke").draw(anchor)
+
+
+def test_a_misspelt_preset_gets_a_suggestion():
+    with pytest.raises(ValueError, match="Did you mean `local`"):
+        spaces.get("locla")
+
+
+def test_one_name_with_two_ranges_is_refused():
+    def suggest(trial):
+        wide = trial.suggest_categorical("wide", (True, False))
+        return {"x": trial.suggest_float("x", 0.0, 2.0 if wide else 1.0)}
+
+    with pytest.raises(ValueError, match="one range"):
+        spaces.Space("two", "", suggest).describe()
+
+
+def test_importing_spaces_pulls_in_the_standard_library_only():
+    code = (
+        "import sys; before = set(sys.modules); import spaces; "
+        "new = {m.split('.')[0] for m in set(sys.modules) - before}; "
+        "print(new - set(sys.stdlib_module_names))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "{'spaces'}"
+
+
+BAD = [
+    ({"eigengap.weight": -1.0}, "eigengap.weight >= 0"),
+    ({"eigengap.weight": 0.1, "eigengap.definition": "gap"}, "exactly eigengap.margin"),
+    (
+        {"eigengap.weight": 0.1, "eigengap.definition": "gap", "eigengap.margin": -0.1},
+        "eigengap.margin > 0",
+    ),
+    ({"eigengap.definition": "gap"}, "weight > 0"),
+    ({"eigengap.wieght": 0.1}, "Did you mean `eigengap.weight`"),
+    ({"eps_psd": -1e-4}, "eps_psd >= 0"),
+    ({"eps_psd": float("nan")}, "must be finite"),
+    ({"eps_psd": "small"}, "must be of type"),
+    ({"scene.max_sources": 36}, "max_sources < num_elements"),
+    ({"spectral.backend": "gram"}, "only for network.kind == factor"),
+    (
+        {"spectral.backend": "gram", "network.kind": "factor", "network.rank": 20},
+        "factor columns < num_elements",
+    ),
+    ({"spectral.backend": "masked", "spectral.deg_thresh": 1e-6}, "== subspace"),
+    ({"spectral.deg_thresh": 1e-6}, "exactly for spectral.backend == masked"),
+    ({"network": 3}, "is a group"),
+]
+
+
+@pytest.mark.parametrize(("params", "message"), BAD)
+def test_a_bad_configuration_is_refused_with_rule_value_and_remedy(params, message):
+    with pytest.raises(ConfigError, match=message):
+        TrainConfig.from_params(params)
+
+
+def test_configurations_are_frozen_and_equal_ones_share_a_digest():
+    config = TrainConfig()
+    assert config.digest == TrainConfig().digest
+    assert config.digest != dataclasses.replace(config, seed=1).digest
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.seed = 1  # type: ignore[misc]
