@@ -1,0 +1,166 @@
+"""The file system under a run: finding it, reading it with clear errors, writing whole files only.
+
+Errors here are for the person at the command line: one line with the rule, the value and the
+remedy.
+"""
+
+import difflib
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from search.schema import TABLES, check_parameters
+
+FORMAT = 1
+"""Version of the layout; a run of another one is refused, not guessed at."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+class RunError(Exception):
+    """A run that cannot be used as asked; the message has the rule, the value and the remedy."""
+
+
+class RunExists(RunError):
+    """A new run was to be made where one lies already."""
+
+
+class RunNotFound(RunError):
+    """No run under that name or path."""
+
+
+class RunNotWritable(RunError):
+    """The file system refuses to take the run's files."""
+
+
+class CorruptRun(RunError):
+    """A run folder whose files contradict the layout."""
+
+
+def resolve_run(run: str | Path, out: str | Path = "runs") -> Path:
+    """The folder that RUN stands for: a name under `out`, or a path.
+
+    Raises:
+        RunNotFound: with the nearest existing name.
+    """
+    for path in (Path(out) / run, Path(run)):
+        if path.joinpath("run.json").exists():
+            return path
+    # A folder that has lost its run.json is still the one that was meant: `open` says what is
+    # wrong with it.
+    for path in (Path(out) / run, Path(run)):
+        if any(path.joinpath(table).is_dir() for table in TABLES):
+            return path
+    existing = sorted(p.parent.name for p in Path(out).glob("*/run.json"))
+    known = f"{out} has {', '.join(existing[:8])}." if existing else f"{out} has no runs."
+    raise RunNotFound(
+        f"RUN is a name under `--out` or a path, but {str(run)!r} is neither. {known}"
+        + hint(str(run), existing)
+    )
+
+
+def read_run(path: str | Path) -> dict[str, Any]:
+    """`run.json` with its `format` and `parameters`.
+
+    Raises:
+        CorruptRun: if it is missing, damaged, or of another format.
+    """
+    file = Path(path) / "run.json"
+    if not file.exists():
+        raise CorruptRun(missing(file))
+    content = read_json(file)
+    if content.get("format") != FORMAT:
+        raise CorruptRun(
+            f"{file} must have format {FORMAT}, but has {content.get('format')!r}. "
+            "Read it with the version of this project that wrote it."
+        )
+    try:
+        check_parameters({k: tuple(v) for k, v in content["parameters"].items()})
+    except (KeyError, AttributeError, TypeError, ValueError) as error:
+        raise CorruptRun(
+            f"{file} must name the space's parameters, but: {error}. Restore it from a copy, or "
+            "start anew with another `--name`."
+        ) from None
+    return content
+
+
+def part_files(folder: Path) -> list[Path]:
+    """The part files of a table that count: a writer's temporary ones are hidden."""
+    return sorted(folder.glob("[!._]*.parquet"))
+
+
+def read_part_schema(part: Path) -> pa.Schema:
+    """The schema in a part's footer.
+
+    Raises:
+        CorruptRun: if the file is no complete Parquet file.
+    """
+    try:
+        return pq.read_schema(part)
+    except (pa.ArrowInvalid, OSError) as error:
+        reason = str(error).splitlines()[0].rstrip(". ")
+        ended = part.parent.parent / "trials" / part.name
+        both = f" and {ended}" if ended.exists() and ended != part else ""
+        raise CorruptRun(
+            f"{part} must be a complete Parquet file, but is not ({reason}). Delete it{both}, "
+            "then `--resume` the run: what they held is computed again."
+        ) from None
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Puts `content` under `path` in one step: readers see the old file or the new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # hidden: Arrow skips it
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise CorruptRun(
+            f"{path} must be readable JSON, but is not ({error}). Restore it from a copy, or "
+            "start anew with another `--name`."
+        ) from None
+    if not isinstance(content, dict):
+        raise CorruptRun(f"{path} must hold a JSON object, but holds {type(content).__name__}.")
+    return content
+
+
+def to_json(content: Mapping[str, Any]) -> bytes:
+    """Readable JSON; a number that is not finite is refused, since JSON has none."""
+    return (json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n").encode()
+
+
+def checked_name(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise ValueError(
+            "a part or trial name has letters, digits, `.`, `_`, `-` and begins with a letter or "
+            f"digit (hidden files are skipped by readers), but got {name!r}. Rename it."
+        )
+    return name
+
+
+def missing(path: Path) -> str:
+    return (
+        f"a run folder has {path.name}, but {path} is missing. Restore it from a copy, or start "
+        "anew with another `--name`."
+    )
+
+
+def hint(word: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f" Did you mean `{near[0]}`?" if near else ""

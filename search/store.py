@@ -1,0 +1,264 @@
+"""A run on disk: Parquet tables, JSON configurations, and the rules that keep them readable.
+
+    runs/<name>/run.json                 plan and provenance, written first
+    runs/<name>/configs/<trial_id>.json  all that a replay needs, without Parquet
+    runs/<name>/<table>/<part>.parquet   one part per trial and table, `baselines` for no trial
+
+Every file appears under its name by an atomic rename, complete or not at all (a new run as a
+whole), so that a reader
+sees a consistent table at any moment and a killed writer leaves nothing behind that counts. Part
+names follow from the trial, so that writing again replaces and never doubles. The row in `trials`
+is written last: a trial has ended exactly if it is there.
+"""
+
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from search.files import (
+    FORMAT,
+    CorruptRun,
+    RunError,
+    RunExists,
+    RunNotFound,
+    RunNotWritable,
+    checked_name,
+    hint,
+    missing,
+    part_files,
+    read_json,
+    read_part_schema,
+    read_run,
+    resolve_run,
+    to_json,
+    write_atomically,
+)
+from search.schema import (
+    BASELINES,
+    TABLES,
+    Parameters,
+    arrow_schema,
+    arrow_table,
+    check_parameters,
+)
+
+__all__ = [
+    "CorruptRun",
+    "RunError",
+    "RunExists",
+    "RunNotFound",
+    "RunNotWritable",
+    "RunStore",
+    "resolve_run",
+]
+
+EMPTY = "empty"
+"""The part without rows that gives every table its schema from the start."""
+
+_RESERVED = ("format", "parameters")
+
+Row = Mapping[str, Any]
+
+
+class RunStore:
+    """The records of one run; `create` a new one or `open` an existing one.
+
+    Attributes:
+        path: the run's folder.
+        parameters: what the run's space can set.
+        plan: `run.json` without the store's own entries.
+    """
+
+    def __init__(self, path: Path, parameters: Parameters, plan: Mapping[str, Any]) -> None:
+        self.path = path
+        self.parameters = dict(parameters)
+        self.plan = dict(plan)
+
+    @classmethod
+    def create(cls, path: str | Path, *, parameters: Parameters, plan: Mapping[str, Any]) -> Self:
+        """Makes a run with its `run.json` and an empty part in every table, all in one step.
+
+        Raises:
+            RunExists: if there is anything under `path` already; nothing is changed.
+            RunNotWritable: if the folder cannot be made.
+        """
+        check_parameters(parameters)
+        path = Path(path)
+        _refuse_existing(path)
+        hidden = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            hidden.mkdir(parents=True)
+            store = cls(hidden, parameters, {})
+            store.write_run(plan)
+            hidden.joinpath("configs").mkdir()
+            for table in TABLES:
+                hidden.joinpath(table).mkdir()
+                store._write(table, EMPTY, [])
+            hidden.rename(path)
+        except OSError as error:
+            _refuse_existing(path)  # another search may have made it meanwhile
+            raise RunNotWritable(
+                f"the run's folder must be writable, but {path} is not ({error.strerror}). "
+                "Choose another `--out`."
+            ) from None
+        finally:
+            shutil.rmtree(hidden, ignore_errors=True)
+        return cls(path, parameters, plan)
+
+    @classmethod
+    def open(cls, path: str | Path) -> Self:
+        """Reads and checks a run: `run.json`, every table, the footer of every part.
+
+        Raises:
+            RunNotFound: if `path` is no folder.
+            CorruptRun: if a file is missing, damaged or of another layout; it is named.
+        """
+        path = Path(path)
+        if not path.is_dir():
+            raise RunNotFound(
+                f"a run is a folder, but {path} is none. Check `--out` and the name."
+            )
+        content = dict(read_run(path))
+        parameters = {k: tuple(v) for k, v in content.pop("parameters").items()}
+        content.pop("format")
+        store = cls(path, parameters, content)
+        if not path.joinpath("configs").is_dir():
+            raise CorruptRun(missing(path / "configs"))
+        for table in TABLES:
+            store._check_table(table)
+        return store
+
+    def write_run(self, plan: Mapping[str, Any]) -> None:
+        """Replaces the plan and provenance in `run.json`."""
+        if taken := [name for name in _RESERVED if name in plan]:
+            raise ValueError(
+                f"a plan must not name {', '.join(_RESERVED)}, but has {taken}. Rename them."
+            )
+        content = {"format": FORMAT, **plan, "parameters": self.parameters}
+        write_atomically(self.path / "run.json", to_json(content))
+        self.plan = dict(plan)
+
+    def write_part(self, table: str, part: str, rows: Iterable[Row]) -> Path:
+        """Writes all rows of one trial (or of `baselines`) in one table, replacing earlier ones.
+
+        Args:
+            part: the trial's id, which every row must carry; or `baselines`, where none does.
+
+        Raises:
+            RowError: for a row that the schema refuses; nothing is written then.
+        """
+        rows = list(rows)
+        owner = None if part == BASELINES else part
+        for row in rows:
+            if row.get("trial_id") != owner:
+                raise ValueError(
+                    f"a part holds the rows of one trial, but {table}/{part} was given one with "
+                    f"trial_id={row.get('trial_id')!r}. Write it to its own part."
+                )
+        if part == EMPTY:
+            raise ValueError(f"`{EMPTY}` is kept for the part without rows. Rename the trial.")
+        return self._write(table, part, rows)
+
+    def write_trial(
+        self,
+        trial: Row,
+        *,
+        epochs: Iterable[Row] = (),
+        evaluations: Iterable[Row] = (),
+        scenes: Iterable[Row] = (),
+        failures: Iterable[Row] = (),
+    ) -> None:
+        """Records an ended trial in every table; its row in `trials` last, which makes it ended.
+
+        The rows given are all there are of this trial: earlier ones, of a try that was lost on
+        the way, are replaced, also by nothing.
+        """
+        trial_id = trial["trial_id"]
+        children = {
+            "epochs": epochs,
+            "evaluations": evaluations,
+            "scenes": scenes,
+            "failures": failures,
+        }
+        for table, rows in children.items():
+            rows = list(rows)
+            # Emptied, not deleted: a reader may have listed the file already.
+            if rows or self._part(table, trial_id).exists():
+                self.write_part(table, trial_id, rows)
+        self.write_part("trials", trial_id, [trial])
+
+    def read(self, table: str) -> pd.DataFrame:
+        """All rows of a table, ordered by part name."""
+        return self._dataset(table).to_table().to_pandas()
+
+    def ended(self) -> set[str]:
+        """Ids of the trials that have a row in `trials`."""
+        return set(self._dataset("trials").to_table(columns=["trial_id"])[0].to_pylist())
+
+    def write_config(self, trial_id: str, config: Mapping[str, Any]) -> Path:
+        """Writes what a replay of the trial needs."""
+        path = self._config(trial_id)
+        write_atomically(path, to_json(config))
+        return path
+
+    def read_config(self, trial_id: str) -> dict[str, Any]:
+        """What `write_config` wrote.
+
+        Raises:
+            RunNotFound: if the run has no such trial.
+            CorruptRun: if the file is damaged.
+        """
+        path = self._config(trial_id)
+        if not path.exists():
+            known = sorted(p.stem for p in path.parent.glob("[!._]*.json"))
+            raise RunNotFound(f"{self.path} has no trial `{trial_id}`.{hint(trial_id, known)}")
+        return read_json(path)
+
+    def _write(self, table: str, part: str, rows: list[Row]) -> Path:
+        path = self._part(table, part)
+        sink = pa.BufferOutputStream()
+        pq.write_table(arrow_table(table, self.parameters, rows), sink)
+        write_atomically(path, sink.getvalue().to_pybytes())
+        return path
+
+    def _part(self, table: str, part: str) -> Path:
+        if table not in TABLES:
+            raise ValueError(
+                f"a table is one of {', '.join(TABLES)}, but got {table!r}." + hint(table, TABLES)
+            )
+        return self.path / table / f"{checked_name(part)}.parquet"
+
+    def _config(self, trial_id: str) -> Path:
+        return self.path / "configs" / f"{checked_name(trial_id)}.json"
+
+    def _dataset(self, table: str) -> ds.Dataset:
+        self._part(table, EMPTY)  # refuses an unknown table
+        schema = arrow_schema(table, self.parameters)
+        return ds.dataset(str(self.path / table), schema=schema, format="parquet")
+
+    def _check_table(self, table: str) -> None:
+        folder = self.path / table
+        if not folder.is_dir():
+            raise CorruptRun(missing(folder))
+        expected = arrow_schema(table, self.parameters)
+        for part in part_files(folder):
+            if not read_part_schema(part).equals(expected):
+                raise CorruptRun(
+                    f"all parts of a table have the schema of run.json, but {part} has another. "
+                    "Was it copied from another run? Move it away and `--resume` the run."
+                )
+
+
+def _refuse_existing(path: Path) -> None:
+    if os.path.lexists(path):
+        raise RunExists(
+            f"a new run needs a new folder, but {path} exists. Continue it with "
+            f"`--resume {path}`, or choose another `--name`."
+        )

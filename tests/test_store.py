@@ -1,0 +1,371 @@
+"""A run folder is readable at any moment, holds every row once, and says what is wrong with it."""
+
+import datetime
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from search.outcome import Outcome
+from search.schema import TABLES, RowError, arrow_schema, columns
+from search.store import (
+    CorruptRun,
+    RunError,
+    RunExists,
+    RunNotFound,
+    RunNotWritable,
+    RunStore,
+    resolve_run,
+)
+
+PARAMETERS = {
+    "eigengap.weight": ("float", "1", "factor of the eigengap term; 0 is off"),
+    "eigengap.definition": ("str", "", "which gap"),
+    "network.width": ("int", "1", "channels"),
+}
+
+
+@pytest.fixture
+def store(tmp_path):
+    return RunStore.create(tmp_path / "runs" / "x", parameters=PARAMETERS, plan={"seed": 3})
+
+
+def trial(trial_id="t1", number=0, **more):
+    return {"trial_id": trial_id, "number": number, "outcome": Outcome.COMPLETED, **more}
+
+
+def epochs(trial_id="t1", count=3):
+    return [{"trial_id": trial_id, "epoch": e, "loss_total": 1.0 / e} for e in range(1, count + 1)]
+
+
+def files_under(path):
+    return sorted(p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file())
+
+
+# ---------------------------------------------------------------- what a new run looks like
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_pandas_reads_a_run_that_has_only_empty_parts(store, table):
+    frame = pd.read_parquet(store.path / table)
+    assert len(frame) == 0
+    assert list(frame) == [c.name for c in columns(table, PARAMETERS)]
+
+
+def test_every_field_has_a_unit_and_a_description_in_the_file(store):
+    for table in TABLES:
+        for field in pq.read_schema(store.path / table / "empty.parquet"):
+            assert b"unit" in field.metadata, (table, field.name)
+            assert field.metadata[b"description"].strip(), (table, field.name)
+    schema = pq.read_schema(store.path / "trials" / "empty.parquet")
+    assert schema.field("seconds").metadata[b"unit"] == b"s"
+    assert schema.field("params.network.width").metadata[b"description"] == b"channels"
+    assert schema.field("params.network.width").type == "int64"
+
+
+def test_run_json_has_the_plan_and_survives_a_round_trip(store):
+    assert json.loads((store.path / "run.json").read_text())["seed"] == 3
+    again = RunStore.open(store.path)
+    assert again.plan == store.plan == {"seed": 3}
+    assert again.parameters == PARAMETERS
+    store.write_run({"seed": 3, "trials": 128})
+    assert RunStore.open(store.path).plan == {"seed": 3, "trials": 128}
+
+
+def test_a_plan_that_json_cannot_hold_leaves_no_run(tmp_path):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        RunStore.create(tmp_path / "x", parameters={}, plan={"limit": float("nan")})
+    assert files_under(tmp_path) == []
+    with pytest.raises(ValueError, match="must not name format"):
+        RunStore.create(tmp_path / "x", parameters={}, plan={"format": 2})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_folder_is_refused_and_left_alone(store, tmp_path):
+    before = {f: (store.path / f).read_bytes() for f in files_under(store.path)}
+    with pytest.raises(RunExists, match=r"--resume .*x`, or choose another `--name`"):
+        RunStore.create(store.path, parameters={}, plan={})
+    assert {f: (store.path / f).read_bytes() for f in files_under(store.path)} == before
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(RunExists):
+        RunStore.create(tmp_path / "file", parameters={}, plan={})
+    with pytest.raises(RunNotWritable, match="--out"):
+        RunStore.create(tmp_path / "file" / "x", parameters={}, plan={})
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_parameter_of_an_unknown_type_is_refused(tmp_path):
+    with pytest.raises(RowError, match="network"):
+        RunStore.create(tmp_path / "x", parameters={"network": ("dict", "", "?")}, plan={})
+
+
+# ---------------------------------------------------------------- rows
+
+
+def test_rows_come_back_as_they_went_in(store):
+    started = datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.UTC)
+    row = trial(
+        started=started,
+        objective=np.float32(0.5),
+        seed=np.int64(7),
+        **{"params.eigengap.weight": 0, "params.network.width": 32},
+    )
+    store.write_part("trials", "t1", [row])
+    (got,) = store.read("trials").to_dict("records")
+    assert got["outcome"] == "completed"
+    assert got["started"] == started
+    assert (got["objective"], got["seed"]) == (0.5, 7)
+    assert got["params.eigengap.weight"] == 0.0
+    assert pd.isna(got["params.eigengap.definition"])  # absent from the trial: null
+    assert pd.isna(got["cause"])
+    pd.testing.assert_frame_equal(store.read("trials"), pd.read_parquet(store.path / "trials"))
+
+
+def test_all_parts_share_one_schema_with_metadata(store):
+    store.write_trial(trial(), epochs=epochs())
+    store.write_part("evaluations", "baselines", [baseline()])
+    for table in TABLES:
+        expected = arrow_schema(table, PARAMETERS)
+        for part in (store.path / table).glob("*.parquet"):
+            assert pq.read_schema(part).equals(expected, check_metadata=False)
+            for field in pq.read_schema(part):
+                assert expected.field(field.name).metadata.items() <= field.metadata.items()
+
+
+def baseline(**more):
+    return {
+        "trial_id": None,
+        "estimator": "lmmse_music",
+        "snr_db": -5.0,
+        "num_sources": 1,
+        "evaluation_seed": 11,
+    } | more
+
+
+def test_writing_again_replaces_and_never_doubles(store):
+    for count in (3, 5, 2):
+        store.write_trial(trial(epochs=count), epochs=epochs(count=count))
+        assert store.read("epochs")["epoch"].tolist() == list(range(1, count + 1))
+        assert store.read("trials")["epochs"].tolist() == [count]
+    assert files_under(store.path / "epochs") == ["empty.parquet", "t1.parquet"]
+
+
+def test_a_later_try_replaces_an_earlier_one_also_by_nothing(store):
+    lost = {"trial_id": "t1", "outcome": Outcome.LOST, "attempt": 1}
+    store.write_part("failures", "t1", [lost])
+    store.write_trial(trial(), epochs=epochs())
+    assert len(store.read("failures")) == 0
+    assert store.ended() == {"t1"}
+    assert len(store.read("scenes")) == 0
+
+
+def test_the_row_in_trials_is_written_last(store):
+    """A refused row anywhere else leaves the trial unended, so that it is run again."""
+    with pytest.raises(RowError):
+        store.write_trial(trial(), failures=[{"trial_id": "t1"}])
+    assert store.ended() == set()
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -np.inf, np.float32("nan")])
+@pytest.mark.parametrize("table", TABLES)
+def test_no_float_column_takes_a_number_that_is_not_finite(store, table, bad):
+    for column in (c for c in columns(table, PARAMETERS) if c.type == "float"):
+        part = "t1"
+        row = {"trial_id": "t1", "number": 0, "outcome": "completed", "epoch": 1}
+        row |= {"estimator": "network", "scene_id": 0, "snr_db": 0.0, "num_sources": 1}
+        row = {k: v for k, v in row.items() if k in {c.name for c in columns(table, PARAMETERS)}}
+        with pytest.raises(RowError, match=rf"{table}\.{column.name}. must be finite or null"):
+            store.write_part(table, part, [row | {column.name: bad}])
+        assert files_under(store.path / table) == ["empty.parquet"]
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ({"objectiv": 1.0}, "Did you mean `objective`"),
+        ({"outcome": None}, "must have a value"),
+        ({"objective": "0.3"}, "must be a float"),
+        ({"objective": True}, "must be a float"),
+        ({"seed": 1.5}, "must be a int"),
+        ({"host": 3}, "must be a str"),
+        ({"started": datetime.datetime(2026, 1, 2)}, "time zone"),
+        ({"params.eigengap.margin": 0.1}, "no column"),
+    ],
+)
+def test_rows_that_break_a_rule_are_refused(store, row, says):
+    with pytest.raises(RowError, match=says):
+        store.write_part("trials", "t1", [trial() | row])
+    assert files_under(store.path / "trials") == ["empty.parquet"]
+
+
+def test_a_key_is_written_once_and_to_its_own_part(store):
+    with pytest.raises(RowError, match="epoch=2"):
+        store.write_part("epochs", "t1", [*epochs(), {"trial_id": "t1", "epoch": 2}])
+    rows = [baseline(), baseline(snr_db=0.0), baseline(num_sources=2), baseline(estimator="crb")]
+    store.write_part("evaluations", "baselines", rows)
+    assert len(store.read("evaluations")) == 4
+    with pytest.raises(RowError, match="lmmse_music"):
+        store.write_part("evaluations", "baselines", [*rows, baseline()])
+    with pytest.raises(ValueError, match="rows of one trial"):
+        store.write_part("epochs", "t2", epochs("t1"))
+    with pytest.raises(ValueError, match="rows of one trial"):
+        store.write_part("evaluations", "t1", [baseline()])
+
+
+@pytest.mark.parametrize("name", ["../x", ".hidden", "_hidden", "a/b", ""])
+def test_names_that_readers_skip_or_that_leave_the_folder_are_refused(store, name):
+    with pytest.raises(ValueError, match="letters, digits"):
+        store.write_part("epochs", name, [])
+    with pytest.raises(ValueError, match="letters, digits"):
+        store.write_config(name, {})
+
+
+def test_names_of_the_house_are_refused(store):
+    with pytest.raises(ValueError, match="Rename the trial"):
+        store.write_part("epochs", "empty", [])
+    with pytest.raises(ValueError, match="Did you mean `epochs`"):
+        store.write_part("epoch", "t1", [])
+
+
+def test_configs(store):
+    config = {"config": {"seed": 3}, "failure": None}
+    store.write_config("t1", {"old": 1})
+    store.write_config("t1", config)
+    assert store.read_config("t1") == config
+    with pytest.raises(RunNotFound, match="Did you mean `t1`"):
+        store.read_config("t11")
+    (store.path / "configs" / "t1.json").write_text('{"config": {"se')
+    with pytest.raises(CorruptRun, match=r"t1\.json must be readable JSON"):
+        store.read_config("t1")
+
+
+# ---------------------------------------------------------------- broken runs
+
+
+def test_a_good_run_opens(store):
+    store.write_trial(trial(), epochs=epochs())
+    assert RunStore.open(store.path).ended() == {"t1"}
+
+
+def test_every_missing_piece_is_named(store):
+    for name in ["configs", *TABLES]:
+        (store.path / name).rename(store.path / "away")
+        with pytest.raises(CorruptRun, match=f"{name} is missing"):
+            RunStore.open(store.path)
+        (store.path / "away").rename(store.path / name)
+    (store.path / "run.json").unlink()
+    with pytest.raises(CorruptRun, match=r"run\.json is missing"):
+        RunStore.open(store.path)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"format": 99}', '{"format": 1}', '{"format":1,"parameters":[1]}']
+)
+def test_a_damaged_run_json_is_named(store, content):
+    (store.path / "run.json").write_text(content)
+    with pytest.raises(CorruptRun, match=r"run\.json must"):
+        RunStore.open(store.path)
+
+
+@pytest.mark.parametrize("keep", [0, 3, 0.5, -1])
+def test_a_truncated_part_is_named_with_what_to_delete(store, keep):
+    store.write_trial(trial(), epochs=epochs())
+    part = store.path / "epochs" / "t1.parquet"
+    content = part.read_bytes()
+    part.write_bytes(content[: int(keep * len(content)) if isinstance(keep, float) else keep])
+    with pytest.raises(CorruptRun, match=r"epochs/t1\.parquet.*trials/t1\.parquet.*--resume"):
+        RunStore.open(store.path)
+
+
+def test_a_part_of_another_run_is_named(store, tmp_path):
+    other = RunStore.create(tmp_path / "other", parameters={}, plan={})
+    other.write_part("trials", "t9", [trial("t9")])
+    (store.path / "trials" / "t9.parquet").write_bytes(
+        (other.path / "trials" / "t9.parquet").read_bytes()
+    )
+    with pytest.raises(CorruptRun, match=r"t9\.parquet has another"):
+        RunStore.open(store.path)
+
+
+def test_errors_for_a_person_are_one_line(store, tmp_path):
+    (store.path / "epochs" / "t1.parquet").write_bytes(b"PAR1")
+    for broken in (
+        lambda: RunStore.open(store.path),
+        lambda: RunStore.open(tmp_path / "nowhere"),
+        lambda: RunStore.create(store.path, parameters={}, plan={}),
+        lambda: resolve_run("nothing", tmp_path),
+    ):
+        with pytest.raises(RunError) as caught:
+            broken()
+        assert "\n" not in str(caught.value)
+
+
+# ---------------------------------------------------------------- finding a run
+
+
+def test_a_run_is_a_name_or_a_path(store, tmp_path, monkeypatch):
+    out = tmp_path / "runs"
+    assert resolve_run("x", out) == store.path
+    assert resolve_run(store.path, out) == store.path
+    monkeypatch.chdir(tmp_path)
+    assert resolve_run("x").samefile(store.path)
+    assert resolve_run("runs/x").samefile(store.path)
+    assert resolve_run("./runs/x/", "elsewhere").samefile(store.path)
+
+
+def test_an_unknown_run_is_refused_with_the_nearest_name(tmp_path):
+    with pytest.raises(RunNotFound, match="has no runs"):
+        resolve_run("smoke", tmp_path)
+    RunStore.create(tmp_path / "smoke-1", parameters={}, plan={})
+    with pytest.raises(RunNotFound, match="Did you mean `smoke-1`"):
+        resolve_run("smok-1", tmp_path)
+
+
+def test_a_run_without_its_run_json_is_found_so_that_opening_it_says_so(store, tmp_path):
+    (store.path / "run.json").unlink()
+    with pytest.raises(CorruptRun, match=r"run\.json is missing"):
+        RunStore.open(resolve_run("x", tmp_path / "runs"))
+
+
+# ---------------------------------------------------------------- reading while writing
+
+WRITER = """
+import sys
+from search.store import RunStore
+store = RunStore.open(sys.argv[1])
+for turn in range(10**9):
+    count = 1 + turn % 7
+    rows = [{"trial_id": "t1", "epoch": e, "step": count} for e in range(1, count + 1)]
+    store.write_part("epochs", "t1", rows)
+    if turn == 0:
+        print("writing", flush=True)
+"""
+
+
+def test_a_reader_sees_whole_parts_only_also_when_the_writer_is_killed(store):
+    """Each state has `count` rows that all say so; a mixture of two states would not."""
+    root = Path(__file__).parents[1]
+    writer = subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(store.path)], cwd=root, stdout=subprocess.PIPE
+    )
+    try:
+        assert writer.stdout is not None
+        assert writer.stdout.readline().strip() == b"writing"
+        seen = set()
+        for _ in range(150):
+            frame = pd.read_parquet(store.path / "epochs")
+            assert frame["epoch"].tolist() == list(range(1, len(frame) + 1))
+            assert (frame["step"] == len(frame)).all()
+            seen.add(len(frame))
+    finally:
+        writer.kill()
+        writer.wait()
+        writer.stdout.close()
+    assert len(seen) > 1, "the writer did not get on while we read"
+    frame = RunStore.open(store.path).read("epochs")
+    assert (frame["step"] == len(frame)).all()
