@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from search.schema import TABLES, check_parameters
+from .schema import TABLES, check_parameters
 
 FORMAT = 1
 """Version of the layout; a run of another one is refused, not guessed at."""

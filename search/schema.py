@@ -85,15 +85,17 @@ EPOCHS = (
         Column(f"loss_{term}", "float", "1", f"mean {term} term, before its weight")
         for term in LOSS_TERMS
     ),
-    Column("gradient_norm", "float", "1", "largest total gradient norm of the epoch"),
-    Column("min_eigengap", "float", "1", "smallest l_K - l_(K+1), trace-1 covariance"),
-    Column("median_eigengap", "float", "1", "median l_K - l_(K+1), trace-1 covariance"),
-    Column("loading", "float", "1", "mean diagonal loading used, eps tr(R)/N"),
+    Column(
+        "gradient_norm", "float", "1", "largest total gradient norm of the epoch, before clipping"
+    ),
+    Column("min_eigengap", "float", "1", "smallest l_K - l_(K+1) of the last batch, trace-1 R"),
+    Column("median_eigengap", "float", "1", "median l_K - l_(K+1) of the last batch, trace-1 R"),
+    Column("loading", "float", "1", "diagonal loading used, eps tr(R)/N, mean of the last batch"),
     Column("validation_capped_error", "float", "1", "mean(min(error, 10 deg))/10 deg: objective"),
     Column("validation_success_rate", "float", "1", "share of sources within 5 deg and 5 deg"),
     Column("skipped_samples", "int", "1", "samples whose spectral term was left out"),
     Column("replaced_samples", "int", "1", "samples whose spectral term was replaced"),
-    Column("learning_rate", "float", "1", "at the end of the epoch"),
+    Column("learning_rate", "float", "1", "of the last step of the epoch"),
     Column("seconds", "float", "s", "wall-clock time of the epoch, validation included"),
 )
 

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from search.files import (
+from .files import (
     FORMAT,
     CorruptRun,
     RunError,
@@ -40,7 +40,7 @@ from search.files import (
     to_json,
     write_atomically,
 )
-from search.schema import (
+from .schema import (
     BASELINES,
     TABLES,
     Parameters,
@@ -202,6 +202,10 @@ class RunStore:
         """Ids of the trials that have a row in `trials`."""
         return set(self._dataset("trials").to_table(columns=["trial_id"])[0].to_pylist())
 
+    def started(self) -> list[str]:
+        """Ids of the trials that have a configuration, ended or not, in order of their names."""
+        return sorted(p.stem for p in self.path.joinpath("configs").glob("[!._]*.json"))
+
     def write_config(self, trial_id: str, config: Mapping[str, Any]) -> Path:
         """Writes what a replay of the trial needs."""
         path = self._config(trial_id)
@@ -217,8 +221,8 @@ class RunStore:
         """
         path = self._config(trial_id)
         if not path.exists():
-            known = sorted(p.stem for p in path.parent.glob("[!._]*.json"))
-            raise RunNotFound(f"{self.path} has no trial `{trial_id}`.{hint(trial_id, known)}")
+            near = hint(trial_id, self.started())
+            raise RunNotFound(f"{self.path} has no trial `{trial_id}`.{near}")
         return read_json(path)
 
     def _write(self, table: str, part: str, rows: list[Row]) -> Path:

@@ -236,7 +236,10 @@ def test_configs(store):
     config = {"config": {"seed": 3}, "failure": None}
     store.write_config("t1", {"old": 1})
     store.write_config("t1", config)
+    store.write_config("t0", {})
     assert store.read_config("t1") == config
+    assert store.started() == ["t0", "t1"]
+    assert store.ended() == set()
     with pytest.raises(RunNotFound, match="Did you mean `t1`"):
         store.read_config("t11")
     (store.path / "configs" / "t1.json").write_text('{"config": {"se')
