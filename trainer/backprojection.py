@@ -1,0 +1,113 @@
+"""Back-projections of the snapshots to the panel, and their sample covariance.
+
+A snapshot y_l = G_l x_l + n_l, G_l = H diag(c_l), sees M of the panel's N dimensions. Codes have unit
+modulus, so G_l G_lᴴ = H Hᴴ for every l: one M x M eigendecomposition per scene serves all
+snapshots,
+    pinv    x_l = c_l* ∘ Hᴴ (H Hᴴ)⁺ y_l             least norm
+    LMMSE   x_l = c_l* ∘ Hᴴ (H Hᴴ + λI)⁻¹ y_l       λ = σ²/p, for the prior x_l ~ CN(0, p I)
+(Kay 1993, Estimation Theory, eq. 12.26). Both are invariant to the phase of a snapshot's code.
+
+p and σ² are estimated from the snapshots alone. Steering entries have unit modulus, so codes with
+independent phases make E y yᴴ = p H Hᴴ + σ² I, whose eigenvectors are known: the maximum of the
+likelihood over λ is a search in one dimension, p follows in closed form.
+
+Coloured noise of known shape is whitened first; H below is then the whitened channel.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .covariance import unit_trace
+from .scene import Scenes
+
+RANK_TOLERANCE = 1e-6
+"""Eigenvalues of H Hᴴ below this times the largest count as zero in the pseudo-inverse."""
+LOADING_RANGE = (-6.0, 6.0)
+"""log10 of the smallest and largest λ / mean eigenvalue of H Hᴴ that the data may choose."""
+LOADING_STEPS = 121
+"""Points of the likelihood in λ: ten per decade, far finer than the data can tell."""
+
+
+class ChannelModes(NamedTuple):
+    """H Hᴴ = U diag(gain) Uᴴ and the snapshots in these coordinates.
+
+    Attributes:
+        gain: [B, M], ascending, never negative.
+        coordinates: Uᴴ y_l, [B, L, M].
+        lift: Hᴴ U, [B, N, M].
+    """
+
+    gain: Tensor
+    coordinates: Tensor
+    lift: Tensor
+
+
+def whiten(scenes: Scenes) -> tuple[Tensor, Tensor]:
+    """Snapshots [B, L, M] and channel [B, M, N] in which the noise is white."""
+    if scenes.noise_covariance is None:
+        return scenes.snapshots, scenes.channel
+    root = torch.linalg.cholesky(scenes.noise_covariance)
+    snapshots = torch.linalg.solve_triangular(root, scenes.snapshots.mT, upper=False).mT
+    return snapshots, torch.linalg.solve_triangular(root, scenes.channel, upper=False)
+
+
+def channel_modes(scenes: Scenes) -> ChannelModes:
+    """The eigendecomposition that all back-projections of a batch share."""
+    snapshots, channel = whiten(scenes)
+    gain, modes = torch.linalg.eigh(channel @ channel.mH)
+    return ChannelModes(gain.clamp(min=0), snapshots @ modes.conj(), channel.mH @ modes)
+
+
+def fit_loading(modes: ChannelModes) -> tuple[Tensor, Tensor]:
+    """Maximum-likelihood p (per element) and λ = σ²/p of E y yᴴ = p (H Hᴴ + λ I): [B] each.
+
+    With z_m the mean power in mode m, -log likelihood / L = sum_m log(p (g_m + λ)) + z_m / (p (g_m
+    + λ)); given λ it is least at p = mean_m z_m / (g_m + λ).
+    """
+    power = modes.coordinates.abs().square().mean(-2)
+    exponent = torch.linspace(
+        *LOADING_RANGE, LOADING_STEPS, dtype=power.dtype, device=power.device
+    )
+    loading = modes.gain.mean(-1, keepdim=True) * 10**exponent
+    variance = modes.gain.unsqueeze(-2) + loading.unsqueeze(-1)
+    signal = (power.unsqueeze(-2) / variance).mean(-1)
+    # without any power every λ fits alike
+    cost = variance.log().mean(-1) + signal.clamp(min=torch.finfo(power.dtype).tiny).log()
+    best = cost.argmin(-1, keepdim=True)
+    return signal.gather(-1, best).squeeze(-1), loading.gather(-1, best).squeeze(-1)
+
+
+def pinv(scenes: Scenes) -> Tensor:
+    """Least-norm back-projection of every snapshot: [B, L, N]."""
+    modes = channel_modes(scenes)
+    kept = modes.gain > RANK_TOLERANCE * modes.gain.amax(-1, keepdim=True)
+    inverse = torch.where(kept, 1 / modes.gain.where(kept, torch.ones_like(modes.gain)), 0)
+    return _lift(modes, inverse, scenes.codes)
+
+
+def lmmse(scenes: Scenes, loading: Tensor | None = None) -> Tensor:
+    """Linear minimum-mean-square-error back-projection of every snapshot: [B, L, N].
+
+    Args:
+        loading: λ, [B]; by default what the snapshots themselves say.
+    """
+    modes = channel_modes(scenes)
+    if loading is None:
+        _, loading = fit_loading(modes)
+    return _lift(modes, 1 / (modes.gain + loading.unsqueeze(-1)), scenes.codes)
+
+
+def sample_covariance(back_projected: Tensor) -> Tensor:
+    """sum_l x_l x_lᴴ, scaled to trace 1: [B, L, N] -> [B, N, N]."""
+    columns = back_projected.mT
+    return unit_trace(columns @ columns.mH)
+
+
+BACK_PROJECTIONS = {"pinv": pinv, "lmmse": lmmse}
+
+
+def _lift(modes: ChannelModes, weight: Tensor, codes: Tensor) -> Tensor:
+    weighted = modes.coordinates * weight.unsqueeze(-2)
+    return codes.conj() * (weighted @ modes.lift.mT)
