@@ -23,20 +23,23 @@ DIFF_LIMIT = 200_000
 _PATIENCE_S = 10.0
 
 
-def collect(
-    *, seeds: Mapping[str, int], argv: Sequence[str] | None = None, root: Path | None = None
+def provenance(
+    *,
+    seeds: Mapping[str, int] | None = None,
+    argv: Sequence[str] | None = None,
+    root: Path | None = None,
 ) -> dict[str, Any]:
     """Everything that a later reader needs to name what produced a run.
 
     Args:
-        seeds: by what they are the seeds of.
+        seeds: by what they are the seeds of, where the plan beside it does not say so already.
         argv: the command; this process's own if None.
         root: folder of the code whose checkout is described; this project's if None.
     """
     return {
         "argv": list(sys.orig_argv if argv is None else argv),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seeds": dict(seeds),
+        "seeds": dict(seeds or {}),
         "code": checkout(root or Path(__file__).resolve().parents[1]),
         "versions": versions(),
         "machine": machine(),

@@ -40,6 +40,7 @@ from .files import (
     to_json,
     write_atomically,
 )
+from .outcome import Outcome, may_be_best
 from .schema import (
     BASELINES,
     TABLES,
@@ -56,6 +57,7 @@ __all__ = [
     "RunNotFound",
     "RunNotWritable",
     "RunStore",
+    "best_trial",
     "resolve_run",
 ]
 
@@ -258,6 +260,17 @@ class RunStore:
                     f"all parts of a table have the schema of run.json, but {part} has another. "
                     "Was it copied from another run? Move it away and `--resume` the run."
                 )
+
+
+def best_trial(trials: pd.DataFrame) -> str | None:
+    """Id of the best trial, or None: of full fidelity, feasible, smallest objective, then oldest.
+
+    Args:
+        trials: rows of the `trials` table.
+    """
+    may = trials[trials["outcome"].isin([o.value for o in Outcome if may_be_best(o)])]
+    ranked = may.dropna(subset=["objective"]).sort_values(["objective", "number"])
+    return None if ranked.empty else str(ranked["trial_id"].iloc[0])
 
 
 def _refuse_existing(path: Path) -> None:

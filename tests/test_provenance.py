@@ -29,7 +29,7 @@ def repository(tmp_path):
 
 
 def test_what_is_collected_survives_json():
-    found = provenance.collect(seeds={"search": 3}, argv=["python", "-m", "search.run"])
+    found = provenance.provenance(seeds={"search": 3}, argv=["python", "-m", "search.run"])
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert found["argv"] == ["python", "-m", "search.run"]
     assert found["seeds"] == {"search": 3}
@@ -76,7 +76,7 @@ def test_outside_a_checkout_and_inside_a_strangers_one_nothing_is_claimed(reposi
 
 def test_without_git_and_without_a_gpu(monkeypatch):
     monkeypatch.setenv("PATH", "")
-    found = provenance.collect(seeds={})
+    found = provenance.provenance()
     assert found["code"]["sha"] is None
     assert found["machine"]["gpus"] == []
 
@@ -96,7 +96,7 @@ def test_versions_are_those_installed_and_nothing_heavy_is_imported():
 
     assert provenance.versions()["numpy"] == numpy.__version__
     code = (
-        "import sys; from search import provenance; provenance.collect(seeds={});"
+        "import sys; from search import provenance; provenance.provenance();"
         "print(sorted({'torch', 'ray', 'optuna', 'pandas', 'numpy'} & set(sys.modules)))"
     )
     root = Path(provenance.__file__).parents[1]

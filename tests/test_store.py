@@ -20,6 +20,7 @@ from search.store import (
     RunNotFound,
     RunNotWritable,
     RunStore,
+    best_trial,
     resolve_run,
 )
 
@@ -245,6 +246,24 @@ def test_configs(store):
     (store.path / "configs" / "t1.json").write_text('{"config": {"se')
     with pytest.raises(CorruptRun, match=r"t1\.json must be readable JSON"):
         store.read_config("t1")
+
+
+def test_the_best_trial_is_completed_and_the_smallest(store):
+    assert best_trial(store.read("trials")) is None
+    objectives = {
+        "t0": (Outcome.STOPPED, 0.1),  # of a lower fidelity
+        "t1": (Outcome.DIVERGED, 0.05),
+        "t2": (Outcome.COMPLETED, 0.4),
+        "t3": (Outcome.COMPLETED, 0.3),
+        "t4": (Outcome.COMPLETED, 0.3),  # a tie: the older one stays
+        "t5": (Outcome.COMPLETED, None),
+    }
+    for number, (name, (outcome, objective)) in enumerate(objectives.items()):
+        row = trial(name, number) | {"outcome": outcome, "objective": objective}
+        store.write_part("trials", name, [row])
+    trials = store.read("trials")
+    assert best_trial(trials) == "t3"
+    assert best_trial(trials[trials["trial_id"].isin(["t0", "t1", "t5"])]) is None
 
 
 # ---------------------------------------------------------------- broken runs
