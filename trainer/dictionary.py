@@ -103,4 +103,6 @@ def dictionary(scene: SceneConfig, dtype: torch.dtype, device: torch.device) -> 
     columns = steering_vector(panel, *points)
     outer = pack_hermitian(columns.unsqueeze(-1) * columns.conj().unsqueeze(-2)).to(dtype)
     columns = columns.mT.contiguous().to(dtype.to_complex())
-    return Dictionary(shape, *(p.to(dtype) for p in points), columns, outer)
+    return Dictionary(
+        shape, points[0].to(dtype), points[1].to(dtype), points[2].to(dtype), columns, outer
+    )

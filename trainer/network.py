@@ -104,12 +104,12 @@ class FactorNetwork(nn.Module):
     def forward(self, scenes: Scenes) -> Covariance:
         """F = [sqrt(1-b) A, sqrt(b/L) Y], or A alone without a blend."""
         logits, inputs = self.logits(scenes)
-        masks = logits.softmax(-1)
-        columns = self.logits.columns
+        rows = self.logits.columns.mT
         with torch.no_grad():
             components = principal_components(inputs.measured, self.rank)
-            echoes = columns.mH @ components
-        learned = columns @ (masks.mT * echoes)
+            # one product for the whole batch: rows [B rank, N] times the [N, G] dictionary
+            echoes = (components.mT.flatten(0, 1) @ self.logits.columns.conj()).view_as(logits)
+        learned = ((logits.softmax(-1) * echoes).flatten(0, 1) @ rows).view_as(components.mT).mT
         if self.blend is None:
             return normalise(factor=learned, eps_psd=self.eps_psd)
         blended = blend_factors(learned, inputs.measured, self.blend())
@@ -117,9 +117,9 @@ class FactorNetwork(nn.Module):
 
 
 def principal_components(snapshots: Tensor, rank: int) -> Tensor:
-    """The `rank` strongest columns of X V, V the right singular vectors: [B, N, L] -> [B, N, rank].
+    """X V, V the first right singular vectors of X, from its Gram: [B, N, L] -> [B, N, rank].
 
-    From the L x L Gram; repeated cyclically if rank > L.
+    Repeated cyclically if rank > L.
     """
     vectors = torch.linalg.eigh(snapshots.mH @ snapshots).eigenvectors.flip(-1)
     order = torch.arange(rank, device=snapshots.device) % snapshots.shape[-1]

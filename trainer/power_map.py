@@ -84,9 +84,8 @@ class MapTrunk(nn.Module):
             nn.Conv2d(a, b, 3, padding=d, dilation=d)
             for a, b, d in zip(widths[:-1], widths[1:], _dilations(config.depth), strict=True)
         )
-        last = self.layers[-1]
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
+        for parameter in self.layers[-1].parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, maps: Tensor) -> Tensor:
         """[B, inputs, elevations, azimuths] -> [B, outputs, elevations, azimuths]."""
