@@ -145,11 +145,17 @@ BAD = [
     ({"scene.max_sources": 36}, "max_sources < num_elements"),
     ({"spectral.backend": "gram"}, "only for network.kind == factor"),
     (
-        {"spectral.backend": "gram", "network.kind": "factor", "network.rank": 20},
+        {
+            "spectral.backend": "gram",
+            "network.kind": "factor",
+            "network.rank": 20,
+            "covariance.blend_bound": 0.3,
+        },
         "factor columns < num_elements",
     ),
     ({"spectral.backend": "masked", "spectral.deg_thresh": 1e-6}, "== subspace"),
     ({"spectral.deg_thresh": 1e-6}, "exactly for spectral.backend == masked"),
+    ({"covariance.blend_bound": 0.3}, "exactly for network.kind == factor"),
     ({"network": 3}, "is a group"),
 ]
 

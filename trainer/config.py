@@ -1,12 +1,9 @@
-"""Frozen, validated training configurations; free of torch, so that a search can check them
-anywhere.
+"""Frozen, validated training configurations; free of torch, so that a search can check them.
 
 A configuration crosses the border to the trainer as a flat dict of dotted names
-(`eigengap.weight`), is checked once
-in `__post_init__`, and is never changed afterwards. What does not apply is absent (`None`), never
-silently ignored:
-a margin of a definition that is not used, or a `deg_thresh` without the `masked` backend, is
-refused.
+(`eigengap.weight`), is checked once in `__post_init__`, and is never changed afterwards. What does
+not apply is absent (`None`), never silently ignored: a margin of a definition that is not used, or
+a `deg_thresh` without the `masked` backend, is refused.
 """
 
 import dataclasses
@@ -26,8 +23,7 @@ CODE_KINDS = ("random", "dft", "dft2")
 FAILURE_POLICIES = ("raise", "skip_sample", "proxy")
 
 MARGIN_FIELDS = {d: "margin" if d == "gap" else f"margin_{d}" for d in DEFINITIONS}
-"""Where each definition keeps its own margin: `eigengap.margin` for gap, `eigengap.margin_ratio`
-for ratio, ..."""
+"""Where each definition keeps its margin: `eigengap.margin`, `eigengap.margin_ratio`, ..."""
 
 
 class ConfigError(ValueError):
@@ -209,15 +205,15 @@ class CovarianceConfig:
 
     Attributes:
         blend_bound: upper bound in [0, 1) of the learned weight b of the back-projected sample
-            covariance in
-            R = (1 - b) R_network + b R_measured; 0 switches the blend off.
+            covariance in R = (1 - b) R_network + b R_measured; 0 switches the blend off. Only the
+            factor network blends.
     """
 
-    blend_bound: float = 0.3
+    blend_bound: float | None = None
 
     def __post_init__(self) -> None:
         require(
-            0 <= self.blend_bound < 1,
+            self.blend_bound is None or 0 <= self.blend_bound < 1,
             "0 <= blend_bound < 1",
             f"blend_bound={self.blend_bound}",
             "0 switches the blend off.",
@@ -445,6 +441,12 @@ class TrainConfig:
             "Swap them.",
         )
         require_choice("device", self.device, ("auto", "cpu", "cuda"))
+        require(
+            (self.covariance.blend_bound is not None) == (self.network.kind == "factor"),
+            "covariance.blend_bound is given exactly for network.kind == factor",
+            f"blend_bound={self.covariance.blend_bound}, kind={self.network.kind}",
+            "Drop the bound, or choose the factor network; 0 switches its blend off.",
+        )
         if self.spectral.backend == "gram":
             require(
                 self.network.kind == "factor",
@@ -473,7 +475,7 @@ class TrainConfig:
         factor."""
         if self.network.rank is None:
             return 0
-        measured = self.scene.num_snapshots if self.covariance.blend_bound > 0 else 0
+        measured = self.scene.num_snapshots if self.covariance.blend_bound else 0
         return self.network.rank + measured
 
     @classmethod

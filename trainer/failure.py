@@ -1,9 +1,7 @@
-"""What can go wrong inside a training, as data: a cause, where it was seen, and what to do about
-it.
+"""What can go wrong inside a training, as data: a cause, where it was seen, what to do about it.
 
 `Diverged` is the one exception the trainer raises about its own numbers. It is raised *before* an
-optimiser step is
-taken on a non-finite loss or gradient, so the weights of the last epoch are intact.
+optimiser step is taken on a non-finite loss or gradient, so the weights are still good.
 """
 
 from dataclasses import asdict, dataclass
