@@ -1,0 +1,221 @@
+"""The leaderboard: the bound, the classical methods, then the trials; and is the best one better?
+
+Values are means over the run's objective SNRs and over K, on held-out scenes; the column
+`objective` is what the search saw, on validation scenes, and is optimistic for the best of many.
+The interval of such a mean is the mean of the cells' interval ends: cells share their scenes, and
+full correlation is the worst case, so it is never too short.
+"""
+
+import pandas as pd
+
+from ..outcome import Outcome
+from .runs import Run
+from .statistics import Interval, paired_difference
+
+BOUND = "crb"
+REFERENCE = "lmmse_music"
+"""The classical method that a network has to beat."""
+
+BASELINES = (BOUND, REFERENCE, "sml", "lmmse_mvdr", "lmmse_beamformer", "pinv_music")
+"""In the order of the leaderboard; others follow by name."""
+
+SUCCESS_SNR_DB = (-10.0, -5.0, 0.0)
+ENDS = ("capped_error", "capped_error_low", "capped_error_high")
+SCENE = ["evaluation_seed", "scene_id", "snr_db", "num_sources"]
+
+_STANDING = {outcome: rank for rank, outcome in enumerate(Outcome)}
+
+
+def leaderboard(run: Run) -> pd.DataFrame:
+    """One row per baseline, then one per trial: completed ones by objective, then the others.
+
+    Columns: name, trial_id (null for baselines), outcome (`bound`, `classical`, or the trial's),
+    cause, objective, capped_error and its interval ends, rmspe_deg, one `success_<snr>_db` per
+    SNR, best. What is not known is null.
+    """
+    scored = run.tables["evaluations"]
+    shared = scored[scored["trial_id"].isna()]
+    rows = [
+        {
+            "name": name,
+            "trial_id": None,
+            "outcome": "bound" if name == BOUND else "classical",
+            "best": False,
+            **_summarise(shared[shared["estimator"] == name], run.objective_snr_db),
+        }
+        for name in _in_order(set(shared["estimator"]))
+    ]
+    best = run.best
+    own = dict(iter(scored[scored["estimator"] == "network"].groupby("trial_id")))
+    for trial in _ranked(run.trials).to_dict("records"):
+        rows.append(
+            {
+                "name": trial["trial_id"],
+                "trial_id": trial["trial_id"],
+                "outcome": trial["outcome"],
+                "cause": trial["cause"],
+                "objective": trial["objective"],
+                "epochs": trial["epochs"],
+                "best": trial["trial_id"] == best,
+                **_summarise(own.get(trial["trial_id"], scored[:0]), run.objective_snr_db),
+            }
+        )
+    return pd.DataFrame(rows, columns=_columns())
+
+
+def paired_with(run: Run, reference: str = REFERENCE) -> Interval | str:
+    """Capped error of the best trial minus that of `reference`, scene by scene, held out.
+
+    The unit is the scene: its SNRs and source numbers share the channel and are averaged first.
+
+    Returns:
+        The difference, negative if the network is better; or a sentence that says why there is
+        none.
+    """
+    best = run.best
+    if best is None:
+        return "No paired comparison: no trial completed."
+    scenes = run.tables["scenes"]
+    scenes = scenes[scenes["snr_db"].isin(run.objective_snr_db)].dropna(subset=["capped_error"])
+    network = scenes[(scenes["trial_id"] == best) & (scenes["estimator"] == "network")]
+    classical = scenes[scenes["trial_id"].isna() & (scenes["estimator"] == reference)]
+    for rows, whose in ((network, f"trial {best}"), (classical, reference)):
+        if rows.empty:
+            return (
+                f"No paired comparison: `scenes` has no rows of {whose} at the objective's SNRs."
+            )
+    pairs = network.merge(classical, on=SCENE, suffixes=("", "_reference"))
+    units = pairs["evaluation_seed"].astype(str) + "/" + pairs["scene_id"].astype(str)
+    if units.nunique() < 2:
+        return f"No paired comparison: trial {best} and {reference} share fewer than two scenes."
+    return paired_difference(
+        pairs["capped_error"], pairs["capped_error_reference"], units=units.to_numpy(dtype=str)
+    )
+
+
+def leaderboard_text(run: Run, *, trials: int = 8) -> str:
+    """The leaderboard for a console, at most about twenty lines of it; never raises for a run that
+    is broken or has nothing to show, but says so.
+
+    Args:
+        trials: how many completed trials are shown one by one.
+    """
+    board = leaderboard(run)
+    shared, own = board[board["trial_id"].isna()], board[board["trial_id"].notna()]
+    completed = own[own["outcome"] == Outcome.COMPLETED]
+    shown = pd.concat([shared, completed.head(trials)])
+    lines = [*_head(run), *(_line(shown.iloc[i]) for i in range(len(shown)))]
+    if len(completed) > trials:
+        more = completed["objective"].iloc[trials:].dropna()
+        spread = f": objective {more.min():.3f} to {more.max():.3f}" if len(more) else ""
+        lines.append(f"and {len(completed) - trials} more completed{spread}")
+    lines += _others(own)
+    if shared.empty:
+        lines.append("The classical methods have not been scored.")
+    if own.empty:
+        lines.append("No trial has ended.")
+    elif completed.empty:
+        lines.append("No trial completed, so there is no best one.")
+    difference = paired_with(run)
+    lines.append(difference if isinstance(difference, str) else verdict(run, difference))
+    return "\n".join([*lines, *run.notes])
+
+
+def verdict(run: Run, difference: Interval) -> str:
+    """One sentence on the best trial against the reference, with n and interval."""
+    if not difference.excludes_zero:
+        says = "is not shown to differ from"
+    else:
+        says = "beats" if difference.mean < 0 else "loses to"
+    return (
+        f"{run.best} {says} {REFERENCE}: capped error {difference}, paired over "
+        f"{difference.n} held-out scenes ({difference.level:.0%} t interval)."
+    )
+
+
+def tally(run: Run) -> dict[str, int]:
+    """How many trials ended how, in the order of `Outcome`; none of a kind is left out."""
+    counts = run.trials["outcome"].value_counts()
+    return {o.value: int(counts[o.value]) for o in Outcome if counts.get(o.value, 0)}
+
+
+def _summarise(cells: pd.DataFrame, objective_snr_db: tuple[float, ...]) -> dict[str, float]:
+    """Means over the objective's cells; nothing where one of its SNRs is missing, since means
+    over different SNRs do not compare."""
+    found: dict[str, float] = {}
+    at = cells[cells["snr_db"].isin(objective_snr_db)]
+    if set(at["snr_db"]) == set(objective_snr_db):
+        for name in ENDS:
+            if at[name].notna().all():
+                found[name] = float(at[name].mean())
+        if at["rmspe_deg"].notna().all():
+            found["rmspe_deg"] = float((at["rmspe_deg"] ** 2).mean() ** 0.5)
+    for snr in SUCCESS_SNR_DB:
+        there = cells.loc[cells["snr_db"] == snr, "success_rate"]
+        if len(there) and there.notna().all():
+            found[_success(snr)] = float(there.mean())
+    return found
+
+
+def _ranked(trials: pd.DataFrame) -> pd.DataFrame:
+    """By outcome, then objective: fidelities are not mixed."""
+    standing = trials["outcome"].map(lambda o: _STANDING.get(o, len(_STANDING)))
+    return trials.assign(standing=standing).sort_values(["standing", "objective", "number"])
+
+
+def _in_order(names: set[str]) -> list[str]:
+    known = [name for name in BASELINES if name in names]
+    return known + sorted(names - set(known))
+
+
+def _success(snr_db: float) -> str:
+    return f"success_{snr_db:g}_db"
+
+
+def _head(run: Run) -> list[str]:
+    snr = ", ".join(f"{s:g}" for s in run.objective_snr_db)
+    success = "success at " + " / ".join(f"{s:g}" for s in SUCCESS_SNR_DB) + " dB"
+    about = f"{run.name}: means over SNR {snr} dB and all K on held-out scenes,"
+    unit = "with capped error = mean(min(error, 10°)) / 10° and its 95 % interval"
+    names = f"{'':20}{'capped error':>22}{success:>29}{'rmspe':>9}{'objective':>11}"
+    return [about, unit, names]
+
+
+def _line(row: pd.Series) -> str:
+    value, low, high = (row[name] for name in ENDS)
+    error = _number(value)
+    if pd.notna(low) and pd.notna(high):
+        error += f" [{low:.3f}, {high:.3f}]"
+    success = " / ".join(_number(row[_success(snr)], 2) for snr in SUCCESS_SNR_DB)
+    rmspe = f"{row['rmspe_deg']:.2f}°" if pd.notna(row["rmspe_deg"]) else "-"
+    word = f"{row['outcome']}, best" if row["best"] else row["outcome"]
+    return (
+        f"{row['name']:20}{error:>22}{success:>29}{rmspe:>9}{_number(row['objective']):>11}"
+        f"  {word}"
+    )
+
+
+def _others(own: pd.DataFrame) -> list[str]:
+    """One line for each outcome but `completed`, with its causes."""
+    lines = []
+    for outcome in [o for o in Outcome if o is not Outcome.COMPLETED]:
+        rows = own[own["outcome"] == outcome]
+        if rows.empty:
+            continue
+        causes = rows["cause"].dropna().value_counts()
+        detail = ", ".join(f"{count} {cause}" for cause, count in causes.head(4).items())
+        known = rows.dropna(subset=["objective"])
+        if outcome is Outcome.STOPPED and len(known):
+            first = known.iloc[0]
+            detail = f"best objective {first['objective']:.3f} at epoch {first['epochs']:.0f}"
+        lines.append(f"{len(rows)} {outcome}" + (f": {detail}" if detail else ""))
+    return lines
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    return "-" if value is None or pd.isna(value) else f"{value:.{digits}f}"
+
+
+def _columns() -> list[str]:
+    head = ["name", "trial_id", "outcome", "cause", "best", "objective", "epochs"]
+    return [*head, *ENDS, "rmspe_deg", *(_success(snr) for snr in SUCCESS_SNR_DB)]

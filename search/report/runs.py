@@ -1,0 +1,115 @@
+"""A run as a report sees it: every table as a DataFrame, and sentences about what is missing.
+
+A report is wanted most when something went wrong, so nothing here raises for a damaged run: a
+part that cannot be read is left out and named in `notes`; a table that is missing is empty, with
+its columns.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from ..files import CorruptRun, RunNotFound, part_files, read_run
+from ..schema import TABLES, Parameters, arrow_schema
+from ..store import best_trial
+
+OBJECTIVE_SNR_DB = (-5.0, 0.0)
+"""SNRs that the objective averages over, unless the run says otherwise."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is known of a run.
+
+    Attributes:
+        path: its folder.
+        plan: `run.json`; empty if it cannot be read.
+        tables: every table by name, also the missing ones.
+        notes: one sentence for each thing that is missing or damaged.
+    """
+
+    path: Path
+    plan: dict[str, Any] = field(default_factory=dict)
+    tables: dict[str, pd.DataFrame] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Name of the folder."""
+        return self.path.resolve().name
+
+    @property
+    def trials(self) -> pd.DataFrame:
+        """One row per ended trial."""
+        return self.tables["trials"]
+
+    @property
+    def best(self) -> str | None:
+        """Id of the best trial; None if no trial completed."""
+        return best_trial(self.trials)
+
+    @property
+    def objective_snr_db(self) -> tuple[float, ...]:
+        """SNRs that the objective averages over [dB]."""
+        fixed = self.plan.get("fixed")
+        given = fixed.get("evaluation.objective_snr_db") if isinstance(fixed, dict) else None
+        return tuple(float(snr) for snr in given) if given else OBJECTIVE_SNR_DB
+
+
+def load(path: str | Path) -> Run:
+    """Reads whatever can be read of a run.
+
+    Raises:
+        RunNotFound: if `path` is no folder.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise RunNotFound(f"a run is a folder, but {path} is none. Check `--out` and the name.")
+    plan: dict[str, Any] = {}
+    notes: list[str] = []
+    parameters: Parameters = {}
+    try:
+        plan = read_run(path)
+        parameters = {k: tuple(v) for k, v in plan["parameters"].items()}
+    except CorruptRun as error:
+        notes.append(f"The plan is unknown: {error}")
+    tables = {}
+    for table in TABLES:
+        schema = arrow_schema(table, parameters)
+        found, said = _read(path / table, schema)
+        tables[table] = found.to_pandas()
+        notes += said
+    return Run(path, plan, tables, tuple(notes))
+
+
+def _read(folder: Path, schema: pa.Schema) -> tuple[pa.Table, list[str]]:
+    if not folder.is_dir():
+        return schema.empty_table(), [f"The table `{folder.name}` is missing."]
+    parts = part_files(folder)
+    try:
+        if all(pq.read_schema(part).equals(schema) for part in parts):
+            files = [str(part) for part in parts]
+            return ds.dataset(files, schema=schema, format="parquet").to_table(), []
+    except (pa.ArrowException, OSError):
+        pass  # some part is damaged: find out which
+    return _read_each(folder, parts, schema)
+
+
+def _read_each(folder: Path, parts: list[Path], schema: pa.Schema) -> tuple[pa.Table, list[str]]:
+    """Part by part: what is readable, with whatever columns it has, and what is not."""
+    good, notes, merged = [schema.empty_table()], [], schema
+    for part in parts:
+        try:
+            read = pq.ParquetFile(part).read()
+            merged = pa.unify_schemas([merged, read.schema], promote_options="permissive")
+            good.append(read)
+        except (pa.ArrowInvalid, OSError):
+            notes.append(f"{folder.name}/{part.name} is damaged and left out.")
+        except pa.ArrowTypeError:
+            notes.append(f"{folder.name}/{part.name} is of another run and left out.")
+    return pa.concat_tables(good, promote_options="permissive"), notes

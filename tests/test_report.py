@@ -1,0 +1,325 @@
+"""The leaderboard says what the tables hold, pairs scenes, and never trips over a broken run."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from search import report
+from search.outcome import Outcome
+from search.report.leaderboard import leaderboard, leaderboard_text, paired_with, tally
+from search.report.plots import error_vs_snr, save_error_vs_snr
+from search.schema import TABLES
+from search.store import RunStore
+
+SNRS_DB = (-10.0, -5.0, 0.0, 10.0)
+SEED = 2_000_003
+SCENES = 24
+
+
+def capped(snr_db, num_sources, shift):
+    return 1 / (1 + np.exp((snr_db + shift - 3 * num_sources) / 4))
+
+
+def evaluation_rows(trial_id, estimator, shift, snrs=SNRS_DB):
+    for num_sources in (1, 2):
+        for snr_db in snrs:
+            error = capped(snr_db, num_sources, shift)
+            yield {
+                "trial_id": trial_id,
+                "estimator": estimator,
+                "evaluation_seed": SEED,
+                "snr_db": snr_db,
+                "num_sources": num_sources,
+                "num_scenes": SCENES,
+                "capped_error": error,
+                "capped_error_low": error - 0.04,
+                "capped_error_high": error + 0.02,
+                "rmspe_deg": 20 * error,
+                "success_rate": 1 - error,
+            }
+
+
+def scene_rows(trial_id, estimator, shift, noise=0.0, scenes=range(SCENES)):
+    hard = np.random.default_rng(1).uniform(0.3, 0.8, size=SCENES)
+    jitter = np.random.default_rng(2).normal(0, noise, size=(SCENES, 2, len(SNRS_DB)))
+    for scene in scenes:
+        for i, num_sources in enumerate((1, 2)):
+            for j, snr_db in enumerate(SNRS_DB):
+                yield {
+                    "trial_id": trial_id,
+                    "estimator": estimator,
+                    "evaluation_seed": SEED,
+                    "scene_id": scene,
+                    "snr_db": snr_db,
+                    "num_sources": num_sources,
+                    "capped_error": hard[scene] + shift + jitter[scene, i, j],
+                }
+
+
+def add_trial(store, number, outcome=Outcome.COMPLETED, objective=None, **more):
+    name = f"t{number:03d}"
+    row = {"trial_id": name, "number": number, "outcome": outcome, "objective": objective}
+    store.write_trial(row | {"epochs": 9} | more.pop("row", {}), **more)
+    return name
+
+
+@pytest.fixture
+def empty(tmp_path):
+    plan = {"fixed": {"evaluation.objective_snr_db": [-5.0, 0.0]}}
+    parameters = {"eigengap.weight": ("float", "1", "factor of the term")}
+    return RunStore.create(tmp_path / "x", parameters=parameters, plan=plan)
+
+
+@pytest.fixture
+def baselines(empty):
+    rows = [
+        *evaluation_rows(None, "pinv_music", 0),
+        *evaluation_rows(None, "lmmse_music", 3),
+        *evaluation_rows(None, "crb", 12),
+    ]
+    empty.write_part("evaluations", "baselines", rows)
+    empty.write_part("scenes", "baselines", scene_rows(None, "lmmse_music", 0))
+    return empty
+
+
+@pytest.fixture
+def full(baselines):
+    """Three completed trials, t001 the best; a stopped one with a smaller objective."""
+    for number, objective in enumerate((0.50, 0.40, 0.45)):
+        name = f"t{number:03d}"
+        add_trial(
+            baselines,
+            number,
+            objective=objective,
+            evaluations=evaluation_rows(name, "network", 5 - number),
+            scenes=scene_rows(name, "network", -0.1, 0.02) if number == 1 else (),
+        )
+    add_trial(baselines, 3, Outcome.STOPPED, 0.30, row={"epochs": 3})
+    add_trial(baselines, 4, Outcome.DIVERGED, row={"cause": "nonfinite_gradient"})
+    add_trial(baselines, 5, Outcome.DIVERGED, row={"cause": "nonfinite_loss"})
+    return baselines
+
+
+# ---------------------------------------------------------------- the leaderboard
+
+
+def test_the_bound_and_the_reference_lead_then_trials_by_objective(full):
+    board = leaderboard(report.load(full.path))
+    assert board["name"].tolist()[:6] == [
+        *("crb", "lmmse_music", "pinv_music"),
+        *("t001", "t002", "t000"),
+    ]
+    assert board["name"].tolist()[6:] == ["t003", "t004", "t005"]
+    assert board["outcome"].tolist()[:2] == ["bound", "classical"]
+
+
+def test_values_are_means_over_the_objectives_cells(full):
+    board = leaderboard(report.load(full.path)).set_index("name")
+    cells = [capped(snr, k, 3) for snr in (-5, 0) for k in (1, 2)]
+    row = board.loc["lmmse_music"]
+    assert row["capped_error"] == pytest.approx(np.mean(cells), rel=1e-12)
+    assert row["capped_error_low"] == pytest.approx(np.mean(cells) - 0.04, rel=1e-12)
+    assert row["capped_error_high"] == pytest.approx(np.mean(cells) + 0.02, rel=1e-12)
+    assert row["rmspe_deg"] == pytest.approx(20 * np.sqrt(np.mean(np.square(cells))), rel=1e-12)
+    for snr, name in ((-10, "success_-10_db"), (-5, "success_-5_db"), (0, "success_0_db")):
+        expected = 1 - np.mean([capped(snr, k, 3) for k in (1, 2)])
+        assert row[name] == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_mean_over_other_snrs_is_no_value(full):
+    add_trial(
+        full, 6, objective=0.2, evaluations=evaluation_rows("t006", "network", 5, snrs=(0.0, 10.0))
+    )
+    row = leaderboard(report.load(full.path)).set_index("name").loc["t006"]
+    assert pd.isna(row["capped_error"])
+    assert pd.notna(row["success_0_db"])
+
+
+def test_only_a_completed_trial_is_best(full):
+    run = report.load(full.path)
+    board = leaderboard(run)
+    assert run.best == "t001"
+    assert board.loc[board["best"], "name"].tolist() == ["t001"]
+    assert tally(run) == {"completed": 3, "stopped": 1, "diverged": 2}
+
+
+def test_the_console_shows_it_in_few_lines(full):
+    for number in range(6, 40):
+        add_trial(full, number, objective=0.5 + number / 100)
+    text = leaderboard_text(report.load(full.path))
+    lines = text.splitlines()
+    assert len(lines) <= 20
+    assert max(map(len, lines)) <= 120
+    assert "t001" in lines[6]
+    assert lines[6].endswith("completed, best")
+    assert "29 more completed: objective 0.610 to 0.890" in text
+    assert "1 stopped: best objective 0.300 at epoch 3" in text
+    assert "2 diverged: 1 nonfinite_gradient, 1 nonfinite_loss" in text
+    assert "t001 beats lmmse_music: capped error -0.099 [" in text
+
+
+# ---------------------------------------------------------------- paired by scene
+
+
+def test_the_paired_difference_is_that_of_the_scenes(full):
+    found = paired_with(report.load(full.path))
+    assert found.n == SCENES
+    own = pd.DataFrame(scene_rows("t001", "network", -0.1, 0.02))
+    reference = pd.DataFrame(scene_rows(None, "lmmse_music", 0))
+    at = own["snr_db"].isin((-5.0, 0.0))  # same order on both sides
+    difference = (own["capped_error"] - reference["capped_error"])[at]
+    per_scene = difference.groupby(own["scene_id"][at]).mean()
+    assert found.mean == pytest.approx(per_scene.mean(), rel=1e-12)
+    assert found.excludes_zero
+    # 24 scenes of which each averages four jitters of sd .02: .02/sqrt(96) = .002, times 2.07
+    assert 0.0025 < found.high - found.mean < 0.0065
+
+
+def test_pairing_does_not_depend_on_the_order_of_rows_and_skips_what_has_no_partner(full):
+    before = paired_with(report.load(full.path))
+    rows = list(scene_rows("t001", "network", -0.1, 0.02))
+    full.write_part("scenes", "t001", rows[::-1])
+    after = paired_with(report.load(full.path))
+    assert (after.mean, after.low) == pytest.approx((before.mean, before.low), rel=1e-12)
+    full.write_part("scenes", "baselines", scene_rows(None, "lmmse_music", 0, scenes=range(10)))
+    assert paired_with(report.load(full.path)).n == 10
+
+
+def test_other_scenes_do_not_pair(full):
+    rows = [row | {"evaluation_seed": 7} for row in scene_rows("t001", "network", -0.1)]
+    full.write_part("scenes", "t001", rows)
+    assert "fewer than two scenes" in paired_with(report.load(full.path))
+
+
+@pytest.mark.parametrize(("shift", "says"), [(0.1, "loses to"), (0.0, "is not shown to differ")])
+def test_a_network_that_is_no_better_is_not_praised(full, shift, says):
+    full.write_part("scenes", "t001", scene_rows("t001", "network", shift, 0.02))
+    assert f"t001 {says}" in leaderboard_text(report.load(full.path))
+
+
+# ---------------------------------------------------------------- broken and partial runs
+
+
+def text_and_picture(path):
+    run = report.load(path)
+    figure = error_vs_snr(run)
+    leaderboard(run)
+    return leaderboard_text(run), figure
+
+
+def test_a_run_that_has_just_begun(empty):
+    text, figure = text_and_picture(empty.path)
+    assert "No trial has ended." in text
+    assert "The classical methods have not been scored." in text
+    assert figure is None
+    assert save_error_vs_snr(report.load(empty.path)) is None
+
+
+@pytest.mark.parametrize("outcome", [o for o in Outcome if o is not Outcome.COMPLETED])
+def test_a_run_without_a_completed_trial(baselines, outcome):
+    add_trial(baselines, 0, outcome, row={"cause": "some_cause"})
+    text, figure = text_and_picture(baselines.path)
+    assert "No trial completed, so there is no best one." in text
+    assert f"1 {outcome}: some_cause" in text or f"1 {outcome}: 1 some_cause" in text
+    assert "No paired comparison: no trial completed." in text
+    assert "lmmse_music" in text
+    assert figure is not None
+
+
+def test_a_best_trial_whose_scenes_are_not_written_yet(full):
+    full.write_part("scenes", "t001", [])
+    assert "`scenes` has no rows of trial t001" in leaderboard_text(report.load(full.path))
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_a_missing_table_is_named_and_the_rest_is_shown(full, table):
+    (full.path / table).rename(full.path / "away")
+    text, _ = text_and_picture(full.path)
+    assert f"The table `{table}` is missing." in text
+    assert ("lmmse_music" in text) or table == "evaluations"
+
+
+@pytest.mark.parametrize("table", ["trials", "evaluations", "scenes"])
+@pytest.mark.parametrize("size", [0, 200])
+def test_a_truncated_part_is_named_and_left_out(full, table, size):
+    part = full.path / table / "t001.parquet"
+    part.write_bytes(part.read_bytes()[:size])
+    text, _ = text_and_picture(full.path)
+    assert f"{table}/t001.parquet is damaged and left out." in text
+    assert report.load(full.path).best == ("t002" if table == "trials" else "t001")
+
+
+def test_a_part_of_another_run_is_named_and_left_out(full, tmp_path):
+    parameters = {"eigengap.weight": ("str", "", "a word")}
+    other = RunStore.create(tmp_path / "y", parameters=parameters, plan={})
+    add_trial(other, 9, objective=0.01)
+    foreign = full.path / "trials" / "t009.parquet"
+    foreign.write_bytes((other.path / "trials" / "t009.parquet").read_bytes())
+    text, _ = text_and_picture(full.path)
+    assert "trials/t009.parquet is of another run" in text
+    assert report.load(full.path).best == "t001"
+
+
+def test_a_lost_run_json_costs_the_plan_only(full):
+    (full.path / "run.json").write_text("{")
+    run = report.load(full.path)
+    assert "run.json must be readable JSON" in leaderboard_text(run)
+    assert run.best == "t001"
+    assert "params.eigengap.weight" in run.trials
+
+
+# ---------------------------------------------------------------- the picture
+
+
+def test_the_lines_are_the_rows(full):
+    run = report.load(full.path)
+    figure = error_vs_snr(run)
+    top, bottom = figure.axes[:2], figure.axes[2:]
+    assert [axes.get_title() for axes in top] == ["K = 1 source", "K = 2 sources"]
+    for num_sources, axes in zip((1, 2), top, strict=True):
+        lines = {line.get_label(): line for line in axes.get_lines()}
+        best = lines["best trial, t001"]
+        np.testing.assert_array_equal(best.get_xdata(), SNRS_DB)
+        expected = [capped(snr, num_sources, 4) for snr in SNRS_DB]
+        np.testing.assert_allclose(best.get_ydata(), expected, rtol=1e-12)
+        assert {"LMMSE-MUSIC", "bound, √CRB"} <= set(lines)
+    assert all(axes.get_yscale() == "log" for axes in bottom)
+    (legend,) = figure.legends
+    assert [t.get_text() for t in legend.get_texts()] == [
+        "best trial, t001",
+        "bound, √CRB",
+        "LMMSE-MUSIC",
+        "pseudo-inverse MUSIC",
+    ]
+
+
+def test_the_intervals_are_drawn(full):
+    axes = error_vs_snr(report.load(full.path)).axes[0]
+    band = axes.collections[0].get_paths()[0].vertices  # of the best trial, drawn first
+    expected = [capped(snr, 1, 4) for snr in SNRS_DB]
+    assert band[:, 1].min() == pytest.approx(min(expected) - 0.04)
+    assert band[:, 1].max() == pytest.approx(max(expected) + 0.02)
+
+
+def test_the_picture_is_a_png_in_the_run(full, tmp_path):
+    path = save_error_vs_snr(report.load(full.path))
+    assert path == full.path / "report" / "error_vs_snr.png"
+    assert path.read_bytes().startswith(b"\x89PNG")
+    elsewhere = tmp_path / "a" / "b.png"
+    assert save_error_vs_snr(report.load(full.path), elsewhere) == elsewhere
+
+
+def test_a_report_loads_neither_ray_nor_torch_and_matplotlib_only_to_draw():
+    code = (
+        "import sys, search.report;"
+        "print(sorted({'torch', 'ray', 'optuna', 'matplotlib'} & set(sys.modules)))"
+    )
+    root = Path(report.__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
