@@ -1,0 +1,145 @@
+"""The one steering vector of the tree, its derivatives, and its two far-field limits.
+
+A source at azimuth φ, elevation θ and range r from the panel's centre reaches element n, at (h, v)
+in the panel's plane, over the distance d_n = |r u - (h, v, 0)|. The panel's response is
+
+    a_n = exp(-jk (d_n - r)),  k = 2π / wavelength,  |a_n| = 1           exact spherical wave
+    d_n - r = (q - 2 r w) / (d_n + r),  w = h sin φ cos θ + v sin θ,  q = h² + v²
+
+The quotient form keeps float32 accurate at any range; d_n - r itself would cancel. Expanding in
+1/r gives d_n - r = -w + (q - w²) / 2r + ..., whose first two terms are the Fresnel and whose
+first term is the planar (far-field) steering vector (Friedlander 2019, "Localization of signals in
+the near-field of an antenna array", eqs. 3-10).
+
+Convention: phase *falls* with distance (time dependence exp(+jωt)); elements are centred,
+h = (column - (N_H - 1)/2) · spacing, and ordered row by row, n = row · N_H + column.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple, Self
+
+import torch
+from torch import Tensor
+
+from .config import SceneConfig
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A uniform rectangular panel, centred at the origin.
+
+    Attributes:
+        num_horizontal, num_vertical: elements per row and per column.
+        spacing_m: distance between neighbours, the same along both axes [m].
+        wavelength_m: of the carrier [m].
+    """
+
+    num_horizontal: int
+    num_vertical: int
+    spacing_m: float
+    wavelength_m: float
+
+    @classmethod
+    def from_config(cls, scene: SceneConfig) -> Self:
+        """The panel of a scene configuration."""
+        return cls(scene.num_horizontal, scene.num_vertical, scene.spacing_m, scene.wavelength_m)
+
+    @property
+    def num_elements(self) -> int:
+        """N."""
+        return self.num_horizontal * self.num_vertical
+
+    @property
+    def wavenumber(self) -> float:
+        """k = 2π / wavelength [rad/m]."""
+        return 2 * math.pi / self.wavelength_m
+
+    def element_positions(self, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Horizontal and vertical coordinates of the elements [m], [N] each."""
+        columns = torch.arange(self.num_horizontal, dtype=dtype, device=device)
+        rows = torch.arange(self.num_vertical, dtype=dtype, device=device)
+        horizontal = (columns - (self.num_horizontal - 1) / 2) * self.spacing_m
+        vertical = (rows - (self.num_vertical - 1) / 2) * self.spacing_m
+        return horizontal.repeat(self.num_vertical), vertical.repeat_interleave(
+            self.num_horizontal
+        )
+
+
+def steering_vector(panel: Panel, azimuth: Tensor, elevation: Tensor, range_m: Tensor) -> Tensor:
+    """Exact spherical response a of the panel, [*batch, N], from angles [rad] and ranges [m].
+
+    All three are [*batch]; device and dtype follow them. The range is finite: see
+    `planar_steering_vector` for its limit.
+    """
+    return _phasor(panel, _path(panel, azimuth, elevation, range_m).excess)
+
+
+def steering_derivatives(
+    panel: Panel, azimuth: Tensor, elevation: Tensor, range_m: Tensor
+) -> Tensor:
+    """∂a/∂(azimuth, elevation, range): [*batch, 3, N], per radian and per metre.
+
+    With δ = d - r: ∂δ/∂w = -r/d, and ∂δ/∂r = (r - w)/d - 1 = -(q + w δ) / (d (d + r)), written so
+    that nothing cancels at long range.
+    """
+    path = _path(panel, azimuth, elevation, range_m)
+    horizontal, vertical = panel.element_positions(azimuth.dtype, azimuth.device)
+    azimuth, elevation, range_m = (x.unsqueeze(-1) for x in (azimuth, elevation, range_m))
+    along_azimuth = horizontal * azimuth.cos() * elevation.cos()
+    along_elevation = vertical * elevation.cos() - horizontal * azimuth.sin() * elevation.sin()
+    by_projection = -range_m / path.distance
+    by_range = -(path.offset_squared + path.projection * path.excess) / (
+        path.distance * (path.distance + range_m)
+    )
+    slopes = [by_projection * along_azimuth, by_projection * along_elevation, by_range]
+    phase_slope = -panel.wavenumber * torch.stack(slopes, dim=-2)
+    response = _phasor(panel, path.excess).unsqueeze(-2)
+    return torch.complex(-response.imag * phase_slope, response.real * phase_slope)
+
+
+def fresnel_steering_vector(
+    panel: Panel, azimuth: Tensor, elevation: Tensor, range_m: Tensor
+) -> Tensor:
+    """Second-order expansion in 1/r of `steering_vector`: [*batch, N]; wrong below some metres."""
+    projection, offset_squared = _projection(panel, azimuth, elevation)
+    curvature = (offset_squared - projection**2) / (2 * range_m.unsqueeze(-1))
+    return _phasor(panel, curvature - projection)
+
+
+def planar_steering_vector(panel: Panel, azimuth: Tensor, elevation: Tensor) -> Tensor:
+    """Limit of `steering_vector` as the range grows: [*batch, N]."""
+    projection, _ = _projection(panel, azimuth, elevation)
+    return _phasor(panel, -projection)
+
+
+class _Path(NamedTuple):
+    """Per element, [*batch, N]: w, q, d and δ = d - r of the module docstring."""
+
+    projection: Tensor
+    offset_squared: Tensor
+    distance: Tensor
+    excess: Tensor
+
+
+def _projection(panel: Panel, azimuth: Tensor, elevation: Tensor) -> tuple[Tensor, Tensor]:
+    horizontal, vertical = panel.element_positions(azimuth.dtype, azimuth.device)
+    cosine_h = (azimuth.sin() * elevation.cos()).unsqueeze(-1)
+    cosine_v = elevation.sin().unsqueeze(-1)
+    projection = horizontal * cosine_h + vertical * cosine_v
+    return projection, horizontal**2 + vertical**2
+
+
+def _path(panel: Panel, azimuth: Tensor, elevation: Tensor, range_m: Tensor) -> _Path:
+    projection, offset_squared = _projection(panel, azimuth, elevation)
+    range_m = range_m.unsqueeze(-1)
+    # d² = |r u - p|² >= 0; sources lie before the panel, never on an element
+    surplus = offset_squared - 2 * range_m * projection
+    distance = (range_m**2 + surplus).sqrt()
+    return _Path(projection, offset_squared, distance, surplus / (distance + range_m))
+
+
+def _phasor(panel: Panel, excess: Tensor) -> Tensor:
+    """exp(-jk δ)."""
+    phase = -panel.wavenumber * excess
+    return torch.complex(phase.cos(), phase.sin())

@@ -1,0 +1,129 @@
+"""What was measured, and of what: the types that simulated and recorded scenes share.
+
+G_l = H diag(c_l) is never formed for a batch: G_l x = H (c_l ∘ x).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .geometry import Panel, steering_vector
+
+
+@dataclass(frozen=True)
+class Sources:
+    """True sources, active ones first; all tensors [B, K_max].
+
+    Attributes:
+        azimuth, elevation: [rad]; 0 where inactive.
+        range_m: [m]; the largest of the region where inactive.
+        power: expected |s|²; 0 where inactive.
+        active: whether there is a source.
+        correlation: coefficient between any two sources of a scene, in [0, 1).
+    """
+
+    azimuth: Tensor
+    elevation: Tensor
+    range_m: Tensor
+    power: Tensor
+    active: Tensor
+    correlation: float = 0.0
+
+    @property
+    def num_sources(self) -> Tensor:
+        """K of each scene, [B]."""
+        return self.active.sum(-1)
+
+    @property
+    def covariance_root(self) -> Tensor:
+        """Lower triangular T with T Tᴴ = P, real, [B, K_max, K_max]."""
+        size = self.power.shape[-1]
+        eye = torch.eye(size, dtype=torch.float64)
+        unit = torch.linalg.cholesky(self.correlation + (1 - self.correlation) * eye)
+        return self.power.sqrt().unsqueeze(-1) * unit.to(self.power)
+
+    @property
+    def covariance(self) -> Tensor:
+        """P = E s sᴴ, real, [B, K_max, K_max]; rows and columns of inactive sources are zero."""
+        root = self.covariance_root
+        return root @ root.mT
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """A batch of B scenes, simulated or recorded.
+
+    Attributes:
+        panel: common to the batch.
+        snapshots: y, [B, L, M].
+        channel: H, [B, M, N].
+        codes: c, [B, L, N].
+        truth: the sources, or None where a recording does not know them; read it as `sources`.
+        snr_db: [B]; NaN where a recording does not know it.
+        noise_variance: σ², [B]; NaN where a recording does not know it.
+        noise_covariance: Q, unit diagonal, complex [B, M, M]; None if the noise is white.
+    """
+
+    panel: Panel
+    snapshots: Tensor
+    channel: Tensor
+    codes: Tensor
+    truth: Sources | None
+    snr_db: Tensor
+    noise_variance: Tensor
+    noise_covariance: Tensor | None = None
+
+    @property
+    def sources(self) -> Sources:
+        """The true sources.
+
+        Raises:
+            ValueError: if they are not known.
+        """
+        if self.truth is None:
+            raise ValueError(
+                "scenes must know their sources here, but these were recorded without truth. "
+                "Add the arrays azimuth, elevation and range_m to the recording."
+            )
+        return self.truth
+
+    @property
+    def batch_size(self) -> int:
+        """B."""
+        return self.snapshots.shape[0]
+
+    @property
+    def num_snapshots(self) -> int:
+        """L."""
+        return self.snapshots.shape[-2]
+
+    @property
+    def num_antennas(self) -> int:
+        """M."""
+        return self.snapshots.shape[-1]
+
+
+def true_covariance(scenes: Scenes) -> Tensor:
+    """R = A P Aᴴ, scaled to trace 1, [B, N, N]; zero for a scene without sources.
+
+    The trace of A P Aᴴ is N tr P if sources are uncorrelated.
+    """
+    sources = scenes.sources
+    columns = steering_vector(scenes.panel, sources.azimuth, sources.elevation, sources.range_m)
+    factor = columns.mT @ sources.covariance_root.to(columns.dtype)
+    trace = factor.abs().square().sum((-2, -1))
+    trace = trace.where(trace > 0, torch.ones_like(trace))
+    return factor @ factor.mH / trace[:, None, None]
+
+
+def responses(scenes: Scenes, vectors: Tensor) -> Tensor:
+    """G_l x of panel vectors x [B, Q, N], for every snapshot: [B, L, M, Q]."""
+    return respond(scenes.channel, scenes.codes, vectors)
+
+
+def respond(channel: Tensor, codes: Tensor, vectors: Tensor) -> Tensor:
+    """`responses` of a channel [B, M, N] and codes [B, L, N]."""
+    coded = codes.unsqueeze(2) * vectors.unsqueeze(1)  # [B, L, Q, N]
+    received = coded.flatten(1, 2) @ channel.mT
+    return received.unflatten(1, coded.shape[1:3]).mT
