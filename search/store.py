@@ -204,6 +204,10 @@ class RunStore:
         """Ids of the trials that have a row in `trials`."""
         return set(self._dataset("trials").to_table(columns=["trial_id"])[0].to_pylist())
 
+    def has_part(self, table: str, part: str) -> bool:
+        """Whether that trial (or `baselines`) has rows of its own in `table`."""
+        return self._part(table, part).exists()
+
     def started(self) -> list[str]:
         """Ids of the trials that have a configuration, ended or not, in order of their names."""
         return sorted(p.stem for p in self.path.joinpath("configs").glob("[!._]*.json"))

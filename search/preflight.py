@@ -1,0 +1,118 @@
+"""Seconds of checks before hours are spent; each refusal has rule, value and remedy.
+
+Knows no Ray: the driver hands over what the cluster has as plain data.
+"""
+
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+from .config import SearchConfig
+
+LOCAL_GPU_SHARE = 0.25
+"""Of one GPU, per trial, unless asked otherwise: a small network leaves most of it idle."""
+
+
+class Refused(Exception):
+    """A search that must not start; the message has the rule, the value and the remedy."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """One machine of a cluster."""
+
+    cpus: float
+    gpus: float
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What a search may use, as plain data.
+
+    Attributes:
+        nodes: the machines there are now.
+        can_grow: whether an autoscaler may add more.
+        dashboard: URL of the Ray dashboard, or None.
+    """
+
+    nodes: tuple[Node, ...]
+    dashboard: str | None = None
+    can_grow: bool = False
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one trial takes, and how many run at a time."""
+
+    cpus: float
+    gpus: float
+    concurrent: int
+
+    @property
+    def threads(self) -> int:
+        """CPU threads of one trial."""
+        return max(1, int(self.cpus))
+
+
+def check_out(out: Path) -> None:
+    """Refuses a results folder that cannot be written to.
+
+    Raises:
+        Refused: naming the first existing folder on the way.
+    """
+    existing = out
+    while not existing.exists():
+        existing = existing.parent
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise Refused(
+            f"--out must be a folder that can be written to, but {existing} is not. "
+            "Choose another with --out."
+        )
+
+
+def check_address(address: str | None, timeout: float = 5.0) -> None:
+    """Refuses `host:port` where nobody listens, in seconds instead of Ray's minutes.
+
+    Raises:
+        Refused: if the connection cannot be made.
+    """
+    if address is None:
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():
+        return  # `auto` and names are Ray's to resolve
+    try:
+        socket.create_connection((host or "127.0.0.1", int(port)), timeout).close()
+    except OSError as error:
+        raise Refused(
+            f"--address must name a running Ray cluster, but nothing listens at {address!r} "
+            f"({error}). Start one with `ray start --head`, or leave --address out."
+        ) from error
+
+
+def allot(plan: SearchConfig, cluster: Cluster) -> Resources:
+    """What one trial gets and how many run at a time.
+
+    Raises:
+        Refused: if no machine of the cluster could ever hold one trial.
+    """
+    cpus = plan.cpus_per_trial
+    gpus = plan.gpus_per_trial
+    if gpus is None:
+        gpus = LOCAL_GPU_SHARE if any(node.gpus > 0 for node in cluster.nodes) else 0.0
+    slots = sum(_slots(node, cpus, gpus) for node in cluster.nodes)
+    if slots == 0 and not cluster.can_grow:
+        largest = max(cluster.nodes, key=lambda n: (n.gpus, n.cpus), default=Node(0, 0))
+        raise Refused(
+            f"one machine must hold a trial of {cpus:g} CPUs and {gpus:g} GPUs, but the largest "
+            f"has {largest.cpus:g} CPUs and {largest.gpus:g} GPUs. "
+            "Lower --cpus-per-trial or --gpus-per-trial."
+        )
+    wanted = plan.max_concurrent or (plan.trials if cluster.can_grow else slots)
+    return Resources(cpus, gpus, max(1, min(wanted, plan.trials)))
+
+
+def _slots(node: Node, cpus: float, gpus: float) -> int:
+    by_cpu = int(node.cpus / cpus + 1e-9)
+    return by_cpu if gpus == 0 else min(by_cpu, int(node.gpus / gpus + 1e-9))

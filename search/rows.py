@@ -1,0 +1,98 @@
+"""From what a trial reported to the rows that are kept of it; plain data in, plain data out.
+
+A report's keys are those of the tables, but for `failure_<name>`, which is `<name>` in `failures`.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from .outcome import Outcome
+from .schema import TABLES
+
+Row = dict[str, Any]
+
+
+def pick(table: str, report: Mapping[str, Any], **more: Any) -> Row:
+    """The part of a report that `table` has columns for, and `more`."""
+    return {c.name: report[c.name] for c in TABLES[table] if c.name in report} | more
+
+
+def trial_row(
+    record: Mapping[str, Any],
+    last: Mapping[str, Any],
+    outcome: Outcome,
+    *,
+    gpus: float,
+    checkpoint: str | None,
+    error: str | None,
+) -> Row:
+    """The row in `trials` of a trial that has ended.
+
+    Args:
+        record: what was written of it before it started (`configs/<trial_id>.json`).
+        last: its last report; empty if there was none.
+        gpus: share of a GPU it had reserved.
+        checkpoint: of its last epoch, relative to the run.
+        error: of a worker that was lost.
+    """
+    epochs = int(last.get("epoch", 0))
+    seconds = float(last.get("seconds_total", 0.0))
+    ended_well = outcome in (Outcome.COMPLETED, Outcome.STOPPED)
+    drawn = {f"params.{name}": value for name, value in record["drawn"].items()}
+    return drawn | {
+        "trial_id": record["trial_id"],
+        "number": record["number"],
+        "outcome": outcome.value,
+        "cause": last.get("cause"),
+        "objective": last.get("objective") if ended_well else None,
+        "seed": record["params"]["seed"],
+        "evaluation_seed": record["params"]["evaluation.seed"],
+        "epochs": epochs,
+        "rung": epochs if outcome is Outcome.STOPPED else None,
+        "seconds": seconds,
+        "seconds_per_epoch": seconds / epochs if epochs else None,
+        "gpu_seconds": seconds * gpus,
+        "host": last.get("host"),
+        "device": last.get("device"),
+        "config_hash": record["config_hash"],
+        "checkpoint": checkpoint,
+        "started": datetime.fromtimestamp(last["started"], UTC) if "started" in last else None,
+        "error": last.get("failure_traceback") or error,
+    }
+
+
+def failure_row(
+    record: Mapping[str, Any],
+    last: Mapping[str, Any],
+    outcome: Outcome,
+    *,
+    run: str,
+    attempt: int,
+    error: str | None,
+) -> Row:
+    """The row in `failures` of a trial that ended badly, with the command that replays it."""
+    found = {k.removeprefix("failure_"): v for k, v in last.items() if k.startswith("failure_")}
+    return pick("failures", {**last, "epoch": None, "step": None, **found}) | {
+        "trial_id": record["trial_id"],
+        "attempt": attempt,
+        "outcome": outcome.value,
+        "cause": last.get("cause"),
+        "replay": f"python -m trainer replay {run} {record['trial_id']}",
+        "traceback": last.get("failure_traceback") or error,
+    }
+
+
+def scored_rows(
+    rows: list[Mapping[str, Any]], table: str, record: Mapping[str, Any] | None, seed: int
+) -> list[Row]:
+    """Rows of `evaluations` or `scenes`: of a trial, or of the baselines where `record` is None.
+
+    Args:
+        seed: of the scenes they were scored on.
+    """
+    trial_id = record["trial_id"] if record else None
+    trained = record["params"]["seed"] if record else None
+    return [
+        pick(table, row, trial_id=trial_id, seed=trained, evaluation_seed=seed) for row in rows
+    ]

@@ -1,0 +1,155 @@
+"""The search on a real local Ray: every outcome arrives in Optuna, in Parquet and in the tally."""
+
+import json
+from collections.abc import Iterator
+
+import optuna
+import pandas as pd
+import pytest
+
+import spaces
+from search.config import SearchConfig
+from search.driver import SearchFailed, connect, search
+from search.outcome import Outcome
+from search.preflight import Resources
+from search.store import RunStore, best_trial
+from tests import scripted
+
+pytestmark = pytest.mark.ray
+
+RATES = {"good": 0.005, "better": 0.008, "diverges": 0.025, "crashes": 0.015}
+PARAMETERS = {"optimizer.learning_rate": ("float", "1", "decides how the trial ends")}
+
+
+def suggest(trial: spaces.Trial) -> dict[str, float]:
+    """One parameter, over which the scripted trainer has every ending."""
+    rate = trial.suggest_float("optimizer.learning_rate", 1e-3, 3e-2)
+    return {"optimizer.learning_rate": rate}
+
+
+@pytest.fixture(scope="module")
+def one_ray() -> Iterator[None]:
+    with connect(SearchConfig(preset="smoke", trials=1, name="ray")):
+        yield
+
+
+@pytest.fixture
+def run(one_ray, tmp_path, monkeypatch):
+    """Runs scripted trials, one at a time, with the given rates as anchors."""
+
+    def go(*rates: float, trials: int | None = None, scheduler: str = "none") -> RunStore:
+        anchors = tuple({"optimizer.learning_rate": rate} for rate in rates)
+        fixed = spaces.get("smoke").fixed | {"epochs": 3}
+        space = spaces.Space("scripted", "for tests", suggest, anchors, fixed)
+        monkeypatch.setitem(spaces.PRESETS, "scripted", space)
+        plan = SearchConfig(
+            "scripted", trials or len(rates), "run", out=str(tmp_path), scheduler=scheduler
+        )
+        path = tmp_path / "run"
+        if path.exists():
+            store = RunStore.open(path)
+        else:
+            record = {"search": plan.as_dict(), "fixed": dict(fixed)}
+            store = RunStore.create(path, parameters=PARAMETERS, plan=record)
+        search(plan, store, Resources(cpus=1, gpus=0, concurrent=1), train=scripted.train)
+        return store
+
+    return go
+
+
+def told(store: RunStore) -> dict[str, optuna.trial.FrozenTrial]:
+    """What the journal says, by trial_id."""
+    storage = optuna.storages.JournalStorage(
+        optuna.storages.journal.JournalFileBackend(str(store.path / "optuna.log"))
+    )
+    trials = optuna.load_study(study_name="run", storage=storage).trials
+    return {t.user_attrs["trial_id"]: t for t in trials}
+
+
+def test_every_ending_is_told_kept_and_told_apart(run):
+    store = run(RATES["good"], RATES["diverges"], RATES["crashes"], RATES["better"])
+    trials = store.read("trials").set_index("trial_id")
+    assert list(trials["outcome"]) == ["completed", "diverged", "crashed", "completed"]
+
+    states = {name: t.state.name for name, t in told(store).items()}
+    assert states == {"t0000": "COMPLETE", "t0001": "PRUNED", "t0002": "FAIL", "t0003": "COMPLETE"}
+    assert told(store)["t0001"].constraints == {"aborted": 1.0}
+    assert told(store)["t0001"].user_attrs["cause"] == "nonfinite_gradient"
+    assert told(store)["t0003"].value == pytest.approx(trials.loc["t0003", "objective"])
+
+    assert best_trial(store.read("trials")) == "t0003"
+    assert pd.isna(trials.loc["t0001", "objective"])
+    epochs = pd.read_parquet(store.path / "epochs")
+    assert epochs.groupby("trial_id")["epoch"].apply(list).to_dict() == {
+        "t0000": [1, 2, 3],
+        "t0001": [1],
+        "t0002": [1],
+        "t0003": [1, 2, 3],
+    }
+
+
+def test_a_divergence_leaves_its_cause_and_a_replay_command(run):
+    store = run(RATES["diverges"], RATES["good"])
+    failure = store.read("failures").set_index("trial_id").loc["t0000"]
+    assert failure["cause"] == "nonfinite_gradient"
+    assert (failure["term"], failure["tensor"]) == ("eigengap", "trunk.0.weight")
+    assert (failure["step"], failure["epoch"]) == (7, 2)
+    assert failure["min_eigengap"] == 1e-9
+    assert failure["replay"] == f"python -m trainer replay {store.path} t0000"
+    record = json.loads((store.path / "configs" / "t0000.json").read_text())
+    assert record["failure"]["cause"] == "nonfinite_gradient"
+    assert record["params"]["seed"] == 0
+
+
+def test_a_trial_below_the_others_is_stopped_at_a_rung_and_pruned(run):
+    store = run(0.008, 0.0075, 0.007, 0.001, scheduler="asha")
+    last = store.read("trials").set_index("trial_id").loc["t0003"]
+    assert last["outcome"] == Outcome.STOPPED
+    assert last["rung"] == last["epochs"] < 3
+    frozen = told(store)["t0003"]
+    assert frozen.state.name == "PRUNED"
+    assert frozen.constraints == {"aborted": 0.0}
+
+
+def test_a_bug_that_repeats_itself_ends_the_search_with_its_traceback(run, tmp_path):
+    with pytest.raises(SearchFailed, match="a bug, met at rate"):
+        run(0.015, 0.016, 0.017, 0.018, 0.019)
+    store = RunStore.open(tmp_path / "run")
+    assert list(store.read("trials")["outcome"]) == ["crashed"] * 3
+
+
+def test_a_resumed_search_keeps_what_has_ended_and_restarts_the_rest(run, tmp_path):
+    store = run(RATES["good"], RATES["better"], trials=2)
+    before = store.read("trials")
+    # what a driver killed between a suggestion and its end leaves behind
+    unfinished = store.read_config("t0001") | {"outcome": None}
+    store.write_config("t0001", unfinished)
+    for table in ("trials", "epochs"):
+        (store.path / table / "t0001.parquet").unlink()
+    (store.path / "optuna.log").unlink()
+
+    after = run(RATES["good"], RATES["better"], trials=3).read("trials")
+    assert list(after["trial_id"]) == ["t0000", "t0001", "t0002"]
+    assert set(after["outcome"]) == {"completed"} | set(after["outcome"][2:])
+    assert after.iloc[0].equals(before.iloc[0])
+    restarted, first = after.iloc[1], before.iloc[1]
+    assert restarted["params.optimizer.learning_rate"] == first["params.optimizer.learning_rate"]
+    assert restarted["objective"] == first["objective"]
+
+
+def test_the_baselines_are_scored_once_and_belong_to_no_trial(run):
+    rows = run(RATES["good"]).read("evaluations")
+    baselines = rows[rows["trial_id"].isna()]
+    assert {"crb", "lmmse_music", "pinv_music"} <= set(baselines["estimator"])
+    key = ["estimator", "snr_db", "num_sources"]
+    assert not baselines.duplicated(key).any()
+
+
+def test_the_row_of_a_trial_holds_its_whole_configuration(run):
+    store = run(RATES["good"])
+    record = store.read_config("t0000")
+    assert record["drawn"] == {"optimizer.learning_rate": RATES["good"]}
+    row = store.read("trials").iloc[0]
+    assert row["config_hash"] == record["config_hash"]
+    assert row["params.optimizer.learning_rate"] == RATES["good"]
+    assert (store.path / row["checkpoint"] / "state.pt").exists()

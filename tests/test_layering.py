@@ -1,0 +1,66 @@
+"""The walls of the house: who may import whom, read off the source, so that they stay up."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+RAY_FILES = {"driver.py", "trainable.py", "searcher.py", "monitor.py"}
+FORBIDDEN = {
+    "trainer": {"ray", "optuna", "pandas", "pyarrow", "search", "spaces"},
+    "search/report": {"ray", "torch"},
+}
+
+
+def imports(file: Path) -> Iterator[str]:
+    """Top-level names of everything a file imports, also inside functions; not its own package."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            yield node.module.split(".")[0]
+
+
+def files(folder: str) -> list[Path]:
+    found = sorted((ROOT / folder).rglob("*.py"))
+    assert found, f"no code in {folder}"
+    return found
+
+
+@pytest.mark.parametrize(("folder", "forbidden"), FORBIDDEN.items())
+def test_a_room_imports_nothing_from_above_it(folder, forbidden):
+    broken = {str(f.relative_to(ROOT)): set(imports(f)) & forbidden for f in files(folder)}
+    assert {name: found for name, found in broken.items() if found} == {}
+
+
+def test_spaces_import_the_standard_library_only():
+    for file in files("spaces"):
+        assert set(imports(file)) <= set(sys.stdlib_module_names), file
+
+
+def test_only_four_files_import_ray():
+    with_ray = {f.name for f in files("search") if "ray" in set(imports(f))}
+    assert with_ray == RAY_FILES
+
+
+def test_a_report_loads_neither_ray_nor_torch():
+    code = (
+        "import sys, search.report.leaderboard, search.report.plots; "
+        "print(sorted({'ray', 'torch'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_configurations_load_without_torch():
+    code = "import sys, trainer.config, trainer.failure; print('torch' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.strip() == "False"

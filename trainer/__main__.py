@@ -1,0 +1,209 @@
+"""`python -m trainer`: the trainer alone, on plain files; no Ray, no Optuna, no Parquet.
+
+    train     one configuration, to a folder with config.json and state.pt
+    replay    a trial of a run, from runs/<name>/configs/<trial_id>.json
+    evaluate  a trained network on held-out scenes, next to the classical methods and the bound
+    preflight the machine at hand: are its eigendecompositions right, and how fast
+
+Exit codes: 0 done; 1 the training diverged (`train`), the record was not reproduced (`replay`), or
+a backend failed (`preflight`); 2 bad usage.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .config import ConfigError, TrainConfig
+from .failure import Diverged, Failure
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser(prog="python -m trainer", description=__doc__.splitlines()[0])
+    verbs = p.add_subparsers(dest="verb", required=True, metavar="train|replay|evaluate|preflight")
+
+    train = verbs.add_parser("train", help="train one configuration")
+    train.add_argument("--out", type=Path, default=Path("trained"), help="folder to write to")
+    _config_options(train)
+
+    replay = verbs.add_parser("replay", help="repeat a trial of a run and compare how it ended")
+    replay.add_argument("run", type=Path, help="folder of the run")
+    replay.add_argument("trial", help="trial_id, e.g. t0003")
+
+    evaluate = verbs.add_parser("evaluate", help="score a trained network on held-out scenes")
+    evaluate.add_argument("state", type=Path, help="a state.pt, or a folder that holds one")
+    evaluate.add_argument("--seed", type=int, help="of the scenes; default: the held-out ones")
+    evaluate.add_argument("--num-scenes", type=int, help="per SNR and K")
+    evaluate.add_argument("--snr-db", type=float, nargs="+", help="SNRs [dB]")
+
+    preflight = verbs.add_parser("preflight", help="check this machine's eigendecompositions")
+    _config_options(preflight)
+    return p
+
+
+def _config_options(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "--config", type=Path, help="JSON file: params, or a record of a run's configs/"
+    )
+    p.add_argument(
+        "--set",
+        metavar="NAME=VALUE",
+        nargs="+",
+        default=[],
+        help="configuration fields by dotted name, e.g. eigengap.weight=0.1",
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit code."""
+    args = parser().parse_args(argv)
+    verbs = {"train": train, "replay": replay, "evaluate": evaluate, "preflight": preflight}
+    try:
+        return verbs[args.verb](args)
+    except ConfigError as error:
+        print(f"trainer: {error}", file=sys.stderr)
+        return 2
+
+
+def train(args: argparse.Namespace) -> int:
+    """Trains and leaves `config.json` and the last `state.pt` in a folder."""
+    config = read_config(args)
+    args.out.mkdir(parents=True, exist_ok=True)
+    record: dict[str, Any] = {"params": config.to_params(), "failure": None}
+    failure = _run(config, save_to=args.out / "state.pt")
+    record["failure"] = failure and failure.as_dict()
+    (args.out / "config.json").write_text(json.dumps(record, indent=2) + "\n")
+    print(f"wrote {args.out}/config.json" + ("" if failure else f" and {args.out}/state.pt"))
+    return 1 if failure else 0
+
+
+def replay(args: argparse.Namespace) -> int:
+    """Repeats a recorded trial; says whether it ended the same way."""
+    record = read_record(args.run / "configs" / f"{args.trial}.json")
+    config = TrainConfig.from_params(record["params"])
+    failure = _run(config, save_to=None)
+    recorded = record.get("failure")
+    found = failure.as_dict() if failure else None
+    names = ("cause", "term", "tensor", "step")
+    same = (recorded is None) == (found is None) and all(
+        recorded is None or found is None or recorded.get(name) == found[name] for name in names
+    )
+    print(f"recorded: {_ending(recorded)}")
+    print(f"replayed: {_ending(found)}")
+    print("reproduced" if same else "NOT reproduced: another machine or another version?")
+    return 0 if same else 1
+
+
+def evaluate(args: argparse.Namespace) -> int:
+    """Prints one row per estimator, SNR and K."""
+    import dataclasses
+
+    from .evaluation import baselines, score_network
+    from .loop import resolve_device, restore_network
+
+    state = args.state / "state.pt" if args.state.is_dir() else args.state
+    config, network = restore_network(state, resolve_device("auto"))
+    asked = {
+        "test_seed": args.seed,
+        "num_test_scenes": args.num_scenes,
+        "report_snr_db": tuple(args.snr_db) if args.snr_db else None,
+    }
+    given = {name: value for name, value in asked.items() if value is not None}
+    config = dataclasses.replace(
+        config, evaluation=dataclasses.replace(config.evaluation, **given)
+    )
+    scored = [score_network(network, config), *baselines(config)]
+    print(f"{'estimator':<17} {'SNR/dB':>6} {'K':>2} {'capped error [95 %]':>24} {'success':>8}")
+    for row in sorted(
+        (row for one in scored for row in one.rows), key=lambda r: (r.num_sources, r.snr_db)
+    ):
+        interval = (
+            f"{row.capped_error:.3f} [{row.capped_error_low:.3f}, {row.capped_error_high:.3f}]"
+        )
+        success = "" if row.success_rate is None else f"{row.success_rate:.2f}"
+        print(
+            f"{row.estimator:<17} {row.snr_db:>6g} {row.num_sources:>2} {interval:>24} {success:>8}"
+        )
+    return 0
+
+
+def preflight(args: argparse.Namespace) -> int:
+    """Prints what the machine's eigendecompositions are worth."""
+    raise NotImplementedError
+
+
+def read_config(args: argparse.Namespace) -> TrainConfig:
+    """The configuration that `--config` and `--set` stand for.
+
+    Raises:
+        ConfigError: if they break a rule.
+    """
+    params = dict(read_record(args.config)["params"]) if args.config else {}
+    for item in args.set:
+        name, equals, text = item.partition("=")
+        if not equals:
+            raise ConfigError(
+                f"`--set` takes NAME=VALUE, but got {item!r}. Put an `=` in between."
+            )
+        try:
+            params[name] = json.loads(text)
+        except json.JSONDecodeError:
+            params[name] = text  # a bare word is a string
+    return TrainConfig.from_params(params)
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """A JSON record that has `params`.
+
+    Raises:
+        ConfigError: if there is none, or it is damaged.
+    """
+    try:
+        record = json.loads(path.read_text())
+    except FileNotFoundError:
+        known = sorted(p.stem for p in path.parent.glob("*.json"))
+        hint = f" The folder has {', '.join(known[:8])}." if known else ""
+        raise ConfigError(f"a record must exist, but {path} does not.{hint}") from None
+    except (OSError, json.JSONDecodeError) as error:
+        raise ConfigError(
+            f"a record must be readable JSON, but {path} is not: {error}."
+        ) from error
+    if not isinstance(record, dict):
+        raise ConfigError(f"a record must be a JSON object, but {path} holds none.")
+    return record if "params" in record else {"params": record}
+
+
+def _run(config: TrainConfig, save_to: Path | None) -> Failure | None:
+    """Trains and prints an epoch a line; returns the failure, if there was one."""
+    from .loop import train as train_epochs
+
+    print(f"configuration {config.digest}")
+    try:
+        for report in train_epochs(config):
+            losses = "  ".join(f"{term} {value:.4f}" for term, value in report.losses.items())
+            print(
+                f"epoch {report.epoch:3d}/{config.epochs}  {losses}  "
+                f"capped error {report.capped_error:.3f}  success {report.success_rate:.2f}  "
+                f"smallest eigengap {report.min_eigengap:.1e}  {report.seconds:.1f} s",
+                flush=True,
+            )
+            if save_to is not None:
+                report.state.save(save_to)
+    except Diverged as diverged:
+        print(f"diverged: {diverged}")
+        return diverged.failure
+    return None
+
+
+def _ending(failure: dict[str, Any] | None) -> str:
+    if failure is None:
+        return "trained to the end"
+    where = f" in {failure['tensor']}" if failure.get("tensor") else ""
+    return f"{failure['cause']} of `{failure['term']}`{where} at step {failure['step']}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

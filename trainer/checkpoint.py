@@ -1,0 +1,74 @@
+"""Training states on disk: written atomically, read without unpickling code.
+
+A checkpoint holds everything a training needs to go on as if it had never stopped: weights,
+optimiser, schedule, random generator, and the configuration they belong to.
+"""
+
+import os
+import pickle
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+
+from .config import ConfigError, TrainConfig
+
+
+@dataclass(frozen=True)
+class TrainState:
+    """A training between two epochs; tensors are those in use, so save it before going on.
+
+    Attributes:
+        params: the configuration, as `TrainConfig.to_params` gives it.
+        epoch, step: epochs and optimiser steps done.
+        network, optimizer, schedule: their `state_dict`s.
+        generator: state of the generator that training scenes are drawn from.
+    """
+
+    params: dict[str, Any]
+    epoch: int
+    step: int
+    network: dict[str, Any]
+    optimizer: dict[str, Any]
+    schedule: dict[str, Any]
+    generator: torch.Tensor
+
+    @property
+    def config(self) -> TrainConfig:
+        """The configuration the state belongs to."""
+        return TrainConfig.from_params(self.params)
+
+    def save(self, path: Path) -> None:
+        """Writes to a neighbour first and renames, so that a reader never sees half a file."""
+        neighbour = path.with_name(f".{path.name}.{os.getpid()}")
+        with neighbour.open("wb") as file:
+            torch.save({f.name: getattr(self, f.name) for f in fields(self)}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        neighbour.replace(path)
+
+    @classmethod
+    def load(cls, path: Path, device: str | torch.device = "cpu") -> Self:
+        """Reads a state onto `device`.
+
+        Raises:
+            ConfigError: if the file is missing, damaged, or not a checkpoint of this project.
+        """
+        try:
+            data = torch.load(path, map_location=device, weights_only=True)
+        except FileNotFoundError:
+            raise ConfigError(f"a checkpoint must exist, but {path} does not.") from None
+        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ConfigError(
+                f"a checkpoint must be readable, but {path} is not ({reason}). Train again."
+            ) from error
+        names = {f.name for f in fields(cls)}
+        if not isinstance(data, dict) or set(data) != names:
+            raise ConfigError(
+                f"a checkpoint must hold {', '.join(sorted(names))}, but {path} does not. "
+                "Was it written by another program?"
+            )
+        # generator states live on the CPU whatever device they steer
+        return cls(**data | {"generator": data["generator"].cpu()})

@@ -1,0 +1,324 @@
+"""The training loop: a generator of epoch reports that never steps on a number that is not finite.
+
+One fused norm over all gradients and one synchronisation per step decide whether a step may be
+taken. Only when they say no is the batch looked at again, term by term and tensor by tensor, and
+`Diverged` is raised with what was found, before the optimiser has touched the weights.
+
+`train` prints nothing, writes nothing and is given no callbacks; who wants a checkpoint saves
+`EpochReport.state` before asking for the next report.
+"""
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .checkpoint import TrainState
+from .config import ConfigError, TrainConfig
+from .covariance import Covariance, signal_basis
+from .evaluation import EvaluationRow, Validation, score_network
+from .failure import Cause, Diverged, Failure
+from .losses import eigengap_loss
+from .network import build
+from .scene import Scenes, simulate
+from .spectral import spectrum
+
+CLIP_NORM = 1.0
+"""Gradients are scaled down to this norm: low-SNR batches have a heavy tail."""
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """What one epoch did; plain numbers, all finite, and the state to go on from.
+
+    Attributes:
+        epoch, step: epochs and optimiser steps done, from 1.
+        losses: mean of every loss term over the epoch, and their weighted `total`.
+        gradient_norm: largest total gradient norm of the epoch, before clipping.
+        min_eigengap, median_eigengap: of λ_K - λ_{K+1} over the epoch's last batch (trace-1 R,
+            true K).
+        loading: diagonal loading used, eps · tr(R)/N, mean of the last batch.
+        skipped_samples, replaced_samples: by the fallback policy, in the whole epoch.
+        learning_rate: of the epoch's last step.
+        capped_error, success_rate: on the validation scenes; the first is the objective.
+        seconds: of this epoch, validation included.
+        evaluation: rows on the held-out scenes; only with the last epoch.
+        state: what a checkpoint holds.
+    """
+
+    epoch: int
+    step: int
+    losses: dict[str, float]
+    gradient_norm: float
+    min_eigengap: float
+    median_eigengap: float
+    loading: float
+    skipped_samples: int
+    replaced_samples: int
+    learning_rate: float
+    capped_error: float
+    success_rate: float
+    seconds: float
+    evaluation: tuple[EvaluationRow, ...]
+    state: TrainState
+
+    def row(self) -> dict[str, Any]:
+        """Flat and plain: `loss_<term>` per term, `objective`; without evaluation and state."""
+        plain = {
+            name: getattr(self, name)
+            for name in self.__dataclass_fields__
+            if name not in ("losses", "evaluation", "state", "capped_error", "success_rate")
+        }
+        losses = {f"loss_{term}": value for term, value in self.losses.items()}
+        return (
+            plain
+            | losses
+            | {
+                "objective": self.capped_error,
+                "validation_capped_error": self.capped_error,
+                "validation_success_rate": self.success_rate,
+            }
+        )
+
+
+def train(config: TrainConfig, *, resume: TrainState | None = None) -> Iterator[EpochReport]:
+    """Trains a network and yields a report after every epoch.
+
+    Equal configurations give equal reports on the same machine, also across `resume`: training
+    scenes are drawn from one generator whose state is part of the checkpoint.
+
+    Raises:
+        Diverged: before an optimiser step would be taken on a non-finite loss or gradient.
+        ConfigError: if `resume` belongs to another configuration.
+    """
+    device = resolve_device(config.device)
+    run = _Run(config, device)
+    if resume is not None:
+        run.restore(resume)
+    validation = Validation(config, device)
+    while run.epoch < config.epochs:
+        started = time.perf_counter()
+        run.epoch += 1
+        sums: dict[str, float] = {}
+        largest_norm = 0.0
+        for _ in range(config.steps_per_epoch):
+            scenes, losses, norm = run.step()
+            largest_norm = max(largest_norm, norm)
+            for term, value in losses.items():
+                sums[term] = sums.get(term, 0.0) + value
+        yield run.report(scenes, sums, largest_norm, validation, started)
+
+
+class _Run:
+    """The moving parts of one training; all of them are in `state()`."""
+
+    def __init__(self, config: TrainConfig, device: torch.device) -> None:
+        self.config = config
+        self.device = device
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)  # initial weights only: drawn on the CPU, then moved
+            self.network = build(config).to(device)
+        self.optimizer = torch.optim.AdamW(
+            self.network.parameters(),
+            lr=config.optimizer.learning_rate,
+            weight_decay=config.optimizer.weight_decay,
+        )
+        budget = config.epochs * config.steps_per_epoch
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(
+            self.optimizer, lambda step: 0.55 + 0.45 * math.cos(math.pi * min(step / budget, 1.0))
+        )
+        self.generator = torch.Generator(device).manual_seed(config.seed + 1)
+        self.epoch = 0
+        self.steps = 0
+
+    def state(self) -> TrainState:
+        return TrainState(
+            params=self.config.to_params(),
+            epoch=self.epoch,
+            step=self.steps,
+            network=self.network.state_dict(),
+            optimizer=self.optimizer.state_dict(),
+            schedule=self.schedule.state_dict(),
+            generator=self.generator.get_state(),
+        )
+
+    def restore(self, state: TrainState) -> None:
+        if state.config != self.config:
+            raise ConfigError(
+                "a training resumes under the configuration it began with, but the checkpoint has "
+                f"{state.config.digest} and this is {self.config.digest}. Start it afresh."
+            )
+        self.network.load_state_dict(state.network)
+        self.optimizer.load_state_dict(state.optimizer)
+        self.schedule.load_state_dict(state.schedule)
+        self.generator.set_state(state.generator)
+        self.epoch, self.steps = state.epoch, state.step
+
+    def step(self) -> tuple[Scenes, dict[str, float], float]:
+        """One optimiser step; the scenes, the value of every term, and the gradient norm."""
+        config = self.config
+        scenes = simulate(
+            config.scene,
+            config.batch_size,
+            snr_db=(config.snr_min_db, config.snr_max_db),
+            generator=self.generator,
+            device=self.device,
+        )
+        self.optimizer.zero_grad(set_to_none=True)
+        try:
+            terms = loss_terms(self.network(scenes), scenes, config)
+            total = weighted_total(terms, config)
+            total.backward()
+        except torch.linalg.LinAlgError as error:
+            raise self._diverged(scenes, Cause.SPECTRAL_BREAKDOWN, str(error)) from error
+        gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        values = torch.stack([total.detach(), norm, *(t.detach() for t in terms.values())])
+        numbers = values.double().tolist()  # the one synchronisation of the step
+        if not all(map(math.isfinite, numbers)):
+            raise self._diverged(scenes)
+        nn.utils.clip_grads_with_norm_(self.network.parameters(), CLIP_NORM, norm)
+        self.optimizer.step()
+        self.schedule.step()
+        self.steps += 1
+        return scenes, dict(zip(("total", "norm", *terms), numbers, strict=True)), numbers[1]
+
+    def report(
+        self,
+        scenes: Scenes,
+        sums: dict[str, float],
+        norm: float,
+        validation: Validation,
+        started: float,
+    ) -> EpochReport:
+        config = self.config
+        sums.pop("norm")
+        with torch.no_grad():
+            covariance = self.network(scenes)
+            gaps = smallest_gaps(covariance, scenes)
+            judged = validation.score(self.network)
+            last = self.epoch == config.epochs
+            evaluation = score_network(self.network, config).rows if last else ()
+        return EpochReport(
+            epoch=self.epoch,
+            step=self.steps,
+            losses={term: value / config.steps_per_epoch for term, value in sums.items()},
+            gradient_norm=norm,
+            min_eigengap=float(gaps.min()),
+            median_eigengap=float(gaps.median()),
+            loading=float(covariance.shift.mean()),
+            skipped_samples=0,
+            replaced_samples=0,
+            learning_rate=self.schedule.get_last_lr()[0],
+            capped_error=judged.capped_error,
+            success_rate=judged.success_rate,
+            seconds=time.perf_counter() - started,
+            evaluation=tuple(evaluation),
+            state=self.state(),
+        )
+
+    def _diverged(self, scenes: Scenes, cause: Cause | None = None, message: str = "") -> Diverged:
+        """Looks at the failing batch again, term by term, and names what was not finite."""
+        term, tensor = "total", ""
+        if bad := nonfinite_inputs(scenes):
+            cause, term, tensor = Cause.NONFINITE_DATA, "input", bad[0]
+        elif cause is None:
+            cause, term, tensor = self._find_nonfinite(scenes)
+        with torch.no_grad():
+            gaps = smallest_gaps(self.network(scenes), scenes)
+        finite = gaps[torch.isfinite(gaps)]
+        failure = Failure(
+            cause=cause,
+            term=term,
+            tensor=tensor,
+            step=self.steps,
+            epoch=self.epoch,
+            min_eigengap=float(finite.min()) if len(finite) else None,
+            message=message,
+        )
+        return Diverged(failure)
+
+    def _find_nonfinite(self, scenes: Scenes) -> tuple[Cause, str, str]:
+        named = list(self.network.named_parameters())
+        terms = loss_terms(self.network(scenes), scenes, self.config)
+        for name, value in terms.items():
+            if not torch.isfinite(value):
+                return Cause.NONFINITE_LOSS, name, ""
+        for name, value in terms.items():
+            gradients = torch.autograd.grad(
+                value, [p for _, p in named], retain_graph=True, allow_unused=True
+            )
+            if bad := _nonfinite([n for n, _ in named], gradients):
+                return Cause.NONFINITE_GRADIENT, name, bad
+        # each term alone is well: what remains is what the parameters have accumulated
+        if bad := _nonfinite([n for n, _ in named], [p.grad for _, p in named]):
+            return Cause.NONFINITE_GRADIENT, "total", bad
+        return Cause.GRADIENT_OVERFLOW, "total", ""
+
+
+def loss_terms(covariance: Covariance, scenes: Scenes, config: TrainConfig) -> dict[str, Tensor]:
+    """Every loss term by name, unweighted, averaged over the batch."""
+    terms = {"covariance": covariance.nmse(scenes).mean()}
+    eigengap = config.eigengap
+    if eigengap.weight > 0:
+        assert eigengap.definition is not None
+        spectral = spectrum(
+            **covariance.spectral_input(),
+            backend=config.spectral.backend,
+            deg_thresh=config.spectral.deg_thresh,
+        )
+        target = signal_basis(scenes) if eigengap.definition == "subspace" else None
+        terms["eigengap"] = eigengap_loss(
+            spectral,
+            scenes.sources.num_sources,
+            definition=eigengap.definition,
+            margin=eigengap.active_margin,
+            target=target,
+        ).mean()
+    return terms
+
+
+def weighted_total(terms: dict[str, Tensor], config: TrainConfig) -> Tensor:
+    """The loss that is minimised: covariance NMSE plus the weighted eigengap term."""
+    total = terms["covariance"]
+    if "eigengap" in terms:
+        total = total + config.eigengap.weight * terms["eigengap"]
+    return total
+
+
+def smallest_gaps(covariance: Covariance, scenes: Scenes) -> Tensor:
+    """λ_K - λ_{K+1} at the true K, per scene, by the backend that suits the representation."""
+    return spectrum(**covariance.spectral_input()).gap(scenes.sources.num_sources)
+
+
+def nonfinite_inputs(scenes: Scenes) -> list[str]:
+    """Names of the network's inputs that hold a NaN or an infinity."""
+    inputs = {name: getattr(scenes, name) for name in ("snapshots", "channel", "codes")}
+    return [name for name, value in inputs.items() if not torch.isfinite(value.abs()).all()]
+
+
+def resolve_device(name: str) -> torch.device:
+    """`auto` is CUDA where there is one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def restore_network(path: Path, device: torch.device) -> tuple[TrainConfig, nn.Module]:
+    """The configuration and the trained network of a checkpoint, ready to be evaluated."""
+    state = TrainState.load(path, device)
+    network = build(state.config).to(device)
+    network.load_state_dict(state.network)
+    return state.config, network.eval()
+
+
+def _nonfinite(names: list[str], gradients: Sequence[Tensor | None]) -> str:
+    for name, gradient in zip(names, gradients, strict=True):
+        if gradient is not None and not torch.isfinite(gradient).all():
+            return name
+    return ""
