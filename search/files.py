@@ -65,6 +65,15 @@ def resolve_run(run: str | Path, out: str | Path = "runs") -> Path:
     )
 
 
+def refuse_existing(path: Path) -> None:
+    """Raises RunExists if there is anything under `path`."""
+    if os.path.lexists(path):
+        raise RunExists(
+            f"a new run needs a new folder, but {path} exists. Continue it with "
+            f"`--resume {path}`, or choose another `--name`."
+        )
+
+
 def read_run(path: str | Path) -> dict[str, Any]:
     """`run.json` with its `format` and `parameters`.
 

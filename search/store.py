@@ -36,6 +36,7 @@ from .files import (
     read_json,
     read_part_schema,
     read_run,
+    refuse_existing,
     resolve_run,
     to_json,
     write_atomically,
@@ -93,7 +94,7 @@ class RunStore:
         """
         check_parameters(parameters)
         path = Path(path)
-        _refuse_existing(path)
+        refuse_existing(path)
         hidden = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
             hidden.mkdir(parents=True)
@@ -105,7 +106,7 @@ class RunStore:
                 store._write(table, EMPTY, [])
             hidden.rename(path)
         except OSError as error:
-            _refuse_existing(path)  # another search may have made it meanwhile
+            refuse_existing(path)  # another search may have made it meanwhile
             raise RunNotWritable(
                 f"the run's folder must be writable, but {path} is not ({error.strerror}). "
                 "Choose another `--out`."
@@ -275,11 +276,3 @@ def best_trial(trials: pd.DataFrame) -> str | None:
     may = trials[trials["outcome"].isin([o.value for o in Outcome if may_be_best(o)])]
     ranked = may.dropna(subset=["objective"]).sort_values(["objective", "number"])
     return None if ranked.empty else str(ranked["trial_id"].iloc[0])
-
-
-def _refuse_existing(path: Path) -> None:
-    if os.path.lexists(path):
-        raise RunExists(
-            f"a new run needs a new folder, but {path} exists. Continue it with "
-            f"`--resume {path}`, or choose another `--name`."
-        )
