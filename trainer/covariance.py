@@ -60,15 +60,18 @@ class Covariance:
         """‖R - R_true‖²_F / ‖R_true‖²_F of the unloaded R, per sample: [B].
 
         In factor form from r x r, r x K and K x K Grams. They cancel as R approaches the truth:
-        the absolute error is a few ulps of 1, far below any NMSE reached at low SNR.
+        the absolute error is a few ulps of 1, far below any NMSE reached at low SNR. Absolute for a
+        scene without sources.
         """
         truth = true_factor(scenes)
         power = _squares(truth.mH @ truth)
         if self.matrix is not None:
-            return _squares(self.matrix - truth @ truth.mH) / power
-        assert self.factor is not None, "a covariance holds a matrix or a factor"
-        own, cross = self.factor.mH @ self.factor, self.factor.mH @ truth
-        return (_squares(own) - 2 * _squares(cross) + power) / power
+            error = _squares(self.matrix - truth @ truth.mH)
+        else:
+            assert self.factor is not None, "a covariance holds a matrix or a factor"
+            own, cross = self.factor.mH @ self.factor, self.factor.mH @ truth
+            error = _squares(own) - 2 * _squares(cross) + power
+        return error / power.where(power > 0, torch.ones_like(power))
 
     def spectral_input(self) -> dict[str, Tensor | None]:
         """What `spectral.spectrum` takes of it: the form that is held, and the shift."""
@@ -136,9 +139,9 @@ def steering_matrix(scenes: Scenes) -> Tensor:
 
 
 def true_factor(scenes: Scenes) -> Tensor:
-    """B with B Bᴴ = R_true, trace 1: steering vectors weighted by source powers, [B, N, K_max]."""
-    amplitude = (scenes.sources.power * scenes.sources.active).sqrt()
-    return unit_trace_factor(steering_matrix(scenes) * amplitude.unsqueeze(-2))
+    """B with B Bᴴ = R_true = A P Aᴴ, trace 1: [B, N, K_max]; zero without sources."""
+    columns = steering_matrix(scenes)
+    return unit_trace_factor(columns @ scenes.sources.covariance_root.to(columns.dtype))
 
 
 def signal_basis(scenes: Scenes) -> Tensor:
