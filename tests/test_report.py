@@ -10,8 +10,8 @@ import pytest
 
 from search import report
 from search.outcome import Outcome
-from search.report.leaderboard import leaderboard, leaderboard_text, paired_with, tally
-from search.report.plots import error_vs_snr, save_error_vs_snr
+from search.report.leaderboard import paired_with, table, tally, text
+from search.report.plots import draw_error_vs_snr, error_vs_snr
 from search.schema import TABLES
 from search.store import RunStore
 
@@ -108,7 +108,7 @@ def full(baselines):
 
 
 def test_the_bound_and_the_reference_lead_then_trials_by_objective(full):
-    board = leaderboard(report.load(full.path))
+    board = table(report.load(full.path))
     assert board["name"].tolist()[:6] == [
         *("crb", "lmmse_music", "pinv_music"),
         *("t001", "t002", "t000"),
@@ -118,7 +118,7 @@ def test_the_bound_and_the_reference_lead_then_trials_by_objective(full):
 
 
 def test_values_are_means_over_the_objectives_cells(full):
-    board = leaderboard(report.load(full.path)).set_index("name")
+    board = table(report.load(full.path)).set_index("name")
     cells = [capped(snr, k, 3) for snr in (-5, 0) for k in (1, 2)]
     row = board.loc["lmmse_music"]
     assert row["capped_error"] == pytest.approx(np.mean(cells), rel=1e-12)
@@ -134,14 +134,14 @@ def test_a_mean_over_other_snrs_is_no_value(full):
     add_trial(
         full, 6, objective=0.2, evaluations=evaluation_rows("t006", "network", 5, snrs=(0.0, 10.0))
     )
-    row = leaderboard(report.load(full.path)).set_index("name").loc["t006"]
+    row = table(report.load(full.path)).set_index("name").loc["t006"]
     assert pd.isna(row["capped_error"])
     assert pd.notna(row["success_0_db"])
 
 
 def test_only_a_completed_trial_is_best(full):
     run = report.load(full.path)
-    board = leaderboard(run)
+    board = table(run)
     assert run.best == "t001"
     assert board.loc[board["best"], "name"].tolist() == ["t001"]
     assert tally(run) == {"completed": 3, "stopped": 1, "diverged": 2}
@@ -150,16 +150,16 @@ def test_only_a_completed_trial_is_best(full):
 def test_the_console_shows_it_in_few_lines(full):
     for number in range(6, 40):
         add_trial(full, number, objective=0.5 + number / 100)
-    text = leaderboard_text(report.load(full.path))
-    lines = text.splitlines()
+    shown = text(report.load(full.path))
+    lines = shown.splitlines()
     assert len(lines) <= 20
     assert max(map(len, lines)) <= 120
     assert "t001" in lines[6]
     assert lines[6].endswith("completed, best")
-    assert "29 more completed: objective 0.610 to 0.890" in text
-    assert "1 stopped: best objective 0.300 at epoch 3" in text
-    assert "2 diverged: 1 nonfinite_gradient, 1 nonfinite_loss" in text
-    assert "t001 beats lmmse_music: capped error -0.099 [" in text
+    assert "29 more completed: objective 0.610 to 0.890" in shown
+    assert "1 stopped: best objective 0.300 at epoch 3" in shown
+    assert "2 diverged: 1 nonfinite_gradient, 1 nonfinite_loss" in shown
+    assert "t001 beats lmmse_music: capped error -0.099 [" in shown
 
 
 # ---------------------------------------------------------------- paired by scene
@@ -198,7 +198,7 @@ def test_other_scenes_do_not_pair(full):
 @pytest.mark.parametrize(("shift", "says"), [(0.1, "loses to"), (0.0, "is not shown to differ")])
 def test_a_network_that_is_no_better_is_not_praised(full, shift, says):
     full.write_part("scenes", "t001", scene_rows("t001", "network", shift, 0.02))
-    assert f"t001 {says}" in leaderboard_text(report.load(full.path))
+    assert f"t001 {says}" in text(report.load(full.path))
 
 
 # ---------------------------------------------------------------- broken and partial runs
@@ -206,51 +206,50 @@ def test_a_network_that_is_no_better_is_not_praised(full, shift, says):
 
 def text_and_picture(path):
     run = report.load(path)
-    figure = error_vs_snr(run)
-    leaderboard(run)
-    return leaderboard_text(run), figure
+    table(run)
+    return text(path), draw_error_vs_snr(run)
 
 
 def test_a_run_that_has_just_begun(empty):
-    text, figure = text_and_picture(empty.path)
-    assert "No trial has ended." in text
-    assert "The classical methods have not been scored." in text
+    shown, figure = text_and_picture(empty.path)
+    assert "No trial has ended." in shown
+    assert "The classical methods have not been scored." in shown
     assert figure is None
-    assert save_error_vs_snr(report.load(empty.path)) is None
+    assert error_vs_snr(report.load(empty.path)) is None
 
 
 @pytest.mark.parametrize("outcome", [o for o in Outcome if o is not Outcome.COMPLETED])
 def test_a_run_without_a_completed_trial(baselines, outcome):
     add_trial(baselines, 0, outcome, row={"cause": "some_cause"})
-    text, figure = text_and_picture(baselines.path)
-    assert "No trial completed, so there is no best one." in text
-    assert f"1 {outcome}: some_cause" in text or f"1 {outcome}: 1 some_cause" in text
-    assert "No paired comparison: no trial completed." in text
-    assert "lmmse_music" in text
+    shown, figure = text_and_picture(baselines.path)
+    assert "No trial completed, so there is no best one." in shown
+    assert f"1 {outcome}: some_cause" in shown or f"1 {outcome}: 1 some_cause" in shown
+    assert "No paired comparison: no trial completed." in shown
+    assert "lmmse_music" in shown
     assert figure is not None
 
 
 def test_a_best_trial_whose_scenes_are_not_written_yet(full):
     full.write_part("scenes", "t001", [])
-    assert "`scenes` has no rows of trial t001" in leaderboard_text(report.load(full.path))
+    assert "`scenes` has no rows of trial t001" in text(report.load(full.path))
 
 
-@pytest.mark.parametrize("table", TABLES)
-def test_a_missing_table_is_named_and_the_rest_is_shown(full, table):
-    (full.path / table).rename(full.path / "away")
-    text, _ = text_and_picture(full.path)
-    assert f"The table `{table}` is missing." in text
-    assert ("lmmse_music" in text) or table == "evaluations"
+@pytest.mark.parametrize("missing", TABLES)
+def test_a_missing_table_is_named_and_the_rest_is_shown(full, missing):
+    (full.path / missing).rename(full.path / "away")
+    shown, _ = text_and_picture(full.path)
+    assert f"The table `{missing}` is missing." in shown
+    assert ("lmmse_music" in shown) or missing == "evaluations"
 
 
-@pytest.mark.parametrize("table", ["trials", "evaluations", "scenes"])
+@pytest.mark.parametrize("where", ["trials", "evaluations", "scenes"])
 @pytest.mark.parametrize("size", [0, 200])
-def test_a_truncated_part_is_named_and_left_out(full, table, size):
-    part = full.path / table / "t001.parquet"
+def test_a_truncated_part_is_named_and_left_out(full, where, size):
+    part = full.path / where / "t001.parquet"
     part.write_bytes(part.read_bytes()[:size])
-    text, _ = text_and_picture(full.path)
-    assert f"{table}/t001.parquet is damaged and left out." in text
-    assert report.load(full.path).best == ("t002" if table == "trials" else "t001")
+    shown, _ = text_and_picture(full.path)
+    assert f"{where}/t001.parquet is damaged and left out." in shown
+    assert report.load(full.path).best == ("t002" if where == "trials" else "t001")
 
 
 def test_a_part_of_another_run_is_named_and_left_out(full, tmp_path):
@@ -259,15 +258,15 @@ def test_a_part_of_another_run_is_named_and_left_out(full, tmp_path):
     add_trial(other, 9, objective=0.01)
     foreign = full.path / "trials" / "t009.parquet"
     foreign.write_bytes((other.path / "trials" / "t009.parquet").read_bytes())
-    text, _ = text_and_picture(full.path)
-    assert "trials/t009.parquet is of another run" in text
+    shown, _ = text_and_picture(full.path)
+    assert "trials/t009.parquet is of another run" in shown
     assert report.load(full.path).best == "t001"
 
 
 def test_a_lost_run_json_costs_the_plan_only(full):
     (full.path / "run.json").write_text("{")
     run = report.load(full.path)
-    assert "run.json must be readable JSON" in leaderboard_text(run)
+    assert "run.json must be readable JSON" in text(run)
     assert run.best == "t001"
     assert "params.eigengap.weight" in run.trials
 
@@ -277,7 +276,7 @@ def test_a_lost_run_json_costs_the_plan_only(full):
 
 def test_the_lines_are_the_rows(full):
     run = report.load(full.path)
-    figure = error_vs_snr(run)
+    figure = draw_error_vs_snr(run)
     top, bottom = figure.axes[:2], figure.axes[2:]
     assert [axes.get_title() for axes in top] == ["K = 1 source", "K = 2 sources"]
     for num_sources, axes in zip((1, 2), top, strict=True):
@@ -298,7 +297,7 @@ def test_the_lines_are_the_rows(full):
 
 
 def test_the_intervals_are_drawn(full):
-    axes = error_vs_snr(report.load(full.path)).axes[0]
+    axes = draw_error_vs_snr(report.load(full.path)).axes[0]
     band = axes.collections[0].get_paths()[0].vertices  # of the best trial, drawn first
     expected = [capped(snr, 1, 4) for snr in SNRS_DB]
     assert band[:, 1].min() == pytest.approx(min(expected) - 0.04)
@@ -306,11 +305,11 @@ def test_the_intervals_are_drawn(full):
 
 
 def test_the_picture_is_a_png_in_the_run(full, tmp_path):
-    path = save_error_vs_snr(report.load(full.path))
+    path = error_vs_snr(full.path)
     assert path == full.path / "report" / "error_vs_snr.png"
     assert path.read_bytes().startswith(b"\x89PNG")
     elsewhere = tmp_path / "a" / "b.png"
-    assert save_error_vs_snr(report.load(full.path), elsewhere) == elsewhere
+    assert error_vs_snr(report.load(full.path), elsewhere) == elsewhere
 
 
 def test_a_report_loads_neither_ray_nor_torch_and_matplotlib_only_to_draw():

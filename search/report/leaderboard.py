@@ -6,10 +6,12 @@ The interval of such a mean is the mean of the cells' interval ends: cells share
 full correlation is the worst case, so it is never too short.
 """
 
+from pathlib import Path
+
 import pandas as pd
 
 from ..outcome import Outcome
-from .runs import Run
+from .runs import Run, as_run
 from .statistics import Interval, paired_difference
 
 BOUND = "crb"
@@ -26,13 +28,14 @@ SCENE = ["evaluation_seed", "scene_id", "snr_db", "num_sources"]
 _STANDING = {outcome: rank for rank, outcome in enumerate(Outcome)}
 
 
-def leaderboard(run: Run) -> pd.DataFrame:
+def table(run: Run | str | Path) -> pd.DataFrame:
     """One row per baseline, then one per trial: completed ones by objective, then the others.
 
     Columns: name, trial_id (null for baselines), outcome (`bound`, `classical`, or the trial's),
     cause, objective, capped_error and its interval ends, rmspe_deg, one `success_<snr>_db` per
     SNR, best. What is not known is null.
     """
+    run = as_run(run)
     scored = run.tables["evaluations"]
     shared = scored[scored["trial_id"].isna()]
     rows = [
@@ -63,7 +66,7 @@ def leaderboard(run: Run) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=_columns())
 
 
-def paired_with(run: Run, reference: str = REFERENCE) -> Interval | str:
+def paired_with(run: Run | str | Path, reference: str = REFERENCE) -> Interval | str:
     """Capped error of the best trial minus that of `reference`, scene by scene, held out.
 
     The unit is the scene: its SNRs and source numbers share the channel and are averaged first.
@@ -72,6 +75,7 @@ def paired_with(run: Run, reference: str = REFERENCE) -> Interval | str:
         The difference, negative if the network is better; or a sentence that says why there is
         none.
     """
+    run = as_run(run)
     best = run.best
     if best is None:
         return "No paired comparison: no trial completed."
@@ -93,14 +97,16 @@ def paired_with(run: Run, reference: str = REFERENCE) -> Interval | str:
     )
 
 
-def leaderboard_text(run: Run, *, trials: int = 8) -> str:
+def text(run: Run | str | Path, *, trials: int = 8) -> str:
     """The leaderboard for a console, at most about twenty lines of it; never raises for a run that
     is broken or has nothing to show, but says so.
 
     Args:
+        run: a loaded run, or its folder.
         trials: how many completed trials are shown one by one.
     """
-    board = leaderboard(run)
+    run = as_run(run)
+    board = table(run)
     shared, own = board[board["trial_id"].isna()], board[board["trial_id"].notna()]
     completed = own[own["outcome"] == Outcome.COMPLETED]
     shown = pd.concat([shared, completed.head(trials)])
@@ -133,9 +139,9 @@ def verdict(run: Run, difference: Interval) -> str:
     )
 
 
-def tally(run: Run) -> dict[str, int]:
+def tally(run: Run | str | Path) -> dict[str, int]:
     """How many trials ended how, in the order of `Outcome`; none of a kind is left out."""
-    counts = run.trials["outcome"].value_counts()
+    counts = as_run(run).trials["outcome"].value_counts()
     return {o.value: int(counts[o.value]) for o in Outcome if counts.get(o.value, 0)}
 
 

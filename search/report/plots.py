@@ -12,7 +12,7 @@ import pandas as pd
 
 from ..files import write_atomically
 from .leaderboard import BASELINES, BOUND, REFERENCE
-from .runs import Run
+from .runs import Run, as_run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,7 +46,7 @@ MEASURES = {
 }
 
 
-def error_vs_snr(run: Run) -> "Figure | None":
+def draw_error_vs_snr(run: Run) -> "Figure | None":
     """One column per K: capped error with 95 % intervals above, RMSPE on a log axis below.
 
     Returns:
@@ -78,13 +78,14 @@ def error_vs_snr(run: Run) -> "Figure | None":
     return figure
 
 
-def save_error_vs_snr(run: Run, path: Path | None = None) -> Path | None:
+def error_vs_snr(run: Run | str | Path, path: Path | None = None) -> Path | None:
     """Writes the figure as PNG, by default to `report/error_vs_snr.png` in the run.
 
     Returns:
         Where it lies; None if there is nothing to draw.
     """
-    figure = error_vs_snr(run)
+    run = as_run(run)
+    figure = draw_error_vs_snr(run)
     if figure is None:
         return None
     path = path or run.path / "report" / "error_vs_snr.png"

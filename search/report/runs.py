@@ -87,6 +87,11 @@ def load(path: str | Path) -> Run:
     return Run(path, plan, tables, tuple(notes))
 
 
+def as_run(run: Run | str | Path) -> Run:
+    """A loaded run as it is, a folder loaded."""
+    return run if isinstance(run, Run) else load(run)
+
+
 def _read(folder: Path, schema: pa.Schema) -> tuple[pa.Table, list[str]]:
     if not folder.is_dir():
         return schema.empty_table(), [f"The table `{folder.name}` is missing."]
