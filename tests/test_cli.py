@@ -1,0 +1,92 @@
+"""Bad input at the command line: exit code 2, one line with rule, value, remedy; nothing lost."""
+
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from search.run import main
+from search.store import RunStore
+
+
+def refused(capsys, *argv: str) -> str:
+    """The one line that the command says, given that it exits with 2."""
+    assert main(argv) == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len(said) == 1, said
+    return said[0]
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["--preset", "smok"], "Did you mean `smoke`"),
+        (["--presets", "smoke"], "Did you mean `--preset`"),
+        (["--trials", "0"], "`--trials >= 1` must hold, but got 0"),
+        (["--trials", "many"], "invalid int value"),
+        (["--scheduler", "ahsa"], "Did you mean `asha`"),
+        (["--seed", "-1"], "--seed >= 0"),
+        (["--cpus-per-trial", "0"], "--cpus-per-trial > 0"),
+        (["--gpus-per-trial", "-1"], "--gpus-per-trial >= 0"),
+        (["--max-concurrent", "0"], "--max-concurrent >= 1"),
+        (["--name", "a b"], "--name is letters"),
+        (["--resume", "x", "--preset", "smoke"], "takes the plan from the run"),
+    ],
+)
+def test_a_bad_option_is_refused_in_one_line(argv, says, capsys, tmp_path):
+    assert says in refused(capsys, *argv, "--out", str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_address_where_nobody_listens_is_refused_within_seconds(capsys, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    started = time.monotonic()
+    said = refused(capsys, "--address", f"127.0.0.1:{port}", "--out", str(tmp_path))
+    assert "nothing listens" in said
+    assert time.monotonic() - started < 10
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_run_is_refused_and_left_alone(capsys, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("keep me")
+    said = refused(capsys, "--preset", "smoke", "--name", "mine", "--out", str(tmp_path))
+    assert "--resume" in said
+    assert [p.name for p in (tmp_path / "mine").iterdir()] == ["notes.txt"]
+
+
+def test_a_results_folder_that_is_a_file_is_refused(capsys, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert "can be written to" in refused(capsys, "--out", str(tmp_path / "file"))
+
+
+def test_a_run_that_is_not_there_is_refused_with_the_nearest_name(capsys, tmp_path):
+    RunStore.create(tmp_path / "local-1", parameters={}, plan={"search": {}})
+    assert "local-1" in refused(capsys, "--resume", "local-2", "--out", str(tmp_path))
+
+
+@pytest.mark.parametrize("damage", ["run.json", "trials/empty.parquet"])
+def test_a_corrupted_run_is_refused_and_the_file_is_named(damage, capsys, tmp_path):
+    RunStore.create(tmp_path / "broken", parameters={}, plan={"search": {}})
+    (tmp_path / "broken" / damage).write_bytes(b"PAR1 and no more")
+    assert damage in refused(capsys, "--resume", "broken", "--out", str(tmp_path))
+
+
+def test_a_dry_run_prints_ten_configurations_and_starts_nothing(capsys, tmp_path):
+    assert main(["--preset", "local", "--dry-run", "--out", str(tmp_path)]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert sum("anchor  " in line or "sample  " in line for line in said) == 10
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_answers_in_under_a_second():
+    started = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "search.run", "--help"], capture_output=True, text=True, check=True
+    )
+    assert time.monotonic() - started < 1
+    assert "--resume" in done.stdout
