@@ -60,8 +60,8 @@ class Covariance:
         """‖R - R_true‖²_F / ‖R_true‖²_F of the unloaded R, per sample: [B].
 
         In factor form from r x r, r x K and K x K Grams. They cancel as R approaches the truth:
-        the absolute error is a few ulps of 1, far below any NMSE reached at low SNR. Absolute for a
-        scene without sources.
+        the absolute error is a few ulps of 1, far below any NMSE reached at low SNR. For a scene
+        without sources it is ‖R‖²_F.
         """
         truth = true_factor(scenes)
         power = _squares(truth.mH @ truth)
