@@ -9,16 +9,17 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from trainer._spectral_derivatives import (
+from trainer._gram import GramCapture, GramEigenvalues, GramProjection
+from trainer._hermitian import (
+    Capture,
     Eigenvalues,
-    GramEigenvalues,
-    GramProjection,
     MaskedEigh,
     Projection,
     descending_eigh,
+    squared_norm,
 )
+from trainer._once import real
 
 FLOOR_ROUNDOFFS = 8
 """Eigenvalues closer than this many unit roundoffs of the largest are not told apart."""
@@ -31,7 +32,7 @@ class Problem:
     Attributes:
         dense: Hermitian R [*batch, N, N], without its shift.
         factor: F [*batch, N, r] of R = F Fᴴ; in double precision for `gram`.
-        shift: added to every eigenvalue, [*batch].
+        shift: to be added to every eigenvalue, [*batch].
         roundoff: unit roundoff of the numbers that the caller handed over.
         deg_thresh: relative threshold of `masked`.
     """
@@ -47,30 +48,41 @@ class Problem:
         """R without its shift, multiplied out if it came as a factor."""
         if self.dense is not None:
             return self.dense
-        assert self.factor is not None
+        assert self.factor is not None, "a problem is dense or a factor"
         return self.factor @ self.factor.mH
+
+    @property
+    def loaded(self) -> Tensor:
+        """R with its shift."""
+        matrix = self.matrix
+        identity = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
+        return matrix + self.shift[..., None, None] * identity
 
 
 @dataclass(frozen=True, eq=False)
 class Solution:
-    """What a backend found; eigenvectors stay inside its closures.
+    """What a backend found; eigenvectors stay inside its closures. K [*batch] is `k`, and
+    `limit` >= max K where that is known for free, else N.
 
     Attributes:
-        values: distinct eigenvalues without `shift`, descending, [*batch, n].
-        multiplicity: how often the last of them counts; N = n - 1 + multiplicity.
-        shift: [*batch], to be added to every value.
-        trace: of R without its shift, [*batch].
-        scale: largest |eigenvalue| that the input's rounding refers to, [*batch]; > 0.
-        project: (top [*batch, n] bool, X [*batch, N, k]) -> P X.
+        distinct: n, how many eigenvalues `values` tells apart; the other N - n equal the last.
+        shift: [*batch], added to every value by the caller: gaps are taken without it.
+        scale: largest |eigenvalue| that the rounding of the input refers to, [*batch]; > 0.
+        values: (index [*batch, m] or None) -> eigenvalues without shift, descending: those at
+            `index` in 0 .. N-1, or the n distinct ones.
+        trace: () -> tr R without shift [*batch].
+        project: (k, limit, X [*batch, N, c]) -> P_K X [*batch, N, c].
+        capture: (k, limit, X) -> ‖P_K X‖²_F [*batch].
         check: () -> (relative residual, orthonormality error), [*batch] each.
     """
 
-    values: Tensor
-    multiplicity: int
+    distinct: int
     shift: Tensor
-    trace: Tensor
     scale: Tensor
-    project: Callable[[Tensor, Tensor], Tensor]
+    values: Callable[[Tensor | None], Tensor]
+    trace: Callable[[], Tensor]
+    project: Callable[[Tensor, int, Tensor], Tensor]
+    capture: Callable[[Tensor, int, Tensor], Tensor]
     check: Callable[[], tuple[Tensor, Tensor]]
 
 
@@ -82,34 +94,41 @@ def gram(problem: Problem) -> Solution:
     has rank F. Choose it whenever a factor is at hand.
     """
     factor = problem.factor
-    assert factor is not None
-    num_elements, rank = factor.shape[-2:]
+    assert factor is not None, "gram is given a factor"
+    rank = factor.shape[-1]
     fixed = factor.detach()
     product = fixed.mH @ fixed
     raw, vectors = descending_eigh(product)
     raw = raw.clamp(min=0)  # G >= 0: what is below is rounding
     scale = _positive(raw[..., 0])
     floor = FLOOR_ROUNDOFFS * problem.roundoff * scale
-    lowest = FLOOR_ROUNDOFFS * rank * torch.finfo(raw.dtype).eps * scale
-    energetic = raw > lowest.unsqueeze(-1)
+    silent = FLOOR_ROUNDOFFS * rank * torch.finfo(raw.dtype).eps * scale
+    energetic = raw > silent.unsqueeze(-1)
     inverse = energetic / torch.where(energetic, raw, 1)
 
-    def project(top: Tensor, x: Tensor) -> Tensor:
-        kept = top[..., :rank]
-        h = kept * inverse
-        result: Tensor = GramProjection.apply(
-            factor, x.to(factor.dtype), raw, vectors, h, kept, floor
-        )
-        return result
+    def values(index: Tensor | None) -> Tensor:
+        if index is None:
+            distinct = GramEigenvalues.apply(factor, raw, vectors, None)
+            return torch.cat((distinct, torch.zeros_like(raw[..., :1])), -1)
+        within = GramEigenvalues.apply(factor, raw, vectors, index.clamp(max=rank - 1))
+        return torch.where(index < rank, within, 0)
 
-    values = GramEigenvalues.apply(factor, raw, vectors)
+    def project(k: Tensor, limit: int, x: Tensor) -> Tensor:
+        top = _top(k, rank)
+        return GramProjection.apply(factor, x, raw, vectors, top * inverse, top, floor)
+
+    def capture(k: Tensor, limit: int, x: Tensor) -> Tensor:
+        top = _top(k, rank)
+        return GramCapture.apply(factor, x, raw, vectors, top * inverse, top, floor)
+
     return Solution(
-        values=functional.pad(values, (0, 1)),
-        multiplicity=num_elements - rank,
+        distinct=rank + 1,
         shift=problem.shift,
-        trace=values.sum(-1),
         scale=scale,
+        values=values,
+        trace=lambda: squared_norm(factor),
         project=project,
+        capture=capture,
         check=lambda: _check(product, raw, vectors),
     )
 
@@ -118,7 +137,7 @@ def exact(problem: Problem) -> Solution:
     """One detached `eigh` of the dense R; the textbook derivatives of values and projectors.
 
     Exact: values and projectors up to the rounding of R's own dtype, derivatives likewise, at
-    every tie inside a cluster. At a tie across the K | K+1 boundary the projector has no derivative;
+    every tie inside a cluster. A tie across the K | K+1 border leaves no derivative of P_K;
     differences there are floored at 8 roundoffs of the largest eigenvalue, so it stays finite.
     Choose it for a dense R, and as the oracle for everything else.
     """
@@ -128,17 +147,25 @@ def exact(problem: Problem) -> Solution:
     scale = _positive(raw.abs().amax(-1))
     floor = FLOOR_ROUNDOFFS * problem.roundoff * scale
 
-    def project(top: Tensor, x: Tensor) -> Tensor:
-        result: Tensor = Projection.apply(matrix, x, raw, vectors, top, floor)
-        return result
+    def values(index: Tensor | None) -> Tensor:
+        return Eigenvalues.apply(matrix, raw, vectors, index)
+
+    def project(k: Tensor, limit: int, x: Tensor) -> Tensor:
+        top = _top(k, raw.shape[-1])
+        return Projection.apply(matrix, x, raw, vectors, top, floor, limit)
+
+    def capture(k: Tensor, limit: int, x: Tensor) -> Tensor:
+        top = _top(k, raw.shape[-1])
+        return Capture.apply(matrix, x, raw, vectors, top, floor, limit)
 
     return Solution(
-        values=Eigenvalues.apply(matrix, raw, vectors),
-        multiplicity=1,
+        distinct=raw.shape[-1],
         shift=problem.shift,
-        trace=_trace(matrix),
         scale=scale,
+        values=values,
+        trace=lambda: _trace(matrix),
         project=project,
+        capture=capture,
         check=lambda: _check(fixed, raw, vectors),
     )
 
@@ -155,7 +182,7 @@ def eigh(problem: Problem) -> Solution:
     an exact tie gives NaN, also inside a cluster where the true derivative is finite, and a near
     tie gives noise over a small number. Choose it to reproduce that.
     """
-    matrix = _loaded(problem)
+    matrix = problem.loaded
     values, vectors = torch.linalg.eigh(matrix)
     return _native(matrix, values.flip(-1), vectors.flip(-1))
 
@@ -163,11 +190,12 @@ def eigh(problem: Problem) -> Solution:
 def svd(problem: Problem) -> Solution:
     """PyTorch's own `linalg.svd` of R + shift I: **singular** values, descending.
 
-    The founding choice, with left singular vectors as eigenvectors. Equal to eigenvalues for R >= 0 only: for indefinite R it answers another
-    question, with gradients of the wrong sign. Projectors fail at ties as with `eigh`, and more
-    often. Choose it to reproduce the founding behaviour.
+    The founding choice, with left singular vectors as eigenvectors. Equal to eigenvalues for
+    R >= 0 only: for indefinite R it answers another question, with gradients of the wrong sign.
+    Projectors fail at ties as with `eigh`, and more often. Choose it to reproduce the founding
+    behaviour.
     """
-    matrix = _loaded(problem)
+    matrix = problem.loaded
     left, values, _ = torch.linalg.svd(matrix)
     return _native(matrix, values, left)
 
@@ -179,7 +207,7 @@ def masked(problem: Problem) -> Solution:
     pair is dropped and the gradient silently loses it; pairs inside a cluster that are close but
     not masked add rounding noise of order u l_max / |l_i - l_j|. Choose it to study the threshold.
     """
-    matrix = _loaded(problem)
+    matrix = problem.loaded
     threshold = problem.deg_thresh
     if threshold is None:
         threshold = 10 * torch.finfo(matrix.dtype).eps / 2
@@ -198,37 +226,39 @@ BACKENDS: dict[str, Callable[[Problem], Solution]] = {
 
 
 def resolve_auto(factor: Tensor | None) -> str:
-    """The backend behind `auto`: `gram` for a factor with fewer columns than rows, else
-    `exact`."""
+    """The backend behind `auto`: `gram` for a factor with r < N, else `exact`."""
     return "gram" if factor is not None and factor.shape[-1] < factor.shape[-2] else "exact"
 
 
 def _native(matrix: Tensor, values: Tensor, vectors: Tensor) -> Solution:
     """Values and vectors that carry derivatives of their own; the shift is in the matrix."""
 
-    def project(top: Tensor, x: Tensor) -> Tensor:
-        kept = vectors * top.unsqueeze(-2)
+    def leading(k: Tensor) -> Tensor:
+        return vectors * _top(k, vectors.shape[-1]).unsqueeze(-2)
+
+    def project(k: Tensor, limit: int, x: Tensor) -> Tensor:
+        kept = leading(k)
         return kept @ (kept.mH @ x)
 
     return Solution(
-        values=values,
-        multiplicity=1,
+        distinct=values.shape[-1],
         shift=torch.zeros_like(values[..., 0]),
-        trace=_trace(matrix),
         scale=_positive(values.detach().abs().amax(-1)),
+        values=lambda index: values if index is None else values.gather(-1, index),
+        trace=lambda: _trace(matrix),
         project=project,
+        capture=lambda k, limit, x: squared_norm(leading(k).mH @ x),
         check=lambda: _check(matrix.detach(), values.detach(), vectors.detach()),
     )
 
 
-def _loaded(problem: Problem) -> Tensor:
-    matrix = problem.matrix
-    identity = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
-    return matrix + problem.shift[..., None, None] * identity
+def _top(k: Tensor, size: int) -> Tensor:
+    """[*batch, size]: which positions are below K."""
+    return torch.arange(size, device=k.device) < k.unsqueeze(-1)
 
 
 def _trace(matrix: Tensor) -> Tensor:
-    return torch.diagonal(matrix, dim1=-2, dim2=-1).real.sum(-1)
+    return real(torch.diagonal(matrix, dim1=-2, dim2=-1)).sum(-1)
 
 
 def _positive(scale: Tensor) -> Tensor:

@@ -1,0 +1,91 @@
+"""First derivatives only, and loudly so.
+
+Spectral derivatives here are formulas around a *detached* decomposition. Differentiated again
+they would treat eigenvectors as constants: finite, plausible and wrong. `once_differentiable`
+does not stop that under `torch.autograd.grad`, so every input of a spectrum enters through
+`once`, and every derivative leaves through `refuse_second`.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+
+class SecondDerivativeError(RuntimeError):
+    """A spectral quantity was differentiated twice; its first derivative is all there is."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "a spectrum may be differentiated at most once, but a second derivative was asked "
+            "for. Drop `create_graph=True` (or the outer torch.func transform), or detach the "
+            "first derivative."
+        )
+
+
+class ForwardModeError(NotImplementedError):
+    """Forward-mode differentiation of a backend that has none."""
+
+
+class _Refuse(Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(derivative: Tensor, anchor: Tensor) -> Tensor:
+        return derivative.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        raise SecondDerivativeError
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        raise SecondDerivativeError
+
+
+class _Once(Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, dtype: torch.dtype) -> Tensor:
+        return x.to(dtype, copy=True)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.save_for_backward(inputs[0])
+        ctx.save_for_forward(inputs[0])
+        ctx.dtype = output.dtype
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        (x,) = ctx.saved_tensors
+        same_field = gradient if x.is_complex() else real(gradient)
+        return refuse_second(same_field.to(x.dtype), x), None
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, _: Any) -> Any:
+        (x,) = ctx.saved_tensors
+        return refuse_second(tangent.to(ctx.dtype), x)
+
+
+def once(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """`x` in `dtype`, differentiable once: a second derivative raises SecondDerivativeError."""
+    result: Tensor = _Once.apply(x, dtype)
+    return result
+
+
+def refuse_second(derivative: Tensor, anchor: Tensor) -> Tensor:
+    """`derivative`, never to be differentiated; `anchor` is the input it was taken at: depending
+    on it in form, the result meets the refusal on every path, in reverse and in forward mode."""
+    result: Tensor = _Refuse.apply(derivative, anchor)
+    return result
+
+
+def real(x: Tensor) -> Tensor:
+    """Real part of a real or complex tensor."""
+    return x.real if x.is_complex() else x

@@ -1,0 +1,200 @@
+"""The `Spectrum` that `trainer.spectral.spectrum` returns: quantities that only depend on
+eigenvalues and spectral projectors, never on an eigenvector's arbitrary phase."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from trainer._backends import FLOOR_ROUNDOFFS, Solution
+from trainer._once import once
+
+
+@dataclass(frozen=True, eq=False)
+class Spectrum:
+    """Eigenvalues and spectral projectors of a batch of Hermitian matrices R, loading included.
+
+    K = `num_sources` is an int or an integer tensor, one per sample, in 1 .. N-1; another one
+    raises ValueError, or gives NaN for that sample where looking would stall (CUDA) or cannot be
+    done (torch.func). A sample whose input was not finite is NaN throughout. Every quantity may
+    be differentiated once.
+
+    Attributes:
+        num_elements: N.
+    """
+
+    num_elements: int
+    _solution: Solution
+    _finite: Tensor
+    _dtype: torch.dtype
+    _whitener: Tensor | None
+
+    @cached_property
+    def values(self) -> Tensor:
+        """Eigenvalues [*batch, N], descending."""
+        values = self._distinct()
+        if spare := self.num_elements - values.shape[-1]:
+            values = torch.cat((values, values[..., -1:].expand(*values.shape[:-1], spare)), -1)
+        return torch.where(self._finite.unsqueeze(-1), values.to(self._real), torch.nan)
+
+    @cached_property
+    def trace(self) -> Tensor:
+        """tr R [*batch]; with a metric B, tr B⁻¹R."""
+        return torch.where(self._finite, self._trace().to(self._real), torch.nan)
+
+    def gap(self, num_sources: int | Tensor) -> Tensor:
+        """l_K - l_{K+1} [*batch], in units of R. Loading cancels exactly."""
+        k, _ = self._source_number(num_sources)
+        upper, lower = self._border(k)
+        return self._poisoned(upper - lower, k)
+
+    def ratio(self, num_sources: int | Tensor) -> Tensor:
+        """(l_K - l_{K+1}) / (l_K + l_{K+1}) [*batch], in [0, 1] for R >= 0.
+
+        The denominator is floored at 8 roundoffs of the largest eigenvalue, so that 0/0 gives 0.
+        """
+        k, _ = self._source_number(num_sources)
+        upper, lower = self._border(k)
+        total = upper + lower + 2 * self._solution.shift
+        return self._poisoned((upper - lower) / torch.maximum(total, self._floor), k)
+
+    def energy(self, num_sources: int | Tensor) -> Tensor:
+        """sum_{i<=K} l_i / tr R [*batch] (Ky Fan); smooth while the K | K+1 gap is open.
+
+        The denominator is floored at 8 roundoffs of the largest eigenvalue.
+        """
+        k, _ = self._source_number(num_sources)
+        kept, _ = self._counts(k)
+        share = (kept * self._distinct()).sum(-1) / torch.maximum(self._trace(), self._floor)
+        return self._poisoned(share, k)
+
+    def leak(self, num_sources: int | Tensor) -> Tensor:
+        """sum_{i<=K<j} l_i l_j / (l_i - l_j)² [*batch]; 2 leak / L is E‖P̂_K - P_K‖²_F of a sample
+        covariance of L snapshots, to first order (docs/eigengap.md).
+
+        Differences are floored at 8 roundoffs of the largest eigenvalue: at a border tie the leak
+        is huge and finite, and its gradient still opens the gap. Computed in double precision.
+        """
+        k, limit = self._source_number(num_sources)
+        kept, left = self._counts(k)
+        relative = self._distinct().double() / self._solution.scale.double().unsqueeze(-1)
+        rows = relative[..., :limit].unsqueeze(-1)
+        weight = kept[..., :limit].unsqueeze(-1) * left.unsqueeze(-2)
+        difference = rows - relative.unsqueeze(-2)
+        difference = torch.where(weight > 0, difference, 1)
+        # the value sees the floor, the derivative is that of the bare difference
+        lift = (FLOOR_ROUNDOFFS * self._roundoff - difference.detach()).clamp(min=0)
+        terms = rows * relative.unsqueeze(-2) / (difference + lift).square()
+        return self._poisoned((weight * terms).sum((-2, -1)), k)
+
+    def apply(self, num_sources: int | Tensor, x: Tensor) -> Tensor:
+        """P_K X [*batch, N, c] for X [..., N, c], P_K the projector onto the top K eigenvectors.
+
+        With a metric B, P_K = B V_K V_Kᴴ with Vᴴ B V = I: the projector onto span(B v_1 .. B v_K),
+        where the steering vectors of R = A P Aᴴ + s² B lie, along the span of the other B v_j.
+        """
+        k, limit = self._source_number(num_sources)
+        result = self._solution.project(k, limit, self._whitened(x))
+        if self._whitener is not None:
+            result = self._whitener @ result
+        return self._poisoned(result, k)
+
+    def capture(self, num_sources: int | Tensor, basis: Tensor) -> Tensor:
+        """‖P_K U‖²_F [*batch] for U [..., N, c]: K for an orthonormal U that spans the top K.
+
+        Zero columns of U count nothing. With a metric B the norm is that of B⁻¹, in which P_K is
+        orthogonal: hand over a U with Uᴴ B⁻¹ U = I.
+        """
+        k, limit = self._source_number(num_sources)
+        return self._poisoned(self._solution.capture(k, limit, self._whitened(basis)), k)
+
+    @property
+    def residual(self) -> Tensor:
+        """‖R W - W diag(l)‖_F / ‖R‖_F [*batch] of the decomposition in use, detached: of G = Fᴴ F
+        for `gram`, of the whitened R with a metric."""
+        return torch.where(self._finite, self._solution.check()[0], torch.nan)
+
+    @property
+    def orthonormality(self) -> Tensor:
+        """max |Wᴴ W - I| [*batch] of the eigenvectors in use, detached."""
+        return torch.where(self._finite, self._solution.check()[1], torch.nan)
+
+    @property
+    def _real(self) -> torch.dtype:
+        return torch.empty((), dtype=self._dtype).real.dtype
+
+    @property
+    def _roundoff(self) -> float:
+        return torch.finfo(self._dtype).eps / 2
+
+    @property
+    def _floor(self) -> Tensor:
+        return FLOOR_ROUNDOFFS * self._roundoff * self._solution.scale
+
+    def _distinct(self) -> Tensor:
+        return self._solution.values(None) + self._solution.shift.unsqueeze(-1)
+
+    def _trace(self) -> Tensor:
+        return self._solution.trace() + self.num_elements * self._solution.shift
+
+    def _border(self, k: Tensor) -> tuple[Tensor, Tensor]:
+        """l_K and l_{K+1} without shift; anything for a K out of range."""
+        index = torch.stack((k - 1, k), -1).clamp(0, self.num_elements - 1)
+        upper, lower = self._solution.values(index).unbind(-1)
+        return upper, lower
+
+    def _counts(self, k: Tensor) -> tuple[Tensor, Tensor]:
+        """How many of each distinct eigenvalue are among the top K, and how many are not."""
+        position = torch.arange(self._solution.distinct, device=k.device)
+        last = position == self._solution.distinct - 1
+        size = torch.where(last, self.num_elements - position, 1)
+        kept = torch.minimum((k.unsqueeze(-1) - position).clamp(min=0), size)
+        return kept, size - kept
+
+    def _source_number(self, num_sources: int | Tensor) -> tuple[Tensor, int]:
+        """K [*batch], and an upper bound of it that costs nothing to know."""
+        k = torch.as_tensor(num_sources, device=self._finite.device)
+        if k.is_floating_point() or k.is_complex() or k.dtype == torch.bool:
+            raise ValueError(
+                f"`num_sources` must be an int or an integer tensor, but got {k.dtype}. "
+                "Convert it."
+            )
+        limit = self.num_elements
+        if isinstance(num_sources, int):
+            smallest = limit = num_sources
+        elif can_look(k) and k.numel() > 0:
+            smallest, limit = int(k.min()), int(k.max())
+        else:
+            smallest, limit = 1, self.num_elements - 1
+        if not (smallest >= 1 and limit < self.num_elements):
+            raise ValueError(
+                f"`1 <= num_sources < num_elements` must hold, but got num_sources from "
+                f"{smallest} to {limit}, num_elements={self.num_elements}. "
+                "Use a larger panel or fewer sources."
+            )
+        return k.to(torch.int64).expand(self._finite.shape), limit
+
+    def _whitened(self, x: Tensor) -> Tensor:
+        if x.dim() < 2 or x.shape[-2] != self.num_elements:
+            raise ValueError(
+                "the columns of X [..., num_elements, c] must be vectors over the elements, but "
+                f"got {tuple(x.shape)=}, num_elements={self.num_elements}. Transpose it?"
+            )
+        # eigenvectors of `gram` are double: so is what it works on
+        wide = torch.promote_types(self._dtype, self._solution.scale.dtype)
+        x = once(x, wide).expand(*self._finite.shape, *x.shape[-2:])
+        if self._whitener is None:
+            return x
+        return torch.linalg.solve_triangular(self._whitener, x, upper=False)
+
+    def _poisoned(self, result: Tensor, k: Tensor) -> Tensor:
+        valid = self._finite & (k >= 1) & (k < self.num_elements)
+        valid = valid.reshape(valid.shape + (1,) * (result.dim() - valid.dim()))
+        narrow = self._dtype if result.is_complex() else self._real
+        return torch.where(valid, result.to(narrow), torch.nan)
+
+
+def can_look(x: Tensor) -> bool:
+    """Whether reading a value of `x` is possible (not in torch.func) and free (not on a GPU)."""
+    return x.device.type == "cpu" and not torch._C._functorch.is_functorch_wrapped_tensor(x)
