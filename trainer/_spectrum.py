@@ -195,6 +195,14 @@ class Spectrum:
         return torch.where(valid, result.to(narrow), torch.nan)
 
 
+def finite_samples(x: Tensor, sample_axes: int) -> Tensor:
+    """Whether all entries of a sample are finite [*batch], a sample being the last axes of `x`."""
+    # 0 · x sums to 0 exactly if all x are finite, and runs ten times faster than all(isfinite(x))
+    if sample_axes == 0:
+        return torch.isfinite(x)
+    return (0 * x.detach()).sum(tuple(range(-sample_axes, 0))) == 0
+
+
 def can_look(x: Tensor) -> bool:
     """Whether reading a value of `x` is possible (not in torch.func) and free (not on a GPU)."""
     return x.device.type == "cpu" and not torch._C._functorch.is_functorch_wrapped_tensor(x)

@@ -3,24 +3,24 @@
 The eigengap family asks the predicted covariance (trace 1) for a clear border between K signal
 and N - K noise eigenvalues. The first four definitions use eigenvalues only and cannot give a
 non-finite gradient on any backend; `subspace` goes through the projector P_K, where the backends
-differ (docs/eigengap.md).
+differ (docs/eigengap.md). What happens to a sample whose term fails is `guard`'s affair.
 """
 
 import torch
 from torch import Tensor
 
+from trainer._guard import Guarded, guard
+from trainer._hermitian import squared_norm
+from trainer._once import real
 from trainer.config import DEFINITIONS, did_you_mean
 from trainer.spectral import Spectrum
+
+__all__ = ["Guarded", "covariance_nmse", "dominance_loss", "eigengap_loss", "guard"]
 
 
 def covariance_nmse(estimate: Tensor, covariance: Tensor) -> Tensor:
     """‖R̂ - R‖²_F / ‖R‖²_F [*batch] of two dense [*batch, N, N]; R must not be 0."""
-    difference = estimate - covariance
-    return _squared_norm(difference) / _squared_norm(covariance)
-
-
-def _squared_norm(matrix: Tensor) -> Tensor:
-    return (matrix * matrix.conj()).real.sum((-2, -1))
+    return squared_norm(estimate - covariance) / squared_norm(covariance)
 
 
 def eigengap_loss(
@@ -82,3 +82,15 @@ def eigengap_loss(
         captured = spectrum.capture(num_sources, target)
         shortfall = 1 - captured / torch.as_tensor(num_sources) - margin
     return shortfall.relu()
+
+
+def dominance_loss(covariance: Tensor) -> Tensor:
+    """Founding stand-in for an eigengap that fails: relu(-dominance) [*batch], dominance being the
+    mean over rows of R_nn - sum_{m != n} |R_nm|, in units of tr R (dense R [*batch, N, N]).
+
+    It is not a gap: it only looks at magnitudes, is least for a white R, which has no signal
+    subspace, and greatest for a single source, which has the clearest (docs/eigengap.md).
+    """
+    diagonal = real(torch.diagonal(covariance, dim1=-2, dim2=-1)).sum(-1)
+    dominance = (2 * diagonal - covariance.abs().sum((-2, -1))) / covariance.shape[-1]
+    return (-dominance / diagonal).relu()

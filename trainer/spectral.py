@@ -19,7 +19,7 @@ from torch import Tensor
 from trainer._backends import BACKENDS, Problem, resolve_auto
 from trainer._hermitian import hermitian_part
 from trainer._once import ForwardModeError, SecondDerivativeError, once
-from trainer._spectrum import Spectrum, can_look
+from trainer._spectrum import Spectrum, can_look, finite_samples
 
 __all__ = [
     "BACKENDS",
@@ -71,8 +71,7 @@ def spectrum(
         shift = torch.tensor(shift, dtype=torch.float64, device=given.device)
     load = once(shift, torch.empty((), dtype=wide).real.dtype).expand(batch)
     operand = once(given, wide)
-    # a sum is finite exactly if all its terms are, overflow of the sum itself aside
-    finite = torch.isfinite(operand.detach().sum((-2, -1))) & torch.isfinite(load)
+    finite = finite_samples(given, 2) & torch.isfinite(load)
     whitener = None
     if metric is not None:
         whitener, finite = _cholesky(once(metric, wide), finite)
@@ -91,7 +90,7 @@ def spectrum(
         roundoff=torch.finfo(given.dtype).eps / 2,
         deg_thresh=deg_thresh,
     )
-    return Spectrum(num_elements, BACKENDS[resolved](problem), finite, given.dtype, whitener)
+    return Spectrum(num_elements, BACKENDS[backend](problem), finite, given.dtype, whitener)
 
 
 def _checked(
@@ -140,7 +139,7 @@ def _cholesky(metric: Tensor, finite: Tensor) -> tuple[Tensor, Tensor]:
     """Cholesky factor of B, or of I where B is not finite or not positive definite, and `finite`
     without those samples."""
     identity = torch.eye(metric.shape[-1], dtype=metric.dtype, device=metric.device)
-    usable = torch.isfinite(metric.detach().sum((-2, -1)))
+    usable = finite_samples(metric, 2)
     metric = torch.where(usable[..., None, None], hermitian_part(metric), identity)
     with torch.no_grad():
         positive = torch.linalg.cholesky_ex(metric)[1] == 0

@@ -1,0 +1,124 @@
+"""Hermitian matrices and factors on which spectral derivatives go wrong, and how to tell.
+
+Ten classes that broke earlier backends, and six of our own: border ties, Hermitian Toeplitz, rank
+one, nearly dependent columns, scales near the ends of single precision, zero. N = 12, K = 3.
+"""
+
+import torch
+from torch import Tensor
+
+SIZE, SOURCES, RANK = 12, 3, 8
+
+
+def _gaussian(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    return torch.randn(shape, dtype=torch.complex128, generator=generator)
+
+
+def _unitary(count: int, generator: torch.Generator) -> Tensor:
+    return torch.linalg.qr(_gaussian((count, SIZE, SIZE), generator))[0]
+
+
+def _rotated(values: Tensor, generator: torch.Generator) -> Tensor:
+    w = _unitary(len(values), generator)
+    return (w * values.unsqueeze(-2)) @ w.mH
+
+
+def _integers(count: int, generator: torch.Generator) -> Tensor:
+    return torch.randint(0, 4, (count, SIZE), generator=generator).double()
+
+
+def _steering(count: int, generator: torch.Generator) -> Tensor:
+    """Three sources of a half-wavelength line array, two of them 1e-4 .. 1e-1 rad apart."""
+    u = 2 * torch.rand(count, 3, generator=generator, dtype=torch.float64) - 1
+    u[:, 1] = u[:, 0] + 10 ** (-4 + 3 * torch.rand(count, generator=generator).double())
+    positions = torch.arange(SIZE, dtype=torch.float64)
+    return torch.exp(1j * torch.pi * positions[:, None] * u[:, None, :])
+
+
+def _decades(count: int, low: float, high: float, generator: torch.Generator) -> Tensor:
+    exponent = low + (high - low) * torch.rand(count, generator=generator, dtype=torch.float64)
+    return 10**exponent
+
+
+def matrices(count: int, generator: torch.Generator) -> dict[str, Tensor]:
+    """`count` matrices [count, N, N] of each class, complex128 but exact in complex64 only after
+    rounding."""
+    g = generator
+    eye = torch.eye(SIZE, dtype=torch.complex128).expand(count, SIZE, SIZE)
+    wide = _gaussian((count, SIZE, 2 * SIZE), g)
+    thin = _gaussian((count, SIZE, 5), g)
+    steer = _steering(count, g)
+    block = _gaussian((count, 4, 6), g)
+    noise = _gaussian((count, SIZE, SIZE), g)
+    pairs = _decades(count * SIZE // 2, -2, 0, g).reshape(count, -1)
+    spectrum = _decades(count * SIZE, -8, 0, g).reshape(count, SIZE).sort(-1, True).values
+    tied = spectrum.clone()
+    tied[:, SOURCES] = tied[:, SOURCES - 1]
+    lags = torch.randn(count, SIZE, generator=g).double()
+    index = (torch.arange(SIZE)[:, None] - torch.arange(SIZE)).abs()
+    one = _gaussian((count, SIZE, 1), g)
+    wishart = wide @ wide.mH / (2 * SIZE)
+    return {
+        "wishart": wishart,
+        "rank-deficient + loading": thin @ thin.mH / 5 + 1e-4 * eye,
+        "integer diagonal": torch.diag_embed(_integers(count, g)).to(torch.complex128),
+        "rotated integers": _rotated(_integers(count, g), g),
+        "equal blocks": torch.einsum(
+            "ij,bkl->bikjl", torch.eye(3, dtype=torch.complex128), block @ block.mH
+        ).reshape(count, SIZE, SIZE),
+        "close sources": steer @ steer.mH / 3 + 1e-3 * eye,
+        "scales 1e+-17": wishart * _decades(count, -17, 17, g)[:, None, None],
+        "identity + 1e-8": eye + 1e-8 * (noise + noise.mH) / 2,
+        "+- pairs": _rotated(torch.cat((pairs, -pairs), -1), g),
+        "log-uniform 1e-8 .. 1": _rotated(spectrum, g),
+        "border tie": _rotated(tied, g),
+        "toeplitz": lags[:, index].to(torch.complex128),
+        "rank one": one @ one.mH,
+        "nearly dependent": thin[..., :1] @ thin[..., :1].mH + 1e-6 * thin @ thin.mH,
+        "scales 1e+-30": wishart * _decades(count, -30, 30, g)[:, None, None],
+        "zero": torch.zeros_like(wishart),
+    }
+
+
+def factors(count: int, generator: torch.Generator) -> dict[str, Tensor]:
+    """`count` factors [count, N, r], r = 8, of each class."""
+    g = generator
+    gauss = _gaussian((count, SIZE, RANK), g)
+    basis = _unitary(count, g)[..., :RANK]
+    steer = _steering(count, g)
+    grid = torch.arange(SIZE, dtype=torch.float64)
+    dft = torch.exp(2j * torch.pi * grid[:, None] * grid[:RANK] / SIZE).expand_as(gauss)
+    scales = _decades(count * RANK, -4, 0, g).reshape(count, 1, RANK)
+    decades = _decades(count, -8.5, 8.5, g)[:, None, None]
+    tied = scales.sort(-1, True).values.clone()
+    tied[..., SOURCES] = tied[..., SOURCES - 1]
+    integers = torch.randint(-1, 2, gauss.shape, generator=g).to(torch.complex128)
+    amplitudes = torch.randint(0, 3, (count, 1, RANK), generator=g).to(torch.complex128)
+    return {
+        "gaussian": gauss,
+        "zero columns": gauss * (torch.arange(RANK) < 5),
+        "integers": integers,
+        "equal orthogonal columns": dft.clone(),
+        "integer amplitudes": basis * amplitudes,
+        "close sources + noise": torch.cat((steer, 1e-2 * gauss[..., :5]), -1),
+        "scales 1e+-17": gauss * decades,
+        "equal + 1e-8": basis + 1e-8 * gauss,
+        "repeated columns": gauss[..., [0, 0, 1, 1, 2, 2, 3, 3]],
+        "log-uniform 1e-8 .. 1": basis * scales,
+        "border tie": basis * tied,
+        "rank one": gauss[..., :1] * torch.ones(RANK),
+        "nearly dependent": gauss[..., :1] + 1e-3 * gauss,
+        "scales 1e+-30": gauss * decades ** (15 / 8.5),
+        "zero": torch.zeros_like(gauss),
+    }
+
+
+def targets(count: int, generator: torch.Generator) -> Tensor:
+    """Orthonormal bases U [count, N, K]."""
+    return _unitary(count, generator)[..., :SOURCES]
+
+
+def border_open(values: Tensor, roundoff: float, position: int = SOURCES) -> Tensor:
+    """Whether l_position - l_{position+1} > 1e3 u l_max, per sample."""
+    width = values[..., position - 1] - values[..., position]
+    return width > 1e3 * roundoff * values.abs().amax(-1)
