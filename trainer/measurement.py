@@ -3,7 +3,9 @@
 G_l = H diag(c_l) is never formed for a batch: G_l x = H (c_l ∘ x).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -49,6 +51,14 @@ class Sources:
         root = self.covariance_root
         return root @ root.mT
 
+    def to(self, device: torch.device | str, dtype: torch.dtype) -> Self:
+        """The same sources on another device, in another real dtype."""
+        real = {
+            name: getattr(self, name).to(device, dtype)
+            for name in ("azimuth", "elevation", "range_m", "power")
+        }
+        return replace(self, **real, active=self.active.to(device))
+
 
 @dataclass(frozen=True)
 class Scenes:
@@ -88,6 +98,44 @@ class Scenes:
             )
         return self.truth
 
+    def to(
+        self, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> Self:
+        """The same scenes on another device, in another complex dtype."""
+        device = self.snapshots.device if device is None else device
+        dtype = self.snapshots.dtype if dtype is None else dtype
+        real = dtype.to_real()
+        shape = self.noise_covariance
+        return replace(
+            self,
+            snapshots=self.snapshots.to(device, dtype),
+            channel=self.channel.to(device, dtype),
+            codes=self.codes.to(device, dtype),
+            truth=None if self.truth is None else self.truth.to(device, real),
+            snr_db=self.snr_db.to(device, real),
+            noise_variance=self.noise_variance.to(device, real),
+            noise_covariance=None if shape is None else shape.to(device, dtype),
+        )
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.complex64,
+    ) -> "Scenes":
+        """Recorded scenes of an `.npz` file; `recorded` documents its arrays and checks them."""
+        from .recorded import load
+
+        return load(path, device=device, dtype=dtype)
+
+    def save(self, path: str | Path) -> None:
+        """Writes what `load` reads."""
+        from .recorded import save
+
+        save(self, path)
+
     @property
     def batch_size(self) -> int:
         """B."""
@@ -115,6 +163,23 @@ def true_covariance(scenes: Scenes) -> Tensor:
     trace = factor.abs().square().sum((-2, -1))
     trace = trace.where(trace > 0, torch.ones_like(trace))
     return factor @ factor.mH / trace[:, None, None]
+
+
+def expected_signal(
+    panel: Panel, channel: Tensor, codes: Tensor, sources: Sources
+) -> tuple[Tensor, Tensor]:
+    """G_l A T with T Tᴴ = P, [B, L, M, K], and its mean power per snapshot and antenna, [B]."""
+    place = panel, sources.azimuth, sources.elevation, sources.range_m
+    steering = steering_vector(*place)
+    mixed = respond(channel, codes, steering) @ sources.covariance_root.unsqueeze(1).to(codes)
+    return mixed, mixed.abs().square().mean((1, 2)).sum(-1)
+
+
+def expected_snr_db(scenes: Scenes) -> Tensor:
+    """sum_l tr(G_l A P Aᴴ G_lᴴ) / (L M σ²) in dB, [B]; NaN without sources or a known σ²."""
+    _, power = expected_signal(scenes.panel, scenes.channel, scenes.codes, scenes.sources)
+    ratio = power / scenes.noise_variance
+    return 10 * ratio.where(power > 0, torch.full_like(power, torch.nan)).log10()
 
 
 def responses(scenes: Scenes, vectors: Tensor) -> Tensor:

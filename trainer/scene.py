@@ -23,8 +23,8 @@ from torch import Tensor
 from .channel import antenna_noise_covariance, rician_channel
 from .codes import build_codes, uniforms_shape
 from .config import SceneConfig
-from .geometry import Panel, steering_vector
-from .measurement import Scenes, Sources, respond, responses, true_covariance
+from .geometry import Panel
+from .measurement import Scenes, Sources, expected_signal, responses, true_covariance
 from .placement import candidates_shape, place
 
 __all__ = ["EvalScenes", "Scenes", "Sources", "responses", "simulate", "true_covariance"]
@@ -96,6 +96,12 @@ class EvalScenes:
 
     config: SceneConfig
     seed: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**64:
+            raise ValueError(
+                f"`0 <= seed < 2**64` must hold, but got {self.seed}. Use a non-negative seed."
+            )
 
     def batch(
         self,
@@ -177,9 +183,7 @@ def _assemble(
     sources = _sources(config, draws, num_sources)
     channel = rician_channel(config, panel, draws.line_of_sight, draws.scatter)
     codes = build_codes(config, draws.codes)
-    steering = steering_vector(panel, sources.azimuth, sources.elevation, sources.range_m)
-    mixed = respond(channel, codes, steering) @ sources.covariance_root.unsqueeze(1).to(codes)
-    power = mixed.abs().square().mean((1, 2)).sum(-1)
+    mixed, power = expected_signal(panel, channel, codes, sources)
     # without sources: the noise that one source of unit power would meet
     power = power.where(power > 0, torch.full_like(power, config.num_elements))
     snr_db = torch.as_tensor(snr_db, dtype=power.dtype, device=power.device).expand_as(power)

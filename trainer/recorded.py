@@ -1,0 +1,268 @@
+"""Recorded data: scenes in a NumPy `.npz` file, checked array by array before use.
+
+B recordings with L snapshots of M antennas, of a panel with N elements. Leading B may be left out
+where all recordings share an array, and everywhere if B = 1. No pickled objects.
+
+    array              shape       unit                 what
+    snapshots          [B, L, M]   any, complex         y
+    channel            [B, M, N]   y per unit source    H, from the panel to the antennas
+    codes              [B, L, N]   1, unit modulus      c; element n is column n % num_horizontal
+    num_horizontal, num_vertical   1, scalars           elements per row, per column
+    spacing_m, wavelength_m        m, scalars
+    azimuth, elevation [B, K]      rad                  optional truth, all three or none;
+    range_m            [B, K]      m                    NaN where a scene has fewer sources
+    power              [B, K]      y² per unit gain     optional; 1 if truth is given without it
+    source_correlation scalar      1                    optional; 0
+    noise_variance     [B]         y²                   optional; needed for the bound
+    noise_covariance   [B, M, M]   1, unit diagonal     optional; identity
+
+The SNR is not stored: it follows from truth and noise_variance by the definition in `scene`.
+"""
+
+import math
+import os
+import zipfile
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .config import ConfigError, did_you_mean, require
+from .geometry import Panel
+from .measurement import Scenes, Sources, expected_snr_db
+
+GEOMETRY = ("num_horizontal", "num_vertical", "spacing_m", "wavelength_m")
+SIGNALS = ("snapshots", "channel", "codes")
+COORDINATES = ("azimuth", "elevation", "range_m")
+OPTIONAL = (*COORDINATES, "power", "source_correlation", "noise_variance", "noise_covariance")
+CODE_TOLERANCE = 1e-3
+"""How far a code's modulus may be from 1: estimators use G Gᴴ = H Hᴴ."""
+
+Arrays = Mapping[str, np.ndarray]
+
+
+def save(scenes: Scenes, path: str | Path) -> None:
+    """Writes scenes so that `load` gives equal ones; the file is whole or absent."""
+    path = Path(path)
+    require(path.suffix == ".npz", "a recording ends in .npz", f"{path}", "Rename it.")
+    arrays: dict[str, Any] = asdict(scenes.panel)
+    arrays |= {name: _numpy(getattr(scenes, name)) for name in SIGNALS}
+    if scenes.truth is not None:
+        active = _numpy(scenes.truth.active)
+        for name in (*COORDINATES, "power"):
+            arrays[name] = np.where(active, _numpy(getattr(scenes.truth, name)), np.nan)
+        arrays["source_correlation"] = scenes.truth.correlation
+    if bool(torch.isfinite(scenes.noise_variance).all()):
+        arrays["noise_variance"] = _numpy(scenes.noise_variance)
+    if scenes.noise_covariance is not None:
+        arrays["noise_covariance"] = _numpy(scenes.noise_covariance)
+    partial = path.with_name(f".{path.stem}.{os.getpid()}.npz")
+    try:
+        np.savez(partial, **arrays)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load(
+    path: str | Path,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.complex64,
+) -> Scenes:
+    """Reads and checks a recording.
+
+    Raises:
+        ConfigError: if the file cannot be read or an array breaks a rule; the message names it.
+    """
+    arrays = _read(Path(path))
+    panel = _panel(arrays)
+    size, snapshots, antennas = _sizes(arrays["snapshots"])
+    shapes = {
+        "snapshots": (snapshots, antennas),
+        "channel": (antennas, panel.num_elements),
+        "codes": (snapshots, panel.num_elements),
+    }
+    signals = {name: _array(arrays, name, size, shapes[name]) for name in SIGNALS}
+    modulus = np.abs(signals["codes"])
+    require(
+        bool((np.abs(modulus - 1) < CODE_TOLERANCE).all()),
+        "abs(codes) == 1",
+        f"moduli in [{modulus.min():.4g}, {modulus.max():.4g}]",
+        "Divide codes by their modulus; a gain common to all belongs into channel.",
+    )
+    variance = np.full(size, np.nan)
+    if "noise_variance" in arrays:
+        variance = _array(arrays, "noise_variance", size, ())
+        require(
+            bool((variance > 0).all()),
+            "noise_variance > 0",
+            f"{variance.min():.4g}",
+            "Leave the array out if it is not known.",
+        )
+    scenes = Scenes(
+        panel,
+        snapshots=torch.from_numpy(signals["snapshots"].astype(np.complex128)),
+        channel=torch.from_numpy(signals["channel"].astype(np.complex128)),
+        codes=torch.from_numpy(signals["codes"].astype(np.complex128)),
+        truth=_truth(arrays, size, panel),
+        snr_db=torch.full((size,), math.nan, dtype=torch.float64),
+        noise_variance=torch.from_numpy(variance.astype(np.float64)),
+        noise_covariance=_noise_covariance(arrays, size, antennas),
+    )
+    if scenes.truth is not None:
+        scenes.snr_db.copy_(expected_snr_db(scenes))
+    return scenes.to(device=device, dtype=dtype)
+
+
+def _numpy(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().cpu().numpy()
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of the file, none missing, none unknown."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except FileNotFoundError:
+        raise ConfigError(f"A recording must exist, but there is no {path}.") from None
+    except (ValueError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+        raise ConfigError(
+            f"A recording must be an .npz file of plain arrays, but {path} is not ({error}). "
+            "Write it with numpy.savez."
+        ) from None
+    required = (*SIGNALS, *GEOMETRY)
+    for name in arrays:
+        if name not in required + OPTIONAL:
+            near = did_you_mean(name, required + OPTIONAL)
+            raise ConfigError(f"`{name}` is no array of a recording.{near}")
+    missing = [name for name in required if name not in arrays]
+    require(not missing, f"{', '.join(required)} are given", f"no {missing}", "Add them.")
+    return arrays
+
+
+def _panel(arrays: Arrays) -> Panel:
+    values = {}
+    for name in GEOMETRY:
+        value = arrays[name]
+        whole = name.startswith("num_")
+        rule = f"{name} is a positive {'whole ' if whole else ''}number"
+        valid = value.size == 1 and value.dtype.kind in "iuf" and value.item() > 0
+        valid = valid and math.isfinite(value.item()) and (not whole or value.item() % 1 == 0)
+        require(valid, rule, f"{value!r}", "Give one number.")
+        values[name] = value.item()
+    counts = int(values["num_horizontal"]), int(values["num_vertical"])
+    return Panel(*counts, float(values["spacing_m"]), float(values["wavelength_m"]))
+
+
+def _sizes(snapshots: np.ndarray) -> tuple[int, int, int]:
+    require(
+        snapshots.ndim in (2, 3) and snapshots.size > 0,
+        "snapshots has shape [B, L, M] or [L, M]",
+        f"{list(snapshots.shape)}",
+        "Put antennas last.",
+    )
+    size = snapshots.shape[0] if snapshots.ndim == 3 else 1
+    return size, snapshots.shape[-2], snapshots.shape[-1]
+
+
+def _array(
+    arrays: Arrays, name: str, size: int, shape: tuple[int, ...], *, gaps: bool = False
+) -> np.ndarray:
+    """The array as [B, *shape]: numbers, finite (or NaN if `gaps`), right in shape."""
+    value = arrays[name]
+    kinds = "iufc" if name in (*SIGNALS, "noise_covariance") else "iuf"
+    require(value.dtype.kind in kinds, f"{name} holds numbers", f"{value.dtype}", "Convert it.")
+    valid = np.isfinite(value) | (np.isnan(value) if gaps else False)
+    bad = int(value.size - np.count_nonzero(valid))
+    require(bad == 0, f"{name} is finite", f"{bad} entries that are not", "Drop these scenes.")
+    full = (size, *shape)
+    require(
+        value.shape in (full, shape),
+        f"{name} has shape {list(full)}" + (f" or {list(shape)}" if shape else " or is a scalar"),
+        f"{list(value.shape)}",
+        "It must match snapshots [B, L, M] and num_horizontal x num_vertical elements.",
+    )
+    return np.broadcast_to(value, full)
+
+
+def _truth(arrays: Arrays, size: int, panel: Panel) -> Sources | None:
+    given = [name for name in COORDINATES if name in arrays]
+    if not given:
+        extra = [name for name in ("power", "source_correlation") if name in arrays]
+        require(not extra, "azimuth is given if power is", f"only {extra}", "Add the truth.")
+        return None
+    require(
+        len(given) == len(COORDINATES),
+        "azimuth, elevation and range_m are given together",
+        f"only {given}",
+        "Add the others, or leave all out.",
+    )
+    most = arrays["azimuth"].shape[-1] if arrays["azimuth"].ndim else 0
+    require(most >= 1, "azimuth has shape [B, K] or [K]", "a scalar or nothing", "Give a list.")
+    named = {n: _array(arrays, n, size, (most,), gaps=True) for n in COORDINATES}
+    active = np.isfinite(named["azimuth"])
+    power = active.astype(float)
+    if "power" in arrays:
+        named["power"] = power = _array(arrays, "power", size, (most,), gaps=True)
+    same = all(bool((np.isfinite(v) == active).all()) for v in named.values())
+    rule = "azimuth, elevation, range_m and power are NaN for the same sources"
+    require(same, rule, "different gaps", "Use NaN for all of a missing source.")
+    for name in ("azimuth", "elevation"):
+        largest = float(np.max(np.abs(named[name]), where=active, initial=0))
+        rule = f"abs({name}) < π/2 [rad]"
+        require(largest < math.pi / 2, rule, f"{largest:.4g}", "Convert degrees to radians.")
+    for name, value in (("range_m", named["range_m"]), ("power", power)):
+        least = float(np.min(value, where=active, initial=np.inf))
+        require(least > 0, f"{name} > 0", f"{least:.4g}", "Use NaN for a missing source.")
+    correlation = arrays.get("source_correlation", np.zeros(()))
+    require(
+        correlation.size == 1 and 0 <= correlation.item() < 1,
+        "0 <= source_correlation < 1",
+        f"{correlation!r}",
+        "Give one number.",
+    )
+    order = np.argsort(~active, axis=-1, kind="stable")  # active ones first
+
+    def tensor(value: np.ndarray, placeholder: float) -> Tensor:
+        filled = np.where(active, value, placeholder)
+        return torch.from_numpy(np.take_along_axis(filled, order, -1).astype(np.float64))
+
+    return Sources(
+        azimuth=tensor(named["azimuth"], 0.0),
+        elevation=tensor(named["elevation"], 0.0),
+        range_m=tensor(
+            named["range_m"], float(np.max(named["range_m"], where=active, initial=1.0))
+        ),
+        power=tensor(power, 0.0),
+        active=torch.from_numpy(np.take_along_axis(active, order, -1)),
+        correlation=float(correlation.item()),
+    )
+
+
+def _noise_covariance(arrays: Arrays, size: int, antennas: int) -> Tensor | None:
+    if "noise_covariance" not in arrays:
+        return None
+    value = _array(arrays, "noise_covariance", size, (antennas, antennas)).astype(np.complex128)
+    tolerance = 1e-5  # single precision files are welcome
+    diagonal = np.diagonal(value, axis1=-2, axis2=-1)
+    require(
+        bool((np.abs(diagonal - 1) < tolerance).all()),
+        "noise_covariance has a unit diagonal",
+        f"{diagonal.real.min():.4g} ... {diagonal.real.max():.4g}",
+        "Put the scale into noise_variance.",
+    )
+    require(
+        bool((np.abs(value - value.conj().swapaxes(-1, -2)) < tolerance).all()),
+        "noise_covariance is Hermitian",
+        "one that is not",
+        "Average it with its conjugate transpose.",
+    )
+    least = float(np.linalg.eigvalsh(value).min())
+    rule = "noise_covariance is positive definite"
+    require(least > tolerance, rule, f"eigenvalue {least:.3g}", "Load its diagonal.")
+    return torch.from_numpy(value)
