@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from .config import TrainConfig
 from .covariance import Covariance, blend_factors, normalise
-from .dictionary import dictionary, unpack_hermitian
-from .power_map import NUM_MAPS, MapTrunk, PowerMaps, power_maps
+from .dictionary import Dictionary, dictionary, unpack_hermitian
+from .power_map import GridLogits, power_maps
 from .scene import Scenes
 
 
@@ -38,49 +38,23 @@ class Blend(nn.Module):
         return self.bound * self.logit.sigmoid()
 
 
-class GridLogits(nn.Module):
-    """Scenes -> power maps -> one or more logits per point of the dictionary.
-
-    Logits start as the log power map, sharpened; convolutions learn what to add.
-    """
-
-    outer: Tensor
-    columns: Tensor
-
-    def __init__(self, config: TrainConfig, maps_out: int, sharpness: float) -> None:
-        super().__init__()
-        table = dictionary(config.scene, torch.get_default_dtype(), torch.device("cpu"))
-        self.shape = table.shape
-        # not persistent: derived from the scene, shared by all networks of a process
-        self.register_buffer("outer", table.outer, persistent=False)
-        self.register_buffer("columns", table.columns, persistent=False)
-        planes = table.shape[0]
-        self.trunk = MapTrunk(NUM_MAPS * planes, maps_out * planes, config.network)
-        self.sharpness = nn.Parameter(torch.tensor([0.0, sharpness, 0.0]))
-
-    def forward(self, scenes: Scenes) -> tuple[Tensor, PowerMaps]:
-        """Logits [B, maps_out, G], and the maps they came from."""
-        inputs = power_maps(scenes, self.shape, self.outer)
-        maps = inputs.maps.unflatten(1, (NUM_MAPS, -1)).flatten(2)
-        residual = self.sharpness @ maps
-        learned = self.trunk(inputs.maps).unflatten(1, (-1, self.shape[0])).flatten(2)
-        return learned + residual.unsqueeze(1), inputs
-
-
 class DictionaryNetwork(nn.Module):
     """Softmax powers over the dictionary -> dense R."""
+
+    outer: Tensor
 
     def __init__(self, config: TrainConfig) -> None:
         super().__init__()
         self.eps_psd = config.eps_psd
-        self.logits = GridLogits(config, maps_out=1, sharpness=4.0)
+        table = _dictionary(config)
+        # not persistent: follows from the scene, and all networks of a process share it
+        self.register_buffer("outer", table.outer, persistent=False)
+        self.logits = GridLogits(config.network, table, outputs=1, sharpness=4.0)
 
     def forward(self, scenes: Scenes) -> Covariance:
         """R = sum_g γ_g a_g a_gᴴ / N with sum_g γ_g = 1."""
-        logits, _ = self.logits(scenes)
-        powers = logits.squeeze(1).softmax(-1)
-        matrix = unpack_hermitian(powers @ self.logits.outer)
-        return normalise(matrix=matrix, eps_psd=self.eps_psd)
+        powers = self.logits(power_maps(scenes, self.outer)).squeeze(1).softmax(-1)
+        return normalise(matrix=unpack_hermitian(powers @ self.outer), eps_psd=self.eps_psd)
 
 
 class FactorNetwork(nn.Module):
@@ -91,25 +65,31 @@ class FactorNetwork(nn.Module):
     L.
     """
 
+    outer: Tensor
+    steering: Tensor
+
     def __init__(self, config: TrainConfig) -> None:
         super().__init__()
         assert config.network.rank is not None, "a factor network has a rank"
         self.eps_psd = config.eps_psd
         self.rank = config.network.rank
-        self.logits = GridLogits(config, maps_out=self.rank, sharpness=2.0)
-        self.blend = (
-            Blend(config.covariance.blend_bound) if config.covariance.blend_bound else None
-        )
+        table = _dictionary(config)
+        self.register_buffer("outer", table.outer, persistent=False)
+        self.register_buffer("steering", table.steering, persistent=False)
+        self.logits = GridLogits(config.network, table, outputs=self.rank, sharpness=2.0)
+        bound = config.covariance.blend_bound
+        self.blend = Blend(bound) if bound else None
 
     def forward(self, scenes: Scenes) -> Covariance:
         """F = [sqrt(1-b) A, sqrt(b/L) Y], or A alone without a blend."""
-        logits, inputs = self.logits(scenes)
-        rows = self.logits.columns.mT
+        inputs = power_maps(scenes, self.outer)
+        masks = self.logits(inputs).softmax(-1)
         with torch.no_grad():
             components = principal_components(inputs.measured, self.rank)
             # one product for the whole batch: rows [B rank, N] times the [N, G] dictionary
-            echoes = (components.mT.flatten(0, 1) @ self.logits.columns.conj()).view_as(logits)
-        learned = ((logits.softmax(-1) * echoes).flatten(0, 1) @ rows).view_as(components.mT).mT
+            echoes = (components.mT.flatten(0, 1) @ self.steering.mH).view_as(masks)
+        rows = (masks * echoes).flatten(0, 1) @ self.steering
+        learned = rows.unflatten(0, masks.shape[:2]).mT
         if self.blend is None:
             return normalise(factor=learned, eps_psd=self.eps_psd)
         blended = blend_factors(learned, inputs.measured, self.blend())
@@ -135,3 +115,7 @@ NETWORKS: dict[str, Callable[[TrainConfig], nn.Module]] = {
 def build(config: TrainConfig) -> nn.Module:
     """The network that `config.network.kind` names, on the CPU in the default dtype."""
     return NETWORKS[config.network.kind](config)
+
+
+def _dictionary(config: TrainConfig) -> Dictionary:
+    return dictionary(config.scene, torch.get_default_dtype(), torch.device("cpu"))
