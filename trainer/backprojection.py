@@ -1,7 +1,7 @@
 """Back-projections of the snapshots to the panel, and their sample covariance.
 
-A snapshot y_l = G_l x_l + n_l, G_l = H diag(c_l), sees M of the panel's N dimensions. Codes have unit
-modulus, so G_l G_lᴴ = H Hᴴ for every l: one M x M eigendecomposition per scene serves all
+A snapshot y_l = G_l x_l + n_l, G_l = H diag(c_l), sees M of the panel's N dimensions. Codes have
+unit modulus, so G_l G_lᴴ = H Hᴴ for every l: one M x M eigendecomposition per scene serves all
 snapshots,
     pinv    x_l = c_l* ∘ Hᴴ (H Hᴴ)⁺ y_l             least norm
     LMMSE   x_l = c_l* ∘ Hᴴ (H Hᴴ + λI)⁻¹ y_l       λ = σ²/p, for the prior x_l ~ CN(0, p I)

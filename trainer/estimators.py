@@ -1,0 +1,145 @@
+"""MUSIC, MVDR and the beamformer on any covariance of the panel, [B, N, N].
+
+Steering vectors have |a|² = N everywhere, so all three spectra rise and fall with one form,
+‖Bᴴ a‖², and differ only in how they weigh the eigenvectors e_i of R, eigenvalues ℓ descending:
+
+    beamformer  aᴴ R a                  B = [.. sqrt(ℓ_i / ℓ_1) e_i ..]
+    MVDR        1 / aᴴ R⁻¹ a            B = [.. sqrt(1 - ℓ_N / ℓ_i) e_i ..]      (Capon 1969)
+    MUSIC       1 / aᴴ E_n E_nᴴ a       B = [e_1 .. e_K]                        (Schmidt 1986)
+
+Eigenvectors are used and forgotten here; no gradient passes. MVDR inverts R, so diagonal loading
+changes what it finds; it cannot change MUSIC's or the beamformer's peaks.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from .estimates import Estimates
+from .search_grid import SearchGrid
+from .source_number import SOURCE_NUMBERS
+from .subspace_fit import deflate, pick, refine
+
+LEAST_WEIGHT = 1e-6
+"""Eigenvectors with less weight are left out: their whole part in a spectrum is below this."""
+ROUNDOFFS = 32
+"""Eigenvalues closer to the least than this many roundoffs of the largest equal it."""
+SAME_PLACE = 0.95
+"""Estimates whose steering vectors correlate by more than this are one source seen twice."""
+
+Weigh = Callable[[Tensor, Tensor], Tensor]
+
+
+def music(
+    covariance: Tensor,
+    num_sources: Tensor,
+    search: SearchGrid,
+    *,
+    slots: int | None = None,
+    deflation: bool = True,
+    num_snapshots: int | None = None,
+) -> Estimates:
+    """MUSIC: [B, N, N] Hermitian and K [B] -> estimates of K sources per scene.
+
+    Args:
+        slots: columns of the estimates, at least the largest K (the default).
+        deflation: one source at a time, then all refined together; without, the highest peaks
+            of the plain spectrum.
+        num_snapshots: if given, the source number that the eigenvalues suggest is reported too.
+    """
+    return _estimate(_music, covariance, num_sources, search, slots, deflation, num_snapshots)
+
+
+def mvdr(
+    covariance: Tensor,
+    num_sources: Tensor,
+    search: SearchGrid,
+    *,
+    slots: int | None = None,
+    deflation: bool = True,
+    num_snapshots: int | None = None,
+) -> Estimates:
+    """MVDR (Capon), on a covariance that has been loaded; arguments as for `music`."""
+    return _estimate(_mvdr, covariance, num_sources, search, slots, deflation, num_snapshots)
+
+
+def beamformer(
+    covariance: Tensor,
+    num_sources: Tensor,
+    search: SearchGrid,
+    *,
+    slots: int | None = None,
+    deflation: bool = True,
+    num_snapshots: int | None = None,
+) -> Estimates:
+    """The conventional (Bartlett) beamformer; arguments as for `music`."""
+    return _estimate(_beamformer, covariance, num_sources, search, slots, deflation, num_snapshots)
+
+
+ESTIMATORS = {"music": music, "mvdr": mvdr, "beamformer": beamformer}
+
+
+def _estimate(
+    weigh: Weigh,
+    covariance: Tensor,
+    num_sources: Tensor,
+    search: SearchGrid,
+    slots: int | None,
+    deflation: bool,
+    num_snapshots: int | None,
+) -> Estimates:
+    slots = int(num_sources.max()) if slots is None else slots
+    covariance = covariance.detach()
+    finite = torch.isfinite(covariance.abs()).all(-1).all(-1)
+    # LAPACK would refuse the whole batch for one bad member; that one resolves nothing
+    values, vectors = torch.linalg.eigh(covariance.where(finite[:, None, None], 0))
+    values, vectors = values.flip(-1), vectors.flip(-1)
+    weight = weigh(values, num_sources)
+    kept = max(int((weight > LEAST_WEIGHT).sum(-1).max()), 1)
+    beams = vectors[..., :kept] * weight[:, None, :kept].sqrt()
+    active = torch.arange(slots, device=num_sources.device) < num_sources.unsqueeze(-1)
+    if deflation:
+        places = deflate(beams, num_sources, search, slots)
+        places, resolved = refine(beams, places, active, search), active
+    else:
+        places, is_peak = pick(beams, search, slots)
+        resolved = active & is_peak
+    number = None
+    if num_snapshots is not None:
+        number = SOURCE_NUMBERS["ratio"](values, num_snapshots, slots)
+    resolved = resolved & ~_repeated(search.response(places), active) & finite.unsqueeze(-1)
+    return _estimates(places, active, resolved, number, search)
+
+
+def _estimates(
+    places: Tensor, active: Tensor, resolved: Tensor, number: Tensor | None, search: SearchGrid
+) -> Estimates:
+    centre = (search.lower + search.upper) / 2
+    azimuth, elevation, inverse = torch.where(active.unsqueeze(-1), places, centre).unbind(-1)
+    return Estimates(azimuth, elevation, 1 / inverse, resolved, active, number)
+
+
+def _repeated(steering: Tensor, active: Tensor) -> Tensor:
+    """Which estimates are at the place of an earlier one: [B, K, N] -> [B, K]."""
+    likeness = (steering.conj() @ steering.mT).abs() / steering.shape[-1]
+    both = active.unsqueeze(-1) & active.unsqueeze(-2)
+    return ((likeness > SAME_PLACE) & both).tril(-1).any(-1)
+
+
+def _music(values: Tensor, num_sources: Tensor) -> Tensor:
+    index = torch.arange(values.shape[-1], device=values.device)
+    return (index < num_sources.unsqueeze(-1)).to(values.dtype)
+
+
+def _mvdr(values: Tensor, num_sources: Tensor) -> Tensor:
+    info = torch.finfo(values.dtype)
+    least = values[:, -1:].clamp(min=info.tiny)
+    # a loaded low-rank covariance has a flat floor: take its noise of roundoff for flat too
+    above = values - least > ROUNDOFFS * info.eps * values[:, :1]
+    return (1 - least / values.clamp(min=info.tiny)).clamp(min=0) * above
+
+
+def _beamformer(values: Tensor, num_sources: Tensor) -> Tensor:
+    largest = values[:, :1].clamp(min=torch.finfo(values.dtype).tiny)
+    return values.clamp(min=0) / largest

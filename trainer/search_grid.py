@@ -1,0 +1,120 @@
+"""Where an estimator looks for sources: a grid to start from, and a box it does not leave.
+
+The grid is uniform in sin(azimuth), sin(elevation) and 1/range, in which the width of a panel's
+beam and the effect of wavefront curvature are constant. It needs to be no finer than the basin of
+a peak, because every estimate is refined off the grid; coordinates of the refinement are azimuth,
+elevation and 1/range.
+"""
+
+import functools
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .config import SceneConfig
+from .geometry import Panel, steering_derivatives, steering_vector
+
+POINTS_PER_BEAM = 2.5
+"""Grid points per wavelength / aperture, the distance from a beam's peak to its first null."""
+PLANE_PHASE = 2.0
+"""Phase [rad] that curvature makes at the panel's corner from one range plane to the next."""
+
+
+@dataclass(frozen=True)
+class SearchGrid:
+    """Starting points and bounds, for one panel and region; G = range planes x directions.
+
+    Attributes:
+        shape: (range planes, elevations, azimuths), azimuth fastest.
+        points: [G, 3], azimuth [rad], elevation [rad], 1/range [1/m].
+        steering: [G, N], the steering vector of every point.
+        lower, upper: [3], the box in the same coordinates.
+    """
+
+    panel: Panel
+    shape: tuple[int, int, int]
+    points: Tensor
+    steering: Tensor
+    lower: Tensor
+    upper: Tensor
+
+    def correlate(self, vectors: Tensor) -> Tensor:
+        """vᴴ a_g of columns v for every grid point: [B, N, r] -> [B, r, G]."""
+        return vectors.mH @ self.steering.mT
+
+    def response(self, place: Tensor) -> Tensor:
+        """Steering vectors at [*batch, 3] coordinates: [*batch, N]."""
+        azimuth, elevation, inverse_range = place.unbind(-1)
+        return steering_vector(self.panel, azimuth, elevation, 1 / inverse_range)
+
+    def slopes(self, place: Tensor) -> Tensor:
+        """∂a/∂(azimuth, elevation, 1/range) at [*batch, 3] coordinates: [*batch, 3, N]."""
+        azimuth, elevation, inverse_range = place.unbind(-1)
+        slopes = steering_derivatives(self.panel, azimuth, elevation, 1 / inverse_range)
+        chain = torch.ones_like(place)
+        chain[..., 2] = -(inverse_range**-2)
+        return slopes * chain.unsqueeze(-1)
+
+
+def grid_shape(
+    scene: SceneConfig,
+    points_per_beam: float = POINTS_PER_BEAM,
+    plane_phase: float = PLANE_PHASE,
+) -> tuple[int, int, int]:
+    """(range planes, elevations, azimuths) of a grid that dense over the scene's region."""
+
+    def points(half_width_deg: float, elements: int) -> int:
+        beam = scene.wavelength_m / (elements * scene.spacing_m)
+        return 1 + math.ceil(points_per_beam * 2 * math.sin(math.radians(half_width_deg)) / beam)
+
+    corner = ((scene.num_horizontal - 1) ** 2 + (scene.num_vertical - 1) ** 2) / 4
+    # Fresnel: an element at ρ from the centre is reached ρ²/2r later
+    delay = corner * scene.spacing_m**2 / 2 * (1 / scene.range_min_m - 1 / scene.range_max_m)
+    return (
+        1 + math.ceil(2 * math.pi / scene.wavelength_m * delay / plane_phase),
+        points(scene.elevation_max_deg, scene.num_vertical),
+        points(scene.azimuth_max_deg, scene.num_horizontal),
+    )
+
+
+@functools.lru_cache(maxsize=4)
+def search_grid(
+    scene: SceneConfig,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+    points_per_beam: float = POINTS_PER_BEAM,
+    plane_phase: float = PLANE_PHASE,
+) -> SearchGrid:
+    """The grid of a scene's panel and region; made once per process, never changed."""
+    panel = Panel.from_config(scene)
+    shape = grid_shape(scene, points_per_beam, plane_phase)
+    azimuth, elevation = math.radians(scene.azimuth_max_deg), math.radians(scene.elevation_max_deg)
+    near, far = 1 / scene.range_min_m, 1 / scene.range_max_m
+
+    def axis(low: float, high: float, count: int) -> Tensor:
+        # a single plane lies in the middle, not at an end
+        low, high = (low, high) if count > 1 else ((low + high) / 2,) * 2
+        return torch.linspace(low, high, count, dtype=torch.float64)
+
+    axes = torch.meshgrid(
+        axis(far, near, shape[0]),
+        axis(-math.sin(elevation), math.sin(elevation), shape[1]).asin(),
+        axis(-math.sin(azimuth), math.sin(azimuth), shape[2]).asin(),
+        indexing="ij",
+    )
+    points = torch.stack([x.flatten() for x in reversed(axes)], dim=-1)
+    steering = steering_vector(panel, points[:, 0], points[:, 1], 1 / points[:, 2])
+
+    def place(*values: float) -> Tensor:
+        return torch.tensor(values, dtype=dtype, device=device)
+
+    return SearchGrid(
+        panel=panel,
+        shape=shape,
+        points=points.to(device, dtype),
+        steering=steering.to(device, dtype.to_complex()),
+        lower=place(-azimuth, -elevation, far),
+        upper=place(azimuth, elevation, near),
+    )

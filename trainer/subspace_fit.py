@@ -1,0 +1,136 @@
+"""Deflation, peak picking and joint refinement for spectra of the form ‖Bᴴ a‖².
+
+Steering vectors have constant norm, so MUSIC, MVDR and the beamformer all maximise ‖Bᴴ a‖² for a
+B of their own (see `estimators`), and share what follows.
+
+`deflate`  finds one source at a time: each new a maximises ‖Bᴴ P⊥ a‖² / ‖P⊥ a‖², P⊥ projecting out
+           the steering vectors found so far (Mosher & Leahy 1999, "Source localization using RAP
+           MUSIC", eq. 20). The projected subspace is not re-orthonormalised: what an inexact
+           estimate leaves over keeps its small weight, where whitening would make it a source
+           (the defect that TRAP-MUSIC, Mäkelä et al. 2018, truncates).
+`pick`     takes the highest separate peaks of the plain spectrum, as textbooks do.
+`refine`   moves sources together to the maximum of ‖P_A B‖²_F, P_A the projector on their steering
+           vectors: signal subspace fitting (Viberg & Ottersten 1991, eq. 18), whose derivative and
+           Gauss-Newton curvature are eqs. 42-44 there.
+"""
+
+import torch
+from torch import Tensor
+
+from .levenberg import Minimum, Model, descend
+from .search_grid import SearchGrid
+
+DEFLATION_STEPS = 6
+"""Descent steps for one source; deflation needs it right to a small part of a beam."""
+JOINT_STEPS = 10
+"""Descent steps for all sources together."""
+LEAST_RESIDUAL = 0.05
+"""Grid points with less than this share of their norm left by P⊥ belong to a source found."""
+JITTER = 1e-6
+"""Relative ridge on the Gram of steering vectors: two sources that merge stay solvable."""
+
+
+def deflate(beams: Tensor, num_sources: Tensor, search: SearchGrid, slots: int) -> Tensor:
+    """Places of K sources, one after the other: B [B, N, r], K [B] -> [B, slots, 3]."""
+    batch, elements, _ = beams.shape
+    spectrum_part = search.correlate(beams)
+    remaining = torch.full_like(spectrum_part[:, 0].real, float(elements))
+    found = beams.new_zeros(batch, elements, 0)
+    places = []
+    for slot in range(slots):
+        share = squares(spectrum_part, 1) / remaining.clamp(min=LEAST_RESIDUAL * elements)
+        share = share.where(remaining > LEAST_RESIDUAL * elements, torch.zeros_like(share))
+        start = search.points[share.argmax(-1)].unsqueeze(1)
+        place = fit(beams, start, num_sources > slot, search, found, steps=DEFLATION_STEPS).place
+        places.append(place.unsqueeze(1))
+        if slot + 1 == slots:
+            break
+        vector = _project_out(search.response(place).unsqueeze(-1), found)
+        vector = vector / squares(vector, (-2, -1)).sqrt()[:, None, None]
+        seen = search.correlate(vector)
+        spectrum_part = spectrum_part - (beams.mH @ vector) @ seen
+        remaining = remaining - squares(seen, 1)
+        found = torch.cat([found, vector], dim=-1)
+    return torch.cat(places, dim=1)
+
+
+def pick(beams: Tensor, search: SearchGrid, slots: int) -> tuple[Tensor, Tensor]:
+    """Highest local maxima over direction, the best range plane for each, refined one by one.
+
+    Returns:
+        Places [B, slots, 3], and whether each is a peak at all, [B, slots]; where there are too
+        few peaks the highest is repeated.
+    """
+    height = squares(search.correlate(beams), 1).unflatten(-1, search.shape)
+    ridge, plane = height.max(1)
+    around = torch.nn.functional.max_pool2d(ridge, 3, stride=1, padding=1)
+    peaks = torch.where(ridge >= around, ridge, 0.0).flatten(1)
+    tall, index = peaks.topk(slots, dim=-1)
+    is_peak = tall > 0
+    index = torch.where(is_peak, index, index[:, :1])
+    start = search.points[plane.flatten(1).gather(-1, index) * peaks.shape[-1] + index]
+    single = start.flatten(0, 1).unsqueeze(1)
+    own = beams.repeat_interleave(slots, dim=0)
+    nothing = own.new_zeros(*own.shape[:2], 0)
+    active = torch.ones_like(is_peak).flatten()
+    refined = fit(own, single, active, search, nothing, steps=DEFLATION_STEPS)
+    return refined.place.unflatten(0, (-1, slots)), is_peak
+
+
+def refine(beams: Tensor, places: Tensor, active: Tensor, search: SearchGrid) -> Tensor:
+    """Moves all sources of a scene together: [B, K, 3], active [B, K] -> [B, K, 3]."""
+    nothing = beams.new_zeros(*beams.shape[:2], 0)
+    return fit(beams, places, active, search, nothing, steps=JOINT_STEPS).place.view_as(places)
+
+
+def fit(
+    beams: Tensor,
+    start: Tensor,
+    active: Tensor,
+    search: SearchGrid,
+    found: Tensor,
+    *,
+    steps: int,
+) -> Minimum:
+    """Minimises -‖P B‖²_F, P the projector on the active steering vectors less those found.
+
+    Args:
+        start: [B, K, 3].
+        active: [B, K], or [B] for one source; the others do not move and count nothing.
+        found: [B, N, k], orthonormal.
+    """
+    active = active.view(start.shape[:2]).to(beams.real.dtype)
+    count = start.shape[1]
+    eye = torch.eye(count, dtype=beams.dtype, device=beams.device)
+
+    def model(flat: Tensor) -> Model:
+        place = flat.unflatten(-1, (count, 3))
+        steering = _project_out(search.response(place).mT, found) * active.unsqueeze(1)
+        slopes = search.slopes(place) * active[..., None, None]
+        slopes = _project_out(slopes.flatten(1, 2).mT, found)
+        gram = steering.mH @ steering
+        ridge = JITTER * steering.shape[-2] + (1 - active)
+        factor = torch.linalg.cholesky(gram + eye * ridge.unsqueeze(-2))
+        amplitude = torch.cholesky_solve(steering.mH @ beams, factor)
+        fitted = steering @ amplitude
+        left = slopes - steering @ torch.cholesky_solve(steering.mH @ slopes, factor)
+        # d‖P B‖² = 2 Re tr(A⁺ B Bᴴ P⊥ dA)
+        gradient = (amplitude.repeat_interleave(3, 1) * (left.mH @ beams).conj()).sum(-1).real
+        weight = (amplitude @ amplitude.mH).mT
+        weight = weight.repeat_interleave(3, 1).repeat_interleave(3, 2)
+        curvature = ((left.mH @ left) * weight).real
+        value = -(beams.conj() * fitted).real.sum((-2, -1))
+        return Model(value, -2 * gradient, 2 * curvature)
+
+    lower, upper = search.lower.repeat(count), search.upper.repeat(count)
+    return descend(model, start.flatten(1), lower, upper, steps=steps)
+
+
+def squares(x: Tensor, dim: int | tuple[int, ...]) -> Tensor:
+    """Sum of |x|² over `dim`."""
+    return (x.real.square() + x.imag.square()).sum(dim)
+
+
+def _project_out(x: Tensor, found: Tensor) -> Tensor:
+    """P⊥ X, X [B, N, k], for orthonormal `found` [B, N, j]."""
+    return x - found @ (found.mH @ x) if found.shape[-1] else x
