@@ -5,7 +5,6 @@ another, next to the classical methods and the bound.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -34,7 +33,6 @@ __all__ = [
     "EvaluationRow",
     "SceneErrors",
     "Scored",
-    "Validation",
     "baselines",
     "classical",
     "network_estimate",
@@ -42,6 +40,7 @@ __all__ = [
     "score",
     "score_crb",
     "score_network",
+    "validate",
 ]
 
 MVDR_LOADING = 1.0
@@ -84,9 +83,15 @@ def classical(name: str, scene: SceneConfig, device: str = "cpu") -> Estimate:
 
 
 def baselines(
-    config: TrainConfig, names: Sequence[str] = BASELINES, device: str = "cpu"
+    config: TrainConfig, names: Sequence[str] = BASELINES, device: str | None = None
 ) -> list[Scored]:
-    """Scores classical methods and the bound on a configuration's held-out scenes."""
+    """Scores classical methods and the bound on a configuration's held-out scenes.
+
+    Args:
+        device: by default a GPU, where there is one and the configuration does not say `cpu`.
+    """
+    if device is None:
+        device = "cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu"
     conditions = _held_out(config, device)
     return [
         score_crb(conditions)
@@ -122,44 +127,18 @@ def score_network(network: nn.Module, config: TrainConfig) -> Scored:
     return score(estimate, "network", _held_out(config, device))
 
 
-@dataclass(frozen=True)
-class Judgement:
-    """What a validation says: the objective, the share of sources found, and where they are from.
-
-    Attributes:
-        capped_error: mean over SNRs and K.
-        success_rate: likewise.
-        rows: one per SNR and K.
-    """
-
-    capped_error: float
-    success_rate: float
-    rows: tuple[EvaluationRow, ...]
-
-
-class Validation:
-    """Scores networks on the validation scenes, at the SNRs of the objective, without the bound.
+def validate(network: nn.Module, config: TrainConfig) -> tuple[EvaluationRow, ...]:
+    """Rows of a network on the validation scenes, at the SNRs of the objective, without bound.
 
     The scenes are the same in every call, and are kept between calls.
     """
-
-    def __init__(self, config: TrainConfig, device: torch.device | str) -> None:
-        evaluation = config.evaluation
-        self.conditions = Conditions(
-            config.scene,
-            evaluation.seed,
-            evaluation.objective_snr_db,
-            evaluation.num_scenes,
-            str(device),
-        )
-
-    def score(self, network: Callable[[Scenes], Covariance]) -> Judgement:
-        """The objective of a network as it is now."""
-        conditions = self.conditions
-        estimate = network_estimate(network, conditions.scene, conditions.device)
-        rows = score(estimate, "network", conditions, bound=False).rows
-        hits = [row.success_rate for row in rows if row.success_rate is not None]
-        return Judgement(objective(rows, conditions.snr_db), sum(hits) / len(hits), rows)
+    evaluation = config.evaluation
+    device = _device_of(network)
+    conditions = Conditions(
+        config.scene, evaluation.seed, evaluation.objective_snr_db, evaluation.num_scenes, device
+    )
+    estimate = network_estimate(network, config.scene, device)
+    return score(estimate, "network", conditions, bound=False).rows
 
 
 def _held_out(config: TrainConfig, device: str) -> Conditions:
