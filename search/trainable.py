@@ -81,10 +81,10 @@ def score_baselines(config: TrainConfig, threads: int) -> dict[str, list[dict[st
     """Rows of the bound and of the classical methods on the held-out scenes, and their errors per
     scene, as plain data: `{"evaluations": rows, "scenes": rows}`."""
     from trainer.evaluation import baselines
+    from trainer.loop import resolve_device
 
     _own_train(threads)
-    scored = baselines(config)
-    return _tables(scored)
+    return _tables(baselines(config, device=str(resolve_device(config.device))))
 
 
 def score_state(state_path: str, threads: int) -> dict[str, list[dict[str, Any]]]:

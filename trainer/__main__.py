@@ -105,7 +105,8 @@ def evaluate(args: argparse.Namespace) -> int:
     from .loop import resolve_device, restore_network
 
     state = args.state / "state.pt" if args.state.is_dir() else args.state
-    config, network = restore_network(state, resolve_device("auto"))
+    device = resolve_device("auto")
+    config, network = restore_network(state, device)
     asked = {
         "test_seed": args.seed,
         "num_test_scenes": args.num_scenes,
@@ -115,7 +116,7 @@ def evaluate(args: argparse.Namespace) -> int:
     config = dataclasses.replace(
         config, evaluation=dataclasses.replace(config.evaluation, **given)
     )
-    scored = [score_network(network, config), *baselines(config)]
+    scored = [score_network(network, config), *baselines(config, device=str(device))]
     print(f"{'estimator':<17} {'SNR/dB':>6} {'K':>2} {'capped error [95 %]':>24} {'success':>8}")
     for row in sorted(
         (row for one in scored for row in one.rows), key=lambda r: (r.num_sources, r.snr_db)

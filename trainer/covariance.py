@@ -13,6 +13,7 @@ of the sum.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,11 +42,16 @@ class Covariance:
     shift: Tensor
 
     @property
-    def num_elements(self) -> int:
-        """N."""
+    def held(self) -> Tensor:
+        """The form that is held: [B, N, N] or [B, N, r]."""
         held = self.matrix if self.matrix is not None else self.factor
         assert held is not None, "a covariance holds a matrix or a factor"
-        return held.shape[-2]
+        return held
+
+    @property
+    def num_elements(self) -> int:
+        """N."""
+        return self.held.shape[-2]
 
     def dense(self) -> Tensor:
         """Loaded R, [B, N, N]: for estimators, which need all of it."""
@@ -73,9 +79,11 @@ class Covariance:
             error = _squares(own) - 2 * _squares(cross) + power
         return error / power.where(power > 0, torch.ones_like(power))
 
-    def spectral_input(self) -> dict[str, Tensor | None]:
-        """What `spectral.spectrum` takes of it: the form that is held, and the shift."""
-        return {"covariance": self.matrix, "factor": self.factor, "shift": self.shift}
+    def spectral_input(self, held: Tensor | None = None) -> dict[str, Any]:
+        """What `spectral.spectrum` takes of it; `held` stands in for the form that is held."""
+        held = self.held if held is None else held
+        name = "covariance" if self.factor is None else "factor"
+        return {name: held, "shift": self.shift}
 
 
 def normalise(

@@ -18,14 +18,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ._guard import Guarded, guard
 from .checkpoint import TrainState
 from .config import ConfigError, TrainConfig
 from .covariance import Covariance, signal_basis
-from .evaluation import EvaluationRow, Validation, score_network
+from .evaluation import score_network, validate
 from .failure import Cause, Diverged, Failure
-from .losses import eigengap_loss
+from .losses import dominance_loss, eigengap_loss
 from .network import build
 from .scene import Scenes, simulate
+from .scoring import EvaluationRow, objective
 from .spectral import spectrum
 
 CLIP_NORM = 1.0
@@ -100,18 +102,11 @@ def train(config: TrainConfig, *, resume: TrainState | None = None) -> Iterator[
     run = _Run(config, device)
     if resume is not None:
         run.restore(resume)
-    validation = Validation(config, device)
     while run.epoch < config.epochs:
         started = time.perf_counter()
         run.epoch += 1
-        sums: dict[str, float] = {}
-        largest_norm = 0.0
-        for _ in range(config.steps_per_epoch):
-            scenes, losses, norm = run.step()
-            largest_norm = max(largest_norm, norm)
-            for term, value in losses.items():
-                sums[term] = sums.get(term, 0.0) + value
-        yield run.report(scenes, sums, largest_norm, validation, started)
+        steps = [run.step() for _ in range(config.steps_per_epoch)]
+        yield run.report(steps[-1][0], [seen for _, seen in steps], started)
 
 
 class _Run:
@@ -159,8 +154,9 @@ class _Run:
         self.generator.set_state(state.generator)
         self.epoch, self.steps = state.epoch, state.step
 
-    def step(self) -> tuple[Scenes, dict[str, float], float]:
-        """One optimiser step; the scenes, the value of every term, and the gradient norm."""
+    def step(self) -> tuple[Scenes, dict[str, float]]:
+        """One optimiser step; its scenes, and every loss term with `total`, `norm`, `skipped`,
+        `replaced`."""
         config = self.config
         scenes = simulate(
             config.scene,
@@ -172,53 +168,53 @@ class _Run:
         self.optimizer.zero_grad(set_to_none=True)
         try:
             terms = loss_terms(self.network(scenes), scenes, config)
-            total = weighted_total(terms, config)
+            total = terms.total(config)
             total.backward()
         except torch.linalg.LinAlgError as error:
             raise self._diverged(scenes, Cause.SPECTRAL_BREAKDOWN, str(error)) from error
         gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
         norm = nn.utils.get_total_norm(gradients)
-        values = torch.stack([total.detach(), norm, *(t.detach() for t in terms.values())])
-        numbers = values.double().tolist()  # the one synchronisation of the step
+        seen = {
+            "total": total,
+            **terms.values,
+            "norm": norm,
+            "skipped": terms.skipped,
+            "replaced": terms.replaced,
+        }
+        # the one synchronisation of the step
+        numbers = torch.stack([value.detach().double() for value in seen.values()]).tolist()
         if not all(map(math.isfinite, numbers)):
             raise self._diverged(scenes)
         nn.utils.clip_grads_with_norm_(self.network.parameters(), CLIP_NORM, norm)
         self.optimizer.step()
         self.schedule.step()
         self.steps += 1
-        return scenes, dict(zip(("total", "norm", *terms), numbers, strict=True)), numbers[1]
+        return scenes, dict(zip(seen, numbers, strict=True))
 
-    def report(
-        self,
-        scenes: Scenes,
-        sums: dict[str, float],
-        norm: float,
-        validation: Validation,
-        started: float,
-    ) -> EpochReport:
+    def report(self, scenes: Scenes, steps: list[dict[str, float]], started: float) -> EpochReport:
+        """What the steps of an epoch amount to; `scenes` are those of the last one."""
         config = self.config
-        sums.pop("norm")
+        terms = [name for name in steps[0] if name not in ("norm", "skipped", "replaced")]
         with torch.no_grad():
             covariance = self.network(scenes)
             gaps = smallest_gaps(covariance, scenes)
-            judged = validation.score(self.network)
-            last = self.epoch == config.epochs
-            evaluation = score_network(self.network, config).rows if last else ()
+        judged = validate(self.network, config)
+        last = self.epoch == config.epochs
         return EpochReport(
             epoch=self.epoch,
             step=self.steps,
-            losses={term: value / config.steps_per_epoch for term, value in sums.items()},
-            gradient_norm=norm,
+            losses={term: math.fsum(s[term] for s in steps) / len(steps) for term in terms},
+            gradient_norm=max(s["norm"] for s in steps),
             min_eigengap=float(gaps.min()),
             median_eigengap=float(gaps.median()),
             loading=float(covariance.shift.mean()),
-            skipped_samples=0,
-            replaced_samples=0,
+            skipped_samples=round(math.fsum(s["skipped"] for s in steps)),
+            replaced_samples=round(math.fsum(s["replaced"] for s in steps)),
             learning_rate=self.schedule.get_last_lr()[0],
-            capped_error=judged.capped_error,
-            success_rate=judged.success_rate,
+            capped_error=objective(judged, config.evaluation.objective_snr_db),
+            success_rate=math.fsum(row.success_rate or 0.0 for row in judged) / len(judged),
             seconds=time.perf_counter() - started,
-            evaluation=tuple(evaluation),
+            evaluation=score_network(self.network, config).rows if last else (),
             state=self.state(),
         )
 
@@ -229,8 +225,11 @@ class _Run:
             cause, term, tensor = Cause.NONFINITE_DATA, "input", bad[0]
         elif cause is None:
             cause, term, tensor = self._find_nonfinite(scenes)
-        with torch.no_grad():
-            gaps = smallest_gaps(self.network(scenes), scenes)
+        try:
+            with torch.no_grad():
+                gaps = smallest_gaps(self.network(scenes), scenes)
+        except torch.linalg.LinAlgError:
+            gaps = torch.empty(0)  # no eigenvalues, so no gap to speak of
         finite = gaps[torch.isfinite(gaps)]
         failure = Failure(
             cause=cause,
@@ -245,7 +244,7 @@ class _Run:
 
     def _find_nonfinite(self, scenes: Scenes) -> tuple[Cause, str, str]:
         named = list(self.network.named_parameters())
-        terms = loss_terms(self.network(scenes), scenes, self.config)
+        terms = loss_terms(self.network(scenes), scenes, self.config).values
         for name, value in terms.items():
             if not torch.isfinite(value):
                 return Cause.NONFINITE_LOSS, name, ""
@@ -261,34 +260,64 @@ class _Run:
         return Cause.GRADIENT_OVERFLOW, "total", ""
 
 
-def loss_terms(covariance: Covariance, scenes: Scenes, config: TrainConfig) -> dict[str, Tensor]:
-    """Every loss term by name, unweighted, averaged over the batch."""
-    terms = {"covariance": covariance.nmse(scenes).mean()}
-    eigengap = config.eigengap
-    if eigengap.weight > 0:
-        assert eigengap.definition is not None
-        spectral = spectrum(
-            **covariance.spectral_input(),
-            backend=config.spectral.backend,
-            deg_thresh=config.spectral.deg_thresh,
-        )
-        target = signal_basis(scenes) if eigengap.definition == "subspace" else None
-        terms["eigengap"] = eigengap_loss(
-            spectral,
+@dataclass(frozen=True)
+class LossTerms:
+    """Every loss term by name, unweighted, averaged over the batch; and what was not counted.
+
+    Attributes:
+        values: term -> scalar.
+        skipped, replaced: samples that the fallback policy left out or gave the proxy's term.
+    """
+
+    values: dict[str, Tensor]
+    skipped: Tensor
+    replaced: Tensor
+
+    def total(self, config: TrainConfig) -> Tensor:
+        """The loss that is minimised: covariance NMSE plus the weighted eigengap term."""
+        total = self.values["covariance"]
+        if "eigengap" in self.values:
+            total = total + config.eigengap.weight * self.values["eigengap"]
+        return total
+
+
+def loss_terms(covariance: Covariance, scenes: Scenes, config: TrainConfig) -> LossTerms:
+    """Covariance NMSE, and the eigengap term if it has a weight."""
+    values = {"covariance": covariance.nmse(scenes).mean()}
+    none = torch.zeros((), dtype=torch.long, device=scenes.snapshots.device)
+    if config.eigengap.weight == 0:
+        return LossTerms(values, none, none)
+    guarded = eigengap_term(covariance, scenes, config)
+    values["eigengap"] = guarded.mean()
+    return LossTerms(values, guarded.skipped, guarded.replaced)
+
+
+def eigengap_term(covariance: Covariance, scenes: Scenes, config: TrainConfig) -> Guarded:
+    """The eigengap loss per sample, under the configured backend and fallback policy."""
+    eigengap, definition = config.eigengap, config.eigengap.definition
+    assert definition is not None, "a weighted eigengap has a definition"
+    target = signal_basis(scenes) if definition == "subspace" else None
+
+    def term(held: Tensor) -> Tensor:
+        return eigengap_loss(
+            spectrum(
+                **covariance.spectral_input(held),
+                backend=config.spectral.backend,
+                deg_thresh=config.spectral.deg_thresh,
+            ),
             scenes.sources.num_sources,
-            definition=eigengap.definition,
+            definition=definition,
             margin=eigengap.active_margin,
             target=target,
-        ).mean()
-    return terms
+        )
 
+    def proxy(held: Tensor) -> Tensor:
+        return dominance_loss(held if covariance.factor is None else held @ held.mH)
 
-def weighted_total(terms: dict[str, Tensor], config: TrainConfig) -> Tensor:
-    """The loss that is minimised: covariance NMSE plus the weighted eigengap term."""
-    total = terms["covariance"]
-    if "eigengap" in terms:
-        total = total + config.eigengap.weight * terms["eigengap"]
-    return total
+    policy = eigengap.on_failure
+    return guard(
+        term, covariance.held, on_failure=policy, proxy=proxy if policy == "proxy" else None
+    )
 
 
 def smallest_gaps(covariance: Covariance, scenes: Scenes) -> Tensor:

@@ -1,0 +1,208 @@
+"""Laws of the training loop: deterministic, resumable, and never a step on a bad number."""
+
+import dataclasses
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+import trainer.loop
+from trainer.checkpoint import TrainState
+from trainer.config import MARGIN_FIELDS, ConfigError, TrainConfig
+from trainer.failure import Cause, Diverged, Failure
+from trainer.loop import train
+
+SHORT = {
+    "epochs": 3,
+    "steps_per_epoch": 3,
+    "batch_size": 8,
+    "network.width": 8,
+    "network.depth": 2,
+    "evaluation.num_scenes": 4,
+    "evaluation.num_test_scenes": 4,
+    "evaluation.report_snr_db": (0.0,),
+    "device": "cpu",
+}
+SUBSPACE = {
+    "eigengap.weight": 0.5,
+    "eigengap.definition": "subspace",
+    "eigengap.margin_subspace": 0.0,
+}
+
+
+def config(**params) -> TrainConfig:
+    return TrainConfig.from_params(SHORT | {k.replace("__", "."): v for k, v in params.items()})
+
+
+def rows(reports) -> list[dict]:
+    """What reports say, but for the time they took."""
+    return [{k: v for k, v in r.row().items() if k != "seconds"} for r in reports]
+
+
+def test_equal_configurations_give_equal_trainings_and_seeds_matter():
+    assert rows(train(config())) == rows(train(config()))
+    assert rows(train(config())) != rows(train(config(seed=1)))
+
+
+def test_a_training_resumed_from_a_file_goes_on_as_if_it_had_never_stopped(tmp_path):
+    whole = rows(train(config()))
+    for report in train(config()):
+        report.state.save(tmp_path / "state.pt")
+        break
+    rest = train(config(), resume=TrainState.load(tmp_path / "state.pt"))
+    assert rows(rest) == whole[1:]
+
+
+def test_a_state_of_another_configuration_is_refused(tmp_path):
+    report = next(train(config()))
+    with pytest.raises(ConfigError, match="under the configuration it began with"):
+        next(train(config(seed=1), resume=report.state))
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", None])
+def test_a_damaged_checkpoint_is_refused_by_name(content, tmp_path):
+    path = tmp_path / "state.pt"
+    if content is None:
+        torch.save({"other": 1}, path)
+    else:
+        path.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"state\.pt"):
+        TrainState.load(path)
+
+
+def test_every_reported_number_is_finite_and_the_last_epoch_has_the_evaluation():
+    reports = list(train(config()))
+    for report in reports:
+        assert all(torch.isfinite(torch.tensor(list(report.losses.values()))))
+        numbers = [v for v in report.row().values() if isinstance(v, float)]
+        assert all(torch.isfinite(torch.tensor(numbers)))
+    assert [bool(r.evaluation) for r in reports] == [False, False, True]
+    assert [r.epoch for r in reports] == [1, 2, 3]
+    assert [r.step for r in reports] == [3, 6, 9]
+
+
+def poisoned(monkeypatch, name: str, at_step: int) -> None:
+    """Puts a NaN into one field of the scenes of one training step."""
+    honest = trainer.loop.simulate
+    calls = iter(range(1, 1000))
+
+    def simulate(*args, **kwargs):
+        scenes = honest(*args, **kwargs)
+        if next(calls) == at_step:
+            bad = getattr(scenes, name).clone()
+            bad[0, 0, 0] = float("nan")
+            return dataclasses.replace(scenes, **{name: bad})
+        return scenes
+
+    monkeypatch.setattr(trainer.loop, "simulate", simulate)
+
+
+@pytest.mark.parametrize("name", ["snapshots", "channel", "codes"])
+def test_a_nan_in_the_data_is_named_before_a_step_is_taken(name, monkeypatch):
+    poisoned(monkeypatch, name, at_step=5)
+    reports = []
+    with pytest.raises(Diverged) as caught:
+        reports.extend(train(config()))
+    failure = caught.value.failure
+    assert failure.cause is Cause.NONFINITE_DATA
+    assert (failure.term, failure.tensor) == ("input", name)
+    assert (failure.step, failure.epoch) == (4, 2)
+    assert failure.min_eigengap is None or failure.min_eigengap >= 0
+
+
+def bad_backward(monkeypatch, value: float) -> None:
+    """Makes the eigengap term's derivative `value`, the term itself staying right."""
+
+    class Bad(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return torch.full_like(gradient, value)
+
+    honest = trainer.loop.eigengap_loss
+    monkeypatch.setattr(trainer.loop, "eigengap_loss", lambda *a, **k: Bad.apply(honest(*a, **k)))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_bad_gradient_names_the_term_and_a_tensor_and_no_weight_changes(value, monkeypatch):
+    bad_backward(monkeypatch, value)
+    gap = {"eigengap.weight": 0.1, "eigengap.definition": "gap", "eigengap.margin": 0.5}
+    run = trainer.loop._Run(config(**gap), torch.device("cpu"))
+    before = {k: v.clone() for k, v in run.network.state_dict().items()}
+    with pytest.raises(Diverged) as caught:
+        run.step()
+    failure = caught.value.failure
+    assert failure.cause is Cause.NONFINITE_GRADIENT
+    assert failure.term == "eigengap"
+    assert failure.tensor in dict(run.network.named_parameters())
+    assert failure.min_eigengap is not None
+    assert all(torch.equal(v, before[k]) for k, v in run.network.state_dict().items())
+
+
+def test_finite_gradients_with_an_infinite_norm_are_a_cause_of_their_own(monkeypatch):
+    bad_backward(monkeypatch, 1e35)
+    gap = {"eigengap.weight": 0.1, "eigengap.definition": "gap", "eigengap.margin": 0.5}
+    with pytest.raises(Diverged) as caught:
+        list(train(config(**gap)))
+    assert caught.value.failure.cause is Cause.GRADIENT_OVERFLOW
+
+
+def test_a_non_finite_term_is_named(monkeypatch):
+    honest = trainer.loop.eigengap_loss
+    monkeypatch.setattr(
+        trainer.loop, "eigengap_loss", lambda *a, **k: honest(*a, **k) * float("inf")
+    )
+    with pytest.raises(Diverged) as caught:
+        list(train(config(**SUBSPACE)))
+    assert caught.value.failure.cause is Cause.NONFINITE_LOSS
+    assert caught.value.failure.term == "eigengap"
+
+
+def test_an_eigensolver_that_gives_up_is_a_divergence_not_a_crash(monkeypatch):
+    def gives_up(*args, **kwargs):
+        raise torch.linalg.LinAlgError("did not converge")
+
+    monkeypatch.setattr(trainer.loop, "eigengap_loss", gives_up)
+    with pytest.raises(Diverged) as caught:
+        list(train(config(**SUBSPACE)))
+    assert caught.value.failure.cause is Cause.SPECTRAL_BREAKDOWN
+    assert "did not converge" in caught.value.failure.message
+
+
+def test_a_divergence_survives_pickling_and_says_what_to_do():
+    failure = Failure(Cause.NONFINITE_GRADIENT, "eigengap", "w", 3, 1, 1e-9)
+    again = pickle.loads(pickle.dumps(Diverged(failure)))
+    assert again.failure == failure
+    assert "spectral.backend" in str(again)
+
+
+NATIVE = {"network.kind": "factor", "network.rank": 8, "covariance.blend_bound": 0.3}
+
+
+def test_the_native_projector_derivative_really_diverges_where_the_exact_one_trains():
+    """Loading makes the noise eigenvalues exact ties; the native backward divides by zero."""
+    params = NATIVE | SUBSPACE | {"eps_psd": 0.1}
+    with pytest.raises(Diverged) as caught:
+        list(train(config(**params, **{"spectral.backend": "eigh"})))
+    assert caught.value.failure.cause is Cause.NONFINITE_GRADIENT
+    assert caught.value.failure.term == "eigengap"
+    for backend in ("gram", "exact"):
+        assert len(list(train(config(**params, **{"spectral.backend": backend})))) == 3
+
+
+def test_every_field_of_a_configuration_is_read_by_code_outside_it():
+    folder = Path(trainer.loop.__file__).parent
+    code = " ".join(f.read_text() for f in folder.glob("*.py") if f.name != "config.py")
+    names = []
+    for field in dataclasses.fields(TrainConfig):
+        part = field.default_factory
+        nested = dataclasses.is_dataclass(part)
+        names += [f.name for f in dataclasses.fields(part)] if nested else [field.name]
+    # the margins are read by way of the one that is active
+    unread = [n for n in names if f".{n}" not in code and n not in MARGIN_FIELDS.values()]
+    assert unread == []
+    assert ".active_margin" in code
