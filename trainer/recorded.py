@@ -109,7 +109,7 @@ def load(
         snapshots=torch.from_numpy(signals["snapshots"].astype(np.complex128)),
         channel=torch.from_numpy(signals["channel"].astype(np.complex128)),
         codes=torch.from_numpy(signals["codes"].astype(np.complex128)),
-        truth=_truth(arrays, size, panel),
+        truth=_truth(arrays, size),
         snr_db=torch.full((size,), math.nan, dtype=torch.float64),
         noise_variance=torch.from_numpy(variance.astype(np.float64)),
         noise_covariance=_noise_covariance(arrays, size, antennas),
@@ -130,7 +130,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
             arrays = {name: file[name] for name in file.files}
     except FileNotFoundError:
         raise ConfigError(f"A recording must exist, but there is no {path}.") from None
-    except (ValueError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise ConfigError(
             f"A recording must be an .npz file of plain arrays, but {path} is not ({error}). "
             "Write it with numpy.savez."
@@ -190,7 +190,7 @@ def _array(
     return np.broadcast_to(value, full)
 
 
-def _truth(arrays: Arrays, size: int, panel: Panel) -> Sources | None:
+def _truth(arrays: Arrays, size: int) -> Sources | None:
     given = [name for name in COORDINATES if name in arrays]
     if not given:
         extra = [name for name in ("power", "source_correlation") if name in arrays]
@@ -219,13 +219,11 @@ def _truth(arrays: Arrays, size: int, panel: Panel) -> Sources | None:
     for name, value in (("range_m", named["range_m"]), ("power", power)):
         least = float(np.min(value, where=active, initial=np.inf))
         require(least > 0, f"{name} > 0", f"{least:.4g}", "Use NaN for a missing source.")
-    correlation = arrays.get("source_correlation", np.zeros(()))
-    require(
-        correlation.size == 1 and 0 <= correlation.item() < 1,
-        "0 <= source_correlation < 1",
-        f"{correlation!r}",
-        "Give one number.",
-    )
+    correlation = 0.0
+    if "source_correlation" in arrays:
+        correlation = float(_array(arrays, "source_correlation", 1, ())[0])
+        rule = "0 <= source_correlation < 1"
+        require(0 <= correlation < 1, rule, f"{correlation}", "Give a coefficient.")
     order = np.argsort(~active, axis=-1, kind="stable")  # active ones first
 
     def tensor(value: np.ndarray, placeholder: float) -> Tensor:
@@ -240,7 +238,7 @@ def _truth(arrays: Arrays, size: int, panel: Panel) -> Sources | None:
         ),
         power=tensor(power, 0.0),
         active=torch.from_numpy(np.take_along_axis(active, order, -1)),
-        correlation=float(correlation.item()),
+        correlation=correlation,
     )
 
 
