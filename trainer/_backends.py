@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trainer._gram import GramCapture, GramEigenvalues, GramProjection
-from trainer._hermitian import (
+from ._gram import GramCapture, GramEigenvalues, GramProjection
+from ._hermitian import (
     Capture,
     Eigenvalues,
     MaskedEigh,
@@ -19,7 +19,7 @@ from trainer._hermitian import (
     descending_eigh,
     squared_norm,
 )
-from trainer._once import real
+from ._once import real
 
 FLOOR_ROUNDOFFS = 8
 """Eigenvalues closer than this many unit roundoffs of the largest are not told apart."""

@@ -18,8 +18,8 @@ from typing import Any
 from torch import Tensor
 from torch.autograd import Function
 
-from trainer._hermitian import across, hermitian_part, inner_product, picked, squared_norm
-from trainer._once import real
+from ._hermitian import across, hermitian_part, inner_product, picked, squared_norm
+from ._once import real
 
 
 class GramEigenvalues(Function):

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from trainer._once import refuse_second
-from trainer._spectrum import finite_samples
-from trainer.config import FAILURE_POLICIES, did_you_mean
+from ._once import refuse_second
+from ._spectrum import finite_samples
+from .config import FAILURE_POLICIES, did_you_mean
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from trainer._once import ForwardModeError, real
+from ._once import ForwardModeError, real
 
 
 def descending_eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,8 +7,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from trainer._backends import FLOOR_ROUNDOFFS, Solution
-from trainer._once import once
+from ._backends import FLOOR_ROUNDOFFS, Solution
+from ._once import once
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,11 +9,11 @@ differ (docs/eigengap.md). What happens to a sample whose term fails is `guard`'
 import torch
 from torch import Tensor
 
-from trainer._guard import Guarded, guard
-from trainer._hermitian import squared_norm
-from trainer._once import real
-from trainer.config import DEFINITIONS, did_you_mean
-from trainer.spectral import Spectrum
+from ._guard import Guarded, guard
+from ._hermitian import squared_norm
+from ._once import real
+from .config import DEFINITIONS, did_you_mean
+from .spectral import Spectrum
 
 __all__ = ["Guarded", "covariance_nmse", "dominance_loss", "eigengap_loss", "guard"]
 

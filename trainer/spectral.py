@@ -16,10 +16,10 @@ import difflib
 import torch
 from torch import Tensor
 
-from trainer._backends import BACKENDS, Problem, resolve_auto
-from trainer._hermitian import hermitian_part
-from trainer._once import ForwardModeError, SecondDerivativeError, once
-from trainer._spectrum import Spectrum, can_look, finite_samples
+from ._backends import BACKENDS, Problem, resolve_auto
+from ._hermitian import hermitian_part
+from ._once import ForwardModeError, SecondDerivativeError, once
+from ._spectrum import Spectrum, can_look, finite_samples
 
 __all__ = [
     "BACKENDS",
