@@ -1,0 +1,42 @@
+"""Random matrices of a kind, and the gradients and comparisons that tests of spectra share."""
+
+import torch
+
+
+def gaussian(*shape, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, dtype=torch.complex128, generator=g)
+
+
+def hermitian(count, n, seed=0):
+    x = gaussian(count, n, n, seed=seed)
+    return (x + x.mH) / 2
+
+
+def covariance(count, n, seed=0):
+    """Trace 1, positive definite."""
+    x = gaussian(count, n, 2 * n, seed=seed)
+    r = x @ x.mH
+    return r / torch.diagonal(r, dim1=-2, dim2=-1).real.sum(-1)[:, None, None]
+
+
+def unitary(count, n, seed=0):
+    return torch.linalg.qr(gaussian(count, n, n, seed=seed))[0]
+
+
+def slope(quantity, matrix):
+    """Value and gradient of a scalar function of a matrix or a batch of them."""
+    leaf = matrix.clone().requires_grad_()
+    value = quantity(leaf)
+    return value.detach(), torch.autograd.grad(value.sum(), leaf)[0]
+
+
+def inner(x, y):
+    return (x.conj() * y).real.sum((-2, -1))
+
+
+def close(actual, expected, atol=1e-12):
+    """Equal to 1e-10 relative or `atol`; a number is taken in double precision."""
+    if not isinstance(expected, torch.Tensor):
+        expected = torch.tensor(expected, dtype=torch.float64)
+    torch.testing.assert_close(actual, expected, rtol=1e-10, atol=atol, check_dtype=False)
