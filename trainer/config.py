@@ -82,7 +82,7 @@ class SceneConfig:
     elevation_max_deg: float = 30.0
     range_min_m: float = 0.5
     range_max_m: float = 3.0
-    rician_db: float = 0.0
+    rician_db: float = 6.0
     code_kind: str = "random"
     code_bits: int = 0
     power_spread_db: float = 0.0
