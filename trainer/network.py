@@ -9,8 +9,8 @@ predicted instead of iterated.
 over the dictionary, blended with the snapshots themselves; handed over as F, never as N x N. (A
 dense layer onto the N x rank entries learns less, and only for one panel.)
 
-Both work for every panel and region: what is learned is convolutions over beams. A `state_dict`
-holds learned parameters only.
+Neither has a weight per element or per grid point: convolutions over beams serve every panel. A
+`state_dict` holds learned parameters only.
 """
 
 from collections.abc import Callable

@@ -106,7 +106,7 @@ class GridLogits(nn.Module):
 class MapTrunk(nn.Module):
     """3x3 convolutions; the last one starts at zero, so that a network starts as its residual.
 
-    The inner ones are dilated by 4 and 2 in turn: a few layers then see several beams, where
+    The inner ones are dilated by 2 and 4 in turn: a few layers then see several beams, where
     ambiguities and a second source lie.
     """
 
@@ -130,4 +130,4 @@ class MapTrunk(nn.Module):
 def _dilations(depth: int) -> list[int]:
     if depth <= 2:
         return [2, 1][-depth:]
-    return [1, *((4, 2)[i % 2] for i in range(depth - 2)), 1]
+    return [1, *((2, 4)[i % 2] for i in range(depth - 2)), 1]

@@ -1,0 +1,272 @@
+"""Laws of the networks: what they predict, what it may not depend on, and that they learn."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from trainer.backprojection import channel_modes, fit_loading, lmmse
+from trainer.config import CovarianceConfig, NetworkConfig, SceneConfig, TrainConfig
+from trainer.covariance import Covariance, normalise, true_factor
+from trainer.dictionary import dictionary, pack_hermitian, unpack_hermitian
+from trainer.network import Blend, build, principal_components
+from trainer.power_map import power_maps
+from trainer.scene import Scenes, simulate
+from trainer.spectral import spectrum
+
+SCENE = SceneConfig(num_horizontal=4, num_vertical=4, num_antennas=6, num_snapshots=5)
+CONFIGS = {
+    "dictionary": TrainConfig(scene=SCENE, network=NetworkConfig(width=8)),
+    "factor": TrainConfig(
+        scene=SCENE,
+        network=NetworkConfig(kind="factor", width=8, rank=7),
+        covariance=CovarianceConfig(blend_bound=0.3),
+    ),
+    "factor, no blend": TrainConfig(
+        scene=SCENE,
+        network=NetworkConfig(kind="factor", width=8, rank=3),
+        covariance=CovarianceConfig(blend_bound=0.0),
+    ),
+}
+BATCH = 5
+per_network = pytest.mark.parametrize("name", CONFIGS)
+
+
+@pytest.fixture(autouse=True)
+def _double_precision() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def scenes_of(
+    config: SceneConfig = SCENE,
+    batch: int = BATCH,
+    snr_db: float | tuple[float, float] = (-10.0, 10.0),
+) -> Scenes:
+    return simulate(
+        config,
+        batch,
+        snr_db=snr_db,
+        generator=torch.Generator().manual_seed(0),
+        device="cpu",
+        dtype=torch.complex128,
+    )
+
+
+def trained(config: TrainConfig) -> nn.Module:
+    """A network none of whose parameters is where it started."""
+    torch.manual_seed(1)
+    network = build(config)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    return network
+
+
+def assert_same(one: Covariance, other: Covariance, rtol: float = 1e-9) -> None:
+    torch.testing.assert_close(one.dense(), other.dense(), rtol=rtol, atol=1e-11)
+
+
+@per_network
+def test_the_prediction_is_a_covariance_of_trace_one(name: str) -> None:
+    config = CONFIGS[name]
+    made = trained(config)(scenes_of())
+    matrix = replace(made, shift=torch.zeros_like(made.shift)).dense()
+    torch.testing.assert_close(matrix, matrix.mH, rtol=0, atol=1e-15)
+    torch.testing.assert_close(
+        torch.einsum("bii->b", matrix).real, torch.ones(BATCH), rtol=1e-12, atol=0
+    )
+    assert torch.linalg.eigvalsh(matrix).min() > -1e-14
+    assert (made.factor is not None) == (config.network.kind == "factor")
+    if made.factor is not None:
+        assert made.factor.shape == (BATCH, config.scene.num_elements, config.factor_columns)
+
+
+@per_network
+def test_the_phase_of_a_snapshots_code_does_not_matter(name: str) -> None:
+    network, scenes = trained(CONFIGS[name]), scenes_of()
+    phase = torch.polar(torch.ones(BATCH, 5), 6.3 * torch.rand(BATCH, 5)).unsqueeze(-1)
+    assert_same(network(scenes), network(replace(scenes, codes=scenes.codes * phase)))
+    both = replace(scenes, codes=scenes.codes * phase, snapshots=scenes.snapshots * phase)
+    assert_same(network(scenes), network(both))
+
+
+@per_network
+@pytest.mark.parametrize("scale", [3e-30, 7e12])
+def test_the_scale_of_the_snapshots_does_not_matter(name: str, scale: float) -> None:
+    network, scenes = trained(CONFIGS[name]), scenes_of()
+    assert_same(network(scenes), network(replace(scenes, snapshots=scale * scenes.snapshots)))
+
+
+@per_network
+def test_the_order_of_the_snapshots_does_not_matter(name: str) -> None:
+    network, scenes = trained(CONFIGS[name]), scenes_of()
+    order = torch.tensor([3, 0, 4, 1, 2])
+    mixed = replace(scenes, snapshots=scenes.snapshots[:, order], codes=scenes.codes[:, order])
+    assert_same(network(scenes), network(mixed))
+
+
+@per_network
+def test_a_scene_does_not_see_its_neighbours(name: str) -> None:
+    network, scenes = trained(CONFIGS[name]), scenes_of()
+    snapshots = scenes.snapshots.clone()
+    snapshots[1:] *= torch.randn(BATCH - 1, 5, 6)
+    one = network(scenes).dense()[0]
+    other = network(replace(scenes, snapshots=snapshots)).dense()[0]
+    torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-11)
+
+
+@per_network
+def test_a_state_dict_holds_learned_parameters_only(name: str) -> None:
+    network = trained(CONFIGS[name])
+    assert set(network.state_dict()) == {n for n, _ in network.named_parameters()}
+    copy = build(CONFIGS[name])
+    copy.load_state_dict(network.state_dict())
+    assert_same(copy(scenes_of()), network(scenes_of()), rtol=0)
+
+
+@per_network
+def test_weights_serve_other_panels(name: str) -> None:
+    """Nothing is learned per element: only the number of range planes must agree."""
+    other = replace(
+        CONFIGS[name],
+        scene=replace(SCENE, num_horizontal=5, num_vertical=3, num_antennas=7, num_snapshots=4),
+    )
+    network = build(other)
+    network.load_state_dict(trained(CONFIGS[name]).state_dict())
+    assert network(scenes_of(other.scene)).dense().shape == (BATCH, 15, 15)
+
+
+def test_dictionaries_are_shared_by_the_networks_of_a_process() -> None:
+    one, other = (build(CONFIGS[name]) for name in ("dictionary", "factor"))
+    assert one.outer.data_ptr() == other.outer.data_ptr()
+
+
+@per_network
+@pytest.mark.parametrize("case", ["silence", "certainty", "no noise"])
+def test_gradients_are_finite_at_the_edges(name: str, case: str) -> None:
+    network, scenes = trained(CONFIGS[name]), scenes_of()
+    if case == "silence":  # R is zero for a factor, flat for a dictionary
+        scenes = replace(scenes, snapshots=torch.zeros_like(scenes.snapshots))
+    if case == "certainty":  # one point takes everything: R has rank 1, N - 1 equal eigenvalues
+        with torch.no_grad():
+            network.logits.sharpness.fill_(1e4)
+    if case == "no noise":
+        scenes = scenes_of(snr_db=300.0)
+    made = network(scenes)
+    spectral = spectrum(**made.spectral_input())
+    loss = (made.nmse(scenes) + spectral.gap(2) + spectral.energy(2)).mean()
+    loss.backward()
+    assert torch.isfinite(loss)
+    for parameter in network.parameters():
+        assert parameter.grad is not None
+        assert torch.isfinite(parameter.grad).all()
+
+
+@per_network
+def test_every_parameter_takes_part(name: str) -> None:
+    network, scenes = trained(CONFIGS[name]), scenes_of()
+    network(scenes).nmse(scenes).mean().backward()
+    for label, parameter in network.named_parameters():
+        assert parameter.grad is not None, label
+        assert parameter.grad.any(), label
+
+
+def test_the_blend_stays_within_its_bound() -> None:
+    blend = Blend(0.3)
+    for logit in (-50.0, 0.0, 50.0):
+        with torch.no_grad():
+            blend.logit.fill_(logit)
+        assert 0 <= float(blend().detach()) <= 0.3
+
+
+def test_packing_hermitian_matrices_is_an_isometry() -> None:
+    generator = torch.Generator().manual_seed(0)
+    roots = torch.randn(2, 3, 6, 6, dtype=torch.complex128, generator=generator)
+    one, other = roots + roots.mH
+    inner = torch.einsum("bij,bij->b", one.conj(), other).real
+    packed = (pack_hermitian(one) * pack_hermitian(other)).sum(-1)
+    torch.testing.assert_close(packed, inner, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(unpack_hermitian(pack_hermitian(one)), one, rtol=0, atol=1e-15)
+
+
+def test_maps_are_what_back_projection_and_its_normaliser_say_point_by_point() -> None:
+    """Against sum_l |aᴴ x_l|² and sum_l ‖Π_l a‖² with Π_l written out, up to a scale per map."""
+    scenes = scenes_of()
+    table = dictionary(SCENE, torch.float64, torch.device("cpu"))
+    maps = power_maps(scenes, table.outer)
+    loading = fit_loading(channel_modes(scenes))[1]
+    power = torch.einsum("gn,bln->blg", table.steering.conj(), lmmse(scenes)).abs().square()
+    channel = scenes.channel
+    eye = torch.eye(SCENE.num_antennas, dtype=torch.complex128)
+    inverse = torch.linalg.inv(channel @ channel.mH + loading[:, None, None] * eye)
+    seen = channel.mH @ inverse @ channel
+    coded = scenes.codes.unsqueeze(2) * table.steering
+    back = scenes.codes.conj().unsqueeze(2) * (coded @ seen.mT.unsqueeze(1))
+    returned = back.abs().square().sum((1, -1))
+    for logs, reference in ((maps.power, power.sum(1)), (maps.normaliser, returned)):
+        shares = logs.exp() / logs.exp().sum(-1, keepdim=True)
+        expected = reference / reference.sum(-1, keepdim=True)
+        torch.testing.assert_close(shares, expected, rtol=1e-8, atol=1e-14)
+
+
+def test_principal_components_span_what_is_strongest() -> None:
+    """All of them: the covariance itself. Fewer: its best approximation (Eckart-Young)."""
+    generator = torch.Generator().manual_seed(0)
+    snapshots = torch.randn(3, 9, 5, dtype=torch.complex128, generator=generator)
+    covariance = snapshots @ snapshots.mH
+    whole = principal_components(snapshots, 5)
+    torch.testing.assert_close(whole @ whole.mH, covariance, rtol=1e-10, atol=1e-10)
+    few = principal_components(snapshots, 2)
+    lost = torch.linalg.matrix_norm(covariance - few @ few.mH, ord=2)
+    third = torch.linalg.svdvals(snapshots)[:, 2] ** 2
+    torch.testing.assert_close(lost, third, rtol=1e-9, atol=0)
+    assert torch.equal(principal_components(snapshots, 7)[..., 5:], whole[..., :2])
+
+
+def test_a_source_alone_is_found_by_an_untrained_network() -> None:
+    """Without noise, the strongest eigenvector points to the source: both networks start as maps.
+
+    |uᴴa|² / N stays below 1 by the spread of the starting posterior over a beam.
+    """
+    scenes = scenes_of(SceneConfig(max_sources=1, num_snapshots=64), 40, snr_db=40.0)
+    truth = true_factor(scenes)
+    matrix = build(TrainConfig())(scenes).dense()
+    strongest = torch.linalg.eigh(matrix).eigenvectors[..., -1:]
+    assert (strongest.mH @ truth).abs().square().median() > 0.95
+
+
+@pytest.mark.parametrize("name", ["dictionary", "factor"])
+def test_networks_learn_in_seconds(name: str) -> None:
+    """60 steps beat the start and back-projection, paired, by five standard errors."""
+    torch.set_default_dtype(torch.float32)
+    config = replace(CONFIGS[name], network=replace(CONFIGS[name].network, width=16))
+    torch.manual_seed(0)
+    network, generator = build(config), torch.Generator().manual_seed(1)
+
+    def draw(batch: int) -> Scenes:
+        return simulate(
+            config.scene, batch, snr_db=(-10.0, 4.0), generator=generator, device="cpu"
+        )
+
+    held_out = draw(512)
+
+    def judge() -> Tensor:
+        with torch.no_grad():
+            return network(held_out).nmse(held_out)
+
+    before = judge()
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
+    for _ in range(60):
+        scenes = draw(32)
+        optimizer.zero_grad()
+        network(scenes).nmse(scenes).mean().backward()
+        optimizer.step()
+    after = judge()
+    measured = normalise(factor=lmmse(held_out).mT, eps_psd=0.0).nmse(held_out)
+    for worse in (before, measured):
+        gain = worse - after
+        assert gain.mean() > 5 * gain.std() / len(gain) ** 0.5
