@@ -32,7 +32,7 @@ class _Refuse(Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(derivative: Tensor, anchor: Tensor) -> Tensor:
+    def forward(derivative: Tensor, *anchors: Tensor) -> Tensor:
         return derivative.clone()
 
     @staticmethod
@@ -52,37 +52,37 @@ class _Once(Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, dtype: torch.dtype) -> Tensor:
+    def forward(x: Tensor, anchor: Tensor, dtype: torch.dtype) -> Tensor:
         return x.to(dtype, copy=True)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        ctx.save_for_backward(inputs[0])
-        ctx.save_for_forward(inputs[0])
+        ctx.save_for_backward(*inputs[:2])
+        ctx.save_for_forward(*inputs[:2])
         ctx.dtype = output.dtype
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
-        (x,) = ctx.saved_tensors
+        x, anchor = ctx.saved_tensors
         same_field = gradient if x.is_complex() else real(gradient)
-        return refuse_second(same_field.to(x.dtype), x), None
+        return refuse_second(same_field.to(x.dtype), x, anchor), None, None
 
     @staticmethod
-    def jvp(ctx: Any, tangent: Tensor, _: Any) -> Any:
-        (x,) = ctx.saved_tensors
-        return refuse_second(tangent.to(ctx.dtype), x)
+    def jvp(ctx: Any, tangent: Tensor, *_: Any) -> Any:
+        return refuse_second(tangent.to(ctx.dtype), *ctx.saved_tensors)
 
 
-def once(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """`x` in `dtype`, differentiable once: a second derivative raises SecondDerivativeError."""
-    result: Tensor = _Once.apply(x, dtype)
+def once(x: Tensor, dtype: torch.dtype, anchor: Tensor | None = None) -> Tensor:
+    """`x` in `dtype`, differentiable once: a second derivative raises SecondDerivativeError, also
+    one in `anchor`, another input that the first derivative depends on."""
+    result: Tensor = _Once.apply(x, x if anchor is None else anchor, dtype)
     return result
 
 
-def refuse_second(derivative: Tensor, anchor: Tensor) -> Tensor:
-    """`derivative`, never to be differentiated; `anchor` is the input it was taken at: depending
-    on it in form, the result meets the refusal on every path, in reverse and in forward mode."""
-    result: Tensor = _Refuse.apply(derivative, anchor)
+def refuse_second(derivative: Tensor, *anchors: Tensor) -> Tensor:
+    """`derivative`, never to be differentiated. `anchors` are the inputs it was taken at: as it
+    depends on them in form, it meets the refusal on every path, in reverse and in forward mode."""
+    result: Tensor = _Refuse.apply(derivative, *anchors)
     return result
 
 

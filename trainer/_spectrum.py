@@ -29,6 +29,7 @@ class Spectrum:
     _finite: Tensor
     _dtype: torch.dtype
     _whitener: Tensor | None
+    _operand: Tensor
 
     @cached_property
     def values(self) -> Tensor:
@@ -183,7 +184,7 @@ class Spectrum:
             )
         # eigenvectors of `gram` are double: so is what it works on
         wide = torch.promote_types(self._dtype, self._solution.scale.dtype)
-        x = once(x, wide).expand(*self._finite.shape, *x.shape[-2:])
+        x = once(x, wide, self._operand).expand(*self._finite.shape, *x.shape[-2:])
         if self._whitener is None:
             return x
         return torch.linalg.solve_triangular(self._whitener, x, upper=False)

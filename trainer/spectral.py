@@ -90,7 +90,8 @@ def spectrum(
         roundoff=torch.finfo(given.dtype).eps / 2,
         deg_thresh=deg_thresh,
     )
-    return Spectrum(num_elements, BACKENDS[backend](problem), finite, given.dtype, whitener)
+    solution = BACKENDS[backend](problem)
+    return Spectrum(num_elements, solution, finite, given.dtype, whitener, operand)
 
 
 def _checked(
