@@ -19,6 +19,8 @@ from .outcome import RULES, Outcome, classify
 from .rows import failure_row, pick, scored_rows, trial_row
 from .store import RunStore
 
+BAR = "{n_fmt}/{total_fmt} trials |{bar:20}| {elapsed} < {remaining}{postfix}"
+
 FLUSH_SECONDS = 2.0
 """Epoch rows of a running trial reach its Parquet part at most this late."""
 
@@ -43,13 +45,13 @@ class Monitor(tune.Callback):
         self._epochs: dict[str, dict[int, dict[str, Any]]] = {}
         self._flushed: dict[str, float] = {}
         self._attempts: Counter[str] = Counter()
-        self._bar = tqdm(
-            total=plan.trials,
-            initial=sum(ended.values()),
-            unit="trial",
-            file=sys.stdout,
-            mininterval=0.5 if sys.stdout.isatty() else 15.0,
-            bar_format="{n_fmt}/{total_fmt} trials |{bar:20}| {elapsed} < {remaining}{postfix}",
+        self._started = time.monotonic()
+        self._before = sum(ended.values())
+        # on a terminal the bar stays below the events; in a file it is a line per ended trial
+        self._bar = (
+            tqdm(total=plan.trials, initial=self._before, file=sys.stdout, bar_format=BAR)
+            if sys.stdout.isatty()
+            else None
         )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -94,7 +96,8 @@ class Monitor(tune.Callback):
         """Ends the bar and leaves the epochs of unfinished trials readable."""
         for name, rows in self._epochs.items():
             self._store.write_part("epochs", name, rows.values())
-        self._bar.close()
+        if self._bar is not None:
+            self._bar.close()
 
     def _end(self, trial: Any, error: str | None) -> None:
         name, last = trial.config["trial_id"], dict(trial.last_result or {})
@@ -136,12 +139,31 @@ class Monitor(tune.Callback):
         )
         self._tally[outcome.value] += 1
         self._say(name, *_ending(last, outcome))
-        self._bar.set_postfix_str(", ".join(f"{n} {o}" for o, n in sorted(self._tally.items())))
-        self._bar.update(1)
+        self._advance()
+
+    def _advance(self) -> None:
+        tally = ", ".join(f"{n} {o}" for o, n in sorted(self._tally.items()))
+        if self._bar is not None:
+            self._bar.set_postfix_str(tally, refresh=False)
+            self._bar.update(1)
+            return
+        meter = tqdm.format_meter(
+            n=sum(self._tally.values()),
+            total=self._plan.trials,
+            initial=self._before,
+            elapsed=time.monotonic() - self._started,
+            ncols=60,
+            bar_format=BAR,
+            postfix=tally,
+        )
+        print(meter, flush=True)
 
     def _say(self, name: str, event: str, detail: str) -> None:
-        clock = time.strftime("%H:%M:%S")
-        self._bar.write(f"{clock}  {name}  {event:<17} {detail}", file=sys.stdout)
+        line = f"{time.strftime('%H:%M:%S')}  {name}  {event:<17} {detail}"
+        if self._bar is not None:
+            self._bar.write(line, file=sys.stdout)
+        else:
+            print(line, flush=True)
 
 
 class EndSearch(tune.Stopper):

@@ -236,16 +236,17 @@ def show(plan: SearchConfig, store: RunStore) -> int:
     plot = plots.error_vs_snr(store.path)
     if plot:
         print(f"plot:     {plot}")
-    best = best_trial(store.read("trials"))
-    print(
-        f"tables:   python -c \"import pandas; print(pandas.read_parquet('{store.path}/trials'))\""
-    )
+    trials = store.read("trials")
+    best = best_trial(trials)
+    read = f"import pandas; print(pandas.read_parquet('{store.path}/trials'))"
+    print(f'tables:   python -c "{read}"')
     print(f"optuna:   optuna-dashboard {store.path}/optuna.log")
     if best is None:
-        print("no trial completed; `failures` has the causes", file=sys.stderr)
+        print("no trial completed; the causes are in `failures`", file=sys.stderr)
         return 1
+    checkpoint = store.path / trials.set_index("trial_id").loc[best, "checkpoint"]
     print(f"replay:   python -m trainer replay {store.path} {best}")
-    print(f"evaluate: python -m trainer evaluate {store.path} {best}")
+    print(f"evaluate: python -m trainer evaluate {checkpoint}")
     return 0
 
 

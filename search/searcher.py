@@ -95,7 +95,8 @@ class OptunaSearcher(Searcher):
         trial = self._asked.pop(trial_id, None)
         if trial is None:
             return  # Ray tells some endings twice
-        outcome = classify(result, error="lost" if error else None, error_type="ActorDiedError")
+        # a trial never raises into Ray, so an error here is a worker that was lost
+        outcome = classify(result, error_type="ActorDiedError" if error else None)
         rule = RULES[outcome]
         state = optuna.trial.TrialState[rule.optuna_state]
         trial.set_user_attr("outcome", outcome.value)
