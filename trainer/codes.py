@@ -56,7 +56,8 @@ def _dft2(config: SceneConfig, uniform: Tensor) -> Tensor:
 
 def _rows(config: SceneConfig, uniform: Tensor) -> Tensor:
     """Row numbers [B, L], without repetition within N."""
-    return uniform.argsort(-1).flatten(-2)[..., : config.num_snapshots]
+    # stable: equal numbers, rare as they are, must not be ordered differently by another device
+    return uniform.sort(dim=-1, stable=True).indices.flatten(-2)[..., : config.num_snapshots]
 
 
 def _unit_phasor(turns: Tensor) -> Tensor:

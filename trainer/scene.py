@@ -119,32 +119,31 @@ class EvalScenes:
             num_sources: forces K (0 is noise alone), or a tensor [B]; by default each scene's own.
         """
         ids = [int(i) for i in scene_ids]
-        real = dtype.to_real()
-
-        def to_device(numbers: np.ndarray, kind: torch.dtype) -> Tensor:
-            return torch.from_numpy(numbers).to(device, kind)
 
         def draw_round(number: int) -> Tensor:
             shape = candidates_shape(self.config)
             # a stream of its own, so that a rare second round shifts nothing else
             rows = [self._generator(i, number + 1).random(shape) for i in ids]
-            return to_device(np.stack(rows), real)
+            return torch.from_numpy(np.stack(rows))
 
+        # on the CPU in float64: whether a direction is free must not hang on a device's rounding
         azimuth, elevation = place(self.config, draw_round)
         uniform_shapes = _uniform_shapes(self.config)
         normal_shapes = _normal_shapes(self.config)
-        uniform = np.empty((len(ids), sum(map(math.prod, uniform_shapes))))
-        normal = np.empty((len(ids), 2 * sum(map(math.prod, normal_shapes))))
+        # float32 numbers, so that scenes of either dtype are the same
+        uniform = np.empty((len(ids), sum(map(math.prod, uniform_shapes))), np.float32)
+        normal = np.empty((len(ids), sum(map(math.prod, normal_shapes)), 2), np.float32)
         for row, i in enumerate(ids):
             generator = self._generator(i, 0)
-            generator.random(out=uniform[row])
-            generator.standard_normal(out=normal[row])
-        normal *= math.sqrt(0.5)
+            generator.random(out=uniform[row], dtype=np.float32)
+            generator.standard_normal(out=normal[row], dtype=np.float32)
+        real = dtype.to_real()
+        standard = torch.view_as_complex(torch.from_numpy(normal)).to(device, dtype)
         draws = _Draws(
-            azimuth,
-            elevation,
-            *_split(to_device(uniform, real), uniform_shapes),
-            *_split(to_device(normal.view(np.complex128), dtype), normal_shapes),
+            azimuth.to(device, real),
+            elevation.to(device, real),
+            *_split(torch.from_numpy(uniform).to(device, real), uniform_shapes),
+            *_split(standard * math.sqrt(0.5), normal_shapes),
         )
         return _assemble(self.config, draws, snr_db, num_sources)
 
