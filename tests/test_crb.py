@@ -58,7 +58,7 @@ def stoica_nehorai(scenes: Scenes) -> Tensor:
     """(σ²/2L) [Re(Dᴴ Π⊥ D ∘ (P Aᴴ R⁻¹ A P)ᵀ)]⁻¹, G = I: variances [3, K].
 
     Stoica and Nehorai 1990, "Performance study of conditional and unconditional
-    direction-of-arrival estimation", theorem 3.1: all of the sources' covariance is unknown.
+    direction-of-arrival estimation": all of the sources' covariance is unknown.
     """
     sources, variance = scenes.sources, scenes.noise_variance.item()
     place = scenes.panel, sources.azimuth[0], sources.elevation[0], sources.range_m[0]

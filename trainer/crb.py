@@ -12,7 +12,7 @@ coordinate, d = b_k / 2P_kk for a power, so traces of M x M products reduce to i
     F_pq = sum_l 2 Re[(v_pᴴ C⁻¹ d_q)(v_qᴴ C⁻¹ d_p) + (d_qᴴ C⁻¹ d_p)(v_pᴴ C⁻¹ v_q)]
 
 Deterministic (conditional) bound: the amplitudes s_l are unknown too (Stoica and Nehorai 1989,
-"MUSIC, maximum likelihood, and Cramer-Rao bound", eq. 4.6), with one projector per snapshot:
+"MUSIC, maximum likelihood, and Cramer-Rao bound", theorem 4.1), with one projector per snapshot:
 
     F_pq = sum_l (2/σ²) Re[d_pᴴ (I - B_l B_l⁺) d_q s_p* s_q]
 

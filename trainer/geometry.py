@@ -9,7 +9,7 @@ in the panel's plane, over the distance d_n = |r u - (h, v, 0)|. The panel's res
 The quotient form keeps float32 accurate at any range; d_n - r itself would cancel. Expanding in
 1/r gives d_n - r = -w + (q - w²) / 2r + ..., whose first two terms are the Fresnel and whose
 first term is the planar (far-field) steering vector (Friedlander 2019, "Localization of signals in
-the near-field of an antenna array", eqs. 3-10).
+the near-field of an antenna array").
 
 Convention: phase *falls* with distance (time dependence exp(+jωt)); elements are centred,
 h = (column - (N_H - 1)/2) · spacing, and ordered row by row, n = row · N_H + column.
