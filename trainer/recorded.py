@@ -98,12 +98,8 @@ def load(
     variance = np.full(size, np.nan)
     if "noise_variance" in arrays:
         variance = _array(arrays, "noise_variance", size, ())
-        require(
-            bool((variance > 0).all()),
-            "noise_variance > 0",
-            f"{variance.min():.4g}",
-            "Leave the array out if it is not known.",
-        )
+        known, least = "Leave the array out if it is not known.", variance.min()
+        require(bool(least > 0), "noise_variance > 0", f"{least:.4g}", known)
     scenes = Scenes(
         panel,
         snapshots=torch.from_numpy(signals["snapshots"].astype(np.complex128)),
@@ -160,12 +156,8 @@ def _panel(arrays: Arrays) -> Panel:
 
 
 def _sizes(snapshots: np.ndarray) -> tuple[int, int, int]:
-    require(
-        snapshots.ndim in (2, 3) and snapshots.size > 0,
-        "snapshots has shape [B, L, M] or [L, M]",
-        f"{list(snapshots.shape)}",
-        "Put antennas last.",
-    )
+    rule, valid = "snapshots has shape [B, L, M] or [L, M]", snapshots.ndim in (2, 3)
+    require(valid and snapshots.size > 0, rule, f"{list(snapshots.shape)}", "Put antennas last.")
     size = snapshots.shape[0] if snapshots.ndim == 3 else 1
     return size, snapshots.shape[-2], snapshots.shape[-1]
 
