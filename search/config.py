@@ -82,19 +82,18 @@ class SearchConfig:
         """The preset's search space."""
         return spaces.get(self.preset)
 
-    def train_params(self, drawn: Mapping[str, Any]) -> dict[str, Any]:
-        """All fields of one trial's configuration: the space's fixed ones, the seed, the drawn.
+    def train_config(self, drawn: Mapping[str, Any]) -> TrainConfig:
+        """A trial's configuration: what the space fixes, the seed, and what was drawn.
 
         Raises:
             ConfigError: if they break a rule of `TrainConfig`.
         """
-        params = {**self.space.fixed, "seed": self.seed, **drawn}
-        return TrainConfig.from_params(params).to_params()
+        return TrainConfig.from_params({**self.space.fixed, "seed": self.seed, **drawn})
 
     @property
     def template(self) -> TrainConfig:
         """What all trials share: scene, budget, evaluation."""
-        return TrainConfig.from_params({**self.space.fixed, "seed": self.seed})
+        return self.train_config({})
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-safe; `from_dict` turns it back."""

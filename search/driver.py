@@ -22,7 +22,14 @@ from .rows import scored_rows
 from .schema import BASELINES
 from .searcher import OBJECTIVE, OptunaSearcher
 from .store import RunStore, best_trial
-from .trainable import STATE_FILE, Train, baselines_task, make_trainable, state_task
+from .trainable import (
+    STATE_FILE,
+    Train,
+    backends_task,
+    baselines_task,
+    make_trainable,
+    state_task,
+)
 
 WORKER_ENV = {
     # glibc returns and re-maps large buffers at every step otherwise: half the time of a training
@@ -74,6 +81,25 @@ def connect(plan: SearchConfig) -> Iterator[Cluster]:
         )
     finally:
         ray.shutdown()
+
+
+def check_backends(plan: SearchConfig, resources: Resources) -> list[str]:
+    """Lets a worker check the eigendecompositions that the space's backends rest on.
+
+    Returns:
+        What was measured, for a person; empty if the space has no eigengap term.
+
+    Raises:
+        Refused: if one of them is wrong on that machine.
+    """
+    branches = (plan.train_config(drawn) for drawn in plan.space.branches())
+    configs = [config for config in branches if config.eigengap.weight > 0]
+    if not configs:
+        return []
+    reason, lines = ray.get(_task(backends_task, resources).remote(configs, resources.threads))
+    if reason:
+        raise Refused(reason)
+    return list(lines)
 
 
 def search(
@@ -145,8 +171,8 @@ def score_best(plan: SearchConfig, store: RunStore, resources: Resources) -> Non
     best = best_trial(trials)
     if best is None or store.has_part("scenes", best):
         return
-    checkpoint = trials.set_index("trial_id").loc[best, "checkpoint"]
-    state = store.path.absolute() / str(checkpoint) / STATE_FILE
+    checkpoint = str(trials.set_index("trial_id")["checkpoint"][best])
+    state = store.path.absolute() / checkpoint / STATE_FILE
     tables = ray.get(_task(state_task, resources).remote(str(state), resources.threads))
     _write_scores(store, plan, store.read_config(best), tables)
 

@@ -152,7 +152,6 @@ class Monitor(tune.Callback):
             total=self._plan.trials,
             initial=self._before,
             elapsed=time.monotonic() - self._started,
-            ncols=60,
             bar_format=BAR,
             postfix=tally,
         )

@@ -202,7 +202,7 @@ def resume(args: argparse.Namespace) -> int:
 
 def go(plan: SearchConfig, store: RunStore) -> int:
     """Runs what is left of a search and shows what came of it."""
-    from .driver import SearchFailed, connect, score_best, search
+    from .driver import SearchFailed, check_backends, connect, score_best, search
     from .preflight import allot
 
     started = time.monotonic()
@@ -212,9 +212,11 @@ def go(plan: SearchConfig, store: RunStore) -> int:
             print(f"Ray dashboard: {cluster.dashboard}  (token, if asked: ray get-auth-token)")
         print(
             f"{resources.concurrent} trials at a time, each with {resources.cpus:g} CPUs and "
-            f"{resources.gpus:g} GPUs\n",
+            f"{resources.gpus:g} GPUs",
             flush=True,
         )
+        check_backends(plan, resources)
+        print(flush=True)
         try:
             search(plan, store, resources)
             score_best(plan, store, resources)
@@ -244,7 +246,7 @@ def show(plan: SearchConfig, store: RunStore) -> int:
     if best is None:
         print("no trial completed; the causes are in `failures`", file=sys.stderr)
         return 1
-    checkpoint = store.path / trials.set_index("trial_id").loc[best, "checkpoint"]
+    checkpoint = store.path / str(trials.set_index("trial_id")["checkpoint"][best])
     print(f"replay:   python -m trainer replay {store.path} {best}")
     print(f"evaluate: python -m trainer evaluate {checkpoint}")
     return 0
@@ -258,7 +260,7 @@ def dry_run(plan: SearchConfig) -> int:
     study = new_study(plan)
     for number in range(SAMPLES_SHOWN):
         drawn = plan.space.suggest(study.ask())
-        plan.train_params(drawn)  # refuses what could not be trained
+        plan.train_config(drawn)  # refuses what could not be trained
         kind = "anchor" if number < len(plan.space.anchors) else "sample"
         values = "  ".join(f"{k}={_short(v)}" for k, v in drawn.items())
         print(f"{number:2d} {kind}  {values}")
@@ -276,8 +278,8 @@ def describe(plan: SearchConfig) -> str:
         "trials": f"{plan.trials}, the first {len(space.anchors)} known-good; "
         f"scheduler {plan.scheduler}; seed {plan.seed}",
         "scene": f"{scene.num_horizontal}x{scene.num_vertical} RIS, "
-        f"{scene.num_antennas} antennas, {scene.num_snapshots} snapshots, K in 1..{scene.max_sources}, "
-        f"range {scene.range_min_m:g}-{scene.range_max_m:g} m, "
+        f"{scene.num_antennas} antennas, {scene.num_snapshots} snapshots, "
+        f"K in 1..{scene.max_sources}, range {scene.range_min_m:g}-{scene.range_max_m:g} m, "
         f"training SNR {config.snr_min_db:g}..{config.snr_max_db:g} dB",
         "budget": f"{config.epochs} epochs x {config.steps_per_epoch} steps x "
         f"{config.batch_size} scenes per trial; "

@@ -12,8 +12,6 @@ from typing import Any
 import optuna
 from ray.tune.search import Searcher
 
-from trainer.config import TrainConfig
-
 from .config import SearchConfig
 from .outcome import RULES, classify, constraint_value
 from .study import new_study, open_mirror
@@ -42,7 +40,7 @@ class OptunaSearcher(Searcher):
         *,
         unfinished: Sequence[Mapping[str, Any]] = (),
         first_number: int = 0,
-        record: Callable[[str, dict[str, Any]], None],
+        record: Callable[[str, dict[str, Any]], object],
     ) -> None:
         super().__init__(metric=OBJECTIVE, mode="min")
         self._plan = plan
@@ -64,10 +62,11 @@ class OptunaSearcher(Searcher):
             name, number = f"t{self._number:04d}", self._number
             self._number += 1
         else:
-            return Searcher.FINISHED  # type: ignore[no-any-return]
+            return Searcher.FINISHED
         trial = self.study.ask()
         drawn = self._plan.space.suggest(trial)
-        params = self._plan.train_params(drawn)
+        config = self._plan.train_config(drawn)
+        params = config.to_params()
         trial.set_user_attr("trial_id", name)
         self._asked[trial_id] = trial
         self._record(
@@ -78,7 +77,7 @@ class OptunaSearcher(Searcher):
                 "sampler": dict(trial.params),
                 "drawn": drawn,
                 "params": params,
-                "config_hash": TrainConfig.from_params(params).digest,
+                "config_hash": config.digest,
             },
         )
         return {"trial_id": name, "number": number, "params": params}

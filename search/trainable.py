@@ -59,13 +59,13 @@ def run_trial(settings: Mapping[str, Any], train: Train) -> None:
     except Diverged as diverged:
         failure = {f"failure_{k}": v for k, v in diverged.failure.as_dict().items()}
         failure["failure_remedy"] = diverged.failure.remedy
-        end = {"outcome": Outcome.DIVERGED.value, "cause": diverged.failure.cause.value}
-        _report(last | about | failure | end | {"seconds_total": time.time() - started})
+        failure |= {"outcome": Outcome.DIVERGED.value, "cause": diverged.failure.cause.value}
+        _report(last | about | failure | {"seconds_total": time.time() - started})
     except Exception as error:  # noqa: BLE001 - whatever it is, the table of outcomes has a row
         text = traceback.format_exc()
         outcome = classify_error(text, type(error).__name__)
         crashed = outcome is Outcome.CRASHED
-        end = {
+        end: dict[str, Any] = {
             "outcome": outcome.value,
             "cause": signature(text) if crashed else type(error).__name__,
             "failure_message": str(error),
@@ -75,6 +75,21 @@ def run_trial(settings: Mapping[str, Any], train: Train) -> None:
         _report(last | about | end | {"seconds_total": time.time() - started})
     finally:
         _free_memory()
+
+
+def check_backends(configs: list[TrainConfig], threads: int) -> tuple[str, list[str]]:
+    """What is wrong with this worker's eigendecompositions for these configurations (empty if
+    nothing is), and what was measured, for a person."""
+    from trainer.loop import resolve_device
+    from trainer.preflight import check_spectral, problem_size
+
+    _own_train(threads)
+    check = check_spectral(
+        {config.spectral.backend for config in configs},
+        sizes=list(dict.fromkeys(problem_size(config) for config in configs)),
+        device=str(resolve_device(configs[0].device)),
+    )
+    return check.reason, check.lines()
 
 
 def score_baselines(config: TrainConfig, threads: int) -> dict[str, list[dict[str, Any]]]:
@@ -90,7 +105,6 @@ def score_baselines(config: TrainConfig, threads: int) -> dict[str, list[dict[st
 def score_state(state_path: str, threads: int) -> dict[str, list[dict[str, Any]]]:
     """The same tables for a trained network, read from its checkpoint."""
     from trainer.evaluation import score_network
-
     from trainer.loop import resolve_device, restore_network
 
     _own_train(threads)
@@ -151,5 +165,6 @@ def _free_memory() -> None:
         torch.cuda.reset_peak_memory_stats()
 
 
+backends_task = ray.remote(check_backends)
 baselines_task = ray.remote(score_baselines)
 state_task = ray.remote(score_state)

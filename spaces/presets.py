@@ -56,7 +56,7 @@ FULL_SCENE: dict[str, Any] = {
     "snr_min_db": -10.0,
     "snr_max_db": 10.0,
 }
-LOCAL_BUDGET: dict[str, Any] = {"epochs": 9, "steps_per_epoch": 20, "batch_size": 64}
+LOCAL_BUDGET: dict[str, Any] = {"epochs": 27, "steps_per_epoch": 20, "batch_size": 64}
 
 
 def everything(trial: Trial) -> dict[str, Any]:
@@ -126,7 +126,7 @@ PRESETS: dict[str, Space] = {
                 FACTOR | FOUNDING | {"eps_psd": 1e-4, "spectral.backend@factor.values": "gram"},
             ),
             fixed=LOCAL_SCENE | LOCAL_BUDGET,
-            trials=14,
+            trials=16,
             minutes=5.0,
         ),
         Space(

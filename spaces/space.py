@@ -86,6 +86,10 @@ class Space:
         """Configuration fields that a draw can set, sorted."""
         return sorted({name for trial in self._branches() for name in trial.drawn})
 
+    def branches(self) -> list[dict[str, Any]]:
+        """One draw for every combination of choices, its numbers at their lower ends."""
+        return [trial.drawn for trial in self._branches()]
+
     def draw(self, values: Mapping[str, Choice]) -> dict[str, Any]:
         """The configuration that given sampler values stand for.
 

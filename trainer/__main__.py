@@ -19,6 +19,9 @@ from typing import Any
 from .config import ConfigError, TrainConfig
 from .failure import Diverged, Failure
 
+FACTOR_RANK = 8
+"""Learned columns of the factor that `preflight` assumes where the configuration has none."""
+
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
@@ -132,8 +135,24 @@ def evaluate(args: argparse.Namespace) -> int:
 
 
 def preflight(args: argparse.Namespace) -> int:
-    """Prints what the machine's eigendecompositions are worth."""
-    raise NotImplementedError
+    """Prints what the machine's eigendecompositions are worth, and what `auto` stands for."""
+    import dataclasses
+
+    import torch
+
+    from .loop import resolve_device
+    from .preflight import check_spectral, problem_size
+    from .spectral import BACKENDS
+
+    torch.set_num_threads(1)  # as a trial on one CPU
+    config = read_config(args)
+    asked = problem_size(config)
+    columns = asked.rank or FACTOR_RANK + config.scene.num_snapshots
+    sizes = [dataclasses.replace(asked, rank=rank) for rank in (None, columns)]
+    backends = set(BACKENDS) - (set() if columns < asked.num_elements else {"gram"})
+    check = check_spectral(backends, sizes=sizes, device=str(resolve_device(config.device)))
+    print("\n".join(check.lines()))
+    return 0 if check.ok else 1
 
 
 def read_config(args: argparse.Namespace) -> TrainConfig:

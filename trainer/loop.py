@@ -210,7 +210,7 @@ class _Run:
             loading=float(covariance.shift.mean()),
             skipped_samples=round(math.fsum(s["skipped"] for s in steps)),
             replaced_samples=round(math.fsum(s["replaced"] for s in steps)),
-            learning_rate=self.schedule.get_last_lr()[0],
+            learning_rate=float(self.schedule.get_last_lr()[0]),
             capped_error=objective(judged, config.evaluation.objective_snr_db),
             success_rate=math.fsum(row.success_rate or 0.0 for row in judged) / len(judged),
             seconds=time.perf_counter() - started,
