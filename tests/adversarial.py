@@ -7,6 +7,8 @@ one, nearly dependent columns, scales near the ends of single precision, zero. N
 import torch
 from torch import Tensor
 
+from trainer.spectral import Spectrum, spectrum
+
 SIZE, SOURCES, RANK = 12, 3, 8
 
 
@@ -122,3 +124,79 @@ def border_open(values: Tensor, roundoff: float, position: int = SOURCES) -> Ten
     """Whether l_position - l_{position+1} > 1e3 u l_max, per sample."""
     width = values[..., position - 1] - values[..., position]
     return width > 1e3 * roundoff * values.abs().amax(-1)
+
+
+LOSSES = {
+    "ky fan": lambda s, u: s.values[..., :SOURCES].sum(-1),
+    "gap": lambda s, u: s.gap(SOURCES),
+    "ratio": lambda s, u: s.ratio(SOURCES),
+    "energy": lambda s, u: s.energy(SOURCES),
+    "leak": lambda s, u: torch.log1p(s.leak(SOURCES).relu()),
+    "subspace": lambda s, u: s.capture(SOURCES, u),
+}
+INDEFINITE = ("+- pairs", "toeplitz")
+NEED_POSITIVE = ("ratio", "energy", "leak")
+NEED_SIMPLE = ("gap", "ratio")  # of single eigenvalues: not differentiable inside a cluster
+TOLERANCE = 2e-2
+
+
+def decomposed(x: Tensor, backend: str, **options: float) -> Spectrum:
+    """By shape: square is dense, anything else a factor."""
+    if x.shape[-1] == x.shape[-2]:
+        return spectrum(x, backend=backend, **options)
+    return spectrum(factor=x, backend=backend, **options)
+
+
+def gradient(loss: str, x: Tensor, basis: Tensor, backend: str, **options: float) -> Tensor:
+    """Of the loss of every sample; NaN where its value is not finite."""
+    leaf = x.clone().requires_grad_()
+    value = LOSSES[loss](decomposed(leaf, backend, **options), basis)
+    (found,) = torch.autograd.grad(value.sum(), leaf)
+    return torch.where(torch.isfinite(value)[:, None, None], found, torch.nan)
+
+
+def counted(loss: str, x: Tensor, roundoff: float) -> Tensor:
+    """Where the loss has a derivative that numbers of this roundoff can resolve."""
+    values = decomposed(x.to(torch.complex128), "exact").values
+    counts = border_open(values, roundoff)
+    if loss in NEED_SIMPLE:
+        for position in (SOURCES - 1, SOURCES + 1):
+            counts = counts & border_open(values, roundoff, position)
+    return counts
+
+
+def vanishes(truth: Tensor, x: Tensor, loss: str, roundoff: float) -> Tensor:
+    """Whether a gradient is zero but for rounding: below 1e3 u of the size of the loss per unit
+    of relative change of x. It has no relative error."""
+    size = torch.linalg.matrix_norm(x.to(torch.complex128))
+    if loss in ("ky fan", "gap"):
+        natural = torch.ones_like(size) if x.shape[-1] == x.shape[-2] else size
+    else:
+        natural = 1 / size
+    return torch.linalg.matrix_norm(truth) < 1e3 * roundoff * natural
+
+
+def relative_error(found: Tensor, truth: Tensor) -> Tensor:
+    """‖G - G_true‖ / ‖G_true‖ per sample."""
+    scale = truth.abs().amax((-2, -1), keepdim=True)  # a norm would overflow at scale 1e+-30
+    return torch.linalg.matrix_norm((found - truth) / scale) / torch.linalg.matrix_norm(
+        truth / scale
+    )
+
+
+def difference_quotient(loss: str, x: Tensor, basis: Tensor, direction: Tensor) -> Tensor:
+    """Central, along `direction`, by 1 % of the gaps that must stay open: the truncation error is
+    of the order of 0.01², and no derivative of ours takes part."""
+    gaps = -decomposed(x, "exact").values.diff()[:, SOURCES - 2 : SOURCES + 1]
+    width = gaps.amin(-1) if loss in NEED_SIMPLE else gaps[:, 1]
+    per_step = torch.linalg.matrix_norm(direction)
+    if x.shape[-1] != x.shape[-2]:  # dR = dF Fᴴ + F dFᴴ
+        per_step = 2 * per_step * torch.linalg.matrix_norm(x)
+    step = (0.01 * width / per_step)[:, None, None] * direction
+
+    def value(y: Tensor) -> Tensor:
+        s = decomposed(y, "exact")
+        # a step may leave R >= 0, where log1p(leak) still is smooth
+        return torch.log1p(s.leak(SOURCES)) if loss == "leak" else LOSSES[loss](s, basis)
+
+    return (value(x + step) - value(x - step)) / (0.02 * width / per_step)
