@@ -3,9 +3,9 @@
 Steering vectors have |a|² = N everywhere, so all three spectra rise and fall with one form,
 ‖Bᴴ a‖², and differ only in how they weigh the eigenvectors e_i of R, eigenvalues ℓ descending:
 
-    beamformer  aᴴ R a                  B = [.. sqrt(ℓ_i / ℓ_1) e_i ..]
-    MVDR        1 / aᴴ R⁻¹ a            B = [.. sqrt(1 - ℓ_N / ℓ_i) e_i ..]      (Capon 1969)
-    MUSIC       1 / aᴴ E_n E_nᴴ a       B = [e_1 .. e_K]                        (Schmidt 1986)
+    beamformer  aᴴ R a             B = [.. sqrt(ℓ_i - ℓ_N) e_i ..]              (Bartlett 1948)
+    MVDR        1 / aᴴ R⁻¹ a       B = [.. sqrt(1 - ℓ_N / ℓ_i) e_i ..]          (Capon 1969)
+    MUSIC       1 / aᴴ E_n E_nᴴ a  B = [e_1 .. e_K]                             (Schmidt 1986)
 
 Eigenvectors are used and forgotten here; no gradient passes. MVDR inverts R, so diagonal loading
 changes what it finds; it cannot change MUSIC's or the beamformer's peaks.
@@ -19,14 +19,12 @@ from torch import Tensor
 from .estimates import Estimates
 from .search_grid import SearchGrid
 from .source_number import SOURCE_NUMBERS
-from .subspace_fit import deflate, pick, refine
+from .subspace_fit import SAME_PLACE, deflate, pick, refine
 
 LEAST_WEIGHT = 1e-6
 """Eigenvectors with less weight are left out: their whole part in a spectrum is below this."""
 ROUNDOFFS = 32
 """Eigenvalues closer to the least than this many roundoffs of the largest equal it."""
-SAME_PLACE = 0.95
-"""Estimates whose steering vectors correlate by more than this are one source seen twice."""
 
 Weigh = Callable[[Tensor, Tensor], Tensor]
 
@@ -48,7 +46,9 @@ def music(
             of the plain spectrum.
         num_snapshots: if given, the source number that the eigenvalues suggest is reported too.
     """
-    return _estimate(_music, covariance, num_sources, search, slots, deflation, num_snapshots)
+    return _estimate(
+        _music, _signal_power, covariance, num_sources, search, slots, deflation, num_snapshots
+    )
 
 
 def mvdr(
@@ -61,7 +61,9 @@ def mvdr(
     num_snapshots: int | None = None,
 ) -> Estimates:
     """MVDR (Capon), on a covariance that has been loaded; arguments as for `music`."""
-    return _estimate(_mvdr, covariance, num_sources, search, slots, deflation, num_snapshots)
+    return _estimate(
+        _mvdr, _mvdr, covariance, num_sources, search, slots, deflation, num_snapshots
+    )
 
 
 def beamformer(
@@ -74,7 +76,10 @@ def beamformer(
     num_snapshots: int | None = None,
 ) -> Estimates:
     """The conventional (Bartlett) beamformer; arguments as for `music`."""
-    return _estimate(_beamformer, covariance, num_sources, search, slots, deflation, num_snapshots)
+    weigh = _beamformer
+    return _estimate(
+        weigh, weigh, covariance, num_sources, search, slots, deflation, num_snapshots
+    )
 
 
 ESTIMATORS = {"music": music, "mvdr": mvdr, "beamformer": beamformer}
@@ -82,6 +87,7 @@ ESTIMATORS = {"music": music, "mvdr": mvdr, "beamformer": beamformer}
 
 def _estimate(
     weigh: Weigh,
+    weigh_jointly: Weigh,
     covariance: Tensor,
     num_sources: Tensor,
     search: SearchGrid,
@@ -101,7 +107,8 @@ def _estimate(
     active = torch.arange(slots, device=num_sources.device) < num_sources.unsqueeze(-1)
     if deflation:
         places = deflate(beams, num_sources, search, slots)
-        places, resolved = refine(beams, places, active, search), active
+        joint = vectors[..., :kept] * weigh_jointly(values, num_sources)[:, None, :kept].sqrt()
+        places, resolved = refine(joint, places, active, search), active
     else:
         places, is_peak = pick(beams, search, slots)
         resolved = active & is_peak
@@ -132,6 +139,11 @@ def _music(values: Tensor, num_sources: Tensor) -> Tensor:
     return (index < num_sources.unsqueeze(-1)).to(values.dtype)
 
 
+def _signal_power(values: Tensor, num_sources: Tensor) -> Tensor:
+    # weak eigenvectors are the least certain: subspace fitting weighs them by what they carry
+    return _music(values, num_sources) * _beamformer(values, num_sources)
+
+
 def _mvdr(values: Tensor, num_sources: Tensor) -> Tensor:
     info = torch.finfo(values.dtype)
     least = values[:, -1:].clamp(min=info.tiny)
@@ -141,5 +153,6 @@ def _mvdr(values: Tensor, num_sources: Tensor) -> Tensor:
 
 
 def _beamformer(values: Tensor, num_sources: Tensor) -> Tensor:
-    largest = values[:, :1].clamp(min=torch.finfo(values.dtype).tiny)
-    return values.clamp(min=0) / largest
+    # a floor common to all adds the same everywhere: without it, loading changes nothing at all
+    above = values - values[:, -1:]
+    return above / above[:, :1].clamp(min=torch.finfo(values.dtype).tiny)

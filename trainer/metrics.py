@@ -17,6 +17,7 @@ import itertools
 from dataclasses import dataclass, fields
 from typing import Self
 
+import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
@@ -80,11 +81,11 @@ def match(estimates: Estimates, sources: Sources) -> Errors:
     cost = cost + TIE_BREAK * angle
     # an empty slot is the last resort; a source that is not there takes what is left, free
     cost = cost.where(estimates.active.unsqueeze(-2), torch.full_like(cost, 2 * CAP_DEG))
-    cost = cost * sources.active.unsqueeze(-1)
     slots = max(cost.shape[-2:])
     padded = cost.new_full((*cost.shape[:-2], slots, slots), 2 * CAP_DEG)
-    padded[..., cost.shape[-2] :, :] = 0
     padded[..., : cost.shape[-2], : cost.shape[-1]] = cost
+    padded[..., cost.shape[-2] :, :] = 0
+    padded[..., : cost.shape[-2], :] *= sources.active.unsqueeze(-1)
     chosen = assign(padded)[..., : cost.shape[-2]]
     inside = chosen < cost.shape[-1]
     index = chosen.clamp(max=cost.shape[-1] - 1).unsqueeze(-1)
@@ -111,7 +112,8 @@ def assign(cost: Tensor) -> Tensor:
     slots = cost.shape[-1]
     if slots > MAX_PERMUTED:
         solved = [linear_sum_assignment(c)[1] for c in cost.detach().cpu().numpy()]
-        return torch.tensor(solved, dtype=torch.long, device=cost.device).view(cost.shape[:-1])
+        columns = np.stack(solved).astype(np.int64)  # SciPy has no batched form
+        return torch.from_numpy(columns).to(cost.device)
     orders = torch.tensor(list(itertools.permutations(range(slots))), device=cost.device)
     totals = cost[:, torch.arange(slots, device=cost.device), orders].sum(-1)
     return orders[totals.argmin(-1)]

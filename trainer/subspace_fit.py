@@ -26,6 +26,8 @@ JOINT_STEPS = 10
 """Descent steps for all sources together."""
 LEAST_RESIDUAL = 0.05
 """Grid points with less than this share of their norm left by P⊥ belong to a source found."""
+SAME_PLACE = 0.95
+"""Places whose steering vectors correlate by more than this are one source."""
 JITTER = 1e-6
 """Relative ridge on the Gram of steering vectors: two sources that merge stay solvable."""
 
@@ -65,10 +67,20 @@ def pick(beams: Tensor, search: SearchGrid, slots: int) -> tuple[Tensor, Tensor]
     ridge, plane = height.max(1)
     around = torch.nn.functional.max_pool2d(ridge, 3, stride=1, padding=1)
     peaks = torch.where(ridge >= around, ridge, 0.0).flatten(1)
-    tall, index = peaks.topk(slots, dim=-1)
-    is_peak = tall > 0
-    index = torch.where(is_peak, index, index[:, :1])
-    start = search.points[plane.flatten(1).gather(-1, index) * peaks.shape[-1] + index]
+    plane = plane.flatten(1)
+    starts, heights = [], []
+    for _ in range(slots):
+        tall, index = peaks.max(-1, keepdim=True)
+        point = plane.gather(-1, index) * peaks.shape[-1] + index
+        heights.append(tall)
+        starts.append(search.points[point])
+        # a plateau, or a direction the panel cannot tell, has many peaks that are one
+        likeness = squares(search.correlate(search.steering[point].mT), 1).sqrt()
+        likeness = likeness.unflatten(-1, (search.shape[0], -1)).gather(1, plane.unsqueeze(1))
+        same = likeness.squeeze(1) > SAME_PLACE * beams.shape[-2]
+        peaks = peaks.where(~same, 0.0)
+    is_peak = torch.cat(heights, dim=-1) > 0
+    start = torch.cat(starts, dim=1).where(is_peak.unsqueeze(-1), starts[0])
     single = start.flatten(0, 1).unsqueeze(1)
     own = beams.repeat_interleave(slots, dim=0)
     nothing = own.new_zeros(*own.shape[:2], 0)
