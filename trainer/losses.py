@@ -69,7 +69,8 @@ def eigengap_loss(
             "Hand over an orthonormal basis of the true steering matrix, or drop it."
         )
     if definition == "gap":
-        shortfall = margin / torch.as_tensor(num_sources) - spectrum.gap(num_sources)
+        gap = spectrum.gap(num_sources)
+        shortfall = margin / torch.as_tensor(num_sources, dtype=gap.dtype) - gap
     elif definition == "ratio":
         shortfall = margin - spectrum.ratio(num_sources)
     elif definition == "energy":
@@ -80,7 +81,7 @@ def eigengap_loss(
     else:
         assert target is not None
         captured = spectrum.capture(num_sources, target)
-        shortfall = 1 - captured / torch.as_tensor(num_sources) - margin
+        shortfall = 1 - captured / torch.as_tensor(num_sources, dtype=captured.dtype) - margin
     return shortfall.relu()
 
 

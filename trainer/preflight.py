@@ -7,6 +7,7 @@ training would use, and keeps the answer in the user's cache folder: the same ma
 and sizes are measured once.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -315,4 +316,5 @@ def _write(file: Path, check: SpectralCheck) -> None:
         part.write_text(json.dumps(dataclasses.asdict(check)))
         part.replace(file)
     except OSError:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink()
