@@ -1,0 +1,178 @@
+"""Scores: exact where the estimator is known, the same however computed, always finite."""
+
+import math
+from dataclasses import asdict, fields, replace
+
+import numpy as np
+import pytest
+import torch
+
+from trainer import evaluation, scoring
+from trainer.config import SceneConfig, TrainConfig
+from trainer.crb import stochastic_crb
+from trainer.estimates import Estimates
+from trainer.evaluation import Conditions, baselines, classical, objective, score, score_crb
+from trainer.intervals import paired_difference
+from trainer.scene import Scenes
+
+SCENE = SceneConfig()
+CONDITIONS = Conditions(SCENE, seed=17, snr_db=(-5.0, 0.0), num_scenes=64)
+
+
+def truth(scenes: Scenes) -> Estimates:
+    s = scenes.sources
+    return Estimates(s.azimuth, s.elevation, s.range_m, s.active, s.active, s.num_sources)
+
+
+def centre(scenes: Scenes) -> Estimates:
+    s = scenes.sources
+    zero = torch.zeros_like(s.azimuth)
+    return Estimates(zero, zero, zero + 1, s.active, s.active)
+
+
+def as_far_as_the_bound(scenes: Scenes) -> Estimates:
+    """Errs by the root CRB in every source, in a fixed direction."""
+    bound = stochastic_crb(scenes)
+    s = scenes.sources
+    return Estimates(
+        s.azimuth + bound.azimuth.sqrt().where(s.active, 0.0),
+        s.elevation + bound.elevation.sqrt().where(s.active, 0.0),
+        s.range_m,
+        s.active,
+        s.active,
+    )
+
+
+def assert_plain(row) -> None:
+    for name, value in asdict(row).items():
+        assert value is None or isinstance(value, str | int) or math.isfinite(value), name
+
+
+def test_a_perfect_estimator_has_perfect_rows():
+    for row in score(truth, "truth", CONDITIONS).rows:
+        assert_plain(row)
+        # float32 angles in degrees
+        assert row.capped_error == pytest.approx(0, abs=1e-6)
+        assert row.success_rate == row.success_rate_3d == row.source_number_accuracy == 1
+        assert row.num_scenes == 64
+        assert row.success_rate_low < 1  # 64 scenes do not prove perfection
+
+
+def test_one_row_per_snr_and_source_number():
+    keys = [(r.snr_db, r.num_sources) for r in score(truth, "truth", CONDITIONS).rows]
+    assert keys == [(-5, 1), (-5, 2), (0, 1), (0, 2)]
+
+
+def test_an_estimator_at_the_bound_is_scored_like_the_bound():
+    high = replace(CONDITIONS, snr_db=(10.0,), num_sources=(1,))
+    (ours,), (bound,) = score(as_far_as_the_bound, "x", high).rows, score_crb(high).rows
+    # offsets were rounded to float32 angles, relative 1e-4 of a hundredth of a radian
+    assert ours.crb_db == pytest.approx(0, abs=1e-3)
+    assert ours.capped_error == pytest.approx(bound.capped_error, rel=1e-3)
+    assert ours.rmspe_deg == pytest.approx(bound.rmspe_deg, rel=1e-3)
+    assert ours.median_error_deg == pytest.approx(bound.median_error_deg, rel=1e-3)
+
+
+def test_the_centre_guess_loses_to_every_classical_method():
+    """Plain RMSPE is won by guessing the centre below the threshold; the objective must not be."""
+    guess = score(centre, "centre", CONDITIONS, bound=False)
+    for name in ("lmmse_music", "lmmse_mvdr", "lmmse_beamformer", "pinv_music"):
+        method = score(classical(name, SCENE), name, CONDITIONS, bound=False)
+        pairs = paired_difference(guess.scenes.capped_error, method.scenes.capped_error)
+        assert pairs.low > 0
+    assert objective(guess.rows, (-5.0, 0.0)) > 0.9
+
+
+def test_scores_do_not_depend_on_the_size_of_the_chunks(monkeypatch):
+    estimate = classical("lmmse_music", SCENE)
+    whole = score(estimate, "x", CONDITIONS)
+    monkeypatch.setattr(scoring, "CHUNK", 17)
+    parts = score(estimate, "x", CONDITIONS)
+    for one, other in zip(whole.rows, parts.rows, strict=True):
+        assert one.num_scenes == other.num_scenes
+        # a float32 argmax may tip to a neighbouring peak in a scene of another batch shape
+        assert one.capped_error == pytest.approx(other.capped_error, abs=0.02)
+    assert np.median(np.abs(whole.scenes.capped_error - parts.scenes.capped_error)) < 1e-5
+
+
+def test_more_scenes_begin_with_the_same_scenes():
+    estimate = classical("lmmse_beamformer", SCENE)
+    few = score(estimate, "x", replace(CONDITIONS, num_scenes=128)).scenes
+    many = score(estimate, "x", replace(CONDITIONS, num_scenes=160)).scenes
+    first = many.scene_id < 128
+    assert (many.scene_id[first] == few.scene_id).all()
+    np.testing.assert_array_equal(many.capped_error[first], few.capped_error)
+
+
+def test_rows_average_their_scenes():
+    scored = score(classical("lmmse_music", SCENE), "x", CONDITIONS)
+    scenes = scored.scenes
+    for row in scored.rows:
+        mine = (scenes.snr_db == row.snr_db) & (scenes.num_sources == row.num_sources)
+        assert row.capped_error == pytest.approx(scenes.capped_error[mine].mean())
+        assert row.capped_error_low <= row.capped_error <= row.capped_error_high
+        assert row.success_rate == pytest.approx(scenes.success[mine].mean())
+    rows = scenes.rows()
+    assert len(rows) == 4 * 64
+    assert set(rows[0]) == {f.name for f in fields(scenes)}
+
+
+def test_baselines_improve_with_snr_and_stay_above_the_bound():
+    config = TrainConfig()
+    held_out = replace(config.evaluation, report_snr_db=(-10.0, 5.0), num_test_scenes=48)
+    scored = baselines(replace(config, evaluation=held_out))
+    assert [one.scenes.estimator for one in scored] == list(evaluation.BASELINES)
+    bound = {(r.snr_db, r.num_sources): r for r in scored[0].rows}
+    for one in scored:
+        table = {(r.snr_db, r.num_sources): r for r in one.rows}
+        for row in table.values():
+            assert_plain(row)
+        for count in (1, 2):
+            # at -10 dB the region, which the bound does not know, helps
+            assert table[5.0, count].capped_error >= bound[5.0, count].capped_error
+            assert table[5.0, count].capped_error < table[-10.0, count].capped_error
+
+
+def test_a_point_stops_once_its_interval_is_tight():
+    long = replace(CONDITIONS, num_scenes=2048, snr_db=(10.0,), num_sources=(1,))
+    estimate = classical("lmmse_beamformer", SCENE)
+    (row,) = score(estimate, "x", replace(long, tolerance=0.01), bound=False).rows
+    assert row.num_scenes < 2048
+    # bootstrap and normal half-widths differ by a few per cent
+    assert row.capped_error_high - row.capped_error_low < 2.2 * 0.01
+
+
+@pytest.mark.parametrize("name", ["lmmse_music", "pinv_music", "lmmse_mvdr", "lmmse_beamformer"])
+def test_noise_alone_and_a_single_snapshot_are_scored(name):
+    lonely = replace(SCENE, num_snapshots=1)
+    conditions = Conditions(lonely, 3, (0.0,), 32, num_sources=(0, 1, 2))
+    noise, *others = score(classical(name, lonely), name, conditions).rows
+    assert (noise.num_sources, noise.capped_error) == (0, 0)
+    assert noise.success_rate is noise.rmspe_deg is noise.crb_db is None
+    for row in (noise, *others, *score_crb(conditions).rows):
+        assert_plain(row)
+
+
+def test_a_network_that_breaks_down_scores_a_miss_not_a_nan():
+    class Broken(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(1))
+
+        def forward(self, scenes: Scenes):
+            size = scenes.panel.num_elements
+            bad = torch.full((scenes.batch_size, size, size), math.nan, dtype=torch.complex64)
+            return evaluation.Covariance(bad, None, torch.zeros(scenes.batch_size))
+
+    config = TrainConfig()
+    small = replace(config.evaluation, num_scenes=16)
+    for row in evaluation.validate(Broken(), replace(config, evaluation=small)):
+        assert_plain(row)
+        assert (row.capped_error, row.success_rate) == (1, 0)
+
+
+def test_an_objective_without_rows_and_an_unknown_method_are_refused():
+    with pytest.raises(ValueError, match="needs rows at its SNRs"):
+        objective([], (-5.0,))
+    with pytest.raises(ValueError, match="lmmse_musik"):
+        classical("lmmse_musik", SCENE)
