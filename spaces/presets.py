@@ -56,7 +56,7 @@ FULL_SCENE: dict[str, Any] = {
     "snr_min_db": -10.0,
     "snr_max_db": 10.0,
 }
-LOCAL_BUDGET: dict[str, Any] = {"epochs": 27, "steps_per_epoch": 20, "batch_size": 64}
+LOCAL_BUDGET: dict[str, Any] = {"epochs": 18, "steps_per_epoch": 20, "batch_size": 64}
 
 
 def everything(trial: Trial) -> dict[str, Any]:
