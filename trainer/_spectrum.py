@@ -7,8 +7,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ._backends import FLOOR_ROUNDOFFS, Solution
+from ._backends import FLOOR_ROUNDOFFS
 from ._once import once
+from ._problem import Solution
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,9 +16,10 @@ import difflib
 import torch
 from torch import Tensor
 
-from ._backends import BACKENDS, Problem, resolve_auto
+from ._backends import BACKENDS, resolve_auto
 from ._hermitian import hermitian_part
 from ._once import ForwardModeError, SecondDerivativeError, once
+from ._problem import Problem
 from ._spectrum import Spectrum, can_look, finite_samples
 
 __all__ = [
