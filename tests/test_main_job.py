@@ -1,0 +1,152 @@
+"""The main job as a user runs it: one command, four trainings, tables, a leaderboard, a plot."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pandas as pd
+import pytest
+
+import spaces
+from search.config import SearchConfig
+from search.driver import connect, search
+from search.preflight import Resources
+from search.store import RunStore
+from tests import poisoned
+
+pytestmark = pytest.mark.ray
+TABLES = ("trials", "epochs", "evaluations", "scenes", "failures")
+
+
+def command(*argv: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", *argv],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"RAY_USAGE_STATS_ENABLED": "0"},
+        timeout=120,
+    )
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess[str], float]:
+    out = tmp_path_factory.mktemp("runs")
+    started = time.monotonic()
+    done = command("search.run", "--preset", "smoke", "--out", str(out), "--name", "smoke")
+    return out / "smoke", done, time.monotonic() - started
+
+
+def test_smoke_ends_well_within_a_minute(smoke):
+    _, done, seconds = smoke
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert seconds < 60
+
+
+def test_it_shows_the_dashboard_a_line_per_event_a_leaderboard_and_what_to_type_next(smoke):
+    path, done, _ = smoke
+    said = done.stdout
+    assert "Ray dashboard: http://" in said
+    assert said.count("  started  ") == 4
+    board = said[said.index("capped error   success") :]
+    assert board.index("crb ") < board.index("lmmse_music ") < board.index("completed, best")
+    assert f"python -m trainer replay {path} t" in said
+    assert (path / "report" / "error_vs_snr.png").stat().st_size > 10_000
+    assert "Traceback" not in said + done.stderr
+
+
+def test_pandas_reads_every_table_and_no_number_is_non_finite(smoke):
+    path, _, _ = smoke
+    tables = {name: pd.read_parquet(path / name) for name in TABLES}
+    assert len(tables["trials"]) == 4
+    for name, table in tables.items():
+        numbers = table.select_dtypes("number").to_numpy(dtype=float, na_value=np.nan)
+        assert not np.isinf(numbers).any(), name
+    evaluations = tables["evaluations"]
+    shared = evaluations[evaluations["trial_id"].isna()]
+    assert set(shared["estimator"]) == {
+        "crb",
+        "lmmse_music",
+        "pinv_music",
+        "lmmse_mvdr",
+        "lmmse_beamformer",
+    }
+    own = evaluations.dropna(subset=["trial_id"])
+    assert set(own["estimator"]) == {"network"}
+    completed = tables["trials"].query("outcome == 'completed'")
+    assert set(own["trial_id"]) == set(completed["trial_id"])
+
+
+def test_the_plan_was_written_and_optuna_reads_the_journal(smoke):
+    path, _, _ = smoke
+    plan = json.loads((path / "run.json").read_text())
+    assert plan["search"]["preset"] == "smoke"
+    assert "versions" in plan["provenance"]
+    storage = optuna.storages.JournalStorage(
+        optuna.storages.journal.JournalFileBackend(str(path / "optuna.log"))
+    )
+    study = optuna.load_study(study_name="smoke", storage=storage)
+    states = {t.user_attrs["trial_id"]: t.state.name for t in study.trials}
+    outcomes = pd.read_parquet(path / "trials").set_index("trial_id")["outcome"]
+    told = {"completed": "COMPLETE", "stopped": "PRUNED", "diverged": "PRUNED"}
+    assert states == {name: told[outcome] for name, outcome in outcomes.items()}
+
+
+def test_resuming_a_finished_run_prints_its_leaderboard_and_changes_nothing(smoke):
+    path, _, _ = smoke
+    before = {p: p.read_bytes() for p in sorted(path.rglob("*.parquet"))}
+    done = command("search.run", "--resume", str(path))
+    assert done.returncode == 0, done.stderr
+    assert "completed, best" in done.stdout
+    assert {p: p.read_bytes() for p in sorted(path.rglob("*.parquet"))} == before
+
+
+def test_a_trial_replays_from_its_configuration_alone(smoke):
+    path, _, _ = smoke
+    epochs = pd.read_parquet(path / "epochs").query("trial_id == 't0000'")
+    done = command("trainer", "replay", str(path), "t0000")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "reproduced" in done.stdout
+    last = epochs.sort_values("epoch").iloc[-1]
+    assert f"capped error {last['validation_capped_error']:.3f}" in done.stdout
+
+
+def test_the_best_checkpoint_is_evaluated_without_ray(smoke):
+    path, _, _ = smoke
+    trials = pd.read_parquet(path / "trials").set_index("trial_id")
+    checkpoint = path / trials.loc["t0000", "checkpoint"]
+    done = command(
+        "trainer", "evaluate", str(checkpoint), "--num-scenes", "8", "--snr-db", "0", "10"
+    )
+    assert done.returncode == 0, done.stderr
+    assert {"network", "crb", "lmmse_music"} <= {w.split()[0] for w in done.stdout.splitlines()}
+
+
+def test_a_nan_in_one_trial_ends_that_trial_only(tmp_path, monkeypatch):
+    rates = (0.01, poisoned.POISONED_RATE, 0.009)
+    fixed = spaces.get("smoke").fixed | {"evaluation.num_scenes": 4, "epochs": 2}
+    anchors = tuple({"optimizer.learning_rate": rate} for rate in rates)
+
+    def suggest(trial: spaces.Trial) -> dict[str, float]:
+        rate = trial.suggest_float("optimizer.learning_rate", 1e-3, 3e-2)
+        return {"optimizer.learning_rate": rate}
+
+    space = spaces.Space("poisoned", "for tests", suggest, anchors, fixed)
+    monkeypatch.setitem(spaces.PRESETS, "poisoned", space)
+    plan = SearchConfig("poisoned", 3, "run", out=str(tmp_path), scheduler="none")
+    store = RunStore.create(
+        tmp_path / "run",
+        parameters={"optimizer.learning_rate": ("float", "1", "initial step size")},
+        plan={"search": plan.as_dict(), "fixed": dict(fixed)},
+    )
+    with connect(plan):
+        search(plan, store, Resources(cpus=1, gpus=0, concurrent=1), train=poisoned.train)
+    trials = store.read("trials").set_index("trial_id")
+    assert list(trials["outcome"]) == ["completed", "diverged", "completed"]
+    failure = store.read("failures").set_index("trial_id").loc["t0001"]
+    assert (failure["cause"], failure["tensor"]) == ("nonfinite_data", "snapshots")
+    assert (failure["step"], failure["epoch"]) == (2, 1)
