@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import trainer.loop
+import trainer.terms
 from trainer.checkpoint import TrainState
 from trainer.config import MARGIN_FIELDS, ConfigError, TrainConfig
 from trainer.failure import Cause, Diverged, Failure
@@ -123,8 +124,8 @@ def bad_backward(monkeypatch, value: float) -> None:
         def backward(ctx, gradient):
             return torch.full_like(gradient, value)
 
-    honest = trainer.loop.eigengap_loss
-    monkeypatch.setattr(trainer.loop, "eigengap_loss", lambda *a, **k: Bad.apply(honest(*a, **k)))
+    honest = trainer.terms.eigengap_loss
+    monkeypatch.setattr(trainer.terms, "eigengap_loss", lambda *a, **k: Bad.apply(honest(*a, **k)))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -152,9 +153,9 @@ def test_finite_gradients_with_an_infinite_norm_are_a_cause_of_their_own(monkeyp
 
 
 def test_a_non_finite_term_is_named(monkeypatch):
-    honest = trainer.loop.eigengap_loss
+    honest = trainer.terms.eigengap_loss
     monkeypatch.setattr(
-        trainer.loop, "eigengap_loss", lambda *a, **k: honest(*a, **k) * float("inf")
+        trainer.terms, "eigengap_loss", lambda *a, **k: honest(*a, **k) * float("inf")
     )
     with pytest.raises(Diverged) as caught:
         list(train(config(**SUBSPACE)))
@@ -166,7 +167,7 @@ def test_an_eigensolver_that_gives_up_is_a_divergence_not_a_crash(monkeypatch):
     def gives_up(*args, **kwargs):
         raise torch.linalg.LinAlgError("did not converge")
 
-    monkeypatch.setattr(trainer.loop, "eigengap_loss", gives_up)
+    monkeypatch.setattr(trainer.terms, "eigengap_loss", gives_up)
     with pytest.raises(Diverged) as caught:
         list(train(config(**SUBSPACE)))
     assert caught.value.failure.cause is Cause.SPECTRAL_BREAKDOWN

@@ -18,17 +18,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ._guard import Guarded, guard
 from .checkpoint import TrainState
 from .config import ConfigError, TrainConfig
-from .covariance import Covariance, signal_basis
+from .covariance import Covariance
 from .evaluation import score_network, validate
 from .failure import Cause, Diverged, Failure
-from .losses import dominance_loss, eigengap_loss
 from .network import build
 from .scene import Scenes, simulate
 from .scoring import EvaluationRow, objective
 from .spectral import spectrum
+from .terms import loss_terms
 
 CLIP_NORM = 1.0
 """Gradients are scaled down to this norm: low-SNR batches have a heavy tail."""
@@ -258,66 +257,6 @@ class _Run:
         if bad := _nonfinite([n for n, _ in named], [p.grad for _, p in named]):
             return Cause.NONFINITE_GRADIENT, "total", bad
         return Cause.GRADIENT_OVERFLOW, "total", ""
-
-
-@dataclass(frozen=True)
-class LossTerms:
-    """Every loss term by name, unweighted, averaged over the batch; and what was not counted.
-
-    Attributes:
-        values: term -> scalar.
-        skipped, replaced: samples that the fallback policy left out or gave the proxy's term.
-    """
-
-    values: dict[str, Tensor]
-    skipped: Tensor
-    replaced: Tensor
-
-    def total(self, config: TrainConfig) -> Tensor:
-        """The loss that is minimised: covariance NMSE plus the weighted eigengap term."""
-        total = self.values["covariance"]
-        if "eigengap" in self.values:
-            total = total + config.eigengap.weight * self.values["eigengap"]
-        return total
-
-
-def loss_terms(covariance: Covariance, scenes: Scenes, config: TrainConfig) -> LossTerms:
-    """Covariance NMSE, and the eigengap term if it has a weight."""
-    values = {"covariance": covariance.nmse(scenes).mean()}
-    none = torch.zeros((), dtype=torch.long, device=scenes.snapshots.device)
-    if config.eigengap.weight == 0:
-        return LossTerms(values, none, none)
-    guarded = eigengap_term(covariance, scenes, config)
-    values["eigengap"] = guarded.mean()
-    return LossTerms(values, guarded.skipped, guarded.replaced)
-
-
-def eigengap_term(covariance: Covariance, scenes: Scenes, config: TrainConfig) -> Guarded:
-    """The eigengap loss per sample, under the configured backend and fallback policy."""
-    eigengap, definition = config.eigengap, config.eigengap.definition
-    assert definition is not None, "a weighted eigengap has a definition"
-    target = signal_basis(scenes) if definition == "subspace" else None
-
-    def term(held: Tensor) -> Tensor:
-        return eigengap_loss(
-            spectrum(
-                **covariance.spectral_input(held),
-                backend=config.spectral.backend,
-                deg_thresh=config.spectral.deg_thresh,
-            ),
-            scenes.sources.num_sources,
-            definition=definition,
-            margin=eigengap.active_margin,
-            target=target,
-        )
-
-    def proxy(held: Tensor) -> Tensor:
-        return dominance_loss(held if covariance.factor is None else held @ held.mH)
-
-    policy = eigengap.on_failure
-    return guard(
-        term, covariance.held, on_failure=policy, proxy=proxy if policy == "proxy" else None
-    )
 
 
 def smallest_gaps(covariance: Covariance, scenes: Scenes) -> Tensor:

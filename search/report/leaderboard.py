@@ -124,7 +124,16 @@ def text(run: Run | str | Path, *, trials: int = 8) -> str:
         lines.append("No trial completed, so there is no best one.")
     difference = paired_with(run)
     lines.append(difference if isinstance(difference, str) else verdict(run, difference))
-    return "\n".join([*lines, *run.notes])
+    return "\n".join([*lines, *no_effect(run), *run.notes])
+
+
+def no_effect(run: Run) -> list[str]:
+    """Which searched parameters theory says cannot matter, and where; they stay searchable."""
+    claims = run.plan.get("no_effect")
+    if not isinstance(claims, dict) or not claims:
+        return []
+    said = "; ".join(f"{name} {where}" for name, where in claims.items())
+    return [f"Without effect by theory: {said}."]
 
 
 def verdict(run: Run, difference: Interval) -> str:

@@ -1,0 +1,77 @@
+"""What a training minimises: the loss terms by name, and their weighted total.
+
+The eigengap term is guarded: `eigengap.on_failure` says what becomes of a sample whose term, or
+its gradient, is not finite, and what was left out or replaced is counted.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ._guard import Guarded, guard
+from .config import TrainConfig
+from .covariance import Covariance, signal_basis
+from .losses import dominance_loss, eigengap_loss
+from .scene import Scenes
+from .spectral import spectrum
+
+
+@dataclass(frozen=True)
+class LossTerms:
+    """Every loss term by name, unweighted, averaged over the batch; and what was not counted.
+
+    Attributes:
+        values: term -> scalar.
+        skipped, replaced: samples that the fallback policy left out or gave the proxy's term.
+    """
+
+    values: dict[str, Tensor]
+    skipped: Tensor
+    replaced: Tensor
+
+    def total(self, config: TrainConfig) -> Tensor:
+        """The loss that is minimised: covariance NMSE plus the weighted eigengap term."""
+        total = self.values["covariance"]
+        if "eigengap" in self.values:
+            total = total + config.eigengap.weight * self.values["eigengap"]
+        return total
+
+
+def loss_terms(covariance: Covariance, scenes: Scenes, config: TrainConfig) -> LossTerms:
+    """Covariance NMSE, and the eigengap term if it has a weight."""
+    values = {"covariance": covariance.nmse(scenes).mean()}
+    none = torch.zeros((), dtype=torch.long, device=scenes.snapshots.device)
+    if config.eigengap.weight == 0:
+        return LossTerms(values, none, none)
+    guarded = eigengap_term(covariance, scenes, config)
+    values["eigengap"] = guarded.mean()
+    return LossTerms(values, guarded.skipped, guarded.replaced)
+
+
+def eigengap_term(covariance: Covariance, scenes: Scenes, config: TrainConfig) -> Guarded:
+    """The eigengap loss per sample, under the configured backend and fallback policy."""
+    eigengap, definition = config.eigengap, config.eigengap.definition
+    assert definition is not None, "a weighted eigengap has a definition"
+    target = signal_basis(scenes) if definition == "subspace" else None
+
+    def term(held: Tensor) -> Tensor:
+        return eigengap_loss(
+            spectrum(
+                **covariance.spectral_input(held),
+                backend=config.spectral.backend,
+                deg_thresh=config.spectral.deg_thresh,
+            ),
+            scenes.sources.num_sources,
+            definition=definition,
+            margin=eigengap.active_margin,
+            target=target,
+        )
+
+    def proxy(held: Tensor) -> Tensor:
+        return dominance_loss(held if covariance.factor is None else held @ held.mH)
+
+    policy = eigengap.on_failure
+    return guard(
+        term, covariance.held, on_failure=policy, proxy=proxy if policy == "proxy" else None
+    )
