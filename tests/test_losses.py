@@ -109,11 +109,11 @@ def test_a_sample_that_is_not_finite_has_no_finite_loss(definition):
 
 def test_an_indefinite_matrix_has_a_finite_leak_hinge():
     """leak < -1 there: log1p of it would be NaN, and the hinge is at rest anyway."""
-    r = diagonal(2, 1.9, -1.9, -2)
-    assert spectrum(r).leak(2) < -0.9
-    value, gradient = slope(lambda x: hinge(x, 2, "leak", 0.0), r)
+    r = diagonal(2, 1.9, 1.8, -1.8, -1.9, -2)
+    assert spectrum(r).leak(3) < -2
+    value, gradient = slope(lambda x: hinge(x, 3, "leak", 0.0), r)
     close(value, 0.0)
-    close(gradient, torch.zeros(4, 4))
+    close(gradient, torch.zeros(6, 6))
 
 
 def test_bad_arguments_are_refused():

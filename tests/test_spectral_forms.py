@@ -29,6 +29,25 @@ def test_a_factor_stands_for_the_dense_matrix(backend, definition):
     close(loaded.trace, plain.trace)
 
 
+@pytest.mark.parametrize("definition", VALUES)
+def test_a_border_inside_the_noise_floor_counts_its_multiplicity(definition):
+    """N = 9, r = 3, K = 3 .. 8: `gram` keeps one of the equal eigenvalues for all of them."""
+    f = gaussian(9, 3)
+    for k in range(4, 9):
+        pair = [
+            getattr(spectrum(factor=f, shift=0.5, backend=backend), definition)(k)
+            for backend in ("gram", "exact")
+        ]
+        # `exact` tells equal eigenvalues apart by roundoffs, and divides them by the floor of 8
+        close(pair[0], pair[1], atol=1e-13 if definition != "leak" else 1e-6 * pair[1])
+
+
+def test_values_of_a_deficient_factor_descend_and_are_not_negative():
+    values = spectrum(factor=gaussian(64, 9, 2) @ gaussian(64, 2, 7, seed=1)).values
+    assert (values >= 0).all()
+    assert (values.diff() <= 0).all()
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_factor_may_be_rotated_from_the_right(backend):
     f, q = gaussian(4, 9, 5), unitary(4, 5, seed=1)

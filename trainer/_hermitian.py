@@ -8,6 +8,9 @@ eigensolver. Nothing is divided by but an open gap across the border K | K+1:
     dl_i = w_iᴴ dR w_i,  exact for symmetric functions of the l_i also at ties
     dP_K = W (M ∘ (Wᴴ dR W)) Wᴴ,  M_ij = 1 / |l_i - l_j| if one of i, j is in the top, else 0
 
+Gradients of projectors are given by the rows of M in the top alone, twice: their Hermitian part is
+the gradient, and R being a Hermitian part, or F Fᴴ, nothing else of them arrives.
+
 References: Magnus 1985, On differentiating eigenvalues and eigenvectors, eq. 6; Kato 1995,
 Perturbation theory for linear operators, II.2.1 (eq. 2.14: the projector); Kasim 2020, arXiv
 2011.04366 (the masked eigenvector derivative).
@@ -107,9 +110,9 @@ class Projection(Function):
         leading = _leading(w, top, ctx.limit)
         g, y = w.mH @ gradient, w.mH @ x
         rows = g[..., : ctx.limit, :] @ y.mH + y[..., : ctx.limit, :] @ g.mH
-        half = leading @ ((across(values, top, floor, ctx.limit) * rows) @ w.mH)
+        grad_matrix = leading @ ((across(values, top, floor, ctx.limit) * rows) @ w.mH)
         grad_x = leading @ (leading.mH @ gradient) if ctx.needs_input_grad[1] else None
-        return hermitian_part(half), grad_x, None, None, None, None, None
+        return grad_matrix, grad_x, None, None, None, None, None
 
     @staticmethod
     def jvp(ctx: Any, matrix_tangent: Tensor, x_tangent: Tensor, *_: Any) -> Any:
@@ -149,7 +152,7 @@ class Capture(Function):
         weight = 2 * gradient[..., None, None]
         leading, y = _leading(w, top, ctx.limit), w.mH @ x
         rows = across(values, top, floor, ctx.limit) * (y[..., : ctx.limit, :] @ y.mH)
-        grad_matrix = hermitian_part(leading @ ((weight * rows) @ w.mH))
+        grad_matrix = leading @ ((weight * rows) @ w.mH)
         grad_x = weight * (leading @ (leading.mH @ x)) if ctx.needs_input_grad[1] else None
         return grad_matrix, grad_x, None, None, None, None, None
 
