@@ -115,19 +115,20 @@ def _estimate(
     number = None
     if num_snapshots is not None:
         number = SOURCE_NUMBERS["ratio"](values, num_snapshots, slots)
-    resolved = resolved & ~_repeated(search.response(places), active) & finite.unsqueeze(-1)
-    return _estimates(places, active, resolved, number, search)
+    resolved = resolved & ~repeated(search.response(places), active) & finite.unsqueeze(-1)
+    return as_estimates(places, active, resolved, number, search)
 
 
-def _estimates(
+def as_estimates(
     places: Tensor, active: Tensor, resolved: Tensor, number: Tensor | None, search: SearchGrid
 ) -> Estimates:
+    """Places [B, slots, 3] of a search as estimates; inactive slots at the centre."""
     centre = (search.lower + search.upper) / 2
     azimuth, elevation, inverse = torch.where(active.unsqueeze(-1), places, centre).unbind(-1)
     return Estimates(azimuth, elevation, 1 / inverse, resolved, active, number)
 
 
-def _repeated(steering: Tensor, active: Tensor) -> Tensor:
+def repeated(steering: Tensor, active: Tensor) -> Tensor:
     """Which estimates are at the place of an earlier one: [B, K, N] -> [B, K]."""
     likeness = (steering.conj() @ steering.mT).abs() / steering.shape[-1]
     both = active.unsqueeze(-1) & active.unsqueeze(-2)

@@ -3,8 +3,8 @@
 Every problem has its own damping and accepts or refuses its own steps, so a batch gives what its
 members would give alone. A coordinate at a bound that wants out is held there, the others move.
 
-Reference: Levenberg 1944; Marquardt 1963; Nocedal & Wright 2006, Numerical Optimization, ch. 10.3
-and 16.7 (projected gradient).
+Reference: Levenberg 1944; Marquardt 1963; Nocedal & Wright 2006, Numerical Optimization, algorithm
+4.1 (gain ratio), ch. 10.3 (damping) and 16.7 (bounds).
 """
 
 from collections.abc import Callable
@@ -15,8 +15,11 @@ from torch import Tensor
 
 FIRST_DAMPING = 1e-3
 """Relative to the diagonal of the curvature."""
-SHRINK, GROW = 0.1, 10.0
-"""What a taken and a refused step make of the damping."""
+SHRINK, GROW = 0.1, 5.0
+"""What a good and a bad step make of the damping."""
+GOOD, BAD = 0.75, 0.25
+"""Shares of the gain that the local model promised: a step between is taken and changes nothing.
+A step that barely gains has overshot; without this, damping falls and the next ones fail."""
 LEAST_DAMPING = 1e-9
 LEAST_CURVATURE = 1e-12
 """Relative to the largest of the diagonal: a flat coordinate gets no infinite step."""
@@ -31,15 +34,10 @@ class Model(NamedTuple):
 
 
 class Minimum(NamedTuple):
-    """Where a descent ended: place [B, P], value [B], and which coordinates still wanted to move.
-
-    Attributes:
-        moved: the last step taken relative to the box, largest coordinate, [B].
-    """
+    """Where a descent ended: place [B, P] and value [B]."""
 
     place: Tensor
     value: Tensor
-    moved: Tensor
 
 
 def descend(
@@ -52,22 +50,27 @@ def descend(
     place = torch.minimum(torch.maximum(start, lower), upper)
     here = model(place)
     damping = torch.full_like(here.value, FIRST_DAMPING)
-    moved = torch.full_like(here.value, torch.inf)
     for _ in range(steps):
         held = ((place <= lower) & (here.gradient > 0)) | ((place >= upper) & (here.gradient < 0))
         step = _solve(here, damping, held)
         trial = torch.minimum(torch.maximum(place + step, lower), upper)
         there = model(trial)
         better = there.value < here.value
-        moved = torch.where(better, ((trial - place).abs() / (upper - lower)).amax(-1), moved)
+        taken = trial - place
+        bend = (taken.unsqueeze(-2) @ here.curvature @ taken.unsqueeze(-1)).flatten()
+        promised = -((taken * here.gradient).sum(-1) + 0.5 * bend)
+        gained = here.value - there.value
         place = torch.where(better.unsqueeze(-1), trial, place)
         here = Model(
             torch.where(better, there.value, here.value),
             torch.where(better.unsqueeze(-1), there.gradient, here.gradient),
             torch.where(better[:, None, None], there.curvature, here.curvature),
         )
-        damping = (damping * torch.where(better, SHRINK, GROW)).clamp(min=LEAST_DAMPING)
-    return Minimum(place, here.value, moved)
+        change = torch.where(gained > GOOD * promised, SHRINK, 1.0)
+        change = torch.where(gained < BAD * promised, GROW, change)
+        change = torch.where(better, change, GROW)
+        damping = (damping * change).clamp(min=LEAST_DAMPING)
+    return Minimum(place, here.value)
 
 
 def _solve(model: Model, damping: Tensor, held: Tensor) -> Tensor:
