@@ -58,7 +58,8 @@ def gram(problem: Problem) -> Solution:
 
     def capture(k: Tensor, limit: int, x: Tensor) -> Tensor:
         top = _top(k, rank)
-        return GramCapture.apply(factor, x, raw, vectors, top * inverse, top, floor)
+        y = vectors.mH @ (fixed.mH @ x.detach())
+        return GramCapture.apply(factor, x, y, raw, vectors, top * inverse, top, floor)
 
     return Solution(
         distinct=rank + 1,

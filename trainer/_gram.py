@@ -93,7 +93,8 @@ class GramProjection(Function):
 
 
 class GramCapture(Function):
-    """(F, X, g, W, h, top, floor) -> ‖P_K X‖²_F = tr(Xᴴ F H Fᴴ X) [*batch]."""
+    """(F, X, Y, g, W, h, top, floor) -> ‖P_K X‖²_F = tr(Xᴴ F H Fᴴ X) [*batch]; Y = Wᴴ Fᴴ X is
+    data, like g and W."""
 
     generate_vmap_rule = True
 
@@ -101,13 +102,14 @@ class GramCapture(Function):
     def forward(
         factor: Tensor,
         x: Tensor,
+        y: Tensor,
         values: Tensor,
         vectors: Tensor,
         inverse: Tensor,
         top: Tensor,
         floor: Tensor,
     ) -> Tensor:
-        return squared_norm(inverse.sqrt().unsqueeze(-1) * (vectors.mH @ (factor.mH @ x)))
+        return squared_norm(inverse.sqrt().unsqueeze(-1) * y)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -116,21 +118,20 @@ class GramCapture(Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
-        factor, x, values, w, h, top, floor = ctx.saved_tensors
+        factor, x, y, values, w, h, top, floor = ctx.saved_tensors
         weight = 2 * gradient[..., None, None]
-        y = w.mH @ (factor.mH @ x)
         hy = w @ (h.unsqueeze(-1) * y)
         inner = w @ (weight * _divided_differences(values, h, top, floor) * (y @ y.mH)) @ w.mH
         grad_factor = x @ (weight * hy).mH + factor @ inner
         grad_x = weight * (factor @ hy) if ctx.needs_input_grad[1] else None
-        return grad_factor, grad_x, None, None, None, None, None
+        return grad_factor, grad_x, None, None, None, None, None, None
 
     @staticmethod
     def jvp(ctx: Any, factor_tangent: Tensor, x_tangent: Tensor, *_: Any) -> Any:
-        factor, x, values, w, h, top, floor = ctx.saved_tensors
-        y = factor.mH @ x
+        factor, x, y, values, w, h, top, floor = ctx.saved_tensors
         moved = factor_tangent.mH @ x + factor.mH @ x_tangent
         turned = _turned(factor, factor_tangent, values, w, h, top, floor)
+        y = w @ y
         return 2 * inner_product(_solved(w, h, y), moved) + inner_product(y, turned @ y)
 
 

@@ -117,7 +117,7 @@ class _Known(Function):
         count = len(ctx.saved_tensors) // 2
         gradients, operands = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
         scaled = [
-            refuse_second(_over(upstream, g) * g, x) if wanted else None
+            refuse_second(_over(upstream, g) * g, x.dtype, x) if wanted else None
             for g, x, wanted in zip(
                 gradients, operands, ctx.needs_input_grad[1 + count :], strict=True
             )

@@ -32,8 +32,8 @@ class _Refuse(Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(derivative: Tensor, *anchors: Tensor) -> Tensor:
-        return derivative.clone()
+    def forward(derivative: Tensor, dtype: torch.dtype, *anchors: Tensor) -> Tensor:
+        return derivative.to(dtype, copy=True)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -65,11 +65,11 @@ class _Once(Function):
     def backward(ctx: Any, gradient: Tensor) -> Any:
         x, anchor = ctx.saved_tensors
         same_field = gradient if x.is_complex() else real(gradient)
-        return refuse_second(same_field.to(x.dtype), x, anchor), None, None
+        return refuse_second(same_field, x.dtype, x, anchor), None, None
 
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor, *_: Any) -> Any:
-        return refuse_second(tangent.to(ctx.dtype), *ctx.saved_tensors)
+        return refuse_second(tangent, ctx.dtype, *ctx.saved_tensors)
 
 
 def once(x: Tensor, dtype: torch.dtype, anchor: Tensor | None = None) -> Tensor:
@@ -79,10 +79,11 @@ def once(x: Tensor, dtype: torch.dtype, anchor: Tensor | None = None) -> Tensor:
     return result
 
 
-def refuse_second(derivative: Tensor, *anchors: Tensor) -> Tensor:
-    """`derivative`, never to be differentiated. `anchors` are the inputs it was taken at: as it
-    depends on them in form, it meets the refusal on every path, in reverse and in forward mode."""
-    result: Tensor = _Refuse.apply(derivative, *anchors)
+def refuse_second(derivative: Tensor, dtype: torch.dtype, *anchors: Tensor) -> Tensor:
+    """`derivative` in `dtype`, never to be differentiated. `anchors` are the inputs it was taken
+    at: depending on them in form, it meets the refusal on every path, in reverse and in forward
+    mode."""
+    result: Tensor = _Refuse.apply(derivative, dtype, *anchors)
     return result
 
 

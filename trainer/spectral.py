@@ -71,12 +71,11 @@ def spectrum(
     if not isinstance(shift, Tensor):
         shift = torch.tensor(shift, dtype=torch.float64, device=given.device)
     load = once(shift, torch.empty((), dtype=wide).real.dtype).expand(batch)
-    operand = once(given, wide)
     finite = finite_samples(given, 2) & torch.isfinite(load)
     whitener = None
     if metric is not None:
         whitener, finite = _cholesky(once(metric, wide), finite)
-    operand = torch.where(finite[..., None, None], operand, 0)
+    operand = once(_without(given, finite), wide)
     if factor is None:
         operand = hermitian_part(operand)
     if whitener is not None:
@@ -135,6 +134,13 @@ def _checked(
             "try 1e-6."
         )
     return given
+
+
+def _without(given: Tensor, finite: Tensor) -> Tensor:
+    """`given` with 0 for the samples that are not finite, so that no neighbour meets them."""
+    if can_look(finite) and bool(finite.all()):
+        return given
+    return torch.where(finite[..., None, None], given, 0)
 
 
 def _cholesky(metric: Tensor, finite: Tensor) -> tuple[Tensor, Tensor]:
