@@ -40,6 +40,13 @@ SUBSPACE: dict[str, Any] = {
     "eigengap.margin_subspace": 0.1,
 }
 
+EVERYTHING: tuple[dict[str, Any], ...] = (
+    DICTIONARY | OFF | {"eps_psd": 1e-4},
+    DICTIONARY | FOUNDING | {"eps_psd": 1e-4, "spectral.backend@dictionary.values": "svd"},
+    FACTOR | FOUNDING | {"eps_psd": 1e-4, "spectral.backend@factor.values": "gram"},
+)
+"""Where spaces over all groups start."""
+
 LOCAL_SCENE: dict[str, Any] = {
     "scene.num_horizontal": 6,
     "scene.num_vertical": 6,
@@ -124,13 +131,7 @@ PRESETS: dict[str, Space] = {
             name="local",
             about="The whole search on two cores, small scene, in five minutes.",
             suggest=everything,
-            anchors=(
-                DICTIONARY | OFF | {"eps_psd": 1e-4},
-                DICTIONARY
-                | FOUNDING
-                | {"eps_psd": 1e-4, "spectral.backend@dictionary.values": "svd"},
-                FACTOR | FOUNDING | {"eps_psd": 1e-4, "spectral.backend@factor.values": "gram"},
-            ),
+            anchors=EVERYTHING,
             fixed=LOCAL_SCENE | LOCAL_BUDGET,
             trials=16,
             minutes=5.0,
@@ -165,13 +166,7 @@ PRESETS: dict[str, Space] = {
             name="full",
             about="The 12x12 panel with up to five sources, for GPUs.",
             suggest=everything,
-            anchors=(
-                DICTIONARY | OFF | {"eps_psd": 1e-4},
-                DICTIONARY
-                | FOUNDING
-                | {"eps_psd": 1e-4, "spectral.backend@dictionary.values": "svd"},
-                FACTOR | FOUNDING | {"eps_psd": 1e-4, "spectral.backend@factor.values": "gram"},
-            ),
+            anchors=EVERYTHING,
             fixed=FULL_SCENE
             | {
                 "epochs": 40,
