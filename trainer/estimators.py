@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from .estimates import Estimates
 from .search_grid import SearchGrid
@@ -95,7 +96,7 @@ def _estimate(
     deflation: bool,
     num_snapshots: int | None,
 ) -> Estimates:
-    slots = int(num_sources.max()) if slots is None else slots
+    most = max(int(num_sources.max()), 1)
     covariance = covariance.detach()
     finite = torch.isfinite(covariance.abs()).all(-1).all(-1)
     # LAPACK would refuse the whole batch for one bad member; that one resolves nothing
@@ -104,25 +105,42 @@ def _estimate(
     weight = weigh(values, num_sources)
     kept = max(int((weight > LEAST_WEIGHT).sum(-1).max()), 1)
     beams = vectors[..., :kept] * weight[:, None, :kept].sqrt()
-    active = torch.arange(slots, device=num_sources.device) < num_sources.unsqueeze(-1)
+    active = torch.arange(most, device=num_sources.device) < num_sources.unsqueeze(-1)
     if deflation:
-        places = deflate(beams, num_sources, search, slots)
+        places = deflate(beams, num_sources, search, most)
         joint = vectors[..., :kept] * weigh_jointly(values, num_sources)[:, None, :kept].sqrt()
         places, resolved = refine(joint, places, active, search), active
     else:
-        places, is_peak = pick(beams, search, slots)
+        places, is_peak = pick(beams, search, most)
         resolved = active & is_peak
     number = None
     if num_snapshots is not None:
-        number = SOURCE_NUMBERS["ratio"](values, num_snapshots, slots)
+        number = SOURCE_NUMBERS["ratio"](values, num_snapshots, slots or most)
     resolved = resolved & ~repeated(search.response(places), active) & finite.unsqueeze(-1)
-    return as_estimates(places, active, resolved, number, search)
+    return as_estimates(places, active, resolved, number, search, slots or most)
 
 
 def as_estimates(
-    places: Tensor, active: Tensor, resolved: Tensor, number: Tensor | None, search: SearchGrid
+    places: Tensor,
+    active: Tensor,
+    resolved: Tensor,
+    number: Tensor | None,
+    search: SearchGrid,
+    slots: int,
 ) -> Estimates:
-    """Places [B, slots, 3] of a search as estimates; inactive slots at the centre."""
+    """Places [B, K, 3] of a search as estimates with `slots` columns; inactive ones at the centre.
+
+    Raises:
+        ValueError: if there are fewer slots than active sources.
+    """
+    if int(active.sum(-1).max()) > slots:
+        raise ValueError(
+            f"`slots >= num_sources` must hold, but got {slots=}, "
+            f"num_sources up to {int(active.sum(-1).max())}. Ask for more slots."
+        )
+    more = max(slots - active.shape[-1], 0)
+    active, resolved = (functional.pad(x, (0, more))[:, :slots] for x in (active, resolved))
+    places = functional.pad(places, (0, 0, 0, more))[:, :slots]
     centre = (search.lower + search.upper) / 2
     azimuth, elevation, inverse = torch.where(active.unsqueeze(-1), places, centre).unbind(-1)
     return Estimates(azimuth, elevation, 1 / inverse, resolved, active, number)

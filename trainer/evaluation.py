@@ -26,6 +26,7 @@ from .scoring import (
     score_crb,
 )
 from .search_grid import search_grid
+from .sml import sml
 
 __all__ = [
     "BASELINES",
@@ -52,15 +53,17 @@ BASELINES = ("crb", "lmmse_music", "pinv_music", "lmmse_mvdr", "lmmse_beamformer
 
 
 def classical(name: str, scene: SceneConfig, device: str = "cpu") -> Estimate:
-    """`<back-projection>_<estimator>`: an estimator on a back-projection's sample covariance.
+    """`sml`, or `<back-projection>_<estimator>`: an estimator on its sample covariance.
 
     Raises:
         ValueError: for a name that is none.
     """
+    if name == "sml":
+        return _sml(scene, device)
     projection, _, method = name.partition("_")
     if projection not in backprojection.BACK_PROJECTIONS or method not in ESTIMATORS:
         raise ValueError(
-            "an estimator's name is <pinv|lmmse>_<music|mvdr|beamformer>, but got "
+            "an estimator's name is sml or <pinv|lmmse>_<music|mvdr|beamformer>, but got "
             f"{name!r}. Correct its name."
         )
     project = backprojection.BACK_PROJECTIONS[projection]
@@ -78,6 +81,15 @@ def classical(name: str, scene: SceneConfig, device: str = "cpu") -> Estimate:
             slots=scene.max_sources,
             num_snapshots=scenes.num_snapshots,
         )
+
+    return estimate
+
+
+def _sml(scene: SceneConfig, device: str) -> Estimate:
+    search = search_grid(scene, torch.float32, device)
+
+    def estimate(scenes: Scenes) -> Estimates:
+        return sml(scenes, scenes.sources.num_sources, search, slots=scene.max_sources)
 
     return estimate
 

@@ -43,7 +43,7 @@ SWEEPS = 1
 """How often every source is searched anew."""
 SPAN = 12.0
 """Natural log of how far powers and noise may lie from their scale in the data: 52 dB."""
-PART = 2**25
+PART = 2**23
 """Largest number of grid responses held at once."""
 
 
@@ -57,20 +57,20 @@ def sml(
     Args:
         slots: columns of the estimates, at least the largest K (the default).
     """
-    slots = int(num_sources.max()) if slots is None else slots
+    most = max(int(num_sources.max()), 1)
     snapshots, channel = whiten(scenes)
     responses = snapshots.shape[1] * snapshots.shape[2] * len(search.points)
     size = max(1, PART // responses)
     parts = [
-        _estimate(Whitened(*part), count, search, slots)
+        _estimate(Whitened(*part), count, search, most)
         for *part, count in zip(
             *(x.split(size) for x in (snapshots, channel, scenes.codes, num_sources)), strict=True
         )
     ]
     places, resolved = (torch.cat(x) for x in zip(*parts, strict=True))
-    active = torch.arange(slots, device=places.device) < num_sources.unsqueeze(-1)
+    active = torch.arange(most, device=places.device) < num_sources.unsqueeze(-1)
     resolved = resolved & ~repeated(search.response(places), active)
-    return as_estimates(places, active, resolved, None, search)
+    return as_estimates(places, active, resolved, None, search, slots or most)
 
 
 def _estimate(
