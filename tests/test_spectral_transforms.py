@@ -111,6 +111,23 @@ def test_second_derivatives_are_refused_through_every_input(backend):
             torch.autograd.grad(gradient.abs().square().sum(), f)
 
 
+def test_a_target_without_a_gradient_costs_none():
+    """The factor's own need for a gradient must not ask for one of the target."""
+    f, x = gaussian(6, 3).requires_grad_(), gaussian(6, 2, seed=1)
+    asked = []
+    for backend in ("gram", "exact"):
+        s = spectrum(factor=f, backend=backend)
+        for value in (s.capture(2, x), s.apply(2, x).abs().sum()):
+            node = value.grad_fn
+            pending = [node]
+            while pending:
+                node = pending.pop()
+                pending += [n for n, _ in node.next_functions if n is not None]
+                if node.name() in ("GramCaptureBackward", "CaptureBackward"):
+                    asked.append(node.needs_input_grad[1])
+    assert asked == [False, False]
+
+
 @pytest.mark.parametrize("outer", [jacrev, jacfwd])
 @pytest.mark.parametrize("inner", [jacrev, jacfwd])
 @pytest.mark.parametrize("backend", BACKENDS)

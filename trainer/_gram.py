@@ -40,8 +40,10 @@ class GramEigenvalues(Function):
     def backward(ctx: Any, gradient: Tensor) -> Any:
         factor, *decomposition = ctx.saved_tensors
         w = picked(*decomposition)
-        weighted = (w * 2 * gradient.unsqueeze(-2)) @ w.mH
-        return factor @ weighted, None, None, None
+        weighted = w * 2 * gradient.unsqueeze(-2)
+        if 2 * w.shape[-1] < w.shape[-2]:  # few columns: thin products
+            return (factor @ weighted) @ w.mH, None, None, None
+        return factor @ (weighted @ w.mH), None, None, None
 
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor, *_: Any) -> Any:

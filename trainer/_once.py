@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
+from torch.autograd import Function, forward_ad
 
 
 class SecondDerivativeError(RuntimeError):
@@ -74,9 +74,20 @@ class _Once(Function):
 
 def once(x: Tensor, dtype: torch.dtype, anchor: Tensor | None = None) -> Tensor:
     """`x` in `dtype`, differentiable once: a second derivative raises SecondDerivativeError, also
-    one in `anchor`, another input that the first derivative depends on."""
-    result: Tensor = _Once.apply(x, x if anchor is None else anchor, dtype)
+    one in `anchor`, another input that a first derivative in `x` depends on."""
+    if anchor is None or not differentiated(x):
+        anchor = x  # any other would have a derivative computed that nobody asked for
+    result: Tensor = _Once.apply(x, anchor, dtype)
     return result
+
+
+def differentiated(x: Tensor) -> bool:
+    """Whether `x` may be differentiated in: in reverse mode, forward mode or torch.func."""
+    return (
+        x.requires_grad
+        or torch._C._functorch.is_functorch_wrapped_tensor(x)
+        or forward_ad.unpack_dual(x).tangent is not None
+    )
 
 
 def refuse_second(derivative: Tensor, dtype: torch.dtype, *anchors: Tensor) -> Tensor:

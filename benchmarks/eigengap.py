@@ -1,0 +1,234 @@
+"""Speed and soundness of the spectral backends against the founding loop of SVDs, in one run.
+
+    python benchmarks/eigengap.py [--sizes 64 144 256 400] [--matrices 20000] [--no-write]
+
+Timed is forward plus backward of a loss of B = 64 complex64 covariances, in rounds that visit
+every contestant, so that load from elsewhere meets all; printed are the median over rounds of the
+time and of the speed-up, and the speed-up's range. On a CPU everything runs on one thread, and its
+CPU time counts; with a GPU everything is timed there too, by the clock. The founding loop takes
+`torch.linalg.svd` of one sample after the other, its order corrected. `gram` is given the factor,
+every other backend the dense R; the time to multiply R out is charged to nobody.
+
+The tables between the markers of docs/eigengap.md are replaced by what was measured.
+"""
+
+import argparse
+import os
+import re
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+AS_IN_A_TRIAL = {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    # or glibc hands every large tensor back to the kernel, to be faulted in again
+    "MALLOC_MMAP_THRESHOLD_": "268435456",
+    "MALLOC_TRIM_THRESHOLD_": "268435456",
+    "MALLOC_TOP_PAD_": "67108864",
+}
+if __name__ == "__main__" and not AS_IN_A_TRIAL.items() <= os.environ.items():
+    os.environ.update(AS_IN_A_TRIAL)
+    os.execv(sys.executable, [sys.executable, *sys.argv])
+
+import eigengap_facts
+import torch
+from torch import Tensor
+
+from spaces.presets import FULL_SCENE
+from trainer.config import TrainConfig
+from trainer.losses import eigengap_loss
+from trainer.spectral import spectrum
+
+DOCS = Path(__file__).parent.parent / "docs" / "eigengap.md"
+BATCH, RANK, SOURCES, SHIFT = 64, 21, 5, 1e-4
+TARGETS = {(144, "gram", "gap"): 25, (144, "gram", "subspace"): 18, (400, "gram", "gap"): 100}
+GPU_TARGETS = {(144, "gram", "gap"): 100}
+
+
+def founding_loop(covariances: Tensor, num_sources: Tensor) -> Tensor:
+    """The loss as it was founded, sample by sample, with singular values in their own order."""
+    total = covariances.new_zeros((), dtype=torch.float32)
+    for covariance, k in zip(covariances, num_sources.tolist(), strict=True):
+        values = torch.linalg.svd(covariance)[1]
+        total = total + torch.relu(1.0 / k - (values[k - 1] - values[k]))
+    return total / len(covariances)
+
+
+def contestants(n: int, device: torch.device) -> dict[str, Callable[[], object]]:
+    """Forward and backward by name: `founding`, or `backend loss`."""
+    g = torch.Generator().manual_seed(n)
+    factor = torch.randn((BATCH, n, RANK), dtype=torch.complex64, generator=g)
+    factor = (factor / torch.linalg.matrix_norm(factor)[:, None, None]).to(device)
+    dense = factor @ factor.mH + SHIFT / n * torch.eye(n, device=device)
+    k = torch.randint(1, SOURCES + 1, (BATCH,), generator=g)
+    basis = torch.linalg.qr(torch.randn((BATCH, n, SOURCES), generator=g).to(torch.complex64))[0]
+    basis = (basis * (torch.arange(SOURCES) < k[:, None, None])).to(device)
+    k = k.to(device)
+    factor.requires_grad_()
+    dense.requires_grad_()
+
+    def run(backend: str, definition: str) -> None:
+        held = factor if backend == "gram" else dense
+        found = (
+            spectrum(factor=factor, shift=SHIFT / n, backend=backend)
+            if backend == "gram"
+            else spectrum(dense, backend=backend)
+        )
+        target = basis if definition == "subspace" else None
+        margin = 1.0 if definition == "gap" else 0.0
+        loss = eigengap_loss(found, k, definition=definition, margin=margin, target=target)
+        torch.autograd.grad(loss.mean(), held)
+
+    runs: dict[str, Callable[[], object]] = {
+        "founding": lambda: torch.autograd.grad(founding_loop(dense, k), dense)
+    }
+    for backend in ("gram", "exact", "eigh", "svd", "masked"):
+        for definition in ("gap", "subspace"):
+            runs[f"{backend} {definition}"] = lambda b=backend, d=definition: run(b, d)
+    return runs
+
+
+def timed(run: Callable[[], object], device: torch.device, times: int = 1) -> float:
+    """Milliseconds of one run, mean of several."""
+    clock = time.perf_counter if device.type == "cuda" else time.process_time
+    start = clock()
+    for _ in range(times):
+        run()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return 1e3 * (clock() - start) / times
+
+
+def race(
+    runs: dict[str, Callable[[], object]], device: torch.device, rounds: int
+) -> dict[str, list[float]]:
+    """Milliseconds of every contestant in every round, after one to warm up. A quick one runs for
+    some 100 ms in a round."""
+    for run in runs.values():
+        timed(run, device)
+    often = {n: max(1, min(20, round(100 / timed(run, device)))) for n, run in runs.items()}
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(rounds):
+        for name, run in runs.items():
+            times[name].append(timed(run, device, often[name]))
+    return times
+
+
+def speed(sizes: Sequence[int], device: torch.device) -> str:
+    """A table: one row per size and contestant."""
+    rows = [
+        "| N | contestant | gap ms | gap speed-up | projector ms | projector speed-up |",
+        "|---|---|---|---|---|---|",
+    ]
+    targets = GPU_TARGETS if device.type == "cuda" else TARGETS
+    for n in sizes:
+        times = race(contestants(n, device), device, rounds=9 if n <= 144 else 5)
+        base = times["founding"]
+        rows.append(f"| {n} | founding loop | {statistics.median(base):.1f} | 1 | - | - |")
+        for backend in ("gram", "exact", "eigh", "svd", "masked"):
+            row = f"| {n} | {backend} |"
+            for definition in ("gap", "subspace"):
+                own = times[f"{backend} {definition}"]
+                ratios = [b / t for b, t in zip(base, own, strict=True)]
+                middle = statistics.median(ratios)
+                row += f" {statistics.median(own):.1f} | {middle:.1f} [{min(ratios):.1f}, "
+                row += f"{max(ratios):.1f}]"
+                if target := targets.get((n, backend, definition)):
+                    row += f" (target {target}: {'met' if middle >= target else 'missed'})"
+                row += " |"
+            rows.append(row)
+        print("\n".join(rows[-6:]), flush=True)
+    return "\n".join(rows)
+
+
+def share_of_a_step(device: torch.device) -> str:
+    """What the eigengap term adds to a training step of the full preset's scene."""
+    from trainer.loop import loss_terms
+    from trainer.network import build
+    from trainer.scene import simulate
+
+    networks = {
+        "factor": {"network.rank": 8, "covariance.blend_bound": 0.3},
+        "dictionary": {},
+    }
+    rows = ["| network | backend | step ms | of it gap loss | of it subspace loss |"]
+    rows.append("|---|---|---|---|---|")
+    for kind, own in networks.items():
+        runs: dict[str, Callable[[], object]] = {}
+        terms = {
+            "off": {},
+            "gap": {"eigengap.weight": 0.1, "eigengap.definition": "gap", "eigengap.margin": 0.3},
+            "subspace": {
+                "eigengap.weight": 0.1,
+                "eigengap.definition": "subspace",
+                "eigengap.margin_subspace": 0.1,
+            },
+        }
+        for name, term in terms.items():
+            params = FULL_SCENE | own | term | {"network.kind": kind, "batch_size": BATCH}
+            config = TrainConfig.from_params(params)
+            network = build(config).to(device)
+            generator = torch.Generator(device).manual_seed(0)
+
+            def step(
+                config: TrainConfig = config,
+                network: torch.nn.Module = network,
+                generator: torch.Generator = generator,
+            ) -> None:
+                scenes = simulate(
+                    config.scene, BATCH, snr_db=0.0, generator=generator, device=device
+                )
+                loss_terms(network(scenes), scenes, config).total(config).backward()
+
+            runs[name] = step
+        times = race(runs, device, rounds=9)
+        row = f"| {kind} | {'gram' if kind == 'factor' else 'exact'} |"
+        row += f" {statistics.median(times['gap']):.0f} |"
+        for name in ("gap", "subspace"):
+            shares = [1 - o / t for o, t in zip(times["off"], times[name], strict=True)]
+            row += f" {statistics.median(shares):.1%} [{min(shares):.1%}, {max(shares):.1%}] |"
+        rows.append(row)
+    return "\n".join(rows)
+
+
+def main() -> None:
+    """Measures everything and writes it down."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sizes", type=int, nargs="*", default=[64, 144, 256, 400], help="N")
+    parser.add_argument("--matrices", type=int, default=20_000, help="adversarial ones, per dtype")
+    parser.add_argument("--no-write", action="store_true", help=f"leave {DOCS.name} as it is")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    devices = ["cpu"] + ["cuda"] * torch.cuda.is_available()
+    tables: dict[str, str] = {}
+    for name in devices:
+        device = torch.device(name)
+        title = torch.cuda.get_device_name() if name == "cuda" else "one CPU thread"
+        print(f"\n{title}, torch {torch.__version__}", flush=True)
+        head = f"{title}, torch {torch.__version__}:\n\n"
+        if args.sizes:
+            tables[f"speed {name}"] = head + speed(args.sizes, device)
+            tables[f"share {name}"] = head + share_of_a_step(device)
+            print(tables[f"share {name}"], flush=True)
+    if args.matrices:
+        tables["rates"] = eigengap_facts.rates(args.matrices)
+        print(tables["rates"], flush=True)
+        for name, fact in eigengap_facts.FACTS.items():
+            tables[name] = fact()
+            print(f"\n{name}\n{tables[name]}", flush=True)
+    if not args.no_write:
+        text = DOCS.read_text()
+        for name, table in tables.items():
+            marked = rf"(<!-- {re.escape(name)} -->\n).*?(<!-- end -->)"
+            text, count = re.subn(
+                marked, lambda m, t=table: f"{m[1]}{t}\n{m[2]}", text, flags=re.DOTALL
+            )
+            assert count == 1, f"{DOCS.name} has no place for `{name}`"
+        DOCS.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
