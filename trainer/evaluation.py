@@ -7,14 +7,14 @@ another, next to the classical methods and the bound.
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from . import backprojection
+from .backprojection import lmmse, pinv, sample_covariance
 from .config import SceneConfig, TrainConfig
 from .covariance import Covariance
 from .estimates import Estimates
 from .estimators import ESTIMATORS, music
-from .scene import Scenes
+from .scene import Scenes, true_covariance
 from .scoring import (
     Conditions,
     Estimate,
@@ -25,8 +25,9 @@ from .scoring import (
     score,
     score_crb,
 )
-from .search_grid import search_grid
+from .search_grid import SearchGrid, search_grid
 from .sml import sml
+from .sparse import sparse_covariance
 
 __all__ = [
     "BASELINES",
@@ -52,25 +53,39 @@ BASELINES = ("crb", "lmmse_music", "pinv_music", "lmmse_mvdr", "lmmse_beamformer
 """What a search is held against, the bound first."""
 
 
+def _projected(project: Callable[[Scenes], Tensor]) -> Callable[[Scenes, SearchGrid], Tensor]:
+    return lambda scenes, search: sample_covariance(project(scenes))
+
+
+COVARIANCES: dict[str, Callable[[Scenes, SearchGrid], Tensor]] = {
+    "pinv": _projected(pinv),
+    "lmmse": _projected(lmmse),
+    "sparse": sparse_covariance,
+    "exact": lambda scenes, search: true_covariance(scenes),
+}
+"""Covariances [B, N, N] that estimators can be put on, `exact` being the truth."""
+
+
 def classical(name: str, scene: SceneConfig, device: str = "cpu") -> Estimate:
-    """`sml`, or `<back-projection>_<estimator>`: an estimator on its sample covariance.
+    """`sml`, or `<covariance>_<estimator>`: an estimator on a covariance of `COVARIANCES`.
 
     Raises:
         ValueError: for a name that is none.
     """
-    if name == "sml":
-        return _sml(scene, device)
-    projection, _, method = name.partition("_")
-    if projection not in backprojection.BACK_PROJECTIONS or method not in ESTIMATORS:
-        raise ValueError(
-            "an estimator's name is sml or <pinv|lmmse>_<music|mvdr|beamformer>, but got "
-            f"{name!r}. Correct its name."
-        )
-    project = backprojection.BACK_PROJECTIONS[projection]
     search = search_grid(scene, torch.float32, device)
+    if name == "sml":
+        return lambda scenes: sml(
+            scenes, scenes.sources.num_sources, search, slots=scene.max_sources
+        )
+    kind, _, method = name.partition("_")
+    if kind not in COVARIANCES or method not in ESTIMATORS:
+        raise ValueError(
+            f"an estimator's name is sml or <{'|'.join(COVARIANCES)}>_<{'|'.join(ESTIMATORS)}>, "
+            f"but got {name!r}. Correct its name."
+        )
 
     def estimate(scenes: Scenes) -> Estimates:
-        matrix = backprojection.sample_covariance(project(scenes))
+        matrix = COVARIANCES[kind](scenes, search)
         if method == "mvdr":
             eye = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
             matrix = matrix + MVDR_LOADING / matrix.shape[-1] * eye
@@ -81,15 +96,6 @@ def classical(name: str, scene: SceneConfig, device: str = "cpu") -> Estimate:
             slots=scene.max_sources,
             num_snapshots=scenes.num_snapshots,
         )
-
-    return estimate
-
-
-def _sml(scene: SceneConfig, device: str) -> Estimate:
-    search = search_grid(scene, torch.float32, device)
-
-    def estimate(scenes: Scenes) -> Estimates:
-        return sml(scenes, scenes.sources.num_sources, search, slots=scene.max_sources)
 
     return estimate
 

@@ -1,0 +1,118 @@
+"""Sparse covariance fitting: the likelihood it climbs, dense algebra, and what it finds."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from trainer.backprojection import whiten
+from trainer.config import SceneConfig
+from trainer.estimators import music
+from trainer.measurement import Scenes
+from trainer.metrics import match
+from trainer.scene import EvalScenes
+from trainer.search_grid import search_grid
+from trainer.sparse import ascend, sparse_covariance, synthesise
+
+SCENE = SceneConfig(num_horizontal=4, num_vertical=4, num_antennas=6, num_snapshots=8)
+SEARCH = search_grid(SCENE, torch.float64)
+
+
+def make(count: int, snr_db: float = 5.0, **changes) -> Scenes:
+    return EvalScenes(replace(SCENE, **changes), 31).batch(
+        range(count), snr_db=snr_db, dtype=torch.complex128
+    )
+
+
+def start(scenes: Scenes) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    operators = scenes.channel.unsqueeze(1) * scenes.codes.unsqueeze(2)
+    generator = torch.Generator().manual_seed(0)
+    shape = scenes.batch_size, len(SEARCH.points)
+    powers = torch.rand(*shape, dtype=torch.float64, generator=generator) / shape[1]
+    return operators, powers, scenes.noise_variance.clone()
+
+
+def cost(scenes: Scenes, operators, powers, noise) -> torch.Tensor:
+    eye = torch.eye(scenes.num_antennas, dtype=torch.complex128)
+    covariance = operators @ synthesise(powers, SEARCH).unsqueeze(1) @ operators.mH
+    covariance = covariance + noise[:, None, None, None] * eye
+    y = scenes.snapshots.unsqueeze(-1)
+    fit = (y.mH @ torch.linalg.solve(covariance, y)).real.sum((1, 2, 3))
+    return torch.linalg.slogdet(covariance).logabsdet.sum(1) + fit
+
+
+def test_no_step_lowers_the_likelihood():
+    scenes = make(6)
+    operators, powers, noise = start(scenes)
+    before = cost(scenes, operators, powers, noise)
+    for _ in range(25):
+        powers, noise = ascend(scenes.snapshots, operators, powers, noise, SEARCH)
+        after = cost(scenes, operators, powers, noise)
+        assert (after <= before + 1e-9).all()
+        before = after
+
+
+def test_a_step_is_the_printed_formula():
+    """Every f_gl formed, every C_l inverted."""
+    scenes = make(2)
+    operators, powers, noise = start(scenes)
+    found, variance = ascend(scenes.snapshots, operators, powers, noise, SEARCH)
+    eye = torch.eye(scenes.num_antennas, dtype=torch.complex128)
+    echoes = operators @ SEARCH.steering.mT  # f_gl as columns
+    covariance = (echoes * powers[:, None, None, :]) @ echoes.mH + noise[:, None, None, None] * eye
+    inverse = torch.linalg.inv(covariance)
+    explained = inverse @ scenes.snapshots.unsqueeze(-1)
+    pull = (echoes.mH @ explained).abs().square().sum((1, 3))
+    spread = (echoes.conj() * (inverse @ echoes)).sum((1, 2)).real
+    torch.testing.assert_close(found, powers * (pull / spread).sqrt(), rtol=1e-9, atol=0)
+    traces = inverse.diagonal(dim1=-2, dim2=-1).real.sum((1, 2))
+    expected = noise * (explained.abs().square().sum((1, 2, 3)) / traces).sqrt()
+    torch.testing.assert_close(variance, expected, rtol=1e-9, atol=0)
+
+
+def test_a_fit_that_is_exact_stays():
+    """With y yᴴ = C on average the ratio is one: many snapshots at the true powers hardly move."""
+    many = make(1, num_snapshots=4000, num_antennas=6)
+    operators, powers, _ = start(many)
+    noise = torch.full((1,), 0.1, dtype=torch.float64)
+    eye = torch.eye(6, dtype=torch.complex128)
+    covariance = operators @ synthesise(powers, SEARCH).unsqueeze(1) @ operators.mH + 0.1 * eye
+    generator = torch.Generator().manual_seed(1)
+    white = torch.randn(1, 4000, 6, 1, dtype=torch.complex128, generator=generator)
+    snapshots = (torch.linalg.cholesky(covariance) @ white).squeeze(-1)
+    found, variance = ascend(snapshots, operators, powers, noise, SEARCH)
+    # each ratio averages thousands of exponentials: a few per cent
+    assert (found / powers - 1).abs().max() < 0.1
+    assert variance.item() == pytest.approx(0.1, rel=0.05)
+
+
+def test_sources_are_found_through_the_fit():
+    scenes = EvalScenes(SceneConfig(max_sources=1), 3).batch(range(40), snr_db=10.0)
+    search = search_grid(SceneConfig(max_sources=1))
+    covariance = sparse_covariance(scenes, search)
+    trace = covariance.diagonal(dim1=-2, dim2=-1).real.sum(-1)
+    torch.testing.assert_close(trace, torch.ones(40), rtol=1e-4, atol=1e-4)  # float32, N terms
+    errors = match(music(covariance, scenes.sources.num_sources, search), scenes.sources)
+    assert errors.angle_deg[errors.active].quantile(0.9) < 3  # half a grid cell
+
+
+def test_scale_and_code_phases_do_not_matter_and_noise_is_whitened():
+    scenes = make(4, noise_correlation=0.8)
+    reference = sparse_covariance(scenes, SEARCH, steps=5)
+    turn = torch.exp(2j * torch.pi * torch.rand(4, 8, 1, dtype=torch.float64))
+    turned = replace(scenes, codes=scenes.codes * turn, snapshots=50 * scenes.snapshots * turn)
+    torch.testing.assert_close(
+        sparse_covariance(turned, SEARCH, steps=5), reference, rtol=1e-8, atol=1e-8
+    )
+    snapshots, channel = whiten(scenes)
+    white = replace(scenes, snapshots=snapshots, channel=channel, noise_covariance=None)
+    torch.testing.assert_close(
+        sparse_covariance(white, SEARCH, steps=5), reference, rtol=1e-10, atol=1e-10
+    )
+
+
+def test_silence_and_a_single_snapshot_stay_finite():
+    scenes = make(3, num_snapshots=1)
+    assert torch.isfinite(sparse_covariance(scenes, SEARCH).abs()).all()
+    silent = replace(scenes, snapshots=torch.zeros_like(scenes.snapshots))
+    assert torch.isfinite(sparse_covariance(silent, SEARCH).abs()).all()
