@@ -21,18 +21,6 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-AS_IN_A_TRIAL = {
-    "OMP_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    # or glibc hands every large tensor back to the kernel, to be faulted in again
-    "MALLOC_MMAP_THRESHOLD_": "268435456",
-    "MALLOC_TRIM_THRESHOLD_": "268435456",
-    "MALLOC_TOP_PAD_": "67108864",
-}
-if __name__ == "__main__" and not AS_IN_A_TRIAL.items() <= os.environ.items():
-    os.environ.update(AS_IN_A_TRIAL)
-    os.execv(sys.executable, [sys.executable, *sys.argv])
-
 import eigengap_facts
 import torch
 from torch import Tensor
@@ -41,6 +29,16 @@ from spaces.presets import FULL_SCENE
 from trainer.config import TrainConfig
 from trainer.losses import eigengap_loss
 from trainer.spectral import spectrum
+
+AS_IN_A_TRIAL = {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    # or glibc hands every large tensor back to the kernel, to be faulted in again
+    "MALLOC_MMAP_THRESHOLD_": "268435456",
+    "MALLOC_TRIM_THRESHOLD_": "268435456",
+    "MALLOC_TOP_PAD_": "67108864",
+}
+"""Environment variables."""
 
 DOCS = Path(__file__).parent.parent / "docs" / "eigengap.md"
 BATCH, RANK, SOURCES, SHIFT = 64, 21, 5, 1e-4
@@ -231,4 +229,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    if not AS_IN_A_TRIAL.items() <= os.environ.items():
+        os.environ.update(AS_IN_A_TRIAL)  # libraries read it when they are loaded
+        os.execv(sys.executable, [sys.executable, *sys.argv])
     main()

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ._gram import GramCapture, GramEigenvalues, GramProjection
+from ._gram import GramCapture, GramEigenvalues, GramProjection, coefficients
 from ._hermitian import (
     Capture,
     Eigenvalues,
@@ -58,7 +58,7 @@ def gram(problem: Problem) -> Solution:
 
     def capture(k: Tensor, limit: int, x: Tensor) -> Tensor:
         top = _top(k, rank)
-        y = vectors.mH @ (fixed.mH @ x.detach())
+        y = vectors.mH @ coefficients(fixed, x.detach())
         return GramCapture.apply(factor, x, y, raw, vectors, top * inverse, top, floor)
 
     return Solution(

@@ -67,7 +67,7 @@ class GramProjection(Function):
         top: Tensor,
         floor: Tensor,
     ) -> Tensor:
-        return factor @ _solved(vectors, inverse, factor.mH @ x)
+        return factor @ _solved(vectors, inverse, coefficients(factor, x))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -77,7 +77,7 @@ class GramProjection(Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
         factor, x, values, w, h, top, floor = ctx.saved_tensors
-        g, y = factor.mH @ gradient, factor.mH @ x
+        g, y = coefficients(factor, gradient), coefficients(factor, x)
         hg, hy = _solved(w, h, g), _solved(w, h, y)
         outer = hermitian_part((w.mH @ g) @ (w.mH @ y).mH)
         inner = w @ (_divided_differences(values, h, top, floor) * outer) @ w.mH
@@ -88,8 +88,8 @@ class GramProjection(Function):
     @staticmethod
     def jvp(ctx: Any, factor_tangent: Tensor, x_tangent: Tensor, *_: Any) -> Any:
         factor, x, values, w, h, top, floor = ctx.saved_tensors
-        y = factor.mH @ x
-        moved = factor_tangent.mH @ x + factor.mH @ x_tangent
+        y = coefficients(factor, x)
+        moved = coefficients(factor_tangent, x) + coefficients(factor, x_tangent)
         turned = _turned(factor, factor_tangent, values, w, h, top, floor)
         return factor_tangent @ _solved(w, h, y) + factor @ (_solved(w, h, moved) + turned @ y)
 
@@ -131,10 +131,15 @@ class GramCapture(Function):
     @staticmethod
     def jvp(ctx: Any, factor_tangent: Tensor, x_tangent: Tensor, *_: Any) -> Any:
         factor, x, y, values, w, h, top, floor = ctx.saved_tensors
-        moved = factor_tangent.mH @ x + factor.mH @ x_tangent
+        moved = coefficients(factor_tangent, x) + coefficients(factor, x_tangent)
         turned = _turned(factor, factor_tangent, values, w, h, top, floor)
         y = w @ y
         return 2 * inner_product(_solved(w, h, y), moved) + inner_product(y, turned @ y)
+
+
+def coefficients(factor: Tensor, x: Tensor) -> Tensor:
+    """Fᴴ X [*batch, r, k], in the order of factors that is twice as fast for a thin X."""
+    return (x.mH @ factor).mH
 
 
 def _solved(vectors: Tensor, inverse: Tensor, y: Tensor) -> Tensor:
