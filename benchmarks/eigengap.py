@@ -13,6 +13,7 @@ The tables between the markers of docs/eigengap.md are replaced by what was meas
 """
 
 import argparse
+import dataclasses
 import os
 import re
 import statistics
@@ -28,7 +29,10 @@ from torch import Tensor
 from spaces.presets import FULL_SCENE
 from trainer.config import TrainConfig
 from trainer.losses import eigengap_loss
+from trainer.network import build
+from trainer.scene import Scenes, simulate
 from trainer.spectral import spectrum
+from trainer.terms import eigengap_term, loss_terms
 
 AS_IN_A_TRIAL = {
     "OMP_NUM_THREADS": "1",
@@ -143,53 +147,52 @@ def speed(sizes: Sequence[int], device: torch.device) -> str:
 
 
 def share_of_a_step(device: torch.device) -> str:
-    """What the eigengap term adds to a training step of the full preset's scene."""
-    from trainer.loop import loss_terms
-    from trainer.network import build
-    from trainer.scene import simulate
-
-    networks = {
-        "factor": {"network.rank": 8, "covariance.blend_bound": 0.3},
-        "dictionary": {},
-    }
-    rows = ["| network | backend | step ms | of it gap loss | of it subspace loss |"]
-    rows.append("|---|---|---|---|---|")
+    """What the eigengap term takes of a training step on the full preset's scene: the term,
+    forward and backward, over simulation, network, losses and backward."""
+    networks = {"factor": {"network.rank": 8, "covariance.blend_bound": 0.3}, "dictionary": {}}
+    margins = {"gap": {"eigengap.margin": 1.0}, "subspace": {"eigengap.margin_subspace": 0.0}}
+    rows = ["| network | loss | step ms | term ms | share |", "|---" * 5 + "|"]
     for kind, own in networks.items():
-        runs: dict[str, Callable[[], object]] = {}
-        terms = {
-            "off": {},
-            "gap": {"eigengap.weight": 0.1, "eigengap.definition": "gap", "eigengap.margin": 0.3},
-            "subspace": {
-                "eigengap.weight": 0.1,
-                "eigengap.definition": "subspace",
-                "eigengap.margin_subspace": 0.1,
-            },
-        }
-        for name, term in terms.items():
-            params = FULL_SCENE | own | term | {"network.kind": kind, "batch_size": BATCH}
-            config = TrainConfig.from_params(params)
-            network = build(config).to(device)
-            generator = torch.Generator(device).manual_seed(0)
-
-            def step(
-                config: TrainConfig = config,
-                network: torch.nn.Module = network,
-                generator: torch.Generator = generator,
-            ) -> None:
-                scenes = simulate(
-                    config.scene, BATCH, snr_db=0.0, generator=generator, device=device
-                )
-                loss_terms(network(scenes), scenes, config).total(config).backward()
-
-            runs[name] = step
-        times = race(runs, device, rounds=9)
-        row = f"| {kind} | {'gram' if kind == 'factor' else 'exact'} |"
-        row += f" {statistics.median(times['gap']):.0f} |"
-        for name in ("gap", "subspace"):
-            shares = [1 - o / t for o, t in zip(times["off"], times[name], strict=True)]
-            row += f" {statistics.median(shares):.1%} [{min(shares):.1%}, {max(shares):.1%}] |"
-        rows.append(row)
+        for definition, margin in margins.items():
+            config = TrainConfig.from_params(
+                FULL_SCENE
+                | own
+                | margin
+                | {"network.kind": kind, "batch_size": BATCH}
+                | {"eigengap.weight": 0.1, "eigengap.definition": definition}
+            )
+            times = race(step_and_term(config, device), device, rounds=9)
+            shares = [t / s for t, s in zip(times["term"], times["step"], strict=True)]
+            rows.append(
+                f"| {kind} | {definition} | {statistics.median(times['step']):.0f} | "
+                f"{statistics.median(times['term']):.1f} | {statistics.median(shares):.1%} "
+                f"[{min(shares):.1%}, {max(shares):.1%}] |"
+            )
     return "\n".join(rows)
+
+
+def step_and_term(config: TrainConfig, device: torch.device) -> dict[str, Callable[[], object]]:
+    """A training step short of the optimiser, and its eigengap term alone."""
+    network = build(config).to(device)
+    generator = torch.Generator(device).manual_seed(0)
+
+    def draw() -> Scenes:
+        return simulate(config.scene, BATCH, snr_db=0.0, generator=generator, device=device)
+
+    def step() -> None:
+        scenes = draw()
+        loss_terms(network(scenes), scenes, config).total(config).backward()
+
+    scenes = draw()
+    with torch.no_grad():
+        covariance = network(scenes)
+    name = "matrix" if covariance.factor is None else "factor"
+    covariance = dataclasses.replace(covariance, **{name: covariance.held.requires_grad_()})
+
+    def term() -> None:
+        eigengap_term(covariance, scenes, config).mean().backward()
+
+    return {"step": step, "term": term}
 
 
 def main() -> None:
@@ -222,7 +225,7 @@ def main() -> None:
         for name, table in tables.items():
             marked = rf"(<!-- {re.escape(name)} -->\n).*?(<!-- end -->)"
             text, count = re.subn(
-                marked, lambda m, t=table: f"{m[1]}{t}\n{m[2]}", text, flags=re.DOTALL
+                marked, lambda m, t=table: f"{m[1]}\n{t}\n\n{m[2]}", text, flags=re.DOTALL
             )
             assert count == 1, f"{DOCS.name} has no place for `{name}`"
         DOCS.write_text(text)

@@ -70,7 +70,7 @@ def eigengap_loss(
         )
     if definition == "gap":
         gap = spectrum.gap(num_sources)
-        shortfall = margin / torch.as_tensor(num_sources, dtype=gap.dtype) - gap
+        shortfall = margin / torch.as_tensor(num_sources).to(gap) - gap
     elif definition == "ratio":
         shortfall = margin - spectrum.ratio(num_sources)
     elif definition == "energy":
@@ -81,7 +81,7 @@ def eigengap_loss(
     else:
         assert target is not None
         captured = spectrum.capture(num_sources, target)
-        shortfall = 1 - captured / torch.as_tensor(num_sources, dtype=captured.dtype) - margin
+        shortfall = 1 - captured / torch.as_tensor(num_sources).to(captured) - margin
     return shortfall.relu()
 
 
