@@ -13,7 +13,19 @@ from typing import Any, Self
 import spaces
 from trainer.config import TrainConfig, require, require_choice
 
-SCHEDULERS = ("asha", "none")
+SCHEDULERS = ("asha", "hyperband", "median", "none")
+SAMPLERS = ("tpe", "gp", "qmc", "random", "cmaes")
+OBJECTIVES = ("capped_error", "cost")
+"""What can be minimised: the mean capped error on validation scenes, and seconds per epoch."""
+
+
+def judged_epochs(epochs: int) -> int:
+    """How many last epochs a trial's objective is the mean of: a sixth of its budget.
+
+    One epoch's validation error scatters by more than good trials differ, and the best of many
+    trials judged on one epoch is the luckiest.
+    """
+    return max(1, epochs // 6)
 
 
 @dataclass(frozen=True)
@@ -30,7 +42,11 @@ class SearchConfig:
         max_concurrent: trials at a time; None is what the resources allow.
         cpus_per_trial, gpus_per_trial: may be fractions; None GPUs is a quarter where there is a
             GPU, and none elsewhere.
-        scheduler: `asha` stops the worse half of the trials at each rung, `none` lets all finish.
+        scheduler: one of `SCHEDULERS` (`rungs.py` says what they do).
+        sampler: one of `SAMPLERS` (`study.py` says what they do).
+        objectives: `("capped_error",)`, or that and `cost`.
+        trial_timeout_s: a trial that reports nothing for so long is ended.
+        warm_start: path of the run whose trials the sampler was told first, or None.
         address: of a running Ray cluster, or None for a local Ray.
     """
 
@@ -43,11 +59,35 @@ class SearchConfig:
     cpus_per_trial: float = 1.0
     gpus_per_trial: float | None = None
     scheduler: str = "asha"
+    sampler: str = "tpe"
+    objectives: tuple[str, ...] = OBJECTIVES[:1]
+    trial_timeout_s: float = 1800.0
+    warm_start: str | None = None
     address: str | None = None
 
     def __post_init__(self) -> None:
         spaces.get(self.preset)
         require_choice("--scheduler", self.scheduler, SCHEDULERS)
+        require_choice("--sampler", self.sampler, SAMPLERS)
+        object.__setattr__(self, "objectives", tuple(self.objectives))  # JSON has lists only
+        require(
+            self.objectives in (OBJECTIVES[:1], OBJECTIVES),
+            "--objectives is capped_error or capped_error,cost",
+            ",".join(self.objectives),
+            "The error comes first: it is what the scheduler judges.",
+        )
+        require(
+            self.sampler != "cmaes" or len(self.objectives) == 1,
+            "--sampler cmaes has one objective",
+            ",".join(self.objectives),
+            "Use tpe for two.",
+        )
+        require(
+            self.trial_timeout_s > 0,
+            "--trial-timeout > 0",
+            f"{self.trial_timeout_s}",
+            "It is in seconds; 1e9 is never.",
+        )
         require(self.trials >= 1, "--trials >= 1", f"{self.trials}", "Ask for one trial or more.")
         require(self.seed >= 0, "--seed >= 0", f"{self.seed}", "Use a count from 0.")
         require(

@@ -1,0 +1,157 @@
+"""When a trial is not worth going on with: the schedulers, as plain code without Ray.
+
+A trial is judged in epochs, on its objective (smaller is better), which is already a mean over its
+last epochs (`config.judged_epochs`). What a scheduler knows of the past are numbers that the table
+`epochs` holds, so a resumed search `recall`s them and judges on as if it had never stopped; Ray's
+own schedulers lose their rungs with the driver and draw hyperband's brackets from a global random
+generator.
+
+- `asha`: at rungs g, 3g, 9g ... epochs, a trial stops unless it is within the best third of those
+  that were there before it (Li et al. 2020, "A system for massively parallel hyperparameter
+  tuning", the stopping variant).
+- `hyperband`: the same with several first rungs side by side, so that slow starters get a chance;
+  trials are dealt out in the proportions of Li et al. 2018, "Hyperband", algorithm 1, by number.
+- `median`: at every epoch a trial stops if its best value is worse than the median of the others'
+  running means there (Golovin et al. 2017, "Google Vizier", section 3.2.2).
+- `none`: never.
+"""
+
+from collections.abc import Callable, Mapping
+from statistics import fmean, median
+from typing import Protocol
+
+import numpy as np
+
+REDUCTION = 3
+"""One in this many goes on from a rung."""
+
+MEDIAN_OF = 3
+"""Other trials that a median needs."""
+
+
+class Judge(Protocol):
+    """What a scheduler can be asked; `trial` is the trial's name, `number` its number."""
+
+    def stops(self, trial: str, number: int, epoch: int, value: float) -> bool:
+        """Whether the trial must stop after this epoch; each epoch of a trial counts once."""
+        ...
+
+    def recall(self, trial: str, number: int, values: Mapping[int, float]) -> None:
+        """Takes in what a trial has reached by epoch, without judging it again."""
+        ...
+
+
+def first_rung(epochs: int) -> int:
+    """Epochs that every trial gets: a ninth of the budget."""
+    return max(1, epochs // REDUCTION**2)
+
+
+def judge_of(scheduler: str, epochs: int) -> Judge:
+    """The scheduler of that name for trials of at most `epochs`."""
+    return JUDGES[scheduler](epochs)
+
+
+class Rungs:
+    """Successive halving, asynchronously, in one bracket or several.
+
+    Args:
+        brackets: the rungs of each, in epochs, ascending.
+        shares: how many of the trials each bracket gets, relative to the others.
+    """
+
+    def __init__(self, brackets: list[list[int]], shares: list[float]) -> None:
+        self.brackets = brackets
+        self._shares = [share / sum(shares) for share in shares]
+        self._dealt: list[int] = []
+        self._reached: dict[tuple[int, int], dict[str, float]] = {}
+
+    def stops(self, trial: str, number: int, epoch: int, value: float) -> bool:
+        bracket = self.bracket(number)
+        if epoch not in self.brackets[bracket]:
+            return False
+        there = self._reached.setdefault((bracket, epoch), {})
+        if trial in there:
+            return False  # a retried trial passes its rungs again
+        before = list(there.values())
+        there[trial] = value
+        return bool(before) and value > float(np.quantile(before, 1 / REDUCTION))
+
+    def recall(self, trial: str, number: int, values: Mapping[int, float]) -> None:
+        bracket = self.bracket(number)
+        for epoch in self.brackets[bracket]:
+            if epoch in values:
+                self._reached.setdefault((bracket, epoch), {})[trial] = values[epoch]
+
+    def bracket(self, number: int) -> int:
+        """The bracket of trial `number`: always the one that lags most behind its share."""
+        while len(self._dealt) <= number:
+            dealt = len(self._dealt) + 1
+            lag = [dealt * s - self._dealt.count(b) for b, s in enumerate(self._shares)]
+            self._dealt.append(lag.index(max(lag)))
+        return self._dealt[number]
+
+
+class Median:
+    """The median stopping rule, from the first rung on."""
+
+    def __init__(self, epochs: int) -> None:
+        self._first = first_rung(epochs)
+        self._values: dict[str, dict[int, float]] = {}
+
+    def stops(self, trial: str, number: int, epoch: int, value: float) -> bool:
+        own = self._values.setdefault(trial, {})
+        known = epoch in own
+        own[epoch] = value
+        if known or epoch < self._first:
+            return False
+        others = [
+            fmean(v for e, v in values.items() if e <= epoch)
+            for name, values in self._values.items()
+            if name != trial and epoch in values
+        ]
+        return len(others) >= MEDIAN_OF and min(own.values()) > median(others)
+
+    def recall(self, trial: str, number: int, values: Mapping[int, float]) -> None:
+        self._values.setdefault(trial, {}).update(values)
+
+
+class Never:
+    """Lets every trial finish."""
+
+    def __init__(self, epochs: int) -> None:
+        del epochs
+
+    def stops(self, trial: str, number: int, epoch: int, value: float) -> bool:
+        return False
+
+    def recall(self, trial: str, number: int, values: Mapping[int, float]) -> None:
+        pass
+
+
+def _rungs(first: int, epochs: int) -> list[int]:
+    rungs = []
+    while first < epochs:  # a trial that has trained all epochs is through
+        rungs.append(first)
+        first *= REDUCTION
+    return rungs
+
+
+def asha(epochs: int) -> Rungs:
+    """One bracket, the most eager one."""
+    return Rungs([_rungs(first_rung(epochs), epochs)], [1.0])
+
+
+def hyperband(epochs: int) -> Rungs:
+    """ASHA's bracket and every later start, down to trials that are never stopped."""
+    rungs = _rungs(first_rung(epochs), epochs)
+    brackets = [rungs[skipped:] for skipped in range(len(rungs) + 1)]
+    # a bracket of s rungs begins with about eta^s / (s + 1) trials for equal budgets
+    return Rungs(brackets, [REDUCTION ** len(b) / (len(b) + 1) for b in brackets])
+
+
+JUDGES: dict[str, Callable[[int], Judge]] = {
+    "asha": asha,
+    "hyperband": hyperband,
+    "median": Median,
+    "none": Never,
+}

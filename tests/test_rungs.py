@@ -1,0 +1,115 @@
+"""Schedulers judge by what was there before, in epochs, and a recalled past judges the same."""
+
+import random
+
+import pytest
+from ray.tune.schedulers import AsyncHyperBandScheduler
+
+from search.config import SCHEDULERS, judged_epochs
+from search.rungs import JUDGES, Rungs, asha, hyperband, judge_of
+
+CURVES = {
+    f"t{n:04d}": (n, {e: random.Random(100 * n + e).random() for e in range(1, 19)})
+    for n in range(40)
+}
+
+
+def play(judge, names, until=18):
+    """Runs the trials in lock-step; the epoch each one stopped at, and the epochs it had."""
+    stopped, had = {}, {name: {} for name in names}
+    for epoch in range(1, until + 1):
+        for name in [n for n in names if n not in stopped]:
+            number, values = CURVES[name]
+            had[name][epoch] = values[epoch]
+            if judge.stops(name, number, epoch, values[epoch]):
+                stopped[name] = epoch
+    return stopped, had
+
+
+def test_every_scheduler_that_can_be_asked_for_exists():
+    assert set(JUDGES) == set(SCHEDULERS)
+
+
+def test_rungs_are_in_epochs_and_end_before_the_budget():
+    assert asha(18).brackets == [[2, 6]]
+    assert asha(81).brackets == [[9, 27]]
+    assert asha(1).brackets == [[]]
+    assert hyperband(18).brackets == [[2, 6], [6], []]
+
+
+def test_only_the_best_third_of_those_before_goes_on():
+    judge = Rungs([[1]], [1.0])
+    for n, value in enumerate((0.1, 0.2, 0.3, 0.4)):
+        judge.recall(f"t{n}", n, {1: value})
+    assert judge.stops("worse", 8, 1, 0.21)
+    assert not judge.stops("better", 9, 1, 0.19)
+    assert not Rungs([[1]], [1.0]).stops("first", 0, 1, 1.0)
+
+
+def test_asha_stops_what_rays_asha_stops():
+    """Ray's own rule, on the same stream of results."""
+    ours = asha(18)
+    theirs = AsyncHyperBandScheduler(
+        time_attr="epoch", metric="m", mode="min", max_t=18, grace_period=2, reduction_factor=3
+    )
+
+    class RayTrial:
+        def __init__(self, name):
+            self.trial_id = name
+
+        stopping_criterion = {}  # noqa: RUF012
+
+    for name in CURVES:
+        theirs.on_trial_add(None, RayTrial(name))
+    stopped = {}
+    for epoch in range(1, 18):
+        for name in [n for n in CURVES if n not in stopped]:
+            value = CURVES[name][1][epoch]
+            word = theirs.on_trial_result(None, RayTrial(name), {"epoch": epoch, "m": value})
+            if word == "STOP":
+                stopped[name] = epoch
+    assert play(ours, list(CURVES), until=17)[0] == stopped
+    assert stopped
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_a_search_that_was_interrupted_judges_like_one_that_was_not(scheduler):
+    names = list(CURVES)
+    whole = judge_of(scheduler, 18)
+    stopped, had = play(whole, names[:30])
+    resumed = judge_of(scheduler, 18)
+    for name in names[:30]:
+        resumed.recall(name, CURVES[name][0], had[name])
+    assert play(resumed, names[30:]) == play(whole, names[30:])
+    assert bool(stopped) == (scheduler != "none")
+
+
+@pytest.mark.parametrize("scheduler", ["asha", "hyperband"])
+def test_an_epoch_that_is_told_again_is_not_judged_again(scheduler):
+    judge = judge_of(scheduler, 18)
+    assert not judge.stops("t", 0, 2, 0.5)
+    judge.recall("better", 0, {2: 0.1})
+    assert not judge.stops("t", 0, 2, 0.5)
+
+
+def test_hyperbands_brackets_get_their_shares_by_number_alone():
+    judge = hyperband(18)
+    dealt = [judge.bracket(n) for n in range(110)]
+    assert dealt == [hyperband(18).bracket(n) for n in range(110)]
+    # eta^s / (s + 1) for s = 2, 1, 0 rungs: 3 : 1.5 : 1
+    for bracket, share in enumerate((60, 30, 20)):
+        assert abs(dealt.count(bracket) - share) <= 1
+
+
+def test_the_median_rule_needs_others_and_compares_with_their_running_means():
+    judge = judge_of("median", 9)
+    assert not judge.stops("alone", 0, 1, 1.0)  # and is one of the others from here on
+    for n, value in enumerate((0.1, 0.2, 0.3)):
+        judge.recall(f"t{n}", n, {1: value, 2: value})
+    assert judge.stops("above", 8, 1, 0.26)
+    assert not judge.stops("below", 9, 1, 0.19)
+    assert not judge.stops("below", 9, 2, 1.0)  # its best counts, not its last
+
+
+def test_an_objective_is_the_mean_of_a_sixth_of_the_budget():
+    assert [judged_epochs(e) for e in (1, 3, 11, 12, 18, 40)] == [1, 1, 1, 2, 3, 6]
