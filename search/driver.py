@@ -5,25 +5,25 @@ everything that must outlive the driver is in the run's store before `search` re
 """
 
 import os
-from collections import Counter
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import ray
 from ray import tune
-from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 
 from .config import SearchConfig
 from .monitor import EndSearch, Monitor
-from .outcome import Outcome
 from .preflight import Cluster, Node, Refused, Resources
+from .recall import RAY_FOLDER, STATE_FILE, History, recall
 from .rows import scored_rows
+from .rungs import Judge, judge_of
 from .schema import BASELINES
-from .searcher import OBJECTIVE, OptunaSearcher
+from .searcher import OBJECTIVE, OptunaSearcher, Scheduler
 from .store import RunStore, best_trial
 from .trainable import (
-    STATE_FILE,
     Train,
     backends_task,
     baselines_task,
@@ -43,13 +43,17 @@ DRIVER_ENV = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # `_interruptible` handles it
 }
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 LOST_RETRIES = 3
 
 
 @contextmanager
 def connect(plan: SearchConfig) -> Iterator[Cluster]:
     """A local Ray, or the cluster at `plan.address`, for as long as the context lasts.
+
+    SIGINT and SIGTERM raise `Interrupted` in it.
 
     Raises:
         Refused: if there is no cluster at that address.
@@ -70,17 +74,47 @@ def connect(plan: SearchConfig) -> Iterator[Cluster]:
             "--address out."
         ) from error
     try:
-        url = context.dashboard_url
-        yield Cluster(
-            nodes=tuple(
-                Node(n["Resources"].get("CPU", 0.0), n["Resources"].get("GPU", 0.0))
-                for n in ray.nodes()
-                if n["Alive"]
-            ),
-            dashboard=f"http://{url}" if url else None,
-        )
+        with _interruptible():
+            url = context.dashboard_url
+            yield Cluster(
+                nodes=tuple(
+                    Node(n["Resources"].get("CPU", 0.0), n["Resources"].get("GPU", 0.0))
+                    for n in ray.nodes()
+                    if n["Alive"]
+                ),
+                dashboard=f"http://{url}" if url else None,
+            )
     finally:
         ray.shutdown()
+
+
+class Interrupted(KeyboardInterrupt):
+    """Somebody asked the search to stop; the message is the signal's name."""
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGINT and SIGTERM raise `Interrupted`, once; a second one does not disturb the clean-up.
+
+    Raising at any point is safe: the run's files are such that a driver may die at any moment.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are the main thread's
+        return
+
+    def interrupt(number: int, frame: object) -> None:
+        for each in INTERRUPTS:
+            signal.signal(each, signal.SIG_IGN)
+        raise Interrupted(signal.Signals(number).name)
+
+    before = {each: signal.signal(each, interrupt) for each in INTERRUPTS}
+    try:
+        yield
+    except Interrupted:
+        raise  # and stay deaf: what is left is the clean-up
+    else:
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 def check_backends(plan: SearchConfig, resources: Resources) -> list[str]:
@@ -116,20 +150,12 @@ def search(
     Raises:
         SearchFailed: if the search ended itself; what had finished is in the store.
     """
-    records = [store.read_config(name) for name in store.started()]
-    trials = store.read("trials")
-    ended = set(trials["trial_id"])
+    history = recall(store)
+    ending = EndSearch()
     searcher = OptunaSearcher(
-        plan,
-        store.path / "optuna.log",
-        unfinished=[record for record in records if record["trial_id"] not in ended],
-        first_number=len(records),
-        record=store.write_config,
+        plan, store.path / "optuna.log", history=history, record=store.write_config
     )
-    completed = trials[trials["outcome"] == Outcome.COMPLETED]["objective"]
-    best = None if completed.empty else float(completed.min())
-    monitor = Monitor(plan, store, Counter(trials["outcome"]), best)
-    stopper = EndSearch()
+    monitor = Monitor(plan, store, history, ending, searcher.ended)
     scores = None
     if not store.has_part("evaluations", BASELINES):
         scores = _task(baselines_task, resources).remote(plan.template, resources.threads)
@@ -138,18 +164,18 @@ def search(
         tune.with_resources(make_trainable(train, resources.threads), needs),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
-            scheduler=scheduler(plan),
+            scheduler=Scheduler(judge(plan, history)),
             num_samples=-1,
             max_concurrent_trials=resources.concurrent,
             reuse_actors=True,
-            trial_name_creator=_trial_name,
-            trial_dirname_creator=_trial_name,
+            trial_name_creator=_folder,
+            trial_dirname_creator=_folder,
         ),
         run_config=tune.RunConfig(
-            name="ray",
+            name=RAY_FOLDER,
             storage_path=str(store.path.absolute()),
             callbacks=[monitor],
-            stop=stopper,
+            stop=ending,
             failure_config=tune.FailureConfig(max_failures=LOST_RETRIES),
             checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
             verbose=0,
@@ -157,12 +183,29 @@ def search(
     )
     try:
         tuner.fit()
+    except OSError as error:  # of Ray's own files, or a new trial's configuration
+        ending.reason = ending.reason or f"{store.path} takes no files: {error}"
     finally:
         monitor.close()
+    if ending.reason:
+        raise SearchFailed(ending.reason)
     if scores is not None:
         _write_scores(store, plan, None, ray.get(scores))
-    if stopper.reason:
-        raise SearchFailed(stopper.reason)
+
+
+def judge(plan: SearchConfig, history: History) -> Judge:
+    """The scheduler, with all that trials have reached already.
+
+    The last report of an unfinished trial is left out: it is made again, and judged then.
+    """
+    epochs = plan.template.epochs
+    judge = judge_of(plan.scheduler, epochs)
+    for past in history.ended:
+        judge.recall(past.trial_id, past.number, past.values)
+    for trial in history.unfinished:
+        values = {r["epoch"]: r[OBJECTIVE] for r in trial.reports[:-1]}
+        judge.recall(trial.name, int(trial.record["number"]), values)
+    return judge
 
 
 def score_best(plan: SearchConfig, store: RunStore, resources: Resources) -> None:
@@ -177,26 +220,12 @@ def score_best(plan: SearchConfig, store: RunStore, resources: Resources) -> Non
     _write_scores(store, plan, store.read_config(best), tables)
 
 
-def scheduler(plan: SearchConfig) -> TrialScheduler:
-    """ASHA with rungs in epochs, or none."""
-    if plan.scheduler == "none":
-        return FIFOScheduler()
-    return AsyncHyperBandScheduler(
-        time_attr="epoch",
-        metric=OBJECTIVE,
-        mode="min",
-        max_t=plan.template.epochs,
-        grace_period=max(1, plan.template.epochs // 9),
-        reduction_factor=3,
-    )
-
-
 class SearchFailed(Exception):
-    """The search ended itself; the message is the traceback that repeated."""
+    """The search ended itself; the message says why."""
 
 
-def _trial_name(trial: Any) -> str:
-    return str(trial.config["trial_id"])
+def _folder(trial: Any) -> str:
+    return str(trial.config["folder"])
 
 
 def _task(task: Any, resources: Resources) -> Any:

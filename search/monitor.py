@@ -5,19 +5,25 @@ improved, stopped at a rung, diverged with its cause, completed. Ray pickles its
 cannot travel (the bar) is left out of the state.
 """
 
+import shutil
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray import tune
 from tqdm import tqdm
 
 from .config import SearchConfig
-from .outcome import RULES, Outcome, classify
+from .outcome import RULES, Outcome, classify, may_be_best
+from .recall import History, folders
 from .rows import failure_row, pick, scored_rows, trial_row
 from .store import RunStore
+from .study import Past
 
 BAR = "{n_fmt}/{total_fmt} trials |{bar:20}| {elapsed} < {remaining}{postfix}"
 
@@ -26,27 +32,41 @@ FLUSH_SECONDS = 2.0
 
 
 class Monitor(tune.Callback):
-    """Prints events and writes rows.
+    """Prints events, writes rows, and ends trials that hang.
 
     Args:
         plan: the search as planned.
         store: where the rows go.
-        ended: outcomes of the trials that an earlier driver finished.
-        best: their best objective, if any completed.
+        history: what earlier drivers of this run have left.
+        ending: told when the search must end.
+        tell: called with every trial that has ended, once its rows are on disk.
     """
 
     def __init__(
-        self, plan: SearchConfig, store: RunStore, ended: Counter[str], best: float | None
+        self,
+        plan: SearchConfig,
+        store: RunStore,
+        history: History,
+        ending: "EndSearch",
+        tell: Callable[[Past], object],
     ) -> None:
         self._plan = plan
         self._store = store
-        self._tally = Counter(ended)
-        self._best = best
-        self._epochs: dict[str, dict[int, dict[str, Any]]] = {}
+        self._ending = ending
+        self._tell = tell
+        self._tally = Counter(past.outcome.value for past in history.ended)
+        completed = [p for p in history.ended if may_be_best(p.outcome) and p.values]
+        self._best = min((p.values[max(p.values)] for p in completed), default=None)
+        self._epochs: dict[str, dict[int, dict[str, Any]]] = {
+            trial.name: {r["epoch"]: _epoch_row(trial.name, r) for r in trial.reports}
+            for trial in history.unfinished
+        }
         self._flushed: dict[str, float] = {}
+        self._heard: dict[str, float] = {}
+        self._hung: set[str] = set()
         self._attempts: Counter[str] = Counter()
         self._started = time.monotonic()
-        self._before = sum(ended.values())
+        self._before = len(history.ended)
         # on a terminal the bar stays below the events; in a file it is a line per ended trial
         self._bar = (
             tqdm(total=plan.trials, initial=self._before, file=sys.stdout, bar_format=BAR)
@@ -55,30 +75,49 @@ class Monitor(tune.Callback):
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_bar": None}
+        return self.__dict__ | {"_bar": None, "_tell": None}
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Says what is being tried."""
         name = trial.config["trial_id"]
+        self._heard[name] = time.monotonic()
         self._attempts[name] += 1
         again = f"again ({self._attempts[name]}) " if self._attempts[name] > 1 else ""
+        if name in self._epochs:
+            again = f"again, from epoch {max(self._epochs[name], default=0)} on: "
         self._say(name, "started", again + _phrase(self._store.read_config(name)["drawn"]))
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         """Keeps the epoch's row and says when the search has a new best."""
-        if result.get("outcome") not in (None, Outcome.COMPLETED):
-            return  # an ending, not an epoch
         name = trial.config["trial_id"]
-        row = pick("epochs", result, trial_id=name)
-        self._epochs.setdefault(name, {})[result["epoch"]] = row
+        self._heard[name] = time.monotonic()
+        if result.get("outcome") not in (None, Outcome.COMPLETED) or not result["epoch"]:
+            return  # an ending, not an epoch
+        self._epochs.setdefault(name, {})[result["epoch"]] = _epoch_row(name, result)
         if time.monotonic() - self._flushed.get(name, 0.0) > FLUSH_SECONDS:
-            self._store.write_part("epochs", name, self._epochs[name].values())
+            with self._ending.on_storage_failure(self._store.path):
+                self._store.write_part("epochs", name, self._epochs[name].values())
             self._flushed[name] = time.monotonic()
         if self._best is None or result["objective"] < self._best:
             self._best = result["objective"]
             self._say(name, "improved", f"{self._best:.3f} at epoch {result['epoch']}")
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Ends every trial that has been silent for too long.
+
+        Its worker is killed, since code that hangs does not listen; Ray then calls
+        `on_trial_error`, without another try.
+        """
+        latest = time.monotonic() - self._plan.trial_timeout_s
+        silent = {name for name, heard in self._heard.items() if heard < latest} - self._hung
+        for trial in trials if silent else []:
+            name, actor = trial.config["trial_id"], trial.temporary_state.ray_actor
+            if name in silent and trial.status == "RUNNING" and actor is not None:
+                self._hung.add(name)
+                trial.max_failures = 0
+                ray.kill(actor)
 
     def on_trial_complete(
         self, iteration: int, trials: list[Any], trial: Any, **info: Any
@@ -87,7 +126,7 @@ class Monitor(tune.Callback):
         self._end(trial, error=None)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Ray lost the worker and has run out of retries."""
+        """Ray lost the worker and has run out of retries, or it hung and was killed."""
         file = trial.error_file
         text = Path(file).read_text() if file else "the worker vanished without a word"
         self._end(trial, error=text)
@@ -95,14 +134,30 @@ class Monitor(tune.Callback):
     def close(self) -> None:
         """Ends the bar and leaves the epochs of unfinished trials readable."""
         for name, rows in self._epochs.items():
-            self._store.write_part("epochs", name, rows.values())
+            with self._ending.on_storage_failure(self._store.path):
+                self._store.write_part("epochs", name, rows.values())
         if self._bar is not None:
             self._bar.close()
 
     def _end(self, trial: Any, error: str | None) -> None:
         name, last = trial.config["trial_id"], dict(trial.last_result or {})
-        record = self._store.read_config(name)
+        self._heard.pop(name, None)
+        if self._ending.reason is not None and not last.get("outcome"):
+            return  # it ends with the search, and goes on when that is resumed
         outcome = classify(last, error)
+        if name in self._hung and outcome is Outcome.LOST:
+            outcome = Outcome.TIMED_OUT
+            last["cause"] = f"no report for {self._plan.trial_timeout_s:g} s"
+        with self._ending.on_storage_failure(self._store.path):
+            self._write_end(trial, name, last, outcome, error)
+            self._tally[outcome.value] += 1
+            self._say(name, *_ending(last, outcome))
+            self._advance()
+
+    def _write_end(
+        self, trial: Any, name: str, last: dict[str, Any], outcome: Outcome, error: str | None
+    ) -> None:
+        record = self._store.read_config(name)
         failures = []
         if outcome not in (Outcome.COMPLETED, Outcome.STOPPED):
             failures = [
@@ -119,16 +174,18 @@ class Monitor(tune.Callback):
             name, record | {"outcome": outcome.value, "failure": next(iter(failures), None)}
         )
         checkpoint = trial.checkpoint
+        epochs = self._epochs.get(name, {})
+        row = trial_row(
+            record,
+            last,
+            outcome,
+            gpus=trial.placement_group_factory.required_resources.get("GPU", 0.0),
+            checkpoint=_relative(checkpoint.path, self._store.path) if checkpoint else None,
+            error=error,
+        )
         self._store.write_trial(
-            trial_row(
-                record,
-                last,
-                outcome,
-                gpus=trial.placement_group_factory.required_resources.get("GPU", 0.0),
-                checkpoint=_relative(checkpoint.path, self._store.path) if checkpoint else None,
-                error=error,
-            ),
-            epochs=self._epochs.pop(name, {}).values(),
+            row,
+            epochs=epochs.values(),
             evaluations=scored_rows(
                 last.get("evaluations", []),
                 "evaluations",
@@ -137,9 +194,23 @@ class Monitor(tune.Callback):
             ),
             failures=failures,
         )
-        self._tally[outcome.value] += 1
-        self._say(name, *_ending(last, outcome))
-        self._advance()
+        self._epochs.pop(name, None)
+        self._tell(
+            Past(
+                trial_id=name,
+                number=record["number"],
+                sampler=record["sampler"],
+                outcome=outcome,
+                cause=last.get("cause"),
+                values={epoch: row["objective"] for epoch, row in sorted(epochs.items())},
+                cost=row["seconds_per_epoch"],
+                attributes=record.get("sampler_attributes", {}),
+            )
+        )
+        if checkpoint:  # those of earlier sessions are of no use any more
+            for folder in folders(self._store.path, name):
+                if folder.name != trial.config["folder"]:
+                    shutil.rmtree(folder, ignore_errors=True)
 
     def _advance(self) -> None:
         tally = ", ".join(f"{n} {o}" for o, n in sorted(self._tally.items()))
@@ -166,10 +237,10 @@ class Monitor(tune.Callback):
 
 
 class EndSearch(tune.Stopper):
-    """Ends a trial that has said how it ended, and the search on a bug that repeats itself.
+    """Ends a trial that has said how it ended, and the search where going on is of no use.
 
     Attributes:
-        reason: the traceback that ended the search, or None.
+        reason: what ended the search, for a person; None while it may go on.
     """
 
     def __init__(self) -> None:
@@ -178,6 +249,9 @@ class EndSearch(tune.Stopper):
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Whether this trial must end."""
+        if lost := result.get("storage_lost"):
+            self.reason = self.reason or f"a worker could not keep its checkpoint: {lost}"
+            return True
         word = result.get("outcome")
         if not word:
             return False
@@ -185,12 +259,25 @@ class EndSearch(tune.Stopper):
         signature = (word, str(result.get("cause")))
         self._seen[signature] += 1
         if limit is not None and self._seen[signature] >= limit:
-            self.reason = str(result.get("failure_traceback") or result.get("cause"))
+            seen = str(result.get("failure_traceback") or result.get("cause"))
+            times = f"the same failure {limit} times" if limit > 1 else "a failure"
+            self.reason = f"{times}, which is a bug and not a trial:\n{seen}"
         return True
 
     def stop_all(self) -> bool:
         """Whether the search must end."""
         return self.reason is not None
+
+    @contextmanager
+    def on_storage_failure(self, run: Path) -> Iterator[None]:
+        """Ends the search, and does not raise, where the file system takes no more files.
+
+        Ray would take an exception for a failure of the trial and run it again.
+        """
+        try:
+            yield
+        except OSError as error:
+            self.reason = self.reason or f"{run} takes no files: {error}"
 
 
 def _ending(last: dict[str, Any], outcome: Outcome) -> tuple[str, str]:
@@ -203,6 +290,10 @@ def _ending(last: dict[str, Any], outcome: Outcome) -> tuple[str, str]:
     where = f" in `{last['failure_term']}`" if last.get("failure_term") else ""
     when = f", step {last['failure_step']}" if "failure_step" in last else ""
     return outcome.value, f"{cause}{where}{when}"
+
+
+def _epoch_row(name: str, report: dict[str, Any]) -> dict[str, Any]:
+    return pick("epochs", report, trial_id=name)
 
 
 def _phrase(drawn: dict[str, Any]) -> str:

@@ -27,6 +27,7 @@ class Outcome(StrEnum):
     DIVERGED = "diverged"
     OUT_OF_MEMORY = "out_of_memory"
     LOST = "lost"
+    TIMED_OUT = "timed_out"
     CRASHED = "crashed"
     INVALID = "invalid"
 
@@ -90,6 +91,13 @@ RULES: dict[Outcome, Rule] = {
         constraint=False,
         retried=True,
         about="Its worker vanished; Optuna is told nothing until retries have run out.",
+    ),
+    Outcome.TIMED_OUT: Rule(
+        raised_by="the driver: no report within --trial-timeout",
+        optuna_state="FAIL",
+        constraint=False,
+        retried=False,
+        about="It hung and was ended; run again, it would most likely hang again.",
     ),
     Outcome.CRASHED: Rule(
         raised_by="any other exception",

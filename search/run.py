@@ -221,7 +221,8 @@ def go(plan: SearchConfig, store: RunStore) -> int:
             search(plan, store, resources)
             score_best(plan, store, resources)
         except SearchFailed as error:
-            print(f"the search ended itself; the same failure repeated:\n{error}", file=sys.stderr)
+            print(f"the search ended itself: {error}", file=sys.stderr)
+            print(f"continue with --resume {store.path}", file=sys.stderr)
             show(plan, store)
             return 1
     print(f"searched for {time.monotonic() - started:.0f} s, Ray's start included\n")
@@ -254,11 +255,15 @@ def show(plan: SearchConfig, store: RunStore) -> int:
 
 def dry_run(plan: SearchConfig) -> int:
     """Prints the plan and ten configurations as the search would draw them; starts nothing."""
+    from .samplers import sampler_for
     from .study import new_study
 
     print(describe(plan))
     study = new_study(plan)
+    for anchor in plan.space.anchors:
+        study.enqueue_trial(dict(anchor))
     for number in range(SAMPLES_SHOWN):
+        study.sampler = sampler_for(plan, number)
         drawn = plan.space.suggest(study.ask())
         plan.train_config(drawn)  # refuses what could not be trained
         kind = "anchor" if number < len(plan.space.anchors) else "sample"

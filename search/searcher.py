@@ -5,19 +5,22 @@ importances mix fidelities, and leaves trials that ended in NaN RUNNING for ever
 outcome has its state, and a trial that may not be best carries a constraint.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import optuna
+from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from .config import SearchConfig
-from .outcome import RULES, classify, constraint_value
-from .study import new_study, open_mirror
+from .outcome import constraint_value
+from .recall import History, Unfinished
+from .rungs import Judge
+from .samplers import sampler_for
+from .study import CONSTRAINT, Mirror, Past, frozen, new_study, told
 
 OBJECTIVE = "objective"
-CONSTRAINT = "aborted"
 
 
 class OptunaSearcher(Searcher):
@@ -25,10 +28,9 @@ class OptunaSearcher(Searcher):
 
     Args:
         plan: the search as planned.
-        journal: file that ended trials are mirrored to; trials found there are known already.
-        unfinished: records of trials that an earlier driver started and nobody finished; they are
-            suggested first, under their old names.
-        first_number: number of the first new trial.
+        journal: file that ended trials are mirrored to; written anew from `history`.
+        history: what earlier drivers of this run have left; unfinished trials are suggested first,
+            under their old names, with their last checkpoint.
         record: called with (trial_id, record) before a trial starts; the record is plain data from
             which the trial can be replayed.
     """
@@ -38,77 +40,66 @@ class OptunaSearcher(Searcher):
         plan: SearchConfig,
         journal: Path,
         *,
-        unfinished: Sequence[Mapping[str, Any]] = (),
-        first_number: int = 0,
+        history: History,
         record: Callable[[str, dict[str, Any]], object],
     ) -> None:
         super().__init__(metric=OBJECTIVE, mode="min")
         self._plan = plan
         self._record = record
-        self._number = first_number
-        self._unfinished = list(unfinished)
+        self._unfinished = list(history.unfinished)
+        self._new = [n for n in range(plan.trials) if n not in history.numbers]
         self._asked: dict[str, optuna.trial.Trial] = {}
-        self._mirror = open_mirror(plan, journal)
-        self.study = new_study(plan, started=first_number)
-        self.study.add_trials(self._mirror.get_trials(deepcopy=False))
+        self._mirror = Mirror(plan, journal, history.ended)
+        self.study = new_study(plan)
+        self.study.add_trials(
+            [frozen(past, plan, to_sampler=True) for past in history.known_to(plan)]
+        )
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        """The next trial as plain data; Ray's `trial_id` is only used to find it again."""
+        """The next trial as plain data; Ray's `trial_id` is not used."""
         if self._unfinished:
-            old = self._unfinished.pop(0)
-            name, number = str(old["trial_id"]), int(old["number"])
-            self.study.enqueue_trial(dict(old["sampler"]))
-        elif self._number < self._plan.trials:
-            name, number = f"t{self._number:04d}", self._number
-            self._number += 1
-        else:
+            return self._again(self._unfinished.pop(0))
+        if not self._new:
             return Searcher.FINISHED
-        trial = self.study.ask()
+        number = self._new.pop(0)
+        name = f"t{number:04d}"
+        anchors = self._plan.space.anchors
+        trial = self._ask(number, anchors[number] if number < len(anchors) else None)
         drawn = self._plan.space.suggest(trial)
         config = self._plan.train_config(drawn)
-        params = config.to_params()
-        trial.set_user_attr("trial_id", name)
-        self._asked[trial_id] = trial
-        self._record(
-            name,
-            {
-                "trial_id": name,
-                "number": number,
-                "sampler": dict(trial.params),
-                "drawn": drawn,
-                "params": params,
-                "config_hash": config.digest,
-            },
-        )
-        return {"trial_id": name, "number": number, "params": params}
+        record = {
+            "trial_id": name,
+            "number": number,
+            "sampler": dict(trial.params),
+            "sampler_attributes": _own_attributes(trial),
+            "drawn": drawn,
+            "params": config.to_params(),
+            "config_hash": config.digest,
+        }
+        self._asked[name] = trial
+        self._record(name, record)
+        return _settings(record, folder=name)
 
-    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Passes the objective of an epoch on as an intermediate value."""
-        if not result.get("outcome"):
-            self._asked[trial_id].report(result[OBJECTIVE], step=result["epoch"])
+    def ended(self, past: Past) -> None:
+        """Tells Optuna once what became of a trial and mirrors it to the journal.
+
+        Called by the monitor when the trial's rows are on disk: Ray tells its searcher earlier,
+        without the error, and some endings twice.
+        """
+        trial = self._asked.pop(past.trial_id, None)
+        if trial is not None:
+            state, values = told(past, self._plan, to_sampler=True)
+            if len(self._plan.objectives) == 1:
+                for epoch, value in past.values.items():
+                    trial.report(value, step=epoch)
+            trial.set_constraint(CONSTRAINT, constraint_value(past.outcome))
+            self.study.tell(trial, values, state=state)
+        self._mirror.add(past)
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Tells Optuna once what became of the trial and mirrors it to the journal."""
-        trial = self._asked.pop(trial_id, None)
-        if trial is None:
-            return  # Ray tells some endings twice
-        # a trial never raises into Ray, so an error here is a worker that was lost
-        outcome = classify(result, error_type="ActorDiedError" if error else None)
-        rule = RULES[outcome]
-        state = optuna.trial.TrialState[rule.optuna_state]
-        trial.set_user_attr("outcome", outcome.value)
-        if cause := (result or {}).get("cause"):
-            trial.set_user_attr("cause", cause)
-        trial.set_constraint(CONSTRAINT, constraint_value(outcome))
-        if state is optuna.trial.TrialState.COMPLETE:
-            assert result is not None, "a completed trial has reported"
-            trial.report(result[OBJECTIVE], step=result["epoch"])
-            self.study.tell(trial, result[OBJECTIVE])
-        else:
-            self.study.tell(trial, state=state)
-        self._mirror.add_trial(self.study.get_trials(deepcopy=False)[trial.number])
+        """Nothing: see `ended`."""
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: a run is restored from its own records, not from Ray's snapshot."""
@@ -117,3 +108,56 @@ class OptunaSearcher(Searcher):
     def restore(self, checkpoint_path: str) -> None:
         """Never called: see `save`."""
         raise NotImplementedError("restore a run with `--resume`, not with Tuner.restore")
+
+    def _again(self, old: Unfinished) -> dict[str, Any]:
+        record = dict(old.record)
+        try:
+            self._plan.space.draw(record["sampler"])
+        except ValueError:
+            pass  # the space has changed: the trial goes on, but the sampler cannot place it
+        else:
+            trial = self._ask(int(record["number"]), record["sampler"])
+            self._plan.space.suggest(trial)
+            self._asked[record["trial_id"]] = trial
+        checkpoint = None if old.checkpoint is None else str(old.checkpoint.absolute())
+        return _settings(record, folder=old.folder, checkpoint=checkpoint)
+
+    def _ask(self, number: int, given: Any) -> optuna.trial.Trial:
+        """A trial of the study: drawn by its own sampler, or with the values given."""
+        self.study.sampler = sampler_for(self._plan, number)
+        if given:
+            self.study.sampler = optuna.samplers.RandomSampler(seed=0)  # not asked: all is given
+            self.study.enqueue_trial(dict(given))
+        return self.study.ask()
+
+
+class Scheduler(FIFOScheduler):
+    """Stops the trials that `judge` gives up, at the moment they report.
+
+    Args:
+        judge: has been told of what earlier drivers have left.
+    """
+
+    def __init__(self, judge: Judge) -> None:
+        super().__init__()
+        self._judge = judge
+
+    def on_trial_result(self, controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Ray's word for what becomes of the trial."""
+        name, number = trial.config["trial_id"], trial.config["number"]
+        stops = self._judge.stops(name, number, result["epoch"], result["objective"])
+        return str(FIFOScheduler.STOP if stops else FIFOScheduler.CONTINUE)
+
+
+def _settings(
+    record: dict[str, Any], *, folder: str, checkpoint: str | None = None
+) -> dict[str, Any]:
+    """What a worker is handed."""
+    same = {name: record[name] for name in ("trial_id", "number", "params")}
+    return same | {"folder": folder, "checkpoint": checkpoint}
+
+
+def _own_attributes(trial: optuna.trial.Trial) -> dict[str, Any]:
+    """What the sampler noted on the trial (CMA-ES keeps its state there)."""
+    noted = trial.storage.get_trial_system_attrs(trial._trial_id)
+    return {name: value for name, value in noted.items() if name != "fixed_params"}

@@ -1,48 +1,175 @@
-"""The Optuna study behind a search: its sampler, its first trials, and its mirror on disk.
+"""The Optuna study behind a search: what it is told, and its mirror on disk.
 
 Suggestions come from a study in memory. `optuna.log` (Optuna's journal storage) only mirrors
 trials that have ended: that keeps a suggestion at its own cost whatever the file system does, and
-`optuna-dashboard` can open the file while the search runs.
+`optuna-dashboard` can open the file while the search runs. Neither is a record: a resumed search
+makes both anew from the run's tables, so that a torn line or a stale lock of a killed driver does
+not matter.
 """
 
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
+
+from spaces import Space
 
 from .config import SearchConfig
+from .outcome import RULES, Outcome, constraint_value
+from .samplers import MODELS_COMPLETE_ONLY
 
-STARTUP_TRIALS = 8
-"""Trials drawn at random before the sampler models anything."""
+CONSTRAINT = "aborted"
+
+WORST = 1.0
+"""The capped error of a guess that never hits."""
 
 
-def new_study(plan: SearchConfig, *, started: int = 0) -> optuna.Study:
-    """An empty study in memory, with the anchors that have not been started yet enqueued.
+@dataclass(frozen=True)
+class Past:
+    """A trial that has ended, as a sampler needs to know it.
 
-    Args:
-        started: trials that an earlier driver has started; the sampler's stream moves on with it,
-            or a resumed search would draw its first suggestions again.
+    Attributes:
+        trial_id, number: its name and place.
+        sampler: what the sampler drew, by the names it was asked under.
+        outcome, cause: what became of it.
+        values: objective by epoch.
+        cost: seconds per epoch; None if no epoch was trained.
+        attributes: what the sampler itself noted on the trial.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    sampler = optuna.samplers.TPESampler(
-        seed=plan.seed + 7919 * started,
-        multivariate=True,
-        constant_liar=True,
-        n_startup_trials=STARTUP_TRIALS,
+
+    trial_id: str
+    number: int
+    sampler: Mapping[str, Any]
+    outcome: Outcome
+    cause: str | None = None
+    values: Mapping[int, float] = field(default_factory=dict)
+    cost: float | None = None
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+def new_study(plan: SearchConfig, storage: Any = None) -> optuna.Study:
+    """An empty study, in memory unless `storage` says otherwise."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(
+        directions=["minimize"] * len(plan.objectives), study_name=plan.name, storage=storage
     )
-    study = optuna.create_study(direction="minimize", study_name=plan.name, sampler=sampler)
-    for anchor in plan.space.anchors[started:]:
-        study.enqueue_trial(dict(anchor))
+    if len(plan.objectives) > 1:
+        study.set_metric_names(list(plan.objectives))
     return study
 
 
-def open_mirror(plan: SearchConfig, journal: Path) -> optuna.Study:
-    """The study that ended trials are copied to."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return optuna.create_study(
-        storage=JournalStorage(JournalFileBackend(str(journal))),
-        study_name=plan.name,
-        direction="minimize",
-        load_if_exists=True,
+def told(past: Past, plan: SearchConfig, *, to_sampler: bool) -> tuple[TrialState, Any]:
+    """State and values that Optuna is told of a trial.
+
+    The mirror is told the truth. A sampler that reads COMPLETE trials only is told a stopped trial
+    as complete with its last value, and an infeasible one with the worst value there is: told
+    nothing, it would go back to where trials diverge.
+    """
+    rule = RULES[past.outcome]
+    state = TrialState[rule.optuna_state]
+    last = past.values[max(past.values)] if past.values else None
+    if to_sampler and plan.sampler in MODELS_COMPLETE_ONLY and state is TrialState.PRUNED:
+        state, last = TrialState.COMPLETE, WORST if rule.constraint else last
+    if state is not TrialState.COMPLETE:
+        return state, None
+    values = [last] if len(plan.objectives) == 1 else [last, past.cost]
+    return (TrialState.FAIL, None) if None in values else (state, values)
+
+
+def frozen(past: Past, plan: SearchConfig, *, to_sampler: bool) -> FrozenTrial:
+    """The trial as Optuna holds it once it has ended.
+
+    Raises:
+        ValueError: if the space of the plan could not draw it.
+    """
+    state, values = told(past, plan, to_sampler=to_sampler)
+    single = len(plan.objectives) == 1
+    if state is TrialState.PRUNED and single and past.values:
+        values = [past.values[max(past.values)]]  # as Optuna's own `tell` does
+    attrs = {"trial_id": past.trial_id, "outcome": past.outcome.value}
+    return optuna.trial.create_trial(
+        state=state,
+        values=values,
+        params=dict(past.sampler),
+        distributions=distributions(plan.space, past.sampler),
+        user_attrs=attrs | ({"cause": past.cause} if past.cause else {}),
+        system_attrs=dict(past.attributes),
+        intermediate_values=dict(past.values) if single else {},
+        constraints={CONSTRAINT: constraint_value(past.outcome)},
     )
+
+
+def distributions(space: Space, values: Mapping[str, Any]) -> dict[str, BaseDistribution]:
+    """The distributions that `space` draws the given sampler values from.
+
+    Raises:
+        ValueError: if it could not draw them.
+    """
+    space.draw(values)
+    asked = _Asked(values)
+    space.suggest(asked)
+    return asked.distributions
+
+
+class Mirror:
+    """`optuna.log`: every ended trial once.
+
+    Args:
+        past: the trials that have ended already; those that the space cannot draw (it has changed)
+            are left out.
+    """
+
+    def __init__(self, plan: SearchConfig, journal: Path, past: Iterable[Past] = ()) -> None:
+        self._plan = plan
+        growing = journal.with_name(f".{journal.name}.tmp")
+        for stale in (growing, Path(f"{growing}.lock"), Path(f"{journal}.lock")):
+            stale.unlink(missing_ok=True)
+        self._study = new_study(plan, _journal(growing))
+        for trial in past:
+            self.add(trial)
+        os.replace(growing, journal)
+        self._study = optuna.load_study(study_name=plan.name, storage=_journal(journal))
+
+    def add(self, past: Past) -> None:
+        """Adds a trial that has ended."""
+        try:
+            trial = frozen(past, self._plan, to_sampler=False)
+        except ValueError:
+            return
+        self._study.add_trial(trial)
+
+
+def _journal(path: Path) -> JournalStorage:
+    return JournalStorage(JournalFileBackend(str(path)))
+
+
+class _Asked:
+    """Answers with given values and notes the distributions it is asked for."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._values = values
+        self.distributions: dict[str, BaseDistribution] = {}
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        self.distributions[name] = FloatDistribution(low, high, log=log)
+        return float(self._values[name])
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1) -> int:
+        self.distributions[name] = IntDistribution(low, high, step=step)
+        return int(self._values[name])
+
+    def suggest_categorical(self, name: str, choices: Any) -> Any:
+        self.distributions[name] = CategoricalDistribution(choices)
+        return self._values[name]

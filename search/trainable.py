@@ -6,6 +6,7 @@ trial, and Ray's retries stay reserved for lost nodes. Every number reported is 
 """
 
 import gc
+import json
 import math
 import platform
 import tempfile
@@ -14,6 +15,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import ray
@@ -22,14 +24,13 @@ from ray import tune
 from trainer.config import TrainConfig
 from trainer.failure import Diverged
 
+from .config import judged_epochs
 from .outcome import Outcome, classify_error, signature
+from .recall import REPORTS_FILE, STATE_FILE, read_reports
+from .study import WORST
 
 Train = Callable[..., Iterator[Any]]
 """`trainer.loop.train`, or what else takes `(config, *, resume)` and yields `EpochReport`s."""
-
-STATE_FILE = "state.pt"
-WORST = 1.0
-"""The capped error of a guess that never hits; what a trial without any epoch is told with."""
 
 
 def make_trainable(train: Train | None, threads: int) -> Callable[[dict[str, Any]], None]:
@@ -42,39 +43,74 @@ def make_trainable(train: Train | None, threads: int) -> Callable[[dict[str, Any
 
 
 def run_trial(settings: Mapping[str, Any], train: Train) -> None:
-    """Trains one configuration, reports every epoch, and says with the last one how it ended."""
-    started = time.time()
-    last: dict[str, Any] = {"epoch": 0, "objective": WORST}
-    about = {"host": platform.node(), "started": started}
+    """Trains one configuration, reports every epoch, and says with the last one how it ended.
+
+    A trial that an earlier driver began goes on from its checkpoint: its last report is made
+    again, since nobody may have heard it, and the epochs after it follow.
+    """
+    began = time.time()
+    try:
+        state, reports = _last_state(settings)
+    except StorageLost as error:
+        _report({"epoch": 0, "objective": WORST, "storage_lost": str(error)})
+        return
+    last: dict[str, Any] = reports[-1] if reports else {"epoch": 0, "objective": WORST}
+    trained = last.get("seconds_total", 0.0)
+    about = {"host": platform.node(), "started": last.get("started", began)}
+
+    def end(**how: Any) -> None:
+        _report(last | about | how | {"seconds_total": trained + time.time() - began})
+
     try:
         config = TrainConfig.from_params(settings["params"])
-        for report in train(config, resume=_last_state()):
-            last = report.row() | about | {"seconds_total": time.time() - started}
+        if reports and tune.get_checkpoint() is None:
+            _keep(state, reports)
+            if last.get("outcome"):
+                return
+        for report in train(config, resume=state):
+            row = report.row()
+            errors = [r["validation_capped_error"] for r in (*reports, row)]
+            row["objective"] = fmean(errors[-judged_epochs(config.epochs) :])
+            last = row | about | {"seconds_total": trained + time.time() - began}
             if report.epoch == config.epochs:
                 last["outcome"] = Outcome.COMPLETED.value
                 last["evaluations"] = [asdict(row) for row in report.evaluation]
-            with tempfile.TemporaryDirectory() as folder:
-                report.state.save(Path(folder) / STATE_FILE)
-                _report(last, tune.Checkpoint.from_directory(folder))
+            reports.append(last)
+            _keep(report.state, reports)
+    except StorageLost as error:
+        end(outcome=None, storage_lost=str(error))
     except Diverged as diverged:
         failure = {f"failure_{k}": v for k, v in diverged.failure.as_dict().items()}
         failure["failure_remedy"] = diverged.failure.remedy
-        failure |= {"outcome": Outcome.DIVERGED.value, "cause": diverged.failure.cause.value}
-        _report(last | about | failure | {"seconds_total": time.time() - started})
+        end(outcome=Outcome.DIVERGED.value, cause=diverged.failure.cause.value, **failure)
     except Exception as error:  # noqa: BLE001 - whatever it is, the table of outcomes has a row
         text = traceback.format_exc()
         outcome = classify_error(text, type(error).__name__)
         crashed = outcome is Outcome.CRASHED
-        end: dict[str, Any] = {
-            "outcome": outcome.value,
-            "cause": signature(text) if crashed else type(error).__name__,
-            "failure_message": str(error),
-            "failure_traceback": text,
-            "peak_bytes": _peak_bytes(),
-        }
-        _report(last | about | end | {"seconds_total": time.time() - started})
+        end(
+            outcome=outcome.value,
+            cause=signature(text) if crashed else type(error).__name__,
+            failure_message=str(error),
+            failure_traceback=text,
+            peak_bytes=_peak_bytes() if outcome is Outcome.OUT_OF_MEMORY else None,
+        )
     finally:
         _free_memory()
+
+
+class StorageLost(Exception):
+    """The results folder takes no writes; the machine's fault, not the trial's."""
+
+
+def _keep(state: Any, reports: list[dict[str, Any]]) -> None:
+    """Reports the last of `reports` with a checkpoint that holds the state and all of them."""
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            state.save(Path(folder) / STATE_FILE)
+            (Path(folder) / REPORTS_FILE).write_text(json.dumps(reports, allow_nan=False))
+            _report(reports[-1], tune.Checkpoint.from_directory(folder))
+    except OSError as error:
+        raise StorageLost(f"{type(error).__name__}: {error}") from error
 
 
 def check_backends(configs: list[TrainConfig], threads: int) -> tuple[str, list[str]]:
@@ -121,15 +157,22 @@ def _own_train(threads: int) -> Train:
     return train
 
 
-def _last_state() -> Any:
-    """The state a lost trial had reached, or None at its first start."""
+def _last_state(settings: Mapping[str, Any]) -> tuple[Any, list[dict[str, Any]]]:
+    """The state that the trial had reached and what it had reported by then.
+
+    From the checkpoint that Ray gives a trial whose worker was lost, or else from the one that an
+    earlier driver left; None and nothing at a first start.
+    """
     from trainer.checkpoint import TrainState
 
     checkpoint = tune.get_checkpoint()
-    if checkpoint is None:
-        return None
-    with checkpoint.as_directory() as folder:
-        return TrainState.load(Path(folder) / STATE_FILE)
+    folder = settings["checkpoint"] if checkpoint is None else checkpoint.path
+    if folder is None:
+        return None, []
+    reports = read_reports(Path(folder))
+    if not reports:
+        raise StorageLost(f"the checkpoint {folder} has gone or is not whole")
+    return TrainState.load(Path(folder) / STATE_FILE), reports
 
 
 def _tables(scored: list[Any]) -> dict[str, list[dict[str, Any]]]:

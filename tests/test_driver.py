@@ -1,6 +1,7 @@
 """The search on a real local Ray: every outcome arrives in Optuna, in Parquet and in the tally."""
 
 import json
+import shutil
 from collections.abc import Iterator
 
 import optuna
@@ -126,7 +127,8 @@ def test_a_resumed_search_keeps_what_has_ended_and_restarts_the_rest(run, tmp_pa
     store.write_config("t0001", unfinished)
     for table in ("trials", "epochs"):
         (store.path / table / "t0001.parquet").unlink()
-    (store.path / "optuna.log").unlink()
+    shutil.rmtree(store.path / "ray" / "t0001")
+    (store.path / "optuna.log").write_text('{"torn": ')
 
     after = run(RATES["good"], RATES["better"], trials=3).read("trials")
     assert list(after["trial_id"]) == ["t0000", "t0001", "t0002"]

@@ -71,6 +71,7 @@ def test_the_table_says_what_the_search_relies_on():
     }
     assert those(lambda r: r.optuna_state == "FAIL") == {
         Outcome.LOST,
+        Outcome.TIMED_OUT,
         Outcome.CRASHED,
         Outcome.INVALID,
     }

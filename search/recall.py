@@ -1,0 +1,167 @@
+"""What a run remembers: which trials have ended, how, and where the others can go on.
+
+Read from the run's own files, by whoever resumes it or starts warm from it. A trial has ended if
+it has a row in `trials`. One that has not may have checkpoints below `ray/<folder>/`; each holds
+the training's state and, in `epochs.json`, everything the trial had reported by then, so that
+state and rows cannot contradict each other whenever the driver was killed.
+"""
+
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from .config import SearchConfig
+from .outcome import Outcome
+from .store import RunStore
+from .study import Past, distributions
+
+RAY_FOLDER = "ray"
+STATE_FILE = "state.pt"
+REPORTS_FILE = "epochs.json"
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """A trial that was started and has not ended.
+
+    Attributes:
+        record: `configs/<trial_id>.json`.
+        folder: where this session's checkpoints of it go, a new one below `ray/`.
+        checkpoint: its newest complete checkpoint, or None.
+        reports: what it had reported by then; the last one is reported again.
+    """
+
+    record: Mapping[str, Any]
+    folder: str
+    checkpoint: Path | None = None
+    reports: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The trial's id."""
+        return str(self.record["trial_id"])
+
+
+@dataclass(frozen=True)
+class History:
+    """All that earlier drivers of a run have left, and what it was told at its start.
+
+    Attributes:
+        ended, unfinished: its trials, in order of their numbers.
+        warm: trials of another run, which count for the sampler only.
+    """
+
+    ended: tuple[Past, ...] = ()
+    unfinished: tuple[Unfinished, ...] = ()
+    warm: tuple[Past, ...] = ()
+
+    @property
+    def numbers(self) -> set[int]:
+        """Numbers that have been given to trials."""
+        running = {int(trial.record["number"]) for trial in self.unfinished}
+        return running | {past.number for past in self.ended}
+
+    def known_to(self, plan: SearchConfig) -> list[Past]:
+        """What the sampler is told: every trial that the plan's space could draw."""
+        return [past for past in (*self.warm, *self.ended) if _drawable(past, plan)]
+
+
+def recall(store: RunStore, warm: tuple[Past, ...] = ()) -> History:
+    """Reads a run's history; a new run has an empty one."""
+    ended = past_trials(store)
+    names = {past.trial_id for past in ended}
+    unfinished = []
+    for name in store.started():
+        if name not in names:
+            unfinished.append(_unfinished(store, name))
+    unfinished.sort(key=lambda trial: int(trial.record["number"]))
+    return History(tuple(ended), tuple(unfinished), warm)
+
+
+def past_trials(store: RunStore) -> list[Past]:
+    """The trials that have ended, in order of their numbers."""
+    epochs = store.read("epochs")
+    values = dict(iter(epochs.groupby("trial_id")))
+    past = []
+    for row in store.read("trials").sort_values("number").to_dict("records"):
+        name = str(row["trial_id"])
+        record = store.read_config(name)
+        own = values.get(name)
+        past.append(
+            Past(
+                trial_id=name,
+                number=int(row["number"]),
+                sampler=record["sampler"],
+                outcome=Outcome(row["outcome"]),
+                cause=row["cause"],
+                values={} if own is None else objectives(own),
+                cost=_finite(row["seconds_per_epoch"]),
+                attributes=record.get("sampler_attributes", {}),
+            )
+        )
+    return past
+
+
+def objectives(epochs: pd.DataFrame) -> dict[int, float]:
+    """Objective by epoch, from rows of one trial in `epochs`."""
+    known = epochs.dropna(subset=["objective"]).sort_values("epoch")
+    return {
+        int(epoch): float(value)
+        for epoch, value in zip(known["epoch"], known["objective"], strict=True)
+    }
+
+
+def read_reports(checkpoint: Path) -> list[dict[str, Any]]:
+    """Everything a trial had reported by a checkpoint; empty if the checkpoint is not whole."""
+    try:
+        with zipfile.ZipFile(checkpoint / STATE_FILE) as state:  # what torch.save writes
+            if state.testzip() is not None:
+                return []
+        reports = json.loads((checkpoint / REPORTS_FILE).read_bytes())
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return []
+    return reports if isinstance(reports, list) else []
+
+
+def checkpoints(run: Path, trial_id: str) -> list[Path]:
+    """All checkpoints of a trial, of every session, whole or not."""
+    return [path for folder in folders(run, trial_id) for path in folder.glob("checkpoint_*")]
+
+
+def folders(run: Path, trial_id: str) -> list[Path]:
+    """The trial's folders below `ray/`: `<trial_id>` and, for every restart, `<trial_id>.<n>`."""
+    ray = run / RAY_FOLDER
+    return [p for p in (ray / trial_id, *ray.glob(f"{trial_id}.*")) if p.is_dir()]
+
+
+def _unfinished(store: RunStore, name: str) -> Unfinished:
+    record = store.read_config(name)
+    session = len(folders(store.path, name))
+    taken = {folder.name for folder in folders(store.path, name)}
+    folder = name
+    while folder in taken:
+        folder = f"{name}.{session}"
+        session += 1
+    best: tuple[Path | None, list[dict[str, Any]]] = (None, [])
+    for checkpoint in checkpoints(store.path, name):
+        reports = read_reports(checkpoint)
+        if len(reports) > len(best[1]):
+            best = (checkpoint, reports)
+    return Unfinished(record, folder, best[0], tuple(best[1]))
+
+
+def _drawable(past: Past, plan: SearchConfig) -> bool:
+    try:
+        distributions(plan.space, past.sampler)
+    except ValueError:
+        return False
+    return True
+
+
+def _finite(value: Any) -> float | None:
+    return None if value is None or pd.isna(value) else float(value)

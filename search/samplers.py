@@ -1,0 +1,133 @@
+"""How configurations are drawn: Optuna's samplers, made anew for every trial from (seed, number).
+
+A fresh sampler per trial means that what trial i is asked depends on the seed, on i and on what
+has been told, never on how many suggestions this process has made: a resumed search draws as an
+undisturbed one would. With `random` and `qmc` it depends on (seed, i) alone.
+
+- `tpe`: multivariate tree-structured Parzen estimator; reads rung-stopped and infeasible trials.
+- `gp`: Gaussian process. `cmaes`: covariance matrix adaptation. Both draw conditional parameters
+  at random and read finished values only (`study.told`).
+- `qmc`: scrambled Sobol points; every parameter of the space has its own dimension.
+- `random`: uniform, independent.
+"""
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from scipy.stats import qmc
+
+from .config import SearchConfig
+
+STARTUP_TRIALS = 8
+"""Trials drawn at random before the sampler models anything."""
+
+MODELS_COMPLETE_ONLY = frozenset({"gp", "cmaes"})
+"""Samplers that do not read trials told as PRUNED."""
+
+
+def sampler_for(plan: SearchConfig, number: int) -> optuna.samplers.BaseSampler:
+    """The sampler of trial `number`."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return SAMPLERS[plan.sampler](plan, number)
+
+
+def stream(seed: int, number: int) -> int:
+    """A seed of its own for each trial of each search."""
+    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+
+
+class SobolSampler(optuna.samplers.BaseSampler):
+    """Point `number` of one scrambled Sobol sequence, a dimension for every name of the space.
+
+    Optuna's own sampler takes the first trial's parameters for the whole space and keeps its place
+    in the study; here neither a branch nor a restart disturbs the sequence.
+    """
+
+    def __init__(self, plan: SearchConfig, number: int) -> None:
+        names = sorted(plan.space.describe())
+        engine = qmc.Sobol(len(names), scramble=True, rng=np.random.default_rng(plan.seed))
+        if number:
+            engine.fast_forward(number)
+        self._point = dict(zip(names, engine.random(1)[0], strict=True))
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: optuna.trial.FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        return {}
+
+    def sample_relative(
+        self,
+        study: optuna.Study,
+        trial: optuna.trial.FrozenTrial,
+        search_space: dict[str, BaseDistribution],
+    ) -> dict[str, Any]:
+        return {}
+
+    def sample_independent(
+        self,
+        study: optuna.Study,
+        trial: optuna.trial.FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        return at_quantile(param_distribution, float(self._point[param_name]))
+
+
+def at_quantile(distribution: BaseDistribution, u: float) -> Any:
+    """The value at quantile `u` in [0, 1) of the uniform (or log-uniform) law of a parameter."""
+    if isinstance(distribution, CategoricalDistribution):
+        return distribution.choices[int(u * len(distribution.choices))]
+    if isinstance(distribution, IntDistribution):
+        steps = (distribution.high - distribution.low) // distribution.step + 1
+        return distribution.low + distribution.step * int(u * steps)
+    assert isinstance(distribution, FloatDistribution)
+    low, high = distribution.low, distribution.high
+    if distribution.log:
+        return float(min(max(low * (high / low) ** u, low), high))
+    return float(low + u * (high - low))
+
+
+def _tpe(plan: SearchConfig, number: int) -> optuna.samplers.BaseSampler:
+    return optuna.samplers.TPESampler(
+        seed=stream(plan.seed, number),
+        multivariate=True,
+        constant_liar=True,
+        n_startup_trials=STARTUP_TRIALS,
+    )
+
+
+def _gp(plan: SearchConfig, number: int) -> optuna.samplers.BaseSampler:
+    return optuna.samplers.GPSampler(
+        seed=stream(plan.seed, number), n_startup_trials=STARTUP_TRIALS
+    )
+
+
+def _cmaes(plan: SearchConfig, number: int) -> optuna.samplers.BaseSampler:
+    return optuna.samplers.CmaEsSampler(
+        seed=stream(plan.seed, number),
+        n_startup_trials=STARTUP_TRIALS,
+        warn_independent_sampling=False,
+    )
+
+
+def _random(plan: SearchConfig, number: int) -> optuna.samplers.BaseSampler:
+    return optuna.samplers.RandomSampler(seed=stream(plan.seed, number))
+
+
+SAMPLERS: dict[str, Callable[[SearchConfig, int], optuna.samplers.BaseSampler]] = {
+    "tpe": _tpe,
+    "gp": _gp,
+    "qmc": SobolSampler,
+    "random": _random,
+    "cmaes": _cmaes,
+}

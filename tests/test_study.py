@@ -1,0 +1,140 @@
+"""What Optuna is told, drawn and mirrored: by (seed, number), and again after a restart."""
+
+import math
+
+import optuna
+import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+from search.config import SAMPLERS, SearchConfig
+from search.outcome import Outcome
+from search.samplers import at_quantile, sampler_for
+from search.study import WORST, Mirror, Past, frozen, new_study, told
+
+
+def plan(**more):
+    return SearchConfig(**({"preset": "local", "trials": 30, "name": "x"} | more))
+
+
+def draw(plan, numbers, study=None):
+    """What trials of those numbers are asked, each told a made-up value."""
+    study = study or new_study(plan)
+    drawn = []
+    for number in numbers:
+        study.sampler = sampler_for(plan, number)
+        trial = study.ask()
+        drawn.append(plan.space.suggest(trial))
+        study.tell(trial, math.sin(number) ** 2)
+    return drawn, study
+
+
+def past(number, outcome=Outcome.COMPLETED, plan=plan(), **more):  # noqa: B008
+    study = new_study(plan)
+    study.sampler = optuna.samplers.RandomSampler(seed=number)
+    trial = study.ask()
+    plan.space.suggest(trial)
+    values = {1: 0.5, 2: 0.4 + 0.01 * number}
+    given = {"values": values, "cost": 2.0, "outcome": outcome} | more
+    return Past(f"t{number:04d}", number, trial.params, **given)
+
+
+@pytest.mark.parametrize("sampler", [s for s in SAMPLERS if s != "cmaes"])
+def test_equal_seeds_draw_equal_trials_and_others_do_not(sampler):
+    numbers = range(4 if sampler == "gp" else 12)
+    first, _ = draw(plan(sampler=sampler), numbers)
+    assert draw(plan(sampler=sampler), numbers)[0] == first
+    assert draw(plan(sampler=sampler, seed=1), numbers)[0] != first
+
+
+@pytest.mark.parametrize("sampler", ["random", "qmc"])
+def test_a_trial_depends_on_seed_and_number_alone(sampler):
+    whole, _ = draw(plan(sampler=sampler), range(20))
+    assert draw(plan(sampler=sampler), [17, 3, 11])[0] == [whole[17], whole[3], whole[11]]
+
+
+def test_a_restarted_tpe_draws_what_an_undisturbed_one_draws():
+    whole, study = draw(plan(), range(20))
+    restarted = new_study(plan())
+    restarted.add_trials(study.trials[:12])
+    assert draw(plan(), range(12, 20), restarted)[0] == whole[12:]
+
+
+def test_sobol_points_fill_every_dimension_evenly():
+    """A scrambled Sobol sequence has one of its first 2^k points in each interval of 2^-k."""
+    sampler, names = plan(sampler="qmc"), sorted(plan().space.describe())
+    points = [sampler_for(sampler, n)._point for n in range(16)]
+    for name in names:
+        assert sorted(int(16 * p[name]) for p in points) == list(range(16))
+
+
+def test_quantiles_of_a_parameters_law():
+    assert at_quantile(FloatDistribution(1e-4, 1e-2, log=True), 0.5) == pytest.approx(1e-3)
+    assert at_quantile(FloatDistribution(2.0, 4.0), 0.25) == 2.5
+    assert [at_quantile(IntDistribution(8, 32, step=8), u) for u in (0, 0.26, 0.99)] == [8, 16, 32]
+    assert at_quantile(CategoricalDistribution(("a", "b")), 0.5) == "b"
+
+
+def test_samplers_that_read_finished_trials_only_are_told_what_to_avoid():
+    stopped, diverged = past(0, Outcome.STOPPED), past(1, Outcome.DIVERGED)
+    assert told(stopped, plan(), to_sampler=True)[0].name == "PRUNED"
+    for sampler in ("gp", "cmaes"):
+        gp = plan(sampler=sampler)
+        assert told(stopped, gp, to_sampler=True) == (optuna.trial.TrialState.COMPLETE, [0.4])
+        assert told(diverged, gp, to_sampler=True) == (optuna.trial.TrialState.COMPLETE, [WORST])
+        assert told(diverged, gp, to_sampler=False)[0].name == "PRUNED"
+    assert told(past(2, Outcome.LOST), plan(sampler="gp"), to_sampler=True)[0].name == "FAIL"
+
+
+@pytest.mark.parametrize("outcome", Outcome)
+def test_a_trial_told_live_and_one_told_after_a_restart_are_the_same(outcome):
+    ended = past(3, outcome, cause="why")
+    live = new_study(plan())
+    live.enqueue_trial(dict(ended.sampler))
+    trial = live.ask()
+    plan().space.suggest(trial)
+    for epoch, value in ended.values.items():
+        trial.report(value, step=epoch)
+    state, values = told(ended, plan(), to_sampler=True)
+    trial.set_constraint("aborted", float(outcome in (Outcome.DIVERGED, Outcome.OUT_OF_MEMORY)))
+    live.tell(trial, values, state=state)
+    (one,), two = live.trials, frozen(ended, plan(), to_sampler=True)
+    for what in ("state", "params", "distributions", "intermediate_values", "constraints"):
+        assert getattr(one, what) == getattr(two, what), what
+    if two.values is not None:
+        assert one.values == two.values
+
+
+def test_two_objectives_are_told_with_their_cost():
+    both = plan(objectives=("capped_error", "cost"))
+    trial = frozen(past(1), both, to_sampler=False)
+    assert trial.values == pytest.approx([0.41, 2.0])
+    assert frozen(past(2, Outcome.STOPPED), both, to_sampler=False).state.name == "PRUNED"
+    study = new_study(both)
+    study.add_trials([frozen(past(n), both, to_sampler=True) for n in range(12)])
+    draw_two = sampler_for(both, 12)
+    study.sampler = draw_two
+    both.space.suggest(study.ask())
+    assert study.best_trials
+
+
+def test_the_mirror_is_made_anew_whatever_a_killed_driver_left(tmp_path):
+    journal = tmp_path / "optuna.log"
+    mirror = Mirror(plan(), journal, [past(0), past(1, Outcome.DIVERGED)])
+    mirror.add(past(2))
+    journal.write_bytes(journal.read_bytes()[:-40])  # a torn line
+    (tmp_path / "optuna.log.lock").symlink_to(journal)  # and a lock that nobody will release
+    Mirror(plan(), journal, [past(n) for n in range(3)])
+    storage = optuna.storages.JournalStorage(
+        optuna.storages.journal.JournalFileBackend(str(journal))
+    )
+    trials = optuna.load_study(study_name="x", storage=storage).trials
+    assert [t.user_attrs["trial_id"] for t in trials] == ["t0000", "t0001", "t0002"]
+
+
+def test_a_trial_that_the_space_cannot_draw_is_refused():
+    with pytest.raises(ValueError, match="must lie"):
+        frozen(
+            Past("t", 0, past(0).sampler | {"eps_psd": 1e9}, Outcome.COMPLETED, values={1: 0.1}),
+            plan(),
+            to_sampler=True,
+        )
