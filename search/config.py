@@ -8,6 +8,7 @@ import dataclasses
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any, Self
 
 import spaces
@@ -83,6 +84,12 @@ class SearchConfig:
             "Use tpe for two.",
         )
         require(
+            self.sampler != "cmaes" or find_spec("cmaes") is not None,
+            "--sampler cmaes needs the package cmaes",
+            "no such package here",
+            "Install it with `pip install -e '.[cmaes]'`.",
+        )
+        require(
             self.trial_timeout_s > 0,
             "--trial-timeout > 0",
             f"{self.trial_timeout_s}",
@@ -121,6 +128,11 @@ class SearchConfig:
     def space(self) -> spaces.Space:
         """The preset's search space."""
         return spaces.get(self.preset)
+
+    @property
+    def minutes(self) -> float:
+        """What the preset says that so many trials take."""
+        return self.space.minutes * self.trials / self.space.trials
 
     def train_config(self, drawn: Mapping[str, Any]) -> TrainConfig:
         """A trial's configuration: what the space fixes, the seed, and what was drawn.

@@ -13,10 +13,11 @@ from typing import Any
 
 import ray
 from ray import tune
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from .config import SearchConfig
 from .monitor import EndSearch, Monitor
-from .preflight import Cluster, Node, Refused, Resources
+from .preflight import LONG_MINUTES, Cluster, Node, Refused, Resources, smallest_training
 from .recall import RAY_FOLDER, STATE_FILE, History, recall
 from .rows import scored_rows
 from .rungs import Judge, judge_of
@@ -28,8 +29,11 @@ from .trainable import (
     backends_task,
     baselines_task,
     make_trainable,
+    smoke_task,
     state_task,
+    storage_task,
 )
+from .warm import warm_trials
 
 WORKER_ENV = {
     # glibc returns and re-maps large buffers at every step otherwise: half the time of a training
@@ -117,6 +121,47 @@ def _interruptible() -> Iterator[None]:
             signal.signal(each, handler)
 
 
+def preflight_checks(plan: SearchConfig, store: RunStore, resources: Resources) -> None:
+    """Seconds of checks on the machines that will do the work; prints what they found.
+
+    Raises:
+        Refused: if trials could not keep their checkpoints, or not train.
+    """
+    check_storage(store)
+    for line in (*check_backends(plan, resources), *try_networks(plan, resources)):
+        print(line, flush=True)
+
+
+def check_storage(store: RunStore) -> None:
+    """Lets every node of the cluster look for a file in the run's folder.
+
+    Raises:
+        Refused: if one of them does not see it.
+    """
+    probe = store.path.absolute() / f".probe-{os.getpid()}"
+    probe.write_text("")
+    try:
+        blind = [
+            node["NodeManagerHostname"]
+            for node in ray.nodes()
+            if node["Alive"]
+            and node["Resources"].get("CPU")
+            and not ray.get(
+                storage_task.options(
+                    num_cpus=0,
+                    scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
+                ).remote(str(probe))
+            )
+        ]
+    finally:
+        probe.unlink()
+    if blind:
+        raise Refused(
+            f"all nodes must see and write the run's folder, but {', '.join(blind)} cannot use "
+            f"{store.path.absolute()}. Put --out on storage that they share, such as NFS."
+        )
+
+
 def check_backends(plan: SearchConfig, resources: Resources) -> list[str]:
     """Lets a worker check the eigendecompositions that the space's backends rest on.
 
@@ -136,6 +181,32 @@ def check_backends(plan: SearchConfig, resources: Resources) -> list[str]:
     return list(lines)
 
 
+def try_networks(plan: SearchConfig, resources: Resources) -> list[str]:
+    """Lets a worker take one step with each kind of network, if the plan is a long one.
+
+    Raises:
+        Refused: if one of them fails.
+    """
+    if plan.minutes <= LONG_MINUTES:
+        return []
+    kinds = {}
+    for drawn in plan.space.branches():
+        config = plan.train_config(drawn)
+        kinds[config.network.kind] = smallest_training(config)  # the last: most of it drawn
+    said = []
+    for kind, config in kinds.items():
+        task = _task(smoke_task, resources).remote(config.to_params(), resources.threads)
+        try:
+            said.append(f"{kind} network: {ray.get(task)}")
+        except ray.exceptions.RayError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise Refused(
+                f"a network of kind `{kind}` must survive one step, but: {reason}. Try it alone "
+                "with `python -m trainer train`, or skip this check with --no-preflight."
+            ) from error
+    return said
+
+
 def search(
     plan: SearchConfig, store: RunStore, resources: Resources, *, train: Train | None = None
 ) -> None:
@@ -150,7 +221,7 @@ def search(
     Raises:
         SearchFailed: if the search ended itself; what had finished is in the store.
     """
-    history = recall(store)
+    history = recall(store, warm_trials(store.path))
     ending = EndSearch()
     searcher = OptunaSearcher(
         plan, store.path / "optuna.log", history=history, record=store.write_config

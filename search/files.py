@@ -5,10 +5,12 @@ remedy.
 """
 
 import difflib
+import fcntl
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +65,23 @@ def resolve_run(run: str | Path, out: str | Path = "runs") -> Path:
         f"RUN is a name under `--out` or a path, but {str(run)!r} is neither. {known}"
         + hint(str(run), existing)
     )
+
+
+@contextmanager
+def exclusive(run: Path) -> Iterator[None]:
+    """Holds a run for one driver; the system gives it back even if that is killed.
+
+    Raises:
+        RunError: if another driver holds it.
+    """
+    with open(run / ".driver", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise RunError(
+                f"a run has one driver at a time, but {run} has one now. Wait for it, or stop it."
+            ) from None
+        yield
 
 
 def refuse_existing(path: Path) -> None:

@@ -285,7 +285,8 @@ def _ending(last: dict[str, Any], outcome: Outcome) -> tuple[str, str]:
     if outcome is Outcome.STOPPED:
         return f"stopped at rung {last['epoch']}", f"{last['objective']:.3f}"
     if outcome is Outcome.COMPLETED:
-        return "completed", f"{last['objective']:.3f}"
+        cost = f"{last['seconds_total'] / last['epoch']:.2g} s per epoch"
+        return "completed", f"{last['objective']:.3f}, {cost}"
     cause = last.get("cause") or RULES[outcome].about
     where = f" in `{last['failure_term']}`" if last.get("failure_term") else ""
     when = f", step {last['failure_step']}" if "failure_step" in last else ""

@@ -3,15 +3,21 @@
 Knows no Ray: the driver hands over what the cluster has as plain data.
 """
 
-import os
 import socket
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+
+from trainer.config import TrainConfig
 
 from .config import SearchConfig
 
 LOCAL_GPU_SHARE = 0.25
 """Of one GPU, per trial, unless asked otherwise: a small network leaves most of it idle."""
+
+
+LONG_MINUTES = 10.0
+"""A plan that takes longer is worth a smoke trial of each network first."""
 
 
 class Refused(Exception):
@@ -56,7 +62,7 @@ class Resources:
 
 
 def check_out(out: Path) -> None:
-    """Refuses a results folder that cannot be written to.
+    """Refuses a results folder that cannot be written to, by writing to it.
 
     Raises:
         Refused: naming the first existing folder on the way.
@@ -64,11 +70,25 @@ def check_out(out: Path) -> None:
     existing = out
     while not existing.exists():
         existing = existing.parent
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+    try:
+        with tempfile.TemporaryFile(dir=existing) as probe:
+            probe.write(b"0" * 4096)
+    except OSError as error:
         raise Refused(
-            f"--out must be a folder that can be written to, but {existing} is not. "
-            "Choose another with --out."
-        )
+            f"--out must be a folder that can be written to, but {existing} is not "
+            f"({error.strerror}). Choose another with --out."
+        ) from None
+
+
+def smallest_training(config: TrainConfig) -> TrainConfig:
+    """One step at full batch size, judged on a handful of scenes."""
+    little = {
+        "epochs": 1,
+        "steps_per_epoch": 1,
+        "evaluation.num_scenes": 4,
+        "evaluation.num_test_scenes": 4,
+    }
+    return TrainConfig.from_params(config.to_params() | little)
 
 
 def check_address(address: str | None, timeout: float = 5.0) -> None:

@@ -7,98 +7,33 @@ Exit codes: 0 the search ended as planned; 1 it failed (no trial completed, or a
 from __future__ import annotations
 
 import argparse
-import difflib
+import json
 import os
-import re
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import spaces
 from trainer.config import ConfigError
 
-from .config import SCHEDULERS, SearchConfig
+from .config import SearchConfig
+from .options import UsageError, parser
 
 if TYPE_CHECKING:
     from .store import RunStore
+    from .trainable import Train
 
-PLANNED = ("preset", "trials", "name", "seed", "scheduler")
+CHOSEN = ("seed", "scheduler", "sampler", "objectives")
+PLANNED = ("preset", "name", *CHOSEN, "warm_start")
 """Flags that a resumed run has in its plan already."""
 
 SAMPLES_SHOWN = 10
 
-RESOURCES = ("max_concurrent", "cpus_per_trial", "gpus_per_trial", "address")
+RESOURCES = ("max_concurrent", "cpus_per_trial", "gpus_per_trial", "trial_timeout_s", "address")
 """Flags that may differ from machine to machine."""
-
-
-class UsageError(Exception):
-    """The command line asks for something impossible; the message has rule, value and remedy."""
-
-
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, with the nearest option."""
-
-    def error(self, message: str) -> NoReturn:
-        for word in re.findall(r"--[\w-]+", message.partition("unrecognized arguments:")[2]):
-            known = [o for a in self._actions for o in a.option_strings if o.startswith("--")]
-            for near in difflib.get_close_matches(word, known, n=1):
-                message += f". Did you mean `{near}`?"
-        raise UsageError(message)
-
-
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    p = _Parser(
-        prog="python -m search.run",
-        description="Searches the hyperparameters of RIS covariance learning with Ray Tune and "
-        "Optuna, and writes Parquet tables to OUT/NAME.",
-        epilog="Exit codes: 0 done, 1 the search failed, 2 bad usage, 130 interrupted.",
-        allow_abbrev=False,
-    )
-    presets = "; ".join(
-        f"{s.name}: {s.about[0].lower()}{s.about[1:]}" for s in spaces.PRESETS.values()
-    )
-    p.add_argument("--preset", metavar="PRESET", help=f"default local. {presets}")
-    p.add_argument("--trials", type=int, metavar="N", help="how many; default: the preset's")
-    p.add_argument("--name", metavar="RUN", help="of the run; default PRESET-DATE-TIME")
-    p.add_argument("--out", metavar="DIR", default="runs", help="folder of runs; default runs")
-    p.add_argument("--seed", type=int, metavar="INT", help="of sampler and trainings; default 0")
-    p.add_argument(
-        "--max-concurrent",
-        type=int,
-        metavar="N",
-        help="trials at a time; default: as many as the resources hold",
-    )
-    p.add_argument(
-        "--cpus-per-trial", type=float, metavar="CPUS", help="default 1; fractions share a core"
-    )
-    p.add_argument(
-        "--gpus-per-trial",
-        type=float,
-        metavar="GPUS",
-        help="default 0.25 where there is a GPU, else 0; fractions share a GPU; 0 is the CPU",
-    )
-    p.add_argument(
-        "--scheduler",
-        metavar="|".join(SCHEDULERS),
-        help="asha (default) stops weak trials at rungs; none lets all of them finish",
-    )
-    p.add_argument("--address", metavar="ADDRESS", help="of a Ray cluster; default: a local Ray")
-    p.add_argument(
-        "--resume",
-        metavar="RUN",
-        help="continue a run (name under --out, or path): finished trials are kept, unfinished "
-        "ones start again; needs no other flag",
-    )
-    p.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="print the plan and ten sampled configurations; start nothing",
-    )
-    return p
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -107,9 +42,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = parser().parse_args(argv)
         if args.dry_run:
             return dry_run(plan_of(args))
-        return resume(args) if args.resume else start(plan_of(args))
-    except KeyboardInterrupt:
-        print("interrupted; continue with --resume", file=sys.stderr)
+        return resume(args) if args.resume else start(plan_of(args), args)
+    except KeyboardInterrupt as interrupt:
+        said = f" by {interrupt}" if str(interrupt) else ""
+        print(f"\ninterrupted{said}; nothing is lost: continue with --resume", file=sys.stderr)
         return 130
     except Exception as error:
         from .preflight import Refused
@@ -137,76 +73,126 @@ def plan_of(args: argparse.Namespace) -> SearchConfig:
         out, name = os.path.split(name.rstrip(os.sep))
     given = {
         field: value
-        for field in ("seed", "max_concurrent", "cpus_per_trial", "gpus_per_trial", "scheduler")
+        for field in (*CHOSEN, *RESOURCES)
         if (value := getattr(args, field)) is not None
     }
+    if args.objectives is not None:
+        given["objectives"] = tuple(args.objectives.split(","))
+    if args.warm_start is not None:
+        from .store import resolve_run
+
+        given["warm_start"] = str(resolve_run(args.warm_start, args.out))
     return SearchConfig(
         preset=space.name,
         trials=space.trials if args.trials is None else args.trials,
         name=name,
         out=out,
-        address=args.address,
         **given,
     )
 
 
-def start(plan: SearchConfig) -> int:
+def start(plan: SearchConfig, args: argparse.Namespace) -> int:
     """Starts a new run."""
     from . import preflight
     from .provenance import provenance
     from .store import RunStore
+    from .warm import WARM_FILE, warm_start
 
     preflight.check_out(Path(plan.out))
     preflight.check_address(plan.address)
-    print(describe(plan), flush=True)
+    code = provenance()
+    warm, notes = warm_start(plan, code)
+    print(describe(plan), *notes, sep="\n", flush=True)
     declared = {name: spaces.PARAMETERS[name] for name in plan.space.parameters()}
     store = RunStore.create(
         Path(plan.out) / plan.name,
         parameters={name: (p.kind, p.unit, p.about) for name, p in declared.items()},
         plan={
             "search": plan.as_dict(),
-            "space": plan.space.describe(),
-            "fixed": dict(plan.space.fixed),
+            **searched(plan),
             "no_effect": {name: p.no_effect for name, p in declared.items() if p.no_effect},
-            "provenance": provenance(),
+            "provenance": code,
         },
     )
+    if warm:
+        (store.path / WARM_FILE).write_text(warm)
     try:
-        return go(plan, store)
+        return go(plan, store, checked=not args.no_preflight)
     except preflight.Refused:
         shutil.rmtree(store.path)  # made a moment ago, and nothing has run
         raise
 
 
 def resume(args: argparse.Namespace) -> int:
-    """Continues a run, or shows it if it has ended."""
+    """Continues or extends a run, or shows it if it has ended."""
     from . import preflight
     from .schema import BASELINES
     from .store import RunStore, resolve_run
 
-    fixed = [f"--{name}" for name in PLANNED if getattr(args, name) is not None]
+    fixed = [f"--{name.replace('_', '-')}" for name in PLANNED if getattr(args, name) is not None]
     if fixed:
         raise UsageError(
             f"--resume takes the plan from the run, but got {', '.join(fixed)} too. Leave it out."
         )
-    store = RunStore.open(resolve_run(args.resume, args.out))
-    asked = {name: getattr(args, name) for name in RESOURCES if getattr(args, name) is not None}
+    path = resolve_run(args.resume, args.out)
+    more = spaces.PARAMETERS if args.accept_space_change else {}
+    store = RunStore.open(path, more={n: (p.kind, p.unit, p.about) for n, p in more.items()})
+    flags = ("trials", *RESOURCES)
+    asked = {name: getattr(args, name) for name in flags if getattr(args, name) is not None}
     plan = SearchConfig.from_dict(store.plan["search"] | asked)
-    if len(store.ended()) >= plan.trials and store.has_part("evaluations", BASELINES):
+    started, ended = len(store.started()), len(store.ended())
+    if plan.trials < started:
+        raise UsageError(
+            f"--trials must be at least the {started} that have started, but got {plan.trials}. "
+            "A run can be extended, not shortened."
+        )
+    if ended >= plan.trials and store.has_part("evaluations", BASELINES):
         return show(plan, store)
+    check_space(plan, store.plan, accept=args.accept_space_change)
     preflight.check_out(store.path)
     preflight.check_address(plan.address)
-    print(f"resuming {store.path}: {len(store.ended())} of {plan.trials} trials have ended")
-    return go(plan, store)
+    kept = store.plan["search"] | {"trials": plan.trials}
+    store.write_run(store.plan | searched(plan) | {"search": kept})
+    print(f"resuming {store.path}: {ended} of {plan.trials} trials have ended")
+    return go(plan, store, checked=not args.no_preflight)
 
 
-def go(plan: SearchConfig, store: RunStore) -> int:
-    """Runs what is left of a search and shows what came of it."""
-    from .driver import SearchFailed, check_backends, connect, score_best, search
+def searched(plan: SearchConfig) -> dict[str, Any]:
+    """What makes two searches the same search, as JSON has it."""
+    about = {"space": plan.space.describe(), "fixed": dict(plan.space.fixed)}
+    plain: dict[str, Any] = json.loads(json.dumps(about))
+    return plain
+
+
+def check_space(plan: SearchConfig, stored: Mapping[str, Any], *, accept: bool) -> None:
+    """Refuses to mix trials of two spaces in one run, unless that is what is wanted.
+
+    Raises:
+        UsageError: with what differs.
+    """
+    from .warm import differences
+
+    changed = differences(stored, searched(plan))
+    if changed and not accept:
+        raise UsageError(
+            f"a run has one space, but `{plan.preset}` is not what this run began with: "
+            f"{'; '.join(changed)}. Start a new run, or mix them with --accept-space-change."
+        )
+
+
+def go(plan: SearchConfig, store: RunStore, *, checked: bool, train: Train | None = None) -> int:
+    """Runs what is left of a search and shows what came of it.
+
+    Args:
+        checked: whether the machines are checked first.
+        train: instead of `trainer.loop.train`.
+    """
+    from .driver import SearchFailed, connect, preflight_checks, score_best, search
+    from .files import exclusive
     from .preflight import allot
 
     started = time.monotonic()
-    with connect(plan) as cluster:
+    with exclusive(store.path), connect(plan) as cluster:
         resources = allot(plan, cluster)
         if cluster.dashboard:
             print(f"Ray dashboard: {cluster.dashboard}  (token, if asked: ray get-auth-token)")
@@ -215,10 +201,11 @@ def go(plan: SearchConfig, store: RunStore) -> int:
             f"{resources.gpus:g} GPUs",
             flush=True,
         )
-        check_backends(plan, resources)
+        if checked:
+            preflight_checks(plan, store, resources)
         print(flush=True)
         try:
-            search(plan, store, resources)
+            search(plan, store, resources, train=train)
             score_best(plan, store, resources)
         except SearchFailed as error:
             print(f"the search ended itself: {error}", file=sys.stderr)
@@ -231,10 +218,12 @@ def go(plan: SearchConfig, store: RunStore) -> int:
 
 def show(plan: SearchConfig, store: RunStore) -> int:
     """Prints the leaderboard, draws the plot, and names the next commands."""
-    from .report import leaderboard, plots
+    from .report import leaderboard, pareto, plots
     from .store import best_trial
 
     print(leaderboard.text(store.path))
+    if len(plan.objectives) > 1:
+        print(pareto.text(store.path))
     print()
     plot = plots.error_vs_snr(store.path)
     if plot:
@@ -281,7 +270,7 @@ def describe(plan: SearchConfig) -> str:
         "run": f"{Path(plan.out) / plan.name}",
         "preset": f"{space.name}: {space.about}",
         "trials": f"{plan.trials}, the first {len(space.anchors)} known-good; "
-        f"scheduler {plan.scheduler}; seed {plan.seed}",
+        f"sampler {plan.sampler}; scheduler {plan.scheduler}; seed {plan.seed}",
         "scene": f"{scene.num_horizontal}x{scene.num_vertical} RIS, "
         f"{scene.num_antennas} antennas, {scene.num_snapshots} snapshots, "
         f"K in 1..{scene.max_sources}, range {scene.range_min_m:g}-{scene.range_max_m:g} m, "

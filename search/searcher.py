@@ -13,6 +13,8 @@ import optuna
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
+from trainer.config import ConfigError
+
 from .config import SearchConfig
 from .outcome import constraint_value
 from .recall import History, Unfinished
@@ -66,15 +68,19 @@ class OptunaSearcher(Searcher):
         anchors = self._plan.space.anchors
         trial = self._ask(number, anchors[number] if number < len(anchors) else None)
         drawn = self._plan.space.suggest(trial)
-        config = self._plan.train_config(drawn)
+        try:
+            config = self._plan.train_config(drawn)
+            params, digest = config.to_params(), config.digest
+        except ConfigError:  # for the worker to find, so that it is recorded like every outcome
+            params, digest = self._plan.template.to_params() | drawn, None
         record = {
             "trial_id": name,
             "number": number,
             "sampler": dict(trial.params),
             "sampler_attributes": _own_attributes(trial),
             "drawn": drawn,
-            "params": config.to_params(),
-            "config_hash": config.digest,
+            "params": params,
+            "config_hash": digest,
         }
         self._asked[name] = trial
         self._record(name, record)

@@ -116,8 +116,11 @@ class RunStore:
         return cls(path, parameters, plan)
 
     @classmethod
-    def open(cls, path: str | Path) -> Self:
+    def open(cls, path: str | Path, *, more: Parameters | None = None) -> Self:
         """Reads and checks a run: `run.json`, every table, the footer of every part.
+
+        Args:
+            more: parameters that the run is to have too; its `trials` get their columns.
 
         Raises:
             RunNotFound: if `path` is no folder.
@@ -131,7 +134,11 @@ class RunStore:
         content = dict(read_run(path))
         parameters = {k: tuple(v) for k, v in content.pop("parameters").items()}
         content.pop("format")
-        store = cls(path, parameters, content)
+        if more and set(more) - set(parameters):
+            store = cls(path, {**more, **parameters}, content)
+            store._rewrite("trials")  # then run.json: killed between, it can be done again
+            store.write_run(content)
+        store = cls(path, {**(more or {}), **parameters}, content)
         if not path.joinpath("configs").is_dir():
             raise CorruptRun(missing(path / "configs"))
         for table in TABLES:
@@ -238,6 +245,11 @@ class RunStore:
         pq.write_table(arrow_table(table, self.parameters, rows), sink)
         write_atomically(path, sink.getvalue().to_pybytes())
         return path
+
+    def _rewrite(self, table: str) -> None:
+        for part in part_files(self.path / table):
+            rows = pq.read_table(part).to_pylist()
+            self._write(table, part.stem, rows)
 
     def _part(self, table: str, part: str) -> Path:
         if table not in TABLES:

@@ -8,7 +8,9 @@ trial, and Ray's retries stay reserved for lost nodes. Every number reported is 
 import gc
 import json
 import math
+import os
 import platform
+import resource
 import tempfile
 import time
 import traceback
@@ -128,6 +130,30 @@ def check_backends(configs: list[TrainConfig], threads: int) -> tuple[str, list[
     return check.reason, check.lines()
 
 
+def sees(probe: str) -> bool:
+    """Whether this node sees a file of the driver's, and can write beside it."""
+    path = Path(probe)
+    if not path.exists():
+        return False
+    own = path.with_name(f"{path.name}.{platform.node()}.{os.getpid()}")
+    try:
+        own.write_text("")
+        own.unlink()
+    except OSError:
+        return False
+    return True
+
+
+def take_one_step(params: dict[str, Any], threads: int) -> str:
+    """Trains as little as can be; time and memory it took, for a person."""
+    train = _own_train(threads)
+    began = time.perf_counter()
+    for _ in train(TrainConfig.from_params(params)):
+        pass
+    seconds, peak = time.perf_counter() - began, _peak_bytes() / 2**20
+    return f"one step and its evaluation in {seconds:.1f} s, {peak:.0f} MiB at the peak"
+
+
 def score_baselines(config: TrainConfig, threads: int) -> dict[str, list[dict[str, Any]]]:
     """Rows of the bound and of the classical methods on the held-out scenes, and their errors per
     scene, as plain data: `{"evaluations": rows, "scenes": rows}`."""
@@ -192,10 +218,13 @@ def _report(row: dict[str, Any], checkpoint: tune.Checkpoint | None = None) -> N
     tune.report(row, checkpoint=checkpoint)
 
 
-def _peak_bytes() -> int | None:
+def _peak_bytes() -> int:
+    """Memory at its peak: the GPU's, where there is one, or else this process's."""
     import torch
 
-    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _free_memory() -> None:
@@ -211,3 +240,5 @@ def _free_memory() -> None:
 backends_task = ray.remote(check_backends)
 baselines_task = ray.remote(score_baselines)
 state_task = ray.remote(score_state)
+storage_task = ray.remote(sees)
+smoke_task = ray.remote(take_one_step)

@@ -33,6 +33,9 @@ def refused(capsys, *argv: str) -> str:
         (["--max-concurrent", "0"], "--max-concurrent >= 1"),
         (["--name", "a b"], "--name is letters"),
         (["--resume", "x", "--preset", "smoke"], "takes the plan from the run"),
+        (["--sampler", "tpee"], "Did you mean `tpe`"),
+        (["--objectives", "cost"], "--objectives is capped_error"),
+        (["--trial-timeout", "0"], "--trial-timeout > 0"),
     ],
 )
 def test_a_bad_option_is_refused_in_one_line(argv, says, capsys, tmp_path):

@@ -13,6 +13,7 @@ from search.config import SearchConfig
 from search.driver import SearchFailed, connect, search
 from search.outcome import Outcome
 from search.preflight import Resources
+from search.schema import BASELINES
 from search.store import RunStore, best_trial
 from tests import scripted
 
@@ -38,7 +39,9 @@ def one_ray() -> Iterator[None]:
 def run(one_ray, tmp_path, monkeypatch):
     """Runs scripted trials, one at a time, with the given rates as anchors."""
 
-    def go(*rates: float, trials: int | None = None, scheduler: str = "none") -> RunStore:
+    def go(
+        *rates: float, trials: int | None = None, scheduler: str = "none", baselines: bool = False
+    ) -> RunStore:
         anchors = tuple({"optimizer.learning_rate": rate} for rate in rates)
         fixed = spaces.get("smoke").fixed | {"epochs": 3}
         space = spaces.Space("scripted", "for tests", suggest, anchors, fixed)
@@ -52,6 +55,8 @@ def run(one_ray, tmp_path, monkeypatch):
         else:
             record = {"search": plan.as_dict(), "fixed": dict(fixed)}
             store = RunStore.create(path, parameters=PARAMETERS, plan=record)
+            if not baselines:
+                store.write_part("evaluations", BASELINES, [])  # as if they were scored
         search(plan, store, Resources(cpus=1, gpus=0, concurrent=1), train=scripted.train)
         return store
 
@@ -119,7 +124,8 @@ def test_a_bug_that_repeats_itself_ends_the_search_with_its_traceback(run, tmp_p
     assert list(store.read("trials")["outcome"]) == ["crashed"] * 3
 
 
-def test_a_resumed_search_keeps_what_has_ended_and_restarts_the_rest(run, tmp_path):
+@pytest.mark.parametrize("left", ["nothing", "its last checkpoint"])
+def test_a_resumed_search_keeps_what_has_ended_and_goes_on_with_the_rest(run, left):
     store = run(RATES["good"], RATES["better"], trials=2)
     before = store.read("trials")
     # what a driver killed between a suggestion and its end leaves behind
@@ -127,7 +133,8 @@ def test_a_resumed_search_keeps_what_has_ended_and_restarts_the_rest(run, tmp_pa
     store.write_config("t0001", unfinished)
     for table in ("trials", "epochs"):
         (store.path / table / "t0001.parquet").unlink()
-    shutil.rmtree(store.path / "ray" / "t0001")
+    if left == "nothing":
+        shutil.rmtree(store.path / "ray" / "t0001")
     (store.path / "optuna.log").write_text('{"torn": ')
 
     after = run(RATES["good"], RATES["better"], trials=3).read("trials")
@@ -137,10 +144,14 @@ def test_a_resumed_search_keeps_what_has_ended_and_restarts_the_rest(run, tmp_pa
     restarted, first = after.iloc[1], before.iloc[1]
     assert restarted["params.optimizer.learning_rate"] == first["params.optimizer.learning_rate"]
     assert restarted["objective"] == first["objective"]
+    assert (restarted["started"] == first["started"]) == (left != "nothing")
+    assert restarted["checkpoint"].startswith("ray/t0001" + "." * (left != "nothing"))
+    epochs = store.read("epochs")
+    assert list(epochs[epochs["trial_id"] == "t0001"]["epoch"]) == [1, 2, 3]
 
 
 def test_the_baselines_are_scored_once_and_belong_to_no_trial(run):
-    rows = run(RATES["good"]).read("evaluations")
+    rows = run(RATES["good"], baselines=True).read("evaluations")
     baselines = rows[rows["trial_id"].isna()]
     assert {"crb", "lmmse_music", "pinv_music"} <= set(baselines["estimator"])
     key = ["estimator", "snr_db", "num_sources"]

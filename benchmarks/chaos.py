@@ -1,0 +1,152 @@
+"""Searches whose driver is killed (SIGKILL) at random and resumed, against an undisturbed one.
+
+    python benchmarks/chaos.py [--searches 20] [--seed 0] [--out DIR]
+
+The trainer is the real one, the command line too (`drill.py`). Under `--scheduler none --sampler
+random` the tables must equal those of the undisturbed run up to timing; under ASHA + TPE each
+trial's epoch rows must equal those of an undisturbed training of its recorded configuration.
+Exit code 1 if a row is lost, doubled or different, or a finished trial was run again.
+"""
+
+import argparse
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import pandas as pd
+
+from search.schema import KEYS
+from search.store import RunStore
+
+TRIALS = 6
+DRILL = Path(__file__).parent / "drill.py"
+TIMING = ["seconds", "seconds_per_epoch", "gpu_seconds", "started", "host", "checkpoint"]
+FREE = ("--scheduler", "none", "--sampler", "random")
+GUIDED = ("--scheduler", "asha", "--sampler", "tpe")
+EXIT_OF_A_KILLED_PROCESS = -signal.SIGKILL
+
+
+def drive(*flags: str, kill_after: float | None = None) -> int:
+    """Runs the search's command line; kills its driver after so many seconds."""
+    command = [sys.executable, str(DRILL), *flags, "--no-preflight"]
+    with tempfile.TemporaryFile() as said:
+        driver = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT)
+        try:
+            code = driver.wait(kill_after)
+        except subprocess.TimeoutExpired:
+            driver.kill()
+            code = driver.wait()
+        if code not in (0, EXIT_OF_A_KILLED_PROCESS):
+            said.seek(0)
+            raise SystemExit(f"{' '.join(command)} ended with {code}:\n{said.read().decode()}")
+        return code
+
+
+def killed_search(name: str, out: Path, flags: tuple[str, ...], kills: list[float]) -> list[str]:
+    """Runs a search, killed and resumed after each of `kills` seconds; what was wrong with it."""
+    wrong = []
+    new = ("--preset", "drill", "--trials", str(TRIALS), "--name", name, "--out", str(out), *flags)
+    again = ("--resume", name, "--out", str(out))
+    kept: dict[str, bytes] = {}
+    for kill_after in [*kills, None]:
+        started = (out / name / "run.json").exists()
+        drive(*(again if started else new), kill_after=kill_after)
+        for part in (out / name / "trials").glob("t*.parquet"):
+            if kept.setdefault(part.name, part.read_bytes()) != part.read_bytes():
+                wrong.append(f"{part.stem} had ended and was run again")
+    return wrong
+
+
+def compare(store: RunStore, reference: pd.DataFrame | None) -> list[str]:
+    """What is lost or doubled in a finished run, or differs from an undisturbed run's epochs."""
+    wrong = []
+    trials, epochs = store.read("trials"), store.read("epochs")
+    for table in ("trials", "epochs", "evaluations", "scenes", "failures"):
+        if store.read(table).duplicated(list(KEYS[table])).any():
+            wrong.append(f"a row of {table} is doubled")
+    if sorted(trials["number"]) != list(range(TRIALS)):
+        wrong.append(f"trials are {sorted(trials['number'])}")
+    for trial in trials.itertuples():
+        own = list(epochs[epochs["trial_id"] == trial.trial_id]["epoch"])
+        if own != list(range(1, trial.epochs + 1)):
+            wrong.append(f"{trial.trial_id} trained {trial.epochs} epochs, but has rows {own}")
+    if reference is not None:
+        rows, expected = plain(epochs), plain(reference.reindex(columns=list(epochs)))
+        if len(rows) != len(expected):
+            wrong.append(f"{len(rows)} epoch rows, but {len(expected)} in the undisturbed run")
+        elif not all(rows[name].equals(expected[name].astype(rows[name].dtype)) for name in rows):
+            wrong.append("epochs differ from those of the undisturbed run")
+    return wrong
+
+
+def plain(table: pd.DataFrame) -> pd.DataFrame:
+    """A table without what the clock wrote."""
+    named = table.drop(columns=[name for name in TIMING if name in table])
+    return named.sort_values(["trial_id", "epoch"]).reset_index(drop=True)
+
+
+def replayed(store: RunStore) -> pd.DataFrame:
+    """The epochs of every recorded configuration, trained here without Ray or interruption."""
+    import torch
+
+    from search.config import judged_epochs
+    from search.rows import pick
+    from trainer.config import TrainConfig
+    from trainer.loop import train
+
+    torch.set_num_threads(1)
+    rows = []
+    for trial in store.read("trials").itertuples():
+        config = TrainConfig.from_params(store.read_config(trial.trial_id)["params"])
+        errors: list[float] = []
+        for report in train(config):
+            errors.append(report.capped_error)
+            last = errors[-judged_epochs(config.epochs) :]
+            row = report.row() | {"objective": sum(last) / len(last)}
+            rows.append(pick("epochs", row, trial_id=trial.trial_id))
+            if report.epoch == trial.epochs:
+                break
+    return pd.DataFrame(rows)
+
+
+def main() -> int:
+    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p.add_argument("--searches", type=int, default=20)
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--out", type=Path)
+    args = p.parse_args()
+    draw = random.Random(args.seed)
+    out = args.out or Path(tempfile.mkdtemp(prefix="chaos-"))
+    began = time.monotonic()
+    killed_search("undisturbed", out, FREE, [])
+    seconds = time.monotonic() - began
+    reference = RunStore.open(out / "undisturbed").read("epochs")
+    print(f"undisturbed: {seconds:.0f} s, {len(reference)} epoch rows; runs are in {out}")
+    bad = 0
+    for search in range(args.searches):
+        guided = search % 2 == 1
+        kills = [draw.uniform(0, seconds) for _ in range(draw.choice((1, 1, 2)))]
+        name = f"killed-{search:02d}"
+        wrong = killed_search(name, out, GUIDED if guided else FREE, kills)
+        store = RunStore.open(out / name)
+        wrong += compare(store, replayed(store) if guided else reference)
+        bad += bool(wrong)
+        how = "ASHA + TPE" if guided else "random"
+        when = ", ".join(f"{k:.1f}" for k in kills)
+        found = "; ".join(wrong) or "0 lost, 0 doubled, 0 rerun, all rows equal"
+        print(f"{name} ({how}), killed after {when} s: {found}", flush=True)
+    print(f"{args.searches - bad} of {args.searches} searches came through")
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

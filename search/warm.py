@@ -1,0 +1,94 @@
+"""Beginning with what another run has found: its trials, told to the sampler before the first one.
+
+They count for suggestions only: they are in no table of the new run and never its best. Values
+compare only if space, budget, scenes and objectives are the same, so anything else is refused;
+another version of the code or of a library is named and left to the reader.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from .config import SearchConfig
+from .files import read_json
+from .outcome import Outcome
+from .preflight import Refused
+from .recall import past_trials
+from .store import RunStore
+from .study import Past
+
+WARM_FILE = "warm.json"
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """What differs between two searches, by `run.json`'s `space` and `fixed`; empty if nothing."""
+    changed = []
+    for part in ("space", "fixed"):
+        before, after = dict(old.get(part) or {}), dict(new.get(part) or {})
+        for name in sorted({*before, *after}):
+            was, now = before.get(name, "absent"), after.get(name, "absent")
+            if was != now:
+                changed.append(f"{name} was {was}, is {now}")
+    return changed
+
+
+def warm_start(plan: SearchConfig, code: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """The trials that a plan starts with, as the text of `warm.json`; and what to tell a person.
+
+    Args:
+        code: provenance of the new run.
+
+    Raises:
+        Refused: if their values do not compare with the plan's.
+    """
+    if plan.warm_start is None:
+        return "", []
+    store = RunStore.open(plan.warm_start)
+    new = json.loads(json.dumps({"space": plan.space.describe(), "fixed": dict(plan.space.fixed)}))
+    changed = differences(store.plan, new)
+    ours, theirs = list(plan.objectives), list(store.plan["search"].get("objectives", ()))
+    if theirs and theirs != ours:
+        changed.append(f"objectives were {','.join(theirs)}, are {','.join(ours)}")
+    if changed:
+        raise Refused(
+            f"--warm-start needs a run of the same space, scenes and objective, but in "
+            f"{store.path} {'; '.join(changed)}. Start without it."
+        )
+    past = past_trials(store)
+    notes = [f"warm start: {len(past)} trials of {store.path}", *_versions(store.plan, code)]
+    seed = store.plan["search"].get("seed", 0)
+    if seed != plan.seed:
+        notes.append(f"  note: they trained with seed {seed}, these train with {plan.seed}")
+    return json.dumps({"trials": [asdict(one) for one in past]}), notes
+
+
+def warm_trials(run: Path) -> tuple[Past, ...]:
+    """The trials that a run was started with."""
+    if not (run / WARM_FILE).exists():
+        return ()
+    trials = read_json(run / WARM_FILE)["trials"]
+    return tuple(
+        Past(
+            **one
+            | {
+                "outcome": Outcome(one["outcome"]),
+                "values": {int(epoch): value for epoch, value in one["values"].items()},
+            }
+        )
+        for one in trials
+    )
+
+
+def _versions(stored: Mapping[str, Any], code: Mapping[str, Any]) -> list[str]:
+    old = stored.get("provenance", {})
+    pairs = [
+        ("commit", old.get("code", {}).get("sha"), code["code"]["sha"]),
+        ("changes", old.get("code", {}).get("diff_sha256"), code["code"].get("diff_sha256")),
+        *(
+            (name, old.get("versions", {}).get(name), version)
+            for name, version in code["versions"].items()
+        ),
+    ]
+    return [f"  note: {n} was {was}, is {now}" for n, was, now in pairs if was != now]

@@ -1,0 +1,162 @@
+"""A driver may die at any moment: what it left is continued, and nothing is lost or done twice."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from search.config import SearchConfig
+from search.files import RunError, exclusive
+from search.recall import STATE_FILE, checkpoints, read_reports, recall
+from search.run import main
+from search.schema import KEYS
+from search.store import RunStore
+from trainer.config import TrainConfig
+from trainer.loop import train
+
+DRILL = Path(__file__).parents[1] / "benchmarks" / "drill.py"
+EPOCHS = 18
+FREE = ("--scheduler", "none", "--sampler", "random", "--max-concurrent", "2", "--no-preflight")
+
+
+def drive(out: Path, *flags: str) -> subprocess.Popen[bytes]:
+    """A driver in a process of its own, to be killed."""
+    command = [sys.executable, str(DRILL), "--out", str(out), *flags]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, env=os.environ)
+
+
+def wait_for_epochs(store: Path, count: int, driver: subprocess.Popen[bytes]) -> None:
+    """Until the checkpoints of unfinished trials hold so many epochs."""
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline:
+        assert driver.poll() is None, "the driver has ended by itself"
+        reports = [len(read_reports(p)) for p in checkpoints(store, "t0001")]
+        if max(reports, default=0) >= count:
+            return
+        time.sleep(0.05)
+    pytest.fail("no epochs within four minutes")
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_search_interrupted_and_then_killed_equals_an_undisturbed_one(tmp_path):
+    run = tmp_path / "x"
+    first = drive(tmp_path, "--preset", "drill", "--trials", "2", "--name", "x", *FREE)
+    wait_for_epochs(run, 3, first)
+    began = time.monotonic()
+    first.send_signal(signal.SIGTERM)
+    assert first.wait(60) == 130
+    assert time.monotonic() - began < 10
+    reached = {trial.name: len(trial.reports) for trial in recall(RunStore.open(run)).unfinished}
+
+    second = drive(tmp_path, "--resume", "x", "--no-preflight")
+    wait_for_epochs(run, 9, second)
+    second.kill()
+    second.wait()
+    again = {trial.name: len(trial.reports) for trial in recall(RunStore.open(run)).unfinished}
+    assert all(again.get(name, EPOCHS) >= epochs for name, epochs in reached.items())
+    assert again["t0001"] >= 9 or "t0001" in RunStore.open(run).ended()
+
+    assert drive(tmp_path, "--resume", "x", "--trials", "3", "--no-preflight").wait(300) == 0
+    store = RunStore.open(run)
+    trials, epochs = store.read("trials"), store.read("epochs")
+    assert list(trials["trial_id"]) == ["t0000", "t0001", "t0002"]
+    for table in ("trials", "epochs", "evaluations", "scenes"):
+        assert not store.read(table).duplicated(list(KEYS[table])).any()
+    assert epochs.groupby("trial_id")["epoch"].apply(list).to_dict() == {
+        name: list(range(1, EPOCHS + 1)) for name in trials["trial_id"]
+    }
+    pd.testing.assert_frame_equal(undisturbed(store), epochs[list(undisturbed(store))])
+    # only the newest checkpoint of each trial is left, and it is whole
+    for trial in trials.itertuples():
+        assert (run / trial.checkpoint / STATE_FILE).exists()
+        assert {p.parent for p in checkpoints(run, trial.trial_id)} == {
+            (run / trial.checkpoint).parent
+        }
+
+
+def undisturbed(store: RunStore) -> pd.DataFrame:
+    """The loss and the objective that the recorded configurations have without interruption."""
+    rows = []
+    for name in sorted(store.ended()):
+        errors = []
+        for report in train(TrainConfig.from_params(store.read_config(name)["params"])):
+            errors.append(report.capped_error)
+            mean = sum(errors[-3:]) / len(errors[-3:])
+            rows.append((name, report.losses["total"], report.gradient_norm, mean))
+    columns = ["trial_id", "loss_total", "gradient_norm", "objective"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def planned(tmp_path: Path) -> RunStore:
+    plan = SearchConfig("smoke", 4, "x", out=str(tmp_path))
+    described = {"space": plan.space.describe(), "fixed": {"epochs": 3}}
+    return RunStore.create(
+        tmp_path / "x", parameters={}, plan={"search": plan.as_dict(), **described}
+    )
+
+
+def test_a_changed_space_is_refused_and_the_change_is_named(tmp_path, capsys):
+    planned(tmp_path)
+    assert main(["--resume", "x", "--out", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert "network.width was absent, is 16" in said
+    assert "--accept-space-change" in said
+
+
+def test_a_run_is_extended_but_not_shortened(tmp_path, capsys):
+    store = planned(tmp_path)
+    for number in range(3):
+        store.write_config(f"t{number:04d}", {"trial_id": f"t{number:04d}", "number": number})
+    assert main(["--resume", "x", "--trials", "2", "--out", str(tmp_path)]) == 2
+    assert "at least the 3 that have started" in capsys.readouterr().err
+
+
+def test_a_run_has_one_driver(tmp_path):
+    store = planned(tmp_path)
+    with exclusive(store.path):
+        refused = pytest.raises(RunError, match="one driver at a time")
+        with refused, exclusive(store.path):
+            pass
+    with exclusive(store.path):
+        pass  # it was given back
+
+
+def test_a_new_parameter_adds_its_column_to_what_was_written(tmp_path):
+    old = ("float", "1", "a")
+    store = RunStore.create(tmp_path / "x", parameters={"eps_psd": old}, plan={"search": {}})
+    row = {"trial_id": "t0000", "number": 0, "outcome": "completed"}
+    store.write_trial(row | {"params.eps_psd": 0.5})
+    RunStore.open(tmp_path / "x", more={"eps_psd": old, "seed": ("int", "", "b")})
+    reopened = RunStore.open(tmp_path / "x")
+    assert set(reopened.parameters) == {"eps_psd", "seed"}
+    (trial,) = reopened.read("trials").to_dict("records")
+    assert trial["params.eps_psd"] == 0.5
+    assert pd.isna(trial["params.seed"])
+
+
+def test_a_checkpoint_that_was_cut_off_is_passed_over(tmp_path):
+    store = planned(tmp_path)
+    store.write_config("t0000", {"trial_id": "t0000", "number": 0})
+    for number, epochs in enumerate((1, 2, 3)):
+        folder = store.path / "ray" / "t0000" / f"checkpoint_00000{number}"
+        folder.mkdir(parents=True)
+        torch.save({"weights": torch.zeros(1000)}, folder / STATE_FILE)
+        reports = [{"epoch": e, "objective": 0.5} for e in range(1, epochs + 1)]
+        (folder / "epochs.json").write_text(json.dumps(reports))
+    whole = folder.parent / "checkpoint_000001"
+    content = (folder / STATE_FILE).read_bytes()
+    for cut in (0, 100, len(content) // 2, len(content) - 1):
+        (folder / STATE_FILE).write_bytes(content[:cut])
+        (trial,) = recall(store).unfinished
+        assert (trial.checkpoint, len(trial.reports)) == (whole, 2)
+        assert trial.folder not in {"t0000"}
+    (folder / STATE_FILE).unlink()
+    assert recall(store).unfinished[0].checkpoint == whole
