@@ -5,6 +5,7 @@ no other flag. It knows neither Ray nor torch.
 """
 
 import dataclasses
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -128,6 +129,13 @@ class SearchConfig:
     def space(self) -> spaces.Space:
         """The preset's search space."""
         return spaces.get(self.preset)
+
+    @property
+    def searched(self) -> dict[str, Any]:
+        """What makes two searches the same search, as JSON has it: `space` and `fixed`."""
+        about = {"space": self.space.describe(), "fixed": dict(self.space.fixed)}
+        plain: dict[str, Any] = json.loads(json.dumps(about))
+        return plain
 
     @property
     def minutes(self) -> float:

@@ -98,7 +98,7 @@ def past_trials(store: RunStore) -> list[Past]:
                 number=int(row["number"]),
                 sampler=record["sampler"],
                 outcome=Outcome(row["outcome"]),
-                cause=row["cause"],
+                cause=None if pd.isna(row["cause"]) else str(row["cause"]),
                 values={} if own is None else objectives(own),
                 cost=_finite(row["seconds_per_epoch"]),
                 attributes=record.get("sampler_attributes", {}),

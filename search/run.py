@@ -7,7 +7,6 @@ Exit codes: 0 the search ended as planned; 1 it failed (no trial completed, or a
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import sys
@@ -109,7 +108,7 @@ def start(plan: SearchConfig, args: argparse.Namespace) -> int:
         parameters={name: (p.kind, p.unit, p.about) for name, p in declared.items()},
         plan={
             "search": plan.as_dict(),
-            **searched(plan),
+            **plan.searched,
             "no_effect": {name: p.no_effect for name, p in declared.items() if p.no_effect},
             "provenance": code,
         },
@@ -152,16 +151,9 @@ def resume(args: argparse.Namespace) -> int:
     preflight.check_out(store.path)
     preflight.check_address(plan.address)
     kept = store.plan["search"] | {"trials": plan.trials}
-    store.write_run(store.plan | searched(plan) | {"search": kept})
+    store.write_run(store.plan | plan.searched | {"search": kept})
     print(f"resuming {store.path}: {ended} of {plan.trials} trials have ended")
     return go(plan, store, checked=not args.no_preflight)
-
-
-def searched(plan: SearchConfig) -> dict[str, Any]:
-    """What makes two searches the same search, as JSON has it."""
-    about = {"space": plan.space.describe(), "fixed": dict(plan.space.fixed)}
-    plain: dict[str, Any] = json.loads(json.dumps(about))
-    return plain
 
 
 def check_space(plan: SearchConfig, stored: Mapping[str, Any], *, accept: bool) -> None:
@@ -172,7 +164,7 @@ def check_space(plan: SearchConfig, stored: Mapping[str, Any], *, accept: bool) 
     """
     from .warm import differences
 
-    changed = differences(stored, searched(plan))
+    changed = differences(stored, plan.searched)
     if changed and not accept:
         raise UsageError(
             f"a run has one space, but `{plan.preset}` is not what this run began with: "

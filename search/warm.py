@@ -46,8 +46,7 @@ def warm_start(plan: SearchConfig, code: Mapping[str, Any]) -> tuple[str, list[s
     if plan.warm_start is None:
         return "", []
     store = RunStore.open(plan.warm_start)
-    new = json.loads(json.dumps({"space": plan.space.describe(), "fixed": dict(plan.space.fixed)}))
-    changed = differences(store.plan, new)
+    changed = differences(store.plan, plan.searched)
     ours, theirs = list(plan.objectives), list(store.plan["search"].get("objectives", ()))
     if theirs and theirs != ours:
         changed.append(f"objectives were {','.join(theirs)}, are {','.join(ours)}")

@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -46,6 +47,20 @@ def train(config: TrainConfig, *, resume: TrainState | None = None) -> Iterator[
             if ending:
                 ending[-1](rate)
         yield report(config, epoch, error=0.5 + 0.1 / epoch - 10 * rate)
+
+
+def train_and_block(
+    folder: Path, config: TrainConfig, *, resume: TrainState | None = None
+) -> Iterator[EpochReport]:
+    """Trains, but at its second epoch puts a file where a folder of the run was."""
+    for each in train(config, resume=resume):
+        if each.epoch == 2 and folder.is_dir() and config.optimizer.learning_rate == BLOCKS:
+            folder.rename(folder.with_name(folder.name + ".away"))
+            folder.write_text("")
+        yield each
+
+
+BLOCKS = 0.007
 
 
 def crash(rate: float) -> None:

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator
+from functools import partial
 
 import optuna
 import pandas as pd
@@ -40,7 +41,11 @@ def run(one_ray, tmp_path, monkeypatch):
     """Runs scripted trials, one at a time, with the given rates as anchors."""
 
     def go(
-        *rates: float, trials: int | None = None, scheduler: str = "none", baselines: bool = False
+        *rates: float,
+        trials: int | None = None,
+        scheduler: str = "none",
+        baselines: bool = False,
+        train=scripted.train,
     ) -> RunStore:
         anchors = tuple({"optimizer.learning_rate": rate} for rate in rates)
         fixed = spaces.get("smoke").fixed | {"epochs": 3}
@@ -57,7 +62,7 @@ def run(one_ray, tmp_path, monkeypatch):
             store = RunStore.create(path, parameters=PARAMETERS, plan=record)
             if not baselines:
                 store.write_part("evaluations", BASELINES, [])  # as if they were scored
-        search(plan, store, Resources(cpus=1, gpus=0, concurrent=1), train=scripted.train)
+        search(plan, store, Resources(cpus=1, gpus=0, concurrent=1), train=train)
         return store
 
     return go
@@ -166,3 +171,19 @@ def test_the_row_of_a_trial_holds_its_whole_configuration(run):
     assert row["config_hash"] == record["config_hash"]
     assert row["params.optimizer.learning_rate"] == RATES["good"]
     assert (store.path / row["checkpoint"] / "state.pt").exists()
+
+
+@pytest.mark.parametrize("folder", ["epochs", "trials", "ray/t0001"])
+def test_a_folder_that_takes_no_files_ends_the_search_and_blames_no_trial(run, tmp_path, folder):
+    blocked = tmp_path / "run" / folder
+    rates = (RATES["good"], scripted.BLOCKS, RATES["better"])
+    with pytest.raises(SearchFailed, match=r"takes no files|could not keep its checkpoint"):
+        run(*rates, train=partial(scripted.train_and_block, blocked))
+    blocked.unlink()
+    blocked.with_name(blocked.name + ".away").rename(blocked)
+    store = RunStore.open(tmp_path / "run")
+    assert list(store.read("trials")["outcome"]) == ["completed"]
+
+    store = run(*rates)
+    assert list(store.read("trials")["outcome"]) == ["completed"] * 3
+    assert list(store.read("epochs")["epoch"]) == [1, 2, 3] * 3

@@ -1,0 +1,87 @@
+"""A warm start: what compares is told to the sampler, what does not is refused, all is named."""
+
+from dataclasses import replace
+
+import pytest
+
+import spaces
+from search.config import SearchConfig
+from search.outcome import Outcome
+from search.preflight import Refused
+from search.recall import History, past_trials
+from search.store import RunStore
+from search.warm import differences, warm_start, warm_trials
+
+CODE = {"code": {"sha": "new"}, "versions": {"torch": "2.13"}}
+DRAWN = {"optimizer.learning_rate": 5e-3, "eigengap.term": "off"}
+
+
+@pytest.fixture
+def old(tmp_path):
+    """A finished run of the smoke preset: one completed and one diverged trial."""
+    plan = SearchConfig("smoke", 2, "old", out=str(tmp_path), seed=3)
+    store = RunStore.create(
+        tmp_path / "old",
+        parameters={"optimizer.learning_rate": ("float", "1", "")},
+        plan={
+            "search": plan.as_dict(),
+            **plan.searched,
+            "provenance": {"code": {"sha": "old"}, "versions": {"torch": "2.12"}},
+        },
+    )
+    for number, outcome in enumerate((Outcome.COMPLETED, Outcome.DIVERGED)):
+        name = f"t{number:04d}"
+        store.write_config(name, {"trial_id": name, "number": number, "sampler": DRAWN})
+        epochs = [{"trial_id": name, "epoch": e, "objective": 0.5 / e} for e in (1, 2)]
+        row = {"trial_id": name, "number": number, "outcome": outcome.value}
+        store.write_trial(row, epochs=epochs)
+    return store
+
+
+def plan(old, **more):
+    given = {"preset": "smoke", "trials": 4, "name": "new", "warm_start": str(old.path)}
+    return SearchConfig(**given | more)
+
+
+def test_past_trials_are_told_as_they_ended_and_are_none_of_the_new_run(old, tmp_path):
+    text, notes = warm_start(plan(old), CODE)
+    (tmp_path / "warm.json").write_text(text)
+    warm = warm_trials(tmp_path)
+    assert list(warm) == past_trials(old)
+    assert [past.outcome for past in warm] == [Outcome.COMPLETED, Outcome.DIVERGED]
+    assert warm[0].values == {1: 0.5, 2: 0.25}
+    history = History(warm=warm)
+    assert history.known_to(plan(old)) == list(warm)
+    assert history.numbers == set()
+    assert notes[0] == f"warm start: 2 trials of {old.path}"
+
+
+def test_what_may_matter_is_named(old):
+    notes = "\n".join(warm_start(plan(old), CODE)[1])
+    assert "commit was old, is new" in notes
+    assert "torch was 2.12, is 2.13" in notes
+    assert "they trained with seed 3, these train with 0" in notes
+
+
+def test_what_does_not_compare_is_refused_and_named(old, monkeypatch):
+    with pytest.raises(Refused, match=r"objectives were capped_error, are capped_error,cost"):
+        warm_start(plan(old, objectives=("capped_error", "cost")), CODE)
+    smoke = spaces.get("smoke")
+    scenes = dict(smoke.fixed) | {"evaluation.num_scenes": 7}
+    monkeypatch.setitem(spaces.PRESETS, "smoke", replace(smoke, fixed=scenes))
+    with pytest.raises(Refused, match=r"evaluation.num_scenes was 16, is 7"):
+        warm_start(plan(old), CODE)
+    monkeypatch.setitem(
+        spaces.PRESETS, "smoke", replace(smoke, suggest=spaces.get("local").suggest)
+    )
+    with pytest.raises(Refused, match=r"network.kind was absent"):
+        warm_start(plan(old), CODE)
+
+
+def test_equal_searches_do_not_differ(old):
+    assert differences(old.plan, plan(old).searched) == []
+
+
+def test_a_cold_start_says_nothing(tmp_path):
+    assert warm_start(SearchConfig("smoke", 4, "new"), CODE) == ("", [])
+    assert warm_trials(tmp_path) == ()
