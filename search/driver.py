@@ -63,12 +63,14 @@ def connect(plan: SearchConfig) -> Iterator[Cluster]:
         Refused: if there is no cluster at that address.
     """
     os.environ.update(DRIVER_ENV)
+    # a stopped trial is in its next epoch already, which its worker must end before the next trial
+    workers = WORKER_ENV | {"TUNE_FUNCTION_THREAD_TIMEOUT_S": f"{plan.trial_timeout_s:.0f}"}
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if plan.address is None:
-        os.environ.update(WORKER_ENV)  # the workers of a local Ray inherit it
+        os.environ.update(workers)  # the workers of a local Ray inherit it
         options |= {"address": "local", "include_dashboard": True}
     else:
-        options |= {"address": plan.address, "runtime_env": {"env_vars": WORKER_ENV}}
+        options |= {"address": plan.address, "runtime_env": {"env_vars": workers}}
     try:
         context = ray.init(**options)
     except (ConnectionError, ValueError, RuntimeError) as error:
@@ -221,18 +223,37 @@ def search(
     Raises:
         SearchFailed: if the search ended itself; what had finished is in the store.
     """
-    history = recall(store, warm_trials(store.path))
+    scores = None
+    if not store.has_part("evaluations", BASELINES):
+        scores = _task(baselines_task, resources).remote(plan.template, resources.threads)
     ending = EndSearch()
+    ended = len(store.ended())
+    while ended < plan.trials:
+        before = ended
+        _search(plan, store, resources, ending, make_trainable(train, resources.threads))
+        ended = len(store.ended())
+        if ending.reason is None and ended == before:
+            ending.reason = f"Ray gave up with {ended} of {plan.trials} trials ended"
+        if ending.reason:
+            raise SearchFailed(ending.reason)
+        # else Ray has dropped a trial: it counts one as failed, without a word to anybody, whose
+        # worker was not free in time. It is unfinished, as after a restart, and goes on.
+    if scores is not None:
+        _write_scores(store, plan, None, ray.get(scores))
+
+
+def _search(
+    plan: SearchConfig, store: RunStore, resources: Resources, ending: EndSearch, trainable: Any
+) -> None:
+    """Lets Ray run what is left of a search, until nothing is or `ending` has a reason."""
+    history = recall(store, warm_trials(store.path))
     searcher = OptunaSearcher(
         plan, store.path / "optuna.log", history=history, record=store.write_config
     )
     monitor = Monitor(plan, store, history, ending, searcher.ended)
-    scores = None
-    if not store.has_part("evaluations", BASELINES):
-        scores = _task(baselines_task, resources).remote(plan.template, resources.threads)
     needs = {"cpu": resources.cpus} | ({"gpu": resources.gpus} if resources.gpus else {})
     tuner = tune.Tuner(
-        tune.with_resources(make_trainable(train, resources.threads), needs),
+        tune.with_resources(trainable, needs),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             scheduler=Scheduler(judge(plan, history)),
@@ -258,10 +279,6 @@ def search(
         ending.reason = ending.reason or f"{store.path} takes no files: {error}"
     finally:
         monitor.close()
-    if ending.reason:
-        raise SearchFailed(ending.reason)
-    if scores is not None:
-        _write_scores(store, plan, None, ray.get(scores))
 
 
 def judge(plan: SearchConfig, history: History) -> Judge:

@@ -7,6 +7,7 @@ that the trial was given, so that a test can ask for each outcome by an anchor.
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,16 @@ def train(config: TrainConfig, *, resume: TrainState | None = None) -> Iterator[
             if ending:
                 ending[-1](rate)
         yield report(config, epoch, error=0.5 + 0.1 / epoch - 10 * rate)
+
+
+def train_slowly(
+    config: TrainConfig, *, resume: TrainState | None = None
+) -> Iterator[EpochReport]:
+    """Trains with a second epoch that takes its time."""
+    for each in train(config, resume=resume):
+        yield each
+        if each.epoch == 1:
+            time.sleep(3.0)
 
 
 def train_and_block(

@@ -122,6 +122,12 @@ def test_a_trial_below_the_others_is_stopped_at_a_rung_and_pruned(run):
     assert frozen.constraints == {"aborted": 0.0}
 
 
+def test_no_trial_is_dropped_behind_a_stopped_one_that_is_still_in_its_next_epoch(run):
+    """Ray gives a reused worker two seconds to end what it does, and drops the trial otherwise."""
+    store = run(0.008, 0.001, 0.009, scheduler="asha", train=scripted.train_slowly)
+    assert list(store.read("trials")["outcome"]) == ["completed", "stopped", "completed"]
+
+
 def test_a_bug_that_repeats_itself_ends_the_search_with_its_traceback(run, tmp_path):
     with pytest.raises(SearchFailed, match="a bug, met at rate"):
         run(0.015, 0.016, 0.017, 0.018, 0.019)
