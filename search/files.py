@@ -141,14 +141,20 @@ def read_part_schema(part: Path) -> pa.Schema:
         ) from None
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Puts `content` under `path` in one step: readers see the old file or the new one."""
+def write_atomically(path: Path, content: bytes, *, sync: bool = False) -> None:
+    """Puts `content` under `path` in one step: readers see the old file or the new one.
+
+    That holds whatever happens to this process. What a power cut within the next seconds may do
+    to a trial's files is found by `RunStore.open` and repaired by `--resume`; waiting for the disk
+    (`sync`) several times per trial would cost more than all other bookkeeping.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # hidden: Arrow skips it
     try:
         with open(temporary, "wb") as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)

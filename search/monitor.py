@@ -80,7 +80,7 @@ class Monitor(tune.Callback):
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Says what is being tried."""
         name = trial.config["trial_id"]
-        self._heard[name] = time.monotonic()
+        self._heard[name] = self._flushed[name] = time.monotonic()
         self._attempts[name] += 1
         again = f"again ({self._attempts[name]}) " if self._attempts[name] > 1 else ""
         if name in self._epochs:
@@ -96,7 +96,7 @@ class Monitor(tune.Callback):
         if result.get("outcome") not in (None, Outcome.COMPLETED) or not result["epoch"]:
             return  # an ending, not an epoch
         self._epochs.setdefault(name, {})[result["epoch"]] = _epoch_row(name, result)
-        if time.monotonic() - self._flushed.get(name, 0.0) > FLUSH_SECONDS:
+        if time.monotonic() - self._flushed[name] > FLUSH_SECONDS:
             with self._ending.on_storage_failure(self._store.path):
                 self._store.write_part("epochs", name, self._epochs[name].values())
             self._flushed[name] = time.monotonic()
@@ -142,6 +142,7 @@ class Monitor(tune.Callback):
     def _end(self, trial: Any, error: str | None) -> None:
         name, last = trial.config["trial_id"], dict(trial.last_result or {})
         self._heard.pop(name, None)
+        self._flushed.pop(name, None)
         if self._ending.reason is not None and not last.get("outcome"):
             return  # it ends with the search, and goes on when that is resumed
         outcome = classify(last, error)
@@ -207,7 +208,7 @@ class Monitor(tune.Callback):
                 attributes=record.get("sampler_attributes", {}),
             )
         )
-        if checkpoint:  # those of earlier sessions are of no use any more
+        if checkpoint and trial.config["checkpoint"]:  # it went on from one that is of no use now
             for folder in folders(self._store.path, name):
                 if folder.name != trial.config["folder"]:
                     shutil.rmtree(folder, ignore_errors=True)

@@ -152,7 +152,7 @@ class RunStore:
                 f"a plan must not name {', '.join(_RESERVED)}, but has {taken}. Rename them."
             )
         content = {"format": FORMAT, **plan, "parameters": self.parameters}
-        write_atomically(self.path / "run.json", to_json(content))
+        write_atomically(self.path / "run.json", to_json(content), sync=True)
         self.plan = dict(plan)
 
     def write_part(self, table: str, part: str, rows: Iterable[Row]) -> Path:

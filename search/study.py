@@ -7,6 +7,7 @@ makes both anew from the run's tables, so that a torn line or a stale lock of a 
 not matter.
 """
 
+import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -151,8 +152,22 @@ class Mirror:
         self._study.add_trial(trial)
 
 
+class _Journal(JournalFileBackend):
+    """Optuna's own file, appended to without its lock and without waiting for the disk: a run has
+    one driver, and the file can be made anew."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path))
+        self._path = path
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
+        with self._path.open("ab") as file:
+            file.write(lines.encode())
+
+
 def _journal(path: Path) -> JournalStorage:
-    return JournalStorage(JournalFileBackend(str(path)))
+    return JournalStorage(_Journal(path))
 
 
 class _Asked:
