@@ -1,20 +1,24 @@
 """Searches whose driver is killed (SIGKILL) at random and resumed, against an undisturbed one.
 
-    python benchmarks/chaos.py [--searches 20] [--seed 0] [--out DIR]
+    python benchmarks/chaos.py [--searches 20] [--seed 0] [--out DIR] [--node-loss]
 
 The trainer is the real one, the command line too (`drill.py`). Under `--scheduler none --sampler
 random` the tables must equal those of the undisturbed run up to timing; under ASHA + TPE each
 trial's epoch rows must equal those of an undisturbed training of its recorded configuration.
-Exit code 1 if a row is lost, doubled or different, or a finished trial was run again.
+With `--node-loss`, a node of a three-node cluster on this machine is removed too, while a trial
+trains on it. Exit code 1 if a row is lost, doubled or different, or a finished trial ran again.
 """
 
 import argparse
+import contextlib
+import io
 import os
 import random
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -66,16 +70,16 @@ def killed_search(name: str, out: Path, flags: tuple[str, ...], kills: list[floa
     return wrong
 
 
-def compare(store: RunStore, reference: pd.DataFrame | None) -> list[str]:
+def compare(store: RunStore, reference: pd.DataFrame | None, trials: int = TRIALS) -> list[str]:
     """What is lost or doubled in a finished run, or differs from an undisturbed run's epochs."""
     wrong = []
-    trials, epochs = store.read("trials"), store.read("epochs")
+    ended, epochs = store.read("trials"), store.read("epochs")
     for table in ("trials", "epochs", "evaluations", "scenes", "failures"):
         if store.read(table).duplicated(list(KEYS[table])).any():
             wrong.append(f"a row of {table} is doubled")
-    if sorted(trials["number"]) != list(range(TRIALS)):
-        wrong.append(f"trials are {sorted(trials['number'])}")
-    for trial in trials.itertuples():
+    if sorted(ended["number"]) != list(range(trials)):
+        wrong.append(f"trials are {sorted(ended['number'])}")
+    for trial in ended.itertuples():
         own = list(epochs[epochs["trial_id"] == trial.trial_id]["epoch"])
         if own != list(range(1, trial.epochs + 1)):
             wrong.append(f"{trial.trial_id} trained {trial.epochs} epochs, but has rows {own}")
@@ -118,20 +122,80 @@ def replayed(store: RunStore) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def lose_a_node(out: Path) -> list[str]:
+    """Removes one of two working nodes once both train; what was wrong with the search then."""
+    import drill
+    from ray.cluster_utils import Cluster
+
+    from search.config import SearchConfig
+    from search.driver import connect, search
+    from search.preflight import Resources
+    from search.recall import checkpoints
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+    plan = SearchConfig(
+        "drill",
+        4,
+        "node-loss",
+        str(out),
+        scheduler="none",
+        sampler="random",
+        address=cluster.address,
+    )
+    store = RunStore.create(
+        out / plan.name,
+        parameters={
+            name: (p.kind, p.unit, p.about)
+            for name, p in drill.spaces.PARAMETERS.items()
+            if name in plan.space.parameters()
+        },
+        plan={"search": plan.as_dict(), **plan.searched},
+    )
+
+    def remove() -> None:
+        while not all(len(checkpoints(store.path, f"t000{n}")) for n in range(2)):
+            time.sleep(0.05)
+        cluster.remove_node(nodes[0])
+
+    said = io.StringIO()
+    try:
+        with connect(plan), contextlib.redirect_stdout(said):
+            threading.Thread(target=remove, daemon=True).start()
+            search(plan, store, Resources(cpus=1, gpus=0, concurrent=2))
+    finally:
+        cluster.shutdown()
+    wrong = []
+    again = [line for line in said.getvalue().splitlines() if "again" in line]
+    if not again:
+        wrong.append("no trial was lost")
+    if set(store.read("trials")["outcome"]) != {"completed"}:
+        wrong.append(f"trials ended as {list(store.read('trials')['outcome'])}")
+    print("\n".join(again))
+    return wrong + compare(store, replayed(store), trials=4)
+
+
 def main() -> int:
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("--searches", type=int, default=20)
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--out", type=Path)
+    p.add_argument("--node-loss", action="store_true")
     args = p.parse_args()
     draw = random.Random(args.seed)
     out = args.out or Path(tempfile.mkdtemp(prefix="chaos-"))
+    bad = 0
+    if args.node_loss:
+        wrong = lose_a_node(out)
+        bad += bool(wrong)
+        print(f"node removed: {'; '.join(wrong) or 'all trials completed, all rows equal'}")
+    if not args.searches:
+        return 1 if bad else 0
     began = time.monotonic()
     killed_search("undisturbed", out, FREE, [])
     seconds = time.monotonic() - began
     reference = RunStore.open(out / "undisturbed").read("epochs")
     print(f"undisturbed: {seconds:.0f} s, {len(reference)} epoch rows; runs are in {out}")
-    bad = 0
     for search in range(args.searches):
         guided = search % 2 == 1
         kills = [draw.uniform(0, seconds) for _ in range(draw.choice((1, 1, 2)))]

@@ -47,6 +47,7 @@ DRIVER_ENV = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # they are in the table `failures`
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # `_interruptible` handles it
 }
 INTERRUPTS = (signal.SIGINT, signal.SIGTERM)

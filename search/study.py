@@ -9,6 +9,7 @@ not matter.
 
 import json
 import os
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,7 +68,9 @@ def new_study(plan: SearchConfig, storage: Any = None) -> optuna.Study:
         directions=["minimize"] * len(plan.objectives), study_name=plan.name, storage=storage
     )
     if len(plan.objectives) > 1:
-        study.set_metric_names(list(plan.objectives))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            study.set_metric_names(list(plan.objectives))
     return study
 
 

@@ -1,0 +1,46 @@
+"""The Pareto front has the trials that no other beats in both error and cost."""
+
+import random
+
+from search.report.pareto import front, text
+from search.store import RunStore
+
+
+def run_with(tmp_path, points):
+    store = RunStore.create(tmp_path / "x", parameters={}, plan={"search": {}})
+    for number, (error, cost, outcome) in enumerate(points):
+        store.write_trial(
+            {
+                "trial_id": f"t{number:04d}",
+                "number": number,
+                "outcome": outcome,
+                "objective": error,
+                "seconds_per_epoch": cost,
+            }
+        )
+    return store.path
+
+
+def test_the_front_is_what_no_other_dominates(tmp_path):
+    draw = random.Random(0)
+    points = [(draw.random(), draw.random(), "completed") for _ in range(60)]
+    found = front(run_with(tmp_path, points))
+    expected = {
+        f"t{n:04d}"
+        for n, (e, c, _) in enumerate(points)
+        if not any(e2 <= e and c2 <= c and (e2, c2) != (e, c) for e2, c2, _ in points)
+    }
+    assert set(found["trial_id"]) == expected
+    assert found["objective"].is_monotonic_decreasing
+    assert found["seconds_per_epoch"].is_monotonic_increasing
+
+
+def test_trials_of_lower_fidelity_are_not_on_it(tmp_path):
+    points = [(0.5, 2.0, "completed"), (0.1, 1.0, "stopped"), (0.2, 1.0, "diverged")]
+    path = run_with(tmp_path, points)
+    assert list(front(path)["trial_id"]) == ["t0000"]
+    assert "t0000" in text(path)
+
+
+def test_an_empty_front_says_so(tmp_path):
+    assert text(run_with(tmp_path, [])) == "No Pareto front: no trial completed."
