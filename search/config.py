@@ -5,6 +5,7 @@ no other flag. It knows neither Ray nor torch.
 """
 
 import dataclasses
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ import spaces
 from trainer.config import TrainConfig, require, require_choice
 
 SCHEDULERS = ("asha", "none")
+SEEDS = 2**31
+"""Seeds are below this: samplers take 32 bits, and a resumed run moves on from its seed."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,9 @@ class SearchConfig:
         spaces.get(self.preset)
         require_choice("--scheduler", self.scheduler, SCHEDULERS)
         require(self.trials >= 1, "--trials >= 1", f"{self.trials}", "Ask for one trial or more.")
-        require(self.seed >= 0, "--seed >= 0", f"{self.seed}", "Use a count from 0.")
+        require(
+            0 <= self.seed < SEEDS, "0 <= --seed < 2**31", f"{self.seed}", "Use a count from 0."
+        )
         require(
             re.fullmatch(r"[\w][\w.-]*", self.name) is not None,
             "--name is letters, digits, dots, dashes and underscores",
@@ -64,15 +69,15 @@ class SearchConfig:
                 "Leave it out to use all resources.",
             )
         require(
-            self.cpus_per_trial > 0,
-            "--cpus-per-trial > 0",
+            0 < self.cpus_per_trial < math.inf,
+            "--cpus-per-trial > 0, and finite,",
             f"{self.cpus_per_trial}",
             "Fractions are allowed, e.g. 0.5.",
         )
         if self.gpus_per_trial is not None:
             require(
-                self.gpus_per_trial >= 0,
-                "--gpus-per-trial >= 0",
+                0 <= self.gpus_per_trial < math.inf,
+                "--gpus-per-trial >= 0, and finite,",
                 f"{self.gpus_per_trial}",
                 "0 trains on the CPU; fractions share a GPU.",
             )

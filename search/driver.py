@@ -15,6 +15,7 @@ from ray import tune
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 
 from .config import SearchConfig
+from .environment import WORKER_ENV
 from .monitor import EndSearch, Monitor
 from .outcome import Outcome
 from .preflight import Cluster, Node, Refused, Resources
@@ -31,19 +32,6 @@ from .trainable import (
     state_task,
 )
 
-WORKER_ENV = {
-    # glibc returns and re-maps large buffers at every step otherwise: half the time of a training
-    "MALLOC_MMAP_THRESHOLD_": "268435456",
-    "MALLOC_TRIM_THRESHOLD_": "268435456",
-    "MALLOC_TOP_PAD_": "67108864",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-}
-DRIVER_ENV = {
-    # Ray's own tables and loggers: the monitor prints one line per event instead
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "RAY_USAGE_STATS_ENABLED": "0",
-}
 LOST_RETRIES = 3
 
 
@@ -54,7 +42,6 @@ def connect(plan: SearchConfig) -> Iterator[Cluster]:
     Raises:
         Refused: if there is no cluster at that address.
     """
-    os.environ.update(DRIVER_ENV)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if plan.address is None:
         os.environ.update(WORKER_ENV)  # the workers of a local Ray inherit it
@@ -66,8 +53,8 @@ def connect(plan: SearchConfig) -> Iterator[Cluster]:
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise Refused(
             f"--address must name a running Ray cluster, but {plan.address!r} does not answer "
-            f"({str(error).splitlines()[0]}). Start one with `ray start --head`, or leave "
-            "--address out."
+            f"({str(error).splitlines()[0]}). Start one with `ray start --head`, give the token "
+            "of one started elsewhere in RAY_AUTH_TOKEN, or leave --address out."
         ) from error
     try:
         url = context.dashboard_url
@@ -78,6 +65,8 @@ def connect(plan: SearchConfig) -> Iterator[Cluster]:
                 if n["Alive"]
             ),
             dashboard=f"http://{url}" if url else None,
+            # whoever says how many trials to run on a cluster knows that it grows to hold them
+            can_grow=plan.address is not None and plan.max_concurrent is not None,
         )
     finally:
         ray.shutdown()
@@ -123,7 +112,7 @@ def search(
         plan,
         store.path / "optuna.log",
         unfinished=[record for record in records if record["trial_id"] not in ended],
-        first_number=len(records),
+        first_number=1 + max((int(record["number"]) for record in records), default=-1),
         record=store.write_config,
     )
     completed = trials[trials["outcome"] == Outcome.COMPLETED]["objective"]

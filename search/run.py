@@ -7,17 +7,16 @@ Exit codes: 0 the search ended as planned; 1 it failed (no trial completed, or a
 from __future__ import annotations
 
 import argparse
-import difflib
 import os
-import re
 import shutil
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import spaces
+from trainer.arguments import OneLineParser, UsageError
 from trainer.config import ConfigError
 
 from .config import SCHEDULERS, SearchConfig
@@ -34,24 +33,9 @@ RESOURCES = ("max_concurrent", "cpus_per_trial", "gpus_per_trial", "address")
 """Flags that may differ from machine to machine."""
 
 
-class UsageError(Exception):
-    """The command line asks for something impossible; the message has rule, value and remedy."""
-
-
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, with the nearest option."""
-
-    def error(self, message: str) -> NoReturn:
-        for word in re.findall(r"--[\w-]+", message.partition("unrecognized arguments:")[2]):
-            known = [o for a in self._actions for o in a.option_strings if o.startswith("--")]
-            for near in difflib.get_close_matches(word, known, n=1):
-                message += f". Did you mean `{near}`?"
-        raise UsageError(message)
-
-
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    p = _Parser(
+    p = OneLineParser(
         prog="python -m search.run",
         description="Searches the hyperparameters of RIS covariance learning with Ray Tune and "
         "Optuna, and writes Parquet tables to OUT/NAME.",
@@ -105,9 +89,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     try:
         args = parser().parse_args(argv)
-        if args.dry_run:
-            return dry_run(plan_of(args))
-        return resume(args) if args.resume else start(plan_of(args))
+        if args.resume is not None:
+            return resume(args)
+        return dry_run(plan_of(args)) if args.dry_run else start(plan_of(args))
     except KeyboardInterrupt:
         print("interrupted; continue with --resume", file=sys.stderr)
         return 130
@@ -115,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from .preflight import Refused
         from .store import RunError
 
-        if isinstance(error, UsageError | ConfigError | Refused | RunError):
+        if isinstance(error, ConfigError | Refused | RunError):
             print(f"search.run: {error}", file=sys.stderr)
             return 2
         raise
@@ -128,10 +112,12 @@ def plan_of(args: argparse.Namespace) -> SearchConfig:
         UsageError, ConfigError: if it cannot be.
     """
     try:
-        space = spaces.get(args.preset or "local")
+        space = spaces.get("local" if args.preset is None else args.preset)
     except ValueError as error:
         raise UsageError(str(error)) from None
-    name = args.name or f"{space.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    name = args.name
+    if name is None:
+        name = f"{space.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     out = args.out
     if os.sep in name:  # RUN may be a path
         out, name = os.path.split(name.rstrip(os.sep))
@@ -158,7 +144,6 @@ def start(plan: SearchConfig) -> int:
 
     preflight.check_out(Path(plan.out))
     preflight.check_address(plan.address)
-    print(describe(plan), flush=True)
     declared = {name: spaces.PARAMETERS[name] for name in plan.space.parameters()}
     store = RunStore.create(
         Path(plan.out) / plan.name,
@@ -171,6 +156,7 @@ def start(plan: SearchConfig) -> int:
             "provenance": provenance(),
         },
     )
+    print(describe(plan), flush=True)
     try:
         return go(plan, store)
     except preflight.Refused:
@@ -185,13 +171,15 @@ def resume(args: argparse.Namespace) -> int:
     from .store import RunStore, resolve_run
 
     fixed = [f"--{name}" for name in PLANNED if getattr(args, name) is not None]
+    if args.dry_run:
+        raise UsageError("--dry-run shows a new search, but got --resume too. Leave one out.")
     if fixed:
         raise UsageError(
             f"--resume takes the plan from the run, but got {', '.join(fixed)} too. Leave it out."
         )
     store = RunStore.open(resolve_run(args.resume, args.out))
     asked = {name: getattr(args, name) for name in RESOURCES if getattr(args, name) is not None}
-    plan = SearchConfig.from_dict(store.plan["search"] | asked)
+    plan = planned(store, asked)
     if len(store.ended()) >= plan.trials and store.has_part("evaluations", BASELINES):
         return show(plan, store)
     preflight.check_out(store.path)
@@ -200,8 +188,30 @@ def resume(args: argparse.Namespace) -> int:
     return go(plan, store)
 
 
+def planned(store: RunStore, asked: dict[str, object]) -> SearchConfig:
+    """The plan of a run, on the resources asked for.
+
+    Raises:
+        CorruptRun: if `run.json` holds no plan.
+    """
+    from .store import CorruptRun
+
+    try:
+        return SearchConfig.from_dict({**store.plan["search"], **asked})
+    except (KeyError, TypeError, ValueError) as error:
+        if isinstance(error, ConfigError) and asked:
+            raise
+        raise CorruptRun(
+            f"{store.path / 'run.json'} must hold the plan of a search, but does not ({error}). "
+            "Restore it from a copy, or start anew with another `--name`."
+        ) from None
+
+
 def go(plan: SearchConfig, store: RunStore) -> int:
     """Runs what is left of a search and shows what came of it."""
+    from .environment import prepare
+
+    prepare()
     from .driver import SearchFailed, check_backends, connect, score_best, search
     from .preflight import allot
 
@@ -225,7 +235,15 @@ def go(plan: SearchConfig, store: RunStore) -> int:
             show(plan, store)
             return 1
     print(f"searched for {time.monotonic() - started:.0f} s, Ray's start included\n")
-    return show(plan, store)
+    code = show(plan, store)
+    if (ended := len(store.ended())) < plan.trials:
+        print(
+            f"{ended} of {plan.trials} trials ended; continue with "
+            f"`python -m search.run --resume {store.path}`",
+            file=sys.stderr,
+        )
+        return 1
+    return code
 
 
 def show(plan: SearchConfig, store: RunStore) -> int:
@@ -248,7 +266,8 @@ def show(plan: SearchConfig, store: RunStore) -> int:
         return 1
     checkpoint = store.path / str(trials.set_index("trial_id")["checkpoint"][best])
     print(f"replay:   python -m trainer replay {store.path} {best}")
-    print(f"evaluate: python -m trainer evaluate {checkpoint}")
+    if checkpoint.exists():
+        print(f"evaluate: python -m trainer evaluate {checkpoint}")
     return 0
 
 

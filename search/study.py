@@ -26,7 +26,7 @@ def new_study(plan: SearchConfig, *, started: int = 0) -> optuna.Study:
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     sampler = optuna.samplers.TPESampler(
-        seed=plan.seed + 7919 * started,
+        seed=(plan.seed + 7919 * started) % 2**32,
         multivariate=True,
         constant_liar=True,
         n_startup_trials=STARTUP_TRIALS,

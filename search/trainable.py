@@ -45,7 +45,7 @@ def run_trial(settings: Mapping[str, Any], train: Train) -> None:
     """Trains one configuration, reports every epoch, and says with the last one how it ended."""
     started = time.time()
     last: dict[str, Any] = {"epoch": 0, "objective": WORST}
-    about = {"host": platform.node(), "started": started}
+    about = {"host": platform.node(), "started": started, "device": _device()}
     try:
         config = TrainConfig.from_params(settings["params"])
         for report in train(config, resume=_last_state()):
@@ -147,6 +147,12 @@ def _report(row: dict[str, Any], checkpoint: tune.Checkpoint | None = None) -> N
             "The trainer must raise Diverged before it reports."
         )
     tune.report(row, checkpoint=checkpoint)
+
+
+def _device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _peak_bytes() -> int | None:

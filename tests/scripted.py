@@ -35,7 +35,7 @@ def report(config: TrainConfig, epoch: int, error: float, **more: Any) -> EpochR
 
 
 def train(config: TrainConfig, *, resume: TrainState | None = None) -> Iterator[EpochReport]:
-    """Diverges above a rate of 0.02, crashes above 0.01, and learns below, the slower the worse."""
+    """Diverges above a rate of 0.02, crashes above 0.01, learns below: the slower, the worse."""
     rate = config.optimizer.learning_rate
     for epoch in range(1 if resume is None else resume.epoch + 1, config.epochs + 1):
         if epoch == 2 and rate > 0.02:
