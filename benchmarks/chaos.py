@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import pandas as pd
 
+from search.environment import prepare
 from search.schema import KEYS
 from search.store import RunStore
 
@@ -132,6 +133,7 @@ def lose_a_node(out: Path) -> list[str]:
     from search.preflight import Resources
     from search.recall import checkpoints
 
+    prepare()
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
     plan = SearchConfig(

@@ -21,6 +21,9 @@ from statistics import mean
 from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 

@@ -4,6 +4,10 @@
 
 Rounds alternate between the contestants, so that load from elsewhere meets both; printed are the
 median over rounds, its range, and the speed-up. On a CPU everything runs on one thread.
+
+Scoring compares at equal accuracy: the plain MUSIC scans the coarsest of several grids whose
+capped error comes within 2 % of the trainer's, which refines off a coarse one; the errors are
+printed. Both kinds of maximum likelihood refine.
 """
 
 import argparse
@@ -11,7 +15,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 # before NumPy is loaded: its BLAS reads them once
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -19,15 +23,29 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"
 os.environ["MKL_NUM_THREADS"] = "1"
 
 import numpy as np
+import plain_estimators
 import plain_numpy
 import torch
 
 from spaces.presets import FULL_SCENE, LOCAL_SCENE
+from trainer.backprojection import lmmse, sample_covariance
 from trainer.config import SceneConfig, TrainConfig
+from trainer.estimates import Estimates
+from trainer.estimators import music
+from trainer.metrics import capped_error, match
 from trainer.scene import EvalScenes, simulate
+from trainer.search_grid import POINTS_PER_BEAM, search_grid
+from trainer.sml import sml
 
 SCENES = {"full": FULL_SCENE, "local": LOCAL_SCENE}
-SNR_DB = 0.0
+SNR_DB = 10.0
+"""Above the threshold of every method, where errors are small and a grid has to be fine."""
+PLAIN_SCENES = 48
+"""Scenes that the plain loop takes in turn, and on which accuracies are compared."""
+PLAIN_DENSITIES = (4.0, 6.0, 8.0, 12.0, 16.0)
+"""Grid points per beam that the plain MUSIC may need."""
+SAME_ACCURACY = 0.02
+PLACE_AND_POWER = ("azimuth", "elevation", "range_m", "power", "active")
 
 
 @dataclass(frozen=True)
@@ -69,6 +87,108 @@ def generation(config: SceneConfig, device: torch.device, batch_size: int) -> Co
         "plain NumPy loop",
         {"plain NumPy loop": plain, "simulate": simulated, "EvalScenes": numbered},
     )
+
+
+class Scoring:
+    """The same fixed scenes for both: batched on a device, and as a list for the plain loop."""
+
+    def __init__(self, config: SceneConfig, device: torch.device, count: int, sources: int):
+        self.config, self.count, self.sources = config, count, sources
+        ids, fixed = range(count), EvalScenes(config, 0)
+        self.batch = fixed.batch(ids, snr_db=SNR_DB, num_sources=sources, device=device)
+        self.search = search_grid(config, torch.float32, str(device))
+        host = self.batch.to(device="cpu", dtype=torch.complex128)
+        truth = host.sources
+        self.plain = [
+            plain_numpy.PlainScene(
+                *(x[i].numpy() for x in (host.snapshots, host.channel, host.codes)),
+                *(x[i, :sources].numpy() for x in (truth.azimuth, truth.elevation, truth.range_m)),
+                host.noise_variance[i].item(),
+            )
+            for i in range(min(count, PLAIN_SCENES))
+        ]
+        self.turn = 0
+
+    def next_plain(self) -> plain_numpy.PlainScene:
+        """The plain scenes in turn."""
+        self.turn += 1
+        return self.plain[self.turn % len(self.plain)]
+
+    def error(self, estimates: Estimates) -> float:
+        """Mean capped error over the scenes that the plain loop has too."""
+        errors = match(estimates, self.batch.sources)
+        return float(capped_error(errors)[: len(self.plain)].mean())
+
+    def plain_error(self, found: list[np.ndarray]) -> float:
+        """The same for what the plain loop found, [K, 3] per scene."""
+        places = torch.from_numpy(np.stack(found)).float()
+        active = torch.ones(places.shape[:2], dtype=torch.bool)
+        truth = self.batch.to(device="cpu").sources
+        kept = {name: getattr(truth, name)[: len(found)] for name in PLACE_AND_POWER}
+        errors = match(Estimates(*places.unbind(-1), active, active), replace(truth, **kept))
+        return float(capped_error(errors).mean())
+
+
+def music_scoring(config: SceneConfig, device: torch.device, batch_size: int) -> Contest:
+    """LMMSE back-projection and MUSIC, two sources."""
+    both = Scoring(config, device, batch_size, sources=2)
+    counts = both.batch.sources.num_sources
+
+    def batched() -> Estimates:
+        return music(sample_covariance(lmmse(both.batch)), counts, both.search)
+
+    def plain(scene: plain_numpy.PlainScene) -> np.ndarray:
+        return plain_estimators.music(plain_estimators.lmmse_covariance(scene), 2, grid)
+
+    error = both.error(batched())
+    for density in PLAIN_DENSITIES:
+        grid = plain_estimators.make_grid(config, density, both.search.shape[0])
+        plain_error = both.plain_error([plain(scene) for scene in both.plain])
+        if plain_error <= (1 + SAME_ACCURACY) * error:
+            break
+    print(
+        f"MUSIC, K = 2, {SNR_DB:g} dB, {len(both.plain)} scenes: capped error {error:.4f}; plain "
+        f"{plain_error:.4f} on {' x '.join(map(str, grid.shape))} points\n"
+    )
+    return _contest("score: LMMSE, MUSIC", both, batched, plain)
+
+
+def likelihood_scoring(config: SceneConfig, device: torch.device, batch_size: int) -> Contest:
+    """Stochastic maximum likelihood, one source."""
+    both = Scoring(config, device, batch_size, sources=1)
+    counts = both.batch.sources.num_sources
+    grid = plain_estimators.make_grid(config, POINTS_PER_BEAM, both.search.shape[0])
+
+    def batched() -> Estimates:
+        return sml(both.batch, counts, both.search)
+
+    def plain(scene: plain_numpy.PlainScene) -> np.ndarray:
+        return plain_estimators.single_source_likelihood(config, scene, grid)
+
+    error = both.error(batched())
+    plain_error = both.plain_error([plain(scene) for scene in both.plain])
+    print(
+        f"ML, K = 1, {SNR_DB:g} dB, {len(both.plain)} scenes: capped error {error:.4f}; plain "
+        f"{plain_error:.4f}\n"
+    )
+    return _contest("score: ML, K = 1", both, batched, plain)
+
+
+def _contest(
+    task: str,
+    both: Scoring,
+    batched: Callable[[], Estimates],
+    plain: Callable[[plain_numpy.PlainScene], np.ndarray],
+) -> Contest:
+    def batch() -> int:
+        batched()
+        return both.count
+
+    def loop() -> int:
+        plain(both.next_plain())
+        return 1
+
+    return Contest(task, "plain NumPy loop", {"plain NumPy loop": loop, "batched": batch})
 
 
 def scenes_per_second(work: Callable[[], int], device: torch.device, seconds: float) -> float:
@@ -120,9 +240,13 @@ def main() -> None:
         f"torch {torch.__version__}, NumPy {np.__version__}; median [range] of "
         f"{options.rounds} rounds\n"
     )
+    contests = [
+        generation(config, device, batch_size=8192 if on_gpu else 128),
+        music_scoring(config, device, batch_size=2048 if on_gpu else 64),
+        likelihood_scoring(config, device, batch_size=1024 if on_gpu else 16),
+    ]
     print("| task | how | scenes/s | times the plain loop |")
     print("|---|---|---|---|")
-    contests = [generation(config, device, batch_size=8192 if on_gpu else 128)]
     for contest in contests:
         for row in measure(contest, device, options.rounds, options.seconds):
             print(row, flush=True)

@@ -6,6 +6,7 @@ no other flag. It knows neither Ray nor torch.
 
 import dataclasses
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from typing import Any, Self
 import spaces
 from trainer.config import TrainConfig, require, require_choice
 
+SEEDS = 2**31
+"""Seeds are below this: samplers take 32 bits."""
 SCHEDULERS = ("asha", "hyperband", "median", "none")
 SAMPLERS = ("tpe", "gp", "qmc", "random", "cmaes")
 OBJECTIVES = ("capped_error", "cost")
@@ -97,7 +100,9 @@ class SearchConfig:
             "It is in seconds; 1e9 is never.",
         )
         require(self.trials >= 1, "--trials >= 1", f"{self.trials}", "Ask for one trial or more.")
-        require(self.seed >= 0, "--seed >= 0", f"{self.seed}", "Use a count from 0.")
+        require(
+            0 <= self.seed < SEEDS, "0 <= --seed < 2**31", f"{self.seed}", "Use a count from 0."
+        )
         require(
             re.fullmatch(r"[\w][\w.-]*", self.name) is not None,
             "--name is letters, digits, dots, dashes and underscores",
@@ -112,15 +117,15 @@ class SearchConfig:
                 "Leave it out to use all resources.",
             )
         require(
-            self.cpus_per_trial > 0,
-            "--cpus-per-trial > 0",
+            0 < self.cpus_per_trial < math.inf,
+            "--cpus-per-trial > 0, and finite,",
             f"{self.cpus_per_trial}",
             "Fractions are allowed, e.g. 0.5.",
         )
         if self.gpus_per_trial is not None:
             require(
-                self.gpus_per_trial >= 0,
-                "--gpus-per-trial >= 0",
+                0 <= self.gpus_per_trial < math.inf,
+                "--gpus-per-trial >= 0, and finite,",
                 f"{self.gpus_per_trial}",
                 "0 trains on the CPU; fractions share a GPU.",
             )

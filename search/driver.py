@@ -16,6 +16,7 @@ from ray import tune
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from .config import SearchConfig
+from .environment import WORKER_ENV
 from .monitor import EndSearch, Monitor
 from .preflight import LONG_MINUTES, Cluster, Node, Refused, Resources, smallest_training
 from .recall import RAY_FOLDER, STATE_FILE, History, recall
@@ -35,21 +36,6 @@ from .trainable import (
 )
 from .warm import warm_trials
 
-WORKER_ENV = {
-    # glibc returns and re-maps large buffers at every step otherwise: half the time of a training
-    "MALLOC_MMAP_THRESHOLD_": "268435456",
-    "MALLOC_TRIM_THRESHOLD_": "268435456",
-    "MALLOC_TOP_PAD_": "67108864",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-}
-DRIVER_ENV = {
-    # Ray's own tables and loggers: the monitor prints one line per event instead
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # they are in the table `failures`
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # `_interruptible` handles it
-}
 INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 LOST_RETRIES = 3
 
@@ -63,7 +49,6 @@ def connect(plan: SearchConfig) -> Iterator[Cluster]:
     Raises:
         Refused: if there is no cluster at that address.
     """
-    os.environ.update(DRIVER_ENV)
     # a stopped trial is in its next epoch already, which its worker must end before the next trial
     workers = WORKER_ENV | {"TUNE_FUNCTION_THREAD_TIMEOUT_S": f"{plan.trial_timeout_s:.0f}"}
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
@@ -77,8 +62,8 @@ def connect(plan: SearchConfig) -> Iterator[Cluster]:
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise Refused(
             f"--address must name a running Ray cluster, but {plan.address!r} does not answer "
-            f"({str(error).splitlines()[0]}). Start one with `ray start --head`, or leave "
-            "--address out."
+            f"({str(error).splitlines()[0]}). Start one with `ray start --head`, give the token "
+            "of one started elsewhere in RAY_AUTH_TOKEN, or leave --address out."
         ) from error
     try:
         with _interruptible():
@@ -90,6 +75,8 @@ def connect(plan: SearchConfig) -> Iterator[Cluster]:
                     if n["Alive"]
                 ),
                 dashboard=f"http://{url}" if url else None,
+                # whoever says how many trials to run on a cluster knows that it grows to hold them
+                can_grow=plan.address is not None and plan.max_concurrent is not None,
             )
     finally:
         ray.shutdown()
@@ -232,11 +219,11 @@ def search(
     while ended < plan.trials:
         before = ended
         _search(plan, store, resources, ending, make_trainable(train, resources.threads))
-        ended = len(store.ended())
-        if ending.reason is None and ended == before:
-            ending.reason = f"Ray gave up with {ended} of {plan.trials} trials ended"
         if ending.reason:
             raise SearchFailed(ending.reason)
+        ended = len(store.ended())
+        if ended == before:
+            raise SearchFailed(f"Ray gave up with {ended} of {plan.trials} trials ended")
         # else Ray has dropped a trial: it counts one as failed, without a word to anybody, whose
         # worker was not free in time. It is unfinished, as after a restart, and goes on.
     if scores is not None:

@@ -3,33 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import difflib
-import re
-from typing import NoReturn
 
 import spaces
+from trainer.arguments import OneLineParser
 
 from .config import OBJECTIVES, SAMPLERS, SCHEDULERS
 
 
-class UsageError(Exception):
-    """The command line asks for something impossible; the message has rule, value and remedy."""
-
-
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, with the nearest option."""
-
-    def error(self, message: str) -> NoReturn:
-        for word in re.findall(r"--[\w-]+", message.partition("unrecognized arguments:")[2]):
-            known = [o for a in self._actions for o in a.option_strings if o.startswith("--")]
-            for near in difflib.get_close_matches(word, known, n=1):
-                message += f". Did you mean `{near}`?"
-        raise UsageError(message)
-
-
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    p = _Parser(
+    p = OneLineParser(
         prog="python -m search.run",
         description="Searches the hyperparameters of RIS covariance learning with Ray Tune and "
         "Optuna, and writes Parquet tables to OUT/NAME.",

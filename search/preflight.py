@@ -38,7 +38,7 @@ class Cluster:
 
     Attributes:
         nodes: the machines there are now.
-        can_grow: whether an autoscaler may add more.
+        can_grow: whether machines may be added; then a trial waits for one that holds it.
         dashboard: URL of the Ray dashboard, or None.
     """
 
@@ -126,8 +126,8 @@ def allot(plan: SearchConfig, cluster: Cluster) -> Resources:
         largest = max(cluster.nodes, key=lambda n: (n.gpus, n.cpus), default=Node(0, 0))
         raise Refused(
             f"one machine must hold a trial of {cpus:g} CPUs and {gpus:g} GPUs, but the largest "
-            f"has {largest.cpus:g} CPUs and {largest.gpus:g} GPUs. "
-            "Lower --cpus-per-trial or --gpus-per-trial."
+            f"has {largest.cpus:g} CPUs and {largest.gpus:g} GPUs. Lower --cpus-per-trial or "
+            "--gpus-per-trial; for a cluster that grows, give --max-concurrent."
         )
     wanted = plan.max_concurrent or (plan.trials if cluster.can_grow else slots)
     return Resources(cpus, gpus, max(1, min(wanted, plan.trials)))

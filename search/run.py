@@ -12,14 +12,16 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import spaces
+from trainer.arguments import UsageError
 from trainer.config import ConfigError
 
 from .config import SearchConfig
-from .options import UsageError, parser
+from .options import parser
 
 if TYPE_CHECKING:
     from .store import RunStore
@@ -39,9 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     try:
         args = parser().parse_args(argv)
-        if args.dry_run:
-            return dry_run(plan_of(args))
-        return resume(args) if args.resume else start(plan_of(args), args)
+        if args.resume is not None:
+            return resume(args)
+        return dry_run(plan_of(args)) if args.dry_run else start(plan_of(args), args)
     except KeyboardInterrupt as interrupt:
         said = f" by {interrupt}" if str(interrupt) else ""
         print(f"\ninterrupted{said}; nothing is lost: continue with --resume", file=sys.stderr)
@@ -50,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from .preflight import Refused
         from .store import RunError
 
-        if isinstance(error, UsageError | ConfigError | Refused | RunError):
+        if isinstance(error, ConfigError | Refused | RunError):
             print(f"search.run: {error}", file=sys.stderr)
             return 2
         raise
@@ -63,10 +65,12 @@ def plan_of(args: argparse.Namespace) -> SearchConfig:
         UsageError, ConfigError: if it cannot be.
     """
     try:
-        space = spaces.get(args.preset or "local")
+        space = spaces.get("local" if args.preset is None else args.preset)
     except ValueError as error:
         raise UsageError(str(error)) from None
-    name = args.name or f"{space.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    name = args.name
+    if name is None:
+        name = f"{space.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     out = args.out
     if os.sep in name:  # RUN may be a path
         out, name = os.path.split(name.rstrip(os.sep))
@@ -101,18 +105,18 @@ def start(plan: SearchConfig, args: argparse.Namespace) -> int:
     preflight.check_address(plan.address)
     code = provenance()
     warm, notes = warm_start(plan, code)
-    print(describe(plan), *notes, sep="\n", flush=True)
-    declared = {name: spaces.PARAMETERS[name] for name in plan.space.parameters()}
+    known = {name: spaces.PARAMETERS[name] for name in plan.space.parameters()}
     store = RunStore.create(
         Path(plan.out) / plan.name,
-        parameters={name: (p.kind, p.unit, p.about) for name, p in declared.items()},
+        parameters=declared(plan.space),
         plan={
             "search": plan.as_dict(),
             **plan.searched,
-            "no_effect": {name: p.no_effect for name, p in declared.items() if p.no_effect},
+            "no_effect": {name: p.no_effect for name, p in known.items() if p.no_effect},
             "provenance": code,
         },
     )
+    print(describe(plan), *notes, sep="\n", flush=True)
     if warm:
         (store.path / WARM_FILE).write_text(warm)
     try:
@@ -125,20 +129,26 @@ def start(plan: SearchConfig, args: argparse.Namespace) -> int:
 def resume(args: argparse.Namespace) -> int:
     """Continues or extends a run, or shows it if it has ended."""
     from . import preflight
+    from .files import read_run
     from .schema import BASELINES
     from .store import RunStore, resolve_run
 
     fixed = [f"--{name.replace('_', '-')}" for name in PLANNED if getattr(args, name) is not None]
+    if args.dry_run:
+        raise UsageError("--dry-run shows a new search, but got --resume too. Leave one out.")
     if fixed:
         raise UsageError(
             f"--resume takes the plan from the run, but got {', '.join(fixed)} too. Leave it out."
         )
     path = resolve_run(args.resume, args.out)
-    more = spaces.PARAMETERS if args.accept_space_change else {}
-    store = RunStore.open(path, more={n: (p.kind, p.unit, p.about) for n, p in more.items()})
+    if args.accept_space_change:
+        changed = planned(path, read_run(path), {}).space
+        store = RunStore.open(path, more=declared(changed))
+    else:
+        store = RunStore.open(path)
     flags = ("trials", *RESOURCES)
     asked = {name: getattr(args, name) for name in flags if getattr(args, name) is not None}
-    plan = SearchConfig.from_dict(store.plan["search"] | asked)
+    plan = planned(path, store.plan, asked)
     started, ended = len(store.started()), len(store.ended())
     if plan.trials < started:
         raise UsageError(
@@ -154,6 +164,31 @@ def resume(args: argparse.Namespace) -> int:
     store.write_run(store.plan | plan.searched | {"search": kept})
     print(f"resuming {store.path}: {ended} of {plan.trials} trials have ended")
     return go(plan, store, checked=not args.no_preflight)
+
+
+def declared(space: spaces.Space) -> dict[str, tuple[str, str, str]]:
+    """What a run of that space has columns for."""
+    known = {name: spaces.PARAMETERS[name] for name in space.parameters()}
+    return {name: (p.kind, p.unit, p.about) for name, p in known.items()}
+
+
+def planned(path: Path, stored: Mapping[str, Any], asked: Mapping[str, object]) -> SearchConfig:
+    """The plan of a run, with what else is asked for.
+
+    Raises:
+        CorruptRun: if `run.json` holds no plan.
+    """
+    from .store import CorruptRun
+
+    try:
+        return SearchConfig.from_dict({**stored["search"], **asked})
+    except (KeyError, TypeError, ValueError) as error:
+        if isinstance(error, ConfigError) and asked:
+            raise
+        raise CorruptRun(
+            f"{path / 'run.json'} must hold the plan of a search, but does not ({error}). "
+            "Restore it from a copy, or start anew with another `--name`."
+        ) from None
 
 
 def check_space(plan: SearchConfig, stored: Mapping[str, Any], *, accept: bool) -> None:
@@ -179,8 +214,11 @@ def go(plan: SearchConfig, store: RunStore, *, checked: bool, train: Train | Non
         checked: whether the machines are checked first.
         train: instead of `trainer.loop.train`.
     """
+    from .environment import prepare
+
+    prepare()
     from .driver import SearchFailed, connect, preflight_checks, score_best, search
-    from .files import exclusive
+    from .files import RunError, exclusive
     from .preflight import allot
 
     started = time.monotonic()
@@ -202,7 +240,8 @@ def go(plan: SearchConfig, store: RunStore, *, checked: bool, train: Train | Non
         except SearchFailed as error:
             print(f"the search ended itself: {error}", file=sys.stderr)
             print(f"continue with --resume {store.path}", file=sys.stderr)
-            show(plan, store)
+            with suppress(RunError, OSError):  # of a folder that is damaged or has gone
+                show(plan, store)
             return 1
     print(f"searched for {time.monotonic() - started:.0f} s, Ray's start included\n")
     return show(plan, store)
@@ -230,7 +269,8 @@ def show(plan: SearchConfig, store: RunStore) -> int:
         return 1
     checkpoint = store.path / str(trials.set_index("trial_id")["checkpoint"][best])
     print(f"replay:   python -m trainer replay {store.path} {best}")
-    print(f"evaluate: python -m trainer evaluate {checkpoint}")
+    if checkpoint.exists():
+        print(f"evaluate: python -m trainer evaluate {checkpoint}")
     return 0
 
 

@@ -143,6 +143,7 @@ class RunStore:
             raise CorruptRun(missing(path / "configs"))
         for table in TABLES:
             store._check_table(table)
+        store._check_ended()
         return store
 
     def write_run(self, plan: Mapping[str, Any]) -> None:
@@ -205,8 +206,19 @@ class RunStore:
         self.write_part("trials", trial_id, [trial])
 
     def read(self, table: str) -> pd.DataFrame:
-        """All rows of a table, ordered by part name."""
-        return self._dataset(table).to_table().to_pandas()
+        """All rows of a table, ordered by part name.
+
+        Raises:
+            CorruptRun: if a part cannot be read.
+        """
+        try:
+            return self._dataset(table).to_table().to_pandas()
+        except (pa.ArrowException, OSError) as error:
+            raise CorruptRun(
+                f"every part of {self.path / table} must be readable, but one is not "
+                f"({str(error).splitlines()[0]}). Delete it and the part of that name in trials/, "
+                "then `--resume` the run: what they held is computed again."
+            ) from None
 
     def ended(self) -> set[str]:
         """Ids of the trials that have a row in `trials`."""
@@ -277,6 +289,20 @@ class RunStore:
                     f"all parts of a table have the schema of run.json, but {part} has another. "
                     "Was it copied from another run? Move it away and `--resume` the run."
                 )
+
+    def _check_ended(self) -> None:
+        """Refuses a run in which an ended trial lacks what was written before its last row."""
+        trials = self.read("trials")
+        for name, outcome in zip(trials["trial_id"], trials["outcome"], strict=True):
+            needed = [self._config(name)]
+            if outcome == Outcome.COMPLETED:
+                needed.append(self._part("epochs", name))
+            for file in needed:
+                if not file.exists():
+                    raise CorruptRun(
+                        f"an ended trial has all its files, but {file} is missing. Restore it, or "
+                        f"delete {self._part('trials', name)} and `--resume`: it runs again."
+                    )
 
 
 def best_trial(trials: pd.DataFrame) -> str | None:

@@ -58,7 +58,11 @@ def run_trial(settings: Mapping[str, Any], train: Train) -> None:
         return
     last: dict[str, Any] = reports[-1] if reports else {"epoch": 0, "objective": WORST}
     trained = last.get("seconds_total", 0.0)
-    about = {"host": platform.node(), "started": last.get("started", began)}
+    about = {
+        "host": platform.node(),
+        "started": last.get("started", began),
+        "device": _device(),
+    }
 
     def end(**how: Any) -> None:
         _report(last | about | how | {"seconds_total": trained + time.time() - began})
@@ -79,6 +83,8 @@ def run_trial(settings: Mapping[str, Any], train: Train) -> None:
                 last["evaluations"] = [asdict(row) for row in report.evaluation]
             reports.append(last)
             _keep(report.state, reports)
+        if not last.get("outcome"):
+            raise RuntimeError(f"a training must report {config.epochs} epochs, but ended earlier")
     except StorageLost as error:
         end(outcome=None, storage_lost=str(error))
     except Diverged as diverged:
@@ -216,6 +222,12 @@ def _report(row: dict[str, Any], checkpoint: tune.Checkpoint | None = None) -> N
             "The trainer must raise Diverged before it reports."
         )
     tune.report(row, checkpoint=checkpoint)
+
+
+def _device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _peak_bytes() -> int:

@@ -54,12 +54,12 @@ def optimizer(trial: Trial) -> dict[str, Any]:
     return {"optimizer.learning_rate": rate}
 
 
-def network(trial: Trial) -> dict[str, Any]:
+def network(trial: Trial, *, widths: tuple[int, int] = (16, 48)) -> dict[str, Any]:
     """Kind and size; the rank and the blend exist for the factor network only."""
     kind = trial.suggest_categorical("network.kind", ("dictionary", "factor"))
     drawn = {
         "network.kind": kind,
-        "network.width": trial.suggest_int("network.width", 16, 48, step=16),
+        "network.width": trial.suggest_int("network.width", *widths, step=16),
         "network.depth": trial.suggest_int("network.depth", 2, 4),
     }
     if kind == "factor":

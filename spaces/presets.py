@@ -35,6 +35,7 @@ FACTOR: dict[str, Any] = {
 }
 
 SUBSPACE: dict[str, Any] = {
+    "eigengap.term": "on",
     "eps_psd": 1e-2,
     "eigengap.weight": 0.1,
     "eigengap.margin_subspace": 0.1,
@@ -72,12 +73,17 @@ FULL_SCENE: dict[str, Any] = {
 LOCAL_BUDGET: dict[str, Any] = {"epochs": 18, "steps_per_epoch": 20, "batch_size": 64}
 
 
-def everything(trial: Trial) -> dict[str, Any]:
+def everything(trial: Trial, *, widths: tuple[int, int] = (16, 48)) -> dict[str, Any]:
     """All groups: network, optimiser, loading, eigengap and backend."""
-    drawn = blocks.network(trial) | blocks.optimizer(trial) | blocks.loading(trial)
-    drawn |= blocks.eigengap(trial)
+    drawn = blocks.network(trial, widths=widths)
+    drawn |= blocks.optimizer(trial) | blocks.loading(trial) | blocks.eigengap(trial)
     kind, definition = drawn["network.kind"], drawn.get("eigengap.definition")
     return drawn | blocks.spectral(trial, kind=kind, definition=definition)
+
+
+def everything_wide(trial: Trial) -> dict[str, Any]:
+    """The same with wider networks, which a GPU and five sources ask for."""
+    return everything(trial, widths=(32, 96))
 
 
 def loss_only(trial: Trial) -> dict[str, Any]:
@@ -86,12 +92,15 @@ def loss_only(trial: Trial) -> dict[str, Any]:
 
 
 def backends_only(trial: Trial) -> dict[str, Any]:
-    """Loading, backend and threshold under the subspace loss, where backends differ."""
+    """Loading, and the subspace loss, where backends differ, with its backend, or no term."""
     kind = trial.suggest_categorical("network.kind", ("dictionary", "factor"))
-    drawn: dict[str, Any] = {"network.kind": kind, "eigengap.definition": "subspace"}
+    drawn: dict[str, Any] = {"network.kind": kind}
     if kind == "factor":
         drawn |= {"network.rank": 8, "covariance.blend_bound": 0.3}
-    drawn |= blocks.loading(trial) | blocks.weighted(trial, "subspace")
+    drawn |= blocks.loading(trial)
+    if trial.suggest_categorical("eigengap.term", ("on", "off")) == "off":
+        return drawn | {"eigengap.weight": 0.0}
+    drawn |= blocks.weighted(trial, "subspace") | {"eigengap.definition": "subspace"}
     return drawn | blocks.spectral(trial, kind=kind, definition="subspace")
 
 
@@ -150,13 +159,16 @@ PRESETS: dict[str, Space] = {
             about="Only the backends, under the subspace loss, where they differ and diverge.",
             suggest=backends_only,
             # the last one's noise eigenvalues are exact ties, where the native derivative is NaN
-            anchors=tuple(
-                SUBSPACE | {"network.kind": kind, f"spectral.backend@{kind}.subspace": backend}
-                for kind, backend in (
-                    ("dictionary", "exact"),
-                    ("factor", "gram"),
-                    ("factor", "eigh"),
-                )
+            anchors=(
+                OFF | {"network.kind": "dictionary", "eps_psd": 1e-2},
+                *(
+                    SUBSPACE | {"network.kind": kind, f"spectral.backend@{kind}.subspace": backend}
+                    for kind, backend in (
+                        ("dictionary", "exact"),
+                        ("factor", "gram"),
+                        ("factor", "eigh"),
+                    )
+                ),
             ),
             fixed=LOCAL_SCENE | LOCAL_BUDGET,
             trials=40,
@@ -165,7 +177,7 @@ PRESETS: dict[str, Space] = {
         Space(
             name="full",
             about="The 12x12 panel with up to five sources, for GPUs.",
-            suggest=everything,
+            suggest=everything_wide,
             anchors=EVERYTHING,
             fixed=FULL_SCENE
             | {

@@ -1,11 +1,11 @@
 """What all tests share: one thread for torch, no telemetry, GPU tests only where there is one."""
 
-import os
-
 import pytest
 import torch
 
-os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+from search.environment import prepare
+
+prepare()
 torch.set_num_threads(1)  # the matrices are small, and other processes share the cores
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from search.run import main
 from search.store import RunStore
+from trainer.__main__ import main as trainer_main
 
 
 def refused(capsys, *argv: str) -> str:
@@ -27,11 +28,17 @@ def refused(capsys, *argv: str) -> str:
         (["--trials", "0"], "`--trials >= 1` must hold, but got 0"),
         (["--trials", "many"], "invalid int value"),
         (["--scheduler", "ahsa"], "Did you mean `asha`"),
-        (["--seed", "-1"], "--seed >= 0"),
+        (["--seed", "-1"], "--seed < 2"),
         (["--cpus-per-trial", "0"], "--cpus-per-trial > 0"),
         (["--gpus-per-trial", "-1"], "--gpus-per-trial >= 0"),
         (["--max-concurrent", "0"], "--max-concurrent >= 1"),
         (["--name", "a b"], "--name is letters"),
+        (["--name", ""], "--name is letters"),
+        (["--preset", ""], "the preset must be one of"),
+        (["--resume", ""], "RUN is a name"),
+        (["--resume", "x", "--dry-run"], "Leave one out"),
+        (["--seed", "5000000000"], "--seed < 2"),
+        (["--cpus-per-trial", "inf"], "--cpus-per-trial > 0"),
         (["--resume", "x", "--preset", "smoke"], "takes the plan from the run"),
         (["--sampler", "tpee"], "Did you mean `tpe`"),
         (["--objectives", "cost"], "--objectives is capped_error"),
@@ -77,6 +84,32 @@ def test_a_corrupted_run_is_refused_and_the_file_is_named(damage, capsys, tmp_pa
     RunStore.create(tmp_path / "broken", parameters={}, plan={"search": {}})
     (tmp_path / "broken" / damage).write_bytes(b"PAR1 and no more")
     assert damage in refused(capsys, "--resume", "broken", "--out", str(tmp_path))
+
+
+@pytest.mark.parametrize("plan", [{}, {"search": {"preset": "smoke"}}, {"search": {"x": 1}}])
+def test_a_run_without_a_plan_is_refused(plan, capsys, tmp_path):
+    RunStore.create(tmp_path / "broken", parameters={}, plan=plan)
+    said = refused(capsys, "--resume", "broken", "--out", str(tmp_path))
+    assert "run.json must hold the plan" in said
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["trian"], "Did you mean `train`"),
+        (["train", "--sett", "x=1"], "Did you mean `--set`"),
+        (["train", "--set", "x"], "NAME=VALUE"),
+        (["train", "--set", "eps_psd=-1"], "eps_psd >= 0"),
+        (["train", "--out", "/dev/null"], "can be made"),
+        (["replay", "nowhere", "t0001"], "a record must exist"),
+        (["evaluate", "nowhere.pt"], "a checkpoint must exist"),
+    ],
+)
+def test_the_trainer_refuses_bad_input_in_one_line_too(argv, says, capsys):
+    assert trainer_main(argv) == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len(said) == 1, said
+    assert says in said[0]
 
 
 def test_a_dry_run_prints_ten_configurations_and_starts_nothing(capsys, tmp_path):

@@ -20,6 +20,10 @@ from search.store import RunStore
 from tests import poisoned
 
 pytestmark = pytest.mark.ray
+PARAMETERS = {
+    "optimizer.learning_rate": ("float", "1", "initial step size"),
+    "spectral.backend": ("str", "1", "derivative of the projector"),
+}
 TABLES = ("trials", "epochs", "evaluations", "scenes", "failures")
 
 
@@ -126,27 +130,47 @@ def test_the_best_checkpoint_is_evaluated_without_ray(smoke):
     assert {"network", "crb", "lmmse_music"} <= {w.split()[0] for w in done.stdout.splitlines()}
 
 
-def test_a_nan_in_one_trial_ends_that_trial_only(tmp_path, monkeypatch):
-    rates = (0.01, poisoned.POISONED_RATE, 0.009)
-    fixed = spaces.get("smoke").fixed | {"evaluation.num_scenes": 4, "epochs": 2}
-    anchors = tuple({"optimizer.learning_rate": rate} for rate in rates)
+def test_a_nan_in_the_data_or_the_gradient_of_one_trial_ends_that_trial_only(
+    tmp_path, monkeypatch
+):
+    """t0001 meets a NaN in its data; t0002 has a native projector derivative at exact ties."""
+    tried = ((0.01, "gram"), (poisoned.POISONED_RATE, "gram"), (0.01, "eigh"), (0.009, "gram"))
+    fixed = spaces.get("smoke").fixed | {
+        "evaluation.num_scenes": 4,
+        "epochs": 2,
+        "network.kind": "factor",
+        "network.rank": 8,
+        "covariance.blend_bound": 0.3,
+        "eigengap.weight": 0.5,
+        "eigengap.definition": "subspace",
+        "eigengap.margin_subspace": 0.0,
+        "eps_psd": 0.1,
+    }
 
-    def suggest(trial: spaces.Trial) -> dict[str, float]:
-        rate = trial.suggest_float("optimizer.learning_rate", 1e-3, 3e-2)
-        return {"optimizer.learning_rate": rate}
+    def suggest(trial: spaces.Trial) -> dict[str, float | str]:
+        return {
+            "optimizer.learning_rate": trial.suggest_float("optimizer.learning_rate", 1e-3, 3e-2),
+            "spectral.backend": trial.suggest_categorical("spectral.backend", ("gram", "eigh")),
+        }
 
+    anchors = tuple(dict(zip(PARAMETERS, values, strict=True)) for values in tried)
     space = spaces.Space("poisoned", "for tests", suggest, anchors, fixed)
     monkeypatch.setitem(spaces.PRESETS, "poisoned", space)
-    plan = SearchConfig("poisoned", 3, "run", out=str(tmp_path), scheduler="none")
+    plan = SearchConfig("poisoned", 4, "run", out=str(tmp_path), scheduler="none")
     store = RunStore.create(
         tmp_path / "run",
-        parameters={"optimizer.learning_rate": ("float", "1", "initial step size")},
+        parameters=PARAMETERS,
         plan={"search": plan.as_dict(), "fixed": dict(fixed)},
     )
     with connect(plan):
         search(plan, store, Resources(cpus=1, gpus=0, concurrent=1), train=poisoned.train)
     trials = store.read("trials").set_index("trial_id")
-    assert list(trials["outcome"]) == ["completed", "diverged", "completed"]
-    failure = store.read("failures").set_index("trial_id").loc["t0001"]
-    assert (failure["cause"], failure["tensor"]) == ("nonfinite_data", "snapshots")
-    assert (failure["step"], failure["epoch"]) == (2, 1)
+    assert list(trials["outcome"]) == ["completed", "diverged", "diverged", "completed"]
+    failures = store.read("failures").set_index("trial_id")
+    assert list(failures["cause"]) == ["nonfinite_data", "nonfinite_gradient"]
+    assert (failures.loc["t0001", "tensor"], failures.loc["t0001", "step"]) == ("snapshots", 2)
+    assert failures.loc["t0002", "term"] == "eigengap"
+    assert failures.loc["t0002", "tensor"]
+    done = command("trainer", "replay", str(store.path), "t0002")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "nonfinite_gradient" in done.stdout

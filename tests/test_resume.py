@@ -141,7 +141,8 @@ def test_a_new_parameter_adds_its_column_to_what_was_written(tmp_path):
     old = ("float", "1", "a")
     store = RunStore.create(tmp_path / "x", parameters={"eps_psd": old}, plan={"search": {}})
     row = {"trial_id": "t0000", "number": 0, "outcome": "completed"}
-    store.write_trial(row | {"params.eps_psd": 0.5})
+    store.write_config("t0000", {})
+    store.write_trial(row | {"params.eps_psd": 0.5}, epochs=[{"trial_id": "t0000", "epoch": 1}])
     RunStore.open(tmp_path / "x", more={"eps_psd": old, "seed": ("int", "", "b")})
     reopened = RunStore.open(tmp_path / "x")
     assert set(reopened.parameters) == {"eps_psd", "seed"}

@@ -65,22 +65,28 @@ def test_exploring_finds_every_branch_that_random_draws_reach(draws):
         assert reached <= set(spaces.get(preset).parameters())
 
 
-def test_no_two_presets_are_the_same_search():
-    seen = {(str(s.describe()), str(sorted(s.fixed.items()))) for s in spaces.PRESETS.values()}
+def test_no_two_presets_are_the_same_space():
+    seen = {str(sorted(space.describe().items())) for space in spaces.PRESETS.values()}
     assert len(seen) == len(PRESETS)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_anchors_are_valid_and_include_the_term_switched_off(preset):
+def test_anchors_are_valid_and_begin_with_the_term_switched_off(preset):
     space = spaces.get(preset)
     configs = [TrainConfig.from_params({**space.fixed, **space.draw(a)}) for a in space.anchors]
-    if preset != "spectral":
-        assert configs[0].eigengap.weight == 0
-        founding = configs[1]
-        assert (founding.eigengap.definition, founding.eigengap.margin) == ("gap", 0.03)
-        assert founding.eps_psd == 1e-4
-        if preset != "eigengap":
-            assert founding.spectral.backend == "svd"
+    assert configs[0].eigengap.weight == 0
+    assert all(config.eigengap.weight > 0 for config in configs[1:])
+
+
+@pytest.mark.parametrize("preset", ["smoke", "local", "eigengap", "full"])
+def test_the_founding_defaults_come_second_as_far_as_the_space_can_say_them(preset):
+    """`spectral` searches the subspace loss only, which the founding defaults do not have."""
+    space = spaces.get(preset)
+    founding = TrainConfig.from_params({**space.fixed, **space.draw(space.anchors[1])})
+    assert (founding.eigengap.definition, founding.eigengap.margin) == ("gap", 0.03)
+    assert founding.eps_psd == 1e-4
+    if "spectral.backend" in space.parameters():
+        assert founding.spectral.backend == "svd"
 
 
 def test_optuna_accepts_each_anchor_as_its_own_first_trial():

@@ -270,8 +270,29 @@ def test_the_best_trial_is_completed_and_the_smallest(store):
 
 
 def test_a_good_run_opens(store):
+    store.write_config("t1", {"trial_id": "t1"})
     store.write_trial(trial(), epochs=epochs())
     assert RunStore.open(store.path).ended() == {"t1"}
+
+
+@pytest.mark.parametrize("file", ["configs/t1.json", "epochs/t1.parquet"])
+def test_an_ended_trial_that_lost_a_file_is_named(store, file):
+    store.write_config("t1", {"trial_id": "t1"})
+    store.write_trial(trial(), epochs=epochs())
+    (store.path / file).unlink()
+    with pytest.raises(CorruptRun, match=f"{file} is missing"):
+        RunStore.open(store.path)
+
+
+def test_a_part_whose_pages_are_damaged_is_a_corrupt_run(store):
+    store.write_config("t1", {"trial_id": "t1"})
+    store.write_trial(trial(), epochs=epochs())
+    part = store.path / "trials" / "t1.parquet"
+    content = bytearray(part.read_bytes())
+    content[4:200] = bytes(196)
+    part.write_bytes(content)
+    with pytest.raises(CorruptRun, match="trials must be readable"):
+        store.read("trials")
 
 
 def test_every_missing_piece_is_named(store):

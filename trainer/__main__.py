@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from .arguments import OneLineParser
 from .config import ConfigError, TrainConfig
 from .failure import Diverged, Failure
 
@@ -25,7 +26,7 @@ FACTOR_RANK = 8
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    p = argparse.ArgumentParser(prog="python -m trainer", description=__doc__.splitlines()[0])
+    p = OneLineParser(prog="python -m trainer", description=__doc__.splitlines()[0])
     verbs = p.add_subparsers(dest="verb", required=True, metavar="train|replay|evaluate|preflight")
 
     train = verbs.add_parser("train", help="train one configuration")
@@ -33,8 +34,9 @@ def parser() -> argparse.ArgumentParser:
     _config_options(train)
 
     replay = verbs.add_parser("replay", help="repeat a trial of a run and compare how it ended")
-    replay.add_argument("run", type=Path, help="folder of the run")
+    replay.add_argument("run", help="name of the run under --out, or its path")
     replay.add_argument("trial", help="trial_id, e.g. t0003")
+    replay.add_argument("--out", type=Path, default=Path("runs"), help="folder of runs")
 
     evaluate = verbs.add_parser("evaluate", help="score a trained network on held-out scenes")
     evaluate.add_argument("state", type=Path, help="a state.pt, or a folder that holds one")
@@ -62,9 +64,9 @@ def _config_options(p: argparse.ArgumentParser) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
-    args = parser().parse_args(argv)
     verbs = {"train": train, "replay": replay, "evaluate": evaluate, "preflight": preflight}
     try:
+        args = parser().parse_args(argv)
         return verbs[args.verb](args)
     except ConfigError as error:
         print(f"trainer: {error}", file=sys.stderr)
@@ -74,7 +76,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def train(args: argparse.Namespace) -> int:
     """Trains and leaves `config.json` and the last `state.pt` in a folder."""
     config = read_config(args)
-    args.out.mkdir(parents=True, exist_ok=True)
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"--out must be a folder that can be made, but {args.out} cannot ({error.strerror}). "
+            "Choose another."
+        ) from error
     record: dict[str, Any] = {"params": config.to_params(), "failure": None}
     failure = _run(config, save_to=args.out / "state.pt")
     record["failure"] = failure and failure.as_dict()
@@ -85,7 +93,9 @@ def train(args: argparse.Namespace) -> int:
 
 def replay(args: argparse.Namespace) -> int:
     """Repeats a recorded trial; says whether it ended the same way."""
-    record = read_record(args.run / "configs" / f"{args.trial}.json")
+    named = args.out / args.run
+    run = named if named.is_dir() else Path(args.run)
+    record = read_record(run / "configs" / f"{args.trial}.json")
     config = TrainConfig.from_params(record["params"])
     failure = _run(config, save_to=None)
     recorded = record.get("failure")
@@ -128,9 +138,8 @@ def evaluate(args: argparse.Namespace) -> int:
             f"{row.capped_error:.3f} [{row.capped_error_low:.3f}, {row.capped_error_high:.3f}]"
         )
         success = "" if row.success_rate is None else f"{row.success_rate:.2f}"
-        print(
-            f"{row.estimator:<17} {row.snr_db:>6g} {row.num_sources:>2} {interval:>24} {success:>8}"
-        )
+        where = f"{row.estimator:<17} {row.snr_db:>6g} {row.num_sources:>2}"
+        print(f"{where} {interval:>24} {success:>8}")
     return 0
 
 

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .covariance import unit_trace
+from .covariance import Covariance, normalise
 from .scene import Scenes
 
 RANK_TOLERANCE = 1e-6
@@ -99,10 +99,9 @@ def lmmse(scenes: Scenes, loading: Tensor | None = None) -> Tensor:
     return _lift(modes, 1 / (modes.gain + loading.unsqueeze(-1)), scenes.codes)
 
 
-def sample_covariance(back_projected: Tensor) -> Tensor:
-    """sum_l x_l x_lᴴ, scaled to trace 1: [B, L, N] -> [B, N, N]."""
-    columns = back_projected.mT
-    return unit_trace(columns @ columns.mH)
+def sample_covariance(back_projected: Tensor) -> Covariance:
+    """sum_l x_l x_lᴴ of snapshots [B, L, N], in factor form, trace 1, unloaded."""
+    return normalise(factor=back_projected.mT, eps_psd=0.0)
 
 
 BACK_PROJECTIONS = {"pinv": pinv, "lmmse": lmmse}

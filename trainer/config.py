@@ -427,6 +427,7 @@ class TrainConfig:
             f"eps_psd={self.eps_psd}",
             "It is relative; try 1e-4.",
         )
+        require(0 <= self.seed < 2**32, "0 <= seed < 2**32", f"{self.seed}", "Use a count from 0.")
         for name in ("epochs", "steps_per_epoch", "batch_size"):
             require(
                 getattr(self, name) >= 1,

@@ -1,4 +1,4 @@
-"""MUSIC, MVDR and the beamformer on any covariance of the panel, [B, N, N].
+"""MUSIC, MVDR and the beamformer on any covariance of the panel, dense or in factors.
 
 Steering vectors have |a|² = N everywhere, so all three spectra rise and fall with one form,
 ‖Bᴴ a‖², and differ only in how they weigh the eigenvectors e_i of R, eigenvalues ℓ descending:
@@ -17,7 +17,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from .covariance import Covariance
 from .estimates import Estimates
+from .modes import Modes, modes
 from .search_grid import SearchGrid
 from .source_number import SOURCE_NUMBERS
 from .subspace_fit import SAME_PLACE, deflate, pick, refine
@@ -27,11 +29,11 @@ LEAST_WEIGHT = 1e-6
 ROUNDOFFS = 32
 """Eigenvalues closer to the least than this many roundoffs of the largest equal it."""
 
-Weigh = Callable[[Tensor, Tensor], Tensor]
+Weigh = Callable[[Modes, Tensor], Tensor]
 
 
 def music(
-    covariance: Tensor,
+    covariance: Tensor | Covariance,
     num_sources: Tensor,
     search: SearchGrid,
     *,
@@ -39,7 +41,7 @@ def music(
     deflation: bool = True,
     num_snapshots: int | None = None,
 ) -> Estimates:
-    """MUSIC: [B, N, N] Hermitian and K [B] -> estimates of K sources per scene.
+    """MUSIC: R, [B, N, N] Hermitian or a `Covariance`, and K [B] -> estimates of K sources each.
 
     Args:
         slots: columns of the estimates, at least the largest K (the default).
@@ -53,7 +55,7 @@ def music(
 
 
 def mvdr(
-    covariance: Tensor,
+    covariance: Tensor | Covariance,
     num_sources: Tensor,
     search: SearchGrid,
     *,
@@ -68,7 +70,7 @@ def mvdr(
 
 
 def beamformer(
-    covariance: Tensor,
+    covariance: Tensor | Covariance,
     num_sources: Tensor,
     search: SearchGrid,
     *,
@@ -89,7 +91,7 @@ ESTIMATORS = {"music": music, "mvdr": mvdr, "beamformer": beamformer}
 def _estimate(
     weigh: Weigh,
     weigh_jointly: Weigh,
-    covariance: Tensor,
+    covariance: Tensor | Covariance,
     num_sources: Tensor,
     search: SearchGrid,
     slots: int | None,
@@ -97,26 +99,25 @@ def _estimate(
     num_snapshots: int | None,
 ) -> Estimates:
     most = max(int(num_sources.max()), 1)
-    covariance = covariance.detach()
-    finite = torch.isfinite(covariance.abs()).all(-1).all(-1)
-    # LAPACK would refuse the whole batch for one bad member; that one resolves nothing
-    values, vectors = torch.linalg.eigh(covariance.where(finite[:, None, None], 0))
-    values, vectors = values.flip(-1), vectors.flip(-1)
-    weight = weigh(values, num_sources)
+    found = modes(covariance)
+    weight = weigh(found, num_sources)
     kept = max(int((weight > LEAST_WEIGHT).sum(-1).max()), 1)
-    beams = vectors[..., :kept] * weight[:, None, :kept].sqrt()
+
+    def beams(weight: Tensor) -> Tensor:
+        return found.vectors[..., :kept] * weight[:, None, :kept].sqrt()
+
     active = torch.arange(most, device=num_sources.device) < num_sources.unsqueeze(-1)
     if deflation:
-        places = deflate(beams, num_sources, search, most)
-        joint = vectors[..., :kept] * weigh_jointly(values, num_sources)[:, None, :kept].sqrt()
+        places = deflate(beams(weight), num_sources, search, most)
+        joint = beams(weigh_jointly(found, num_sources))
         places, resolved = refine(joint, places, active, search), active
     else:
-        places, is_peak = pick(beams, search, most)
+        places, is_peak = pick(beams(weight), search, most)
         resolved = active & is_peak
     number = None
     if num_snapshots is not None:
-        number = SOURCE_NUMBERS["ratio"](values, num_snapshots, slots or most)
-    resolved = resolved & ~repeated(search.response(places), active) & finite.unsqueeze(-1)
+        number = SOURCE_NUMBERS["ratio"](found.all_values, num_snapshots, slots or most)
+    resolved = resolved & ~repeated(search.response(places), active) & found.finite.unsqueeze(-1)
     return as_estimates(places, active, resolved, number, search, slots or most)
 
 
@@ -153,25 +154,25 @@ def repeated(steering: Tensor, active: Tensor) -> Tensor:
     return ((likeness > SAME_PLACE) & both).tril(-1).any(-1)
 
 
-def _music(values: Tensor, num_sources: Tensor) -> Tensor:
-    index = torch.arange(values.shape[-1], device=values.device)
-    return (index < num_sources.unsqueeze(-1)).to(values.dtype)
+def _music(found: Modes, num_sources: Tensor) -> Tensor:
+    index = torch.arange(found.values.shape[-1], device=num_sources.device)
+    return (index < num_sources.unsqueeze(-1)).to(found.values.dtype)
 
 
-def _signal_power(values: Tensor, num_sources: Tensor) -> Tensor:
+def _signal_power(found: Modes, num_sources: Tensor) -> Tensor:
     # weak eigenvectors are the least certain: subspace fitting weighs them by what they carry
-    return _music(values, num_sources) * _beamformer(values, num_sources)
+    return _music(found, num_sources) * _beamformer(found, num_sources)
 
 
-def _mvdr(values: Tensor, num_sources: Tensor) -> Tensor:
-    info = torch.finfo(values.dtype)
-    least = values[:, -1:].clamp(min=info.tiny)
+def _mvdr(found: Modes, num_sources: Tensor) -> Tensor:
+    values, info = found.values, torch.finfo(found.values.dtype)
+    least = found.floor.unsqueeze(-1).clamp(min=info.tiny)
     # a loaded low-rank covariance has a flat floor: take its noise of roundoff for flat too
     above = values - least > ROUNDOFFS * info.eps * values[:, :1]
     return (1 - least / values.clamp(min=info.tiny)).clamp(min=0) * above
 
 
-def _beamformer(values: Tensor, num_sources: Tensor) -> Tensor:
+def _beamformer(found: Modes, num_sources: Tensor) -> Tensor:
     # a floor common to all adds the same everywhere: without it, loading changes nothing at all
-    above = values - values[:, -1:]
-    return above / above[:, :1].clamp(min=torch.finfo(values.dtype).tiny)
+    above = (found.values - found.floor.unsqueeze(-1)).clamp(min=0)
+    return above / above[:, :1].clamp(min=torch.finfo(above.dtype).tiny)

@@ -5,16 +5,17 @@ another, next to the classical methods and the bound.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from .backprojection import lmmse, pinv, sample_covariance
 from .config import SceneConfig, TrainConfig
-from .covariance import Covariance
+from .covariance import Covariance, normalise, true_factor
 from .estimates import Estimates
 from .estimators import ESTIMATORS, music
-from .scene import Scenes, true_covariance
+from .scene import Scenes
 from .scoring import (
     Conditions,
     Estimate,
@@ -53,17 +54,15 @@ BASELINES = ("crb", "lmmse_music", "pinv_music", "lmmse_mvdr", "lmmse_beamformer
 """What a search is held against, the bound first."""
 
 
-def _projected(project: Callable[[Scenes], Tensor]) -> Callable[[Scenes, SearchGrid], Tensor]:
-    return lambda scenes, search: sample_covariance(project(scenes))
-
-
-COVARIANCES: dict[str, Callable[[Scenes, SearchGrid], Tensor]] = {
-    "pinv": _projected(pinv),
-    "lmmse": _projected(lmmse),
-    "sparse": sparse_covariance,
-    "exact": lambda scenes, search: true_covariance(scenes),
+COVARIANCES: dict[str, Callable[[Scenes, SearchGrid], Covariance]] = {
+    "pinv": lambda scenes, search: sample_covariance(pinv(scenes)),
+    "lmmse": lambda scenes, search: sample_covariance(lmmse(scenes)),
+    "sparse": lambda scenes, search: normalise(
+        matrix=sparse_covariance(scenes, search), eps_psd=0.0
+    ),
+    "exact": lambda scenes, search: normalise(factor=true_factor(scenes), eps_psd=0.0),
 }
-"""Covariances [B, N, N] that estimators can be put on, `exact` being the truth."""
+"""Covariances that estimators can be put on, `exact` being the truth."""
 
 
 def classical(name: str, scene: SceneConfig, device: str = "cpu") -> Estimate:
@@ -85,12 +84,12 @@ def classical(name: str, scene: SceneConfig, device: str = "cpu") -> Estimate:
         )
 
     def estimate(scenes: Scenes) -> Estimates:
-        matrix = COVARIANCES[kind](scenes, search)
+        covariance = COVARIANCES[kind](scenes, search)
         if method == "mvdr":
-            eye = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
-            matrix = matrix + MVDR_LOADING / matrix.shape[-1] * eye
+            loading = covariance.shift + MVDR_LOADING / covariance.num_elements
+            covariance = replace(covariance, shift=loading)
         return ESTIMATORS[method](
-            matrix,
+            covariance,
             scenes.sources.num_sources,
             search,
             slots=scene.max_sources,
@@ -128,7 +127,7 @@ def network_estimate(
     @torch.no_grad()
     def estimate(scenes: Scenes) -> Estimates:
         return music(
-            covariance(scenes).dense(),
+            covariance(scenes),
             scenes.sources.num_sources,
             search,
             slots=scene.max_sources,

@@ -271,9 +271,15 @@ def nonfinite_inputs(scenes: Scenes) -> list[str]:
 
 
 def resolve_device(name: str) -> torch.device:
-    """`auto` is CUDA where there is one."""
+    """`auto` is CUDA where there is one.
+
+    Raises:
+        ConfigError: if CUDA is asked for where there is none.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("`device` cuda needs a CUDA device, but there is none. Use auto or cpu.")
     return torch.device(name)
 
 

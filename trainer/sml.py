@@ -193,7 +193,7 @@ class Scan:
         """uᴴ b_lg of columns u [B, L, M, K] at the antennas: [B, L, K, G]."""
         back = self.measured.channel.mH.unsqueeze(1) @ received
         back = self.measured.codes.conj().unsqueeze(-1) * back  # G_lᴴ u, [B, L, N, K]
-        return back.mH @ self.search.steering.mT
+        return self.search.correlate(back)
 
 
 def profile(

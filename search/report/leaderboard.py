@@ -97,25 +97,23 @@ def paired_with(run: Run | str | Path, reference: str = REFERENCE) -> Interval |
     )
 
 
-def text(run: Run | str | Path, *, trials: int = 8) -> str:
-    """The leaderboard for a console, at most about twenty lines of it; never raises for a run that
-    is broken or has nothing to show, but says so.
+def text(run: Run | str | Path, *, trials: int = 16) -> str:
+    """The leaderboard for a console; never raises for a run that is broken or has nothing to
+    show, but says so.
 
     Args:
         run: a loaded run, or its folder.
-        trials: how many completed trials are shown one by one.
+        trials: how many trials are shown one by one, completed ones first.
     """
     run = as_run(run)
     board = table(run)
     shared, own = board[board["trial_id"].isna()], board[board["trial_id"].notna()]
     completed = own[own["outcome"] == Outcome.COMPLETED]
-    shown = pd.concat([shared, completed.head(trials)])
+    shown = pd.concat([shared, own.head(trials)])
     lines = [*_head(run), *(_line(shown.iloc[i]) for i in range(len(shown)))]
-    if len(completed) > trials:
-        more = completed["objective"].iloc[trials:].dropna()
-        spread = f": objective {more.min():.3f} to {more.max():.3f}" if len(more) else ""
-        lines.append(f"and {len(completed) - trials} more completed{spread}")
-    lines += _others(own)
+    if len(own) > trials:
+        lines.append(f"and {len(own) - trials} more trials in `trials`")
+    lines += _tally_lines(own)
     if shared.empty:
         lines.append("The classical methods have not been scored.")
     if own.empty:
@@ -204,13 +202,17 @@ def _line(row: pd.Series) -> str:
     success = " / ".join(_number(row[_success(snr)], 2) for snr in SUCCESS_SNR_DB)
     rmspe = f"{row['rmspe_deg']:.2f}°" if pd.notna(row["rmspe_deg"]) else "-"
     word = f"{row['outcome']}, best" if row["best"] else row["outcome"]
+    if row["outcome"] == Outcome.STOPPED:
+        word += f" at epoch {row['epochs']:.0f}"
+    elif pd.notna(row["cause"]):
+        word += f": {row['cause']}"
     return (
         f"{row['name']:20}{error:>22}{success:>29}{rmspe:>9}{_number(row['objective']):>11}"
         f"  {word}"
     )
 
 
-def _others(own: pd.DataFrame) -> list[str]:
+def _tally_lines(own: pd.DataFrame) -> list[str]:
     """One line for each outcome but `completed`, with its causes."""
     lines = []
     for outcome in [o for o in Outcome if o is not Outcome.COMPLETED]:

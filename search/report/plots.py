@@ -32,7 +32,7 @@ STYLES: dict[str, Style] = {
 }
 OTHER: Style = {"color": "#999999", "marker": ".", "linewidth": 1.0}
 LABELS = {
-    BOUND: "bound, √CRB",
+    BOUND: "√CRB (bounds unbiased estimators)",
     REFERENCE: "LMMSE-MUSIC",
     "sml": "stochastic ML",
     "lmmse_mvdr": "LMMSE-MVDR",

@@ -1,0 +1,29 @@
+"""Environment variables of the driver and of its workers.
+
+Ray reads its own when it is imported, so `prepare` comes before the first import of `driver`.
+"""
+
+import os
+
+WORKER_ENV = {
+    # glibc returns and re-maps large buffers at every step otherwise: half the time of a training
+    "MALLOC_MMAP_THRESHOLD_": "268435456",
+    "MALLOC_TRIM_THRESHOLD_": "268435456",
+    "MALLOC_TOP_PAD_": "67108864",
+}
+DRIVER_ENV = {
+    # Ray's own tables and loggers: the monitor prints one line per event instead
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # they are in the table `failures`
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # the driver handles it, and SIGTERM
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # what `ray start` turns on by default; its token is found in the user's home or RAY_AUTH_TOKEN
+    "RAY_AUTH_MODE": "token",
+}
+
+
+def prepare() -> None:
+    """Sets what the driver's Ray reads; what the user has set stays."""
+    for name, value in DRIVER_ENV.items():
+        os.environ.setdefault(name, value)

@@ -1,0 +1,35 @@
+"""Command lines that say what is wrong in one line, with the nearest option; exit code 2."""
+
+import argparse
+import difflib
+import re
+from collections.abc import Iterator
+from typing import NoReturn
+
+from .config import ConfigError
+
+
+class UsageError(ConfigError):
+    """A command line that cannot be meant; the message has the rule, the value and the remedy."""
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """An `ArgumentParser` that raises UsageError instead of printing its usage and exiting."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises what argparse found, with a did-you-mean for a misspelt option or verb."""
+        strange = re.findall(r"--[\w-]+", message.partition("unrecognized arguments:")[2])
+        strange += re.findall(r"invalid choice: '([^']*)'", message)
+        known = list(self.options())
+        for word in strange:
+            for near in difflib.get_close_matches(word, known, n=1):
+                message += f". Did you mean `{near}`?"
+        raise UsageError(message)
+
+    def options(self) -> Iterator[str]:
+        """Every option and verb, those of the verbs included."""
+        for action in self._actions:
+            yield from action.option_strings
+            for verb, parser in action.choices.items() if isinstance(action.choices, dict) else ():
+                yield verb
+                yield from parser.options()
