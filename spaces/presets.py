@@ -140,12 +140,12 @@ PRESETS: dict[str, Space] = {
         ),
         Space(
             name="local",
-            about="The whole search on two cores, small scene, in a quarter of an hour.",
+            about="The whole search on two cores, small scene, in five minutes.",
             suggest=everything,
             anchors=EVERYTHING,
             fixed=LOCAL_SCENE | LOCAL_BUDGET,
             trials=16,
-            minutes=15.0,
+            minutes=5.0,
         ),
         Space(
             name="eigengap",
