@@ -76,7 +76,7 @@ def test_anchors_are_valid_and_begin_with_the_term_switched_off(preset):
     space = spaces.get(preset)
     configs = [TrainConfig.from_params({**space.fixed, **space.draw(a)}) for a in space.anchors]
     assert configs[0].eigengap.weight == 0
-    assert all(config.eigengap.weight > 0 for config in configs[1:])
+    assert any(config.eigengap.weight > 0 for config in configs[1:])
 
 
 @pytest.mark.parametrize("preset", ["smoke", "local", "eigengap", "full"])
