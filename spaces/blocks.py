@@ -11,10 +11,11 @@ from .space import Parameter, Trial
 
 PARAMETERS: dict[str, Parameter] = {
     "optimizer.learning_rate": Parameter("float", "1", "initial step size of AdamW"),
-    "network.kind": Parameter("str", "1", "dictionary (dense R) or factor (low rank)"),
+    "network.kind": Parameter("str", "1", "dictionary | unrolled (dense R) or factor (low rank)"),
     "network.width": Parameter("int", "channels", "width of the convolutions"),
     "network.depth": Parameter("int", "layers", "number of convolutions"),
     "network.rank": Parameter("int", "columns", "learned columns of the factor"),
+    "network.stages": Parameter("int", "stages", "learned steps of the unrolled network"),
     "covariance.blend_bound": Parameter(
         "float", "1", "largest share of the measured covariance in R"
     ),
@@ -55,8 +56,8 @@ def optimizer(trial: Trial) -> dict[str, Any]:
 
 
 def network(trial: Trial, *, widths: tuple[int, int] = (16, 48)) -> dict[str, Any]:
-    """Kind and size; the rank and the blend exist for the factor network only."""
-    kind = trial.suggest_categorical("network.kind", ("dictionary", "factor"))
+    """Kind and size; rank and blend exist for the factor network only, stages for the unrolled."""
+    kind = trial.suggest_categorical("network.kind", ("dictionary", "factor", "unrolled"))
     drawn = {
         "network.kind": kind,
         "network.width": trial.suggest_int("network.width", *widths, step=16),
@@ -65,6 +66,8 @@ def network(trial: Trial, *, widths: tuple[int, int] = (16, 48)) -> dict[str, An
     if kind == "factor":
         drawn["network.rank"] = trial.suggest_int("network.rank", 8, 16, step=4)
         drawn["covariance.blend_bound"] = trial.suggest_float("covariance.blend_bound", 0.0, 0.3)
+    if kind == "unrolled":
+        drawn["network.stages"] = trial.suggest_int("network.stages", 1, 4)
     return drawn
 
 

@@ -25,6 +25,7 @@ DICTIONARY: dict[str, Any] = {
     "network.depth": 3,
     "optimizer.learning_rate": 1e-2,
 }
+UNROLLED: dict[str, Any] = DICTIONARY | {"network.kind": "unrolled", "network.stages": 2}
 FACTOR: dict[str, Any] = {
     "network.kind": "factor",
     "network.width": 32,
@@ -44,6 +45,7 @@ SUBSPACE: dict[str, Any] = {
 EVERYTHING: tuple[dict[str, Any], ...] = (
     DICTIONARY | OFF | {"eps_psd": 1e-4},
     DICTIONARY | FOUNDING | {"eps_psd": 1e-4, "spectral.backend@dictionary.values": "svd"},
+    UNROLLED | OFF | {"eps_psd": 1e-4},
     FACTOR | FOUNDING | {"eps_psd": 1e-4, "spectral.backend@factor.values": "gram"},
 )
 """Where spaces over all groups start."""

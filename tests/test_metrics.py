@@ -85,11 +85,18 @@ def test_each_error_is_what_its_definition_says():
 
 
 def test_a_wild_estimate_does_not_drag_a_good_one_away():
-    # uncapped, the crossed pairing would be cheaper: 9 + 62 < 0 + 72
+    # uncapped, the crossed pairing would be cheaper: 7 + 60 < 2 + 69
     truth = [(0.0, 0.0, 1.0), (9.0, 0.0, 1.0)]
-    errors = match(estimates([(0.0, 0.0, 1.0), (-60.0, 25.0, 1.0)]), sources(truth))
-    assert errors.angle_deg[0, 0].item() == 0
-    assert capped_error(errors).item() == pytest.approx(0.5)
+    guess = estimates([(2.0, 0.0, 1.0), (-60.0, 0.0, 1.0)], slots=2)
+    errors = match(guess, sources(truth, slots=2))
+    assert errors.angle_deg[0, 0].item() == pytest.approx(2)
+    assert capped_error(errors).item() == pytest.approx(0.6)
+
+
+def test_a_slot_without_a_source_takes_nothing_from_the_others():
+    # the empty slots of the truth lie at (0, 0), nearer to the estimate than the source does
+    errors = match(estimates([(1.0, 0.0, 1.0)], slots=1), sources([(5.0, 0.0, 1.0)]))
+    assert capped_error(errors).item() == pytest.approx(0.4)
 
 
 def test_an_unresolved_source_is_a_miss_wherever_the_guess_lies():

@@ -58,11 +58,12 @@ def test_mdl_finds_nothing_in_noise_and_aic_too_much():
 
 
 def test_eigenvalues_beyond_the_snapshots_are_not_noise():
-    """Eight snapshots of 36 elements: 28 zeros, which without the cut would hide everything."""
-    values = torch.zeros(1, 36, dtype=torch.float64)
-    values[0, :8] = torch.tensor([40.0, 30.0, 1.2, 1.1, 1.0, 0.9, 0.8, 0.7])
-    assert mdl(values, 8, 5).item() == 2
-    assert mdl(torch.cat([values[:, :8], 0 * values[:, :2]], dim=-1), 8, 5).item() == 2
+    """Eight snapshots of 36 elements have 28 zeros, which say nothing about the other eight."""
+    kept = sample_eigenvalues(2, 12, snr_db=8, size=8)  # a guess at best
+    values = torch.cat([kept, torch.zeros(100, 28, dtype=torch.float64)], dim=-1)
+    assert mdl(values, 8, 5).equal(mdl(kept, 8, 5))
+    assert aic(values, 8, 5).equal(aic(kept, 8, 5))
+    assert len(aic(kept, 8, 5).unique()) > 2
 
 
 def test_the_ratio_sees_weak_sources_and_the_gap_strong_ones():

@@ -18,7 +18,7 @@ from typing import Any, Literal, Self
 
 DEFINITIONS = ("gap", "ratio", "energy", "leak", "subspace")
 BACKEND_NAMES = ("auto", "gram", "exact", "eigh", "svd", "masked")
-NETWORK_KINDS = ("dictionary", "factor")
+NETWORK_KINDS = ("dictionary", "factor", "unrolled")
 CODE_KINDS = ("random", "dft", "dft2")
 FAILURE_POLICIES = ("raise", "skip_sample", "proxy")
 
@@ -168,17 +168,20 @@ class NetworkConfig:
     """Which network predicts the covariance, and its size.
 
     Attributes:
-        kind: `dictionary` (power map -> softmax powers of a steering dictionary, dense R) or
-            `factor` (power map -> low-rank factor F, R = F Fᴴ).
+        kind: `dictionary` (power map -> softmax powers of a steering dictionary, dense R),
+            `unrolled` (the same, then learned steps of covariance fitting) or `factor` (power map
+            -> low-rank factor F, R = F Fᴴ).
         width: channels of the convolutions.
         depth: number of 3x3 convolutions.
         rank: columns of the learned factor; only for `factor`.
+        stages: learned steps; only for `unrolled`.
     """
 
     kind: str = "dictionary"
     width: int = 32
     depth: int = 3
     rank: int | None = None
+    stages: int | None = None
 
     def __post_init__(self) -> None:
         require_choice("network.kind", self.kind, NETWORK_KINDS)
@@ -197,6 +200,14 @@ class NetworkConfig:
         )
         if self.rank is not None:
             require(self.rank >= 1, "rank >= 1", f"rank={self.rank}", "8 or more learns well.")
+        require(
+            (self.stages is not None) == (self.kind == "unrolled"),
+            "network.stages is given exactly for network.kind == unrolled",
+            f"stages={self.stages}, kind={self.kind}",
+            "Drop the stages, or choose the unrolled network.",
+        )
+        if self.stages is not None:
+            require(self.stages >= 1, "stages >= 1", f"stages={self.stages}", "2 to 4 learn well.")
 
 
 @dataclass(frozen=True)
@@ -453,7 +464,7 @@ class TrainConfig:
                 self.network.kind == "factor",
                 "spectral.backend == gram only for network.kind == factor",
                 f"kind={self.network.kind}",
-                "A dictionary network hands over a dense R: use exact.",
+                "The other networks hand over a dense R: use exact.",
             )
             rank, elements = self.factor_columns, self.scene.num_elements
             require(

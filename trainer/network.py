@@ -9,7 +9,9 @@ predicted instead of iterated.
 over the dictionary, blended with the snapshots themselves; handed over as F, never as N x N. (A
 dense layer onto the N x rank entries learns less, and only for one panel.)
 
-Neither has a weight per element or per grid point: convolutions over beams serve every panel. A
+`unrolled`: the dictionary network, followed by learned steps of covariance fitting; see there.
+
+None has a weight per element or per grid point: convolutions over beams serve every panel. A
 `state_dict` holds learned parameters only.
 """
 
@@ -23,6 +25,7 @@ from .covariance import Covariance, blend_factors, normalise
 from .dictionary import Dictionary, dictionary, unpack_hermitian
 from .power_map import GridLogits, power_maps
 from .scene import Scenes
+from .unrolled import UnrolledNetwork
 
 
 class Blend(nn.Module):
@@ -109,6 +112,7 @@ def principal_components(snapshots: Tensor, rank: int) -> Tensor:
 NETWORKS: dict[str, Callable[[TrainConfig], nn.Module]] = {
     "dictionary": DictionaryNetwork,
     "factor": FactorNetwork,
+    "unrolled": UnrolledNetwork,
 }
 
 

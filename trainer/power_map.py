@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .backprojection import channel_modes, fit_loading
+from .backprojection import ChannelModes, channel_modes, fit_loading
 from .config import NetworkConfig
 from .covariance import unit_trace
 from .dictionary import Dictionary, pack_hermitian
@@ -40,12 +40,16 @@ class PowerMaps:
         normaliser: [B, G], what a unit source there would return.
         log_noise: [B], λ relative to the mean gain of the channel.
         measured: [B, N, L], back-projected snapshots.
+        modes, signal, loading: of the channel and snapshots; p and λ of `fit_loading`, [B].
     """
 
     power: Tensor
     normaliser: Tensor
     log_noise: Tensor
     measured: Tensor
+    modes: ChannelModes
+    signal: Tensor
+    loading: Tensor
 
 
 @torch.no_grad()
@@ -57,7 +61,7 @@ def power_maps(scenes: Scenes, outer: Tensor) -> PowerMaps:
     """
     modes = channel_modes(scenes)
     gain, codes = modes.gain, scenes.codes
-    _, loading = fit_loading(modes)
+    signal, loading = fit_loading(modes)
     largest = modes.coordinates.abs().amax((-2, -1), keepdim=True)
     scaled = modes.coordinates / largest.clamp(min=torch.finfo(gain.dtype).tiny)
     weight = 1 / (gain + loading.unsqueeze(-1))
@@ -68,7 +72,7 @@ def power_maps(scenes: Scenes, outer: Tensor) -> PowerMaps:
     packed = pack_hermitian(unit_trace(torch.stack(matrices)))
     power, normaliser = (packed @ outer.mT).clamp(min=LOG_FLOOR).log()
     log_noise = (loading / gain.mean(-1)).log().clamp(-NOISE_RANGE, NOISE_RANGE)
-    return PowerMaps(power, normaliser, log_noise, measured)
+    return PowerMaps(power, normaliser, log_noise, measured, modes, signal, loading)
 
 
 class GridLogits(nn.Module):

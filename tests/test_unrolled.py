@@ -1,0 +1,201 @@
+"""Laws of the unrolled network: what its maps are slopes of, and what its steps start as.
+
+What all networks keep (trace, invariances, gradients at the edges) is in `test_network`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from trainer import lone_source
+from trainer.backprojection import channel_modes, fit_loading
+from trainer.config import NetworkConfig, SceneConfig, TrainConfig
+from trainer.covariance_fit import Observed, improved_noise, inverse_covariances, pull
+from trainer.dictionary import Dictionary, dictionary, unpack_hermitian
+from trainer.network import build
+from trainer.scene import Scenes, simulate
+from trainer.unrolled import Stage
+
+SCENE = SceneConfig(num_horizontal=4, num_vertical=4, num_antennas=6, num_snapshots=5)
+BATCH = 4
+
+
+@pytest.fixture(autouse=True)
+def _double_precision() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def scenes_of(config: SceneConfig = SCENE, snr_db: float = 0.0, batch: int = BATCH) -> Scenes:
+    generator = torch.Generator().manual_seed(0)
+    return simulate(
+        config, batch, snr_db=snr_db, generator=generator, device="cpu", dtype=torch.complex128
+    )
+
+
+def table_of(config: SceneConfig = SCENE) -> Dictionary:
+    return dictionary(config, torch.float64, torch.device("cpu"))
+
+
+def some_powers(count: int, batch: int = BATCH) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return (3 * torch.randn(batch, count, generator=generator)).softmax(-1)
+
+
+def log_likelihood(
+    observed: Observed, table: Dictionary, powers: Tensor, log_noise: Tensor
+) -> Tensor:
+    """Of all snapshots, p at its best, by definition: [B]."""
+    root = table.steering * powers.sqrt().unsqueeze(-1)  # rows sqrt(γ_g) a_gᵀ
+    echoes = observed.responses @ root.mT.unsqueeze(1)
+    eye = torch.eye(echoes.shape[-2], dtype=echoes.dtype)
+    matrix = echoes @ echoes.mH + log_noise.exp()[:, None, None, None] * eye
+    y = observed.snapshots.unsqueeze(-1)
+    energy = (y.mH @ torch.linalg.solve(matrix, y)).real.sum((1, 2, 3))
+    return -observed.snapshots[0].numel() * energy.log() - torch.logdet(matrix).real.sum(-1)
+
+
+@pytest.mark.parametrize("noise_correlation", [0.0, 0.6])
+def test_the_pull_is_the_slope_of_the_likelihood(noise_correlation: float) -> None:
+    """num - den is its derivative in γ_g; for the noise, in λ. Independent of any sum over g."""
+    scenes = scenes_of(replace(SCENE, noise_correlation=noise_correlation))
+    table, observed = table_of(), Observed.of(scenes)
+    powers = some_powers(len(table.outer)).requires_grad_()
+    log_noise = torch.linspace(-2.0, 1.0, BATCH, requires_grad=True)
+    value = log_likelihood(observed, table, powers, log_noise).sum()
+    by_power, by_log_noise = torch.autograd.grad(value, (powers, log_noise))
+    with torch.no_grad():
+        matrix = unpack_hermitian(powers @ table.outer)
+        seen = pull(observed, matrix, log_noise, table.outer)
+        noise = log_noise.exp()
+        traces = inverse_covariances(observed, matrix, noise).diagonal(dim1=-2, dim2=-1)
+    denominator = seen.information.exp() * scenes.snapshots[0].numel()
+    slope = denominator * seen.ratio.expm1()
+    torch.testing.assert_close(slope, by_power, rtol=1e-9, atol=1e-9)
+    of_noise = noise * traces.real.sum((-2, -1)) * seen.noise.expm1()
+    torch.testing.assert_close(of_noise, by_log_noise, rtol=1e-9, atol=1e-9)
+
+
+def test_a_textbook_step_never_lowers_the_likelihood() -> None:
+    """And a stage that has learned nothing takes that step."""
+    table, observed = table_of(), Observed.of(scenes_of())
+    stage = Stage(NetworkConfig(kind="unrolled", width=4, stages=1), table.shape)
+    log_powers = some_powers(len(table.outer)).log()
+    log_noise = torch.full((BATCH,), 1.5)
+    before = log_likelihood(observed, table, log_powers.exp(), log_noise)
+    with torch.no_grad():
+        for _ in range(20):
+            powers = log_powers.exp()
+            seen = pull(observed, unpack_hermitian(powers @ table.outer), log_noise, table.outer)
+            log_powers = stage(log_powers, seen, torch.zeros(BATCH))
+            expected = powers * (seen.ratio / 2).exp()
+            expected = expected / expected.sum(-1, keepdim=True)
+            torch.testing.assert_close(log_powers.exp(), expected, rtol=1e-9, atol=1e-15)
+            log_noise = improved_noise(log_noise, powers, seen)
+            after = log_likelihood(observed, table, log_powers.exp(), log_noise)
+            assert (after > before - 1e-9).all()
+            before = after
+
+
+def test_nothing_pulls_on_the_truth() -> None:
+    """E num = den under the true R and λ, within five standard errors of L = 2,000 snapshots."""
+    config = replace(SCENE, num_snapshots=2000)
+    scenes, table = scenes_of(config, batch=1), table_of(config)
+    generator = torch.Generator().manual_seed(2)
+    powers = torch.zeros(1, len(table.outer))
+    powers[0, [3, 50]] = 0.5
+    observed, noise = Observed.of(scenes), 0.3
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, dtype=torch.complex128, generator=generator)
+
+    panel = (normal(2000, 2) * 0.5**0.5) @ table.steering[[3, 50]]
+    clean = (observed.responses[0] @ panel.unsqueeze(-1)).squeeze(-1)
+    snapshots = (clean + noise**0.5 * normal(*clean.shape)).unsqueeze(0)
+    observed = observed._replace(snapshots=snapshots)
+    log_noise = torch.tensor([noise]).log()
+    seen = pull(observed, unpack_hermitian(powers @ table.outer), log_noise, table.outer)
+    # num is a sum of 2,000 squares, each at most 100 % spread: 5 / sqrt(2000), and as much for p
+    assert seen.ratio.abs().max() < 0.2
+    assert seen.noise.abs().max() < 0.2
+
+
+def test_a_scene_that_cannot_be_fitted_leaves_its_neighbours_alone() -> None:
+    table, observed = table_of(), Observed.of(scenes_of())
+    powers = some_powers(len(table.outer))
+    matrix = unpack_hermitian(powers @ table.outer)
+    broken = matrix.clone()
+    broken[1] = -100 * matrix[1]
+    log_noise = torch.zeros(BATCH)
+    whole = pull(observed, matrix, log_noise, table.outer).ratio
+    part = pull(observed, broken, log_noise, table.outer).ratio
+    assert part[1].isnan().all()
+    others = [0, 2, 3]
+    torch.testing.assert_close(part[others], whole[others], rtol=1e-12, atol=1e-12)
+
+
+def test_the_likelihood_of_a_lone_source_is_that_of_its_gaussian(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """All modes exact: the log density of y ~ CN(0, p (h b bᴴ + λ I)), point by point."""
+    monkeypatch.setattr(lone_source, "EXACT_MODES", SCENE.num_antennas)
+    scenes, table = scenes_of(), table_of()
+    modes = channel_modes(scenes)
+    power, loading = fit_loading(modes)
+    made = lone_source.lone_source_likelihoods(scenes, modes, power, loading, table.steering)
+    eye = torch.eye(SCENE.num_antennas, dtype=torch.complex128)
+    coded = scenes.channel.unsqueeze(1) * scenes.codes.unsqueeze(2)
+    echoes = (coded @ table.steering.mT).permute(0, 3, 1, 2).unsqueeze(-1)  # [B, G, L, M, 1]
+    y = scenes.snapshots[:, None, :, :, None]
+    for share, logs in zip(lone_source.SHARES, made.unbind(1), strict=True):
+        matrix = share * echoes @ echoes.mH + loading[:, None, None, None, None] * eye
+        matrix = power[:, None, None, None, None] * matrix
+        exponent = (y.mH @ torch.linalg.solve(matrix, y.expand_as(echoes))).real.sum((2, 3, 4))
+        density = -exponent - torch.logdet(matrix).real.sum(-1)
+        torch.testing.assert_close(logs, density.log_softmax(-1), rtol=1e-8, atol=1e-8)
+
+
+def test_weak_modes_enter_by_their_mean() -> None:
+    """Fewer exact modes change little: the same ranking of places, on average over scenes."""
+    scenes, table = scenes_of(batch=64), table_of()
+    modes = channel_modes(scenes)
+    args = (scenes, modes, *fit_loading(modes), table.steering)
+    few = lone_source.lone_source_likelihoods(*args)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lone_source, "EXACT_MODES", SCENE.num_antennas)
+        all_of_them = lone_source.lone_source_likelihoods(*args)
+    centred = [x - x.mean(-1, keepdim=True) for x in (few, all_of_them)]
+    cosine = torch.nn.functional.cosine_similarity(*centred, dim=-1)
+    assert cosine.mean() > 0.9
+
+
+def test_stages_learn_what_maps_alone_cannot_tell() -> None:
+    """After 40 steps on the same scenes, below the dictionary network by five standard errors."""
+    torch.set_default_dtype(torch.float32)
+    errors, scene = [], SceneConfig(num_antennas=8, num_snapshots=8)
+    for network_config in (
+        NetworkConfig(width=16),
+        NetworkConfig(kind="unrolled", width=16, stages=2),
+    ):
+        torch.manual_seed(0)
+        network = build(TrainConfig(scene=scene, network=network_config))
+        optimizer = torch.optim.Adam(network.parameters(), lr=5e-3)
+        generator = torch.Generator().manual_seed(1)
+
+        def draw(batch: int, generator: torch.Generator = generator) -> Scenes:
+            return simulate(scene, batch, snr_db=(-5.0, 10.0), generator=generator, device="cpu")
+
+        for _ in range(40):
+            scenes = draw(32)
+            optimizer.zero_grad()
+            network(scenes).nmse(scenes).mean().backward()
+            optimizer.step()
+        with torch.no_grad():
+            held_out = draw(256)
+            errors.append(network(held_out).nmse(held_out))
+    gain = errors[0] - errors[1]
+    assert gain.mean() > 5 * gain.std() / len(gain) ** 0.5

@@ -1,0 +1,129 @@
+"""`unrolled`: covariance fitting cut short, every step learned.
+
+The dictionary network's powers are the start. Then every stage asks the likelihood of the
+snapshots what the powers so far do not explain (`covariance_fit`), and moves their logarithms,
+
+    log γ <- keep · log γ + step · log(num / den) + convolutions(log γ, num / den, den, λ),
+
+up to the constant that makes them sum to one. With keep = 1, step = 1/2 and no convolutions this
+is majorise-minimise as in textbooks, which needs tens of steps. A stage starts as just that, and
+learns to go further, and which powers are likely. What a strong source hides, maps of
+back-projected power cannot tell from noise; C_l⁻¹ takes the strong source away. On unrolled
+iterations: Gregor & LeCun 2010; Monga, Li, Eldar 2021.
+
+Nothing is learned per element or grid point: weights serve other panels. Gradients pass through
+the likelihood, so a stage learns to leave behind what the next one can use.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from .config import NetworkConfig, TrainConfig
+from .covariance import Covariance, normalise
+from .covariance_fit import NOISE_FLOOR, Observed, Pull, improved_noise, pull
+from .dictionary import dictionary, unpack_hermitian
+from .lone_source import SHARES, lone_source_likelihoods
+from .power_map import NOISE_RANGE, MapTrunk, PowerMaps, power_maps
+from .scene import Scenes
+
+LEAST_LOG_POWER = -8.0
+"""Log powers, relative to uniform ones, are cut here before convolutions see them."""
+LOG_POWER_UNIT = 3.0
+"""Scale of log powers before convolutions."""
+LEAST_LOG_LIKELIHOOD = -30.0
+"""Log likelihoods, relative to the mean, are cut here before convolutions see them."""
+LOG_LIKELIHOOD_UNIT = 10.0
+"""Scale of log likelihoods before convolutions."""
+EXPONENT_UNIT = 4.0
+"""Scale of the learned exponents: one learning rate then suits them and the convolutions."""
+
+
+class Start(nn.Module):
+    """Powers to begin with: the likelihoods of a lone source, softened, and convolutions."""
+
+    def __init__(self, network: NetworkConfig, shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.shape = shape
+        count = len(SHARES)
+        self.trunk = MapTrunk((2 + count) * shape[0] + 1, shape[0], network)
+        self.soften = nn.Parameter(torch.full((count,), 0.3 / EXPONENT_UNIT))
+
+    def forward(self, maps: PowerMaps, alone: Tensor) -> Tensor:
+        """Log powers, [B, G], from log likelihoods [B, len(SHARES), G]."""
+        relative = alone + math.log(alone.shape[-1])
+        relative = relative.clamp(min=LEAST_LOG_LIKELIHOOD) / LOG_LIKELIHOOD_UNIT
+        image = torch.cat([torch.stack([maps.power, maps.normaliser], dim=1), relative], dim=1)
+        learned = over_beams(self.trunk, image, maps.log_noise / NOISE_RANGE, self.shape)
+        softened = torch.einsum("k,bkg->bg", EXPONENT_UNIT * self.soften, alone)
+        return (softened + learned).log_softmax(-1)
+
+
+class Stage(nn.Module):
+    """One learned step of the powers."""
+
+    def __init__(self, network: NetworkConfig, shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.shape = shape
+        self.trunk = MapTrunk(3 * shape[0] + 1, shape[0], network)
+        self.keep = nn.Parameter(torch.tensor(1.0 / EXPONENT_UNIT))
+        self.step = nn.Parameter(torch.tensor(0.5 / EXPONENT_UNIT))
+
+    def forward(self, log_powers: Tensor, seen: Pull, log_noise: Tensor) -> Tensor:
+        """Log powers before and after, [B, G]; `log_noise` [B] in units of its range."""
+        relative = log_powers + math.log(log_powers.shape[-1])
+        relative = relative.clamp(min=LEAST_LOG_POWER) / LOG_POWER_UNIT
+        image = torch.stack([relative, seen.ratio, seen.information], dim=1)
+        learned = over_beams(self.trunk, image, log_noise, self.shape)
+        moved = EXPONENT_UNIT * (self.keep * log_powers + self.step * seen.ratio)
+        return (moved + learned).log_softmax(-1)
+
+
+class UnrolledNetwork(nn.Module):
+    """The dictionary network's powers, fitted to the snapshots in stages -> dense R."""
+
+    outer: Tensor
+    steering: Tensor
+
+    def __init__(self, config: TrainConfig) -> None:
+        super().__init__()
+        assert config.network.stages is not None, "an unrolled network has stages"
+        self.eps_psd = config.eps_psd
+        table = dictionary(config.scene, torch.get_default_dtype(), torch.device("cpu"))
+        # not persistent: follows from the scene, and all networks of a process share it
+        self.register_buffer("outer", table.outer, persistent=False)
+        self.register_buffer("steering", table.steering, persistent=False)
+        self.start = Start(config.network, table.shape)
+        self.stages = nn.ModuleList(
+            Stage(config.network, table.shape) for _ in range(config.network.stages)
+        )
+
+    def forward(self, scenes: Scenes) -> Covariance:
+        """R = sum_g γ_g a_g a_gᴴ / N with sum_g γ_g = 1."""
+        maps = power_maps(scenes, self.outer)
+        observed = Observed.of(scenes)
+        alone = lone_source_likelihoods(
+            scenes, maps.modes, maps.signal, maps.loading, self.steering
+        )
+        log_powers = self.start(maps, alone)
+        floor = math.log(NOISE_FLOOR)
+        log_noise = maps.log_noise  # relative to the channel's mean gain
+        for stage in self.stages:
+            powers = log_powers.exp()
+            seen = pull(observed, self._covariance(powers), log_noise, self.outer)
+            known = log_noise.clamp(-NOISE_RANGE, NOISE_RANGE) / NOISE_RANGE
+            log_powers = stage(log_powers, seen, known)
+            log_noise = improved_noise(log_noise, powers, seen).clamp(min=floor)
+        return normalise(matrix=self._covariance(log_powers.exp()), eps_psd=self.eps_psd)
+
+    def _covariance(self, powers: Tensor) -> Tensor:
+        """sum_g γ_g a_g a_gᴴ, [B, N, N]."""
+        return unpack_hermitian(powers @ self.outer)
+
+
+def over_beams(trunk: MapTrunk, maps: Tensor, constant: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Convolutions over [B, maps, G], range planes being channels, and one number [B]: [B, G]."""
+    image = maps.unflatten(-1, shape).flatten(1, 2)
+    flat = constant[:, None, None, None].expand(-1, 1, *image.shape[-2:])
+    return trunk(torch.cat([image, flat], dim=1)).flatten(1)
