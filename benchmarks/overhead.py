@@ -134,10 +134,10 @@ def grow(trials: int, out: str, wall: bool) -> None:
     watch = Stopwatch(time.perf_counter if wall else time.thread_time)
     watch.watch(OptunaSearcher, "suggest", "suggest")
     watch.watch(optuna.Study, "ask", "ask")
-    space = replace(
-        spaces.get("smoke"), suggest=watch.watched(spaces.get("smoke").suggest, "draw")
+    smoke = spaces.get("smoke")
+    spaces.PRESETS["smoke"] = replace(
+        smoke, suggest=watch.watched(smoke.suggest, "draw"), fixed={**smoke.fixed, "epochs": 1}
     )
-    spaces.PRESETS["smoke"] = space
     for hook in HOOKS:
         watch.watch(Monitor, hook, hook)
     store = new_run(plan)

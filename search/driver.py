@@ -9,6 +9,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -128,21 +129,14 @@ def check_storage(store: RunStore) -> None:
     Raises:
         Refused: if one of them does not see it.
     """
+    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+    if len(nodes) == 1 and ray.get_runtime_context().get_node_id() == nodes[0]["NodeID"]:
+        return  # this one has just made the folder
     probe = store.path.absolute() / f".probe-{os.getpid()}"
     probe.write_text("")
     try:
-        blind = [
-            node["NodeManagerHostname"]
-            for node in ray.nodes()
-            if node["Alive"]
-            and node["Resources"].get("CPU")
-            and not ray.get(
-                storage_task.options(
-                    num_cpus=0,
-                    scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
-                ).remote(str(probe))
-            )
-        ]
+        answers = {node["NodeManagerHostname"]: _look(node["NodeID"], probe) for node in nodes}
+        blind = [host for host, answer in answers.items() if not ray.get(answer)]
     finally:
         probe.unlink()
     if blind:
@@ -150,6 +144,13 @@ def check_storage(store: RunStore) -> None:
             f"all nodes must see and write the run's folder, but {', '.join(blind)} cannot use "
             f"{store.path.absolute()}. Put --out on storage that they share, such as NFS."
         )
+
+
+def _look(node_id: str, probe: Path) -> Any:
+    """A future: whether that node sees a file, and can write beside it."""
+    there = NodeAffinitySchedulingStrategy(node_id, soft=False)
+    task = storage_task.options(num_cpus=0, scheduling_strategy=there)
+    return task.remote(str(probe))
 
 
 def check_backends(plan: SearchConfig, resources: Resources) -> list[str]:
