@@ -43,8 +43,8 @@ SWEEPS = 1
 """How often every source is searched anew."""
 SPAN = 12.0
 """Natural log of how far powers and noise may lie from their scale in the data: 52 dB."""
-PART = 2**23
-"""Largest number of grid responses held at once."""
+PART = {"cpu": 2**23, "cuda": 2**28}
+"""Largest number of grid responses held at once: what a cache holds, what keeps a GPU busy."""
 
 
 @torch.no_grad()
@@ -60,7 +60,7 @@ def sml(
     most = max(int(num_sources.max()), 1)
     snapshots, channel = whiten(scenes)
     responses = snapshots.shape[1] * snapshots.shape[2] * len(search.points)
-    size = max(1, PART // responses)
+    size = max(1, PART[snapshots.device.type] // responses)
     parts = [
         _estimate(Whitened(*part), count, search, most)
         for *part, count in zip(

@@ -22,7 +22,7 @@ from .subspace_fit import squares
 
 STEPS = 30
 """From 3 over 10 to 30 steps estimates improve; more steps sharpen what is left."""
-PART = 2**23
+PART = {"cpu": 2**23, "cuda": 2**28}
 """Largest number of entries of one batch of weighted dictionaries."""
 
 
@@ -31,7 +31,7 @@ def sparse_covariance(scenes: Scenes, search: SearchGrid, *, steps: int = STEPS)
     """R, trace 1, of powers fitted from a flat start: [B, N, N]."""
     signal, loading = fit_loading(channel_modes(scenes))
     snapshots, channel = whiten(scenes)
-    size = max(1, PART // search.steering.numel())
+    size = max(1, PART[snapshots.device.type] // search.steering.numel())
     parts = [
         _fit(y, h, c, p, v, search, steps)
         for y, h, c, p, v in zip(
