@@ -55,7 +55,9 @@ def optimizer(trial: Trial) -> dict[str, Any]:
     return {"optimizer.learning_rate": rate}
 
 
-def network(trial: Trial, *, widths: tuple[int, int] = (16, 48)) -> dict[str, Any]:
+def network(
+    trial: Trial, *, widths: tuple[int, int] = (16, 48), most_stages: int = 2
+) -> dict[str, Any]:
     """Kind and size; rank and blend exist for the factor network only, stages for the unrolled."""
     kind = trial.suggest_categorical("network.kind", ("dictionary", "factor", "unrolled"))
     drawn = {
@@ -67,7 +69,7 @@ def network(trial: Trial, *, widths: tuple[int, int] = (16, 48)) -> dict[str, An
         drawn["network.rank"] = trial.suggest_int("network.rank", 8, 16, step=4)
         drawn["covariance.blend_bound"] = trial.suggest_float("covariance.blend_bound", 0.0, 0.3)
     if kind == "unrolled":
-        drawn["network.stages"] = trial.suggest_int("network.stages", 1, 4)
+        drawn["network.stages"] = trial.suggest_int("network.stages", 1, most_stages)
     return drawn
 
 

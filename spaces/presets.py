@@ -72,20 +72,22 @@ FULL_SCENE: dict[str, Any] = {
     "snr_min_db": -10.0,
     "snr_max_db": 10.0,
 }
-LOCAL_BUDGET: dict[str, Any] = {"epochs": 18, "steps_per_epoch": 20, "batch_size": 64}
+LOCAL_BUDGET: dict[str, Any] = {"epochs": 12, "steps_per_epoch": 20, "batch_size": 64}
 
 
-def everything(trial: Trial, *, widths: tuple[int, int] = (16, 48)) -> dict[str, Any]:
+def everything(
+    trial: Trial, *, widths: tuple[int, int] = (16, 48), most_stages: int = 2
+) -> dict[str, Any]:
     """All groups: network, optimiser, loading, eigengap and backend."""
-    drawn = blocks.network(trial, widths=widths)
+    drawn = blocks.network(trial, widths=widths, most_stages=most_stages)
     drawn |= blocks.optimizer(trial) | blocks.loading(trial) | blocks.eigengap(trial)
     kind, definition = drawn["network.kind"], drawn.get("eigengap.definition")
     return drawn | blocks.spectral(trial, kind=kind, definition=definition)
 
 
 def everything_wide(trial: Trial) -> dict[str, Any]:
-    """The same with wider networks, which a GPU and five sources ask for."""
-    return everything(trial, widths=(32, 96))
+    """The same with wider and deeper networks, which a GPU and five sources ask for."""
+    return everything(trial, widths=(32, 96), most_stages=4)
 
 
 def loss_only(trial: Trial) -> dict[str, Any]:
