@@ -23,6 +23,8 @@ EXACT_MODES = 2
 capped error after training is .445, .435, .433 and .428 (6x6 panel, no stages)."""
 SHARES = (1.0, 0.5)
 """Shares h of the power: one source, one of two."""
+PARTS = (2**18, 2**26)
+"""Grid points x snapshots done at once on a CPU, whose cache they should fit, and on a GPU."""
 
 
 @torch.no_grad()
@@ -35,21 +37,36 @@ def lone_source_likelihoods(
         modes, power, loading: of the snapshots, p and λ as `fit_loading` has them.
         steering: of the dictionary, [G, N].
     """
-    batch, snapshots, elements = scenes.codes.shape
+    size = max(1, PARTS[power.is_cuda] // (scenes.codes.shape[1] * len(steering)))
     weak = max(modes.gain.shape[-1] - EXACT_MODES, 0)
     tiny = torch.finfo(power.dtype).tiny
     scale = (power.clamp(min=tiny).sqrt() * loading)[:, None, None]
     data = (modes.coordinates.conj() / scale) @ modes.lift.mH  # y_lᴴ H, [B, L, N]
     strong = modes.lift[..., weak:].mH / loading.sqrt()[:, None, None]
-    strong = strong.unsqueeze(2).expand(-1, -1, snapshots, elements)
-    rows = torch.cat([data.unsqueeze(1), strong], dim=1) * scenes.codes.unsqueeze(1)
-    echoes = rows.flatten(0, 2) @ steering.mT
-    squared = echoes.real.square() + echoes.imag.square()
-    squared = squared.view(batch, -1, snapshots, len(steering))
+    rows = torch.cat([data.unsqueeze(1), strong.unsqueeze(2).expand(-1, -1, *data.shape[1:])], 1)
+    rows = rows * scenes.codes.unsqueeze(1)  # [B, 1 + r, L, N]
     rest = modes.gain[:, :weak].sum(-1) / loading
-    energy = squared[:, 1:].sum(1) + rest[:, None, None]
+    real = torch.cat([steering.real, steering.imag], dim=-1)
+    logs = [
+        _log_densities(part, some, real)
+        for part, some in zip(rows.split(size), rest.split(size), strict=True)
+    ]
+    return torch.cat(logs).log_softmax(-1)
+
+
+def _log_densities(rows: Tensor, rest: Tensor, steering: Tensor) -> Tensor:
+    """Of some scenes: rows [B, 1 + r, L, N], weak modes' part of |b|² / λ [B], steering vectors'
+    real and imaginary parts [G, 2N] -> [B, len(SHARES), G]."""
+    shape = rows.shape[:3]
+    # in real numbers: squares are then taken in place
+    parts = torch.stack(
+        [torch.cat([rows.real, -rows.imag], -1), torch.cat([rows.imag, rows.real], -1)]
+    )
+    echoes = (parts.flatten(0, 3) @ steering.mT).square_()
+    squared = echoes.view(2, *shape, -1).sum(0)
+    data, energy = squared[:, 0], squared[:, 1:].sum(1).add_(rest[:, None, None])
     logs = []
     for share in SHARES:
-        weight = 1 / (1 + share * energy)
-        logs.append((weight.log() + share * weight * squared[:, 0]).sum(1))
-    return torch.stack(logs, dim=1).log_softmax(-1)
+        variance = (share * energy).add_(1)
+        logs.append((share * data / variance).sub_(variance.log_()).sum(1))
+    return torch.stack(logs, dim=1)
