@@ -72,7 +72,7 @@ FULL_SCENE: dict[str, Any] = {
     "snr_min_db": -10.0,
     "snr_max_db": 10.0,
 }
-LOCAL_BUDGET: dict[str, Any] = {"epochs": 12, "steps_per_epoch": 20, "batch_size": 64}
+LOCAL_BUDGET: dict[str, Any] = {"epochs": 10, "steps_per_epoch": 20, "batch_size": 64}
 
 
 def everything(
@@ -146,7 +146,7 @@ PRESETS: dict[str, Space] = {
             suggest=everything,
             anchors=EVERYTHING,
             fixed=LOCAL_SCENE | LOCAL_BUDGET,
-            trials=16,
+            trials=12,
             minutes=5.0,
         ),
         Space(
