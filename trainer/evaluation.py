@@ -5,16 +5,13 @@ another, next to the classical methods and the bound.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import torch
 from torch import nn
 
-from .backprojection import lmmse, pinv, sample_covariance
 from .config import SceneConfig, TrainConfig
-from .covariance import Covariance, normalise, true_factor
-from .estimates import Estimates
-from .estimators import ESTIMATORS, music
+from .covariance import Covariance
+from .methods import Method, covariance_method, method
 from .scene import Scenes
 from .scoring import (
     Conditions,
@@ -26,9 +23,6 @@ from .scoring import (
     score,
     score_crb,
 )
-from .search_grid import SearchGrid, search_grid
-from .sml import sml
-from .sparse import sparse_covariance
 
 __all__ = [
     "BASELINES",
@@ -46,57 +40,17 @@ __all__ = [
     "validate",
 ]
 
-MVDR_LOADING = 1.0
-"""Diagonal loading of MVDR's covariance, relative to tr(R)/N; back-projections have rank L < N.
-Of .03, .1, .3 and 1 the one with least capped error on 6x6 and 12x12 panels, at -5 ... 5 dB."""
-
 BASELINES = ("crb", "lmmse_music", "pinv_music", "lmmse_mvdr", "lmmse_beamformer")
 """What a search is held against, the bound first."""
 
 
-COVARIANCES: dict[str, Callable[[Scenes, SearchGrid], Covariance]] = {
-    "pinv": lambda scenes, search: sample_covariance(pinv(scenes)),
-    "lmmse": lambda scenes, search: sample_covariance(lmmse(scenes)),
-    "sparse": lambda scenes, search: normalise(
-        matrix=sparse_covariance(scenes, search), eps_psd=0.0
-    ),
-    "exact": lambda scenes, search: normalise(factor=true_factor(scenes), eps_psd=0.0),
-}
-"""Covariances that estimators can be put on, `exact` being the truth."""
-
-
 def classical(name: str, scene: SceneConfig, device: str = "cpu") -> Estimate:
-    """`sml`, or `<covariance>_<estimator>`: an estimator on a covariance of `COVARIANCES`.
+    """The method of that name (`methods.method`), told the true K.
 
     Raises:
         ValueError: for a name that is none.
     """
-    search = search_grid(scene, torch.float32, device)
-    if name == "sml":
-        return lambda scenes: sml(
-            scenes, scenes.sources.num_sources, search, slots=scene.max_sources
-        )
-    kind, _, method = name.partition("_")
-    if kind not in COVARIANCES or method not in ESTIMATORS:
-        raise ValueError(
-            f"an estimator's name is sml or <{'|'.join(COVARIANCES)}>_<{'|'.join(ESTIMATORS)}>, "
-            f"but got {name!r}. Correct its name."
-        )
-
-    def estimate(scenes: Scenes) -> Estimates:
-        covariance = COVARIANCES[kind](scenes, search)
-        if method == "mvdr":
-            loading = covariance.shift + MVDR_LOADING / covariance.num_elements
-            covariance = replace(covariance, shift=loading)
-        return ESTIMATORS[method](
-            covariance,
-            scenes.sources.num_sources,
-            search,
-            slots=scene.max_sources,
-            num_snapshots=scenes.num_snapshots,
-        )
-
-    return estimate
+    return _told(method(name, scene, device))
 
 
 def baselines(
@@ -121,20 +75,8 @@ def baselines(
 def network_estimate(
     covariance: Callable[[Scenes], Covariance], scene: SceneConfig, device: str = "cpu"
 ) -> Estimate:
-    """MUSIC on the covariance that `covariance`, a network for instance, predicts."""
-    search = search_grid(scene, torch.float32, device)
-
-    @torch.no_grad()
-    def estimate(scenes: Scenes) -> Estimates:
-        return music(
-            covariance(scenes),
-            scenes.sources.num_sources,
-            search,
-            slots=scene.max_sources,
-            num_snapshots=scenes.num_snapshots,
-        )
-
-    return estimate
+    """MUSIC on the covariance that `covariance`, a network for instance, predicts; K is told."""
+    return _told(covariance_method(covariance, scene, device))
 
 
 def score_network(network: nn.Module, config: TrainConfig) -> Scored:
@@ -167,6 +109,10 @@ def _held_out(config: TrainConfig, device: str) -> Conditions:
         evaluation.num_test_scenes,
         device,
     )
+
+
+def _told(locate: Method) -> Estimate:
+    return lambda scenes: locate(scenes, scenes.sources.num_sources)
 
 
 def _device_of(network: nn.Module) -> str:
