@@ -75,9 +75,9 @@ class _Once(Function):
 def once(x: Tensor, dtype: torch.dtype, anchor: Tensor | None = None) -> Tensor:
     """`x` in `dtype`, differentiable once: a second derivative raises SecondDerivativeError, also
     one in `anchor`, another input that a first derivative in `x` depends on."""
-    if anchor is None or not differentiated(x):
-        anchor = x  # any other would have a derivative computed that nobody asked for
-    result: Tensor = _Once.apply(x, anchor, dtype)
+    if not differentiated(x):
+        return x.to(dtype)
+    result: Tensor = _Once.apply(x, x if anchor is None else anchor, dtype)
     return result
 
 
