@@ -54,8 +54,8 @@ def about(run: Run, found: dict[str, list[Effect]]) -> str:
     return (
         f"{one.difference.n} configurations ({kinds}) x {one.seeds // one.difference.n} seeds "
         f"per arm, {one.scenes} scenes for each SNR and K; the verdict is over SNR {snr} dB and "
-        "all K. Intervals at 95 %, configurations crossed with scenes; negative is better, positive is "
-        "better for the source number. Detectable: told from 0 with 80 % probability."
+        "all K. Intervals at 95 %, configurations crossed with scenes; negative is better, for "
+        "the source number positive. Detectable: told from 0 with 80 % probability."
     )
 
 
