@@ -6,8 +6,8 @@
 #
 # At most 90 minutes on two quiet cores. Killed, it goes on where it was when it is started again:
 # every training and score that is done is found. Tables and figure between the markers of
-# README.md and docs/eigengap.md are replaced at the end (not with WRITE=no). Smaller ones, to try it:
-#     PRESET=smoke TRIALS=4 SEEDS=2 SCENES=16 SNR=-10,-5,0,10 WRITE=no benchmarks/eigengap_ablation.sh runs/try
+# README.md and docs/eigengap.md are replaced at the end (not with WRITE=no). To try it in minutes:
+#     PRESET=smoke TRIALS=4 SEEDS=2 SCENES=16 SNR=-5,0,10 WRITE=no benchmarks/eigengap_ablation.sh x
 set -euo pipefail
 cd "$(dirname "$0")/.."
 run=${1:-runs/eigengap-ablation}
@@ -31,4 +31,8 @@ for backend in eigh svd; do
     python -m search.ablate "$run" --definition subspace --set "spectral.backend=$backend" \
         --name "subspace-$backend" "${reruns[@]}"
 done
-python benchmarks/eigengap_ablation.py "$run" ${WRITE:+--no-write}
+if [ "${WRITE:-yes}" = no ]; then
+    python benchmarks/eigengap_ablation.py "$run" --no-write
+else
+    python benchmarks/eigengap_ablation.py "$run"
+fi

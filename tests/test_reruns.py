@@ -194,7 +194,7 @@ def test_a_dry_run_prints_the_plan_and_starts_nothing(run, capsys):
     flags = ("--set", "optimizer.learning_rate=0.005", "--dry-run")
     assert ablate.main([str(run), *flags]) == 0
     said = capsys.readouterr().out
-    assert "30, of which 0 are done" in said
+    assert "trainings  30, of which" in said  # three trials, five seeds, two arms
     assert "optimizer.learning_rate=0.005" in said
     assert written(run) == before
 

@@ -30,7 +30,9 @@ def draw(run: Run | str | Path, names: Sequence[str]) -> "Figure | None":
         return None
     wide = min(PANELS_WIDE, len(found))
     high = -(-len(found) // wide)
-    figure = Figure(figsize=(1.6 + 3.3 * wide, 0.9 + 2.9 * high), dpi=130, layout="constrained")
+    figure = Figure(
+        figsize=(max(7.0, 1.6 + 3.3 * wide), 1.4 + 2.9 * high), dpi=130, layout="constrained"
+    )
     FigureCanvasAgg(figure)
     grid = figure.subplots(high, wide, sharex=True, sharey=True, squeeze=False)
     for axes, (name, own) in zip(grid.flat, found.items(), strict=False):
