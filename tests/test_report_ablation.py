@@ -1,4 +1,4 @@
-"""An ablation is read from tables alone, finds the difference that is there, and says it plainly."""
+"""An ablation is read from tables alone, finds the difference that is there, and says so."""
 
 import json
 import re

@@ -230,7 +230,16 @@ def test_a_term_switched_off_leaves_nothing_behind():
     on = {"eigengap.weight": 0.3, "eigengap.definition": "subspace"}
     on |= {"eigengap.margin_subspace": 0.1, "spectral.backend": "svd"}
     off = Training.of("t0", on, 0, **ablate.switched_off(on, "eigengap"))
-    assert off.config == TrainConfig()
+    assert off.config == Training.of("t0", {}, 0).config
+
+
+def test_a_rerun_trains_as_its_trial_does_but_for_the_seed():
+    """What it leaves out, most of its own validation, changes no weight."""
+    params = TrainConfig().to_params()
+    rerun = Training.of("t0", params, params["seed"]).config.to_params()
+    differ = {name for name in params if rerun[name] != params[name]}
+    assert differ == {"evaluation.num_scenes", "evaluation.num_test_scenes"}
+    assert rerun["evaluation.num_scenes"] < params["evaluation.num_scenes"]
 
 
 @pytest.mark.parametrize("definition", spaces.blocks.ACTING)
