@@ -22,9 +22,11 @@ FIGURE = ROOT / "docs" / "eigengap_ablation.png"
 DOCUMENTS = (ROOT / "docs" / "eigengap.md", ROOT / "README.md")
 
 
-def definitions(run: Run) -> str:
+Found = dict[str, list[Effect]]
+
+
+def definitions(run: Run, found: Found) -> str:
     """One row per ablation: verdict, difference over the objective's SNRs, and at each SNR."""
-    found = {name: own for name in ablation.names(run) if (own := ablation.effects(run, name))}
     snrs = sorted({e.snr_db for own in found.values() for e in own if e.snr_db is not None})
     head = ["ablation", "verdict", "capped error, with - without", "detectable"]
     head += [f"{snr:g} dB" for snr in snrs] + ["source number"]
@@ -45,7 +47,7 @@ def by_snr(own: list[Effect], measure: str) -> dict[float | None, Effect]:
     return {effect.snr_db: effect for effect in own if effect.measure == measure}
 
 
-def about(run: Run, found: dict[str, list[Effect]]) -> str:
+def about(run: Run, found: Found) -> str:
     """What the numbers are of."""
     one = next(iter(found.values()))[0]
     rows = run.tables["ablations"]
@@ -108,14 +110,17 @@ def main() -> None:
     parser.add_argument("--no-write", action="store_true", help="leave the documents as they are")
     args = parser.parse_args()
     run = runs.load(args.run)
+    found = {name: own for name in ablation.names(run) if (own := ablation.effects(run, name))}
+    if not found:
+        parser.exit(1, f"{args.run} has no ablation of two configurations or more\n")
     tables = {
-        "ablation": f"{definitions(run)}\n\n{acting(run)}",
+        "ablation": f"{definitions(run, found)}\n\n{acting(run)}",
         "confirmed": finalists(run),
     }
     for name, table in tables.items():
         print(f"\n{name}\n\n{table}")
     figure = args.run / "report" / FIGURE.name if args.no_write else FIGURE
-    ablation_plot.write(run, ablation.names(run), figure)
+    ablation_plot.write(run, found, figure)
     print(f"\nfigure: {figure}")
     for document in () if args.no_write else DOCUMENTS:
         text = document.read_text()

@@ -249,9 +249,9 @@ def show(store: RunStore, name: str, notes: list[str]) -> int:
     from .report import ablation, ablation_plot, runs
 
     run = runs.load(store.path)
-    said = "\n".join([ablation.text(run, name), *(["", *notes] if notes else [])])
-    print(f"\n{said}\n")
     found = ablation.effects(run, name)
+    said = "\n".join([ablation.text(run, name, found), *(["", *notes] if notes else [])])
+    print(f"\n{said}\n")
     if not found:
         return 1
     stem = store.path / "report" / f"ablation-{name}"
@@ -265,7 +265,7 @@ def show(store: RunStore, name: str, notes: list[str]) -> int:
     }
     write_atomically(stem.with_name(f"{stem.name}.json"), to_json(content))
     write_atomically(stem.with_name(f"{stem.name}.md"), f"{said}\n".encode())
-    figure = ablation_plot.write(run, [name], stem.with_name(f"{stem.name}.png"))
+    figure = ablation_plot.write(run, {name: found}, stem.with_name(f"{stem.name}.png"))
     print(f"figure:   {figure}\nsummary:  {stem}.json, {stem}.md")
     return 0
 

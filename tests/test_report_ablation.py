@@ -112,12 +112,12 @@ def test_one_configuration_has_no_verdict(tmp_path):
     run = run_with(tmp_path, 0.1, trials=1)
     assert ablation.effects(run, "eigengap") == []
     assert "nothing to compare" in ablation.text(run, "eigengap")
-    assert ablation_plot.write(run, ["eigengap"], tmp_path / "x.png") is None
+    assert ablation_plot.write(run, {"eigengap": []}, tmp_path / "x.png") is None
 
 
 def test_the_figure_has_a_panel_for_each_ablation(tmp_path):
     run = run_with(tmp_path, 0.1)
-    figure = ablation_plot.draw(run, ["eigengap"])
+    figure = ablation_plot.draw(run, {"eigengap": ablation.effects(run, "eigengap")})
     (axes,) = figure.axes
     assert axes.get_title() == "eigengap: hurts"
     assert len(axes.containers) == 2  # capped error and source number, with error bars
