@@ -109,9 +109,11 @@ def _pseudospectrum(
     level_db = -10 * outside.log10()
     points = zip(azimuth.flatten(), elevation.flatten(), level_db.flatten(), strict=True)
     for point, (a, e, level) in enumerate(points):
-        yield {"estimator": name, "kind": "grid", "point": point} | _place(float(a), float(e)) | {
-            "level_db": float(level)
-        }
+        yield (
+            {"estimator": name, "kind": "grid", "point": point}
+            | _place(float(a), float(e))
+            | {"level_db": float(level)}
+        )
     found = music(covariance, count, search_grid(config.scene))
     seen = found.active[0] & found.resolved[0]
     yield from _places(name, found.azimuth[0, seen], found.elevation[0, seen])
