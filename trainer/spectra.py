@@ -46,11 +46,8 @@ def eigenvalue_rows(
     trained: nn.Module, untrained: nn.Module, config: TrainConfig
 ) -> list[dict[str, Any]]:
     """Eigenvalues over held-out scenes, one row per stage, SNR of the objective, K and index."""
-    stages: dict[str, Predict] = {
-        "measured": _measured,
-        "untrained": untrained,
-        "trained": trained,
-    }
+    stages: dict[str, Predict] = {}
+    stages |= {"measured": _measured, "untrained": untrained, "trained": trained}
     return [
         {"stage": stage, "snr_db": snr_db, "num_sources": count} | row
         for snr_db in config.evaluation.objective_snr_db
@@ -68,8 +65,8 @@ def pseudospectrum_rows(trained: nn.Module, config: TrainConfig) -> list[dict[st
     scenes = _scenes(config, range(SHOWN_SCENE, SHOWN_SCENE + 1), snr_db, count)
     sources = scenes.sources
     rows = [*_places("truth", sources.azimuth[0, :count], sources.elevation[0, :count])]
-    for name, predict in {"lmmse_music": _measured, "network": trained}.items():
-        rows += _pseudospectrum(name, predict(scenes), scenes, config)
+    for name, covariance in {"lmmse_music": _measured(scenes), "network": trained(scenes)}.items():
+        rows += _pseudospectrum(name, covariance, scenes, config)
     about = {"scene_id": SHOWN_SCENE, "snr_db": snr_db, "num_sources": count}
     return [row | about for row in rows]
 

@@ -1,4 +1,4 @@
-"""`python -m search.report`: what a run found, as a page, figures and a table; no Ray, no torch.
+"""`python -m search.report`: what a run found, as a page, figures and a table, without Ray or torch.
 
 Works on a copied folder, and while the search still runs. Exit codes: 0 written; 2 it was asked for
 something impossible.

@@ -36,9 +36,8 @@ def draw_failure_atlas(run: Run) -> "Figure | str":
     varied = [p for p in parameters(run) if p.varies]
     rows = rows_of(len(varied), COLUMNS)
     figure = new_figure(2.0 + 0.3 * len(causes) + 1.9 * rows)
-    above, below = figure.subfigures(
-        2, 1, height_ratios=[1.6 + 0.3 * len(causes), max(1.9 * rows, 0.1)]
-    )
+    heights = [1.6 + 0.3 * len(causes), max(1.9 * rows, 0.1)]
+    above, below = figure.subfigures(2, 1, height_ratios=heights, squeeze=False)[:, 0]
     _counts(above.subplots(), run, cause, causes)
     if varied:
         panels = below.subplots(rows, COLUMNS, sharey=True, squeeze=False)

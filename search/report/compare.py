@@ -51,7 +51,8 @@ def page_of(run: Run, other: Run) -> Page:
 
 
 def winners(run: Run, other: Run) -> Interval | str:
-    """Capped error of the first run's best trial minus the other's, paired by scene; or why not."""
+    """Capped error of the first run's best trial minus the other's, paired by scene, or why
+    not."""
     for each in (run, other):
         if each.best is None:
             return f"The winners cannot be compared: no trial of {each.name} completed."
@@ -108,7 +109,7 @@ def _numbers(run: Run, other: Run) -> Table:
         (
             "its held-out error",
             [
-                with_interval(*(rows[0][end] for end in ENDS)) if rows else number(None)
+                with_interval([rows[0][end] for end in ENDS]) if rows else number(None)
                 for rows in bests
             ],
         ),
@@ -119,7 +120,7 @@ def _numbers(run: Run, other: Run) -> Table:
     for name in names:
         found = [board[board["name"] == name].head(1).to_dict("records") for board in boards]
         cells = [
-            with_interval(*(rows[0][end] for end in ENDS)) if rows else number(None)
+            with_interval([rows[0][end] for end in ENDS]) if rows else number(None)
             for rows in found
         ]
         lines.append((f"{name}: held-out error", cells))

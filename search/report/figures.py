@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from . import atlas, choices, pictures, plots, progress
@@ -44,7 +45,7 @@ def pictures_of(run: Run) -> Iterator[Picture]:
             f"({snrs} dB); elsewhere the network was not selected. The bound holds for unbiased "
             "estimators: below threshold, where errors are capped by the region, a biased one may "
             "lie beneath it.",
-            lambda run, count=count: plots.draw_error_of(run, count),
+            partial(plots.draw_error_of, count=count),
         )
     if not counts:
         yield Picture(
@@ -86,9 +87,9 @@ def pictures_of(run: Run) -> Iterator[Picture]:
     yield Picture(
         "importances",
         "Which parameters mattered",
-        "PED-ANOVA (Optuna) over objectives at one common epoch, so fidelities are not mixed: what "
-        "tells the best quarter of trials from the rest. A bar matters if it passes its red mark, "
-        "the 95 % quantile under shuffled objectives.",
+        "PED-ANOVA (Optuna) over objectives at one common epoch, so that fidelities are not "
+        "mixed: what tells the best quarter of trials from the rest. A bar matters if it passes "
+        "its red mark, the 95 % quantile under shuffled objectives.",
         choices.draw_importances,
     )
     yield Picture(

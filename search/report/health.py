@@ -152,7 +152,7 @@ def diverged(run: Run) -> list[str]:
         if not inside.any() or not elsewhere.any():
             continue
         counts = [[(bad & side).sum(), (~bad & side).sum()] for side in (inside, elsewhere)]
-        p_value = float(stats.fisher_exact(counts, "greater").pvalue)
+        p_value = float(stats.fisher_exact(np.array(counts), "greater").pvalue)
         if p_value < LEVEL / len(regions):
             text = (
                 f"{counts[0][0]} of {inside.sum()} trials with {name} failed, against "

@@ -1,4 +1,4 @@
-"""Which parameters mattered: PED-ANOVA at one fidelity, with its scatter and what chance alone does.
+"""Which parameters mattered: PED-ANOVA at one fidelity, its scatter, and what chance alone does.
 
 All values compared are objectives at the *same* epoch: a trial that was stopped at a rung says
 something about that rung and nothing about the end. The epoch is the latest that enough trials
@@ -36,8 +36,8 @@ class Importance:
     Attributes:
         epoch: at which objectives were compared.
         num_trials: that had reached it.
-        shares: columns name, share, low, high (95 % over halves of the trials), chance (95 % quantile
-            over shuffled objectives), beyond_chance.
+        shares: columns name, share, low, high (95 % over halves of the trials), chance (95 %
+            quantile over shuffled objectives), beyond_chance.
     """
 
     epoch: int
@@ -53,7 +53,7 @@ def importances(run: Run, *, seed: int = 0) -> Importance | str:
     epoch, values = reached
     at = run.trials["trial_id"].isin(values.index).to_numpy()
     named = run.trials["trial_id"][at]
-    objective = values.loc[named].to_numpy(dtype=float)
+    objective = np.asarray(values.loc[named], dtype=np.float64)
     known = [p for p in parameters(run) if len({str(v) for v in p.values[at]}) > 1]
     if len(known) < 2:
         return "No importances: fewer than two parameters differ between the trials."

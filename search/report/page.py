@@ -130,8 +130,9 @@ def number(value: Any, digits: int = 3, small: str = "") -> Cell:
     return Cell(f"{value:.{digits}f}", repr(float(value)), "number", small)
 
 
-def with_interval(value: Any, low: Any, high: Any, digits: int = 3, more: str = "") -> Cell:
-    """A number with its interval beside it, smaller."""
+def with_interval(ends: Sequence[Any], digits: int = 3, more: str = "") -> Cell:
+    """A number with its interval beside it, smaller: value, low, high."""
+    value, low, high = ends
     if low is None or high is None or pd.isna(low) or pd.isna(high):
         return number(value, digits, more)
     return number(value, digits, f"[{low:.{digits}f}, {high:.{digits}f}]{more}")

@@ -195,9 +195,10 @@ def _panel(
 
 
 def _legend(figure: "Figure", series: list[tuple[Style, str, pd.DataFrame]]) -> None:
-    lines = {line.get_label(): line for axes in figure.axes for line in axes.get_lines()}
-    lines = {label: lines[label] for _, label, _ in series if label in lines}
-    figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=4, frameon=False)
+    lines = {str(line.get_label()): line for axes in figure.axes for line in axes.get_lines()}
+    shown = [label for _, label, _ in series if label in lines]
+    handles = [lines[label] for label in shown]
+    figure.legend(handles, shown, loc="outside lower center", ncols=4, frameon=False)
 
 
 def _sources(count: int) -> str:

@@ -50,14 +50,14 @@ def draw_history(run: Run) -> "Figure | str":
     _reference_line(axes, run)
     bottom, top = axes.get_ylim()
     failed = trials[~trials["outcome"].isin([Outcome.COMPLETED, Outcome.STOPPED])]
-    for outcome, rows in failed.groupby("outcome"):
+    for word, rows in failed.groupby("outcome"):
         axes.scatter(
             rows["number"],
             np.full(len(rows), top + 0.03 * (top - bottom)),
             marker="x",
-            color=OUTCOME_COLOURS.get(str(outcome), BLACK),
+            color=OUTCOME_COLOURS.get(str(word), BLACK),
             s=30,
-            label=f"{outcome}: no value",
+            label=f"{word}: no value",
             clip_on=False,
         )
     axes.set_xlabel("trial, in order of suggestion")
@@ -98,7 +98,7 @@ def draw_learning_curves(run: Run) -> "Figure | str":
             last = rows.iloc[-1]
             axes.plot(last["epoch"], last["objective"], mark, color=colour, markersize=5)
     for i, rung in enumerate(rungs(run)):
-        label = "rung" if i == 0 else None
+        label = "" if i else "rung"
         axes.axvline(rung, color=BLACK, linestyle="--", linewidth=0.9, alpha=0.6, label=label)
     axes.set_xlabel("epoch")
     axes.set_ylabel(OBJECTIVE)

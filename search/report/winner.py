@@ -1,4 +1,4 @@
-"""Is the winner one? How steady the best trial was, where else it holds, and what noise decides."""
+"""Is the winner one? How steady the best trial was, where else it holds, what noise decides."""
 
 import pandas as pd
 
@@ -74,7 +74,7 @@ def _unsteady(run: Run, best: str) -> list[str]:
                 "`python -m search.confirm`."
             )
         if last.mean() > errors.min() + 3 * scatter:
-            epoch = int(own.loc[errors.idxmin(), "epoch"])
+            epoch = own["epoch"].to_list()[own.index.get_loc(errors.idxmin())]
             found.append(
                 f"{best} was better earlier ({errors.min():.3f} at epoch {epoch}) than at its end "
                 f"({last.mean():.3f})."
@@ -116,7 +116,7 @@ def _elsewhere(run: Run, best: str) -> list[str]:
         of = of.dropna(subset=list(ENDS)).sort_values("snr_db")
         if of.empty:
             continue
-        least, last = of.loc[of["capped_error"].idxmin()], of.iloc[-1]
+        least, last = of.iloc[int(of["capped_error"].argmin())], of.iloc[-1]
         if last["capped_error_low"] > least["capped_error_high"]:
             found.append(
                 f"{best} gets worse where signals are strongest (K = {count}): capped error "

@@ -45,7 +45,7 @@ def write_report(run: Run, folder: Path | None = None) -> Path:
 def page_of(run: Run, folder: Path) -> Page:
     """The page of one run; writes its figures to `folder`."""
     importance = importances(run)
-    figures = [(drawn(run, picture, folder, importance),) for picture in pictures_of(run)]
+    figures = [drawn(run, picture, folder, importance) for picture in pictures_of(run)]
     return Page(
         title=run.name,
         subtitle="Search for RIS covariance learning: what was found, and how far to trust it",
@@ -54,7 +54,7 @@ def page_of(run: Run, folder: Path) -> Page:
         sections=(
             sections.leaderboard(run),
             sections.health_notes(run, importance),
-            sections.figures(figures),
+            sections.figures([(figure,) for figure in figures]),
             sections.failures(run),
             sections.plan(run),
         ),
@@ -70,13 +70,12 @@ def drawn(
     else:
         figure = picture.draw(run)
     if isinstance(figure, str):
-        for kind in FORMATS if folder else ():
-            (folder / f"{picture.name}.{kind}").unlink(missing_ok=True)
+        if folder is not None:
+            for kind in FORMATS:
+                (folder / f"{picture.name}.{kind}").unlink(missing_ok=True)
         return Shown(picture.title, reason=figure, run=run.name)
-    if folder is None:
-        source, files = svg_source(rendered(figure, "svg")), ()
-    else:
-        paths = save(figure, folder / picture.name)
-        source = svg_source(paths[FORMATS.index("svg")].read_bytes())
-        files = tuple(path.name for path in paths)
+    files: tuple[str, ...] = ()
+    if folder is not None:
+        files = tuple(path.name for path in save(figure, folder / picture.name))
+    source = svg_source(rendered(figure, "svg"))
     return Shown(picture.title, picture.caption, source, files=files, run=run.name)
