@@ -169,6 +169,9 @@ class ListSearcher(Searcher):
         self._record(name, record)
         return _settings(record, folder=name)
 
+    def ended(self, past: Past) -> None:
+        """Nothing: the list is fixed."""
+
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:

@@ -60,6 +60,7 @@ __all__ = [
     "RunNotWritable",
     "RunStore",
     "best_trial",
+    "best_trials",
     "resolve_run",
 ]
 
@@ -211,13 +212,15 @@ class RunStore:
                 self.write_part(table, trial_id, rows)
         self.write_part("trials", trial_id, [trial])
 
-    def read(self, table: str) -> pd.DataFrame:
-        """All rows of a table, ordered by part name.
+    def read(self, table: str, part: str | None = None) -> pd.DataFrame:
+        """All rows of a table, ordered by part name; or those of one part.
 
         Raises:
             CorruptRun: if a part cannot be read.
         """
         try:
+            if part is not None:
+                return pq.ParquetFile(self._part(table, part)).read().to_pandas()
             return self._dataset(table).to_table().to_pandas()
         except (pa.ArrowException, OSError) as error:
             raise CorruptRun(
@@ -312,11 +315,17 @@ class RunStore:
 
 
 def best_trial(trials: pd.DataFrame) -> str | None:
-    """Id of the best trial, or None: of full fidelity, feasible, smallest objective, then oldest.
+    """Id of the best trial, or None: see `best_trials`."""
+    return next(iter(best_trials(trials)), None)
+
+
+def best_trials(trials: pd.DataFrame) -> list[str]:
+    """Ids of the trials that may be best: of full fidelity, feasible; the smallest objective
+    first, then the oldest.
 
     Args:
         trials: rows of the `trials` table.
     """
     may = trials[trials["outcome"].isin([o.value for o in Outcome if may_be_best(o)])]
     ranked = may.dropna(subset=["objective"]).sort_values(["objective", "number"])
-    return None if ranked.empty else str(ranked["trial_id"].iloc[0])
+    return [str(name) for name in ranked["trial_id"]]

@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 import optuna
 
-import spaces
 from search.config import SearchConfig, judged_epochs
-from search.rungs import judge_of
 from search.run import declared
+from search.rungs import judge_of
 from search.store import RunStore
 
 SNRS_DB = (-15.0, -10.0, -5.0, 0.0, 5.0, 10.0, 20.0)

@@ -92,10 +92,8 @@ def _panel(axes: "Axes", parameter: Parameter, cause: "pd.Series[Any]", causes: 
         middles = (edges[:-1] + edges[1:]) / 2
         width = 0.9 / BINS
     else:
-        middles = (
-            np.linspace(0, 1, len(parameter.choices)) if len(parameter.choices) > 1 else [0.0]
-        )
-        part = np.abs(np.where(known, places, 0)[:, None] - np.asarray(middles)).argmin(1)
+        middles = np.linspace(0, 1, len(parameter.choices))
+        part = np.abs(np.where(known, places, 0)[:, None] - middles).argmin(1)
         width = 0.6 / max(len(parameter.choices) - 1, 1)
     for i, middle in enumerate(middles):
         here = known & (part == i)

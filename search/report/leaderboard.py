@@ -12,7 +12,6 @@ from pathlib import Path
 import pandas as pd
 
 from ..outcome import Outcome
-from .confirmed import confirmed, confirmed_baselines
 from .runs import Run, as_run
 from .statistics import Interval, paired_difference
 
@@ -41,7 +40,7 @@ def table(run: Run | str | Path) -> pd.DataFrame:
     run = as_run(run)
     scored = run.tables["evaluations"]
     shared = scored[scored["trial_id"].isna()]
-    again, baselines = confirmed(run), confirmed_baselines(run)
+    again = _confirmed(run)
     rows = [
         {
             "name": name,
@@ -49,14 +48,15 @@ def table(run: Run | str | Path) -> pd.DataFrame:
             "outcome": "bound" if name == BOUND else "classical",
             "best": False,
             **_summarise(shared[shared["estimator"] == name], run.objective_snr_db),
-            **dict(zip(CONFIRMED, baselines.get(name, ()), strict=False)),
+            **again.get(name, {}),
         }
-        for name in _in_order(set(shared["estimator"]) | set(baselines))
+        for name in _in_order(
+            set(shared["estimator"]) | (set(again) - set(run.trials["trial_id"]))
+        )
     ]
     best = run.best
     own = dict(iter(scored[scored["estimator"] == "network"].groupby("trial_id")))
     for trial in _ranked(run.trials).to_dict("records"):
-        value = again.get(trial["trial_id"])
         rows.append(
             {
                 "name": trial["trial_id"],
@@ -68,7 +68,7 @@ def table(run: Run | str | Path) -> pd.DataFrame:
                 "seconds": trial["seconds"],
                 "best": trial["trial_id"] == best,
                 **_summarise(own.get(trial["trial_id"], scored[:0]), run.objective_snr_db),
-                **({} if value is None else _interval(value)),
+                **again.get(trial["trial_id"], {}),
             }
         )
     return pd.DataFrame(rows, columns=_columns())
@@ -88,8 +88,7 @@ def paired_with(run: Run | str | Path, reference: str = REFERENCE) -> Interval |
     if best is None:
         return "No paired comparison: no trial completed."
     scenes = run.tables["scenes"]
-    if "changes" in scenes:  # reruns are other trainings
-        scenes = scenes[scenes["changes"].isna()]
+    scenes = scenes[scenes["changes"].isna()]  # reruns are for `confirmed`
     scenes = scenes[scenes["snr_db"].isin(run.objective_snr_db)].dropna(subset=["capped_error"])
     network = scenes[(scenes["trial_id"] == best) & (scenes["estimator"] == "network")]
     classical = scenes[scenes["trial_id"].isna() & (scenes["estimator"] == reference)]
@@ -180,9 +179,14 @@ def _summarise(cells: pd.DataFrame, objective_snr_db: tuple[float, ...]) -> dict
     return found
 
 
-def _interval(value: Interval) -> dict[str, float]:
-    ends = (value.mean, value.low, value.high)
-    return {**dict(zip(CONFIRMED, ends, strict=True)), "confirmed_seeds": value.n}
+def _confirmed(run: Run) -> dict[str, dict[str, float]]:
+    """Confirmed values by the name of a trial or method; empty until there are some."""
+    from . import confirmed  # which ranks by this module's order of baselines
+
+    rows = confirmed.table(run)
+    known = rows[rows["confirmed"].notna()].rename(columns={"seeds": "confirmed_seeds"})
+    kept = known.set_index("name")[[*CONFIRMED, "confirmed_seeds"]].to_dict("index")
+    return {str(name): {str(k): v for k, v in row.items()} for name, row in kept.items()}
 
 
 def _ranked(trials: pd.DataFrame) -> pd.DataFrame:

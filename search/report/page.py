@@ -6,6 +6,7 @@ content security policy says so to the browser.
 
 import base64
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -15,6 +16,7 @@ import pandas as pd
 
 if TYPE_CHECKING:
     from jinja2 import Template
+    from markupsafe import Markup
 
 TEMPLATE = "page.html.jinja"
 
@@ -149,10 +151,18 @@ def svg_source(content: bytes) -> str:
     return "data:image/svg+xml;base64," + base64.b64encode(content).decode()
 
 
+def _coded(text: str) -> "Markup":
+    """A sentence whose words in backticks are code."""
+    from markupsafe import Markup, escape
+
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
+
+
 @cache
 def _template() -> "Template":
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     loader = PackageLoader(__name__.rpartition(".")[0], "")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
+    environment.filters["coded"] = _coded
     return environment.get_template(TEMPLATE)

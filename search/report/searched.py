@@ -62,7 +62,8 @@ class Parameter:
             return self.values.map(order).to_numpy(dtype=float)
         x = self.values.to_numpy(dtype=float, na_value=np.nan)
         low, high = self.ends()
-        return np.asarray((self._scaled(x) - low) / ((high - low) or 1.0), dtype=np.float64)
+        places: NDArray[np.float64] = (self._scaled(x) - low) / ((high - low) or 1.0)
+        return places
 
     def ends(self) -> tuple[float, float]:
         """Ends of the range, on its own scale."""

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from ..outcome import Outcome
-from . import health
+from . import ablation, confirmed, health
 from .importance import Importance
 from .leaderboard import (
     CONFIRMED,
@@ -55,7 +55,7 @@ def leaderboard(run: Run) -> Section:
     limited = pd.concat([board[shared], board[~shared].head(MOST_ROWS)])
     params = run.trials.set_index("trial_id")
     params = params[[c for c in params.columns if c.startswith(PREFIX)]]
-    rows = tuple(_row(row, params) for row in limited.to_dict("records"))
+    rows = tuple(_row(row) for _, row in limited.iterrows())
     snrs = ", ".join(f"{snr:g}" for snr in run.objective_snr_db)
     success = " / ".join(f"{snr:g}" for snr in SUCCESS_SNR_DB)
     headings = (
@@ -68,7 +68,6 @@ def leaderboard(run: Run) -> Section:
         Heading(f"success at {success} dB", True),
         Heading("epochs", True),
         Heading("time [s]", True, "wall-clock time in training"),
-        Heading("parameters"),
     )
     note = (
         f"Capped error: mean(min(angle error, 10°)) / 10° over SNR {snrs} dB and all K; lower is "
@@ -85,7 +84,9 @@ def leaderboard(run: Run) -> Section:
         text.append("No trial has ended.")
     elif run.best is None:
         text.append("No trial completed, so there is no best one.")
-    tables = [Table("leaderboard", headings, rows, note=note)] if rows else []
+    tables = [Table("leaderboard-table", headings, rows, note=note)] if rows else []
+    if len(limited) > shared.sum():
+        tables.append(_parameters(limited[limited["trial_id"].notna()], params))
     return Section("leaderboard", "Leaderboard", text, tables)
 
 
@@ -162,7 +163,88 @@ def plan(run: Run) -> Section:
     return Section("plan", "Plan and provenance", [] if told else ["run.json says nothing."], told)
 
 
-def _row(row: dict[str, Any], params: pd.DataFrame) -> Row:
+def confirmations(run: Run) -> Section:
+    """What the finalists did again, and whether what was ablated helps."""
+    text = []
+    board = confirmed.table(run)
+    if (board["kind"] == "trial").any():
+        curse = confirmed.curse(run)
+        if curse is not None:
+            text.append(
+                f"Confirmed minus search value, the winner's curse: {curse}, over {curse.n} "
+                "finalists (95 % t interval)."
+            )
+        best = str(board[board["kind"] == "trial"]["name"].iloc[0])
+        for reference in confirmed.REFERENCES:
+            if (found := confirmed.against(run, best, reference)) is not None:
+                text.append(
+                    f"{best} against {LABELS[reference]}: capped error {found}, paired over "
+                    f"{found.n} fresh training seeds and common scenes."
+                )
+    else:
+        text.append("Nothing is confirmed yet: run `python -m search.confirm RUN`.")
+    tables = []
+    for name in ablation.names(run):
+        effects = ablation.effects(run, name)
+        if effects:
+            text.append(ablation.sentence(name, effects[0]))
+            tables.append(_effects(name, effects))
+        else:
+            text.append(f"{name}: fewer than two configurations have both arms yet.")
+    if not ablation.names(run):
+        text.append(
+            "Nothing is ablated yet: `python -m search.ablate RUN --term eigengap` says whether "
+            "the term helps."
+        )
+    return Section("confirmed", "Confirmed and ablated", text, tables)
+
+
+def _effects(name: str, effects: "list[ablation.Effect]") -> Table:
+    headings = (
+        Heading("measure"),
+        Heading("SNR [dB]", True, "empty: mean over the SNRs of the objective"),
+        Heading("without", True),
+        Heading("with", True),
+        Heading("difference", True, "with its 95 % interval"),
+        Heading("detectable", True, "smallest true difference told from 0 with 80 % probability"),
+    )
+    rows = []
+    for effect in effects:
+        ends = (effect.difference.mean, effect.difference.low, effect.difference.high)
+        snr = Cell("objective", kind="number")
+        if effect.snr_db is not None:
+            snr = Cell(f"{effect.snr_db:g}", repr(effect.snr_db), "number")
+        cells = (
+            words(ablation.MEASURES[effect.measure]),
+            snr,
+            number(effect.without),
+            number(effect.with_),
+            with_interval(ends),
+            number(effect.detectable),
+        )
+        rows.append(Row(cells))
+    return Table(f"ablation-{name}", headings, tuple(rows), title=f"Ablation: {name}")
+
+
+def _parameters(board: pd.DataFrame, params: pd.DataFrame) -> Table:
+    headings = (Heading("trial"), Heading("search value", True), Heading("parameters"))
+    rows = tuple(
+        Row(
+            (
+                words(name),
+                number(objective),
+                words(_said(params.loc[name]), "prose"),
+            ),
+            "best" if best else "",
+        )
+        for name, objective, best in zip(
+            board["trial_id"], board["objective"], board["best"], strict=True
+        )
+    )
+    return Table("parameters-table", headings, rows, title="Parameters of the trials")
+
+
+def _row(row: "pd.Series[Any]") -> Row:
     own = isinstance(row["trial_id"], str)
     outcome = row["outcome"]
     if (
@@ -190,7 +272,6 @@ def _row(row: dict[str, Any], params: pd.DataFrame) -> Row:
         success,
         number(row["epochs"], 0),
         number(row["seconds"], 0),
-        words(_said(params.loc[row["trial_id"]]) if own else "", "prose"),
     )
     kind = "best" if row["best"] else "" if own else "shared"
     return Row(cells, kind)

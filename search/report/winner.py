@@ -4,7 +4,6 @@ import pandas as pd
 
 from ..config import judged_epochs
 from ..outcome import Outcome
-from .confirmed import confirmed
 from .leaderboard import ENDS, paired_with, table
 from .runs import Run
 
@@ -91,20 +90,23 @@ def _unsteady(run: Run, best: str) -> list[str]:
 def _curse(run: Run, best: str) -> list[str]:
     """The best of many is also the luckiest: how much of its value was luck."""
     row = table(run).set_index("name").loc[best]
-    value = confirmed(run).get(best)
-    if value is not None:
-        return [
-            f"{best}: search value {row['objective']:.3f}, confirmed {value.mean:.3f} "
-            f"[{value.low:.3f}, {value.high:.3f}] over {value.n} fresh training seeds: the winner's "
-            f"curse is {value.mean - row['objective']:+.3f}."
-        ]
+    if pd.notna(row["confirmed"]):
+        ends = f" [{row['confirmed_low']:.3f}, {row['confirmed_high']:.3f}]"
+        text = (
+            f"{best}: search value {row['objective']:.3f}, confirmed {row['confirmed']:.3f}"
+            + (ends if pd.notna(row["confirmed_low"]) else "")
+            + f" over {row['confirmed_seeds']:.0f} fresh training seeds: the winner's curse is "
+            f"{row['confirmed'] - row['objective']:+.3f}."
+        )
+        return [text]
     if pd.isna(row["capped_error"]):
         return []
-    return [
+    text = (
         f"{best}: search value {row['objective']:.3f}, {row['capped_error']:.3f} on held-out "
         "scenes, one training seed. Other seeds have not been tried: "
         "`python -m search.confirm` does."
-    ]
+    )
+    return [text]
 
 
 def _elsewhere(run: Run, best: str) -> list[str]:

@@ -53,6 +53,7 @@ def page_of(run: Run, folder: Path) -> Page:
         notes=run.notes,
         sections=(
             sections.leaderboard(run),
+            sections.confirmations(run),
             sections.health_notes(run, importance),
             sections.figures([(figure,) for figure in figures]),
             sections.failures(run),
