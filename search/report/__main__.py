@@ -1,7 +1,7 @@
-"""`python -m search.report`: what a run found, as a page, figures and a table, without Ray or torch.
+"""`python -m search.report`: what a run found, as a page, figures and a table.
 
-Works on a copied folder, and while the search still runs. Exit codes: 0 written; 2 it was asked for
-something impossible.
+Needs neither Ray nor torch; works on a copied folder, and while the search still runs. Exit codes:
+0 written; 2 it was asked for something impossible.
 """
 
 import argparse

@@ -62,7 +62,8 @@ def _counts(axes: "Axes", run: Run, cause: "pd.Series[Any]", causes: list[str]) 
     """How many trials failed of what, by backend and the loss term that was not finite."""
     trials = run.trials
     terms = run.tables["failures"].drop_duplicates("trial_id", keep="last")
-    term = trials["trial_id"].map(terms.set_index("trial_id")["term"]).fillna("-")
+    term = trials["trial_id"].map(terms.set_index("trial_id")["term"].to_dict())
+    term = term.astype(object).fillna("-")
     backend = (
         trials[f"params.{BACKEND}"].fillna(NO_TERM)
         if f"params.{BACKEND}" in trials

@@ -17,17 +17,24 @@ from .leaderboard import ENDS, SCENE, table
 from .page import Heading, Page, Row, Section, Shown, Table, html, number, with_interval, words
 from .runs import Run
 from .statistics import Interval, paired_difference
-from .write import drawn
+from .write import drawn, not_writable
 
 SCENES_OF = ("scene.", "evaluation.")
 """Settings that decide what the held-out scenes are."""
 
 
 def write_comparison(run: Run, other: Run, folder: Path) -> Path:
-    """Writes `compare-<other>.html`; where it lies."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Writes `compare-<other>.html`; where it lies.
+
+    Raises:
+        RunNotWritable: if the folder takes no files.
+    """
     path = folder / f"compare-{other.name}.html"
-    write_atomically(path, html(page_of(run, other)).encode())
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, html(page_of(run, other)).encode())
+    except OSError as error:
+        raise not_writable(folder, error) from None
     return path
 
 

@@ -59,7 +59,7 @@ class Parameter:
         if not self.numeric:
             steps = max(len(self.choices) - 1, 1)
             order = {choice: i / steps for i, choice in enumerate(self.choices)}
-            return self.values.map(order).to_numpy(dtype=float)
+            return np.asarray(self.values.map(order), dtype=np.float64)
         x = self.values.to_numpy(dtype=float, na_value=np.nan)
         low, high = self.ends()
         places: NDArray[np.float64] = (self._scaled(x) - low) / ((high - low) or 1.0)

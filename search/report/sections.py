@@ -63,7 +63,7 @@ def leaderboard(run: Run) -> Section:
         Heading("outcome"),
         Heading("search value", True, "objective: validation error, the best of many is too good"),
         Heading("held-out error", True, "capped error with its 95 % interval, one training seed"),
-        Heading("confirmed error", True, "fresh training seeds and scenes, with 95 % interval"),
+        Heading("confirmed error", True, "fresh scenes, 95 % interval, × training seeds"),
         Heading("RMSPE [°]", True),
         Heading(f"success at {success} dB", True),
         Heading("epochs", True),
@@ -260,7 +260,7 @@ def _row(row: "pd.Series[Any]") -> Row:
         "number",
     )
     seeds = row["confirmed_seeds"]
-    more = "" if pd.isna(seeds) else f", {seeds:.0f} seeds"
+    more = "" if pd.isna(seeds) else f" ×{seeds:.0f}"
     name = row["name"] if own else LABELS.get(row["name"], row["name"]).partition(" (")[0]
     cells = (
         words(name),

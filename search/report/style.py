@@ -37,7 +37,7 @@ COLOURMAP = "viridis"
 
 WIDTH = 10.4
 """Of every figure [inch]; with 100 dots per inch it fills a page of 1280 px beside its margins."""
-FORMATS = ("png", "svg")
+FORMATS = ("svg", "png")
 
 
 def new_figure(height: float, width: float = WIDTH) -> "Figure":
@@ -83,12 +83,12 @@ def rendered(figure: "Figure", kind: str) -> bytes:
     return content.getvalue()
 
 
-def save(figure: "Figure", stem: Path) -> list[Path]:
-    """Writes `stem`.png and `stem`.svg, each in one step."""
+def save(figure: "Figure", stem: Path) -> dict[str, bytes]:
+    """Writes `stem`.svg and `stem`.png, each in one step; returns what is in them, by kind."""
     stem.parent.mkdir(parents=True, exist_ok=True)
-    paths = []
+    contents = {}
     for kind in FORMATS:
-        path = stem.with_name(f"{stem.name}.{kind}")
-        write_atomically(path, rendered(figure, kind))
-        paths.append(path)
-    return paths
+        contents[kind] = rendered(figure, kind)
+        write_atomically(stem.with_name(f"{stem.name}.{kind}"), contents[kind])
+        figure.set_layout_engine("none")  # found once, it holds for the other file too
+    return contents

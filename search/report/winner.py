@@ -120,10 +120,12 @@ def _elsewhere(run: Run, best: str) -> list[str]:
             continue
         least, last = of.iloc[int(of["capped_error"].argmin())], of.iloc[-1]
         if last["capped_error_low"] > least["capped_error_high"]:
+            best_at, last_at = (
+                f"{row['capped_error']:.2f} at {row['snr_db']:g} dB" for row in (least, last)
+            )
             found.append(
                 f"{best} gets worse where signals are strongest (K = {count}): capped error "
-                f"{least['capped_error']:.2f} at {least['snr_db']:g} dB, {last['capped_error']:.2f} "
-                f"at {last['snr_db']:g} dB{_trained(run)}."
+                f"{best_at}, {last_at}{_trained(run)}."
             )
     return found
 

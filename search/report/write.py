@@ -35,11 +35,16 @@ def write_report(run: Run, folder: Path | None = None) -> Path:
         write_atomically(page, html(page_of(run, folder)).encode())
         summary.write(run, folder)
     except OSError as error:
-        raise RunNotWritable(
-            f"the report's folder must be writable, but {folder} is not ({error.strerror}). "
-            "Choose another with `--out`."
-        ) from None
+        raise not_writable(folder, error) from None
     return page
+
+
+def not_writable(folder: Path, error: OSError) -> RunNotWritable:
+    """What to raise for a folder that takes no files."""
+    return RunNotWritable(
+        f"the report's folder must be writable, but {folder} is not ({error.strerror}). "
+        "Choose another with `--out`."
+    )
 
 
 def page_of(run: Run, folder: Path) -> Page:
@@ -75,8 +80,10 @@ def drawn(
             for kind in FORMATS:
                 (folder / f"{picture.name}.{kind}").unlink(missing_ok=True)
         return Shown(picture.title, reason=figure, run=run.name)
-    files: tuple[str, ...] = ()
-    if folder is not None:
-        files = tuple(path.name for path in save(figure, folder / picture.name))
-    source = svg_source(rendered(figure, "svg"))
+    if folder is None:
+        contents = {"svg": rendered(figure, "svg")}
+    else:
+        contents = save(figure, folder / picture.name)
+    files = tuple(f"{picture.name}.{kind}" for kind in contents) if folder else ()
+    source = svg_source(contents["svg"])
     return Shown(picture.title, picture.caption, source, files=files, run=run.name)
