@@ -66,7 +66,7 @@ def test_a_parameter_whose_best_values_crowd_at_a_bound_is_named(way, end):
 
 
 def test_without_a_pull_bounds_are_rarely_named():
-    """At most 5 % of runs: of 40, more than 6 would have a probability of 1.4 %."""
+    """At most 5 % of runs: of 40, more than 6 would have a probability of .3 %."""
     alarms = [bool(health.hugging(run_of(drawn(60, seed)))) for seed in range(40)]
     assert sum(alarms) <= 6
 

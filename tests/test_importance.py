@@ -61,7 +61,7 @@ def test_a_planted_effect_comes_first_and_passes_chance():
 
 
 def test_without_effect_few_parameters_pass_chance():
-    """5 % each: of 5 parameters in 6 runs of noise 1.5 pass; 7 or more would have p = .0008."""
+    """5 % each: of 5 parameters in 6 runs of noise 1.5 pass; 7 or more would have p = .0006."""
     passed = [
         int(importances(run_of(24, chance, s)).shares["beyond_chance"].sum()) for s in range(6)
     ]
