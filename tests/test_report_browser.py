@@ -43,7 +43,7 @@ def browser():
 def run(tmp_path_factory):
     """A run of 24 trials, some diverged, with its report and a comparison."""
     folder = tmp_path_factory.mktemp("runs")
-    run = report.load(drawn_run.make(folder / "drawn", trials=24).path)
+    run = report.load(drawn_run.make(folder / "drawn", trials=24, confirmed=True).path)
     other = report.load(drawn_run.make(folder / "other", trials=3).path)
     write_report(run)
     write_comparison(run, other, run.path / "report")
@@ -100,7 +100,8 @@ def column(page, table, index):
 
 
 @pytest.mark.parametrize(
-    ("table", "index"), [("leaderboard-table", 2), ("leaderboard-table", 3), ("parameters-table", 0)]
+    ("table", "index"),
+    [("leaderboard-table", 2), ("leaderboard-table", 3), ("parameters-table", 0)],
 )
 def test_a_click_on_a_heading_sorts_and_another_one_reverses(opened, table, index):
     page, _, _ = opened

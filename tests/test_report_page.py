@@ -100,6 +100,26 @@ def test_stochastic_ml_is_row_two_once_it_is_scored(small):
     assert names == ["√CRB", "LMMSE-MUSIC", "stochastic ML"]
 
 
+def test_confirmed_values_stand_beside_the_search_values(tmp_path):
+    run = report.load(drawn_run.make(tmp_path / "c", trials=40, confirmed=True).path)
+    board = sections.leaderboard(run).tables[0]
+    rows = {row.cells[0].text: row.cells for row in board.rows}
+    assert list(rows)[:3] == ["√CRB", "LMMSE-MUSIC", "stochastic ML"]
+    search, _, again = rows[run.best][2:5]
+    fresh = run.tables["scenes"].query(
+        "trial_id == @run.best and changes == '' and snr_db in (-5, 0)"
+    )
+    assert float(again.key) == pytest.approx(fresh["capped_error"].mean(), rel=1e-9)
+    assert again.small.endswith("] ×3")
+    assert float(search.key) == run.trials.set_index("trial_id")["objective"][run.best]
+    said = "\n".join(sections.confirmations(run).text)
+    assert "eigengap: hurts; capped error " in said
+    assert f"{run.best} against" in said or "against LMMSE-MUSIC" in said
+    unconfirmed = [c for name, c in rows.items() if name.startswith("t") and not c[4].small]
+    assert unconfirmed
+    assert all(cells[4].text == "–" for cells in unconfirmed)
+
+
 def test_equal_runs_make_equal_figures(six):
     one, two = (rendered(draw_history(report.load(six)), "svg") for _ in range(2))
     assert one == two

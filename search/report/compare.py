@@ -14,7 +14,19 @@ from ..outcome import Outcome
 from . import sections
 from .figures import pictures_of
 from .leaderboard import ENDS, SCENE, table
-from .page import Heading, Page, Row, Section, Shown, Table, html, number, with_interval, words
+from .page import (
+    Cell,
+    Heading,
+    Page,
+    Row,
+    Section,
+    Shown,
+    Table,
+    html,
+    number,
+    with_interval,
+    words,
+)
 from .runs import Run
 from .statistics import Interval, paired_difference
 from .write import drawn, not_writable
@@ -111,7 +123,7 @@ def _numbers(run: Run, other: Run) -> Table:
             if any((r.trials["outcome"] == outcome).any() for r in runs)
         ),
         ("training time [h]", [number(r.trials["seconds"].sum() / 3600, 2) for r in runs]),
-        ("best trial", [words(r.best) for r in runs]),
+        ("best trial", [Cell(r.best or "–", kind="number") for r in runs]),
         ("its search value", best("objective")),
         (
             "its held-out error",
