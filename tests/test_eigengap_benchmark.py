@@ -1,4 +1,4 @@
-"""The document of the eigengap has every table that its benchmark writes, and the benchmark runs."""
+"""The document of the eigengap has all tables of its benchmark, and the benchmark runs."""
 
 import re
 import subprocess

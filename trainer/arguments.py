@@ -2,9 +2,10 @@
 
 import argparse
 import difflib
+import json
 import re
-from collections.abc import Iterator
-from typing import NoReturn
+from collections.abc import Iterable, Iterator
+from typing import Any, NoReturn
 
 from .config import ConfigError
 
@@ -33,3 +34,21 @@ class OneLineParser(argparse.ArgumentParser):
             for verb, parser in action.choices.items() if isinstance(action.choices, dict) else ():
                 yield verb
                 yield from parser.options()
+
+
+def settings(items: Iterable[str]) -> dict[str, Any]:
+    """What `NAME=VALUE` arguments say; a value that is no JSON is a string.
+
+    Raises:
+        UsageError: for one without `=`.
+    """
+    found: dict[str, Any] = {}
+    for item in items:
+        name, equals, text = item.partition("=")
+        if not equals:
+            raise UsageError(f"`--set` takes NAME=VALUE, but got {item!r}. Put an `=` in between.")
+        try:
+            found[name] = json.loads(text)
+        except json.JSONDecodeError:
+            found[name] = text  # a bare word is a string
+    return found

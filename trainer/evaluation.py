@@ -19,10 +19,12 @@ from .scoring import (
     EvaluationRow,
     SceneErrors,
     Scored,
+    common_scenes,
     objective,
     score,
     score_crb,
 )
+from .terms import eigengap_hinge
 
 __all__ = [
     "Conditions",
@@ -31,6 +33,7 @@ __all__ = [
     "Scored",
     "baselines",
     "classical",
+    "hinges",
     "network_estimate",
     "objective",
     "score",
@@ -94,6 +97,33 @@ def score_network(
     return score(estimate, "network", _held_out(config, device, num_sources))
 
 
+def hinges(network: nn.Module, config: TrainConfig, num_scenes: int) -> list[dict[str, float]]:
+    """The eigengap term that `config` weighs, on a network that need not have been trained with
+    it: mean and share above 0, a row per SNR and K of the held-out scenes.
+
+    Args:
+        num_scenes: of each; at most as many as are held out.
+    """
+    rows = []
+    conditions = _held_out(config, _device_of(network))
+    for snr_db, count in conditions.points():
+        scenes = common_scenes(
+            config.scene, conditions.seed, snr_db, count, range(num_scenes), conditions.device
+        )
+        with torch.no_grad():
+            covariance = network(scenes)
+            hinge = eigengap_hinge(covariance, scenes, config)(covariance.held).double()
+        rows.append(
+            {
+                "snr_db": snr_db,
+                "num_sources": count,
+                "hinge": float(hinge.mean()),
+                "hinge_active": float((hinge > 0).double().mean()),
+            }
+        )
+    return rows
+
+
 def validate(network: nn.Module, config: TrainConfig) -> tuple[EvaluationRow, ...]:
     """Rows of a network on the validation scenes, at the SNRs of the objective, without bound.
 
@@ -108,7 +138,9 @@ def validate(network: nn.Module, config: TrainConfig) -> tuple[EvaluationRow, ..
     return score(estimate, "network", conditions, bound=False).rows
 
 
-def _held_out(config: TrainConfig, device: str, num_sources: tuple[int, ...] | None) -> Conditions:
+def _held_out(
+    config: TrainConfig, device: str, num_sources: tuple[int, ...] | None = None
+) -> Conditions:
     evaluation = config.evaluation
     return Conditions(
         config.scene,
