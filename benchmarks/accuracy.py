@@ -45,7 +45,7 @@ CLASSICAL = (
 )
 WEAK = ("lmmse_music", "pinv_music")
 """What a network has to beat everywhere."""
-DEFAULT = ("dictionary", "unrolled:1", "unrolled:2", "unrolled:2:32", "unrolled:4")
+DEFAULT = ("unrolled:2", "unrolled:1", "unrolled:4", "dictionary", "unrolled:2:32")
 
 
 def readouts(network: nn.Module, scene: SceneConfig, device: str) -> dict[str, Estimate]:

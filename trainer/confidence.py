@@ -144,7 +144,7 @@ def fit(numbers: Tensor, right: Tensor) -> tuple[float, ...]:
 
 def calibration_error(confidence: Tensor, right: Tensor) -> float:
     """Mean of |share right - mean confidence| over bins of equally many estimates."""
-    order = confidence.argsort()
+    order = confidence.argsort(stable=True)
     off = [
         (confidence[part].double().mean() - right[part].double().mean()).abs() * len(part)
         for part in order.tensor_split(min(BINS, len(order)))

@@ -123,12 +123,6 @@ def localise(
     told = _told(scenes, num_sources, know_sources)
     if told is not None:
         scene = replace(scene, max_sources=max(scene.max_sources, int(told.max())))
-    require(
-        scene.max_sources < scene.num_elements,
-        "num_sources < num_elements",
-        f"num_sources={scene.max_sources}, num_elements={scene.num_elements}",
-        "Ask for fewer sources.",
-    )
     parts = []
     for first in range(0, scenes.batch_size, PART):
         part = slice(first, first + PART)
