@@ -12,23 +12,25 @@ batches. Trainings and scores are kept in runs/benchmark: a run that was interru
 """
 
 import argparse
+from dataclasses import replace
 
-from trained import SCENES, Scores, config_of, scores, trained  # isort: skip  (sets threads)
+from trained import SCENES, Scores, config_of, place, scores, trained  # isort: skip  (sets threads)
 
 import numpy as np
 import torch
 from torch import nn
 
 from trainer.confidence import BINS, calibrate, near_a_source
-from trainer.config import SceneConfig, TrainConfig
+from trainer.config import TrainConfig
 from trainer.estimates import Estimates
 from trainer.evaluation import Conditions, classical, network_estimate
 from trainer.intervals import Interval, bootstrap_mean, paired_difference, wilson_share
 from trainer.localisation import localise
-from trainer.methods import read
 from trainer.model import Model
+from trainer.one_step import one_step
 from trainer.scene import EvalScenes, Scenes
-from trainer.scoring import CHUNK, Estimate
+from trainer.scoring import CHUNK
+from trainer.search_grid import search_grid
 
 SNR_DB = {"local": (-10.0, -5.0, 0.0), "full": (-10.0, -5.0, 0.0, 5.0)}
 OBJECTIVE_SNR_DB = (-5.0, 0.0)
@@ -48,14 +50,27 @@ WEAK = ("lmmse_music", "pinv_music")
 DEFAULT = ("unrolled:2", "unrolled:1", "unrolled:4", "dictionary", "unrolled:2:32")
 
 
-def readouts(network: nn.Module, scene: SceneConfig, device: str) -> dict[str, Estimate]:
-    """The two ways to read a network's covariance, K told."""
+def readouts(network: nn.Module, config: TrainConfig, conditions: Conditions) -> dict[str, Scores]:
+    """MUSIC on a network's covariance, and scoring from where it ends; K told."""
+    scene, device = config.scene, conditions.device
+    search = search_grid(scene, torch.float32, device)
+    music = network_estimate(network, scene, device)
+    found: list[Estimates] = []
 
-    @torch.no_grad()
-    def scored(scenes: Scenes) -> Estimates:
-        return read(scenes, network(scenes), scenes.sources.num_sources, scene)
+    def remembered(scenes: Scenes) -> Estimates:
+        found.append(music(scenes))
+        return found[-1]
 
-    return {"": network_estimate(network, scene, device), "+scoring": scored}
+    def sharpened(scenes: Scenes) -> Estimates:
+        return one_step(scenes, found.pop(0), search)
+
+    names = config.digest, f"{config.digest}+scoring"
+    if not place(names[1], conditions).exists():
+        place(names[0], conditions).unlink(missing_ok=True)  # the second goes on from the first
+    first = scores(names[0], remembered, conditions)
+    second = scores(names[1], sharpened, conditions)
+    together = first.milliseconds + second.milliseconds
+    return {"": first, "+scoring": replace(second, milliseconds=together)}
 
 
 def mean_of(parts: list[Scores]) -> Scores:
@@ -195,8 +210,8 @@ def main() -> None:
         for config in trainings:
             made, spent = trained(config, args.device)
             seconds.append(spent)
-            for how, estimate in readouts(made, scene, args.device).items():
-                found[how].append(scores(f"{config.digest}{how}", estimate, conditions))
+            for how, part in readouts(made, config, conditions).items():
+                found[how].append(part)
         for how, parts in found.items():
             name = f"{network}{how}"
             rows[name] = mean_of(parts)

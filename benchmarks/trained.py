@@ -91,11 +91,16 @@ class Scores:
         return np.bincount(ids, values) / np.bincount(ids)
 
 
+def place(name: str, conditions: Conditions, folder: Path = FOLDER) -> Path:
+    """The file that keeps the scores of an estimator under these conditions."""
+    where = f"{conditions}{name}"
+    return folder / f"{hashlib.sha256(where.encode()).hexdigest()[:16]}.npz"
+
+
 def scores(name: str, estimate: Estimate, conditions: Conditions, folder: Path = FOLDER) -> Scores:
     """Scores an estimator, or reads what was scored before under this name and conditions."""
     folder.mkdir(parents=True, exist_ok=True)
-    where = f"{conditions.scene}{conditions}{name}"
-    file = folder / f"{hashlib.sha256(where.encode()).hexdigest()[:16]}.npz"
+    file = place(name, conditions, folder)
     if not file.exists():
         spent: list[float] = []
 
