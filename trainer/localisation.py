@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from . import methods, recorded
 from .confidence import numbers_of
-from .config import ConfigError, SceneConfig, require
+from .config import ConfigError, SceneConfig, TrainConfig, require
 from .dictionary import PLANE_PHASE, POINTS_PER_BEAM
 from .loop import resolve_device
 from .measurement import Scenes
@@ -119,7 +119,7 @@ def localise(
         scenes = recorded.load(scenes)
     scenes = scenes.to(device=where)
     scene = scene_of(model.config.scene, scenes, range_m)
-    network = model.network if scene == model.config.scene else on_scene(model, scene)
+    network = on_scene(model.network, model.config, scene)
     told = _told(scenes, num_sources, know_sources)
     if told is not None:
         scene = replace(scene, max_sources=max(scene.max_sources, int(told.max())))
@@ -146,8 +146,11 @@ def scene_of(
     )
 
 
-def on_scene(model: Model, scene: SceneConfig) -> nn.Module:
-    """The trained network for another panel or region, the same weights.
+def on_scene(network: nn.Module, config: TrainConfig, scene: SceneConfig) -> nn.Module:
+    """A trained network for another panel or region, the same weights.
+
+    Args:
+        config: of its training.
 
     Raises:
         ConfigError: if that needs another number of range planes than the weights have.
@@ -156,7 +159,9 @@ def on_scene(model: Model, scene: SceneConfig) -> nn.Module:
     def nearer(range_min_m: float) -> SceneConfig:
         return replace(scene, range_min_m=range_min_m)
 
-    trained = model.config.scene
+    trained = config.scene
+    if scene == trained:
+        return network
     planes, needed = (grid_planes(each) for each in (trained, scene))
     if planes != needed:
         fits = next((r for r in _nearest(scene) if grid_planes(nearer(r)) == planes), None)
@@ -167,10 +172,10 @@ def on_scene(model: Model, scene: SceneConfig) -> nn.Module:
             f"to {trained.range_max_m:g} m) and {scene.num_horizontal}x{scene.num_vertical} "
             f"elements from {scene.range_min_m:g} to {scene.range_max_m:g} m need {needed}. {way}."
         )
-    device = next(model.network.parameters()).device
-    network = build(replace(model.config, scene=scene)).to(device)
-    network.load_state_dict(model.network.state_dict())
-    return network.eval()
+    device = next(network.parameters()).device
+    moved = build(replace(config, scene=scene)).to(device)
+    moved.load_state_dict(network.state_dict())
+    return moved.eval()
 
 
 def grid_planes(scene: SceneConfig) -> int:
