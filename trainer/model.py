@@ -23,7 +23,7 @@ from .checkpoint import TrainState
 from .confidence import Calibration, calibrate
 from .config import ConfigError, TrainConfig
 from .evaluation import score_network
-from .loop import restore_network
+from .loop import resolve_device, restore_network
 from .model_card import model_card
 
 STATE_FILE = "state.pt"
@@ -54,7 +54,6 @@ def export(
     *,
     about: Mapping[str, Any],
     others: Sequence[Mapping[str, Any]] = (),
-    device: torch.device | str = "cpu",
 ) -> None:
     """Makes a model folder of a checkpoint: calibrates its confidence and scores it, held out.
 
@@ -65,11 +64,13 @@ def export(
     Raises:
         ConfigError: if the checkpoint cannot be read, or the folder cannot be made.
     """
-    config, network = restore_network(state, torch.device(device))
+    kept = TrainState.load(state)
+    device = resolve_device("cpu" if kept.config.device == "cpu" else "auto")
+    config, network = restore_network(state, device)
     calibration = calibrate(network, config)
     rows = [asdict(row) for row in score_network(network, config).rows]
     card = model_card(
-        TrainState.load(state),
+        kept,
         [*rows, *others],
         calibration,
         about=about,
