@@ -88,8 +88,20 @@ def test_a_model_folder_is_replaced_as_a_whole(trained, tmp_path, monkeypatch):
     made, state = tmp_path / "best", find(trained) / "state.pt"
     about = {"argv": ["first"], "versions": {}}
     monkeypatch.setattr(model, "score_network", lambda network, config: Rows())
+    monkeypatch.setattr(model, "calibrate", lambda network, config: load(trained).calibration)
     export(state, made, about=about)
     export(state, made, about=about | {"argv": ["second"]})
+    assert "second" in (made / "model_card.md").read_text()
+
+    def fail(self: Path, target: Path) -> Path:
+        if self.name.endswith(".new"):
+            raise OSError(28, "No space left on device")
+        return rename(self, target)
+
+    rename = Path.rename
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(ConfigError, match="No space left"):
+        export(state, made, about=about | {"argv": ["third"]})
     assert "second" in (made / "model_card.md").read_text()
     assert [p.name for p in tmp_path.iterdir()] == ["best"]
 

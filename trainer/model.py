@@ -78,15 +78,12 @@ def export(
     )
     record = {"params": config.to_params(), "confidence": asdict(calibration)}
     hidden = folder.with_name(f".{folder.name}.{os.getpid()}.new")
-    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
     try:
         hidden.mkdir(parents=True)
         shutil.copyfile(state, hidden / STATE_FILE)
         (hidden / CONFIG_FILE).write_text(json.dumps(record, indent=2) + "\n")
         (hidden / CARD_FILE).write_text(card)
-        if folder.exists():
-            folder.rename(old)
-        hidden.rename(folder)
+        _replace(folder, hidden)
     except OSError as error:
         raise ConfigError(
             f"a model folder must be writable, but {folder} is not ({error.strerror}). Make room, "
@@ -94,7 +91,21 @@ def export(
         ) from error
     finally:
         shutil.rmtree(hidden, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+
+
+def _replace(folder: Path, new: Path) -> None:
+    """Puts `new` in the place of `folder`, which stays if that fails."""
+    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+    had_one = folder.exists()
+    if had_one:
+        folder.rename(old)
+    try:
+        new.rename(folder)
+    except OSError:
+        if had_one:
+            old.rename(folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def find(path: str | Path) -> Path:
