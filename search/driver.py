@@ -16,6 +16,8 @@ import ray
 from ray import tune
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from trainer.config import ConfigError
+
 from .config import SearchConfig
 from .environment import WORKER_ENV
 from .monitor import EndSearch, Monitor
@@ -30,6 +32,7 @@ from .trainable import (
     Train,
     backends_task,
     baselines_task,
+    export_task,
     make_trainable,
     smoke_task,
     state_task,
@@ -39,6 +42,8 @@ from .warm import warm_trials
 
 INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 LOST_RETRIES = 3
+BEST_FOLDER = "best"
+"""The best trial's network, as `trainer.model` keeps one."""
 
 
 @contextmanager
@@ -379,6 +384,28 @@ def score_best(plan: SearchConfig, store: RunStore, resources: Resources) -> Non
     state = store.path.absolute() / checkpoint / STATE_FILE
     tables = ray.get(_task(state_task, resources).remote(str(state), resources.threads))
     _write_scores(store, plan, store.read_config(best), tables)
+
+
+def export_best(store: RunStore, resources: Resources) -> None:
+    """Leaves the best trial's network of its best epoch in the run's folder `best`.
+
+    Raises:
+        SearchFailed: if the folder cannot be made.
+    """
+    trials = store.read("trials")
+    best = best_trial(trials)
+    if best is None:
+        return
+    checkpoint = store.path.absolute() / str(trials.set_index("trial_id")["checkpoint"][best])
+    scored = store.read("evaluations")
+    others = scored[scored["trial_id"].isna()].to_dict("records")
+    about = store.plan.get("provenance", {})
+    folder = store.path.absolute() / BEST_FOLDER
+    task = _task(export_task, resources)
+    try:
+        ray.get(task.remote(str(checkpoint), str(folder), about, others, resources.threads))
+    except ConfigError as error:
+        raise SearchFailed(f"the best network could not be kept: {error}") from error
 
 
 class SearchFailed(Exception):

@@ -190,7 +190,8 @@ class Asked:
 
     def _versions(self) -> list[str]:
         """What differs between the code of the search and this one."""
-        from .provenance import provenance
+        from trainer.provenance import provenance
+
         from .warm import versions_changed
 
         return versions_changed(self.store.plan, provenance())

@@ -96,8 +96,9 @@ def plan_of(args: argparse.Namespace) -> SearchConfig:
 
 def start(plan: SearchConfig, args: argparse.Namespace) -> int:
     """Starts a new run."""
+    from trainer.provenance import provenance
+
     from . import preflight
-    from .provenance import provenance
     from .store import RunStore
     from .warm import WARM_FILE, warm_start
 
@@ -217,7 +218,7 @@ def go(plan: SearchConfig, store: RunStore, *, checked: bool, train: Train | Non
     from .environment import prepare
 
     prepare()
-    from .driver import SearchFailed, connect, preflight_checks, score_best, search
+    from .driver import SearchFailed, connect, export_best, preflight_checks, score_best, search
     from .files import RunError, exclusive
     from .preflight import allot
 
@@ -237,6 +238,7 @@ def go(plan: SearchConfig, store: RunStore, *, checked: bool, train: Train | Non
         try:
             search(plan, store, resources, train=train)
             score_best(plan, store, resources)
+            export_best(store, resources)
         except SearchFailed as error:
             print(f"the search ended itself: {error}", file=sys.stderr)
             print(f"continue with --resume {store.path}", file=sys.stderr)
@@ -273,6 +275,12 @@ def show(plan: SearchConfig, store: RunStore) -> int:
     if checkpoint.exists():
         print(f"evaluate: python -m trainer evaluate {checkpoint}")
     print(f"confirm:  python -m search.confirm {store.path}")
+    if (store.path / "best").is_dir():
+        print(f"model:    {store.path}/best/model_card.md")
+        print(
+            f"localise: python -m trainer localise --model {store.path} --scenes FILE.npz "
+            "--out FILE.npz"
+        )
     return 0
 
 

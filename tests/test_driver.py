@@ -17,6 +17,7 @@ from search.preflight import Resources
 from search.schema import BASELINES
 from search.store import RunStore, best_trial
 from tests import scripted
+from trainer.checkpoint import TrainState
 
 pytestmark = pytest.mark.ray
 
@@ -177,6 +178,13 @@ def test_the_row_of_a_trial_holds_its_whole_configuration(run):
     assert row["config_hash"] == record["config_hash"]
     assert row["params.optimizer.learning_rate"] == RATES["good"]
     assert (store.path / row["checkpoint"] / "state.pt").exists()
+
+
+def test_a_checkpoint_keeps_the_best_epoch_beside_the_last_one(run):
+    store = run(RATES["good"], train=scripted.train_past_its_best)
+    folder = store.path / store.read("trials").iloc[0]["checkpoint"]
+    kept = {name: TrainState.load(folder / name).epoch for name in ("state.pt", "best.pt")}
+    assert kept == {"state.pt": 3, "best.pt": 2}
 
 
 @pytest.mark.parametrize("folder", ["epochs", "trials", "ray/t0001"])

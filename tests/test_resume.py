@@ -14,7 +14,7 @@ import torch
 
 from search.config import SearchConfig
 from search.files import RunError, exclusive
-from search.recall import STATE_FILE, checkpoints, read_reports, recall
+from search.recall import BEST_FILE, STATE_FILE, checkpoints, read_reports, recall
 from search.run import main
 from search.schema import KEYS
 from search.store import RunStore
@@ -157,15 +157,18 @@ def test_a_checkpoint_that_was_cut_off_is_passed_over(tmp_path):
     for number, epochs in enumerate((1, 2, 3)):
         folder = store.path / "ray" / "t0000" / f"checkpoint_00000{number}"
         folder.mkdir(parents=True)
-        torch.save({"weights": torch.zeros(1000)}, folder / STATE_FILE)
+        for name in (STATE_FILE, BEST_FILE):
+            torch.save({"weights": torch.zeros(1000)}, folder / name)
         reports = [{"epoch": e, "objective": 0.5} for e in range(1, epochs + 1)]
         (folder / "epochs.json").write_text(json.dumps(reports))
     whole = folder.parent / "checkpoint_000001"
     content = (folder / STATE_FILE).read_bytes()
-    for cut in (0, 100, len(content) // 2, len(content) - 1):
-        (folder / STATE_FILE).write_bytes(content[:cut])
-        (trial,) = recall(store).unfinished
-        assert (trial.checkpoint, len(trial.reports)) == (whole, 2)
-        assert trial.folder not in {"t0000"}
+    for name in (BEST_FILE, STATE_FILE):
+        for cut in (0, 100, len(content) // 2, len(content) - 1):
+            (folder / name).write_bytes(content[:cut])
+            (trial,) = recall(store).unfinished
+            assert (trial.checkpoint, len(trial.reports)) == (whole, 2)
+            assert trial.folder not in {"t0000"}
+        (folder / name).write_bytes(content)
     (folder / STATE_FILE).unlink()
     assert recall(store).unfinished[0].checkpoint == whole

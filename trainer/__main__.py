@@ -1,6 +1,7 @@
 """`python -m trainer`: the trainer alone, on plain files; no Ray, no Optuna, no Parquet.
 
-    train     one configuration, to a folder with config.json and state.pt
+    train     one configuration, to a folder with config.json, state.pt, and best/, the model
+    localise  the sources of recorded scenes, with a trained model
     replay    a trial of a run, from runs/<name>/configs/<trial_id>.json
     evaluate  a trained network on held-out scenes, next to the classical methods and the bound
     preflight the machine at hand: are its eigendecompositions right, and how fast
@@ -11,15 +12,18 @@ a backend failed (`preflight`); 2 bad usage.
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .arguments import OneLineParser, settings
+from .arguments import OneLineParser, localise_arguments, localise_options, settings
 from .config import ConfigError, TrainConfig, require
 from .failure import Diverged, Failure
 
+BEST_FILE = "best.pt"
+"""Where a training that has not ended keeps the state of its best epoch."""
 FACTOR_RANK = 8
 """Learned columns of the factor that `preflight` assumes where the configuration has none."""
 
@@ -27,7 +31,7 @@ FACTOR_RANK = 8
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = OneLineParser(prog="python -m trainer", description=__doc__.splitlines()[0])
-    verbs = p.add_subparsers(dest="verb", required=True, metavar="train|replay|evaluate|preflight")
+    verbs = p.add_subparsers(dest="verb", required=True, metavar="VERB")
 
     train = verbs.add_parser("train", help="train one configuration")
     train.add_argument("--out", type=Path, default=Path("trained"), help="folder to write to")
@@ -53,6 +57,9 @@ def parser() -> argparse.ArgumentParser:
         "--baselines", nargs="+", metavar="NAME", help="crb, sml, lmmse_music, sparse_mvdr, ..."
     )
 
+    localise = verbs.add_parser("localise", help="find the sources of recorded scenes")
+    localise_options(localise)
+
     preflight = verbs.add_parser("preflight", help="check this machine's eigendecompositions")
     _config_options(preflight)
     return p
@@ -73,7 +80,13 @@ def _config_options(p: argparse.ArgumentParser) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
-    verbs = {"train": train, "replay": replay, "evaluate": evaluate, "preflight": preflight}
+    verbs = {
+        "train": train,
+        "replay": replay,
+        "evaluate": evaluate,
+        "localise": localise,
+        "preflight": preflight,
+    }
     try:
         args = parser().parse_args(argv)
         return verbs[args.verb](args)
@@ -83,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def train(args: argparse.Namespace) -> int:
-    """Trains and leaves `config.json` and the last `state.pt` in a folder."""
+    """Trains; leaves `config.json`, the last `state.pt`, and in `best` the model."""
     config = read_config(args)
     try:
         args.out.mkdir(parents=True, exist_ok=True)
@@ -93,11 +106,31 @@ def train(args: argparse.Namespace) -> int:
             "Choose another."
         ) from error
     record: dict[str, Any] = {"params": config.to_params(), "failure": None}
-    failure = _run(config, save_to=args.out / "state.pt")
+    failure = _run(config, save_to=args.out)
     record["failure"] = failure and failure.as_dict()
     (args.out / "config.json").write_text(json.dumps(record, indent=2) + "\n")
-    print(f"wrote {args.out}/config.json" + ("" if failure else f" and {args.out}/state.pt"))
-    return 1 if failure else 0
+    if failure:
+        print(f"wrote {args.out}/config.json")
+        return 1
+    from . import model
+    from .provenance import provenance
+
+    best = args.out / BEST_FILE
+    model.export(best, args.out / model.FOLDER, about=provenance())
+    best.unlink()
+    print(f"wrote {args.out}/config.json, {args.out}/state.pt and {args.out}/{model.FOLDER}/")
+    print(f"next:  python -m trainer localise --model {args.out} --scenes FILE.npz --out FILE.npz")
+    return 0
+
+
+def localise(args: argparse.Namespace) -> int:
+    """Writes the estimates of every scene of a recording."""
+    from .localisation import localise as localise_scenes
+
+    found = localise_scenes(**localise_arguments(args))
+    found.save(args.out)
+    print(f"wrote {args.out}: {found.active.sum()} sources in {len(found.num_sources)} scenes")
+    return 0
 
 
 def replay(args: argparse.Namespace) -> int:
@@ -211,10 +244,15 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def _run(config: TrainConfig, save_to: Path | None) -> Failure | None:
-    """Trains and prints an epoch a line; returns the failure, if there was one."""
+    """Trains and prints an epoch a line; returns the failure, if there was one.
+
+    Args:
+        save_to: folder for the last state, and for that of the best epoch.
+    """
     from .loop import train as train_epochs
 
     print(f"configuration {config.digest}")
+    least = math.inf
     try:
         for report in train_epochs(config):
             losses = "  ".join(f"{term} {value:.4f}" for term, value in report.losses.items())
@@ -225,7 +263,10 @@ def _run(config: TrainConfig, save_to: Path | None) -> Failure | None:
                 flush=True,
             )
             if save_to is not None:
-                report.state.save(save_to)
+                report.state.save(save_to / "state.pt")
+                if report.capped_error < least:
+                    report.state.save(save_to / BEST_FILE)
+                    least = report.capped_error
     except Diverged as diverged:
         print(f"diverged: {diverged}")
         return diverged.failure
