@@ -77,7 +77,9 @@ def record(count: int, parts: Path) -> None:
     parts.mkdir(parents=True, exist_ok=True)
     came = parts / "provenance"
     if not came.exists():
-        write_atomically(came, json.dumps(provenance(seeds={"draws_and_trainings": SEED})).encode())
+        write_atomically(
+            came, json.dumps(provenance(seeds={"draws_and_trainings": SEED})).encode()
+        )
     plan = SearchConfig(PRESET, count, "record", sampler="random", seed=SEED)
     study = new_study(plan)
     for number in range(count):

@@ -236,9 +236,11 @@ def _search(
 ) -> None:
     """Lets Ray run what is left of a search, until nothing is or `ending` has a reason."""
     history = recall(store, warm_trials(store.path))
-    searcher = OptunaSearcher(
-        plan, store.path / "optuna.log", history=history, record=store.write_config
-    )
+
+    def record(name: str, suggested: dict[str, Any]) -> None:
+        store.write_config(name, suggested | {"threads": resources.threads})
+
+    searcher = OptunaSearcher(plan, store.path / "optuna.log", history=history, record=record)
     monitor = Monitor(plan, store, history, ending, searcher.ended)
     needs = {"cpu": resources.cpus} | ({"gpu": resources.gpus} if resources.gpus else {})
     tuner = tune.Tuner(

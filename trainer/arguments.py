@@ -2,9 +2,11 @@
 
 import argparse
 import difflib
+import json
 import re
 from collections.abc import Iterator
-from typing import NoReturn
+from pathlib import Path
+from typing import Any, NoReturn
 
 from .config import ConfigError
 
@@ -33,3 +35,24 @@ class OneLineParser(argparse.ArgumentParser):
             for verb, parser in action.choices.items() if isinstance(action.choices, dict) else ():
                 yield verb
                 yield from parser.options()
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """A JSON record that has `params`.
+
+    Raises:
+        ConfigError: if there is none, or it is damaged.
+    """
+    try:
+        record = json.loads(path.read_text())
+    except FileNotFoundError:
+        known = sorted(p.stem for p in path.parent.glob("*.json"))
+        hint = f" The folder has {', '.join(known[:8])}." if known else ""
+        raise ConfigError(f"a record must exist, but {path} does not.{hint}") from None
+    except (OSError, json.JSONDecodeError) as error:
+        raise ConfigError(
+            f"a record must be readable JSON, but {path} is not: {error}."
+        ) from error
+    if not isinstance(record, dict):
+        raise ConfigError(f"a record must be a JSON object, but {path} holds none.")
+    return record if "params" in record else {"params": record}
