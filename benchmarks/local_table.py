@@ -6,15 +6,17 @@ Every configuration is trained to its end in a plain loop, so every epoch, and w
 scheduler could have, is in the table; a replayed search looks its reports up there. A row is one
 epoch of one configuration; what the sampler was asked is in columns of the sampler's own names,
 null where the branch does not have them. One part per configuration is kept while recording, so
-that a recording can be stopped at any moment and goes on where it was.
+that a recording can be stopped at any moment and goes on where it was, and several processes can
+record side by side.
 """
 
+import fcntl
 import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -87,12 +89,22 @@ def record(count: int, parts: Path) -> None:
         trial = study.ask()
         drawn = plan.space.suggest(trial)
         part = parts / f"{number:04d}.json"
-        if not part.exists():
-            rows = trained(plan, number, drawn, dict(trial.params))
-            write_atomically(part, json.dumps(rows).encode())
-            print(f"{number:4d}  {rows[-1]}", flush=True)
+        with open(part.with_suffix(".claim"), "w") as claim:
+            if _free(claim) and not part.exists():
+                rows = trained(plan, number, drawn, dict(trial.params))
+                write_atomically(part, json.dumps(rows).encode())
+                print(f"{number:4d}  {rows[-1]}", flush=True)
     rows = [row for part in sorted(parts.glob("*.json")) for row in json.loads(part.read_text())]
     write_table(rows, came.read_text())
+
+
+def _free(claim: IO[str]) -> bool:
+    """Whether no other process is at it; the system gives a claim back with the process."""
+    try:
+        fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def trained(
