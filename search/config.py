@@ -10,7 +10,6 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any, Self
 
 import spaces
@@ -86,12 +85,6 @@ class SearchConfig:
             "--sampler cmaes has one objective",
             ",".join(self.objectives),
             "Use tpe for two.",
-        )
-        require(
-            self.sampler != "cmaes" or find_spec("cmaes") is not None,
-            "--sampler cmaes needs the package cmaes",
-            "no such package here",
-            "Install it with `pip install -e '.[cmaes]'`.",
         )
         require(
             self.trial_timeout_s > 0,
