@@ -7,7 +7,7 @@ everything that must outlive the driver is in the run's store before `search` re
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from .recall import RAY_FOLDER, STATE_FILE, History, recall
 from .rows import scored_rows
 from .rungs import Judge, judge_of
 from .schema import BASELINES
-from .searcher import OBJECTIVE, OptunaSearcher, Scheduler
+from .searcher import OBJECTIVE, ListSearcher, OptunaSearcher, Scheduler
 from .store import RunStore, best_trial
 from .trainable import (
     Train,
@@ -215,39 +215,132 @@ def search(
     scores = None
     if not store.has_part("evaluations", BASELINES):
         scores = _task(baselines_task, resources).remote(plan.template, resources.threads)
-    ending = EndSearch()
-    ended = len(store.ended())
-    while ended < plan.trials:
-        before = ended
-        _search(plan, store, resources, ending, make_trainable(train, resources.threads))
-        if ending.reason:
-            raise SearchFailed(ending.reason)
-        ended = len(store.ended())
-        if ended == before:
-            raise SearchFailed(f"Ray gave up with {ended} of {plan.trials} trials ended")
-        # else Ray has dropped a trial: it counts one as failed, without a word to anybody, whose
-        # worker was not free in time. It is unfinished, as after a restart, and goes on.
+    _work_off(
+        plan,
+        store,
+        resources,
+        train,
+        lambda: plan.trials - len(store.ended()),
+        lambda history: (
+            OptunaSearcher(
+                plan,
+                store.path / "optuna.log",
+                history=history,
+                record=_recorder(store, resources),
+            ),
+            judge(plan, history),
+        ),
+    )
     if scores is not None:
         _write_scores(store, plan, None, ray.get(scores))
 
 
-def _search(
-    plan: SearchConfig, store: RunStore, resources: Resources, ending: EndSearch, trainable: Any
+def rerun(
+    plan: SearchConfig,
+    store: RunStore,
+    resources: Resources,
+    records: list[dict[str, Any]],
+    *,
+    train: Train | None = None,
 ) -> None:
-    """Lets Ray run what is left of a search, until nothing is or `ending` has a reason."""
-    history = recall(store, warm_trials(store.path))
+    """Trains those of the given configurations that have not ended yet; none is stopped early.
 
-    def record(name: str, suggested: dict[str, Any]) -> None:
-        store.write_config(name, suggested | {"threads": resources.threads})
+    Args:
+        store: of the run that holds such trainings.
+        records: as `configs/<trial_id>.json` holds them.
+        plan, resources, train: as for `search`.
 
-    searcher = OptunaSearcher(plan, store.path / "optuna.log", history=history, record=record)
+    Raises:
+        SearchFailed: if it ended itself; what had finished is in the store.
+    """
+    names = {record["trial_id"] for record in records}
+    _work_off(
+        plan,
+        store,
+        resources,
+        train,
+        lambda: len(names - store.ended()),
+        lambda history: (
+            ListSearcher(records, history=history, record=_recorder(store, resources)),
+            judge_of("none", plan.template.epochs),
+        ),
+    )
+
+
+def as_ready(
+    jobs: Mapping[str, tuple[Any, ...]], resources: Resources
+) -> Iterator[tuple[str, Any]]:
+    """Does each job, `(task, *arguments)`, on some worker; name and result, as they come.
+
+    Raises:
+        SearchFailed: if one of them fails.
+    """
+    waiting = {
+        _task(task, resources).remote(*arguments): name
+        for name, (task, *arguments) in jobs.items()
+    }
+    while waiting:
+        (done,), _ = ray.wait(list(waiting))
+        name = waiting.pop(done)
+        try:
+            yield name, ray.get(done)
+        except ray.exceptions.RayError as error:
+            raise SearchFailed(f"{name} could not be scored: {error}") from error
+
+
+def _work_off(
+    plan: SearchConfig,
+    store: RunStore,
+    resources: Resources,
+    train: Train | None,
+    left: Callable[[], int],
+    suggesting: Callable[[History], tuple[OptunaSearcher | ListSearcher, Judge]],
+) -> None:
+    """Lets Ray run trials until `left` says that none is.
+
+    Args:
+        suggesting: who suggests and who judges, given what has happened so far.
+    """
+    ending = EndSearch()
+    trainable = make_trainable(train, resources.threads)
+    while before := left():
+        history = recall(store, warm_trials(store.path))
+        _fit(plan, store, resources, ending, trainable, history, *suggesting(history))
+        if ending.reason:
+            raise SearchFailed(ending.reason)
+        if left() == before:
+            raise SearchFailed(f"Ray gave up with {before} trials not ended")
+        # else Ray has dropped a trial: it counts one as failed, without a word to anybody, whose
+        # worker was not free in time. It is unfinished, as after a restart, and goes on.
+
+
+def _recorder(store: RunStore, resources: Resources) -> Callable[[str, Mapping[str, Any]], object]:
+    """Keeps what a trial is to be before it starts, with all else that a replay needs."""
+
+    def record(name: str, suggested: Mapping[str, Any]) -> None:
+        store.write_config(name, {**suggested, "threads": resources.threads})
+
+    return record
+
+
+def _fit(
+    plan: SearchConfig,
+    store: RunStore,
+    resources: Resources,
+    ending: EndSearch,
+    trainable: Any,
+    history: History,
+    searcher: OptunaSearcher | ListSearcher,
+    judge: Judge,
+) -> None:
+    """Lets Ray run what is left, until nothing is or `ending` has a reason."""
     monitor = Monitor(plan, store, history, ending, searcher.ended)
     needs = {"cpu": resources.cpus} | ({"gpu": resources.gpus} if resources.gpus else {})
     tuner = tune.Tuner(
         tune.with_resources(trainable, needs),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
-            scheduler=Scheduler(judge(plan, history)),
+            scheduler=Scheduler(judge),
             num_samples=-1,
             max_concurrent_trials=resources.concurrent,
             reuse_actors=True,

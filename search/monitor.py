@@ -85,7 +85,8 @@ class Monitor(tune.Callback):
         again = f"again ({self._attempts[name]}) " if self._attempts[name] > 1 else ""
         if name in self._epochs:
             again = f"again, from epoch {max(self._epochs[name], default=0)} on: "
-        self._say(name, "started", again + _phrase(self._store.read_config(name)["drawn"]))
+        record = self._store.read_config(name)
+        self._say(name, "started", again + (record.get("about") or _phrase(record["drawn"])))
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any

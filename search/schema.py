@@ -129,12 +129,40 @@ EVALUATIONS = (
     Column("crb_db", "float", "dB", "rmspe above the root CRB, 20 log10"),
 )
 
+_CHANGES = Column(
+    "changes",
+    "str",
+    "",
+    "what a rerun changed of the trial's configuration, seed aside; empty if nothing; null for "
+    "rows that are no rerun's",
+)
+
 SCENES = (
     *_SCORED,
+    _CHANGES,
     Column("scene_id", "int", "", "equal ids and evaluation seeds mean equal scenes", True),
     *_WHERE,
     Column("capped_error", "float", "1", "mean over the scene's sources"),
     Column("success", "float", "1", "share of the scene's sources within 5 deg and 5 deg"),
+    Column("source_number_found", "float", "1", "1 if K was found, else 0; null if not asked"),
+)
+
+CONFIRMATIONS = (*_SCORED, _CHANGES, *EVALUATIONS[len(_SCORED) :])
+
+ABLATIONS = (
+    Column("ablation", "str", "", "its name; also that of the part", True),
+    Column("arm", "str", "", "without or with what is examined", True),
+    _trial(),
+    Column("seed", "int", "", "training seed", True),
+    Column("evaluation_seed", "int", "", "of the scenes; equal seeds mean equal scenes", True),
+    _CHANGES,
+    *_WHERE,
+    Column("num_scenes", "int", "1", "scenes behind this row"),
+    Column("capped_error", "float", "1", "mean(min(error, 10 deg))/10 deg"),
+    Column("success_rate", "float", "1", "share of sources within 5 deg and 5 deg"),
+    Column("source_number_accuracy", "float", "1", "share of scenes whose K was found"),
+    Column("hinge", "float", "1", "mean eigengap term of the arm `with`, before its weight"),
+    Column("hinge_active", "float", "1", "share of scenes where that term is above 0"),
 )
 
 FAILURES = (
@@ -161,14 +189,20 @@ TABLES: dict[str, tuple[Column, ...]] = {
     "evaluations": EVALUATIONS,
     "scenes": SCENES,
     "failures": FAILURES,
+    "confirmations": CONFIRMATIONS,
+    "ablations": ABLATIONS,
 }
 
 KEYS: dict[str, tuple[str, ...]] = {
     "trials": ("trial_id",),
     "epochs": ("trial_id", "epoch"),
     "evaluations": (*(c.name for c in (*_SCORED, *_WHERE)),),
-    "scenes": (*(c.name for c in _SCORED), "scene_id", "snr_db", "num_sources"),
+    "scenes": (*(c.name for c in _SCORED), "changes", "scene_id", "snr_db", "num_sources"),
     "failures": ("trial_id", "attempt"),
+    "confirmations": (*(c.name for c in (*_SCORED, _CHANGES, *_WHERE)),),
+    "ablations": (
+        *("ablation", "arm", "trial_id", "seed", "evaluation_seed", "snr_db", "num_sources"),
+    ),
 }
 """Columns that together identify a row."""
 

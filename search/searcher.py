@@ -5,7 +5,7 @@ importances mix fidelities, and leaves trials that ended in NaN RUNNING for ever
 outcome has its state, and a trial that may not be best carries a constraint.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -127,8 +127,7 @@ class OptunaSearcher(Searcher):
             for noted, value in record.get("sampler_attributes", {}).items():
                 trial.storage.set_trial_system_attr(trial._trial_id, noted, value)
             self._asked[record["trial_id"]] = trial
-        checkpoint = None if old.checkpoint is None else str(old.checkpoint.absolute())
-        return _settings(record, folder=old.folder, checkpoint=checkpoint)
+        return _again(old)
 
     def _ask(self, number: int, given: Any) -> optuna.trial.Trial:
         """A trial of the study: drawn by its own sampler, or with the values given."""
@@ -137,6 +136,56 @@ class OptunaSearcher(Searcher):
             self.study.sampler = optuna.samplers.RandomSampler(seed=0)  # not asked: all is given
             self.study.enqueue_trial(dict(given))
         return self.study.ask()
+
+
+class ListSearcher(Searcher):
+    """Suggests given trainings, those that an earlier driver began from their checkpoints on.
+
+    Args:
+        records: of the trainings, plain data from which each can be replayed.
+        history: what earlier drivers of this run have left.
+        record: called with (trial_id, record) before a training starts.
+    """
+
+    def __init__(
+        self,
+        records: Iterable[dict[str, Any]],
+        *,
+        history: History,
+        record: Callable[[str, dict[str, Any]], object],
+    ) -> None:
+        super().__init__(metric=OBJECTIVE, mode="min")
+        ended = {past.trial_id for past in history.ended}
+        self._begun = {trial.name: trial for trial in history.unfinished}
+        self._left = [one for one in records if one["trial_id"] not in ended]
+        self._record = record
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | None:
+        """The next training as plain data; Ray's `trial_id` is not used."""
+        if not self._left:
+            return Searcher.FINISHED
+        record = self._left.pop(0)
+        name = record["trial_id"]
+        if name in self._begun:
+            return _again(self._begun[name])
+        self._record(name, record)
+        return _settings(record, folder=name)
+
+    def ended(self, past: Past) -> None:
+        """Nothing: the list is fixed."""
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Nothing: the list is fixed."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: a run is restored from its own records, not from Ray's snapshot."""
+        Path(checkpoint_path).write_text("restored from the run's own records\n")
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Never called: see `save`."""
+        raise NotImplementedError("run the same command again, not Tuner.restore")
 
 
 class Scheduler(FIFOScheduler):
@@ -163,6 +212,11 @@ def _settings(
     """What a worker is handed."""
     same = {name: record[name] for name in ("trial_id", "number", "params")}
     return same | {"folder": folder, "checkpoint": checkpoint}
+
+
+def _again(old: Unfinished) -> dict[str, Any]:
+    checkpoint = None if old.checkpoint is None else str(old.checkpoint.absolute())
+    return _settings(dict(old.record), folder=old.folder, checkpoint=checkpoint)
 
 
 def _own_attributes(trial: optuna.trial.Trial) -> dict[str, Any]:

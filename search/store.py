@@ -2,7 +2,8 @@
 
     runs/<name>/run.json                 plan and provenance, written first
     runs/<name>/configs/<trial_id>.json  all that a replay needs, without Parquet
-    runs/<name>/<table>/<part>.parquet   one part per trial and table, `baselines` for no trial
+    runs/<name>/<table>/<part>.parquet   one part per trial and table, `baselines` for no trial;
+                                         reruns and ablations have parts of their own
 
 Every file appears under its name by an atomic rename, complete or not at all (a new run as a
 whole), so that a reader
@@ -59,6 +60,7 @@ __all__ = [
     "RunNotWritable",
     "RunStore",
     "best_trial",
+    "best_trials",
     "resolve_run",
 ]
 
@@ -156,22 +158,27 @@ class RunStore:
         write_atomically(self.path / "run.json", to_json(content), sync=True)
         self.plan = dict(plan)
 
-    def write_part(self, table: str, part: str, rows: Iterable[Row]) -> Path:
-        """Writes all rows of one trial (or of `baselines`) in one table, replacing earlier ones.
+    def write_part(
+        self, table: str, part: str, rows: Iterable[Row], *, owner: str | None = None
+    ) -> Path:
+        """Writes all rows of one part of a table, replacing earlier ones.
 
         Args:
-            part: the trial's id, which every row must carry; or `baselines`, where none does.
+            part: its name; that of the owner, unless the owner has several.
+            owner: the trial's id, which every row must carry; or `baselines`, where none does. In
+                `ablations` it is the ablation's name.
 
         Raises:
             RowError: for a row that the schema refuses; nothing is written then.
         """
         rows = list(rows)
-        owner = None if part == BASELINES else part
+        column = "ablation" if table == "ablations" else "trial_id"
+        expected = None if (owner or part) == BASELINES else owner or part
         for row in rows:
-            if row.get("trial_id") != owner:
+            if row.get(column) != expected:
                 raise ValueError(
-                    f"a part holds the rows of one trial, but {table}/{part} was given one with "
-                    f"trial_id={row.get('trial_id')!r}. Write it to its own part."
+                    f"a part holds the rows of one owner, but {table}/{part} was given one with "
+                    f"{column}={row.get(column)!r}. Write it to its own part."
                 )
         if part == EMPTY:
             raise ValueError(f"`{EMPTY}` is kept for the part without rows. Rename the trial.")
@@ -205,13 +212,15 @@ class RunStore:
                 self.write_part(table, trial_id, rows)
         self.write_part("trials", trial_id, [trial])
 
-    def read(self, table: str) -> pd.DataFrame:
-        """All rows of a table, ordered by part name.
+    def read(self, table: str, part: str | None = None) -> pd.DataFrame:
+        """All rows of a table, ordered by part name; or those of one part.
 
         Raises:
             CorruptRun: if a part cannot be read.
         """
         try:
+            if part is not None:
+                return pq.ParquetFile(self._part(table, part)).read().to_pandas()
             return self._dataset(table).to_table().to_pandas()
         except (pa.ArrowException, OSError) as error:
             raise CorruptRun(
@@ -312,11 +321,17 @@ class RunStore:
 
 
 def best_trial(trials: pd.DataFrame) -> str | None:
-    """Id of the best trial, or None: of full fidelity, feasible, smallest objective, then oldest.
+    """Id of the best trial, or None: see `best_trials`."""
+    return next(iter(best_trials(trials)), None)
+
+
+def best_trials(trials: pd.DataFrame) -> list[str]:
+    """Ids of the trials that may be best: of full fidelity, feasible; the smallest objective
+    first, then the oldest.
 
     Args:
         trials: rows of the `trials` table.
     """
     may = trials[trials["outcome"].isin([o.value for o in Outcome if may_be_best(o)])]
     ranked = may.dropna(subset=["objective"]).sort_values(["objective", "number"])
-    return None if ranked.empty else str(ranked["trial_id"].iloc[0])
+    return [str(name) for name in ranked["trial_id"]]

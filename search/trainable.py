@@ -14,8 +14,8 @@ import resource
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -23,7 +23,7 @@ from typing import Any
 import ray
 from ray import tune
 
-from trainer.config import TrainConfig
+from trainer.config import EvaluationConfig, TrainConfig
 from trainer.failure import Diverged
 
 from .config import judged_epochs
@@ -160,24 +160,44 @@ def take_one_step(params: dict[str, Any], threads: int) -> str:
     return f"one step and its evaluation in {seconds:.1f} s, {peak:.0f} MiB at the peak"
 
 
-def score_baselines(config: TrainConfig, threads: int) -> dict[str, list[dict[str, Any]]]:
+def score_baselines(
+    config: TrainConfig, threads: int, names: Sequence[str] | None = None
+) -> dict[str, list[dict[str, Any]]]:
     """Rows of the bound and of the classical methods on the held-out scenes, and their errors per
     scene, as plain data: `{"evaluations": rows, "scenes": rows}`."""
-    from trainer.evaluation import baselines
+    from trainer.evaluation import BASELINES, baselines
     from trainer.loop import resolve_device
 
     _own_train(threads)
-    return _tables(baselines(config, device=str(resolve_device(config.device))))
+    device = str(resolve_device(config.device))
+    return _tables(baselines(config, BASELINES if names is None else names, device))
 
 
-def score_state(state_path: str, threads: int) -> dict[str, list[dict[str, Any]]]:
-    """The same tables for a trained network, read from its checkpoint."""
+def score_state(
+    state_path: str, threads: int, evaluation: EvaluationConfig | None = None
+) -> dict[str, list[dict[str, Any]]]:
+    """The same tables for a trained network, read from its checkpoint; on the scenes of
+    `evaluation`, or else those held out from its own training."""
     from trainer.evaluation import score_network
     from trainer.loop import resolve_device, restore_network
 
     _own_train(threads)
     config, network = restore_network(Path(state_path), resolve_device("auto"))
+    if evaluation is not None:
+        config = replace(config, evaluation=evaluation)
     return _tables([score_network(network, config)])
+
+
+def score_hinges(
+    state_path: str, threads: int, params: dict[str, Any], num_scenes: int
+) -> list[dict[str, float]]:
+    """Rows of the eigengap term that `params` weigh, on a trained network."""
+    from trainer.evaluation import hinges
+    from trainer.loop import resolve_device, restore_network
+
+    _own_train(threads)
+    _, network = restore_network(Path(state_path), resolve_device("auto"))
+    return hinges(network, TrainConfig.from_params(params), num_scenes)
 
 
 def _own_train(threads: int) -> Train:
@@ -252,5 +272,6 @@ def _free_memory() -> None:
 backends_task = ray.remote(check_backends)
 baselines_task = ray.remote(score_baselines)
 state_task = ray.remote(score_state)
+hinges_task = ray.remote(score_hinges)
 storage_task = ray.remote(sees)
 smoke_task = ray.remote(take_one_step)

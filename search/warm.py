@@ -56,7 +56,10 @@ def warm_start(plan: SearchConfig, code: Mapping[str, Any]) -> tuple[str, list[s
             f"{store.path} {'; '.join(changed)}. Start without it."
         )
     past = past_trials(store)
-    notes = [f"warm start: {len(past)} trials of {store.path}", *_versions(store.plan, code)]
+    notes = [
+        f"warm start: {len(past)} trials of {store.path}",
+        *versions_changed(store.plan, code),
+    ]
     seed = store.plan["search"].get("seed", 0)
     if seed != plan.seed:
         notes.append(f"  note: they trained with seed {seed}, these train with {plan.seed}")
@@ -80,7 +83,7 @@ def warm_trials(run: Path) -> tuple[Past, ...]:
     )
 
 
-def _versions(stored: Mapping[str, Any], code: Mapping[str, Any]) -> list[str]:
+def versions_changed(stored: Mapping[str, Any], code: Mapping[str, Any]) -> list[str]:
     old = stored.get("provenance", {})
     pairs = [
         ("commit", old.get("code", {}).get("sha"), code["code"]["sha"]),

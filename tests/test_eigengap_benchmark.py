@@ -1,7 +1,11 @@
-"""The document of the eigengap has every table that its benchmark writes."""
+"""The document of the eigengap has all tables of its benchmark, and the benchmark runs."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 
@@ -15,3 +19,17 @@ def test_the_document_has_a_table_for_everything_that_is_measured():
     on_cpu = {"speed cpu", "share cpu", "rates", *facts}
     assert set(tables) == on_cpu | {"speed cuda", "share cuda"}
     assert all(tables[name].strip() for name in on_cpu)
+
+
+@pytest.mark.slow
+def test_the_benchmark_finds_exact_and_gram_sound_and_the_flip_dead():
+    command = [sys.executable, "benchmarks/eigengap.py", "--sizes", "24", "--matrices", "1600"]
+    done = subprocess.run(
+        [*command, "--no-write"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    rows = [line for line in done.stdout.splitlines() if re.match(r"\| .*`(exact|gram)` \|", line)]
+    sound = [row for row in rows if ", `" in row]
+    assert len(sound) == 12
+    for row in sound:
+        assert row.endswith("| 0 / 0 | 0 | 0 / 0 | 0 |"), row
+    assert re.search(r"founding flip \| 0 / 0 \| 100.0 \| 0 / 0 \| 100.0 \|", done.stdout)

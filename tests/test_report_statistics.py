@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from search.report.statistics import mean_interval, paired_difference
+from search.report.statistics import (
+    crossed_interval,
+    crossed_moments,
+    detectable,
+    mean_interval,
+    paired_difference,
+)
 
 
 @pytest.fixture
@@ -117,3 +123,90 @@ def test_what_does_not_pair_is_refused():
 
 def test_an_interval_reads_as_a_sentence_part():
     assert str(mean_interval([-0.1, -0.3])) == "-0.200 [-1.471, +1.071]"
+
+
+# --------------------------------------------------- configurations x seeds, on common scenes
+
+
+def trainings(config, seed, scene, rest, *, repetitions=4000, scenes=64):
+    """[repetitions, 5 configurations, scenes], means over 5 seeds, of true mean 0.
+
+    Args:
+        config, seed: standard deviations between configurations, and between seeds of one.
+        scene: of what all trainings have in common on `scenes` scenes, as a mean over them.
+        rest: of what one training has on its own scenes, as a mean over them.
+    """
+    rng = np.random.default_rng(11)
+    own = config * rng.standard_normal((repetitions, 5, 1))
+    own = own + seed * rng.standard_normal((repetitions, 5, 5)).mean(-1, keepdims=True)
+    common = scene * np.sqrt(scenes) * rng.standard_normal((repetitions, 1, scenes))
+    noise = rest * np.sqrt(scenes / 5) * rng.standard_normal((repetitions, 5, scenes))
+    return own + common + noise
+
+
+def ends(values):
+    mean, error, freedom = crossed_moments(values)
+    reach = stats.t.ppf(0.975, freedom) * error
+    return mean - reach, mean + reach
+
+
+RATIOS = [
+    (0.004, 0.010, 0.002, 0.004),  # as measured: seeds outweigh scenes
+    (0.010, 0.010, 0.002, 0.004),  # configurations differ
+    (0.000, 0.010, 0.002, 0.004),  # only seeds do
+    (0.004, 0.010, 0.010, 0.004),  # few scenes
+    (0.000, 0.004, 0.010, 0.010),  # very few
+    (0.010, 0.000, 0.000, 0.000),  # scenes without doubt: t on five numbers
+    (0.000, 0.000, 0.010, 0.000),  # scenes with all of it
+]
+
+
+@pytest.mark.parametrize("ratio", RATIOS)
+def test_five_by_five_covers_what_it_promises_and_seldom_helps_by_chance(ratio):
+    """Of 4,000 repetitions a coverage has a standard error of .0034: .02 are six of them."""
+    low, high = ends(trainings(*ratio))
+    assert abs(((low <= 0) & (high >= 0)).mean() - 0.95) < 0.02
+    assert (high < 0).mean() < 0.05  # false "helps"
+    assert (low > 0).mean() < 0.05
+
+
+def test_five_by_five_is_never_too_sure_where_nothing_but_noise_is_left():
+    low, high = ends(trainings(0, 0, 0, 0.01))
+    assert ((low <= 0) & (high >= 0)).mean() > 0.95
+
+
+@pytest.mark.parametrize(("axis", "ratio"), [(1, RATIOS[0]), (2, RATIOS[3])])
+def test_either_unit_alone_promises_too_much(axis, ratio):
+    """What the crossed interval is for: scenes alone (1) do not see that seeds differ, and
+    configurations alone (2) not that all were scored on the same scenes."""
+    means = trainings(*ratio, repetitions=1000).mean(axis)
+    reach = stats.sem(means, axis=1) * stats.t.ppf(0.975, means.shape[1] - 1)
+    assert (np.abs(means.mean(1)) <= reach).mean() < 0.9
+
+
+def test_units_without_scenes_doubt_are_the_t_interval():
+    x = np.random.default_rng(12).normal(size=5)
+    crossed, t = crossed_interval(np.tile(x[:, None], 50)), mean_interval(x)
+    np.testing.assert_allclose([crossed.low, crossed.high], [t.low, t.high], rtol=1e-10)
+    assert crossed.n == 5
+
+
+def test_units_that_agree_leave_the_doubt_of_the_scenes():
+    x = np.random.default_rng(13).normal(size=200)
+    crossed, t = crossed_interval(np.tile(x, (5, 1))), mean_interval(x)
+    np.testing.assert_allclose([crossed.low, crossed.high], [t.low, t.high], rtol=1e-10)
+
+
+def test_the_smallest_detectable_effect_is_detected_four_times_in_five():
+    """Power .8 by design; .02 are two and a half standard errors of 2,000 repetitions, and .03
+    more for a d that is estimated from each repetition itself."""
+    values = trainings(0.004, 0.010, 0.002, 0.004, repetitions=2000)
+    effect = np.mean([detectable(one) for one in values])
+    low, _ = ends(values + effect)
+    assert abs((low > 0).mean() - 0.8) < 0.05
+
+
+@pytest.mark.parametrize("values", [[[1.0, 2.0]], [[1.0], [2.0]], [1.0, 2.0], [[1.0, np.nan]] * 2])
+def test_what_cannot_be_crossed_is_refused(values):
+    with pytest.raises(ValueError, match="Add configurations, seeds or scenes"):
+        crossed_interval(values)

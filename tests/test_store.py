@@ -179,6 +179,7 @@ def test_no_float_column_takes_a_number_that_is_not_finite(store, table, bad):
         part = "t1"
         row = {"trial_id": "t1", "number": 0, "outcome": "completed", "epoch": 1}
         row |= {"estimator": "network", "scene_id": 0, "snr_db": 0.0, "num_sources": 1}
+        row |= {"ablation": "t1", "arm": "with", "seed": 0, "evaluation_seed": 1}
         row = {k: v for k, v in row.items() if k in {c.name for c in columns(table, PARAMETERS)}}
         with pytest.raises(RowError, match=rf"{table}\.{column.name}. must be finite or null"):
             store.write_part(table, part, [row | {column.name: bad}])
@@ -212,9 +213,9 @@ def test_a_key_is_written_once_and_to_its_own_part(store):
     assert len(store.read("evaluations")) == 4
     with pytest.raises(RowError, match="lmmse_music"):
         store.write_part("evaluations", "baselines", [*rows, baseline()])
-    with pytest.raises(ValueError, match="rows of one trial"):
+    with pytest.raises(ValueError, match="rows of one owner"):
         store.write_part("epochs", "t2", epochs("t1"))
-    with pytest.raises(ValueError, match="rows of one trial"):
+    with pytest.raises(ValueError, match="rows of one owner"):
         store.write_part("evaluations", "t1", [baseline()])
 
 

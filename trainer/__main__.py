@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .arguments import OneLineParser, read_record
+from .arguments import OneLineParser, read_record, settings
 from .config import ConfigError, TrainConfig
 
 FACTOR_RANK = 8
@@ -171,17 +171,7 @@ def read_config(args: argparse.Namespace) -> TrainConfig:
         ConfigError: if they break a rule.
     """
     params = dict(read_record(args.config)["params"]) if args.config else {}
-    for item in args.set:
-        name, equals, text = item.partition("=")
-        if not equals:
-            raise ConfigError(
-                f"`--set` takes NAME=VALUE, but got {item!r}. Put an `=` in between."
-            )
-        try:
-            params[name] = json.loads(text)
-        except json.JSONDecodeError:
-            params[name] = text  # a bare word is a string
-    return TrainConfig.from_params(params)
+    return TrainConfig.from_params(params | settings(args.set))
 
 
 if __name__ == "__main__":

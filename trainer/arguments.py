@@ -4,7 +4,7 @@ import argparse
 import difflib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -56,3 +56,21 @@ def read_record(path: Path) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise ConfigError(f"a record must be a JSON object, but {path} holds none.")
     return record if "params" in record else {"params": record}
+
+
+def settings(items: Iterable[str]) -> dict[str, Any]:
+    """What `NAME=VALUE` arguments say; a value that is no JSON is a string.
+
+    Raises:
+        UsageError: for one without `=`.
+    """
+    found: dict[str, Any] = {}
+    for item in items:
+        name, equals, text = item.partition("=")
+        if not equals:
+            raise UsageError(f"`--set` takes NAME=VALUE, but got {item!r}. Put an `=` in between.")
+        try:
+            found[name] = json.loads(text)
+        except json.JSONDecodeError:
+            found[name] = text  # a bare word is a string
+    return found

@@ -19,10 +19,12 @@ from .scoring import (
     EvaluationRow,
     SceneErrors,
     Scored,
+    common_scenes,
     objective,
     score,
     score_crb,
 )
+from .terms import eigengap_hinge
 
 __all__ = [
     "BASELINES",
@@ -32,6 +34,7 @@ __all__ = [
     "Scored",
     "baselines",
     "classical",
+    "hinges",
     "network_estimate",
     "objective",
     "score",
@@ -84,6 +87,33 @@ def score_network(network: nn.Module, config: TrainConfig) -> Scored:
     device = _device_of(network)
     estimate = network_estimate(network, config.scene, device)
     return score(estimate, "network", _held_out(config, device))
+
+
+def hinges(network: nn.Module, config: TrainConfig, num_scenes: int) -> list[dict[str, float]]:
+    """The eigengap term that `config` weighs, on a network that need not have been trained with
+    it: mean and share above 0, a row per SNR and K of the held-out scenes.
+
+    Args:
+        num_scenes: of each; at most as many as are held out.
+    """
+    rows = []
+    conditions = _held_out(config, _device_of(network))
+    for snr_db, count in conditions.points():
+        scenes = common_scenes(
+            config.scene, conditions.seed, snr_db, count, range(num_scenes), conditions.device
+        )
+        with torch.no_grad():
+            covariance = network(scenes)
+            hinge = eigengap_hinge(covariance, scenes, config)(covariance.held).double()
+        rows.append(
+            {
+                "snr_db": snr_db,
+                "num_sources": count,
+                "hinge": float(hinge.mean()),
+                "hinge_active": float((hinge > 0).double().mean()),
+            }
+        )
+    return rows
 
 
 def validate(network: nn.Module, config: TrainConfig) -> tuple[EvaluationRow, ...]:

@@ -21,17 +21,21 @@ RESAMPLES = 1000
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over `count` scenes and the interval it lies in; all finite."""
+    """A mean over `n` independent units and the two-sided interval it lies in; all finite."""
 
     mean: float
     low: float
     high: float
-    count: int
+    n: int
+    level: float = 0.95
 
     @property
     def excludes_zero(self) -> bool:
         """Whether the sign of the mean is beyond the doubt of the interval."""
         return self.low > 0 or self.high < 0
+
+    def __str__(self) -> str:
+        return f"{self.mean:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
 
 
 def bootstrap_mean(values: ArrayLike, *, seed: int = 0) -> Interval:

@@ -60,7 +60,10 @@ class EvaluationRow:
 
 @dataclass(frozen=True)
 class SceneErrors:
-    """One entry per scene, in the order scored; what pairs two estimators, [S] each."""
+    """One entry per scene, in the order scored; what pairs two estimators, [S] each.
+
+    `source_number_found` is 1 where the data told K, else 0; None if nobody asked.
+    """
 
     estimator: str
     scene_id: NDArray[np.int64]
@@ -68,6 +71,7 @@ class SceneErrors:
     num_sources: NDArray[np.int64]
     capped_error: NDArray[np.float64]
     success: NDArray[np.float64] | None
+    source_number_found: NDArray[np.float64] | None = None
 
     def rows(self) -> list[dict[str, Any]]:
         """The same as one plain dictionary per scene."""
@@ -83,6 +87,7 @@ class SceneErrors:
     def concatenate(cls, parts: "list[Self]") -> Self:
         """The scenes of several points of one estimator, in this order."""
         hits = [part.success for part in parts if part.success is not None]
+        found = [p.source_number_found for p in parts if p.source_number_found is not None]
         return cls(
             estimator=parts[0].estimator,
             scene_id=np.concatenate([part.scene_id for part in parts]),
@@ -90,6 +95,7 @@ class SceneErrors:
             num_sources=np.concatenate([part.num_sources for part in parts]),
             capped_error=np.concatenate([part.capped_error for part in parts]),
             success=np.concatenate(hits) if hits else None,
+            source_number_found=np.concatenate(found) if found else None,
         )
 
 
@@ -126,7 +132,7 @@ def summarise(
     capped, hits = to_numpy(capped_error(errors)), to_numpy(success(errors))
     interval = bootstrap_mean(capped)
     share = wilson_share(float(hits.mean()), len(hits)) if count else None
-    told = None if numbers is None else float((numbers == count).double().mean())
+    found = None if numbers is None else to_numpy(numbers == count)
     row = EvaluationRow(
         estimator=name,
         snr_db=snr_db,
@@ -141,10 +147,10 @@ def summarise(
         success_rate_low=share.low if share else None,
         success_rate_high=share.high if share else None,
         success_rate_3d=float(success_3d(errors).mean()) if count else None,
-        source_number_accuracy=told,
+        source_number_accuracy=None if found is None else float(found.mean()),
         crb_db=None if roots is None else _above_bound_db(errors, roots),
     )
-    return row, _scenes(name, snr_db, count, capped, hits)
+    return row, _scenes(name, snr_db, count, capped, hits, found)
 
 
 def summarise_bound(
@@ -191,6 +197,7 @@ def _scenes(
     count: int,
     capped: NDArray[np.float64],
     hits: NDArray[np.float64] | None,
+    found: NDArray[np.float64] | None = None,
 ) -> SceneErrors:
     size = len(capped)
     return SceneErrors(
@@ -200,6 +207,7 @@ def _scenes(
         num_sources=np.full(size, count),
         capped_error=capped,
         success=hits,
+        source_number_found=found,
     )
 
 

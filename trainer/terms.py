@@ -4,6 +4,7 @@ The eigengap term is guarded: `eigengap.on_failure` says what becomes of a sampl
 its gradient, is not finite, and what was left out or replaced is counted.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -51,6 +52,23 @@ def loss_terms(covariance: Covariance, scenes: Scenes, config: TrainConfig) -> L
 
 def eigengap_term(covariance: Covariance, scenes: Scenes, config: TrainConfig) -> Guarded:
     """The eigengap loss per sample, under the configured backend and fallback policy."""
+
+    def proxy(held: Tensor) -> Tensor:
+        return dominance_loss(held if covariance.factor is None else held @ held.mH)
+
+    policy = config.eigengap.on_failure
+    return guard(
+        eigengap_hinge(covariance, scenes, config),
+        covariance.held,
+        on_failure=policy,
+        proxy=proxy if policy == "proxy" else None,
+    )
+
+
+def eigengap_hinge(
+    covariance: Covariance, scenes: Scenes, config: TrainConfig
+) -> Callable[[Tensor], Tensor]:
+    """The unguarded eigengap loss [B], as a function of the form in which R is held."""
     eigengap, definition = config.eigengap, config.eigengap.definition
     assert definition is not None, "a weighted eigengap has a definition"
     target = signal_basis(scenes) if definition == "subspace" else None
@@ -68,10 +86,4 @@ def eigengap_term(covariance: Covariance, scenes: Scenes, config: TrainConfig) -
             target=target,
         )
 
-    def proxy(held: Tensor) -> Tensor:
-        return dominance_loss(held if covariance.factor is None else held @ held.mH)
-
-    policy = eigengap.on_failure
-    return guard(
-        term, covariance.held, on_failure=policy, proxy=proxy if policy == "proxy" else None
-    )
+    return term

@@ -80,6 +80,7 @@ def paired_with(run: Run | str | Path, reference: str = REFERENCE) -> Interval |
     if best is None:
         return "No paired comparison: no trial completed."
     scenes = run.tables["scenes"]
+    scenes = scenes[scenes["changes"].isna()]  # reruns are for `confirmed`
     scenes = scenes[scenes["snr_db"].isin(run.objective_snr_db)].dropna(subset=["capped_error"])
     network = scenes[(scenes["trial_id"] == best) & (scenes["estimator"] == "network")]
     classical = scenes[scenes["trial_id"].isna() & (scenes["estimator"] == reference)]

@@ -1,41 +1,39 @@
-"""Intervals for means and for paired differences.
+"""Intervals for means, for paired differences, and for what several trainings share.
 
 Two methods on the same scenes are compared by the differences of their errors, scene by scene:
 what the scenes share cancels, and far fewer of them are needed. The unit of resampling is what was
 drawn independently: values of one unit (a scene seen at several SNRs, say) are averaged first.
 
+Trainings scored on common scenes are drawn twice: configurations (each with its own seeds) and
+scenes, and each is a source of doubt that the other does not see. `crossed_interval` adds both.
+
 References: Student's t; bootstrap-t of Efron and Tibshirani, "An Introduction to the Bootstrap"
-(1993), section 12.5, whose coverage is second-order accurate where t's is first-order.
+(1993), section 12.5, whose coverage is second-order accurate where t's is first-order, but which
+needs more than five units; Cameron, Gelbach and Miller, "Robust inference with multiway
+clustering" (2011), for two crossed units; Satterthwaite (1946) for degrees of freedom.
 """
 
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+from trainer.intervals import Interval
+
+__all__ = [
+    "Interval",
+    "crossed_interval",
+    "crossed_moments",
+    "detectable",
+    "mean_interval",
+    "paired_difference",
+]
+
 Method = Literal["t", "bootstrap_t"]
 
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean with its two-sided confidence interval over `n` independent units."""
-
-    mean: float
-    low: float
-    high: float
-    n: int
-    level: float = 0.95
-    method: Method = "t"
-
-    @property
-    def excludes_zero(self) -> bool:
-        """Whether zero lies outside."""
-        return self.low > 0 or self.high < 0
-
-    def __str__(self) -> str:
-        return f"{self.mean:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
+POWER = 0.8
+"""With which the smallest detectable effect would be detected."""
 
 
 def mean_interval(
@@ -77,14 +75,14 @@ def mean_interval(
     mean = float(x.mean())
     error = float(x.std(ddof=1) / np.sqrt(len(x)))
     if error == 0:
-        return Interval(mean, mean, mean, len(x), level, method)
+        return Interval(mean, mean, mean, len(x), level)
     if method == "t":
         reach = float(stats.t.ppf((1 + level) / 2, len(x) - 1))
         low, high = mean - reach * error, mean + reach * error
     else:
         lower, upper = _studentised_quantiles(x, level, seed, resamples)
         low, high = mean - upper * error, mean - lower * error  # the tails change sides
-    return Interval(mean, low, high, len(x), level, method)
+    return Interval(mean, low, high, len(x), level)
 
 
 def paired_difference(a: ArrayLike, b: ArrayLike, **how: Any) -> Interval:
@@ -99,6 +97,68 @@ def paired_difference(a: ArrayLike, b: ArrayLike, **how: Any) -> Interval:
             f"pairs have two sides, but got {x.shape} and {y.shape} values. Join them by scene."
         )
     return mean_interval(x - y, **how)
+
+
+def crossed_interval(values: ArrayLike, *, level: float = 0.95) -> Interval:
+    """Mean over units that were all scored on the same scenes, with its interval.
+
+    Args:
+        values: [units, scenes], finite: a row per configuration, the mean over its seeds; or, of
+            one configuration, a row per seed.
+        level: of confidence, in (0, 1).
+
+    Raises:
+        ValueError: for fewer than two units or scenes, or values that are not finite.
+    """
+    mean, error, freedom = _crossed(values)
+    reach = float(stats.t.ppf((1 + level) / 2, freedom)) * error
+    return Interval(mean, mean - reach, mean + reach, len(np.asarray(values)), level)
+
+
+def detectable(values: ArrayLike, *, level: float = 0.95, power: float = POWER) -> float:
+    """The smallest true mean whose interval would exclude zero with that probability.
+
+    Args:
+        values, level: as for `crossed_interval`.
+    """
+    _, error, freedom = _crossed(values)
+    return error * float(stats.t.ppf((1 + level) / 2, freedom) + stats.t.ppf(power, freedom))
+
+
+def crossed_moments(
+    values: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Mean, standard error and degrees of freedom of [*batch, units, scenes].
+
+    In the model x = mean + unit + scene + rest, the variance of the mean is the units' share of it
+    plus the scenes' share, less that of the rest, which is in both. It is never taken to be less
+    than either share: such an estimate would be luck.
+    """
+    units, scenes = values.shape[-2:]
+    mean = values.mean((-2, -1))
+    by_unit, by_scene = values.mean(-1), values.mean(-2)
+    rest = values - by_unit[..., None] - by_scene[..., None, :] + mean[..., None, None]
+    of_units = by_unit.var(-1, ddof=1) / units
+    of_scenes = by_scene.var(-1, ddof=1) / scenes
+    of_rest = (rest**2).sum((-2, -1)) / ((units - 1) * (scenes - 1) * units * scenes)
+    variance = np.maximum(of_units + of_scenes - of_rest, np.maximum(of_units, of_scenes))
+    spread = of_units**2 / (units - 1) + of_scenes**2 / (scenes - 1)
+    freedom = np.divide(
+        variance**2, spread, out=np.full_like(variance, units - 1.0), where=spread > 0
+    )
+    return mean, np.sqrt(variance), np.maximum(freedom, units - 1.0)
+
+
+def _crossed(values: ArrayLike) -> tuple[float, float, float]:
+    x = np.asarray(values, dtype=float)
+    if x.ndim != 2 or min(x.shape) < 2 or not np.isfinite(x).all():
+        raise ValueError(
+            "crossed values are finite and [units, scenes], with two or more of both, but got "
+            f"shape {x.shape} with {int((~np.isfinite(x)).sum())} that are not finite. Add "
+            "configurations, seeds or scenes."
+        )
+    mean, error, freedom = crossed_moments(x)
+    return float(mean), float(error), float(freedom)
 
 
 def _unit_means(x: NDArray[np.float64], units: NDArray[Any]) -> NDArray[np.float64]:

@@ -1,0 +1,270 @@
+"""`python -m search.ablate`: does a loss term, or a setting, help?
+
+Two arms: the same configurations, training seeds and scenes, with and without. What both share
+cancels in the paired difference; the answer is one sentence with its interval, whatever it is.
+
+    python -m search.ablate RUN --term eigengap                    the term as the trials have it
+    python -m search.ablate RUN --term eigengap --definition leak  with this definition's defaults
+    python -m search.ablate RUN --set spectral.backend=svd         any other setting
+
+Exit codes: 0 compared; 1 nothing to compare came of it; 2 it was asked for something impossible,
+and nothing was touched; 130 it was interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from typing import TYPE_CHECKING, Any
+
+from spaces.blocks import ACTING
+from trainer.arguments import UsageError, settings
+from trainer.config import TrainConfig, require_choice
+
+from .finalists import Asked, command, parser
+from .training import Training
+
+if TYPE_CHECKING:
+    from .store import RunStore
+
+TERMS = tuple(
+    field.name
+    for field in fields(TrainConfig)
+    if is_dataclass(field.default_factory) and hasattr(field.default_factory(), "weight")
+)
+"""Groups of the configuration that are loss terms with a weight."""
+
+Changes = Mapping[str, Any]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit code."""
+    p = parser(
+        "search.ablate",
+        "Trains a run's best trials with and without a loss term (or a setting), on the same "
+        "fresh seeds and scenes, and says whether it helps. Writes RUN/ablations, RUN/scenes, "
+        "RUN/reruns and RUN/report; a command that was killed goes on when it is given again.",
+    )
+    what = p.add_mutually_exclusive_group(required=True)
+    what.add_argument("--term", metavar="TERM", help=f"a loss term: {', '.join(TERMS)}")
+    what.add_argument(
+        "--set",
+        action="append",
+        metavar="NAME=VALUE",
+        help="what the arm `with` has, e.g. spectral.backend=svd; may be given again",
+    )
+    p.add_argument(
+        "--definition",
+        metavar="DEFINITION",
+        help=f"of the eigengap, with weight and margin at which it acts: {', '.join(ACTING)}; "
+        "default: each trial's own, or else that of the run's best trial which has one",
+    )
+    p.add_argument("--name", metavar="NAME", help="of the ablation; default: what it is about")
+    return command(p, ablate, argv)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One configuration and seed, in both arms."""
+
+    without: Training
+    with_: Training
+
+    def arms(self) -> Iterator[tuple[str, Training]]:
+        """Name and training of each."""
+        yield "without", self.without
+        yield "with", self.with_
+
+
+def ablate(args: argparse.Namespace) -> int:
+    """Trains both arms and shows the difference."""
+    asked = Asked.of(args)
+    name = named(args)
+    pairs, notes = paired(asked, args)
+    trainings = [training for pair in pairs for _, training in pair.arms()]
+    print(asked.describe(trainings))
+    print(f"{'ablation':<10} {name}")
+    for arm, changes in arms_of(pairs):
+        print(f"{arm:<10} {changes}")
+    print(*notes, sep="\n", end="\n" * bool(notes), flush=True)
+    if args.dry_run:
+        return 0
+    from .reruns import session
+
+    with session(asked.store, asked.plan) as reruns:
+        from .driver import SearchFailed
+
+        try:
+            failed = reruns.train(trainings)
+            kept = [p for p in pairs if not {t.name for _, t in p.arms()} & set(failed)]
+            scored = [training for pair in kept for _, training in pair.arms()]
+            reruns.score(scored, asked.fresh)
+            terms = {
+                training.name: pair.with_.config
+                for pair in kept
+                if pair.with_.config.eigengap.weight > 0
+                for _, training in pair.arms()
+            }
+            hinges = reruns.hinges(terms, asked.fresh)
+        except SearchFailed as error:
+            print(f"it ended itself: {error}", file=sys.stderr)
+            return 1
+    rows = [
+        row
+        for pair in kept
+        for arm, training in pair.arms()
+        for row in ablation_rows(asked, name, arm, training, hinges.get(training.name, []))
+    ]
+    asked.store.write_part("ablations", name, rows)
+    notes += [f"{outcome}: {training}, its pair left out" for training, outcome in failed.items()]
+    return show(asked.store, name, notes)
+
+
+def named(args: argparse.Namespace) -> str:
+    """The ablation's name."""
+    if args.name is not None:
+        return str(args.name)
+    about = args.term or "-".join(args.set)
+    text = f"{about}-{args.definition}" if args.definition else about
+    return "".join(c if c.isalnum() or c in "._-" else "-" for c in text)
+
+
+def paired(asked: Asked, args: argparse.Namespace) -> tuple[list[Pair], list[str]]:
+    """Both arms of every trial asked for, and what to say of those left out.
+
+    A trial that differs from a better one in nothing but what is examined would be the same
+    evidence twice, and is left out.
+
+    Raises:
+        ConfigError: for what cannot be examined, or trained.
+    """
+    if args.term is not None:
+        require_choice("--term", args.term, TERMS)
+    if args.definition is not None:
+        require_choice("--definition", args.definition, tuple(ACTING))
+    pairs: list[Pair] = []
+    notes: list[str] = []
+    seen: dict[str, str] = {}
+    for trial in asked.trials:
+        without, with_ = arms(asked, args, trial)
+        base = Training.of(trial, asked.params(trial), 0, **without).config.digest
+        if base in seen:
+            notes.append(f"{trial} is left out: without what is examined it is {seen[base]}")
+            continue
+        seen[base] = trial
+        both = (asked.trainings(trial, dict(changes)) for changes in (without, with_))
+        pairs += [Pair(a, b) for a, b in zip(*both, strict=True)]
+    same = {pair.without.trial_id for pair in pairs if pair.without.name == pair.with_.name}
+    if same:
+        raise UsageError(
+            f"the arms must differ, but those of {', '.join(sorted(same))} do not. Leave them "
+            "out with --trials, or set something else."
+        )
+    return pairs, notes
+
+
+def arms(asked: Asked, args: argparse.Namespace, trial: str) -> tuple[Changes, Changes]:
+    """What the two arms change of a trial."""
+    own = asked.params(trial)
+    chosen = {} if args.definition is None else as_defined(own, args.definition)
+    if args.set is not None:
+        return chosen, chosen | settings(args.set)
+    if args.definition is not None:
+        return switched_off(own, "eigengap"), chosen
+    if own.get(f"{args.term}.weight", 0) > 0:
+        return switched_off(own, args.term), {}
+    return {}, of_best(asked.store, args.term)
+
+
+def switched_off(params: Changes, term: str) -> dict[str, Any]:
+    """Without a term: its weight is 0, and what only it had is gone."""
+    groups = (f"{term}.", "spectral.") if term == "eigengap" else (f"{term}.",)
+    gone = {name: None for name in params if name.startswith(groups)}
+    return gone | {f"{term}.weight": 0.0}
+
+
+def as_defined(params: Changes, definition: str) -> dict[str, Any]:
+    """With the eigengap of that definition, at the weight and margin where it acts."""
+    return switched_off(params, "eigengap") | ACTING[definition]
+
+
+def of_best(store: RunStore, term: str) -> dict[str, Any]:
+    """The term as the run's best trial that has it.
+
+    Raises:
+        UsageError: if none of its completed trials has it.
+    """
+    from .store import best_trials
+
+    for trial in best_trials(store.read("trials")):
+        params = store.read_config(trial)["params"]
+        if params.get(f"{term}.weight", 0) > 0:
+            return {k: v for k, v in params.items() if k.startswith(f"{term}.")}
+    raise UsageError(
+        f"--term needs a completed trial with the term, but none of {store.path} has {term}. "
+        "Say how it is to be, with --definition."
+    )
+
+
+def arms_of(pairs: Sequence[Pair]) -> list[tuple[str, str]]:
+    """Arm and changes, each once, for the plan."""
+    found = [(arm, t.changes or "as found") for pair in pairs for arm, t in pair.arms()]
+    return sorted(set(found), reverse=True)
+
+
+def ablation_rows(
+    asked: Asked, name: str, arm: str, training: Training, hinges: list[dict[str, float]]
+) -> Iterator[dict[str, Any]]:
+    """Rows of `ablations` for one training: its scores, and how the term stood there."""
+    stood = {(row["snr_db"], row["num_sources"]): row for row in hinges}
+    scores = asked.store.read("confirmations", training.name)
+    wanted = asked.fresh.evaluation(training.config).report_snr_db
+    copied = ("num_scenes", "capped_error", "success_rate", "source_number_accuracy")
+    for row in scores[scores["snr_db"].isin(wanted)].to_dict("records"):
+        where = (float(row["snr_db"]), int(row["num_sources"]))
+        hinge = stood.get(where, {})
+        yield {
+            "ablation": name,
+            "arm": arm,
+            "trial_id": training.trial_id,
+            "seed": training.config.seed,
+            "evaluation_seed": asked.fresh.seed,
+            "changes": training.changes,
+            "snr_db": where[0],
+            "num_sources": where[1],
+            **{k: row[k] for k in copied if row[k] is not None and row[k] == row[k]},
+            **{k: hinge[k] for k in ("hinge", "hinge_active") if k in hinge},
+        }
+
+
+def show(store: RunStore, name: str, notes: list[str]) -> int:
+    """Prints the verdict and its table, and leaves them as JSON, Markdown and a figure."""
+    from .files import to_json, write_atomically
+    from .report import ablation, ablation_plot, runs
+
+    run = runs.load(store.path)
+    said = "\n".join([ablation.text(run, name), *(["", *notes] if notes else [])])
+    print(f"\n{said}\n")
+    found = ablation.effects(run, name)
+    if not found:
+        return 1
+    stem = store.path / "report" / f"ablation-{name}"
+    stem.parent.mkdir(exist_ok=True)
+    content = {
+        "ablation": name,
+        "verdict": ablation.verdict(found[0]),
+        "sentence": ablation.sentence(name, found[0]),
+        "effects": [asdict(effect) for effect in found],
+        "notes": notes,
+    }
+    write_atomically(stem.with_name(f"{stem.name}.json"), to_json(content))
+    write_atomically(stem.with_name(f"{stem.name}.md"), f"{said}\n".encode())
+    figure = ablation_plot.write(run, [name], stem.with_name(f"{stem.name}.png"))
+    print(f"figure:   {figure}\nsummary:  {stem}.json, {stem}.md")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,170 @@
+"""Does it help? What an ablation found, per SNR and over the objective's SNRs, with intervals.
+
+The two arms are the same configurations, seeds and scenes, with and without. Differences are taken
+training by training and scene by scene; the mean over the seeds of a configuration is one unit,
+crossed with the scenes that all trainings share (`statistics.crossed_interval`). The verdict is
+about the capped error over the objective's SNRs; the single SNRs and other measures describe it.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from .runs import Run, as_run
+from .statistics import Interval, crossed_interval, detectable
+
+MEASURES = {
+    "capped_error": "capped error",
+    "success": "success rate",
+    "source_number_found": "source-number accuracy",
+}
+"""Columns of `scenes`, and what their means are called."""
+
+WITHOUT, WITH = "without", "with"
+
+
+@dataclass(frozen=True)
+class Effect:
+    """With minus without.
+
+    Attributes:
+        measure: a key of `MEASURES`.
+        snr_db: None for the mean over the objective's SNRs.
+        without, with_: means of the arms.
+        difference: over configurations.
+        detectable: the smallest true difference that would be told from 0 with 80 % probability.
+        seeds: trainings per arm.
+        scenes: behind each training.
+    """
+
+    measure: str
+    snr_db: float | None
+    without: float
+    with_: float
+    difference: Interval
+    detectable: float
+    seeds: int
+    scenes: int
+
+
+def names(run: Run | str | Path) -> list[str]:
+    """The ablations that a run has."""
+    return sorted(as_run(run).tables["ablations"]["ablation"].unique())
+
+
+def effects(run: Run | str | Path, name: str) -> list[Effect]:
+    """Every measure over the objective's SNRs, then at each SNR; empty if there are fewer than two
+    configurations to compare."""
+    run = as_run(run)
+    rows = run.tables["ablations"]
+    rows = rows[rows["ablation"] == name]
+    keys = ["trial_id", "seed", "changes", "evaluation_seed"]
+    arms = rows[[*keys, "arm"]].drop_duplicates()
+    scenes = run.tables["scenes"].merge(arms, on=keys)
+    found = []
+    for measure in MEASURES:
+        known = scenes.dropna(subset=[measure])
+        points = [None, *sorted(rows["snr_db"].unique())]
+        for snr_db in points:
+            at = run.objective_snr_db if snr_db is None else (snr_db,)
+            effect = _effect(known[known["snr_db"].isin(at)], measure, snr_db)
+            if effect is not None:
+                found.append(effect)
+    return found
+
+
+def verdict(effect: Effect) -> str:
+    """helps, hurts, or no effect larger than d at 95 %: by the sign of the capped error."""
+    difference = effect.difference
+    if difference.excludes_zero:
+        return "helps" if difference.mean < 0 else "hurts"
+    most = max(abs(difference.low), abs(difference.high))
+    return f"no effect larger than {most:.3f} at {difference.level:.0%}"
+
+
+def sentence(name: str, effect: Effect) -> str:
+    """The verdict with its numbers, in one sentence."""
+    return (
+        f"{name}: {verdict(effect)}; capped error {effect.without:.3f} without, "
+        f"{effect.with_:.3f} with, difference {effect.difference} over "
+        f"{effect.difference.n} configurations x {effect.seeds / effect.difference.n:.3g} seeds x "
+        f"{effect.scenes} scenes; detectable: {effect.detectable:.3f}."
+    )
+
+
+def hinges(run: Run | str | Path, name: str) -> pd.DataFrame:
+    """Mean eigengap term and how often it acts, by arm and SNR; empty where there is none."""
+    rows = as_run(run).tables["ablations"]
+    rows = rows[(rows["ablation"] == name)].dropna(subset=["hinge"])
+    columns = ["hinge", "hinge_active"]
+    return pd.DataFrame(rows.pivot_table(index="snr_db", columns="arm", values=columns))
+
+
+def text(run: Run | str | Path, name: str) -> str:
+    """The sentence and a table, for a console or a Markdown page."""
+    run = as_run(run)
+    found = effects(run, name)
+    if not found:
+        return f"{name}: nothing to compare, fewer than two configurations have both arms."
+    acts = hinges(run, name)
+    lines = [sentence(name, found[0]), "", *TABLE_HEAD]
+    for effect in found:
+        where = "objective" if effect.snr_db is None else f"{effect.snr_db:g} dB"
+        lines.append(
+            f"| {MEASURES[effect.measure]} | {where} | {effect.without:.3f} | {effect.with_:.3f} "
+            f"| {effect.difference} | {effect.detectable:.3f} | {_acts(acts, effect.snr_db)} |"
+        )
+    return "\n".join(lines)
+
+
+TABLE_HEAD = (
+    "| measure | SNR | without | with | difference [95 %] | detectable | term: without, with |",
+    "|---" * 7 + "|",
+)
+
+
+def _acts(acts: pd.DataFrame, snr_db: float | None) -> str:
+    """Mean term and share of scenes where it is above 0, of both arms."""
+    if snr_db is None or snr_db not in acts.index:
+        return ""
+    row = acts.loc[snr_db]
+    return ", ".join(
+        f"{row[('hinge', arm)]:.3f} ({row[('hinge_active', arm)]:.0%})"
+        for arm in (WITHOUT, WITH)
+        if ("hinge", arm) in row.index and pd.notna(row[("hinge", arm)])
+    )
+
+
+def _effect(scenes: pd.DataFrame, measure: str, snr_db: float | None) -> Effect | None:
+    """One row; None if fewer than two configurations or scenes are in both arms."""
+    without, with_ = (_errors(scenes[scenes["arm"] == arm], measure) for arm in (WITHOUT, WITH))
+    pairs = without.index.intersection(with_.index)
+    common = without.columns.intersection(with_.columns)
+    without, with_ = without.loc[pairs, common], with_.loc[pairs, common]
+    differences = _by_configuration(with_ - without)
+    if min(differences.shape) < 2:
+        return None
+    return Effect(
+        measure,
+        snr_db,
+        float(_by_configuration(without).mean()),
+        float(_by_configuration(with_).mean()),
+        crossed_interval(differences),
+        detectable(differences),
+        len(pairs),
+        len(common),
+    )
+
+
+def _errors(rows: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """A row per training, a column per scene: means over SNR and K."""
+    found = rows.pivot_table(index=["trial_id", "seed"], columns="scene_id", values=measure)
+    return found.dropna(axis=1)
+
+
+def _by_configuration(trainings: pd.DataFrame) -> NDArray[np.float64]:
+    """[configurations, scenes]: means over seeds."""
+    return trainings.groupby(level="trial_id").mean().to_numpy(dtype=float)

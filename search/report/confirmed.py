@@ -1,0 +1,142 @@
+"""The confirmed leaderboard: what finalists do on fresh training seeds and fresh scenes.
+
+A trial's search value is its objective: one seed, validation scenes, and it was chosen for being
+small. The confirmed value is the mean over fresh seeds; by what it is larger is the winner's
+curse.
+Intervals of trials take seeds and scenes as drawn (`statistics.crossed_interval`), those of
+classical methods and the bound scenes alone.
+"""
+
+from pathlib import Path
+
+import pandas as pd
+
+from .leaderboard import BASELINES, BOUND
+from .runs import Run, as_run
+from .statistics import Interval, crossed_interval, mean_interval
+
+REFERENCES = ("lmmse_music", "sml")
+"""What a confirmed winner is compared with."""
+
+COLUMNS = (
+    *("name", "kind", "seeds", "search", "confirmed", "confirmed_low", "confirmed_high"),
+    *("curse", "search_rank"),
+)
+
+
+def fresh_scenes(run: Run) -> pd.DataFrame:
+    """Rows of `scenes` that confirm: of unchanged reruns, and of what was scored beside them, at
+    the SNRs of the objective."""
+    scenes = run.tables["scenes"]
+    seeds = run.tables["confirmations"]["evaluation_seed"].unique()
+    ours = scenes["evaluation_seed"].isin(seeds) & scenes["snr_db"].isin(run.objective_snr_db)
+    return scenes[ours & (scenes["trial_id"].isna() | (scenes["changes"] == ""))]
+
+
+def errors(rows: pd.DataFrame) -> pd.DataFrame:
+    """Capped error, a row per seed and a column per scene: means over SNR and K; only scenes that
+    every seed was scored on."""
+    scene = rows["evaluation_seed"].astype(str) + "/" + rows["scene_id"].astype(str)
+    grouped = rows.assign(scene=scene, seed=rows["seed"].fillna(-1))
+    return grouped.pivot_table(index="seed", columns="scene", values="capped_error").dropna(axis=1)
+
+
+def table(run: Run | str | Path) -> pd.DataFrame:
+    """One row per classical method and bound, then one per finalist, by confirmed value.
+
+    Columns: name, kind (`bound`, `classical`, `trial`), seeds, search (the trial's objective),
+    confirmed with its 95 % interval ends, curse (confirmed - search), search_rank. What is not
+    known is null.
+    """
+    run = as_run(run)
+    scenes = fresh_scenes(run)
+    rows: list[dict[str, object]] = []
+    shared = scenes[scenes["trial_id"].isna()]
+    for name in [n for n in BASELINES if n in set(shared["estimator"])]:
+        values = errors(shared[shared["estimator"] == name])
+        kind = "bound" if name == BOUND else "classical"
+        rows.append({"name": name, "kind": kind, **_ends(values)})
+    found = dict(iter(scenes[scenes["trial_id"].notna()].groupby("trial_id")))
+    own = run.trials[run.trials["trial_id"].isin(found)]
+    own = own.assign(search_rank=own["objective"].rank())
+    trials = []
+    for trial in own.to_dict("records"):
+        values = errors(found[trial["trial_id"]])
+        ends = _ends(values)
+        search = trial["objective"]
+        curse = None if pd.isna(search) else ends["confirmed"] - search
+        about = {"name": trial["trial_id"], "kind": "trial", "seeds": len(values)}
+        found_here = {"search": search, "curse": curse, "search_rank": trial["search_rank"]}
+        trials.append(about | ends | found_here)
+    trials.sort(key=lambda row: row["confirmed"])
+    return pd.DataFrame([*rows, *trials], columns=list(COLUMNS))
+
+
+def against(run: Run | str | Path, trial: str, reference: str) -> Interval | None:
+    """Capped error of a finalist minus that of a classical method, paired by scene; None if there
+    is nothing to pair."""
+    scenes = fresh_scenes(as_run(run))
+    ours = errors(scenes[scenes["trial_id"] == trial])
+    theirs = errors(scenes[scenes["trial_id"].isna() & (scenes["estimator"] == reference)])
+    common = ours.columns.intersection(theirs.columns)
+    if len(ours) < 2 or len(theirs) != 1 or len(common) < 2:
+        return None
+    return crossed_interval(ours[common].to_numpy() - theirs[common].to_numpy())
+
+
+def curse(run: Run | str | Path) -> Interval | None:
+    """Confirmed minus search value, mean over finalists; None of fewer than two."""
+    known = table(run)["curse"].dropna()
+    return mean_interval(known) if len(known) > 1 else None
+
+
+def text(run: Run | str | Path) -> str:
+    """The leaderboard for a console; says so if there is nothing to show."""
+    run = as_run(run)
+    board = table(run)
+    if not (board["kind"] == "trial").any():
+        return "Nothing is confirmed yet: run `python -m search.confirm RUN`."
+    scenes = fresh_scenes(run)
+    snr = ", ".join(f"{s:g}" for s in run.objective_snr_db)
+    about = f"{run.name}, confirmed: capped error over SNR {snr} dB and all K on "
+    about += f"{scenes['scene_id'].nunique()} fresh scenes, fresh training seeds, 95 % intervals"
+    lines = [
+        about,
+        f"{'':18}{'search':>8}{'confirmed':>11}{'':>16}{'curse':>9}{'seeds':>7}{'rank':>9}",
+    ]
+    place = 0
+    for row in board.to_dict("records"):
+        ends = f"[{_number(row['confirmed_low'])}, {_number(row['confirmed_high'])}]"
+        value = _number(row["confirmed"])
+        line = f"{row['name']:18}{_number(row['search']):>8}{value:>11}{ends:>16}"
+        if row["kind"] == "trial":
+            place += 1
+            ranks = f"{_number(row['search_rank'], 0)} -> {place}"
+            line += f"{_number(row['curse'], 3, '+'):>9}{row['seeds']:7.0f}{ranks:>9}"
+        lines.append(line)
+    if (found := curse(run)) is not None:
+        lines.append(f"winner's curse, confirmed - search: {found}, {found.n} finalists")
+    best = str(board[board["kind"] == "trial"]["name"].iloc[0])
+    for reference in REFERENCES:
+        if (found := against(run, best, reference)) is not None:
+            lines.append(f"{best} - {reference}: {found}, paired over {found.n} seeds x scenes")
+    return "\n".join(lines)
+
+
+def _ends(values: pd.DataFrame) -> dict[str, float]:
+    """Mean and interval: crossed where there are seeds, else over scenes."""
+    if values.shape[1] < 2:
+        return {"confirmed": float(values.to_numpy().mean())}
+    if len(values) > 1:
+        found = crossed_interval(values.to_numpy())
+    else:
+        found = mean_interval(values.iloc[0])
+    return {
+        "confirmed": found.mean,
+        "confirmed_low": found.low,
+        "confirmed_high": found.high,
+    }
+
+
+def _number(value: float | None, digits: int = 3, sign: str = "") -> str:
+    return "-" if value is None or pd.isna(value) else f"{value:{sign}.{digits}f}"

@@ -1,0 +1,101 @@
+"""What a rerun is: a trial's configuration under another seed, perhaps changed; fresh scenes."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+from trainer.config import EvaluationConfig, TrainConfig, require
+
+
+@dataclass(frozen=True)
+class Training:
+    """One trial's configuration under another seed, and perhaps changed.
+
+    Attributes:
+        trial_id: whose configuration it is.
+        config: what is trained.
+        changes: what was changed, the seed aside; empty if nothing.
+    """
+
+    trial_id: str
+    config: TrainConfig
+    changes: str = ""
+
+    @property
+    def name(self) -> str:
+        """Equal exactly for equal trainings of one trial."""
+        return f"{self.trial_id}-{self.config.seed}-{self.config.digest[:6]}"
+
+    @property
+    def about(self) -> str:
+        """One phrase for a person."""
+        return f"{self.trial_id} {self.changes or 'as found'}, seed {self.config.seed}"
+
+    @classmethod
+    def of(cls, trial_id: str, params: Mapping[str, Any], seed: int, **changed: Any) -> Self:
+        """The training of a trial's parameters with some of them changed; None removes one.
+
+        Raises:
+            ConfigError: if they break a rule.
+        """
+        found = TrainConfig.from_params(params).to_params() | {"seed": seed}
+        merged = {k: v for k, v in (found | changed).items() if v is not None}
+        config = TrainConfig.from_params(merged)
+        now = config.to_params()
+        differ = sorted(k for k in {*found, *now} if found.get(k) != now.get(k))
+        return cls(trial_id, config, " ".join(f"{k}={_short(now.get(k))}" for k in differ))
+
+
+def seeds_of(number: int, count: int) -> list[int]:
+    """Training seeds of a trial's reruns: no two trials share one, and the search used none."""
+    return [10_000 * (number + 1) + 10 * i for i in range(count)]
+
+
+@dataclass(frozen=True)
+class Fresh:
+    """Scenes that neither trainings nor choices have seen.
+
+    Attributes:
+        seed: of the scenes.
+        num_scenes: of each SNR and K.
+        snr_db: SNRs [dB]; None is what the run reports.
+    """
+
+    seed: int
+    num_scenes: int
+    snr_db: tuple[float, ...] | None = None
+
+    def evaluation(self, config: TrainConfig) -> EvaluationConfig:
+        """The configuration that scores on these scenes.
+
+        Raises:
+            ConfigError: if they are not fresh, or too few.
+        """
+        own = config.evaluation
+        require(
+            self.seed not in (own.seed, own.test_seed),
+            "--scene-seed is that of no scenes seen before",
+            f"{self.seed}",
+            "Choose another.",
+        )
+        require(
+            self.num_scenes >= 2, "--scenes >= 2", f"{self.num_scenes}", "2048 tell finalists."
+        )
+        snr_db = own.report_snr_db if self.snr_db is None else self.snr_db
+        missing = sorted(set(own.objective_snr_db) - set(snr_db))
+        require(
+            not missing,
+            "--snr has the SNRs of the objective",
+            f"{', '.join(f'{s:g}' for s in snr_db)} without {', '.join(map(str, missing))}",
+            "Add them: verdicts are about the objective.",
+        )
+        return replace(
+            own, test_seed=self.seed, num_test_scenes=self.num_scenes, report_snr_db=snr_db
+        )
+
+
+def _short(value: Any) -> str:
+    if value is None:
+        return "none"
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,41 @@
+"""Frozen, validated training configurations; free of torch, so that a search can check them.
+
+A configuration crosses the border to the trainer as a flat dict of dotted names
+(`eigengap.weight`), is checked once in `__post_init__`, and is never changed afterwards. What does
+not apply is absent (`None`), never silently ignored: a margin of a definition that is not used, or
+a `deg_thresh` without the `masked` backend, is refused.
+"""
+
+from .network import NETWORK_KINDS, CovarianceConfig, NetworkConfig
+from .rules import ConfigError, did_you_mean, require, require_choice
+from .scene import CODE_KINDS, SceneConfig
+from .spectral import (
+    BACKEND_NAMES,
+    DEFINITIONS,
+    FAILURE_POLICIES,
+    MARGIN_FIELDS,
+    EigengapConfig,
+    SpectralConfig,
+)
+from .training import EvaluationConfig, OptimizerConfig, TrainConfig
+
+__all__ = [
+    "BACKEND_NAMES",
+    "CODE_KINDS",
+    "DEFINITIONS",
+    "FAILURE_POLICIES",
+    "MARGIN_FIELDS",
+    "NETWORK_KINDS",
+    "ConfigError",
+    "CovarianceConfig",
+    "EigengapConfig",
+    "EvaluationConfig",
+    "NetworkConfig",
+    "OptimizerConfig",
+    "SceneConfig",
+    "SpectralConfig",
+    "TrainConfig",
+    "did_you_mean",
+    "require",
+    "require_choice",
+]

@@ -1,0 +1,57 @@
+"""From a tree of names and values, as JSON and command lines give them, to dataclasses."""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from .rules import ConfigError, did_you_mean
+
+
+def build(cls: type, tree: Mapping[str, Any], prefix: str) -> Any:
+    """A dataclass of type `cls`, fields not in `tree` at their defaults; `prefix` names its place.
+
+    Raises:
+        ConfigError: for an unknown name, or a value of the wrong type.
+    """
+    hints = typing.get_type_hints(cls)
+    values = {}
+    for name, value in tree.items():
+        if name not in hints:
+            known = [prefix + h for h in hints]
+            raise ConfigError(
+                f"`{prefix}{name}` is no configuration name.{did_you_mean(prefix + name, known)}"
+            )
+        if dataclasses.is_dataclass(hints[name]):
+            if not isinstance(value, Mapping):
+                raise ConfigError(
+                    f"`{prefix}{name}` is a group, but got {value!r}. "
+                    f"Use `{prefix}{name}.<field>`."
+                )
+            values[name] = build(typing.cast(type, hints[name]), value, f"{prefix}{name}.")
+        else:
+            values[name] = _coerce(hints[name], value, prefix + name)
+    return cls(**values)
+
+
+def _coerce(hint: Any, value: Any, name: str) -> Any:
+    """Accepts what JSON and command lines turn numbers into; refuses everything else."""
+    allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if value is None and types.NoneType in allowed:
+        return None
+    kind = next(a for a in allowed if a is not types.NoneType)
+    if typing.get_origin(kind) is tuple:
+        if isinstance(value, (list, tuple)):
+            return tuple(_coerce(float, v, name) for v in value)
+    elif kind is float:
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            if value != value or value in (float("inf"), float("-inf")):
+                raise ConfigError(f"`{name}` must be finite, but got {value}. Give a number.")
+            return float(value)
+    elif kind is int:
+        if isinstance(value, int) and not isinstance(value, bool):
+            return value
+    elif isinstance(value, str):
+        return value
+    raise ConfigError(f"`{name}` must be of type {hint}, but got {value!r}. Correct its type.")

@@ -1,0 +1,214 @@
+"""Optimiser and held-out scenes, and the configuration of which every other is a part."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self
+
+from .flat import build
+from .network import CovarianceConfig, NetworkConfig
+from .rules import require, require_choice
+from .scene import SceneConfig
+from .spectral import EigengapConfig, SpectralConfig
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Adam with a cosine decay to a tenth of the initial rate, over the whole budget.
+
+    Attributes:
+        learning_rate: initial step size.
+        weight_decay: decoupled weight decay (AdamW).
+    """
+
+    learning_rate: float = 1e-2
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        require(
+            self.learning_rate > 0,
+            "learning_rate > 0",
+            f"{self.learning_rate}",
+            "Try 1e-3 to 2e-2.",
+        )
+        require(
+            self.weight_decay >= 0,
+            "weight_decay >= 0",
+            f"{self.weight_decay}",
+            "0 switches it off.",
+        )
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """Which fixed scenes a training is judged on. Two trainings with equal values are judged on
+    the same scenes.
+
+    Attributes:
+        seed: of the validation scenes, which give the objective after every epoch.
+        test_seed: of the held-out scenes, seen once, after the last epoch.
+        objective_snr_db: SNRs [dB] over which the objective averages.
+        report_snr_db: SNRs [dB] of the held-out rows.
+        num_scenes: validation scenes per SNR and source number.
+        num_test_scenes: held-out scenes per SNR and source number.
+    """
+
+    seed: int = 1_000_003
+    test_seed: int = 2_000_003
+    objective_snr_db: tuple[float, ...] = (-5.0, 0.0)
+    report_snr_db: tuple[float, ...] = (-15.0, -10.0, -5.0, 0.0, 5.0, 10.0, 20.0)
+    num_scenes: int = 128
+    num_test_scenes: int = 128
+
+    def __post_init__(self) -> None:
+        for name in ("num_scenes", "num_test_scenes"):
+            require(
+                getattr(self, name) >= 1,
+                f"{name} >= 1",
+                f"{name}={getattr(self, name)}",
+                "Use a positive count.",
+            )
+        for name in ("objective_snr_db", "report_snr_db"):
+            require(
+                len(getattr(self, name)) > 0,
+                f"{name} is not empty",
+                f"{name}=()",
+                "Name at least one SNR.",
+            )
+        require(
+            self.seed != self.test_seed,
+            "seed != test_seed",
+            f"both {self.seed}",
+            "Held-out scenes must be new.",
+        )
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """All that a training depends on; equal configurations give equal trainings on the same
+    machine.
+
+    Attributes:
+        eps_psd: relative diagonal loading, R + eps · tr(R)/N · I.
+        seed: of initial weights and training scenes.
+        epochs, steps_per_epoch, batch_size: the budget; the learning rate decays over all of it.
+        snr_min_db, snr_max_db: training SNR is drawn uniformly in between [dB].
+        device: `auto` is CUDA where there is one, else the CPU.
+    """
+
+    scene: SceneConfig = field(default_factory=SceneConfig)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    covariance: CovarianceConfig = field(default_factory=CovarianceConfig)
+    eigengap: EigengapConfig = field(default_factory=EigengapConfig)
+    spectral: SpectralConfig = field(default_factory=SpectralConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    eps_psd: float = 1e-4
+    seed: int = 0
+    epochs: int = 10
+    steps_per_epoch: int = 20
+    batch_size: int = 64
+    snr_min_db: float = -10.0
+    snr_max_db: float = 4.0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    def __post_init__(self) -> None:
+        require(
+            self.eps_psd >= 0,
+            "eps_psd >= 0",
+            f"eps_psd={self.eps_psd}",
+            "It is relative; try 1e-4.",
+        )
+        require(0 <= self.seed < 2**32, "0 <= seed < 2**32", f"{self.seed}", "Use a count from 0.")
+        for name in ("epochs", "steps_per_epoch", "batch_size"):
+            require(
+                getattr(self, name) >= 1,
+                f"{name} >= 1",
+                f"{name}={getattr(self, name)}",
+                "Use a positive count.",
+            )
+        require(
+            self.snr_min_db <= self.snr_max_db,
+            "snr_min_db <= snr_max_db",
+            f"snr_min_db={self.snr_min_db}, snr_max_db={self.snr_max_db}",
+            "Swap them.",
+        )
+        require_choice("device", self.device, ("auto", "cpu", "cuda"))
+        require(
+            (self.covariance.blend_bound is not None) == (self.network.kind == "factor"),
+            "covariance.blend_bound is given exactly for network.kind == factor",
+            f"blend_bound={self.covariance.blend_bound}, kind={self.network.kind}",
+            "Drop the bound, or choose the factor network; 0 switches its blend off.",
+        )
+        if self.spectral.backend == "gram":
+            require(
+                self.network.kind == "factor",
+                "spectral.backend == gram only for network.kind == factor",
+                f"kind={self.network.kind}",
+                "The other networks hand over a dense R: use exact.",
+            )
+            rank, elements = self.factor_columns, self.scene.num_elements
+            require(
+                rank < elements,
+                "factor columns < num_elements for spectral.backend == gram",
+                f"{rank} columns (network.rank + num_snapshots), num_elements={elements}",
+                "Use spectral.backend exact.",
+            )
+        if self.spectral.backend == "masked":
+            require(
+                self.eigengap.definition == "subspace",
+                "spectral.backend == masked only for eigengap.definition == subspace",
+                f"definition={self.eigengap.definition}",
+                "The other definitions use eigenvalues only: use exact.",
+            )
+
+    @property
+    def factor_columns(self) -> int:
+        """r, the columns of the factor handed to the spectral backend; 0 for a network without a
+        factor."""
+        if self.network.rank is None:
+            return 0
+        measured = self.scene.num_snapshots if self.covariance.blend_bound else 0
+        return self.network.rank + measured
+
+    @classmethod
+    def from_params(cls, params: Mapping[str, Any]) -> Self:
+        """Builds a configuration from a flat dict of dotted names; names not given keep their
+        defaults.
+
+        Raises:
+            ConfigError: for an unknown name, a value of the wrong type, or a broken rule.
+        """
+        tree: dict[str, Any] = {}
+        for name, value in params.items():
+            head, _, leaf = name.partition(".")
+            if leaf:
+                tree.setdefault(head, {})[leaf] = value
+            else:
+                tree[head] = value
+        return build(cls, tree, "")
+
+    def to_params(self) -> dict[str, Any]:
+        """The flat dict that `from_params` turns into an equal configuration; JSON-safe, `None`
+        left out."""
+        flat: dict[str, Any] = {}
+        for name, value in dataclasses.asdict(self).items():
+            items = (
+                {f"{name}.{k}": v for k, v in value.items()}
+                if isinstance(value, dict)
+                else {name: value}
+            )
+            flat |= {
+                k: list(v) if isinstance(v, tuple) else v
+                for k, v in items.items()
+                if v is not None
+            }
+        return flat
+
+    @property
+    def digest(self) -> str:
+        """Twelve hex digits that two configurations share exactly if they are equal."""
+        text = json.dumps(self.to_params(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
