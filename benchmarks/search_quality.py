@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -101,7 +102,7 @@ GROUPS: dict[str, list[Contender]] = {
         with_rungs("hyperband", hyperband),
         with_rungs("median", partial(judge_of, "median")),
     ],
-    "judged": [replace(OURS, name=f"mean of {n} epochs", judged=n) for n in (2, 3)],
+    "judged": [replace(OURS, name=f"mean of {n} epochs", judged=n) for n in (1, 3, 4)],
 }
 
 
@@ -165,8 +166,11 @@ def describe(table: Table, goal: set[int]) -> None:
         there = [e for e in trainings if not e.diverged]
         rank = _rank_correlation([e.errors[epoch - 1] for e in there], final)
         print(f"  rank correlation of epoch {epoch} with the last: {rank:.2f}")
-    held = [each.held_out for each in trainings if each.held_out is not None]
-    print(f"  of the last with held-out scenes: {_rank_correlation(final, held):.2f}")
+    there = [each for each in trainings if each.held_out is not None]
+    for judged in (1, 2, 3, 4):
+        means = [fmean(each.errors[-judged:]) for each in there]
+        rank = _rank_correlation(means, [each.held_out for each in there])
+        print(f"  of the mean of the last {judged} with held-out scenes: {rank:.2f}")
     kinds = [trainings[index].sampler["network.kind"] for index in goal]
     print(f"  the best 5 %: {', '.join(f'{kinds.count(k)} {k}' for k in sorted(set(kinds)))}\n")
 

@@ -24,12 +24,12 @@ OBJECTIVES = ("capped_error", "cost")
 
 
 def judged_epochs(epochs: int) -> int:
-    """How many last epochs a trial's objective is the mean of: a sixth of its budget.
+    """How many last epochs a trial's objective is the mean of: a fifth of its budget.
 
     One epoch's validation error scatters by more than good trials differ, and the best of many
     trials judged on one epoch is the luckiest.
     """
-    return max(1, epochs // 6)
+    return max(1, epochs // 5)
 
 
 @dataclass(frozen=True)
