@@ -1,6 +1,6 @@
 """What a sampler should be told of a diverged training: the optimum lies beside the instability.
 
-    python benchmarks/instability.py [--seeds 12] [--trials 40]
+    python benchmarks/instability.py [--seeds 12] [--trials 24]
 
 The trainer is the real one and diverges by itself: under the subspace loss, `eigh` differentiates
 eigenvectors through 1 / (λ_i - λ_j), and the noise eigenvalues of a sharp, loaded R tie in single
@@ -133,7 +133,7 @@ def interval(values: np.ndarray) -> str:
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("--seeds", type=int, default=12)
-    p.add_argument("--trials", type=int, default=40)
+    p.add_argument("--trials", type=int, default=24)
     args = p.parse_args()
     torch.set_num_threads(1)
     runs: dict[str, list[list[float | None]]] = {name: [] for name in TELLINGS}
