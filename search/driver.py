@@ -228,7 +228,10 @@ def search(
         lambda: plan.trials - len(store.ended()),
         lambda history: (
             OptunaSearcher(
-                plan, store.path / "optuna.log", history=history, record=store.write_config
+                plan,
+                store.path / "optuna.log",
+                history=history,
+                record=_recorder(store, resources),
             ),
             judge(plan, history),
         ),
@@ -263,7 +266,7 @@ def rerun(
         train,
         lambda: len(names - store.ended()),
         lambda history: (
-            ListSearcher(records, history=history, record=store.write_config),
+            ListSearcher(records, history=history, record=_recorder(store, resources)),
             judge_of("none", plan.template.epochs),
         ),
     )
@@ -314,6 +317,15 @@ def _work_off(
             raise SearchFailed(f"Ray gave up with {before} trials not ended")
         # else Ray has dropped a trial: it counts one as failed, without a word to anybody, whose
         # worker was not free in time. It is unfinished, as after a restart, and goes on.
+
+
+def _recorder(store: RunStore, resources: Resources) -> Callable[[str, Mapping[str, Any]], object]:
+    """Keeps what a trial is to be before it starts, with all else that a replay needs."""
+
+    def record(name: str, suggested: Mapping[str, Any]) -> None:
+        store.write_config(name, {**suggested, "threads": resources.threads})
+
+    return record
 
 
 def _fit(

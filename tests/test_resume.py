@@ -82,6 +82,26 @@ def test_a_search_interrupted_and_then_killed_equals_an_undisturbed_one(tmp_path
         }
 
 
+@pytest.mark.ray
+@pytest.mark.slow
+def test_ctrl_c_ends_a_search_in_seconds_and_a_resume_finishes_it(tmp_path):
+    flags = ("--preset", "drill", "--trials", "2", "--name", "x", *FREE)
+    driver = drive(tmp_path, *flags)
+    wait_for_epochs(tmp_path / "x", 3, driver)
+    began = time.monotonic()
+    driver.send_signal(signal.SIGINT)
+    assert driver.wait(60) == 130
+    assert time.monotonic() - began < 10
+    store = RunStore.open(tmp_path / "x")
+    reached = {trial.name: len(trial.reports) for trial in recall(store).unfinished}
+    assert reached["t0001"] >= 3  # its state was kept
+
+    assert drive(tmp_path, "--resume", "x", "--no-preflight").wait(300) == 0
+    assert list(store.read("trials")["outcome"]) == ["completed"] * 2
+    epochs = store.read("epochs").groupby("trial_id")["epoch"].apply(list)
+    assert set(map(tuple, epochs)) == {tuple(range(1, EPOCHS + 1))}
+
+
 def undisturbed(store: RunStore) -> pd.DataFrame:
     """The loss and the objective that the recorded configurations have without interruption."""
     rows = []

@@ -37,6 +37,27 @@ class OneLineParser(argparse.ArgumentParser):
                 yield from parser.options()
 
 
+def read_record(path: Path) -> dict[str, Any]:
+    """A JSON record that has `params`.
+
+    Raises:
+        ConfigError: if there is none, or it is damaged.
+    """
+    try:
+        record = json.loads(path.read_text())
+    except FileNotFoundError:
+        known = sorted(p.stem for p in path.parent.glob("*.json"))
+        hint = f" The folder has {', '.join(known[:8])}." if known else ""
+        raise ConfigError(f"a record must exist, but {path} does not.{hint}") from None
+    except (OSError, json.JSONDecodeError) as error:
+        raise ConfigError(
+            f"a record must be readable JSON, but {path} is not: {error}."
+        ) from error
+    if not isinstance(record, dict):
+        raise ConfigError(f"a record must be a JSON object, but {path} holds none.")
+    return record if "params" in record else {"params": record}
+
+
 def settings(items: Iterable[str]) -> dict[str, Any]:
     """What `NAME=VALUE` arguments say; a value that is no JSON is a string.
 
