@@ -259,6 +259,7 @@ def show(plan: SearchConfig, store: RunStore) -> int:
     plot = plots.error_vs_snr(store.path)
     if plot:
         print(f"plot:     {plot}")
+    print(f"report:   python -m search.report {store.path} --open")
     trials = store.read("trials")
     best = best_trial(trials)
     read = f"import pandas; print(pandas.read_parquet('{store.path}/trials'))"
@@ -271,6 +272,7 @@ def show(plan: SearchConfig, store: RunStore) -> int:
     print(f"replay:   python -m trainer replay {store.path} {best}")
     if checkpoint.exists():
         print(f"evaluate: python -m trainer evaluate {checkpoint}")
+    print(f"confirm:  python -m search.confirm {store.path}")
     return 0
 
 

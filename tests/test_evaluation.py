@@ -11,11 +11,22 @@ from trainer import evaluation, scoring
 from trainer.config import BASELINES, SceneConfig, TrainConfig
 from trainer.crb import stochastic_crb
 from trainer.estimates import Estimates
-from trainer.evaluation import Conditions, baselines, classical, objective, score, score_crb
+from trainer.evaluation import (
+    Conditions,
+    baselines,
+    classical,
+    hinges,
+    objective,
+    score,
+    score_crb,
+)
 from trainer.intervals import paired_difference
+from trainer.network import build
 from trainer.scene import Scenes
 from trainer.scores import score_lines
+from trainer.scoring import common_scenes
 from trainer.source_number import SOURCE_NUMBERS
+from trainer.terms import loss_terms
 
 SCENE = SceneConfig()
 NOT_MDL = ["1.00", "0.00", "1.00"]
@@ -214,3 +225,20 @@ def test_a_gpu_scores_what_a_cpu_scores(name):
     # float32 sums in another order may tip the argmax of a grid in a scene or two
     assert np.median(np.abs(ours.capped_error - theirs.capped_error)) < 1e-4
     assert abs(ours.capped_error.mean() - theirs.capped_error.mean()) < 0.02
+
+
+def test_the_hinge_on_held_out_scenes_is_the_one_that_training_weighs():
+    own = {"eigengap.weight": 0.1, "eigengap.definition": "gap", "eigengap.margin": 0.2}
+    scenes = {"evaluation.report_snr_db": [0.0], "evaluation.num_test_scenes": 16}
+    config = TrainConfig.from_params(own | scenes | {"network.width": 8})
+    network = build(config)
+    for row in hinges(network, config, 16):
+        count = int(row["num_sources"])
+        seen = common_scenes(
+            config.scene, config.evaluation.test_seed, 0.0, count, range(16), "cpu"
+        )
+        term = loss_terms(network(seen), seen, config).values["eigengap"]
+        assert row["hinge"] == pytest.approx(float(term.detach()), rel=1e-5)  # float32
+        assert 0 <= row["hinge_active"] <= 1
+    greedy = replace(config, eigengap=replace(config.eigengap, margin=1.0))
+    assert [row["hinge_active"] for row in hinges(network, greedy, 16)] == [1.0, 1.0]
