@@ -272,6 +272,7 @@ def show(plan: SearchConfig, store: RunStore) -> int:
     print(f"replay:   python -m trainer replay {store.path} {best}")
     if checkpoint.exists():
         print(f"evaluate: python -m trainer evaluate {checkpoint}")
+    print(f"confirm:  python -m search.confirm {store.path}")
     return 0
 
 

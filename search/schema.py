@@ -124,7 +124,10 @@ EVALUATIONS = (
     Column("success_rate_low", "float", "1", "lower end of its 95 % interval"),
     Column("success_rate_high", "float", "1", "upper end of its 95 % interval"),
     Column("success_rate_3d", "float", "1", "share of sources also found in range"),
-    Column("source_number_accuracy", "float", "1", "share of scenes whose K was found"),
+    Column("source_number_accuracy", "float", "1", "scenes whose K the relative gap tells"),
+    Column("source_number_accuracy_gap", "float", "1", "the same by the absolute gap"),
+    Column("source_number_accuracy_mdl", "float", "1", "the same by MDL"),
+    Column("source_number_accuracy_aic", "float", "1", "the same by AIC"),
     Column("crb_db", "float", "dB", "rmspe above the root CRB, 20 log10"),
 )
 

@@ -165,12 +165,12 @@ def score_baselines(
 ) -> dict[str, list[dict[str, Any]]]:
     """Rows of the bound and of the classical methods on the held-out scenes, and their errors per
     scene, as plain data: `{"evaluations": rows, "scenes": rows}`."""
-    from trainer.evaluation import BASELINES, baselines
+    from trainer.evaluation import baselines
     from trainer.loop import resolve_device
 
     _own_train(threads)
     device = str(resolve_device(config.device))
-    return _tables(baselines(config, BASELINES if names is None else names, device))
+    return _tables(baselines(config, names, device))
 
 
 def score_state(
