@@ -132,6 +132,15 @@ def test_confirmed_values_are_of_unchanged_reruns_only(tmp_path):
     assert list(board["seeds"]) == [5] * 5
 
 
+def test_the_curse_knows_that_scenes_were_drawn_too(tmp_path):
+    """The search's values are .50 ... .54 and the confirmed ones .5: -.02, within the doubt of 16
+    fresh and 128 validation scenes."""
+    found = confirmed.curse(run_with(tmp_path, 0.0))
+    assert found.n == 5
+    assert found.low < found.mean < found.high
+    assert found.mean == pytest.approx(-0.02, abs=0.01)
+
+
 def test_the_benchmark_writes_what_the_tables_say(tmp_path):
     run = run_with(tmp_path, -0.1)
     done = subprocess.run(
