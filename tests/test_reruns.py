@@ -258,6 +258,12 @@ def test_scenes_that_were_seen_are_not_fresh():
             Fresh(seed, 2048).evaluation(config)
 
 
+def test_fresh_scenes_are_all_scored_whatever_the_run_was_content_with():
+    config = TrainConfig.from_params({"evaluation.tolerance": 0.02})
+    evaluation = Fresh(5, 2048).evaluation(config)
+    assert (evaluation.tolerance, evaluation.num_test_scenes) == (0.0, 2048)
+
+
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_confirmation_that_was_killed_goes_on(tmp_path):
