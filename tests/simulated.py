@@ -1,4 +1,4 @@
-"""Experiments of five configurations by five seeds whose truth is known: what intervals are held to.
+"""Experiments of five configurations by five seeds whose truth is known, to hold intervals to.
 
 Every number is a difference of capped errors, as an ablation takes them; the true mean is 0.
 """

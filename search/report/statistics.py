@@ -9,8 +9,9 @@ scenes, and each is a source of doubt that the other does not see. `crossed_inte
 
 References: Student's t; bootstrap-t of Efron and Tibshirani, "An Introduction to the Bootstrap"
 (1993), section 12.5, whose coverage is second-order accurate where t's is first-order, but which
-is a third wider of five units (benchmarks/coverage.py); Cameron, Gelbach and Miller, "Robust inference with multiway
-clustering" (2011), for two crossed units; Satterthwaite (1946) for degrees of freedom.
+is a third wider of five units (benchmarks/coverage.py); Cameron, Gelbach and Miller, "Robust
+inference with multiway clustering" (2011), for two crossed units; Satterthwaite (1946) for degrees
+of freedom.
 """
 
 from collections.abc import Sequence
