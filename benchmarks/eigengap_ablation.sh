@@ -12,20 +12,21 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 run=${1:-runs/eigengap-ablation}
 workers=${WORKERS:-2}
-# 1,024 scenes for K = 1 and as many for K = 2: 2,048 at every SNR, 4,096 behind a verdict
-reruns=(--top "${TOP:-5}" --seeds "${SEEDS:-5}" --scenes "${SCENES:-1024}"
-    --snr="${SNR:--10,-5,0,10}" --max-concurrent "$workers")
+# Scenes for each SNR and K. Finalists get twice as many: an ablation is paired, a value is not.
+scenes=${SCENES:-1024}
+reruns=(--top "${TOP:-5}" --seeds "${SEEDS:-5}" --snr="${SNR:--10,-5,0,10}"
+    --max-concurrent "$workers")
 
 if [ -e "$run/run.json" ]; then
     python -m search.run --resume "$run" --max-concurrent "$workers"
 else
-    # no trial is stopped early: twelve finalists to choose from, and what a rung cost is not asked
+    # none is stopped early: twelve finalists to choose from
     python -m search.run --preset "${PRESET:-local}" --trials "${TRIALS:-12}" --scheduler none \
         --name "$run" --max-concurrent "$workers"
 fi
-python -m search.confirm "$run" "${reruns[@]}"
+python -m search.confirm "$run" --scenes $((2 * scenes)) "${reruns[@]}"
 ablate() {
-    python -m search.ablate "$run" "$@" "${reruns[@]}"
+    python -m search.ablate "$run" "$@" --scenes "$scenes" "${reruns[@]}"
 }
 for definition in gap ratio energy leak subspace; do
     ablate --term eigengap --definition "$definition"
