@@ -109,9 +109,7 @@ def test_a_model_folder_is_replaced_as_a_whole(trained, tmp_path, monkeypatch):
 class Rows:
     """Held-out rows, without scoring."""
 
-    rows = (
-        EvaluationRow("network", 0.0, 1, 4, 0.5, 0.4, 0.6, 9.0, 5.0, 0.5, 0.2, 0.8, 0, 1, 3.0),
-    )
+    rows = (EvaluationRow("network", 0.0, 1, 4, 0.5, 0.4, 0.6, *[None] * 11),)
 
 
 def test_estimates_are_whole_and_say_what_they_hold(trained):

@@ -118,8 +118,10 @@ def _summary(rows: Sequence[Mapping[str, Any]], snr_db: Sequence[float]) -> list
 def _row(row: Mapping[str, Any]) -> str:
     error = f"{row['capped_error']:.3f} [{row['capped_error_low']:.3f}, "
     error += f"{row['capped_error_high']:.3f}]"
-    share = wilson_share(row["success_rate"], row["num_scenes"])
-    success = f"{share.mean:.2f} [{share.low:.2f}, {share.high:.2f}]"
+    success = ""  # noise alone holds nothing to find
+    if row["success_rate"] is not None:
+        share = wilson_share(row["success_rate"], row["num_scenes"])
+        success = f"{share.mean:.2f} [{share.low:.2f}, {share.high:.2f}]"
     cells = (f"{row['snr_db']:g}", row["num_sources"], row["num_scenes"])
     return "| " + " | ".join(map(str, (*cells, error, success))) + " |"
 
