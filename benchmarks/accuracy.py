@@ -242,6 +242,7 @@ def draw(rows: dict[str, Scores], networks: list[str], file: str) -> None:
         axes.errorbar(times, means, bars, fmt=marker, capsize=3, label=label)
         for network, time, mean in zip(networks, times, means, strict=True):
             axes.annotate(network, (time, mean), xytext=(6, 4), textcoords="offset points")
+    axes.margins(x=0.15)
     axes.axhline(0, color="0.5", linewidth=1, linestyle="--")
     axes.set(
         xlabel="CPU time per scene on one thread [ms]",

@@ -13,7 +13,7 @@ from dataclasses import replace
 from trained import config_of, scores, trained  # isort: skip  (sets threads)
 
 import torch
-from accuracy import FRESH_SEED, difference, mean_of, shown
+from accuracy import FRESH_SEED, difference, everywhere, mean_of, shown
 
 from trainer.config import SceneConfig
 from trainer.evaluation import Conditions, classical, network_estimate
@@ -85,6 +85,7 @@ def main() -> None:
             found = (bootstrap_mean(mine.per_scene("success", (snr,))) for snr in SNR_DB)
             cells = " | ".join([shown(error), gap, *(f"{each.mean:.3f}" for each in found)])
             print(f"| {name} | {cells} | {float(mine.milliseconds):.2f} |", flush=True)
+        everywhere({name: means[name] for name in (*CLASSICAL, f"network{SHARPER}")}, conditions)
 
 
 if __name__ == "__main__":
