@@ -21,7 +21,6 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from search.provenance import provenance
 
 from search.config import SearchConfig
 from search.files import write_atomically
@@ -29,6 +28,7 @@ from search.samplers import sampler_for
 from search.study import new_study
 from trainer.failure import Diverged
 from trainer.loop import train
+from trainer.provenance import provenance
 
 PRESET = "local"
 SEED = 6
