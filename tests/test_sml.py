@@ -187,12 +187,12 @@ def test_sml_is_efficient_over_thousands_of_scenes(snr_db):
 @pytest.mark.parametrize("num_sources", [1, 2])
 def test_sml_seldom_ends_below_the_optimum_that_a_start_at_the_truth_finds(num_sources):
     from trainer.levenberg import descend
-    from trainer.sml import _start
+    from trainer.sml import all_noise
 
     scenes = make(60, 5.0, num_sources=num_sources)
     data, active = data_of(scenes), scenes.sources.active
     cost = Likelihood(data, SEARCH, active)
-    _, lower, upper = _start(data, SEARCH, 3)
+    _, lower, upper = all_noise(data, SEARCH, 3)
     truth = descend(cost.model, unknowns_of(scenes), lower, upper, steps=30)
     estimates = sml(scenes, scenes.sources.num_sources, SEARCH, slots=3)
     places = torch.stack([estimates.azimuth, estimates.elevation, 1 / estimates.range_m], -1)
