@@ -11,6 +11,7 @@ import math
 import os
 import platform
 import resource
+import sys
 import tempfile
 import time
 import traceback
@@ -26,8 +27,10 @@ from ray import tune
 from trainer.config import EvaluationConfig, TrainConfig
 from trainer.failure import Diverged
 
+from .bucket import BucketError, brought, opened
 from .config import judged_epochs
 from .outcome import Outcome, classify_error, signature
+from .provenance import versions
 from .recall import REPORTS_FILE, STATE_FILE, read_reports
 from .study import WORST
 
@@ -35,12 +38,19 @@ Train = Callable[..., Iterator[Any]]
 """`trainer.loop.train`, or what else takes `(config, *, resume)` and yields `EpochReport`s."""
 
 
-def make_trainable(train: Train | None, threads: int) -> Callable[[dict[str, Any]], None]:
-    """A Ray trainable around `train`; None is the trainer's own, imported on the worker."""
+def make_trainable(
+    train: Train | None, threads: int, name: str
+) -> Callable[[dict[str, Any]], None]:
+    """A Ray trainable around `train`; None is the trainer's own, imported on the worker.
+
+    Args:
+        name: of the run, which the dashboard shows with every worker.
+    """
 
     def trainable(settings: dict[str, Any]) -> None:
         run_trial(settings, train or _own_train(threads))
 
+    trainable.__name__ = f"trials of {name}"
     return trainable
 
 
@@ -136,16 +146,22 @@ def check_backends(configs: list[TrainConfig], threads: int) -> tuple[str, list[
     return check.reason, check.lines()
 
 
+def look(probe: str) -> tuple[bool, dict[str, str | None]]:
+    """Whether this node sees a file of the driver's and can write beside it; its versions."""
+    return sees(probe), versions()
+
+
 def sees(probe: str) -> bool:
-    """Whether this node sees a file of the driver's, and can write beside it."""
-    path = Path(probe)
-    if not path.exists():
-        return False
-    own = path.with_name(f"{path.name}.{platform.node()}.{os.getpid()}")
+    """Whether this node sees a file of the driver's, a path or URI, and can write beside it."""
     try:
-        own.write_text("")
-        own.unlink()
-    except OSError:
+        where, path = opened(probe)
+        if not where.get_file_info(path).is_file:
+            return False
+        own = f"{path}.{platform.node()}.{os.getpid()}"
+        with where.open_output_stream(own) as file:
+            file.write(b"0")
+        where.delete_file(own)
+    except (OSError, BucketError):
         return False
     return True
 
@@ -182,7 +198,8 @@ def score_state(
     from trainer.loop import resolve_device, restore_network
 
     _own_train(threads)
-    config, network = restore_network(Path(state_path), resolve_device("auto"))
+    with brought(state_path) as path:
+        config, network = restore_network(path, resolve_device("auto"))
     if evaluation is not None:
         config = replace(config, evaluation=evaluation)
     return _tables([score_network(network, config)])
@@ -196,7 +213,8 @@ def score_hinges(
     from trainer.loop import resolve_device, restore_network
 
     _own_train(threads)
-    _, network = restore_network(Path(state_path), resolve_device("auto"))
+    with brought(state_path) as path:
+        _, network = restore_network(path, resolve_device("auto"))
     return hinges(network, TrainConfig.from_params(params), num_scenes)
 
 
@@ -215,16 +233,20 @@ def _last_state(settings: Mapping[str, Any]) -> tuple[Any, list[dict[str, Any]]]
     From the checkpoint that Ray gives a trial whose worker was lost, or else from the one that an
     earlier driver left; None and nothing at a first start.
     """
+    checkpoint = tune.get_checkpoint()
+    place = settings["checkpoint"] if checkpoint is None else checkpoint.path
+    if place is None:
+        return None, []
     from trainer.checkpoint import TrainState
 
-    checkpoint = tune.get_checkpoint()
-    folder = settings["checkpoint"] if checkpoint is None else checkpoint.path
-    if folder is None:
-        return None, []
-    reports = read_reports(Path(folder))
-    if not reports:
-        raise StorageLost(f"the checkpoint {folder} has gone or is not whole")
-    return TrainState.load(Path(folder) / STATE_FILE), reports
+    try:
+        with brought(place) if checkpoint is None else checkpoint.as_directory() as folder:
+            reports = read_reports(Path(folder))
+            if not reports:
+                raise StorageLost(f"the checkpoint {place} has gone or is not whole")
+            return TrainState.load(Path(folder) / STATE_FILE), reports
+    except OSError as error:
+        raise StorageLost(f"the checkpoint {place}: {error}") from error
 
 
 def _tables(scored: list[Any]) -> dict[str, list[dict[str, Any]]]:
@@ -245,33 +267,35 @@ def _report(row: dict[str, Any], checkpoint: tune.Checkpoint | None = None) -> N
 
 
 def _device() -> str:
-    import torch
+    return "cuda" if _cuda() is not None else "cpu"
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+
+def _cuda() -> Any:
+    """`torch.cuda` where it can be used; a trainer without torch costs no import of it."""
+    torch = sys.modules.get("torch")
+    return torch.cuda if torch is not None and torch.cuda.is_available() else None
 
 
 def _peak_bytes() -> int:
     """Memory at its peak: the GPU's, where there is one, or else this process's."""
-    import torch
-
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
+    cuda = _cuda()
+    if cuda is not None:
+        return int(cuda.max_memory_allocated())
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _free_memory() -> None:
     """A reused worker keeps its CUDA cache, and trials that share a GPU would starve."""
-    import torch
-
     gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
+    cuda = _cuda()
+    if cuda is not None:
+        cuda.empty_cache()
+        cuda.reset_peak_memory_stats()
 
 
 backends_task = ray.remote(check_backends)
 baselines_task = ray.remote(score_baselines)
 state_task = ray.remote(score_state)
 hinges_task = ray.remote(score_hinges)
-storage_task = ray.remote(sees)
+node_task = ray.remote(look)
 smoke_task = ray.remote(take_one_step)
