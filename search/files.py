@@ -12,7 +12,7 @@ import platform
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -126,12 +126,15 @@ def exclusive(run: Path) -> Iterator[Driver]:
         RunError: if another driver holds it.
     """
     with open(run / DRIVER_FILE, "a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        for patience in (0.1, 0.1, 0.0):  # `driven` may hold it for an instant
+            with suppress(OSError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            time.sleep(patience)
+        else:
             raise RunError(
                 f"a run has one driver at a time, but {run} has one now. Wait for it, or stop it."
-            ) from None
+            )
         driver = Driver(lock)
         driver.write()
         with driver.noting():
