@@ -3,8 +3,11 @@
 The driver sets them, so they say what the tables say, and a resumed search goes on where it was.
 Tags have few values (an outcome, a backend, an SNR, a host), never a trial's id: every value is a
 time series that Prometheus keeps. Ray puts `ray_` before each name; `deploy/grafana` draws them.
+
+Ray forgets a gauge that has not been set for some seconds, so all are set again and again.
 """
 
+import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -28,6 +31,9 @@ NAMES: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 """Name, meaning, and tags beside `run`."""
 
+REFRESH_SECONDS = 1.0
+"""Ray exports every ten seconds unless told otherwise, and forgets after a few exports."""
+
 
 class Gauges:
     """The metrics of one search, as far as its run has got already.
@@ -39,6 +45,8 @@ class Gauges:
 
     def __init__(self, plan: SearchConfig, store: RunStore) -> None:
         self._metrics = {name: _metric(name, plan.name) for name in NAMES}
+        self._shown: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
+        self._refreshed = time.monotonic()
         self._hosts: dict[str, str] = {}
         self._gaps: dict[str, float] = {}
         trials = store.read("trials")
@@ -84,10 +92,19 @@ class Gauges:
         if may_be_best(outcome) and (self._best is None or last["objective"] < self._best):
             self._improved(last["objective"], last.get("evaluations", []))
 
+    def refresh(self) -> None:
+        """Keeps Ray from forgetting; to be called often."""
+        if time.monotonic() - self._refreshed > REFRESH_SECONDS:
+            self._refreshed = time.monotonic()
+            for (name, tags), value in self._shown.items():
+                self._metrics[name].set(value, dict(tags))
+
     def close(self) -> None:
         """The search has ended: nothing runs any more."""
         for trial in list(self._hosts):
             self._moved(trial, None)
+        self._refreshed = 0.0
+        self.refresh()
 
     def _improved(self, objective: float, evaluations: Iterable[Mapping[Any, Any]]) -> None:
         self._best = objective
@@ -107,7 +124,9 @@ class Gauges:
             self._set("ris_running_trials", count, host=str(each))
 
     def _set(self, name: str, value: float | None, **tags: str) -> None:
-        self._metrics[name].set(value, tags)  # None leaves it as it was
+        if value is not None:
+            self._shown[name, tuple(tags.items())] = value
+            self._metrics[name].set(value, tags)
 
 
 def backend_of(record: Mapping[str, Any]) -> str:

@@ -109,11 +109,12 @@ class Monitor(tune.Callback):
             self._say(name, "improved", f"{self._best:.3f} at epoch {result['epoch']}")
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Ends every trial that has been silent for too long.
+        """Keeps the gauges alive, and ends every trial that has been silent for too long.
 
         Its worker is killed, since code that hangs does not listen; Ray then calls
         `on_trial_error`, without another try.
         """
+        self._gauges.refresh()
         latest = time.monotonic() - self._plan.trial_timeout_s
         silent = {name for name, heard in self._heard.items() if heard < latest} - self._hung
         for trial in trials if silent else []:
