@@ -15,7 +15,6 @@ The tables between the markers of docs/eigengap.md are replaced by what was meas
 import argparse
 import dataclasses
 import os
-import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -23,6 +22,7 @@ from pathlib import Path
 
 import eigengap_facts
 import torch
+from documents import write_tables
 from torch import Tensor
 
 from spaces.presets import FULL_SCENE
@@ -220,14 +220,7 @@ def main() -> None:
             tables[name] = fact()
             print(f"\n{name}\n{tables[name]}", flush=True)
     if not args.no_write:
-        text = DOCS.read_text()
-        for name, table in tables.items():
-            marked = rf"(<!-- {re.escape(name)} -->\n).*?(<!-- end -->)"
-            text, count = re.subn(
-                marked, lambda m, t=table: f"{m[1]}\n{t}\n\n{m[2]}", text, flags=re.DOTALL
-            )
-            assert count == 1, f"{DOCS.name} has no place for `{name}`"
-        DOCS.write_text(text)
+        write_tables(DOCS, tables)
 
 
 if __name__ == "__main__":

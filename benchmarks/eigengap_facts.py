@@ -13,6 +13,7 @@ from trainer.spectral import spectrum
 
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 import adversarial
+import forty_digits
 
 Gradient = Callable[[Tensor, Tensor], Tensor]
 
@@ -67,19 +68,19 @@ def rates(count: int) -> str:
         "matrices": adversarial.matrices(count // 16, generator),
         "factors": adversarial.factors(count // 15, generator),
     }
-    head = ("derivative", *("non-finite % open / closed", "wrong %") * 2)
+    head = ("derivative", *("non-finite % open / closed", "judged %", "wrong %") * 2)
     rows = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for name, (kind, loss, gradient) in METHODS.items():
         row = f"| {name} |"
         for dtype in (torch.complex64, torch.complex128):
-            tally = torch.zeros(5, dtype=torch.float64)
+            tally = torch.zeros(6, dtype=torch.float64)
             for label, x in classes[kind].items():
-                if label in adversarial.INDEFINITE and loss in adversarial.NEED_POSITIVE:
+                if loss not in adversarial.losses_of(label):
                     continue
                 tally += _tally(gradient, x.to(dtype), loss, dtype)
-            opened, closed, bad_open, bad_closed, wrong = tally.tolist()
+            opened, closed, bad_open, bad_closed, judged, wrong = tally.tolist()
             row += f" {_percent(bad_open, opened)} / {_percent(bad_closed, closed)} |"
-            row += f" {_percent(wrong, opened)} |"
+            row += f" {_percent(judged, opened)} | {_percent(wrong, judged)} |"
         rows.append(row)
     return "\n".join(rows)
 
@@ -91,10 +92,14 @@ def _tally(gradient: Gradient, x: Tensor, loss: str, dtype: torch.dtype) -> Tens
     truth = adversarial.gradient(loss, wide, basis.to(torch.complex128), "exact")
     found = attempted(gradient, x, basis)
     bad = ~torch.isfinite(found).all(-1).all(-1)
-    counts = adversarial.counted(loss, x, roundoff)
+    opened = adversarial.border_open(
+        adversarial.decomposed(wide, "exact").values, roundoff, adversarial.SOURCES
+    )
+    judged = adversarial.counted(loss, x, roundoff)
+    judged &= ~adversarial.vanishes(truth, x, loss, roundoff)
     wrong = adversarial.relative_error(found, truth) > adversarial.TOLERANCE
-    wrong &= counts & ~bad & ~adversarial.vanishes(truth, x, loss, roundoff)
-    tally = [counts, ~counts, bad & counts, bad & ~counts, wrong]
+    wrong &= judged & ~bad
+    tally = [opened, ~opened, bad & opened, bad & ~opened, judged, wrong]
     return torch.stack([t.double().sum() for t in tally])
 
 
@@ -207,8 +212,52 @@ def definitions_and_error() -> str:
     return "\n".join(rows)
 
 
+def forty_digits_rates() -> str:
+    """Errors against 40-digit arithmetic: 10 samples of every class, and 200 with a border of 1e3
+    to 1e4 roundoffs."""
+    rows = ["| derivative | samples | wrong | worst error | narrow border: wrong | worst |"]
+    rows.append("|---" * 6 + "|")
+    for dtype in (torch.complex64, torch.complex128):
+        roundoff = torch.finfo(dtype).eps / 2
+        for kind, backend in (("matrices", "exact"), ("factors", "gram")):
+            g = torch.Generator().manual_seed(3)
+            drawn = getattr(adversarial, kind)(10, g)
+            errors = torch.cat(
+                [
+                    _errors(adversarial.losses_of(name), x.to(dtype), backend, roundoff)
+                    for name, x in drawn.items()
+                ]
+            )
+            row = f"| all, `{backend}`, {str(dtype)[6:]} | {len(errors)} | "
+            row += f"{int((errors > adversarial.TOLERANCE).sum())} | {errors.max():.0e} |"
+            if kind == "matrices":
+                x = forty_digits.near_border(200, roundoff, g)
+                narrow = _errors(["subspace"], x.to(dtype), backend, roundoff)
+                wrong = int((narrow > adversarial.TOLERANCE).sum())
+                row += f" {wrong} of {len(narrow)} | {narrow.max():.0e} |"
+            else:
+                row += " - | - |"
+            rows.append(row)
+    return "\n".join(rows)
+
+
+def _errors(losses: list[str], x: Tensor, backend: str, roundoff: float) -> Tensor:
+    """Relative errors, against 40 digits, of all gradients that are judged."""
+    basis = adversarial.targets(len(x), torch.Generator().manual_seed(1)).to(x.dtype)
+    found = {n: adversarial.gradient(n, x, basis, backend).to(torch.complex128) for n in losses}
+    judged = {n: adversarial.counted(n, x, roundoff) for n in losses}
+    errors = [torch.zeros(0, dtype=torch.float64)]
+    for i in range(len(x)):
+        asked = [n for n in losses if judged[n][i]]
+        for loss, truth in forty_digits.gradients(x[i], basis[i], asked).items():
+            if not adversarial.vanishes(truth[None], x[i : i + 1], loss, roundoff):
+                errors.append(adversarial.relative_error(found[loss][i : i + 1], truth[None]))
+    return torch.cat(errors)
+
+
 FACTS: dict[str, Callable[[], str]] = {
     "loading and ties": loading_and_ties,
     "founding claims": founding_claims,
     "definitions and error": definitions_and_error,
+    "forty digits": forty_digits_rates,
 }

@@ -132,10 +132,10 @@ def named(args: argparse.Namespace) -> str:
 
 
 def paired(asked: Asked, args: argparse.Namespace) -> tuple[list[Pair], list[str]]:
-    """Both arms of every trial asked for, and what to say of those left out.
+    """Both arms of the best trials, and what to say of those left out.
 
     A trial that differs from a better one in nothing but what is examined would be the same
-    evidence twice, and is left out.
+    evidence twice, and the next one takes its place.
 
     Raises:
         ConfigError: for what cannot be examined, or trained.
@@ -148,6 +148,8 @@ def paired(asked: Asked, args: argparse.Namespace) -> tuple[list[Pair], list[str
     notes: list[str] = []
     seen: dict[str, str] = {}
     for trial in asked.trials:
+        if len(seen) == asked.top:
+            break
         without, with_ = arms(asked, args, trial)
         base = Training.of(trial, asked.params(trial), 0, **without).config.digest
         if base in seen:
@@ -156,6 +158,8 @@ def paired(asked: Asked, args: argparse.Namespace) -> tuple[list[Pair], list[str
         seen[base] = trial
         both = (asked.trainings(trial, dict(changes)) for changes in (without, with_))
         pairs += [Pair(a, b) for a, b in zip(*both, strict=True)]
+    if len(seen) < asked.top:
+        notes.append(f"note: {asked.top} configurations were asked for, but there are {len(seen)}")
     same = {pair.without.trial_id for pair in pairs if pair.without.name == pair.with_.name}
     if same:
         raise UsageError(
@@ -245,9 +249,9 @@ def show(store: RunStore, name: str, notes: list[str]) -> int:
     from .report import ablation, ablation_plot, runs
 
     run = runs.load(store.path)
-    said = "\n".join([ablation.text(run, name), *(["", *notes] if notes else [])])
-    print(f"\n{said}\n")
     found = ablation.effects(run, name)
+    said = "\n".join([ablation.text(run, name, found), *(["", *notes] if notes else [])])
+    print(f"\n{said}\n")
     if not found:
         return 1
     stem = store.path / "report" / f"ablation-{name}"
@@ -261,7 +265,7 @@ def show(store: RunStore, name: str, notes: list[str]) -> int:
     }
     write_atomically(stem.with_name(f"{stem.name}.json"), to_json(content))
     write_atomically(stem.with_name(f"{stem.name}.md"), f"{said}\n".encode())
-    figure = ablation_plot.write(run, [name], stem.with_name(f"{stem.name}.png"))
+    figure = ablation_plot.write(run, {name: found}, stem.with_name(f"{stem.name}.png"))
     print(f"figure:   {figure}\nsummary:  {stem}.json, {stem}.md")
     return 0
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from . import bucket
+from . import bucket, mirror
 from .files import DRIVER_FILE, RunNotFound, driven, read_run, resolve_run
 from .outcome import Outcome
 from .store import RunStore
@@ -38,14 +38,14 @@ def attach(run: str, out: str) -> int:
     print(f"following {bucket.home_of(path)}; Ctrl-C leaves the search alone", flush=True)
     while True:
         alive = is_driven(path)  # asked first: what is read then is all there is
-        bucket.pull(path)
+        mirror.pull(path)
         store = RunStore.open(path)
         total = read_run(path)["search"]["trials"]
         for line in news(store, started, ended):
             print(f"{line}  ({len(ended)} of {total} trials)", flush=True)
         if not alive:
             break
-        time.sleep(bucket.MIRROR_SECONDS if remote else POLL_SECONDS)
+        time.sleep(mirror.MIRROR_SECONDS if remote else POLL_SECONDS)
     state = json.loads(path.joinpath(DRIVER_FILE).read_text() or "{}")
     if (code := state.get("exit_code")) is not None:
         print(f"the search has ended with exit code {code}: {len(ended)} of {total} trials")
@@ -63,7 +63,7 @@ def is_driven(path: Path) -> bool:
     if driven(path):
         return True
     home = bucket.home_of(path)
-    return bucket.is_uri(home) and bucket.sign_of_life(home) is not None
+    return bucket.is_uri(home) and mirror.sign_of_life(home) is not None
 
 
 def news(store: RunStore, started: set[str], ended: set[str]) -> list[str]:

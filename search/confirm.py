@@ -31,7 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def confirm(args: argparse.Namespace) -> int:
     """Reruns the finalists and shows what came of it."""
     asked = Asked.of(args)
-    trainings = [one for trial in asked.trials for one in asked.trainings(trial, {})]
+    finalists = asked.trials[: asked.top]
+    trainings = [one for trial in finalists for one in asked.trainings(trial, {})]
     print(asked.describe(trainings), flush=True)
     if args.dry_run:
         return 0
@@ -43,7 +44,7 @@ def confirm(args: argparse.Namespace) -> int:
         try:
             failed = reruns.train(trainings)
             kept = [one for one in trainings if one.name not in failed]
-            reruns.score(kept, asked.fresh, beside=asked.config(asked.trials[0]))
+            reruns.score(kept, asked.fresh, beside=asked.config(finalists[0]))
         except SearchFailed as error:
             print(f"it ended itself: {error}", file=sys.stderr)
             return 1

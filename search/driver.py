@@ -399,7 +399,8 @@ def judge(plan: SearchConfig, history: History) -> Judge:
 
 
 def score_best(plan: SearchConfig, store: RunStore, resources: Resources) -> None:
-    """Scores the best trial's network scene by scene on the held-out scenes, for paired tests."""
+    """Scores the best trial's network scene by scene on the held-out scenes, for paired tests,
+    and keeps what its eigenvalues and pseudospectra look like."""
     trials = store.read("trials")
     best = best_trial(trials)
     if best is None or store.has_part("scenes", best):
@@ -427,6 +428,6 @@ def _write_scores(
 ) -> None:
     part = record["trial_id"] if record else BASELINES
     for table, rows in tables.items():
-        if record is None or table == "scenes":  # a trial has brought its own evaluations
+        if record is None or table != "evaluations":  # a trial has brought its own
             kept = scored_rows(rows, table, record, plan.template.evaluation.test_seed)
             store.write_part(table, part, kept)

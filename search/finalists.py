@@ -75,7 +75,8 @@ class Asked:
     Attributes:
         store: of the run.
         plan: of the reruns.
-        trials: the ids of the trials asked for, the best first.
+        trials: the ids of the trials to choose from, the best first.
+        top: how many of them.
         seeds: per trial.
         fresh: the scenes.
     """
@@ -83,6 +84,7 @@ class Asked:
     store: RunStore
     plan: SearchConfig
     trials: tuple[str, ...]
+    top: int
     seeds: int
     fresh: Fresh
 
@@ -112,7 +114,7 @@ class Asked:
         )
         ended = store.read("trials")
         if args.trials is None:
-            chosen = best_trials(ended)[: args.top]
+            chosen, top = best_trials(ended), args.top
             if not chosen:
                 raise UsageError(
                     f"finalists are completed trials, but {store.path} has none. Extend it with "
@@ -120,6 +122,7 @@ class Asked:
                 )
         else:
             chosen = args.trials.split(",")
+            top = len(chosen)
             known = [str(name) for name in ended["trial_id"]]
             for name in chosen:
                 if name not in known:
@@ -128,7 +131,7 @@ class Asked:
                         f"{name!r}.{did_you_mean(name, known)}"
                     )
         fresh = Fresh(args.scene_seed, args.scenes, _decibels(args.snr))
-        asked = cls(store, plan, tuple(chosen), args.seeds, fresh)
+        asked = cls(store, plan, tuple(chosen), top, args.seeds, fresh)
         fresh.evaluation(asked.config(chosen[0]))  # refuses what cannot be scored
         return asked
 
@@ -160,7 +163,8 @@ class Asked:
         took = self.store.read("trials").set_index("trial_id")
         each = (took["seconds"] / took["epochs"]).to_dict()
         minutes = sum(each[one.trial_id] * one.config.epochs for one in left) / 60
-        config = self.config(self.trials[0])
+        names = list(dict.fromkeys(one.trial_id for one in wanted.values()))
+        config = self.config(names[0])
         evaluation = self.fresh.evaluation(config)
         points = len(evaluation.report_snr_db) * config.scene.max_sources
         unscored = [
@@ -172,7 +176,7 @@ class Asked:
         snrs = ", ".join(f"{snr:g}" for snr in evaluation.report_snr_db)
         facts = {
             "run": str(self.store.path),
-            "trials": f"{', '.join(self.trials)}; {self.seeds} fresh training seeds each",
+            "trials": f"{', '.join(names)}; {self.seeds} fresh training seeds each",
             "trainings": f"{len(wanted)}, of which {len(wanted) - len(left)} are done; "
             f"about {minutes:.1f} min of one worker for the rest",
             "scenes": f"{self.fresh.num_scenes} fresh ones (seed {self.fresh.seed}) for each of "

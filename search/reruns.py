@@ -181,8 +181,8 @@ def session(store: RunStore, plan: SearchConfig) -> Iterator[Session]:
     from .environment import prepare
 
     prepare()
-    from .bucket import driving
     from .driver import check_nodes, connect
+    from .mirror import driving
     from .preflight import allot
 
     with driving(store.path), connect(plan) as cluster:

@@ -148,7 +148,7 @@ def follow(args: argparse.Namespace) -> int:
 
 def resume(args: argparse.Namespace) -> int:
     """Continues or extends a run, or shows it if it has ended."""
-    from . import bucket, preflight
+    from . import mirror, preflight
     from .files import read_run
     from .schema import BASELINES
     from .store import RunStore, resolve_run
@@ -161,7 +161,7 @@ def resume(args: argparse.Namespace) -> int:
             f"--resume takes the plan from the run, but got {', '.join(fixed)} too. Leave it out."
         )
     path = resolve_run(args.resume, args.out)
-    bucket.pull(path, to_drive=True)
+    mirror.pull(path, to_drive=True)
     if args.accept_space_change:
         changed = planned(path, read_run(path), {}).space
         store = RunStore.open(path, more=declared(changed))
@@ -238,7 +238,7 @@ def go(plan: SearchConfig, store: RunStore, *, checked: bool, train: Train | Non
     from .environment import prepare
 
     prepare()
-    from .bucket import driving
+    from .mirror import driving
 
     with driving(store.path) as driver:
         driver.exit_code = drive(plan, store, checked=checked, train=train)
@@ -290,6 +290,7 @@ def show(plan: SearchConfig, store: RunStore) -> int:
     plot = plots.error_vs_snr(store.path)
     if plot:
         print(f"plot:     {plot}")
+    print(f"report:   python -m search.report {store.path} --open")
     trials = store.read("trials")
     best = best_trial(trials)
     read = f"import pandas; print(pandas.read_parquet('{store.path}/trials'))"
@@ -302,6 +303,7 @@ def show(plan: SearchConfig, store: RunStore) -> int:
     print(f"replay:   python -m trainer replay {store.path} {best}")
     if checkpoint.exists():
         print(f"evaluate: python -m trainer evaluate {checkpoint}")
+    print(f"confirm:  python -m search.confirm {store.path}")
     return 0
 
 

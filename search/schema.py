@@ -124,7 +124,10 @@ EVALUATIONS = (
     Column("success_rate_low", "float", "1", "lower end of its 95 % interval"),
     Column("success_rate_high", "float", "1", "upper end of its 95 % interval"),
     Column("success_rate_3d", "float", "1", "share of sources also found in range"),
-    Column("source_number_accuracy", "float", "1", "share of scenes whose K was found"),
+    Column("source_number_accuracy", "float", "1", "scenes whose K the relative gap tells"),
+    Column("source_number_accuracy_gap", "float", "1", "the same by the absolute gap"),
+    Column("source_number_accuracy_mdl", "float", "1", "the same by MDL"),
+    Column("source_number_accuracy_aic", "float", "1", "the same by AIC"),
     Column("crb_db", "float", "dB", "rmspe above the root CRB, 20 log10"),
 )
 
@@ -164,6 +167,32 @@ ABLATIONS = (
     Column("hinge_active", "float", "1", "share of scenes where that term is above 0"),
 )
 
+SPECTRA = (
+    _trial(),
+    Column("stage", "str", "", "measured, untrained or trained", True),
+    Column("seed", "int", "", "training seed"),
+    Column("evaluation_seed", "int", "", "of the scenes; equal seeds mean equal scenes"),
+    *_WHERE,
+    Column("index", "int32", "1", "1 is the largest eigenvalue; the gap follows index K", True),
+    Column("eigenvalue", "float", "tr(R)", "median over scenes, loading excluded"),
+    Column("eigenvalue_low", "float", "tr(R)", "10 % quantile over scenes"),
+    Column("eigenvalue_high", "float", "tr(R)", "90 % quantile over scenes"),
+)
+
+PSEUDOSPECTRA = (
+    _trial(),
+    Column("estimator", "str", "", "network, lmmse_music, or truth", True),
+    Column("kind", "str", "", "grid: a point of the pseudospectrum; source: a place", True),
+    Column("point", "int", "1", "number of the row among its kind, from 0", True),
+    Column("seed", "int", "", "training seed"),
+    Column("evaluation_seed", "int", "", "of the scenes; equal seeds mean equal scenes"),
+    Column("scene_id", "int", "", "equal ids and evaluation seeds mean equal scenes", True),
+    *_WHERE,
+    Column("azimuth_deg", "float", "deg", "from the panel's normal, horizontally"),
+    Column("elevation_deg", "float", "deg", "from the panel's normal, vertically"),
+    Column("level_db", "float", "dB", "MUSIC pseudospectrum, highest of all ranges; grid only"),
+)
+
 FAILURES = (
     _trial(),
     Column("attempt", "int32", "1", "which try of the trial it was, from 1; a lost one has more"),
@@ -187,6 +216,8 @@ TABLES: dict[str, tuple[Column, ...]] = {
     "epochs": EPOCHS,
     "evaluations": EVALUATIONS,
     "scenes": SCENES,
+    "spectra": SPECTRA,
+    "pseudospectra": PSEUDOSPECTRA,
     "failures": FAILURES,
     "confirmations": CONFIRMATIONS,
     "ablations": ABLATIONS,
@@ -197,6 +228,8 @@ KEYS: dict[str, tuple[str, ...]] = {
     "epochs": ("trial_id", "epoch"),
     "evaluations": (*(c.name for c in (*_SCORED, *_WHERE)),),
     "scenes": (*(c.name for c in _SCORED), "changes", "scene_id", "snr_db", "num_sources"),
+    "spectra": ("trial_id", "stage", "evaluation_seed", "snr_db", "num_sources", "index"),
+    "pseudospectra": ("trial_id", "estimator", "kind", "point"),
     "failures": ("trial_id", "attempt"),
     "confirmations": (*(c.name for c in (*_SCORED, _CHANGES, *_WHERE)),),
     "ablations": (

@@ -181,28 +181,38 @@ def score_baselines(
 ) -> dict[str, list[dict[str, Any]]]:
     """Rows of the bound and of the classical methods on the held-out scenes, and their errors per
     scene, as plain data: `{"evaluations": rows, "scenes": rows}`."""
-    from trainer.evaluation import BASELINES, baselines
+    from trainer.evaluation import baselines
     from trainer.loop import resolve_device
 
     _own_train(threads)
     device = str(resolve_device(config.device))
-    return _tables(baselines(config, BASELINES if names is None else names, device))
+    return _tables(baselines(config, names, device))
 
 
 def score_state(
     state_path: str, threads: int, evaluation: EvaluationConfig | None = None
 ) -> dict[str, list[dict[str, Any]]]:
     """The same tables for a trained network, read from its checkpoint; on the scenes of
-    `evaluation`, or else those held out from its own training."""
+    `evaluation`, or else those held out from its own training, and then also `spectra` and
+    `pseudospectra`, which show what the training did."""
     from trainer.evaluation import score_network
-    from trainer.loop import resolve_device, restore_network
+    from trainer.loop import initial_network, resolve_device, restore_network
+    from trainer.spectra import eigenvalue_rows, pseudospectrum_rows
 
     _own_train(threads)
     with brought(state_path) as path:
         config, network = restore_network(path, resolve_device("auto"))
     if evaluation is not None:
         config = replace(config, evaluation=evaluation)
-    return _tables([score_network(network, config)])
+    scored = _tables([score_network(network, config)])
+    if evaluation is not None:
+        return scored
+    network = network.cpu()  # few scenes
+    shown = {
+        "spectra": eigenvalue_rows(network, initial_network(config), config),
+        "pseudospectra": pseudospectrum_rows(network, config),
+    }
+    return shown | scored
 
 
 def score_hinges(

@@ -7,6 +7,10 @@ from typing import Any, Self
 
 from trainer.config import EvaluationConfig, TrainConfig, require
 
+HANDFUL = 8
+"""Validation and held-out scenes of a rerun's own. They change no weight, and a rerun is judged on
+fresh scenes alone; as many as a trial has would be half of the time of its training."""
+
 
 @dataclass(frozen=True)
 class Training:
@@ -40,6 +44,8 @@ class Training:
             ConfigError: if they break a rule.
         """
         found = TrainConfig.from_params(params).to_params() | {"seed": seed}
+        for name in ("evaluation.num_scenes", "evaluation.num_test_scenes"):
+            found[name] = min(found[name], HANDFUL)
         merged = {k: v for k, v in (found | changed).items() if v is not None}
         config = TrainConfig.from_params(merged)
         now = config.to_params()

@@ -140,6 +140,11 @@ NEED_SIMPLE = ("gap", "ratio")  # of single eigenvalues: not differentiable insi
 TOLERANCE = 2e-2
 
 
+def losses_of(name: str) -> list[str]:
+    """The losses that a class of matrices or factors has a use for."""
+    return [loss for loss in LOSSES if name not in INDEFINITE or loss not in NEED_POSITIVE]
+
+
 def decomposed(x: Tensor, backend: str, **options: float) -> Spectrum:
     """By shape: square is dense, anything else a factor."""
     if x.shape[-1] == x.shape[-2]:

@@ -1,9 +1,15 @@
-"""What all tests share: one thread for torch, no telemetry, GPU tests only where there is one."""
+"""What all tests share: one thread for torch, no telemetry, one real run, and GPU tests only where
+there is a GPU."""
+
+import subprocess
+import time
+from pathlib import Path
 
 import pytest
 import torch
 
 from search.environment import prepare
+from tests.commands import command
 
 prepare()
 torch.set_num_threads(1)  # the matrices are small, and other processes share the cores
@@ -16,3 +22,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+@pytest.fixture(scope="session")
+def smoke(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Path, subprocess.CompletedProcess[str], float]:
+    """A real run, which no test may change: its folder, what was printed, seconds it took."""
+    out = tmp_path_factory.mktemp("runs")
+    started = time.monotonic()
+    done = command("search.run", "--preset", "smoke", "--out", str(out), "--name", "smoke")
+    return out / "smoke", done, time.monotonic() - started

@@ -18,7 +18,7 @@ from moto.moto_server.threaded_moto_server import ThreadedMotoServer
 from pyarrow import fs
 
 import spaces
-from search import bucket
+from search import bucket, mirror
 from search.files import RunError, RunExists, RunNotFound, resolve_run
 from search.run import main
 from search.store import RunStore
@@ -116,7 +116,7 @@ def test_a_path_tells_where_its_run_is_at_home():
 
 def test_what_is_written_in_the_working_copy_is_on_the_bucket(server):
     store = new_run()
-    with bucket.driving(store.path) as driver:
+    with mirror.driving(store.path) as driver:
         end_trial(store, 0)
         driver.exit_code = 0
     own = {p.relative_to(store.path).as_posix() for p in store.path.rglob("*") if p.is_file()}
@@ -130,8 +130,8 @@ def test_what_is_written_in_the_working_copy_is_on_the_bucket(server):
 def test_a_killed_driver_leaves_a_consistent_run_on_the_bucket(server):
     """Uploads stop anywhere: a row in `trials` never precedes what it rests on."""
     store = new_run()
-    mirror = bucket.Mirror(store.path, f"{OUT}/x")
-    mirror.sync()
+    sending = mirror.Mirror(store.path, f"{OUT}/x")
+    sending.sync()
 
     class Killed(Exception):
         pass
@@ -140,7 +140,7 @@ def test_a_killed_driver_leaves_a_consistent_run_on_the_bucket(server):
         """The bucket until so many files have been sent."""
 
         def __init__(self, after: int) -> None:
-            self.after, self.where = after, mirror._where
+            self.after, self.where = after, sending._where
 
         def open_output_stream(self, path: str):
             if not self.after:
@@ -149,13 +149,13 @@ def test_a_killed_driver_leaves_a_consistent_run_on_the_bucket(server):
             return self.where.open_output_stream(path)
 
     end_trial(store, 0)
-    whole = mirror._where
+    whole = sending._where
     for after in range(4):
-        mirror._where = Cut(after)
-        mirror._sent.clear()
+        sending._where = Cut(after)
+        sending._sent.clear()
         with pytest.raises(Killed):
-            mirror.sync()
-        mirror._where = whole
+            sending.sync()
+        sending._where = whole
         copy = store.path.with_name("copy")
         shutil.move(store.path, copy)
         RunStore.open(resolve_run(f"{OUT}/x"))  # refuses a run that contradicts itself
@@ -165,7 +165,7 @@ def test_a_killed_driver_leaves_a_consistent_run_on_the_bucket(server):
 
 def test_the_bucket_counts_unless_this_machine_was_the_last_to_drive(server):
     store = new_run()
-    with bucket.driving(store.path):
+    with mirror.driving(store.path):
         end_trial(store, 0)
     # the bucket was out of reach at the end: the copy is ahead of it
     end_trial(store, 1)
@@ -174,7 +174,7 @@ def test_the_bucket_counts_unless_this_machine_was_the_last_to_drive(server):
     own = store.path.with_name("mine")
     shutil.copytree(store.path, own)
     elsewhere(store.path)
-    with bucket.driving(resolve_run(f"{OUT}/x")):
+    with mirror.driving(resolve_run(f"{OUT}/x")):
         end_trial(RunStore.open(store.path), 2)
     elsewhere(store.path)
     shutil.move(own, store.path)
@@ -183,7 +183,7 @@ def test_the_bucket_counts_unless_this_machine_was_the_last_to_drive(server):
 
 def test_a_run_on_a_bucket_has_one_driver_wherever_it_is(server):
     store = new_run()
-    with bucket.driving(store.path):
+    with mirror.driving(store.path):
         own = storage()
         with own.open_input_stream("results/searches/x/.driver") as file:
             state = json.loads(file.read())
@@ -194,19 +194,19 @@ def test_a_run_on_a_bucket_has_one_driver_wherever_it_is(server):
         file.write(json.dumps(state).encode())
     with (
         pytest.raises(RunError, match=r"one driver at a time.*another"),
-        bucket.driving(store.path),
+        mirror.driving(store.path),
     ):
         pass
     with own.open_output_stream("results/searches/x/.driver") as file:
         file.write(json.dumps(state | {"seen": time.time() - 61}).encode())
-    with bucket.driving(store.path):
+    with mirror.driving(store.path):
         pass  # that one has gone
 
 
 def test_a_bucket_that_goes_away_and_comes_back_has_everything(server, monkeypatch, capfd):
-    monkeypatch.setattr(bucket, "MIRROR_SECONDS", 0.1)
+    monkeypatch.setattr(mirror, "MIRROR_SECONDS", 0.1)
     store = new_run()
-    with bucket.driving(store.path):
+    with mirror.driving(store.path):
         server.die()
         end_trial(store, 0)
         time.sleep(8)  # pyarrow tries again for six seconds
@@ -253,9 +253,19 @@ def test_a_server_that_does_not_answer_is_refused(server, capsys, monkeypatch):
     assert "Check AWS_ENDPOINT_URL and the network" in capsys.readouterr().err
 
 
+def test_a_report_that_was_written_afterwards_is_on_the_bucket_too(server):
+    store = new_run()
+    with mirror.driving(store.path):
+        pass
+    store.path.joinpath("report").mkdir()
+    store.path.joinpath("report", "index.html").write_text("<p>")
+    mirror.push(store.path / "report")
+    assert "x/report/index.html" in held()
+
+
 def test_a_run_is_not_overwritten_and_a_missing_one_is_named(server):
     store = new_run()
-    with bucket.driving(store.path):
+    with mirror.driving(store.path):
         pass
     elsewhere(store.path)
     with pytest.raises(RunExists, match="--resume s3://results/searches/x"):

@@ -103,6 +103,8 @@ def test_a_run_without_a_plan_is_refused(plan, capsys, tmp_path):
         (["train", "--out", "/dev/null"], "can be made"),
         (["replay", "nowhere", "t0001"], "a record must exist"),
         (["evaluate", "nowhere.pt"], "a checkpoint must exist"),
+        (["train", "--set", 'evaluation.baselines=["lmmse_musik"]'], "Did you mean `lmmse_music`"),
+        (["train", "--set", "evaluation.tolerance=-1"], "0 scores all scenes"),
     ],
 )
 def test_the_trainer_refuses_bad_input_in_one_line_too(argv, says, capsys):

@@ -8,20 +8,35 @@ import pytest
 import torch
 
 from trainer import evaluation, scoring
-from trainer.config import SceneConfig, TrainConfig
+from trainer.config import BASELINES, SceneConfig, TrainConfig
 from trainer.crb import stochastic_crb
 from trainer.estimates import Estimates
-from trainer.evaluation import Conditions, baselines, classical, objective, score, score_crb
+from trainer.evaluation import (
+    Conditions,
+    baselines,
+    classical,
+    hinges,
+    objective,
+    score,
+    score_crb,
+)
 from trainer.intervals import paired_difference
+from trainer.network import build
 from trainer.scene import Scenes
+from trainer.scores import score_lines
+from trainer.scoring import common_scenes
+from trainer.source_number import SOURCE_NUMBERS
+from trainer.terms import loss_terms
 
 SCENE = SceneConfig()
+NOT_MDL = ["1.00", "0.00", "1.00"]
 CONDITIONS = Conditions(SCENE, seed=17, snr_db=(-5.0, 0.0), num_scenes=64)
 
 
 def truth(scenes: Scenes) -> Estimates:
     s = scenes.sources
-    return Estimates(s.azimuth, s.elevation, s.range_m, s.active, s.active, s.num_sources)
+    told = {rule: s.num_sources + (rule == "mdl") for rule in SOURCE_NUMBERS}
+    return Estimates(s.azimuth, s.elevation, s.range_m, s.active, s.active, told)
 
 
 def centre(scenes: Scenes) -> Estimates:
@@ -54,6 +69,8 @@ def test_a_perfect_estimator_has_perfect_rows():
         # float32 angles in degrees
         assert row.capped_error == pytest.approx(0, abs=1e-6)
         assert row.success_rate == row.success_rate_3d == row.source_number_accuracy == 1
+        assert row.source_number_accuracy_gap == row.source_number_accuracy_aic == 1
+        assert row.source_number_accuracy_mdl == 0  # one too many, always
         assert row.num_scenes == 64
         assert row.success_rate_low < 1  # 64 scenes do not prove perfection
 
@@ -121,7 +138,7 @@ def test_baselines_improve_with_snr_and_stay_above_the_bound():
     config = TrainConfig()
     held_out = replace(config.evaluation, report_snr_db=(-10.0, 5.0), num_test_scenes=48)
     scored = baselines(replace(config, evaluation=held_out))
-    assert [one.scenes.estimator for one in scored] == list(evaluation.BASELINES)
+    assert [one.scenes.estimator for one in scored] == list(BASELINES)
     bound = {(r.snr_db, r.num_sources): r for r in scored[0].rows}
     for one in scored:
         table = {(r.snr_db, r.num_sources): r for r in one.rows}
@@ -142,7 +159,27 @@ def test_a_point_stops_once_its_interval_is_tight():
     assert row.capped_error_high - row.capped_error_low < 2.2 * 0.01
 
 
-@pytest.mark.parametrize("name", ["lmmse_music", "pinv_music", "lmmse_mvdr", "lmmse_beamformer"])
+def test_a_configuration_says_who_is_scored_and_when_a_point_stops():
+    held_out = {"evaluation.num_test_scenes": 384, "evaluation.report_snr_db": [20.0]}
+    asked = {"evaluation.baselines": ["crb", "lmmse_beamformer"], "evaluation.tolerance": 0.02}
+    config = TrainConfig.from_params(held_out | asked)
+    assert TrainConfig.from_params(config.to_params()) == config
+    bound, beams = baselines(config, device="cpu", num_sources=(1,))
+    assert (bound.rows[0].estimator, beams.rows[0].estimator) == ("crb", "lmmse_beamformer")
+    assert beams.rows[0].num_scenes == scoring.CHUNK
+
+
+def test_every_number_of_a_row_is_printed_or_left_blank():
+    conditions = replace(CONDITIONS, num_sources=(0, 1))
+    head, noise, row, *_ = score_lines(score(truth, "truth", conditions).rows)
+    assert head.split()[:4] == ["estimator", "SNR/dB", "K", "scenes"]
+    assert noise.split() == ["truth", "-5", "0", "64", "0.000", "[0.000,", "0.000]", *NOT_MDL]
+    assert row.split()[-len(NOT_MDL) :] == NOT_MDL
+
+
+@pytest.mark.parametrize(
+    "name", ["lmmse_music", "pinv_music", "lmmse_mvdr", "lmmse_beamformer", "sparse_music", "sml"]
+)
 def test_noise_alone_and_a_single_snapshot_are_scored(name):
     lonely = replace(SCENE, num_snapshots=1)
     conditions = Conditions(lonely, 3, (0.0,), 32, num_sources=(0, 1, 2))
@@ -188,3 +225,20 @@ def test_a_gpu_scores_what_a_cpu_scores(name):
     # float32 sums in another order may tip the argmax of a grid in a scene or two
     assert np.median(np.abs(ours.capped_error - theirs.capped_error)) < 1e-4
     assert abs(ours.capped_error.mean() - theirs.capped_error.mean()) < 0.02
+
+
+def test_the_hinge_on_held_out_scenes_is_the_one_that_training_weighs():
+    own = {"eigengap.weight": 0.1, "eigengap.definition": "gap", "eigengap.margin": 0.2}
+    scenes = {"evaluation.report_snr_db": [0.0], "evaluation.num_test_scenes": 16}
+    config = TrainConfig.from_params(own | scenes | {"network.width": 8})
+    network = build(config)
+    for row in hinges(network, config, 16):
+        count = int(row["num_sources"])
+        seen = common_scenes(
+            config.scene, config.evaluation.test_seed, 0.0, count, range(16), "cpu"
+        )
+        term = loss_terms(network(seen), seen, config).values["eigengap"]
+        assert row["hinge"] == pytest.approx(float(term.detach()), rel=1e-5)  # float32
+        assert 0 <= row["hinge_active"] <= 1
+    greedy = replace(config, eigengap=replace(config.eigengap, margin=1.0))
+    assert [row["hinge_active"] for row in hinges(network, greedy, 16)] == [1.0, 1.0]

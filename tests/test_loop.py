@@ -216,6 +216,28 @@ def reads(node: ast.AST, parts: dict[str, str]) -> Iterator[tuple[str, str]]:
         yield from reads(child, parts)
 
 
+@pytest.mark.parametrize(
+    ("policy", "column"), [("skip_sample", "skipped_samples"), ("proxy", "replaced_samples")]
+)
+def test_failed_samples_are_counted_in_the_epoch_that_they_failed_in(policy, column):
+    """A loading of 10 % makes ties in the noise floor, where native projectors have none."""
+    settings = {
+        "network__kind": "factor",
+        "network__rank": 4,
+        "covariance__blend_bound": 0.0,
+        "eps_psd": 0.1,
+        "eigengap__on_failure": policy,
+    }
+    counts = {}
+    for backend in ("eigh", "exact"):
+        trained = config(**SUBSPACE, **settings, spectral__backend=backend)
+        counts[backend] = [row[column] for row in rows(train(trained))]
+    assert counts["exact"] == [0, 0, 0]
+    assert all(0 < count <= 3 * 8 for count in counts["eigh"])
+    other = "replaced_samples" if policy == "skip_sample" else "skipped_samples"
+    assert [row[other] for row in rows(train(trained))] == [0, 0, 0]
+
+
 def test_every_field_of_a_configuration_is_read_by_code_outside_it():
     folder = Path(trainer.loop.__file__).parent
     names = {"scene": "scene", "eigengap": "eigengap", "evaluation": "evaluation"}

@@ -1,11 +1,6 @@
 """The main job as a user runs it: one command, four trainings, tables, a leaderboard, a plot."""
 
 import json
-import os
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import numpy as np
 import optuna
@@ -18,31 +13,14 @@ from search.driver import connect, search
 from search.preflight import Resources
 from search.store import RunStore
 from tests import poisoned
+from tests.commands import command
 
 pytestmark = pytest.mark.ray
 PARAMETERS = {
     "optimizer.learning_rate": ("float", "1", "initial step size"),
     "spectral.backend": ("str", "1", "derivative of the projector"),
 }
-TABLES = ("trials", "epochs", "evaluations", "scenes", "failures")
-
-
-def command(*argv: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", *argv],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"RAY_USAGE_STATS_ENABLED": "0"},
-        timeout=120,
-    )
-
-
-@pytest.fixture(scope="module")
-def smoke(tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess[str], float]:
-    out = tmp_path_factory.mktemp("runs")
-    started = time.monotonic()
-    done = command("search.run", "--preset", "smoke", "--out", str(out), "--name", "smoke")
-    return out / "smoke", done, time.monotonic() - started
+TABLES = ("trials", "epochs", "evaluations", "scenes", "spectra", "pseudospectra", "failures")
 
 
 def test_smoke_ends_well_within_a_minute(smoke):

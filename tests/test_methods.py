@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from trainer.config import SceneConfig
+from trainer.config import COVARIANCE_NAMES, ESTIMATOR_NAMES, SceneConfig
+from trainer.estimators import ESTIMATORS
 from trainer.measurement import Scenes
 from trainer.methods import COVARIANCES, localise, method
 from trainer.metrics import gospa, match
@@ -48,14 +49,18 @@ def test_an_unknown_number_of_sources_is_asked_of_the_eigenvalues():
     exact = COVARIANCES["exact"]
     locate = method("exact_music", SCENE)
     estimates = localise(scenes, locate, SCENE, covariance=lambda s: exact(s, None))
-    assert estimates.source_number is not None
+    suggested = estimates.active.sum(-1)
     # an exact covariance of equal powers shows K; close sources may look like one
-    assert (estimates.source_number == told).double().mean() > 0.8
-    assert estimates.active.sum(-1).equal(estimates.source_number)
+    assert (suggested == told).double().mean() > 0.8
     errors = match(estimates, scenes.sources)
-    right = estimates.source_number == told
+    right = suggested == told
     np.testing.assert_allclose(gospa(errors)[right].numpy(), 0, atol=0.02)
     assert (gospa(errors)[~right] >= 0.5).all()  # a miss or a false alarm costs a half
+
+
+def test_configurations_know_every_method_by_name():
+    assert set(COVARIANCE_NAMES) == set(COVARIANCES)
+    assert set(ESTIMATOR_NAMES) == set(ESTIMATORS)
 
 
 def test_another_panel_and_a_wrong_number_are_refused():

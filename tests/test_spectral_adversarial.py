@@ -2,6 +2,7 @@
 `exact` and `gram` have no non-finite gradient, and no wrong one where there is a right one."""
 
 import adversarial
+import forty_digits
 import pytest
 import torch
 from adversarial import LOSSES, TOLERANCE
@@ -34,7 +35,7 @@ def test_no_gradient_is_not_finite_and_none_is_wrong(kind, backend, dtype):
         for loss in LOSSES:
             found = adversarial.gradient(loss, x, basis, backend)
             assert torch.isfinite(found).all(), (name, loss)
-            if name in adversarial.INDEFINITE and loss in adversarial.NEED_POSITIVE:
+            if loss not in adversarial.losses_of(name):
                 continue
             truth = adversarial.gradient(loss, wide, wide_basis, "exact")
             counts = adversarial.counted(loss, x, roundoff)
@@ -55,7 +56,7 @@ def test_the_truth_agrees_with_finite_differences(kind):
     checked = 0
     for name, x in classes.items():
         for loss in LOSSES:
-            if name in adversarial.INDEFINITE and loss in adversarial.NEED_POSITIVE:
+            if loss not in adversarial.losses_of(name):
                 continue
             truth = adversarial.gradient(loss, x, basis, "exact")
             norm = torch.linalg.matrix_norm(truth)
@@ -73,3 +74,26 @@ def test_the_truth_agrees_with_finite_differences(kind):
                 assert (error[counts] <= TOLERANCE).all(), (name, loss, error[counts].max())
             checked += int(counts.sum())
     assert checked > 2000
+
+
+@pytest.mark.parametrize(
+    ("kind", "backend"), [("matrices", "exact"), ("factors", "gram"), ("factors", "exact")]
+)
+def test_double_precision_agrees_with_forty_digits(kind, backend):
+    """One sample of every class: in complex128 the truth above is `exact` itself."""
+    classes, basis = samples(kind)
+    roundoff = torch.finfo(torch.float64).eps / 2
+    checked = 0
+    for name, x in classes.items():
+        x, u = x[:1], basis[:1]
+        losses = [
+            n for n in adversarial.losses_of(name) if adversarial.counted(n, x, roundoff).all()
+        ]
+        truths = forty_digits.gradients(x[0], u[0], losses)
+        for loss, truth in truths.items():
+            if not adversarial.vanishes(truth[None], x, loss, roundoff):
+                found = adversarial.gradient(loss, x, u, backend)
+                error = adversarial.relative_error(found, truth[None])
+                assert error <= TOLERANCE, (name, loss, float(error))
+                checked += 1
+    assert checked > 40

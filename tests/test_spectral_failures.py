@@ -40,14 +40,16 @@ def test_one_bad_sample_is_nan_and_does_not_touch_its_neighbours(backend, name, 
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
 @pytest.mark.parametrize("where", ["shift", "x"])
-def test_a_bad_loading_or_target_is_nan(backend, where):
+def test_a_bad_loading_or_target_is_nan(backend, where, bad):
     f, x = gaussian(3, 6, 5), gaussian(3, 6, 2, seed=1)
     shift = torch.tensor([0.1, 0.1, 0.1], dtype=torch.float64)
-    (shift if where == "shift" else x[:, 0, 0])[1] = torch.nan
+    (shift if where == "shift" else x[:, 0, 0])[1] = bad
     s = spectrum(factor=f, shift=shift, backend=backend)
     spoilt = torch.tensor([False, True, False])
     close(s.capture(2, x).isnan(), spoilt)
+    close(s.apply(2, x).isnan().all(-1).all(-1), spoilt)
     if where == "shift":
         close(s.gap(2).isnan(), spoilt)  # although a loading cancels in it
 
@@ -59,6 +61,40 @@ def test_large_and_small_numbers_are_finite_samples():
         s = spectrum(factor=f, backend=backend)
         assert torch.isfinite(s.ratio(1)).all(), backend
         assert not s.values.isnan().any(), backend
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_finite_sample_whose_product_overflows_does_not_end_the_batch(backend):
+    f, x = gaussian(3, 6, 4).to(torch.complex64), gaussian(6, 2, seed=1).to(torch.complex64)
+    f[1] *= 1e25  # of R = F Fᴴ nothing is left in single precision, in double everything
+    s = spectrum(factor=f, backend=backend)
+    close(s.capture(2, x)[[0, 2]], spectrum(factor=f[[0, 2]], backend=backend).capture(2, x))
+    if backend in ("gram", "auto"):
+        assert torch.isfinite(s.ratio(2)[1])
+    else:
+        assert s.ratio(2)[1].isnan()
+    huge = spectrum(factor=gaussian(2, 6, 4) * torch.tensor([1, 1e200])[:, None, None])
+    close(huge.ratio(2).isnan(), torch.tensor([False, True]))
+    dense = covariance(2, 4) * torch.tensor([1, 1.7e308])[:, None, None]
+    assert torch.isfinite(spectrum(dense, backend="exact").ratio(1)[0])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_weak_factor_under_a_strong_loading_has_finite_losses(backend):
+    """R = F Fᴴ + s I with F Fᴴ far below the roundoff of s: the leak is floored at 8 roundoffs of
+    the largest eigenvalue, loading included, and energy is that of a white R, K / N."""
+    for dtype in (torch.complex64, torch.complex128):
+        for size, shift in ((1e-14, 1e-3), (1e-30, 0.1), (0.0, 1e-10), (0.0, 0.3)):
+            f = size * gaussian(4, 6, 3).to(dtype)
+            s = spectrum(factor=f, shift=shift, backend=backend)
+            roundoff = torch.finfo(dtype).eps / 2
+            assert (s.leak(2) <= 1.01 * 2 * 4 / (8 * roundoff) ** 2).all()
+            close(s.energy(2), torch.full((4,), 1 / 3, dtype=torch.float64), atol=20 * roundoff)
+            value, slope_of_f = slope(
+                lambda y, s=shift: spectrum(factor=y, shift=s, backend=backend).leak(2), f
+            )
+            assert torch.isfinite(value).all()
+            assert torch.isfinite(slope_of_f).all()
 
 
 def test_a_zero_matrix_has_finite_values_and_gradients():
@@ -103,6 +139,31 @@ def test_operands_that_make_no_sense_are_refused():
         with pytest.raises(ValueError, match=r"r < N.*Use `exact`"):
             spectrum(factor=gaussian(4, columns), backend="gram")
         assert spectrum(factor=gaussian(4, columns)).gap(2) > 0  # auto takes it
+
+
+def test_complex_numbers_in_a_real_spectrum_are_refused():
+    r, b = covariance(1, 4)[0].real, covariance(1, 4, seed=1)[0]
+    with pytest.raises(ValueError, match="Convert R"):
+        spectrum(r, metric=b)
+    with pytest.raises(ValueError, match="a shift is real"):
+        spectrum(b, shift=torch.tensor(0.1 + 0.1j))
+    for of in (spectrum(r).capture, spectrum(r).apply):
+        with pytest.raises(ValueError, match="real vectors"):
+            of(1, b[:, :1])
+
+
+def test_shapes_that_do_not_fit_are_refused():
+    r = covariance(3, 4)
+    with pytest.raises(ValueError, match=r"`metric` must be .*the size of R"):
+        spectrum(r, metric=torch.eye(5))
+    with pytest.raises(ValueError, match=r"`metric` must have the batch axes \(3,\)"):
+        spectrum(r, metric=torch.eye(4).expand(2, 4, 4))
+    with pytest.raises(ValueError, match="`shift` must have the batch axes"):
+        spectrum(r, shift=torch.zeros(2))
+    with pytest.raises(ValueError, match=r"`num_sources` must have the batch axes \(\)"):
+        spectrum(r[0]).gap(torch.tensor([1, 2]))
+    with pytest.raises(ValueError, match="`X` must have the batch axes"):
+        spectrum(r).capture(1, torch.ones(2, 3, 4, 1))
 
 
 @pytest.mark.parametrize("k", [0, 4, -1, torch.tensor([1, 4]), torch.tensor([0, 1])])
@@ -210,3 +271,11 @@ def test_masked_loses_the_gradient_of_a_masked_border_pair():
     lost = slope(lambda y: spectrum(y, backend="masked", deg_thresh=0.1).capture(1, x), r)[1]
     close(exact[0, 1] * 0.01, 1.0, atol=1e-5)  # 1 / (l_1 - l_2), of entries in single precision
     close(lost[0, 1], 0.0)
+
+
+@pytest.mark.parametrize("size", [1e-6, 1.0, 1e6])
+def test_the_threshold_of_masked_is_relative_to_the_largest_eigenvalue(size):
+    """The derivative of a projector scales as 1 / R: no pair may change sides."""
+    r, x = torch.diag(torch.tensor([1.0, 0.99, 0.1])).double(), torch.ones(3, 1).double()
+    of = lambda y: spectrum(y, backend="masked", deg_thresh=0.05).capture(1, x)  # noqa: E731
+    close(size * slope(of, size * r)[1], slope(of, r)[1])

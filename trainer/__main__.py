@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .arguments import OneLineParser, settings
-from .config import ConfigError, TrainConfig
+from .config import ConfigError, TrainConfig, require
 from .failure import Diverged, Failure
 
 FACTOR_RANK = 8
@@ -43,6 +43,15 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--seed", type=int, help="of the scenes; default: the held-out ones")
     evaluate.add_argument("--num-scenes", type=int, help="per SNR and K")
     evaluate.add_argument("--snr-db", type=float, nargs="+", help="SNRs [dB]")
+    evaluate.add_argument("--num-sources", type=int, nargs="+", help="K; 0 is noise alone")
+    evaluate.add_argument(
+        "--tolerance",
+        type=float,
+        help="half-width of the capped error's 95 %% interval that ends a row early; 0: never",
+    )
+    evaluate.add_argument(
+        "--baselines", nargs="+", metavar="NAME", help="crb, sml, lmmse_music, sparse_mvdr, ..."
+    )
 
     preflight = verbs.add_parser("preflight", help="check this machine's eigendecompositions")
     _config_options(preflight)
@@ -116,6 +125,7 @@ def evaluate(args: argparse.Namespace) -> int:
 
     from .evaluation import baselines, score_network
     from .loop import resolve_device, restore_network
+    from .scores import score_lines
 
     state = args.state / "state.pt" if args.state.is_dir() else args.state
     device = resolve_device("auto")
@@ -124,22 +134,27 @@ def evaluate(args: argparse.Namespace) -> int:
         "test_seed": args.seed,
         "num_test_scenes": args.num_scenes,
         "report_snr_db": tuple(args.snr_db) if args.snr_db else None,
+        "tolerance": args.tolerance,
+        "baselines": tuple(args.baselines) if args.baselines else None,
     }
     given = {name: value for name, value in asked.items() if value is not None}
     config = dataclasses.replace(
         config, evaluation=dataclasses.replace(config.evaluation, **given)
     )
-    scored = [score_network(network, config), *baselines(config, device=str(device))]
-    print(f"{'estimator':<17} {'SNR/dB':>6} {'K':>2} {'capped error [95 %]':>24} {'success':>8}")
-    for row in sorted(
-        (row for one in scored for row in one.rows), key=lambda r: (r.num_sources, r.snr_db)
-    ):
-        interval = (
-            f"{row.capped_error:.3f} [{row.capped_error_low:.3f}, {row.capped_error_high:.3f}]"
-        )
-        success = "" if row.success_rate is None else f"{row.success_rate:.2f}"
-        where = f"{row.estimator:<17} {row.snr_db:>6g} {row.num_sources:>2}"
-        print(f"{where} {interval:>24} {success:>8}")
+    counts = tuple(args.num_sources) if args.num_sources else None
+    most = config.scene.max_sources
+    require(
+        counts is None or (min(counts) >= 0 and max(counts) <= most),
+        "0 <= --num-sources <= max_sources",
+        f"{counts}, max_sources={most}",
+        "The network was trained for no more.",
+    )
+    scored = [
+        score_network(network, config, num_sources=counts),
+        *baselines(config, device=str(device), num_sources=counts),
+    ]
+    rows = [row for one in scored for row in one.rows]
+    print("\n".join(score_lines(sorted(rows, key=lambda r: (r.num_sources, r.snr_db)))))
     return 0
 
 

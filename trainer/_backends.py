@@ -32,16 +32,15 @@ def gram(problem: Problem) -> Solution:
     dtype of F. Directions in which F has no energy are in no P_K: for K > rank F the projector
     has rank F. Choose it whenever a factor is at hand.
     """
-    factor = problem.factor
-    assert factor is not None, "gram is given a factor"
+    factor = problem.operand
     rank = factor.shape[-1]
     fixed = factor.detach()
     product = fixed.mH @ fixed
     raw, vectors = descending_eigh(product)
     raw = raw.clamp(min=0)  # G >= 0: what is below is rounding
-    scale = _positive(raw[..., 0])
-    floor = FLOOR_ROUNDOFFS * problem.roundoff * scale
-    silent = FLOOR_ROUNDOFFS * rank * torch.finfo(raw.dtype).eps * scale
+    largest = _positive(raw[..., 0])
+    floor = FLOOR_ROUNDOFFS * problem.roundoff * largest
+    silent = FLOOR_ROUNDOFFS * rank * torch.finfo(raw.dtype).eps * largest
     energetic = raw > silent.unsqueeze(-1)
     inverse = energetic / torch.where(energetic, raw, 1)
 
@@ -64,7 +63,7 @@ def gram(problem: Problem) -> Solution:
     return Solution(
         distinct=rank + 1,
         shift=problem.shift,
-        scale=scale,
+        scale=_positive(raw[..., 0] + problem.shift.abs()),
         values=values,
         trace=lambda: squared_norm(factor),
         project=project,
@@ -81,11 +80,11 @@ def exact(problem: Problem) -> Solution:
     differences there are floored at 8 roundoffs of the largest eigenvalue, so it stays finite.
     Choose it for a dense R, and as the oracle for everything else.
     """
-    matrix = problem.matrix
+    matrix = problem.operand
     fixed = matrix.detach()
     raw, vectors = descending_eigh(fixed)
-    scale = _positive(raw.abs().amax(-1))
-    floor = FLOOR_ROUNDOFFS * problem.roundoff * scale
+    largest = raw.abs().amax(-1)
+    floor = FLOOR_ROUNDOFFS * problem.roundoff * _positive(largest)
 
     def values(index: Tensor | None) -> Tensor:
         return Eigenvalues.apply(matrix, raw, vectors, index)
@@ -101,7 +100,7 @@ def exact(problem: Problem) -> Solution:
     return Solution(
         distinct=raw.shape[-1],
         shift=problem.shift,
-        scale=scale,
+        scale=_positive(largest + problem.shift.abs()),
         values=values,
         trace=lambda: _trace(matrix),
         project=project,
@@ -111,8 +110,11 @@ def exact(problem: Problem) -> Solution:
 
 
 def auto(problem: Problem) -> Solution:
-    """`gram` for a factor with r < N, else `exact`. Exact either way; the one to choose."""
-    return BACKENDS[resolve_auto(problem.factor)](problem)
+    """`gram` for a factor with r < N, else `exact`. Exact, and not, as the one it stands for; the
+    one to choose unless backends are the question.
+    """
+    rows, columns = problem.operand.shape[-2:]
+    return (gram if columns < rows else exact)(problem)
 
 
 def eigh(problem: Problem) -> Solution:

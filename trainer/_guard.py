@@ -79,6 +79,11 @@ def guard(
             f"{'a' if proxy is not None else 'no'} proxy with {on_failure!r}. "
             "Hand over a function such as `dominance_loss`, or drop it."
         )
+    if any(torch._C._functorch.is_functorch_wrapped_tensor(x) for x in operands):
+        raise NotImplementedError(
+            "`guard` looks at every gradient and decides, which torch.func cannot trace. Use it "
+            "under plain autograd, or transform the term without it."
+        )
     try:
         value, gradients = _value_and_gradients(term, operands)
     except torch.linalg.LinAlgError:

@@ -74,7 +74,16 @@ class _Once(Function):
 
 def once(x: Tensor, dtype: torch.dtype, anchor: Tensor | None = None) -> Tensor:
     """`x` in `dtype`, differentiable once: a second derivative raises SecondDerivativeError, also
-    one in `anchor`, another input that a first derivative in `x` depends on."""
+    one in `anchor`, another input that a first derivative in `x` depends on.
+
+    Raises:
+        ValueError: for a complex `x` where the spectrum is of real numbers.
+    """
+    if x.is_complex() and not dtype.is_complex:
+        raise ValueError(
+            f"a real number is needed here, but got {x.dtype}: a shift is real, and a real R (or "
+            "F) takes a real metric and real vectors. Convert R (or F) to complex."
+        )
     if not differentiated(x):
         return x.to(dtype)
     result: Tensor = _Once.apply(x, x if anchor is None else anchor, dtype)

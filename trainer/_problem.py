@@ -9,34 +9,25 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """Whitened, finite, differentiable once; exactly one of `dense` and `factor` is given.
+    """Whitened, finite, differentiable once.
 
     Attributes:
-        dense: Hermitian R [*batch, N, N], without its shift.
-        factor: F [*batch, N, r] of R = F Fᴴ; in double precision for `gram`.
+        operand: F [*batch, N, r] of R = F Fᴴ, in double precision, for `gram`; for all others the
+            Hermitian R [*batch, N, N]. Without its shift.
         shift: to be added to every eigenvalue, [*batch].
         roundoff: unit roundoff of the numbers that the caller handed over.
         deg_thresh: relative threshold of `masked`.
     """
 
-    dense: Tensor | None
-    factor: Tensor | None
+    operand: Tensor
     shift: Tensor
     roundoff: float
     deg_thresh: float | None
 
     @property
-    def matrix(self) -> Tensor:
-        """R without its shift, multiplied out if it came as a factor."""
-        if self.dense is not None:
-            return self.dense
-        assert self.factor is not None, "a problem is dense or a factor"
-        return self.factor @ self.factor.mH
-
-    @property
     def loaded(self) -> Tensor:
-        """R with its shift."""
-        matrix = self.matrix
+        """A dense R with its shift."""
+        matrix = self.operand
         identity = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
         return matrix + self.shift[..., None, None] * identity
 
@@ -49,7 +40,7 @@ class Solution:
     Attributes:
         distinct: n, how many eigenvalues `values` tells apart; the other N - n equal the last.
         shift: [*batch], added to every value by the caller: gaps are taken without it.
-        scale: largest |eigenvalue| that the rounding of the input refers to, [*batch]; > 0.
+        scale: largest |eigenvalue|, shift included, [*batch]; 1 where R is 0.
         values: (index [*batch, m] or None) -> eigenvalues without shift, descending: those at
             `index` in 0 .. N-1, or the n distinct ones.
         trace: () -> tr R without shift [*batch].

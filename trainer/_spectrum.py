@@ -1,6 +1,7 @@
 """The `Spectrum` that `trainer.spectral.spectrum` returns: quantities that only depend on
 eigenvalues and spectral projectors, never on an eigenvector's arbitrary phase."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -100,7 +101,7 @@ class Spectrum:
         result = self._solution.project(k, limit, self._whitened(x))
         if self._whitener is not None:
             result = self._whitener @ result
-        return self._poisoned(result, k)
+        return self._poisoned(result, k, finite_samples(x, 2))
 
     def capture(self, num_sources: int | Tensor, basis: Tensor) -> Tensor:
         """‖P_K U‖²_F [*batch] for U [..., N, c]: K for an orthonormal U that spans the top K.
@@ -109,7 +110,8 @@ class Spectrum:
         orthogonal: hand over a U with Uᴴ B⁻¹ U = I.
         """
         k, limit = self._source_number(num_sources)
-        return self._poisoned(self._solution.capture(k, limit, self._whitened(basis)), k)
+        captured = self._solution.capture(k, limit, self._whitened(basis))
+        return self._poisoned(captured, k, finite_samples(basis, 2))
 
     @property
     def residual(self) -> Tensor:
@@ -175,7 +177,7 @@ class Spectrum:
                 f"{smallest} to {limit}, num_elements={self.num_elements}. "
                 "Use a larger panel or fewer sources."
             )
-        return k.to(torch.int64).expand(self._finite.shape), limit
+        return over_batch(k.to(torch.int64), self._finite.shape, 0, "num_sources"), limit
 
     def _whitened(self, x: Tensor) -> Tensor:
         if x.dim() < 2 or x.shape[-2] != self.num_elements:
@@ -185,13 +187,15 @@ class Spectrum:
             )
         # eigenvectors of `gram` are double: so is what it works on
         wide = torch.promote_types(self._dtype, self._solution.scale.dtype)
-        x = once(x, wide, self._operand).expand(*self._finite.shape, *x.shape[-2:])
+        x = over_batch(once(x, wide, self._operand), self._finite.shape, 2, "X")
         if self._whitener is None:
             return x
         return torch.linalg.solve_triangular(self._whitener, x, upper=False)
 
-    def _poisoned(self, result: Tensor, k: Tensor) -> Tensor:
+    def _poisoned(self, result: Tensor, k: Tensor, given: Tensor | None = None) -> Tensor:
         valid = self._finite & (k >= 1) & (k < self.num_elements)
+        if given is not None:
+            valid = valid & given
         valid = valid.reshape(valid.shape + (1,) * (result.dim() - valid.dim()))
         narrow = self._dtype if result.is_complex() else self._real
         return torch.where(valid, result.to(narrow), torch.nan)
@@ -203,6 +207,30 @@ def finite_samples(x: Tensor, sample_axes: int) -> Tensor:
     if sample_axes == 0:
         return torch.isfinite(x)
     return (0 * x.detach()).sum(tuple(range(-sample_axes, 0))) == 0
+
+
+def bounded_samples(x: Tensor) -> Tensor:
+    """Whether all entries of a sample [*batch, N, r] are finite, and those of its Gram matrix."""
+    parts = torch.view_as_real(x.detach().resolve_conj()) if x.is_complex() else x.detach()
+    own = tuple(range(-3 if x.is_complex() else -2, 0))
+    return torch.isfinite(torch.linalg.vector_norm(parts, dim=own))
+
+
+def over_batch(x: Tensor, batch: Sequence[int], own_axes: int, name: str) -> Tensor:
+    """`x` with its leading axes broadcast to `batch`, and its own axes as they are.
+
+    Raises:
+        ValueError: if they do not broadcast to that.
+    """
+    split = x.dim() - own_axes
+    own, leading = x.shape[split:], x.shape[:split]
+    aligned = zip(reversed(leading), reversed(batch), strict=False)
+    if len(leading) > len(batch) or any(have not in (1, want) for have, want in aligned):
+        raise ValueError(
+            f"`{name}` must have the batch axes {tuple(batch)} of the spectrum, or axes that "
+            f"broadcast to them, but got {tuple(leading)}. Add axes to R (or F) first."
+        )
+    return x.expand((*batch, *own))
 
 
 def can_look(x: Tensor) -> bool:

@@ -1,6 +1,7 @@
 """What every estimator hands out."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -14,7 +15,8 @@ class Estimates:
             not resolved, the region's centre in an inactive slot.
         resolved: the estimator vouches for this source: it is a separate optimum.
         active: slots that were asked for.
-        source_number: the number of sources the same data suggest, [B]; None if nobody asked.
+        source_numbers: how many sources the same data suggest, by rule (`source_number`), [B]
+            each; empty if nobody asked.
     """
 
     azimuth: Tensor
@@ -22,4 +24,4 @@ class Estimates:
     range_m: Tensor
     resolved: Tensor
     active: Tensor
-    source_number: Tensor | None = None
+    source_numbers: Mapping[str, Tensor] = field(default_factory=dict)

@@ -11,7 +11,7 @@ Eigenvectors are used and forgotten here; no gradient passes. MVDR inverts R, so
 changes what it finds; it cannot change MUSIC's or the beamformer's peaks.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -47,7 +47,7 @@ def music(
         slots: columns of the estimates, at least the largest K (the default).
         deflation: one source at a time, then all refined together; without, the highest peaks
             of the plain spectrum.
-        num_snapshots: if given, the source number that the eigenvalues suggest is reported too.
+        num_snapshots: if given, the source numbers that the eigenvalues suggest are reported too.
     """
     return _estimate(
         _music, _signal_power, covariance, num_sources, search, slots, deflation, num_snapshots
@@ -114,18 +114,22 @@ def _estimate(
     else:
         places, is_peak = pick(beams(weight), search, most)
         resolved = active & is_peak
-    number = None
+    numbers = {}
     if num_snapshots is not None:
-        number = SOURCE_NUMBERS["ratio"](found.all_values, num_snapshots, slots or most)
+        values = found.all_values
+        numbers = {
+            rule: tell(values, num_snapshots, slots or most)
+            for rule, tell in SOURCE_NUMBERS.items()
+        }
     resolved = resolved & ~repeated(search.response(places), active) & found.finite.unsqueeze(-1)
-    return as_estimates(places, active, resolved, number, search, slots or most)
+    return as_estimates(places, active, resolved, numbers, search, slots or most)
 
 
 def as_estimates(
     places: Tensor,
     active: Tensor,
     resolved: Tensor,
-    number: Tensor | None,
+    numbers: Mapping[str, Tensor],
     search: SearchGrid,
     slots: int,
 ) -> Estimates:
@@ -144,7 +148,7 @@ def as_estimates(
     places = functional.pad(places, (0, 0, 0, more))[:, :slots]
     centre = (search.lower + search.upper) / 2
     azimuth, elevation, inverse = torch.where(active.unsqueeze(-1), places, centre).unbind(-1)
-    return Estimates(azimuth, elevation, 1 / inverse, resolved, active, number)
+    return Estimates(azimuth, elevation, 1 / inverse, resolved, active, numbers)
 
 
 def repeated(steering: Tensor, active: Tensor) -> Tensor:

@@ -27,7 +27,6 @@ from .scoring import (
 from .terms import eigengap_hinge
 
 __all__ = [
-    "BASELINES",
     "Conditions",
     "EvaluationRow",
     "SceneErrors",
@@ -43,9 +42,6 @@ __all__ = [
     "validate",
 ]
 
-BASELINES = ("crb", "lmmse_music", "pinv_music", "lmmse_mvdr", "lmmse_beamformer")
-"""What a search is held against, the bound first."""
-
 
 def classical(name: str, scene: SceneConfig, device: str = "cpu") -> Estimate:
     """The method of that name (`methods.method`), told the true K.
@@ -57,21 +53,27 @@ def classical(name: str, scene: SceneConfig, device: str = "cpu") -> Estimate:
 
 
 def baselines(
-    config: TrainConfig, names: Sequence[str] = BASELINES, device: str | None = None
+    config: TrainConfig,
+    names: Sequence[str] | None = None,
+    device: str | None = None,
+    *,
+    num_sources: tuple[int, ...] | None = None,
 ) -> list[Scored]:
     """Scores classical methods and the bound on a configuration's held-out scenes.
 
     Args:
+        names: by default those of `evaluation.baselines`.
         device: by default a GPU, where there is one and the configuration does not say `cpu`.
+        num_sources: values of K, 0 being noise alone; by default 1 ... max_sources.
     """
     if device is None:
         device = "cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu"
-    conditions = _held_out(config, device)
+    conditions = _held_out(config, device, num_sources)
     return [
         score_crb(conditions)
         if name == "crb"
         else score(classical(name, config.scene, device), name, conditions)
-        for name in names
+        for name in (config.evaluation.baselines if names is None else names)
     ]
 
 
@@ -82,11 +84,17 @@ def network_estimate(
     return _told(covariance_method(covariance, scene, device))
 
 
-def score_network(network: nn.Module, config: TrainConfig) -> Scored:
-    """Scores a network on the held-out scenes of its configuration, on the device it is on."""
+def score_network(
+    network: nn.Module, config: TrainConfig, *, num_sources: tuple[int, ...] | None = None
+) -> Scored:
+    """Scores a network on the held-out scenes of its configuration, on the device it is on.
+
+    Args:
+        num_sources: values of K, 0 being noise alone; by default 1 ... max_sources.
+    """
     device = _device_of(network)
     estimate = network_estimate(network, config.scene, device)
-    return score(estimate, "network", _held_out(config, device))
+    return score(estimate, "network", _held_out(config, device, num_sources))
 
 
 def hinges(network: nn.Module, config: TrainConfig, num_scenes: int) -> list[dict[str, float]]:
@@ -130,7 +138,9 @@ def validate(network: nn.Module, config: TrainConfig) -> tuple[EvaluationRow, ..
     return score(estimate, "network", conditions, bound=False).rows
 
 
-def _held_out(config: TrainConfig, device: str) -> Conditions:
+def _held_out(
+    config: TrainConfig, device: str, num_sources: tuple[int, ...] | None = None
+) -> Conditions:
     evaluation = config.evaluation
     return Conditions(
         config.scene,
@@ -138,6 +148,8 @@ def _held_out(config: TrainConfig, device: str) -> Conditions:
         evaluation.report_snr_db,
         evaluation.num_test_scenes,
         device,
+        num_sources=num_sources,
+        tolerance=evaluation.tolerance,
     )
 
 

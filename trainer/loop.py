@@ -114,9 +114,7 @@ class _Run:
     def __init__(self, config: TrainConfig, device: torch.device) -> None:
         self.config = config
         self.device = device
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)  # initial weights only: drawn on the CPU, then moved
-            self.network = build(config).to(device)
+        self.network = initial_network(config).to(device)
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(),
             lr=config.optimizer.learning_rate,
@@ -281,6 +279,13 @@ def resolve_device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise ConfigError("`device` cuda needs a CUDA device, but there is none. Use auto or cpu.")
     return torch.device(name)
+
+
+def initial_network(config: TrainConfig) -> nn.Module:
+    """The network that a training begins with, on the CPU; leaves torch's generator as it is."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)  # initial weights only: drawn on the CPU, then moved
+        return build(config)
 
 
 def restore_network(path: Path, device: torch.device) -> tuple[TrainConfig, nn.Module]:

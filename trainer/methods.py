@@ -127,4 +127,4 @@ def localise(
                 f"`1 <= num_sources <= max_sources` must hold, but got {num_sources=}, "
                 f"max_sources={scene.max_sources}. Raise scene.max_sources."
             )
-    return replace(locate(scenes, count), source_number=count)
+    return locate(scenes, count)

@@ -65,7 +65,8 @@ class SpectralCheck:
 
     def lines(self) -> list[str]:
         """For a person: where, every backend, and what `auto` stands for."""
-        lines = [f"torch {self.torch_version} on {self.device}, {self.dtype}"]
+        known = ", as measured before" if self.cached else ""
+        lines = [f"torch {self.torch_version} on {self.device}, {self.dtype}{known}"]
         lines += [
             f"  {b.backend:<6} N={b.size.num_elements:<4} r={b.size.rank or '-':<4} "
             f"B={b.measured_batch:<4} gap {b.gap_ms:8.2f} ms  subspace {b.subspace_ms:8.2f} ms  "
@@ -150,7 +151,8 @@ def _questions(
 def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+    kind = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    return f"{kind}, {torch.get_num_threads()} threads"
 
 
 def _cache_folder() -> Path:

@@ -4,6 +4,7 @@ Every number is finite, or None where there is none to give. The bound is given 
 as an estimator's errors: capped, divided and averaged alike.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
@@ -35,7 +36,10 @@ class EvaluationRow:
         rmspe_deg, median_error_deg: of the angle error, uncapped.
         success_rate, ..._low, ..._high: share within 5 deg and 5 deg, 95 % Wilson.
         success_rate_3d: within 1 m of range too.
-        source_number_accuracy: share of scenes whose K the same data told.
+        source_number_accuracy: share of scenes whose K the widest relative eigengap of the same
+            covariance tells.
+        source_number_accuracy_gap, ..._mdl, ..._aic: by the widest absolute gap, and by the
+            information criteria.
         crb_db: root mean square error above the root CRB, 20 log10, both capped at 10 deg before
             squaring, so that no single near-singular scene decides it; over sources whose
             coordinates are identifiable.
@@ -55,6 +59,9 @@ class EvaluationRow:
     success_rate_high: float | None
     success_rate_3d: float | None
     source_number_accuracy: float | None
+    source_number_accuracy_gap: float | None
+    source_number_accuracy_mdl: float | None
+    source_number_accuracy_aic: float | None
     crb_db: float | None
 
 
@@ -120,19 +127,20 @@ def summarise(
     count: int,
     errors: Errors,
     *,
-    numbers: Tensor | None = None,
+    numbers: Mapping[str, Tensor] | None = None,
     roots: Tensor | None = None,
 ) -> tuple[EvaluationRow, SceneErrors]:
     """One estimator's row at one point, and its scenes.
 
     Args:
-        numbers: the source numbers its data suggested, [B].
+        numbers: the source numbers its data suggested, by rule, [B] each.
         roots: root CRB on the angle error of the same sources, [B, K_max] [deg].
     """
     capped, hits = to_numpy(capped_error(errors)), to_numpy(success(errors))
     interval = bootstrap_mean(capped)
     share = wilson_share(float(hits.mean()), len(hits)) if count else None
-    found = None if numbers is None else to_numpy(numbers == count)
+    told = {rule: to_numpy(n == count) for rule, n in (numbers or {}).items()}
+    shares = {rule: float(right.mean()) for rule, right in told.items()}
     row = EvaluationRow(
         estimator=name,
         snr_db=snr_db,
@@ -147,10 +155,13 @@ def summarise(
         success_rate_low=share.low if share else None,
         success_rate_high=share.high if share else None,
         success_rate_3d=float(success_3d(errors).mean()) if count else None,
-        source_number_accuracy=None if found is None else float(found.mean()),
+        source_number_accuracy=shares.get("ratio"),
+        source_number_accuracy_gap=shares.get("gap"),
+        source_number_accuracy_mdl=shares.get("mdl"),
+        source_number_accuracy_aic=shares.get("aic"),
         crb_db=None if roots is None else _above_bound_db(errors, roots),
     )
-    return row, _scenes(name, snr_db, count, capped, hits, found)
+    return row, _scenes(name, snr_db, count, capped, hits, told.get("ratio"))
 
 
 def summarise_bound(
@@ -180,9 +191,37 @@ def summarise_bound(
         success_rate_high=None,
         success_rate_3d=None,
         source_number_accuracy=None,
+        source_number_accuracy_gap=None,
+        source_number_accuracy_mdl=None,
+        source_number_accuracy_aic=None,
         crb_db=0.0 if finite else None,
     )
     return row, _scenes(name, snr_db, count, capped, None)
+
+
+def score_lines(rows: Sequence[EvaluationRow]) -> list[str]:
+    """Rows as a table for a console, a blank where there is no number."""
+
+    def share(value: float | None, digits: int = 2) -> str:
+        return "" if value is None else f"{value:.{digits}f}"
+
+    head = f"{'estimator':<17} {'SNR/dB':>6} {'K':>2} {'scenes':>6} {'capped error [95 %]':>22}"
+    head += f" {'success':>7} {'3-D':>5} {'RMSPE/°':>8} {'dB>CRB':>6}  K by gap, MDL, AIC"
+    lines = [head]
+    for row in rows:
+        interval = f"{row.capped_error_low:.3f}, {row.capped_error_high:.3f}"
+        told = (
+            row.source_number_accuracy,
+            row.source_number_accuracy_mdl,
+            row.source_number_accuracy_aic,
+        )
+        lines.append(
+            f"{row.estimator:<17} {row.snr_db:>6g} {row.num_sources:>2} {row.num_scenes:>6} "
+            f"{row.capped_error:>6.3f} [{interval}] {share(row.success_rate):>7} "
+            f"{share(row.success_rate_3d):>5} {share(row.rmspe_deg):>8} "
+            f"{share(row.crb_db, 1):>6}  {'  '.join(share(x) for x in told)}".rstrip()
+        )
+    return lines
 
 
 def to_numpy(values: Tensor) -> NDArray[np.float64]:

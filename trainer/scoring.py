@@ -90,15 +90,15 @@ def score(estimate: Estimate, name: str, conditions: Conditions, *, bound: bool 
     points = []
     for snr_db, count in conditions.points():
         errors: list[Errors] = []
-        numbers: list[Tensor] = []
+        numbers: dict[str, list[Tensor]] = {}
         roots: list[Tensor] = []
         for ids in _chunks(conditions.num_scenes):
             key = (conditions.scene, conditions.seed, snr_db, count, ids, conditions.device)
             scenes = common_scenes(*key)
             estimates = estimate(scenes)
             errors.append(match(estimates, scenes.sources))
-            if estimates.source_number is not None:
-                numbers.append(estimates.source_number)
+            for rule, told in estimates.source_numbers.items():
+                numbers.setdefault(rule, []).append(told)
             if bound:
                 roots.append(root_crb_deg(*key))
             if _tight(errors, conditions.tolerance):
@@ -109,7 +109,7 @@ def score(estimate: Estimate, name: str, conditions: Conditions, *, bound: bool 
                 snr_db,
                 count,
                 Errors.concatenate(errors),
-                numbers=torch.cat(numbers) if numbers else None,
+                numbers={rule: torch.cat(parts) for rule, parts in numbers.items()},
                 roots=torch.cat(roots) if roots else None,
             )
         )

@@ -70,7 +70,7 @@ def sml(
     places, resolved = (torch.cat(x) for x in zip(*parts, strict=True))
     active = torch.arange(most, device=places.device) < num_sources.unsqueeze(-1)
     resolved = resolved & ~repeated(search.response(places), active)
-    return as_estimates(places, active, resolved, None, search, slots or most)
+    return as_estimates(places, active, resolved, {}, search, slots or most)
 
 
 def _estimate(

@@ -20,7 +20,7 @@ from ._backends import BACKENDS, resolve_auto
 from ._hermitian import hermitian_part
 from ._once import ForwardModeError, SecondDerivativeError, once
 from ._problem import Problem
-from ._spectrum import Spectrum, can_look, finite_samples
+from ._spectrum import Spectrum, bounded_samples, can_look, finite_samples, over_batch
 
 __all__ = [
     "BACKENDS",
@@ -58,9 +58,10 @@ def spectrum(
 
     Raises:
         ValueError: for an unknown backend, not exactly one of covariance and factor, `gram`
-            without a factor of fewer columns than rows, a `deg_thresh` that would not be used, or
-            a metric that is not positive definite (where looking is not free, CUDA and torch.func:
-            NaN for that sample).
+            without a factor of fewer columns than rows, a `deg_thresh` that would not be used,
+            shapes that do not fit, a complex shift, or a complex metric of a real R, or a metric
+            that is not positive definite (where looking is not free, CUDA and torch.func: NaN for
+            that sample).
     """
     given = _checked(backend, covariance, factor, deg_thresh)
     resolved = resolve_auto(factor) if backend == "auto" else backend
@@ -70,11 +71,11 @@ def spectrum(
 
     if not isinstance(shift, Tensor):
         shift = torch.tensor(shift, dtype=torch.float64, device=given.device)
-    load = once(shift, torch.empty((), dtype=wide).real.dtype).expand(batch)
+    load = over_batch(once(shift, torch.empty((), dtype=wide).real.dtype), batch, 0, "shift")
     finite = finite_samples(given, 2) & torch.isfinite(load)
     whitener = None
     if metric is not None:
-        whitener, finite = _cholesky(once(metric, wide), finite)
+        whitener, finite = _cholesky(_checked_metric(once(metric, wide), given), finite)
     operand = once(_without(given, finite), wide)
     if factor is None:
         operand = hermitian_part(operand)
@@ -83,9 +84,15 @@ def spectrum(
         if factor is None:
             operand = torch.linalg.solve_triangular(whitener, operand.mH, upper=False)
             operand = hermitian_part(operand)
+    if factor is not None and resolved != "gram":
+        operand = operand @ operand.mH
+    # finite numbers may have overflowed by now: a matrix in itself, a factor in its Gram matrix
+    finite = finite & (
+        bounded_samples(operand) if resolved == "gram" else finite_samples(operand, 2)
+    )
+    operand = _without(operand, finite)
     problem = Problem(
-        dense=operand if factor is None else None,
-        factor=operand if factor is not None else None,
+        operand,
         shift=torch.where(finite, load, 0),
         roundoff=torch.finfo(given.dtype).eps / 2,
         deg_thresh=deg_thresh,
@@ -134,6 +141,18 @@ def _checked(
             "try 1e-6."
         )
     return given
+
+
+def _checked_metric(metric: Tensor, given: Tensor) -> Tensor:
+    """`metric`, once it is known to fit; not expanded, so that one for all is factored once."""
+    *batch, num_elements, _ = given.shape
+    if metric.shape[-2:] != (num_elements, num_elements):
+        raise ValueError(
+            f"`metric` must be [*batch, {num_elements}, {num_elements}], the size of R, but got "
+            f"{tuple(metric.shape)}. Hand over the noise covariance of the same elements."
+        )
+    over_batch(metric, batch, 2, "metric")
+    return metric
 
 
 def _without(given: Tensor, finite: Tensor) -> Tensor:

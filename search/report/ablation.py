@@ -63,14 +63,16 @@ def effects(run: Run | str | Path, name: str) -> list[Effect]:
     rows = rows[rows["ablation"] == name]
     keys = ["trial_id", "seed", "changes", "evaluation_seed"]
     arms = rows[[*keys, "arm"]].drop_duplicates()
-    scenes = run.tables["scenes"].merge(arms, on=keys)
+    scenes = run.tables["scenes"]
+    scenes = scenes[scenes["changes"].isin(arms["changes"].unique())].merge(arms, on=keys)
     found = []
     for measure in MEASURES:
-        known = scenes.dropna(subset=[measure])
-        points = [None, *sorted(rows["snr_db"].unique())]
-        for snr_db in points:
+        wide = scenes.dropna(subset=[measure]).pivot_table(
+            index=["arm", "trial_id", "seed"], columns=["snr_db", "scene_id"], values=measure
+        )
+        for snr_db in (None, *sorted(rows["snr_db"].unique())):
             at = run.objective_snr_db if snr_db is None else (snr_db,)
-            effect = _effect(known[known["snr_db"].isin(at)], measure, snr_db)
+            effect = _effect(wide.loc[:, wide.columns.isin(at, level="snr_db")], measure, snr_db)
             if effect is not None:
                 found.append(effect)
     return found
@@ -103,10 +105,10 @@ def hinges(run: Run | str | Path, name: str) -> pd.DataFrame:
     return pd.DataFrame(rows.pivot_table(index="snr_db", columns="arm", values=columns))
 
 
-def text(run: Run | str | Path, name: str) -> str:
-    """The sentence and a table, for a console or a Markdown page."""
+def text(run: Run | str | Path, name: str, found: list[Effect] | None = None) -> str:
+    """The sentence and a table, for a console or a Markdown page; `found` are the effects."""
     run = as_run(run)
-    found = effects(run, name)
+    found = effects(run, name) if found is None else found
     if not found:
         return f"{name}: nothing to compare, fewer than two configurations have both arms."
     acts = hinges(run, name)
@@ -138,31 +140,33 @@ def _acts(acts: pd.DataFrame, snr_db: float | None) -> str:
     )
 
 
-def _effect(scenes: pd.DataFrame, measure: str, snr_db: float | None) -> Effect | None:
-    """One row; None if fewer than two configurations or scenes are in both arms."""
-    without, with_ = (_errors(scenes[scenes["arm"] == arm], measure) for arm in (WITHOUT, WITH))
-    pairs = without.index.intersection(with_.index)
-    common = without.columns.intersection(with_.columns)
-    without, with_ = without.loc[pairs, common], with_.loc[pairs, common]
-    differences = _by_configuration(with_ - without)
-    if min(differences.shape) < 2:
+def _effect(trainings: pd.DataFrame, measure: str, snr_db: float | None) -> Effect | None:
+    """The effect on trainings [arm, configuration and seed; SNR and scene], means over K; None if
+    fewer than two configurations or scenes are in both arms."""
+    if not {WITHOUT, WITH} <= set(trainings.index.get_level_values("arm")):
+        return None
+    arms = {arm: trainings.xs(arm, level="arm") for arm in (WITHOUT, WITH)}
+    pairs = arms[WITHOUT].index.intersection(arms[WITH].index)
+    both = pd.concat([arm.loc[pairs] for arm in arms.values()], keys=arms)
+    known = both.dropna(axis=1).T  # only what every training was scored on
+    by_scene = known.groupby(level="scene_id").mean().T
+    counts = known.groupby(level="scene_id").size()
+    whole = by_scene.loc[:, counts == trainings.columns.get_level_values("snr_db").nunique()]
+    if not len(pairs) or whole.shape[1] < 2:
+        return None
+    without, with_ = (_by_configuration(pd.DataFrame(whole.loc[arm])) for arm in arms)
+    if len(without) < 2:
         return None
     return Effect(
         measure,
         snr_db,
-        float(_by_configuration(without).mean()),
-        float(_by_configuration(with_).mean()),
-        crossed_interval(differences),
-        detectable(differences),
+        float(without.mean()),
+        float(with_.mean()),
+        crossed_interval(with_ - without),
+        detectable(with_ - without),
         len(pairs),
-        len(common),
+        whole.shape[1],
     )
-
-
-def _errors(rows: pd.DataFrame, measure: str) -> pd.DataFrame:
-    """A row per training, a column per scene: means over SNR and K."""
-    found = rows.pivot_table(index=["trial_id", "seed"], columns="scene_id", values=measure)
-    return found.dropna(axis=1)
 
 
 def _by_configuration(trainings: pd.DataFrame) -> NDArray[np.float64]:

@@ -1,12 +1,12 @@
 """The difference that something makes, against SNR: one panel per ablation, with its interval."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..files import write_atomically
-from .ablation import MEASURES, Effect, effects, verdict
+from .ablation import MEASURES, Effect, verdict
 from .plots import BEST, STYLES
 from .runs import Run, as_run
 
@@ -19,18 +19,24 @@ SHOWN = {"capped_error": BEST, "source_number_found": STYLES["lmmse_music"]}
 PANELS_WIDE = 4
 
 
-def draw(run: Run | str | Path, names: Sequence[str]) -> "Figure | None":
-    """With minus without, 95 % intervals; None if none of the ablations has anything to show."""
+def draw(run: Run | str | Path, found: Mapping[str, list[Effect]]) -> "Figure | None":
+    """With minus without, 95 % intervals; None if no ablation has effects to show.
+
+    Args:
+        found: ablation -> its effects (`ablation.effects`).
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     run = as_run(run)
-    found = {name: own for name in names if (own := effects(run, name))}
+    found = {name: own for name, own in found.items() if own}
     if not found:
         return None
     wide = min(PANELS_WIDE, len(found))
     high = -(-len(found) // wide)
-    figure = Figure(figsize=(1.6 + 3.3 * wide, 0.9 + 2.9 * high), dpi=130, layout="constrained")
+    figure = Figure(
+        figsize=(max(7.0, 1.6 + 3.3 * wide), 1.4 + 2.9 * high), dpi=130, layout="constrained"
+    )
     FigureCanvasAgg(figure)
     grid = figure.subplots(high, wide, sharex=True, sharey=True, squeeze=False)
     for axes, (name, own) in zip(grid.flat, found.items(), strict=False):
@@ -52,9 +58,9 @@ def draw(run: Run | str | Path, names: Sequence[str]) -> "Figure | None":
     return figure
 
 
-def write(run: Run | str | Path, names: Sequence[str], path: Path) -> Path | None:
+def write(run: Run | str | Path, found: Mapping[str, list[Effect]], path: Path) -> Path | None:
     """Writes the figure as PNG; None if there is nothing to draw."""
-    figure = draw(run, names)
+    figure = draw(run, found)
     if figure is None:
         return None
     path.parent.mkdir(parents=True, exist_ok=True)

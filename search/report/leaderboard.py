@@ -1,7 +1,8 @@
 """The leaderboard: the bound, the classical methods, then the trials; and is the best one better?
 
 Values are means over the run's objective SNRs and over K, on held-out scenes; the column
-`objective` is what the search saw, on validation scenes, and is optimistic for the best of many.
+`objective` is what the search saw, on validation scenes, and is optimistic for the best of many;
+`confirmed` is what fresh training seeds did on fresh scenes, null until `search.confirm` has run.
 The interval of such a mean is the mean of the cells' interval ends: cells share their scenes, and
 full correlation is the worst case, so it is never too short.
 """
@@ -23,6 +24,7 @@ BASELINES = (BOUND, REFERENCE, "sml", "lmmse_mvdr", "lmmse_beamformer", "pinv_mu
 
 SUCCESS_SNR_DB = (-10.0, -5.0, 0.0)
 ENDS = ("capped_error", "capped_error_low", "capped_error_high")
+CONFIRMED = ("confirmed", "confirmed_low", "confirmed_high")
 SCENE = ["evaluation_seed", "scene_id", "snr_db", "num_sources"]
 
 _STANDING = {outcome: rank for rank, outcome in enumerate(Outcome)}
@@ -32,12 +34,13 @@ def table(run: Run | str | Path) -> pd.DataFrame:
     """One row per baseline, then one per trial: completed ones by objective, then the others.
 
     Columns: name, trial_id (null for baselines), outcome (`bound`, `classical`, or the trial's),
-    cause, objective, capped_error and its interval ends, rmspe_deg, one `success_<snr>_db` per
-    SNR, best. What is not known is null.
+    cause, best, objective, epochs, seconds, capped_error and confirmed with their interval ends,
+    confirmed_seeds, rmspe_deg, one `success_<snr>_db` per SNR. What is not known is null.
     """
     run = as_run(run)
     scored = run.tables["evaluations"]
     shared = scored[scored["trial_id"].isna()]
+    again = _confirmed(run)
     rows = [
         {
             "name": name,
@@ -45,8 +48,11 @@ def table(run: Run | str | Path) -> pd.DataFrame:
             "outcome": "bound" if name == BOUND else "classical",
             "best": False,
             **_summarise(shared[shared["estimator"] == name], run.objective_snr_db),
+            **again.get(name, {}),
         }
-        for name in _in_order(set(shared["estimator"]))
+        for name in _in_order(
+            set(shared["estimator"]) | (set(again) - set(run.trials["trial_id"]))
+        )
     ]
     best = run.best
     own = dict(iter(scored[scored["estimator"] == "network"].groupby("trial_id")))
@@ -59,8 +65,10 @@ def table(run: Run | str | Path) -> pd.DataFrame:
                 "cause": trial["cause"],
                 "objective": trial["objective"],
                 "epochs": trial["epochs"],
+                "seconds": trial["seconds"],
                 "best": trial["trial_id"] == best,
                 **_summarise(own.get(trial["trial_id"], scored[:0]), run.objective_snr_db),
+                **again.get(trial["trial_id"], {}),
             }
         )
     return pd.DataFrame(rows, columns=_columns())
@@ -167,8 +175,18 @@ def _summarise(cells: pd.DataFrame, objective_snr_db: tuple[float, ...]) -> dict
     for snr in SUCCESS_SNR_DB:
         there = cells.loc[cells["snr_db"] == snr, "success_rate"]
         if len(there) and there.notna().all():
-            found[_success(snr)] = float(there.mean())
+            found[success_column(snr)] = float(there.mean())
     return found
+
+
+def _confirmed(run: Run) -> dict[str, dict[str, float]]:
+    """Confirmed values by the name of a trial or method; empty until there are some."""
+    from . import confirmed  # which ranks by this module's order of baselines
+
+    rows = confirmed.table(run)
+    known = rows[rows["confirmed"].notna()].rename(columns={"seeds": "confirmed_seeds"})
+    kept = known.set_index("name")[[*CONFIRMED, "confirmed_seeds"]].to_dict("index")
+    return {str(name): {str(k): v for k, v in row.items()} for name, row in kept.items()}
 
 
 def _ranked(trials: pd.DataFrame) -> pd.DataFrame:
@@ -182,7 +200,8 @@ def _in_order(names: set[str]) -> list[str]:
     return known + sorted(names - set(known))
 
 
-def _success(snr_db: float) -> str:
+def success_column(snr_db: float) -> str:
+    """Name of the column of success rates at that SNR."""
     return f"success_{snr_db:g}_db"
 
 
@@ -200,7 +219,7 @@ def _line(row: pd.Series) -> str:
     error = _number(value)
     if pd.notna(low) and pd.notna(high):
         error += f" [{low:.3f}, {high:.3f}]"
-    success = " / ".join(_number(row[_success(snr)], 2) for snr in SUCCESS_SNR_DB)
+    success = " / ".join(_number(row[success_column(snr)], 2) for snr in SUCCESS_SNR_DB)
     rmspe = f"{row['rmspe_deg']:.2f}°" if pd.notna(row["rmspe_deg"]) else "-"
     word = f"{row['outcome']}, best" if row["best"] else row["outcome"]
     if row["outcome"] == Outcome.STOPPED:
@@ -235,5 +254,6 @@ def _number(value: float | None, digits: int = 3) -> str:
 
 
 def _columns() -> list[str]:
-    head = ["name", "trial_id", "outcome", "cause", "best", "objective", "epochs"]
-    return [*head, *ENDS, "rmspe_deg", *(_success(snr) for snr in SUCCESS_SNR_DB)]
+    head = ["name", "trial_id", "outcome", "cause", "best", "objective", "epochs", "seconds"]
+    scores = [*ENDS, *CONFIRMED, "confirmed_seeds", "rmspe_deg"]
+    return [*head, *scores, *(success_column(snr) for snr in SUCCESS_SNR_DB)]

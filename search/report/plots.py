@@ -1,36 +1,43 @@
-"""The picture of a run: error against SNR, with the bound and the classical methods beside it.
+"""Accuracy in pictures: error against SNR, and decibels above the bound, beside the classical
+methods."""
 
-Matplotlib is imported here and nowhere else, through its object interface on Agg: no display, no
-global state, safe beside anything else that draws.
-"""
-
-import io
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from ..files import write_atomically
 from .leaderboard import BASELINES, BOUND, REFERENCE
 from .runs import Run, as_run
+from .style import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PINK,
+    RED,
+    SKY,
+    Style,
+    new_figure,
+    plain,
+    rendered,
+    rows_of,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Style = dict[str, Any]
-
-# Okabe and Ito's palette: told apart with any colour vision; shapes differ as well, for print.
-BEST: Style = {"color": "#0072B2", "marker": "o", "linewidth": 2.4, "zorder": 5}
+BEST: Style = {"color": BLUE, "marker": "o", "linewidth": 2.4, "zorder": 5}
 STYLES: dict[str, Style] = {
     BOUND: {"color": "black", "linestyle": "--", "linewidth": 1.4, "zorder": 4},
-    REFERENCE: {"color": "#D55E00", "marker": "s", "linewidth": 1.8, "zorder": 4},
-    "sml": {"color": "#009E73", "marker": "D", "linewidth": 1.4},
-    "lmmse_mvdr": {"color": "#CC79A7", "marker": "^", "linewidth": 1.2},
-    "lmmse_beamformer": {"color": "#E69F00", "marker": "v", "linewidth": 1.2},
-    "pinv_music": {"color": "#56B4E9", "marker": "x", "linewidth": 1.2},
+    REFERENCE: {"color": RED, "marker": "s", "linewidth": 1.8, "zorder": 4},
+    "sml": {"color": GREEN, "marker": "D", "linewidth": 1.4},
+    "lmmse_mvdr": {"color": PINK, "marker": "^", "linewidth": 1.2},
+    "lmmse_beamformer": {"color": ORANGE, "marker": "v", "linewidth": 1.2},
+    "pinv_music": {"color": SKY, "marker": "x", "linewidth": 1.2},
 }
-OTHER: Style = {"color": "#999999", "marker": ".", "linewidth": 1.0}
+OTHER: Style = {"color": GREY, "marker": ".", "linewidth": 1.0}
 LABELS = {
     BOUND: "√CRB (bounds unbiased estimators)",
     REFERENCE: "LMMSE-MUSIC",
@@ -46,36 +53,81 @@ MEASURES = {
 }
 
 
+ABOVE_CRB = "crb_db"
+COLUMNS = 3
+
+
 def draw_error_vs_snr(run: Run) -> "Figure | None":
     """One column per K: capped error with 95 % intervals above, RMSPE on a log axis below.
 
     Returns:
         The figure; None if the run has no evaluations yet.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     series = _series(run)
-    counts = sorted({int(k) for _, _, rows in series for k in rows["num_sources"]})
+    counts = numbers_of_sources(run)
     if not counts:
         return None
-    figure = Figure(figsize=(1.2 + 4.4 * len(counts), 7.6), dpi=130, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(7.6, 1.2 + 4.4 * len(counts))
     grid = figure.subplots(2, len(counts), sharex=True, sharey="row", squeeze=False)
     for axes_row, measure in zip(grid, MEASURES, strict=True):
         for axes, count in zip(axes_row, counts, strict=True):
             _panel(axes, measure, count, series, run.objective_snr_db)
         axes_row[0].set_ylabel(MEASURES[measure])
     for axes, count in zip(grid[0], counts, strict=True):
-        axes.set_title(f"K = {count} source{'s' if count > 1 else ''}", fontsize=11)
+        axes.set_title(_sources(count), fontsize=11)
     for axes in grid[1]:
         axes.set_xlabel("SNR [dB]")
-    lines = {line.get_label(): line for axes in grid.flat for line in axes.get_lines()}
-    lines = {label: lines[label] for _, label, _ in series if label in lines}
-    figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=4, frameon=False)
+    _legend(figure, series)
     figure.align_ylabels(grid[:, 0])
     figure.suptitle(_title(run), fontsize=12)
     return figure
+
+
+def draw_error_of(run: Run, count: int) -> "Figure | str":
+    """The same for one K, side by side."""
+    series = _series(run)
+    figure = new_figure(4.6)
+    panels = figure.subplots(1, len(MEASURES))
+    for axes, measure in zip(panels, MEASURES, strict=True):
+        _panel(axes, measure, count, series, run.objective_snr_db)
+        axes.set_ylabel(MEASURES[measure])
+        axes.set_xlabel("SNR [dB]")
+    _legend(figure, series)
+    return figure
+
+
+def draw_above_crb(run: Run) -> "Figure | str":
+    """Decibels above the root CRB against SNR, one panel per K."""
+    series = [
+        (style, label, rows) for style, label, rows in _series(run) if label != LABELS[BOUND]
+    ]
+    counts = [
+        k
+        for k in numbers_of_sources(run)
+        if any(rows.loc[rows["num_sources"] == k, ABOVE_CRB].notna().any() for *_, rows in series)
+    ]
+    if not counts:
+        return "Nothing has been held against the Cramér-Rao bound yet."
+    columns = min(len(counts), COLUMNS)
+    rows = rows_of(len(counts), columns)
+    figure = new_figure(0.9 + 3.3 * rows)
+    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    for axes in panels.flat[len(counts) :]:
+        axes.set_axis_off()
+    for axes, count in zip(panels.flat, counts, strict=False):
+        _panel(axes, ABOVE_CRB, count, series, run.objective_snr_db)
+        axes.axhline(0, color="black", linestyle="--", linewidth=1.2)
+        axes.set_title(_sources(count), fontsize=11)
+        axes.set_xlabel("SNR [dB]")
+    for axes in panels[:, 0]:
+        axes.set_ylabel("error above √CRB [dB]")
+    _legend(figure, series)
+    return figure
+
+
+def numbers_of_sources(run: Run) -> list[int]:
+    """Every K that was scored."""
+    return sorted({int(k) for _, _, rows in _series(run) for k in rows["num_sources"]})
 
 
 def error_vs_snr(run: Run | str | Path, path: Path | None = None) -> Path | None:
@@ -90,9 +142,7 @@ def error_vs_snr(run: Run | str | Path, path: Path | None = None) -> Path | None
         return None
     path = path or run.path / "report" / "error_vs_snr.png"
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = io.BytesIO()
-    figure.savefig(content, format="png")
-    write_atomically(path, content.getvalue())
+    write_atomically(path, rendered(figure, "png"))
     return path
 
 
@@ -139,10 +189,20 @@ def _panel(
     if measure == "rmspe_deg":
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter("{x:g}")
-    else:
+    elif measure == "capped_error":
         axes.set_ylim(0, 1)
-    axes.grid(True, which="major", alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
+    plain(axes)
+
+
+def _legend(figure: "Figure", series: list[tuple[Style, str, pd.DataFrame]]) -> None:
+    lines = {str(line.get_label()): line for axes in figure.axes for line in axes.get_lines()}
+    shown = [label for _, label, _ in series if label in lines]
+    handles = [lines[label] for label in shown]
+    figure.legend(handles, shown, loc="outside lower center", ncols=4, frameon=False)
+
+
+def _sources(count: int) -> str:
+    return f"K = {count} source{'s' if count > 1 else ''}"
 
 
 def _title(run: Run) -> str:

@@ -17,14 +17,26 @@ from .spectral import (
     EigengapConfig,
     SpectralConfig,
 )
-from .training import EvaluationConfig, OptimizerConfig, TrainConfig
+from .training import (
+    BASELINES,
+    COVARIANCE_NAMES,
+    ESTIMATOR_NAMES,
+    METHOD_NAMES,
+    EvaluationConfig,
+    OptimizerConfig,
+    TrainConfig,
+)
 
 __all__ = [
     "BACKEND_NAMES",
+    "BASELINES",
     "CODE_KINDS",
+    "COVARIANCE_NAMES",
     "DEFINITIONS",
+    "ESTIMATOR_NAMES",
     "FAILURE_POLICIES",
     "MARGIN_FIELDS",
+    "METHOD_NAMES",
     "NETWORK_KINDS",
     "ConfigError",
     "CovarianceConfig",

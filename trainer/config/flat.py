@@ -43,7 +43,7 @@ def _coerce(hint: Any, value: Any, name: str) -> Any:
     kind = next(a for a in allowed if a is not types.NoneType)
     if typing.get_origin(kind) is tuple:
         if isinstance(value, (list, tuple)):
-            return tuple(_coerce(float, v, name) for v in value)
+            return tuple(_coerce(typing.get_args(kind)[0], v, name) for v in value)
     elif kind is float:
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             if value != value or value in (float("inf"), float("-inf")):

@@ -1,0 +1,137 @@
+"""Writes down what the ablations of a run found: tables and a figure, into the documents.
+
+    python benchmarks/eigengap_ablation.py RUN [--no-write]
+
+Reads RUN alone (no Ray, no torch); `eigengap_ablation.sh` makes it. What stands between the
+markers `ablation` and `confirmed` of docs/eigengap.md and README.md is replaced, and the figure
+docs/eigengap_ablation.png drawn.
+"""
+
+import argparse
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from search.report import ablation, ablation_plot, confirmed, runs
+from search.report.ablation import Effect
+from search.report.runs import Run
+
+ROOT = Path(__file__).parents[1]
+FIGURE = ROOT / "docs" / "eigengap_ablation.png"
+DOCUMENTS = (ROOT / "docs" / "eigengap.md", ROOT / "README.md")
+
+
+Found = dict[str, list[Effect]]
+
+
+def definitions(run: Run, found: Found) -> str:
+    """One row per ablation: verdict, difference over the objective's SNRs, and at each SNR."""
+    snrs = sorted({e.snr_db for own in found.values() for e in own if e.snr_db is not None})
+    head = ["ablation", "verdict", "capped error, with - without", "detectable"]
+    head += [f"{snr:g} dB" for snr in snrs] + ["source number"]
+    rows = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for name, own in found.items():
+        error = by_snr(own, "capped_error")
+        number = by_snr(own, "source_number_found").get(None)
+        cells = [name, ablation.verdict(error[None]), str(error[None].difference)]
+        cells += [f"{error[None].detectable:.3f}"]
+        cells += [str(error[snr].difference) if snr in error else "" for snr in snrs]
+        cells += ["" if number is None else str(number.difference)]
+        rows.append("| " + " | ".join(cells) + " |")
+    return "\n".join([*rows, "", about(run, found)])
+
+
+def by_snr(own: list[Effect], measure: str) -> dict[float | None, Effect]:
+    """Effects on one measure; None is the mean over the objective's SNRs."""
+    return {effect.snr_db: effect for effect in own if effect.measure == measure}
+
+
+def about(run: Run, found: Found) -> str:
+    """What the numbers are of."""
+    one = next(iter(found.values()))[0]
+    rows = run.tables["ablations"]
+    kinds = configurations(run, sorted(rows["trial_id"].unique()))
+    snr = ", ".join(f"{s:g}" for s in run.objective_snr_db)
+    return (
+        f"{one.difference.n} configurations ({kinds}) x {one.seeds // one.difference.n} seeds "
+        f"per arm, {one.scenes} scenes for each SNR and K; the verdict is over SNR {snr} dB and "
+        "all K. Intervals at 95 %, configurations crossed with scenes; negative is better, for "
+        "the source number positive. Detectable: told from 0 with 80 % probability."
+    )
+
+
+def configurations(run: Run, trials: list[str]) -> str:
+    """Trials by their kind of network."""
+    own = run.trials.set_index("trial_id")
+    kinds = "params.network.kind"
+    if kinds not in own:
+        return ", ".join(trials)
+    counts = own.loc[trials, kinds].value_counts()
+    return ", ".join(f"{count} {kind}" for kind, count in counts.items())
+
+
+def acting(run: Run) -> str:
+    """How far the term acts: its mean and the share of scenes where it is above 0, by arm."""
+    rows = run.tables["ablations"].dropna(subset=["hinge"])
+    rows = rows[rows["snr_db"].isin(run.objective_snr_db)]
+    means = rows.groupby(["ablation", "arm"])[["hinge", "hinge_active"]].mean()
+    lines = ["| ablation | mean term without, with | scenes where it acts without, with |"]
+    lines.append("|---" * 3 + "|")
+    for name in rows["ablation"].unique():
+        arms = [means.loc[(name, arm)] for arm in (ablation.WITHOUT, ablation.WITH)]
+        term = ", ".join(f"{arm['hinge']:.3f}" for arm in arms)
+        share = ", ".join(f"{arm['hinge_active']:.0%}" for arm in arms)
+        lines.append(f"| {name} | {term} | {share} |")
+    return "\n".join(lines)
+
+
+def finalists(run: Run) -> str:
+    """The confirmed leaderboard as Markdown."""
+    board = confirmed.table(run)
+    lines = ["| | search | confirmed [95 %] | confirmed - search |", "|---" * 4 + "|"]
+    for row in board.to_dict("records"):
+        ends = f"{row['confirmed']:.3f} [{row['confirmed_low']:.3f}, {row['confirmed_high']:.3f}]"
+        search, curse = (
+            "" if pd.isna(row[name]) else f"{row[name]:{sign}.3f}"
+            for name, sign in (("search", ""), ("curse", "+"))
+        )
+        lines.append(f"| {row['name']} | {search} | {ends} | {curse} |")
+    found = confirmed.curse(run)
+    if found is not None:
+        lines += ["", f"Winner's curse: {found} over {found.n} finalists."]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Prints everything, and writes it down."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path, help="folder of the run")
+    parser.add_argument("--no-write", action="store_true", help="leave the documents as they are")
+    args = parser.parse_args()
+    run = runs.load(args.run)
+    found = {name: own for name in ablation.names(run) if (own := ablation.effects(run, name))}
+    if not found:
+        parser.exit(1, f"{args.run} has no ablation of two configurations or more\n")
+    tables = {
+        "ablation": f"{definitions(run, found)}\n\n{acting(run)}",
+        "confirmed": finalists(run),
+    }
+    for name, table in tables.items():
+        print(f"\n{name}\n\n{table}")
+    figure = args.run / "report" / FIGURE.name if args.no_write else FIGURE
+    ablation_plot.write(run, found, figure)
+    print(f"\nfigure: {figure}")
+    for document in () if args.no_write else DOCUMENTS:
+        text = document.read_text()
+        for name, table in tables.items():
+            marked = rf"(<!-- {re.escape(name)} -->\n).*?(<!-- end -->)"
+            text, count = re.subn(
+                marked, lambda m, t=table: f"{m[1]}\n{t}\n\n{m[2]}", text, flags=re.DOTALL
+            )
+            print(f"{document.name}: {name} {'written' if count else 'has no place'}")
+        document.write_text(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""`python -m search.report`: what a run found, as a page, figures and a table.
+
+Needs neither Ray nor torch; works on a copied folder, and while the search still runs. Exit codes:
+0 written; 2 it was asked for something impossible.
+"""
+
+import argparse
+import sys
+import webbrowser
+from collections.abc import Sequence
+from pathlib import Path
+
+from trainer.arguments import OneLineParser, UsageError
+
+from ..files import RunError, resolve_run
+from ..mirror import push
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = OneLineParser(
+        prog="python -m search.report",
+        description="Writes RUN/report: index.html with everything in it, each figure as PNG and "
+        "SVG, and summary.parquet. Needs neither Ray nor torch, and works while a search runs.",
+    )
+    p.add_argument("run", metavar="RUN", help="path of a run, or its name below --runs")
+    p.add_argument(
+        "--compare", metavar="RUN", help="another run; also writes compare-<its name>.html"
+    )
+    p.add_argument("--open", action="store_true", help="show the page in the browser")
+    p.add_argument("--out", type=Path, help="folder to write to (default: report in the run)")
+    p.add_argument(
+        "--runs", type=Path, default=Path("runs"), help="folder of runs (default: runs)"
+    )
+    return p
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit code."""
+    try:
+        args = parser().parse_args(argv)
+        return report(args)
+    except (UsageError, RunError) as error:
+        print(f"search.report: {error}", file=sys.stderr)
+        return 2
+
+
+def report(args: argparse.Namespace) -> int:
+    """Writes what was asked for and says where it lies."""
+    from .compare import write_comparison
+    from .runs import load
+    from .write import FOLDER, write_report
+
+    run = load(resolve_run(args.run, args.runs))
+    other = None if args.compare is None else load(resolve_run(args.compare, args.runs))
+    if other is not None and other.path.resolve() == run.path.resolve():
+        raise UsageError(f"--compare takes another run, but got {args.compare} itself. Name one.")
+    page = write_report(run, args.out)
+    push(page.parent)
+    print(f"report:  {page}")
+    print(f"summary: {page.with_name('summary.parquet')}")
+    if other is not None:
+        page = write_comparison(run, other, args.out or run.path / FOLDER)
+        push(page.parent)
+        print(f"compare: {page}")
+    for note in run.notes:
+        print(f"note:    {note}")
+    if args.open:
+        webbrowser.open(page.resolve().as_uri())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

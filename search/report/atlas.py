@@ -1,0 +1,126 @@
+"""The failure atlas: where in the space trials end badly, of what, in which backend and term."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from trainer.intervals import wilson_share
+
+from ..outcome import Outcome
+from .choices import BACKEND, NO_TERM
+from .runs import Run
+from .searched import Parameter, parameters, shown
+from .style import BLACK, CYCLE, GREY, new_figure, plain, rows_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLUMNS = 4
+WELL = (Outcome.COMPLETED, Outcome.STOPPED)
+BINS = 5
+"""Parts of a numeric range, in each of which the share that failed is drawn."""
+
+
+def draw_failure_atlas(run: Run) -> "Figure | str":
+    """A table of causes by backend and term; for each parameter, where the failures lie."""
+    trials = run.trials
+    if trials.empty:
+        return "No trial has ended, so none has failed."
+    bad = ~trials["outcome"].isin(WELL)
+    if not bad.any():
+        return f"None of {len(trials)} trials failed: there is no atlas to draw."
+    cause = trials["cause"].fillna(trials["outcome"]).where(bad).astype(object)
+    causes = [str(name) for name in cause.dropna().value_counts().index]
+    varied = [p for p in parameters(run) if p.varies]
+    rows = rows_of(len(varied), COLUMNS)
+    figure = new_figure(2.0 + 0.3 * len(causes) + 1.9 * rows)
+    heights = [1.6 + 0.3 * len(causes), max(1.9 * rows, 0.1)]
+    above, below = figure.subfigures(2, 1, height_ratios=heights, squeeze=False)[:, 0]
+    _counts(above.subplots(), run, cause, causes)
+    if varied:
+        panels = below.subplots(rows, COLUMNS, sharey=True, squeeze=False)
+        for axes in panels.flat[len(varied) :]:
+            axes.set_axis_off()
+        for axes, parameter in zip(panels.flat, varied, strict=False):
+            _panel(axes, parameter, cause, causes)
+        for axes in panels[:, 0]:
+            axes.set_ylabel("share failed")
+        from matplotlib.lines import Line2D
+
+        marks = [
+            Line2D([], [], color=_colour(causes, name), marker="o", linestyle="", label=name)
+            for name in causes
+        ]
+        marks.append(Line2D([], [], color=GREY, marker="|", linestyle="", label="ended well"))
+        below.legend(handles=marks, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    return figure
+
+
+def _counts(axes: "Axes", run: Run, cause: "pd.Series[Any]", causes: list[str]) -> None:
+    """How many trials failed of what, by backend and the loss term that was not finite."""
+    trials = run.trials
+    terms = run.tables["failures"].drop_duplicates("trial_id", keep="last")
+    term = trials["trial_id"].map(terms.set_index("trial_id")["term"].to_dict())
+    term = term.astype(object).fillna("-")
+    backend = (
+        trials[f"params.{BACKEND}"].fillna(NO_TERM)
+        if f"params.{BACKEND}" in trials
+        else pd.Series(NO_TERM, index=trials.index)
+    )
+    failed = pd.DataFrame({"cause": cause, "where": backend + "\n" + term})[cause.notna()]
+    counts = failed.groupby(["cause", "where"]).size().unstack(fill_value=0).reindex(causes)
+    shown_counts = counts.to_numpy(dtype=float)
+    axes.imshow(shown_counts, cmap="Reds", aspect="auto", vmin=0, vmax=shown_counts.max() * 2.5)
+    for (i, j), count in np.ndenumerate(shown_counts):
+        axes.text(j, i, f"{count:.0f}", ha="center", va="center", color=BLACK, fontsize=9)
+    axes.set_xticks(range(counts.shape[1]), list(counts.columns), fontsize=8)
+    axes.set_yticks(range(len(causes)), causes, fontsize=9)
+    axes.set_xlabel("spectral backend, and below it the loss term that was not finite", fontsize=9)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+
+
+def _panel(axes: "Axes", parameter: Parameter, cause: "pd.Series[Any]", causes: list[str]) -> None:
+    """Share that failed along one parameter, with its interval and every trial as a mark."""
+    places = parameter.places()
+    known = np.isfinite(places)
+    bad = cause.notna().to_numpy()
+    if parameter.numeric:
+        edges = np.linspace(0, 1, BINS + 1)
+        part = np.clip(np.digitize(places, edges) - 1, 0, BINS - 1)
+        middles = (edges[:-1] + edges[1:]) / 2
+        width = 0.9 / BINS
+    else:
+        middles = np.linspace(0, 1, len(parameter.choices))
+        part = np.abs(np.where(known, places, 0)[:, None] - middles).argmin(1)
+        width = 0.6 / max(len(parameter.choices) - 1, 1)
+    for i, middle in enumerate(middles):
+        here = known & (part == i)
+        if not here.any():
+            continue
+        share = wilson_share(float(bad[here].mean()), int(here.sum()))
+        axes.bar(middle, share.mean, width=width, color="#E8B9A0", linewidth=0)
+        axes.plot([middle, middle], [share.low, share.high], color=GREY, linewidth=1.2)
+    shift = np.random.default_rng(0).uniform(-0.4, 0.4, len(places)) * width
+    spot = places if parameter.numeric else places + shift
+    axes.plot(spot[known & ~bad], np.full((known & ~bad).sum(), -0.09), "|", color=GREY, ms=5)
+    for name in causes:
+        at = known & (cause == name).to_numpy()
+        axes.plot(spot[at], np.full(at.sum(), 1.09), "o", color=_colour(causes, name), ms=3.5)
+    axes.set_ylim(-0.16, 1.18)
+    axes.set_yticks([0, 0.5, 1])
+    axes.tick_params(axis="y", labelsize=8)
+    axes.set_title(parameter.name, fontsize=9)
+    if parameter.numeric:
+        axes.set_xlim(-0.04, 1.04)
+        axes.set_xticks([0, 1], [shown(parameter.low), shown(parameter.high)], fontsize=8)
+    else:
+        axes.set_xlim(-width, 1 + width)
+        axes.set_xticks(middles, parameter.choices, fontsize=7, rotation=25)
+    plain(axes, grid="y")
+
+
+def _colour(causes: list[str], name: str) -> str:
+    return CYCLE[1:][causes.index(name) % (len(CYCLE) - 1)]

@@ -1,0 +1,181 @@
+"""What the parameters did: parallel coordinates, importances, and the backends side by side."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from trainer.intervals import wilson_share
+
+from ..outcome import Outcome
+from .importance import Importance, importances, same_fidelity
+from .runs import Run
+from .searched import Parameter, parameters, shown
+from .style import BLACK, BLUE, COLOURMAP, GREY, RED, new_figure, plain
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+ABSENT = -0.14
+"""Where a line passes an axis whose parameter its trial did not have, below the range."""
+BACKEND = "spectral.backend"
+NO_TERM = "no term"
+
+
+def draw_parallel_coordinates(run: Run) -> "Figure | str":
+    """One line per trial through its parameters; colour is the objective at one common epoch."""
+    axes_of = [p for p in parameters(run) if p.varies]
+    if not axes_of or run.trials.empty:
+        return "No two trials differ in a parameter yet."
+    reached = same_fidelity(run)
+    values = (
+        run.trials.set_index("trial_id")["objective"] if isinstance(reached, str) else reached[1]
+    )
+    figure = new_figure(5.4)
+    axes = figure.subplots()
+    places = np.stack([p.places() for p in axes_of], axis=1)
+    objective = run.trials["trial_id"].map(values).to_numpy(dtype=float)
+    outcome = run.trials["outcome"].to_numpy()
+    failed = ~np.isin(outcome, [Outcome.COMPLETED, Outcome.STOPPED])
+    colour = _colours(objective)
+    order = np.argsort(-np.nan_to_num(objective, nan=np.inf))  # the best on top
+    for i in order:
+        line = np.where(np.isnan(places[i]), ABSENT, places[i])
+        best = run.trials["trial_id"].iloc[i] == run.best
+        look: dict[str, Any] = {"color": colour.to_rgba(objective[i]), "alpha": 0.75}
+        if failed[i] or np.isnan(objective[i]):
+            look = {"color": RED if failed[i] else GREY, "alpha": 0.5, "linestyle": ":"}
+        axes.plot(line, linewidth=2.8 if best else 1.0, zorder=5 if best else 2, **look)
+    for x, parameter in enumerate(axes_of):
+        axes.axvline(x, color=BLACK, linewidth=0.8, zorder=3)
+        _axis_labels(axes, x, parameter)
+    axes.set_xticks(range(len(axes_of)), [_broken(p.name) for p in axes_of], fontsize=8)
+    axes.tick_params(axis="x", length=0, pad=10, rotation=40)
+    for label in axes.get_xticklabels():
+        label.set_horizontalalignment("right")
+        label.set_rotation_mode("anchor")
+    axes.set_ylim(ABSENT - 0.06, 1.06)
+    axes.set_yticks([ABSENT], ["absent"], fontsize=8)
+    axes.spines[:].set_visible(False)
+    if np.isfinite(objective).any():
+        when = "" if isinstance(reached, str) else f" at epoch {reached[0]}"
+        bar = figure.colorbar(colour, ax=axes, pad=0.01, aspect=40)
+        bar.set_label(f"objective{when} (lower is better)")
+    return figure
+
+
+def draw_importances(run: Run, found: Importance | str | None = None) -> "Figure | str":
+    """Shares of importance with their scatter, and what chance alone would give.
+
+    Args:
+        found: the run's importances, where they have been computed already.
+    """
+    if found is None:
+        found = importances(run)
+    if isinstance(found, str):
+        return found
+    rows = found.shares.iloc[::-1]
+    figure = new_figure(1.2 + 0.3 * len(rows))
+    axes = figure.subplots()
+    y = np.arange(len(rows))
+    colours = [BLUE if beyond else GREY for beyond in rows["beyond_chance"]]
+    axes.barh(y, rows["share"], color=colours, height=0.62, alpha=0.85)
+    spread = [rows["share"] - rows["low"], rows["high"] - rows["share"]]
+    axes.errorbar(
+        rows["share"], y, xerr=spread, fmt="none", ecolor=BLACK, elinewidth=1, capsize=2.5
+    )
+    axes.plot(rows["chance"], y, "|", color=RED, markersize=13, markeredgewidth=2)
+    axes.set_yticks(y, rows["name"])
+    axes.set_xlim(0, None)
+    axes.set_xlabel(f"share of importance at epoch {found.epoch}, {found.num_trials} trials")
+    plain(axes, grid="x")
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    legend = [
+        Patch(color=BLUE, label="beyond chance"),
+        Patch(color=GREY, label="not told from chance"),
+        Line2D([], [], color=BLACK, linewidth=1, label="95 % over halves of the trials"),
+        Line2D([], [], color=RED, marker="|", markersize=12, linestyle="", markeredgewidth=2,
+               label="95 % of shuffled objectives"),
+    ]  # fmt: skip
+    figure.legend(handles=legend, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    return figure
+
+
+def draw_backends(run: Run) -> "Figure | str":
+    """Objective, share that diverged, and seconds per epoch, by spectral backend."""
+    column = f"params.{BACKEND}"
+    if column not in run.trials or run.trials[column].isna().all():
+        return "No trial has a spectral backend: the term is off, or the space does not vary it."
+    trials = run.trials.assign(backend=run.trials[column].fillna(NO_TERM))
+    names = sorted(set(trials["backend"]) - {NO_TERM})
+    names += [NO_TERM] if NO_TERM in set(trials["backend"]) else []
+    figure = new_figure(3.4)
+    accuracy, failing, speed = figure.subplots(1, 3)
+    reached = same_fidelity(run)
+    if isinstance(reached, str):
+        done = trials[trials["outcome"] == Outcome.COMPLETED]
+        objective, what = done["objective"], "objective, completed trials"
+    else:
+        objective = trials["trial_id"].map(reached[1])
+        what = f"objective at epoch {reached[0]}"
+    groups = [trials.index[trials["backend"] == name] for name in names]
+    _dots(accuracy, [objective.reindex(g).dropna() for g in groups])
+    accuracy.set_ylabel(what)
+    _dots(speed, [trials.loc[g, "seconds_per_epoch"].dropna() for g in groups])
+    speed.set_ylabel("seconds per epoch")
+    speed.set_ylim(0, None)
+    for x, group in enumerate(groups):
+        bad = trials.loc[group, "outcome"] == Outcome.DIVERGED
+        share = wilson_share(float(bad.mean()), len(bad))
+        failing.bar(x, share.mean, color=RED, width=0.55, alpha=0.85)
+        error = [[share.mean - share.low], [share.high - share.mean]]
+        failing.errorbar(x, share.mean, yerr=error, color=BLACK, elinewidth=1, capsize=3)
+        failing.text(x, share.high + 0.02, f"{int(bad.sum())} / {len(bad)}", ha="center", size=8)
+    failing.set_ylabel("share that diverged, 95 % interval")
+    failing.set_ylim(0, 1.1)
+    for axes in (accuracy, failing, speed):
+        axes.set_xticks(range(len(names)), names, rotation=30)
+        axes.set_xlim(-0.6, len(names) - 0.4)
+        plain(axes, grid="y")
+    return figure
+
+
+def _dots(axes: "Axes", groups: "list[pd.Series[float]]") -> None:
+    """Every value as a dot, side by side where they are many, and the median as a bar."""
+    for x, values in enumerate(groups):
+        spread = (
+            np.linspace(-0.16, 0.16, len(values)) if len(values) > 1 else np.zeros(len(values))
+        )
+        axes.scatter(x + spread, values, s=16, color=BLUE, alpha=0.55, linewidths=0)
+        if len(values):
+            middle = float(values.median())
+            axes.plot([x - 0.25, x + 0.25], [middle, middle], color=BLACK, linewidth=2)
+
+
+def _colours(objective: NDArray[np.float64]) -> Any:
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    known = objective[np.isfinite(objective)]
+    low, high = (known.min(), known.max()) if len(known) else (0.0, 1.0)
+    return ScalarMappable(Normalize(low, high), COLOURMAP)
+
+
+def _axis_labels(axes: "Axes", x: int, parameter: Parameter) -> None:
+    look: dict[str, Any] = {"fontsize": 7, "color": BLACK, "zorder": 6}
+    look["bbox"] = {"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 0.6}
+    if parameter.numeric:
+        axes.text(x, -0.035, shown(parameter.low), ha="center", va="top", **look)
+        axes.text(x, 1.02, shown(parameter.high), ha="center", va="bottom", **look)
+        return
+    steps = max(len(parameter.choices) - 1, 1)
+    for i, choice in enumerate(parameter.choices):
+        axes.text(x + 0.05, i / steps, choice, ha="left", va="center", **look)
+
+
+def _broken(name: str) -> str:
+    return name.replace(".", ".\n", 1) if len(name) > 14 else name

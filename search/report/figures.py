@@ -1,0 +1,124 @@
+"""Every figure of a report, in the order of the page: what it is called, shows and means."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from . import atlas, choices, pictures, plots, progress
+from .runs import Run
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Draw = Callable[[Run], "Figure | str"]
+"""Run -> the figure, or a sentence that says why there is none."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One figure of the page.
+
+    Attributes:
+        name: of its files.
+        title: a few words.
+        caption: what is shown, of what, and how to read it.
+        draw: makes it.
+    """
+
+    name: str
+    title: str
+    caption: str
+    draw: Draw
+
+
+def pictures_of(run: Run) -> Iterator[Picture]:
+    """All figures of a run; one error figure per number of sources."""
+    snrs = ", ".join(f"{snr:g}" for snr in run.objective_snr_db)
+    counts = plots.numbers_of_sources(run)
+    for count in counts:
+        yield Picture(
+            f"error_vs_snr_k{count}",
+            f"Error against SNR, K = {count}",
+            "Held-out scenes. Left: mean of min(error, 10°) / 10°, bands are 95 % intervals. "
+            "Right: RMSPE on a logarithmic axis. Grey columns are the SNRs of the objective "
+            f"({snrs} dB); elsewhere the network was not selected. The bound holds for unbiased "
+            "estimators: below threshold, where errors are capped by the region, a biased one may "
+            "lie beneath it.",
+            partial(plots.draw_error_of, count=count),
+        )
+    if not counts:
+        yield Picture(
+            "error_vs_snr",
+            "Error against SNR",
+            "",
+            lambda run: "Nothing has been scored on held-out scenes yet.",
+        )
+    yield Picture(
+        "above_crb",
+        "Decibels above the Cramér-Rao bound",
+        "20 log10 of root mean square error over √CRB, both capped at 10° per source so that no "
+        "single near-singular scene decides. 0 dB is the bound.",
+        plots.draw_above_crb,
+    )
+    yield Picture(
+        "history",
+        "Optimisation history",
+        "Objective of every trial: mean validation error of its last epochs. Filled: all epochs "
+        "trained. Hollow: stopped early, so of lower fidelity. The dashed line is classical "
+        "MUSIC on held-out scenes.",
+        progress.draw_history,
+    )
+    yield Picture(
+        "learning_curves",
+        "Learning curves and rungs",
+        "One line per trial. Vertical dashes are the rungs at which the scheduler stops the "
+        "weaker ones; a circle ends a stopped trial, a cross one that failed.",
+        progress.draw_learning_curves,
+    )
+    yield Picture(
+        "parallel_coordinates",
+        "Parameters of every trial",
+        "Each line is a trial. Axes with small numbers at their ends are ranges (logarithmic "
+        "where the space is); `absent` is a parameter the trial did not have. Dotted red lines "
+        "failed. The thick line is the best trial.",
+        choices.draw_parallel_coordinates,
+    )
+    yield Picture(
+        "importances",
+        "Which parameters mattered",
+        "PED-ANOVA (Optuna) over objectives at one common epoch, so that fidelities are not "
+        "mixed: what tells the best quarter of trials from the rest. A bar matters if it passes "
+        "its red mark, the 95 % quantile under shuffled objectives.",
+        choices.draw_importances,
+    )
+    yield Picture(
+        "backends",
+        "Spectral backends",
+        "Each dot is a trial. Not a paired comparison: trials of different backends differ in "
+        "other parameters too, and `gram` goes with the factor network only.",
+        choices.draw_backends,
+    )
+    yield Picture(
+        "failure_atlas",
+        "Failure atlas",
+        "Above: failed trials by cause, backend and loss term. Below: along each parameter, the "
+        "share of trials that failed with its 95 % interval; dots are the failed trials, ticks "
+        "those that ended well.",
+        atlas.draw_failure_atlas,
+    )
+    yield Picture(
+        "spectra",
+        "Eigenvalues before and after training",
+        "Median over 64 held-out scenes, band from the 10 % to the 90 % quantile; trace-1 R, "
+        "loading excluded. The grey column is the gap from eigenvalue K to K+1. Best trial.",
+        pictures.draw_spectra,
+    )
+    where = pictures.scene_of(run)
+    yield Picture(
+        "pseudospectra",
+        "One scene, classical and learned",
+        "MUSIC pseudospectrum, the highest over all ranges"
+        + (f"; {where}. The first of the held-out scenes, not a chosen one." if where else "."),
+        pictures.draw_pseudospectra,
+    )

@@ -1,0 +1,202 @@
+"""Health notes: what a run's own tables say about how far it can be trusted, in plain sentences.
+
+Each check returns sentences, none if there is nothing to say. A sentence names the number behind
+it and what to do. Checks of many parameters at once ask for more evidence (Bonferroni), so that a
+healthy run of random numbers stays quiet.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from ..outcome import Outcome
+from .importance import Importance, importances
+from .progress import rungs
+from .runs import Run
+from .searched import Parameter, parameters, shown
+from .winner import noise, winner
+
+LEVEL = 0.05
+"""Of false alarms, over all parameters of one check together."""
+EDGE = 0.05
+"""A value hugs a bound that is nearer than this part of the range."""
+BEST_SHARE, BEST_LEAST = 0.25, 4
+"""How many of the completed trials count as good: a quarter, four at least."""
+RANK_LEAST = 8
+"""Trials without which a rank correlation says nothing."""
+WELL = (Outcome.COMPLETED, Outcome.STOPPED)
+
+
+def notes(run: Run, importance: Importance | str | None = None) -> dict[str, list[str]]:
+    """Sentences by check; every check is there, also those with nothing to say.
+
+    Args:
+        importance: of the run, where it has been computed already.
+    """
+    if importance is None:
+        importance = importances(run)
+    return {
+        "Bounds of the space": hugging(run),
+        "Parameters without effect": without_effect(run, importance),
+        "Early stopping": early_stopping(run),
+        "Divergence": diverged(run),
+        "The winner": winner(run),
+        "Noise and differences": noise(run),
+    }
+
+
+def hugging(run: Run) -> list[str]:
+    """Numeric parameters whose good values crowd at an end of their range."""
+    good = _good(run)
+    found = []
+    ranged = [p for p in parameters(run) if p.numeric]
+    for parameter in ranged:
+        places = parameter.places()[good]
+        places = places[np.isfinite(places)]
+        if len(places) < BEST_LEAST:
+            continue
+        for share, end, way in (
+            (places <= EDGE, parameter.low, "lower"),
+            (places >= 1 - EDGE, parameter.high, "upper"),
+        ):
+            chance = _at_edge(parameter)
+            p_value = stats.binomtest(int(share.sum()), len(places), chance, "greater").pvalue
+            if p_value < LEVEL / (2 * len(ranged)):
+                found.append(
+                    f"`{parameter.name}` hugs its {way} bound {shown(end)}: {share.sum()} of the "
+                    f"best {len(places)} trials lie there. The optimum may be beyond; widen it."
+                )
+    return found
+
+
+def without_effect(run: Run, importance: Importance | str) -> list[str]:
+    """Parameters that the data, or theory, cannot tell from having no effect."""
+    found = []
+    if isinstance(importance, str):
+        found.append(importance)
+    else:
+        rows = importance.shares
+        silent = [f"`{name}`" for name in rows.loc[~rows["beyond_chance"], "name"]]
+        if silent:
+            found.append(
+                f"Not told from chance with {importance.num_trials} trials at epoch "
+                f"{importance.epoch}: {', '.join(silent)}. Absence of evidence, not of effect."
+            )
+    claims = run.plan.get("no_effect")
+    for name, where in claims.items() if isinstance(claims, dict) else ():
+        found.append(f"`{name}` has no effect by theory {where}.")
+    for parameter in parameters(run):
+        if not parameter.varies:
+            value = shown(parameter.values.dropna().iloc[0])
+            found.append(f"`{parameter.name}` was {value} in every trial: nothing to learn of it.")
+    return found
+
+
+def early_stopping(run: Run) -> list[str]:
+    """Rank correlation of each rung with the end, over the trials that went through."""
+    completed = run.trials[run.trials["outcome"] == Outcome.COMPLETED].dropna(subset=["objective"])
+    stopped = int((run.trials["outcome"] == Outcome.STOPPED).sum())
+    epochs = run.tables["epochs"]
+    found: list[str] = []
+    few: list[str] = []
+    for rung in rungs(run):
+        at = epochs[epochs["epoch"] == rung].set_index("trial_id")["objective"]
+        pairs = completed.assign(early=completed["trial_id"].map(at)).dropna(subset=["early"])
+        if len(pairs) < RANK_LEAST:
+            few.append(f"{rung} ({len(pairs)})")
+            continue
+        rank = float(stats.spearmanr(pairs["early"], pairs["objective"]).statistic)
+        if not np.isfinite(rank):
+            continue
+        low, high = _rank_interval(rank, len(pairs))
+        if low > 0.5:
+            says = "stopping there was justified"
+        elif high < 0.5:
+            says = (
+                "stopping there threw away good trials: use later rungs (`--scheduler hyperband`)"
+            )
+        else:
+            says = "too few trials to say whether stopping there was justified"
+        found.append(
+            f"Rung {rung}: rank correlation with the end {rank:.2f} [{low:.2f}, {high:.2f}] over "
+            f"{len(pairs)} trials; {says}. Only trials that went through are counted, which "
+            "lowers it."
+        )
+    if few:
+        found.append(
+            f"Fewer than {RANK_LEAST} completed trials passed rung {', '.join(few)}: too few to "
+            "say whether stopping there was justified. Run more, or some with `--scheduler none`."
+        )
+    if stopped and found:
+        found.append(f"{stopped} of {len(run.trials)} trials were stopped at a rung.")
+    return found
+
+
+def diverged(run: Run) -> list[str]:
+    """How many trials failed, and the regions where far more do than elsewhere."""
+    trials = run.trials
+    if trials.empty:
+        return []
+    bad = (~trials["outcome"].isin(WELL)).to_numpy()
+    if not bad.any():
+        return [f"None of {len(trials)} trials failed."]
+    kinds = trials["outcome"][bad].value_counts()
+    causes = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+    found = [f"{bad.sum()} of {len(trials)} trials failed ({bad.mean():.0%}): {causes}."]
+    regions = list(_regions(run))
+    worst = []
+    for name, inside in regions:
+        elsewhere = ~inside
+        if not inside.any() or not elsewhere.any():
+            continue
+        counts = [[(bad & side).sum(), (~bad & side).sum()] for side in (inside, elsewhere)]
+        p_value = float(stats.fisher_exact(np.array(counts), "greater").pvalue)
+        if p_value < LEVEL / len(regions):
+            text = (
+                f"{counts[0][0]} of {inside.sum()} trials with {name} failed, against "
+                f"{counts[1][0]} of {elsewhere.sum()} others."
+            )
+            worst.append((p_value, text))
+    return found + [text for _, text in sorted(worst)[:4]]
+
+
+def _good(run: Run) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
+    """Which trials count as good: the best quarter of the completed ones."""
+    completed = run.trials[run.trials["outcome"] == Outcome.COMPLETED].dropna(subset=["objective"])
+    count = max(BEST_LEAST, round(BEST_SHARE * len(completed)))
+    names = completed.nsmallest(count, "objective")["trial_id"]
+    return np.asarray(run.trials["trial_id"].isin(names), dtype=bool)
+
+
+def _at_edge(parameter: Parameter) -> float:
+    """How often a value drawn evenly lies at one given end; whole numbers have few values."""
+    assert parameter.low is not None, "only ranges have ends"
+    assert parameter.high is not None, "only ranges have ends"
+    if pd.api.types.is_integer_dtype(parameter.values.dropna().infer_objects()) or all(
+        float(v).is_integer() for v in parameter.values.dropna()
+    ):
+        return 1 / max(len(set(parameter.values.dropna())), 2)
+    return EDGE
+
+
+def _rank_interval(rank: float, count: int) -> tuple[float, float]:
+    """95 % interval of a rank correlation (Fisher's z; Fieller, Hartley and Pearson 1957)."""
+    most = 1 - 12 / (count**3 - count)  # two neighbours changed: a perfect order is never certain
+    bounded = float(np.clip(rank, -most, most))
+    half = 1.96 * np.sqrt(1.06 / max(count - 3, 1))
+    centre = np.arctanh(bounded)
+    return float(np.tanh(centre - half)), float(np.tanh(centre + half))
+
+
+def _regions(run: Run) -> Iterator[tuple[str, "np.ndarray[tuple[int], np.dtype[np.bool_]]"]]:
+    """Every choice, and the lower and upper third of every range."""
+    for parameter in parameters(run):
+        places = parameter.places()
+        if not parameter.numeric:
+            for choice in parameter.choices:
+                yield f"`{parameter.name}` = {choice}", (parameter.values == choice).to_numpy()
+            continue
+        yield f"`{parameter.name}` in the lowest third of its range", places < 1 / 3
+        yield f"`{parameter.name}` in the highest third of its range", places > 2 / 3

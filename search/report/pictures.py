@@ -1,0 +1,137 @@
+"""What the best training did: eigenvalues before and after, and one scene as MUSIC sees it."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from .runs import Run
+from .style import BLACK, BLUE, GREY, RED, new_figure, plain, whole_numbers
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+STAGES = {
+    "measured": ("LMMSE back-projection (classical)", RED, "s"),
+    "untrained": ("network, untrained", GREY, "^"),
+    "trained": ("network, trained", BLUE, "o"),
+}
+METHODS = {"lmmse_music": "classical: LMMSE-MUSIC", "network": "learned: network + MUSIC"}
+SHOWN_EIGENVALUES = 16
+LEAST = 1e-5
+"""Eigenvalues below this are drawn here, at the foot of a logarithmic axis."""
+NOT_WRITTEN = (
+    "is written when the search ends and its best trial is scored; this run has none (yet)."
+)
+
+
+def draw_spectra(run: Run) -> "Figure | str":
+    """Eigenvalues of R by index, one panel per SNR and K, the gap from K to K+1 marked."""
+    rows = _of_best(run, "spectra")
+    if rows.empty:
+        return f"The table `spectra` {NOT_WRITTEN}"
+    snrs = sorted(rows["snr_db"].unique())
+    counts = sorted(rows["num_sources"].unique())
+    figure = new_figure(1.0 + 2.9 * len(snrs))
+    grid = figure.subplots(len(snrs), len(counts), sharex=True, sharey=True, squeeze=False)
+    for panels, snr_db in zip(grid, snrs, strict=True):
+        for axes, count in zip(panels, counts, strict=True):
+            here = rows[(rows["snr_db"] == snr_db) & (rows["num_sources"] == count)]
+            _eigenvalues(axes, here, int(count))
+            axes.set_title(f"SNR {snr_db:g} dB, K = {count}", fontsize=10)
+        panels[0].set_ylabel("eigenvalue / tr(R)")
+    for axes in grid[-1]:
+        axes.set_xlabel("index, largest first")
+    handles, labels = grid[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    return figure
+
+
+def draw_pseudospectra(run: Run) -> "Figure | str":
+    """MUSIC's pseudospectrum of one scene on two covariances, with true and found places."""
+    rows = _of_best(run, "pseudospectra")
+    methods = [name for name in METHODS if name in set(rows["estimator"])]
+    if not methods:
+        return f"The table `pseudospectra` {NOT_WRITTEN}"
+    figure = new_figure(3.6)
+    panels = figure.subplots(1, len(methods), sharex=True, sharey=True, squeeze=False)[0]
+    sources = rows[rows["kind"] == "source"]
+    truth = sources[sources["estimator"] == "truth"]
+    for axes, name in zip(panels, methods, strict=True):
+        own = rows[(rows["estimator"] == name) & (rows["kind"] == "grid")]
+        level = own.pivot(index="elevation_deg", columns="azimuth_deg", values="level_db")
+        image = axes.pcolormesh(
+            level.columns, level.index, level, cmap="magma", shading="gouraud", rasterized=True
+        )
+        bar = figure.colorbar(image, ax=axes, pad=0.02, aspect=22)
+        bar.set_label("pseudospectrum [dB]")
+        _circle(axes, truth)
+        found = sources[sources["estimator"] == name]
+        axes.scatter(
+            found["azimuth_deg"],
+            found["elevation_deg"],
+            marker="x",
+            color="white",
+            s=55,
+            linewidths=2,
+            label="found",
+        )
+        axes.set_title(METHODS[name], fontsize=10)
+        axes.set_xlabel("azimuth [deg]")
+    panels[0].set_ylabel("elevation [deg]")
+    handles, labels = panels[0].get_legend_handles_labels()
+    legend = figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=9)
+    legend.get_frame().set_facecolor("#4a3b56")
+    for text in legend.get_texts():
+        text.set_color("white")
+    return figure
+
+
+def scene_of(run: Run) -> str:
+    """Which scene the pseudospectra are of, in words; empty if there are none."""
+    rows = _of_best(run, "pseudospectra")
+    if rows.empty:
+        return ""
+    row = rows.iloc[0]
+    return (
+        f"scene {row['scene_id']} of seed {row['evaluation_seed']}, "
+        f"SNR {row['snr_db']:g} dB, K = {row['num_sources']}"
+    )
+
+
+def _of_best(run: Run, table: str) -> pd.DataFrame:
+    """Rows of the best trial; of another one if the best was scored only by its rung."""
+    rows = run.tables[table]
+    own = rows[rows["trial_id"] == run.best]
+    if len(own) or rows.empty:
+        return own
+    return rows[rows["trial_id"] == rows["trial_id"].iloc[-1]]
+
+
+def _eigenvalues(axes: "Axes", rows: pd.DataFrame, count: int) -> None:
+    for stage, (label, colour, marker) in STAGES.items():
+        own = rows[(rows["stage"] == stage) & (rows["index"] <= SHOWN_EIGENVALUES)]
+        own = own.sort_values("index")
+        middle, low, high = (
+            np.maximum(own[name].to_numpy(dtype=float), LEAST)
+            for name in ("eigenvalue", "eigenvalue_low", "eigenvalue_high")
+        )
+        axes.plot(own["index"], middle, marker=marker, ms=4, color=colour, lw=1.5, label=label)
+        axes.fill_between(own["index"], low, high, color=colour, alpha=0.13, linewidth=0)
+    axes.axvspan(count, count + 1, color=BLACK, alpha=0.08, linewidth=0, label="the gap, K to K+1")
+    axes.set_yscale("log")
+    whole_numbers(axes.xaxis)
+    plain(axes)
+
+
+def _circle(axes: "Axes", truth: pd.DataFrame) -> None:
+    axes.scatter(
+        truth["azimuth_deg"],
+        truth["elevation_deg"],
+        s=150,
+        facecolors="none",
+        edgecolors="#7CFC9A",
+        linewidths=2,
+        label="true source",
+    )

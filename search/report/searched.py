@@ -1,0 +1,135 @@
+"""What a run searched, read back from `run.json` and `trials`: ranges, choices and values.
+
+Names are those of the configuration (`spectral.backend`), not of the sampler
+(`spectral.backend@factor.values`): a report asks what a value did, whichever branch it was drawn
+in. A weight of 0 is no point of its logarithmic range but the term switched off, so it is split in
+two, as in the space: `eigengap.term` (on, off) and the weight where it is on.
+"""
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from .runs import Run
+
+PREFIX = "params."
+WEIGHT, TERM = "eigengap.weight", "eigengap.term"
+
+_NUMBERS = re.compile(r"(?:float|int) \[(?P<low>[^,]+), (?P<high>[^\]]+)\](?P<more>.*)")
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One searched parameter of a run.
+
+    Attributes:
+        name: dotted, without `params.`.
+        values: one per row of `trials`, null where the trial had none.
+        low, high: its range; None for choices.
+        log: whether the range is logarithmic.
+        choices: what could be chosen, as strings; empty for a range.
+        unit: as in the schema.
+    """
+
+    name: str
+    values: "pd.Series[Any]"
+    low: float | None = None
+    high: float | None = None
+    log: bool = False
+    choices: tuple[str, ...] = ()
+    unit: str = ""
+
+    @property
+    def numeric(self) -> bool:
+        """Whether it has a range."""
+        return not self.choices
+
+    @property
+    def varies(self) -> bool:
+        """Whether trials differ in it, absence included."""
+        return len({str(v) for v in self.values}) > 1
+
+    def places(self) -> NDArray[np.float64]:
+        """Values as positions in [0, 1]: along the range, or choice by choice; NaN if absent."""
+        if not self.numeric:
+            steps = max(len(self.choices) - 1, 1)
+            order = {choice: i / steps for i, choice in enumerate(self.choices)}
+            return np.asarray(self.values.map(order), dtype=np.float64)
+        x = self.values.to_numpy(dtype=float, na_value=np.nan)
+        low, high = self.ends()
+        places: NDArray[np.float64] = (self._scaled(x) - low) / ((high - low) or 1.0)
+        return places
+
+    def ends(self) -> tuple[float, float]:
+        """Ends of the range, on its own scale."""
+        assert self.low is not None, "choices have no ends"
+        assert self.high is not None, "choices have no ends"
+        return float(self._scaled(self.low)), float(self._scaled(self.high))
+
+    def _scaled(self, x: Any) -> Any:
+        return np.log10(x) if self.log else x
+
+
+def parameters(run: Run) -> list[Parameter]:
+    """Every parameter that some trial of the run has a value of, in order of the columns.
+
+    Where the plan says nothing of a parameter's range, the values seen stand in for it.
+    """
+    described = _described(run)
+    units = {name: said[1] for name, said in _declared(run).items()}
+    found = []
+    for column in run.trials.columns:
+        name = column.removeprefix(PREFIX)
+        values = run.trials[column]
+        if name == column or values.isna().all():
+            continue
+        if name == WEIGHT and (values == 0).any():
+            term = values.map(lambda w: None if pd.isna(w) else "on" if w > 0 else "off")
+            found.append(Parameter(TERM, term.astype(object), choices=("off", "on")))
+            values = values.where(values > 0)
+            if values.isna().all():
+                continue
+        found.append(_parameter(name, values, described.get(name, []), units.get(name, "")))
+    return found
+
+
+def _parameter(name: str, values: "pd.Series[Any]", texts: list[str], unit: str) -> Parameter:
+    unit = "" if unit == "1" else unit
+    ranges = [match for text in texts if (match := _NUMBERS.fullmatch(text))]
+    if ranges:
+        low = min(float(match["low"]) for match in ranges)
+        high = max(float(match["high"]) for match in ranges)
+        log = any("log" in match["more"] for match in ranges)
+        return Parameter(name, values, low, high, log, unit=unit)
+    if pd.api.types.is_numeric_dtype(values):
+        return Parameter(name, values, float(values.min()), float(values.max()), unit=unit)
+    chosen = [choice for text in texts for choice in text.removeprefix("one of ").split(", ")]
+    chosen += sorted(str(v) for v in values.dropna())
+    values = values.map(lambda v: None if pd.isna(v) else str(v)).astype(object)
+    return Parameter(name, values, choices=tuple(dict.fromkeys(chosen)), unit=unit)
+
+
+def _described(run: Run) -> dict[str, list[str]]:
+    """Ranges by configuration name, of all branches."""
+    space = run.plan.get("space")
+    found: dict[str, list[str]] = {}
+    for name, text in space.items() if isinstance(space, dict) else ():
+        found.setdefault(name.partition("@")[0], []).append(str(text))
+    return found
+
+
+def _declared(run: Run) -> dict[str, Any]:
+    declared = run.plan.get("parameters")
+    return declared if isinstance(declared, dict) else {}
+
+
+def shown(value: Any) -> str:
+    """A parameter's value for a person; empty where there is none."""
+    if value is None or (isinstance(value, float) and math.isnan(value)) or value is pd.NA:
+        return ""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,305 @@
+"""The sections of a run's page, from its tables."""
+
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from ..outcome import Outcome
+from . import ablation, confirmed, health
+from .importance import Importance
+from .leaderboard import (
+    CONFIRMED,
+    ENDS,
+    SUCCESS_SNR_DB,
+    paired_with,
+    success_column,
+    table,
+    tally,
+    verdict,
+)
+from .page import Cell, Heading, Row, Section, Shown, Table, number, with_interval, words
+from .plots import LABELS
+from .runs import Run
+from .searched import PREFIX, shown
+
+MOST_ROWS = 200
+"""Rows of a table on the page; all are in the Parquet tables."""
+
+
+def state(run: Run) -> str:
+    """How far the run is, in one sentence."""
+    ended, planned = len(run.trials), _planned(run)
+    counts = ", ".join(f"{count} {outcome}" for outcome, count in tally(run).items())
+    of = f" of {planned} planned" if planned else ""
+    text = f"{ended}{of} trials have ended" + (f": {counts}." if counts else ".")
+    if planned and ended < planned:
+        text += (
+            " The search is still running, or was interrupted: this report is of what is there."
+        )
+    return text
+
+
+def lead(run: Run) -> list[str]:
+    """What a hurried reader reads."""
+    difference = paired_with(run)
+    says = difference if isinstance(difference, str) else verdict(run, difference)
+    return [state(run), says]
+
+
+def leaderboard(run: Run) -> Section:
+    """The bound, the classical methods, then the trials."""
+    board = table(run)
+    shared = board["trial_id"].isna()
+    limited = pd.concat([board[shared], board[~shared].head(MOST_ROWS)])
+    params = run.trials.set_index("trial_id")
+    params = params[[c for c in params.columns if c.startswith(PREFIX)]]
+    rows = tuple(_row(row) for _, row in limited.iterrows())
+    snrs = ", ".join(f"{snr:g}" for snr in run.objective_snr_db)
+    success = " / ".join(f"{snr:g}" for snr in SUCCESS_SNR_DB)
+    headings = (
+        Heading("", hint="the bound, a classical method, or a trial"),
+        Heading("outcome"),
+        Heading("search value", True, "objective: validation error, the best of many is too good"),
+        Heading("held-out error", True, "capped error with its 95 % interval, one training seed"),
+        Heading("confirmed error", True, "fresh scenes, 95 % interval, × training seeds"),
+        Heading("RMSPE [°]", True),
+        Heading(f"success at {success} dB", True),
+        Heading("epochs", True),
+        Heading("time [s]", True, "wall-clock time in training"),
+    )
+    note = (
+        f"Capped error: mean(min(angle error, 10°)) / 10° over SNR {snrs} dB and all K; lower is "
+        "better. The search value is that of the best of many and so too good; compare the "
+        "held-out one, and trust the confirmed one (`python -m search.confirm`)."
+    )
+    hidden = int((~shared).sum()) - MOST_ROWS
+    if hidden > 0:
+        note += f" {hidden} more trials are in summary.parquet."
+    text = []
+    if not shared.any():
+        text.append("The classical methods and the bound have not been scored.")
+    if run.trials.empty:
+        text.append("No trial has ended.")
+    elif run.best is None:
+        text.append("No trial completed, so there is no best one.")
+    tables = [Table("leaderboard-table", headings, rows, note=note)] if rows else []
+    if len(limited) > shared.sum():
+        tables.append(_parameters(limited[limited["trial_id"].notna()], params))
+    return Section("leaderboard", "Leaderboard", text, tables)
+
+
+def health_notes(run: Run, importance: Importance | str) -> Section:
+    """What to mistrust, by check."""
+    return Section("health", "Health notes", lists=list(health.notes(run, importance).items()))
+
+
+def failures(run: Run) -> Section:
+    """One row per failure, with the command that repeats it."""
+    rows = run.tables["failures"]
+    if rows.empty:
+        return Section("failures", "Failures", ["No failure is on record."])
+    headings = (
+        Heading("trial"),
+        Heading("outcome"),
+        Heading("cause"),
+        Heading("loss term"),
+        Heading("tensor"),
+        Heading("step", True),
+        Heading("smallest eigengap", True),
+        Heading("replay"),
+    )
+    listed = tuple(
+        Row(
+            (
+                words(row["trial_id"]),
+                words(row["outcome"]),
+                words(row["cause"]),
+                words(row["term"]),
+                words(row["tensor"]),
+                number(row["step"], 0),
+                _scientific(row["min_eigengap"]),
+                words(row["replay"], "code"),
+            )
+        )
+        for row in rows.head(MOST_ROWS).to_dict("records")
+    )
+    return Section("failures", "Failures", tables=[Table("failures-table", headings, listed)])
+
+
+def figures(pictures: list[tuple[Shown, ...]]) -> Section:
+    """All figures, one or two in a row."""
+    return Section("figures", "Figures", figures=pictures)
+
+
+def plan(run: Run) -> Section:
+    """What was asked for, by which code, on which machine."""
+    provenance = _mapping(run.plan.get("provenance"))
+    code = _mapping(provenance.get("code"))
+    argv = provenance.get("argv")
+    facts = {
+        "command": shlex.join(map(str, argv)) if isinstance(argv, list) else None,
+        "started": provenance.get("time"),
+        "commit": (code.get("sha") or "") + (" (with changes)" if code.get("dirty") else ""),
+        **{f"version of {k}": v for k, v in _mapping(provenance.get("versions")).items()},
+        **_mapping(run.plan.get("search")),
+        **_mapping(run.plan.get("fixed")),
+    }
+    about = tuple(
+        Row((words(name), words(_plain(value), "code")))
+        for name, value in facts.items()
+        if value not in (None, "", [])
+    )
+    space = tuple(
+        Row((words(name), words(text, "code")))
+        for name, text in _mapping(run.plan.get("space")).items()
+    )
+    tables = [
+        Table("space", (Heading("parameter"), Heading("range or choices")), space, "Searched"),
+        Table("plan-table", (Heading("setting"), Heading("value")), about, "Given"),
+    ]
+    told = [t for t in tables if t.rows]
+    return Section("plan", "Plan and provenance", [] if told else ["run.json says nothing."], told)
+
+
+def confirmations(run: Run) -> Section:
+    """What the finalists did again, and whether what was ablated helps."""
+    text = []
+    board = confirmed.table(run)
+    if (board["kind"] == "trial").any():
+        curse = confirmed.curse(run)
+        if curse is not None:
+            text.append(
+                f"Confirmed minus search value, the winner's curse: {curse}, over {curse.n} "
+                "finalists (95 % t interval)."
+            )
+        best = str(board[board["kind"] == "trial"]["name"].iloc[0])
+        for reference in confirmed.REFERENCES:
+            if (found := confirmed.against(run, best, reference)) is not None:
+                text.append(
+                    f"{best} against {LABELS[reference]}: capped error {found}, paired over "
+                    f"{found.n} fresh training seeds and common scenes."
+                )
+    else:
+        text.append("Nothing is confirmed yet: run `python -m search.confirm RUN`.")
+    tables = []
+    for name in ablation.names(run):
+        effects = ablation.effects(run, name)
+        if effects:
+            text.append(ablation.sentence(name, effects[0]))
+            tables.append(_effects(name, effects))
+        else:
+            text.append(f"{name}: fewer than two configurations have both arms yet.")
+    if not ablation.names(run):
+        text.append(
+            "Nothing is ablated yet: `python -m search.ablate RUN --term eigengap` says whether "
+            "the term helps."
+        )
+    return Section("confirmed", "Confirmed and ablated", text, tables)
+
+
+def _effects(name: str, effects: "list[ablation.Effect]") -> Table:
+    headings = (
+        Heading("measure"),
+        Heading("SNR [dB]", True, "empty: mean over the SNRs of the objective"),
+        Heading("without", True),
+        Heading("with", True),
+        Heading("difference", True, "with its 95 % interval"),
+        Heading("detectable", True, "smallest true difference told from 0 with 80 % probability"),
+    )
+    rows = []
+    for effect in effects:
+        ends = (effect.difference.mean, effect.difference.low, effect.difference.high)
+        snr = Cell("objective", kind="number")
+        if effect.snr_db is not None:
+            snr = Cell(f"{effect.snr_db:g}", repr(effect.snr_db), "number")
+        cells = (
+            words(ablation.MEASURES[effect.measure]),
+            snr,
+            number(effect.without),
+            number(effect.with_),
+            with_interval(ends),
+            number(effect.detectable),
+        )
+        rows.append(Row(cells))
+    return Table(f"ablation-{name}", headings, tuple(rows), title=f"Ablation: {name}")
+
+
+def _parameters(board: pd.DataFrame, params: pd.DataFrame) -> Table:
+    headings = (Heading("trial"), Heading("search value", True), Heading("parameters"))
+    rows = tuple(
+        Row(
+            (
+                words(name),
+                number(objective),
+                words(_said(params.loc[name]), "prose"),
+            ),
+            "best" if best else "",
+        )
+        for name, objective, best in zip(
+            board["trial_id"], board["objective"], board["best"], strict=True
+        )
+    )
+    return Table("parameters-table", headings, rows, title="Parameters of the trials")
+
+
+def _row(row: "pd.Series[Any]") -> Row:
+    own = isinstance(row["trial_id"], str)
+    outcome = row["outcome"]
+    if (
+        own
+        and outcome not in (Outcome.COMPLETED, Outcome.STOPPED)
+        and isinstance(row["cause"], str)
+    ):
+        outcome = f"{outcome}: {row['cause']}"
+    rates = [row[success_column(snr)] for snr in SUCCESS_SNR_DB]
+    success = Cell(
+        " / ".join("–" if pd.isna(rate) else f"{rate:.2f}" for rate in rates),
+        "" if pd.isna(rates[-1]) else repr(float(rates[-1])),
+        "number",
+    )
+    seeds = row["confirmed_seeds"]
+    more = "" if pd.isna(seeds) else f" ×{seeds:.0f}"
+    name = row["name"] if own else LABELS.get(row["name"], row["name"]).partition(" (")[0]
+    cells = (
+        words(name),
+        words(f"{outcome}, best" if row["best"] else outcome),
+        number(row["objective"]),
+        with_interval([row[end] for end in ENDS]),
+        with_interval([row[end] for end in CONFIRMED], more=more),
+        number(row["rmspe_deg"], 1),
+        success,
+        number(row["epochs"], 0),
+        number(row["seconds"], 0),
+    )
+    kind = "best" if row["best"] else "" if own else "shared"
+    return Row(cells, kind)
+
+
+def _said(values: "pd.Series[Any]") -> str:
+    """Parameters in few words; the group's name is left out, where nothing else ends alike."""
+    told = [(str(k).removeprefix(PREFIX), shown(v)) for k, v in values.items()]
+    ends = [name.rpartition(".")[2] for name, _ in told]
+    return ", ".join(
+        f"{name if ends.count(end) > 1 else end} {value}"
+        for (name, value), end in zip(told, ends, strict=True)
+        if value
+    )
+
+
+def _planned(run: Run) -> int | None:
+    trials = _mapping(run.plan.get("search")).get("trials")
+    return int(trials) if isinstance(trials, int) else None
+
+
+def _scientific(value: Any) -> Cell:
+    return number(value) if pd.isna(value) else Cell(f"{value:.1e}", repr(float(value)), "number")
+
+
+def _plain(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,78 @@
+"""`summary.parquet`: the leaderboard with every trial's parameters, one row each, one file.
+
+For whoever joins many runs: `pd.concat(pd.read_parquet(p) for p in Path("runs").glob(...))`. Unit
+and description of every column are in the file's schema, as in the run's own tables.
+"""
+
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..files import write_atomically
+from ..schema import TRIALS, TYPES, Column
+from .leaderboard import SUCCESS_SNR_DB, success_column, table
+from .runs import Run
+from .searched import PREFIX
+
+FILE = "summary.parquet"
+SUMMARY_TYPES = TYPES | {"bool": pa.bool_()}
+_OF_TRIALS = {c.name: c for c in TRIALS}
+
+COLUMNS = (
+    Column("run", "str", "", "name of the run's folder"),
+    Column("name", "str", "", "trial_id, or the name of a classical method, or crb"),
+    Column("trial_id", "str", "", "trial the row belongs to; null for baselines"),
+    Column("outcome", "str", "", "bound, classical, or what became of the trial"),
+    _OF_TRIALS["cause"],
+    Column("best", "bool", "", "whether it is the run's best trial"),
+    _OF_TRIALS["objective"],
+    _OF_TRIALS["epochs"],
+    _OF_TRIALS["seconds"],
+    Column("capped_error", "float", "1", "on held-out scenes, mean over objective SNRs and K"),
+    Column("capped_error_low", "float", "1", "lower end of its 95 % interval"),
+    Column("capped_error_high", "float", "1", "upper end of its 95 % interval"),
+    Column("confirmed", "float", "1", "the same over fresh training seeds, on fresh scenes"),
+    Column("confirmed_low", "float", "1", "lower end of its 95 % interval"),
+    Column("confirmed_high", "float", "1", "upper end of its 95 % interval"),
+    Column("confirmed_seeds", "int", "1", "training seeds behind it; null for baselines"),
+    Column("rmspe_deg", "float", "deg", "root mean square error over objective SNRs and K"),
+    *(
+        Column(success_column(snr), "float", "1", f"success rate at {snr:g} dB, mean over K")
+        for snr in SUCCESS_SNR_DB
+    ),
+)
+
+
+def frame(run: Run) -> pd.DataFrame:
+    """The leaderboard with `run` in front and `params.*` behind."""
+    board = table(run)
+    params = [c for c in run.trials.columns if c.startswith(PREFIX)]
+    joined = board.merge(run.trials[["trial_id", *params]], on="trial_id", how="left")
+    joined.insert(0, "run", run.name)
+    return joined[[*(c.name for c in COLUMNS), *params]]
+
+
+def write(run: Run, folder: Path) -> Path:
+    """Writes `summary.parquet` in one step."""
+    rows = frame(run)
+    fields = [
+        pa.field(c.name, SUMMARY_TYPES[c.type], metadata=_metadata(c.unit, c.about))
+        for c in COLUMNS
+    ]
+    declared = run.plan.get("parameters", {})
+    for name in rows.columns[len(COLUMNS) :]:
+        kind, unit, about = declared.get(name.removeprefix(PREFIX), ("", "", ""))
+        dtype = TYPES[kind] if kind else pa.Array.from_pandas(rows[name]).type
+        fields.append(pa.field(name, dtype, metadata=_metadata(unit, about)))
+    sink = pa.BufferOutputStream()
+    schema = pa.schema(fields)
+    pq.write_table(pa.Table.from_pandas(rows, schema=schema, preserve_index=False), sink)
+    path = folder / FILE
+    write_atomically(path, sink.getvalue().to_pybytes())
+    return path
+
+
+def _metadata(unit: str, about: str) -> dict[str, str]:
+    return {"unit": unit, "description": about}

@@ -1,0 +1,215 @@
+"""Health notes speak of what is planted, with its numbers, and stay quiet about healthy runs."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from search.report import health
+from search.report.runs import Run
+from search.report.winner import noise, winner
+from search.schema import TABLES, columns
+
+SPACE = {
+    "eps_psd": "float [1e-06, 0.1] log",
+    "network.width": "int [16, 48] step 16",
+    "spectral.backend": "one of exact, svd",
+}
+PLAN = {
+    "space": SPACE,
+    "fixed": {"epochs": 9, "snr_min_db": -10.0, "snr_max_db": 4.0},
+    "search": {"scheduler": "asha", "trials": 40},
+}
+
+
+def run_of(trials, epochs=(), **tables):
+    """A run of these rows; every table has all its columns."""
+    given = {"trials": trials, "epochs": list(epochs), **tables}
+    filled = {}
+    for name in TABLES:
+        known = [c.name for c in columns(name, {})]
+        frame = pd.DataFrame(given.get(name, []))
+        filled[name] = frame.reindex(columns=list(dict.fromkeys([*known, *frame.columns])))
+    return Run(path=None, plan=PLAN, tables=filled)
+
+
+def drawn(count, seed=0, **change):
+    """Random trials; `change` maps a column to a function of the row and the generator."""
+    random = np.random.default_rng(seed)
+    rows = []
+    for number in range(count):
+        row = {
+            "trial_id": f"t{number:03d}",
+            "number": number,
+            "outcome": "completed",
+            "objective": random.uniform(0.4, 0.6),
+            "params.eps_psd": 10 ** random.uniform(-6, -1),
+            "params.network.width": int(random.choice([16, 32, 48])),
+            "params.spectral.backend": str(random.choice(["exact", "svd"])),
+        }
+        for name, rule in change.items():
+            row[name] = rule(row, random)
+        rows.append(row)
+    return rows
+
+
+# ---------------------------------------------------------------- bounds
+
+
+@pytest.mark.parametrize(("way", "end"), [("upper", "0.1"), ("lower", "1e-06")])
+def test_a_parameter_whose_best_values_crowd_at_a_bound_is_named(way, end):
+    def pulled(row, random):
+        distance = 5 * random.random() ** 4  # decades, as of a sampler that pushes at the bound
+        return 10 ** (-1 - distance if way == "upper" else -6 + distance)
+
+    (said,) = health.hugging(run_of(drawn(60, **{"params.eps_psd": pulled})))
+    assert said.startswith(f"`eps_psd` hugs its {way} bound {end}: ")
+
+
+def test_without_a_pull_bounds_are_rarely_named():
+    """At most 5 % of runs: of 40, more than 6 would have a probability of .3 %."""
+    alarms = [bool(health.hugging(run_of(drawn(60, seed)))) for seed in range(40)]
+    assert sum(alarms) <= 6
+
+
+# ---------------------------------------------------------------- rungs
+
+
+def curves(trials, noise, seed=0):
+    """Every trial's objective at each epoch: its end, and noise that its early epochs have."""
+    random = np.random.default_rng(seed)
+    return [
+        {
+            "trial_id": row["trial_id"],
+            "epoch": epoch,
+            "objective": row["objective"] + noise * random.normal() * (epoch < 9),
+            "validation_capped_error": row["objective"],
+        }
+        for row in trials
+        for epoch in range(1, 10)
+    ]
+
+
+def test_rungs_that_rank_like_the_end_were_justified():
+    trials = drawn(40)
+    said = health.early_stopping(run_of(trials, curves(trials, 0.005)))
+    assert said[0].startswith("Rung 1: rank correlation with the end 0.9")
+    assert "stopping there was justified" in said[0]
+
+
+def test_rungs_that_rank_at_random_were_not():
+    trials = drawn(60)
+    said = health.early_stopping(run_of(trials, curves(trials, 10.0)))
+    assert "stopping there threw away good trials" in said[0]
+
+
+def test_too_few_trials_do_not_judge_a_rung():
+    trials = drawn(5)
+    said = health.early_stopping(run_of(trials, curves(trials, 0.0)))
+    assert said[0].startswith("Fewer than 8 completed trials passed rung 1 (5), 3 (5)")
+
+
+# ---------------------------------------------------------------- divergence
+
+
+def test_the_region_that_diverges_is_named_with_its_counts():
+    def fails(row, random):
+        return "diverged" if row["params.spectral.backend"] == "svd" else "completed"
+
+    trials = drawn(40, outcome=fails)
+    bad = sum(row["outcome"] == "diverged" for row in trials)
+    said = health.diverged(run_of(trials))
+    assert said[0] == f"{bad} of 40 trials failed ({bad / 40:.0%}): {bad} diverged."
+    assert said[1] == (
+        f"{bad} of {bad} trials with `spectral.backend` = svd failed, against 0 of {40 - bad} "
+        "others."
+    )
+
+
+def test_divergence_without_a_pattern_names_no_region():
+    fails = {"outcome": lambda _, random: "diverged" if random.random() < 0.2 else "completed"}
+    said = [len(health.diverged(run_of(drawn(40, s, **fails)))) - 1 for s in range(40)]
+    assert sum(s > 0 for s in said) <= 6  # at most 5 % each, as above
+
+
+# ---------------------------------------------------------------- the winner, and noise
+
+
+def test_a_winner_by_less_than_its_own_scatter_is_doubted():
+    trials = [row | {"objective": 0.40 + 0.001 * i} for i, row in enumerate(drawn(5))]
+    epochs = curves(trials, 0.0)
+    shaken = [
+        row | {"validation_capped_error": 0.40 + 0.03 * (-1) ** row["epoch"]} for row in epochs
+    ]
+    assert "t000 won by 0.001, less than" in " ".join(winner(run_of(trials, shaken)))
+    assert "won by" not in " ".join(winner(run_of(trials, epochs)))
+
+
+def test_a_winner_that_was_better_before_its_end_is_named():
+    trials = drawn(1)
+    epochs = [
+        {"trial_id": "t000", "epoch": e, "objective": 0.5, "validation_capped_error": error}
+        for e, error in enumerate((0.6, 0.3, 0.5, 0.51, 0.5, 0.51, 0.5, 0.51, 0.5), 1)
+    ]
+    said = " ".join(winner(run_of(trials, epochs)))
+    assert "t000 was better earlier (0.300 at epoch 2)" in said
+
+
+def test_repaired_samples_are_counted():
+    trials = drawn(1)
+    epochs = [row | {"skipped_samples": 2, "replaced_samples": 1} for row in curves(trials, 0)]
+    assert "t000 had 27 samples whose spectral term failed" in " ".join(
+        winner(run_of(trials, epochs))
+    )
+
+
+def scored(name, error, half, snr_db=0.0):
+    return {
+        "trial_id": name,
+        "estimator": "network",
+        "snr_db": snr_db,
+        "num_sources": 1,
+        "capped_error": error,
+        "capped_error_low": error - half,
+        "capped_error_high": error + half,
+        "rmspe_deg": 1.0,
+    }
+
+
+@pytest.mark.parametrize(("half", "close"), [(0.05, True), (0.001, False)])
+def test_differences_are_held_against_the_noise_of_scoring(half, close):
+    trials = [row | {"objective": 0.40 + 0.02 * i} for i, row in enumerate(drawn(3))]
+    rows = [
+        scored(f"t{i:03d}", 0.41 + 0.02 * i, half, snr) for i in range(3) for snr in (-5.0, 0.0)
+    ]
+    said = noise(run_of(trials, evaluations=rows))[0]
+    assert f"known to ±{half:.3f}" in said
+    assert ("within that of t000 lie t001, t002" in said) is close
+
+
+def test_a_network_that_fails_at_high_snr_is_named_with_its_training_range():
+    rows = [scored("t000", error, 0.02, snr) for error, snr in ((0.5, -5), (0.2, 0), (0.6, 20))]
+    said = " ".join(winner(run_of(drawn(1), evaluations=rows)))
+    assert "capped error 0.20 at 0 dB, 0.60 at 20 dB; it was trained at -10 to 4 dB" in said
+
+
+def test_a_confirmed_winner_shows_its_curse():
+    trials = [row | {"objective": 0.40} for row in drawn(1)]
+    fresh = [
+        {
+            "trial_id": "t000",
+            "estimator": "network",
+            "seed": seed,
+            "evaluation_seed": 3,
+            "changes": "",
+            "scene_id": scene,
+            "snr_db": snr,
+            "num_sources": 1,
+            "capped_error": 0.45 + 0.01 * seed + 0.002 * scene,
+        }
+        for seed in range(5)
+        for scene in range(8)
+        for snr in (-5.0, 0.0)
+    ]
+    said = " ".join(winner(run_of(trials, scenes=fresh, confirmations=fresh)))
+    assert "search value 0.400, confirmed 0.477 [" in said
+    assert "over 5 fresh training seeds: the winner's curse is +0.077" in said

@@ -1,0 +1,163 @@
+"""An ablation is read from tables alone, finds the difference that is there, and says so."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from search.report import ablation, ablation_plot, confirmed, runs
+from search.store import RunStore
+
+BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "eigengap_ablation.py"
+SNRS = (-5.0, 0.0, 10.0)
+SCENES, FRESH = 16, 3_000_003
+
+
+def run_with(folder: Path, effect: float, *, trials: int = 5, seeds: int = 5) -> runs.Run:
+    """A run whose arm `with` errs by `effect` more at every SNR of the objective, and by seed and
+    scene as networks do."""
+    rng = np.random.default_rng(4)
+    store = RunStore.create(folder / "x", parameters={}, plan={"search": {}})
+    rows = []
+    common = 0.05 * rng.standard_normal((len(SNRS), SCENES))
+    for number in range(trials):
+        trial = f"t{number:04d}"
+        store.write_config(trial, {})
+        row = {"trial_id": trial, "number": number, "outcome": "completed"}
+        store.write_trial(
+            row | {"objective": 0.5 + 0.01 * number, "epochs": 1},
+            epochs=[{"trial_id": trial, "epoch": 1}],
+        )
+        for seed in range(seeds):
+            for arm, changes in (("without", ""), ("with", "eigengap.weight=0.3")):
+                about = {"trial_id": trial, "seed": seed, "evaluation_seed": FRESH}
+                about |= {"changes": changes, "num_sources": 1}
+                luck = 0.01 * rng.standard_normal()
+                scored = [
+                    about
+                    | {
+                        "estimator": "network",
+                        "snr_db": snr,
+                        "scene_id": scene,
+                        "capped_error": 0.5
+                        + (arm == "with") * (effect * (snr < 5) + common[s, scene])
+                        + luck,
+                        "success": 0.5,
+                        "source_number_found": float(rng.integers(2)),
+                    }
+                    for s, snr in enumerate(SNRS)
+                    for scene in range(SCENES)
+                ]
+                name = f"{trial}-{seed}-{arm}"
+                store.write_part("scenes", name, scored, owner=trial)
+                totals = [
+                    about | {"estimator": "network", "snr_db": snr, "capped_error": 0.5}
+                    for snr in SNRS
+                ]
+                store.write_part("confirmations", name, totals, owner=trial)
+                hinge = {"hinge": 0.2, "hinge_active": 0.6 if arm == "with" else 0.8}
+                rows += [
+                    about | hinge | {"ablation": "eigengap", "arm": arm, "snr_db": snr}
+                    for snr in SNRS
+                ]
+    store.write_part("ablations", "eigengap", rows)
+    return runs.load(store.path)
+
+
+@pytest.mark.parametrize(
+    ("effect", "says"),
+    [(-0.1, "helps"), (0.1, "hurts"), (0.0, r"no effect larger than 0\.0\d\d at 95%")],
+)
+def test_the_verdict_is_of_the_sign_and_size_of_what_is_there(tmp_path, effect, says):
+    run = run_with(tmp_path, effect)
+    (overall, *rest) = ablation.effects(run, "eigengap")
+    assert overall.measure == "capped_error"
+    assert overall.snr_db is None
+    assert overall.difference.low <= effect <= overall.difference.high
+    assert overall.difference.n == 5
+    assert (overall.seeds, overall.scenes) == (25, SCENES)
+    assert re.fullmatch(says, ablation.verdict(overall))
+    at = {e.snr_db: e for e in rest if e.measure == "capped_error"}
+    assert list(at) == list(SNRS)
+    assert at[10.0].difference.low <= 0 <= at[10.0].difference.high
+    said = ablation.text(run, "eigengap")
+    assert said.startswith("eigengap: ")
+    assert "5 configurations x 5 seeds x 16 scenes" in said
+    assert "0.200 (60%)" in said
+
+
+def test_what_is_said_to_be_excluded_is_outside_of_the_interval(tmp_path):
+    (overall, *_) = ablation.effects(run_with(tmp_path, 0.0), "eigengap")
+    most = max(abs(overall.difference.low), abs(overall.difference.high))
+    assert ablation.verdict(overall) == f"no effect larger than {most:.3f} at 95%"
+    assert overall.detectable > 0
+
+
+def test_trainings_without_their_pair_are_left_out(tmp_path):
+    run = run_with(tmp_path, 0.1)
+    before = ablation.effects(run, "eigengap")[0]
+    for name in ("t0000-0-with", "t0001-3-without"):
+        (run.path / "scenes" / f"{name}.parquet").unlink()
+    after = ablation.effects(runs.load(run.path), "eigengap")[0]
+    assert (before.seeds, after.seeds) == (25, 23)
+    assert after.difference.n == 5
+    assert after.difference.low <= 0.1 <= after.difference.high
+
+
+def test_one_configuration_has_no_verdict(tmp_path):
+    run = run_with(tmp_path, 0.1, trials=1)
+    assert ablation.effects(run, "eigengap") == []
+    assert "nothing to compare" in ablation.text(run, "eigengap")
+    assert ablation_plot.write(run, {"eigengap": []}, tmp_path / "x.png") is None
+
+
+def test_the_figure_has_a_panel_for_each_ablation(tmp_path):
+    run = run_with(tmp_path, 0.1)
+    figure = ablation_plot.draw(run, {"eigengap": ablation.effects(run, "eigengap")})
+    (axes,) = figure.axes
+    assert axes.get_title() == "eigengap: hurts"
+    assert len(axes.containers) == 2  # capped error and source number, with error bars
+
+
+def test_confirmed_values_are_of_unchanged_reruns_only(tmp_path):
+    """The arm `with` errs by 0.1 more: none of it is in the confirmed value."""
+    board = confirmed.table(run_with(tmp_path, 0.1)).set_index("name")
+    assert len(board) == 5
+    assert (board["confirmed"] - 0.5).abs().max() < 0.03
+    assert (board["confirmed_low"] < board["confirmed_high"]).all()
+    assert list(board["seeds"]) == [5] * 5
+
+
+def test_the_benchmark_writes_what_the_tables_say(tmp_path):
+    run = run_with(tmp_path, -0.1)
+    done = subprocess.run(
+        [sys.executable, str(BENCHMARK), str(run.path), "--no-write"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=BENCHMARK.parents[1],
+    )
+    assert "| eigengap | helps | " in done.stdout
+    assert (run.path / "report" / "eigengap_ablation.png").stat().st_size > 10_000
+
+
+def test_a_run_that_has_none_says_so(tmp_path):
+    store = RunStore.create(tmp_path / "x", parameters={}, plan={"search": {}})
+    assert ablation.names(store.path) == []
+    assert "Nothing is confirmed yet" in confirmed.text(store.path)
+    assert confirmed.curse(store.path) is None
+
+
+def test_a_summary_has_plain_numbers(tmp_path):
+    from search.ablate import show
+
+    run = run_with(tmp_path, 0.1)
+    assert show(RunStore.open(run.path), "eigengap", ["a note"]) == 0
+    summary = json.loads((run.path / "report" / "ablation-eigengap.json").read_text())
+    assert summary["verdict"] == "hurts"
+    assert summary["effects"][0]["difference"]["n"] == 5
+    assert "a note" in (run.path / "report" / "ablation-eigengap.md").read_text()

@@ -1,0 +1,296 @@
+"""A report is one self-contained page with every figure and number, also of a broken run."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from search import report
+from search.outcome import Outcome
+from search.report import health, sections, summary
+from search.report.__main__ import main
+from search.report.compare import winners
+from search.report.figures import pictures_of
+from search.report.progress import draw_history
+from search.report.style import rendered
+from search.report.write import write_report
+from search.schema import TABLES
+from search.store import RunStore
+from tests import drawn_run
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A run of 24 trials, its report, and what the command said."""
+    path = tmp_path_factory.mktemp("runs") / "drawn"
+    drawn_run.make(path, trials=24)
+    page = write_report(report.load(path))
+    return path, page.read_text()
+
+
+@pytest.fixture(scope="module")
+def six(tmp_path_factory):
+    """A run of six trials."""
+    return drawn_run.make(tmp_path_factory.mktemp("six") / "small", trials=6).path
+
+
+@pytest.fixture
+def small(six, tmp_path):
+    """The same, for a test to break."""
+    return Path(shutil.copytree(six, tmp_path / "small"))
+
+
+def words_of(path):
+    """Everything a report of that run says, without rendering its figures."""
+    run = report.load(path)
+    figures = [picture.draw(run) for picture in pictures_of(run)]
+    notes = [n for said in health.notes(run).values() for n in said]
+    found = [sections.leaderboard(run), sections.confirmations(run), sections.failures(run)]
+    text = [t for section in (*found, sections.plan(run)) for t in section.text]
+    summary.frame(run)
+    reasons = [f for f in figures if isinstance(f, str)]
+    return "\n".join([*run.notes, *sections.lead(run), *text, *notes, *reasons])
+
+
+def test_the_report_has_its_files(made):
+    path, _ = made
+    folder = path / "report"
+    run = report.load(path)
+    assert (folder / "index.html").is_file()
+    assert (folder / "summary.parquet").is_file()
+    for picture in pictures_of(run):
+        for kind, magic in (("png", b"\x89PNG"), ("svg", b"<?xml")):
+            assert (folder / f"{picture.name}.{kind}").read_bytes().startswith(magic)
+
+
+def test_the_page_has_every_figure_and_needs_nothing_else(made):
+    path, page = made
+    shown = re.findall(r'<img src="([^"]{40})', page)
+    assert len(shown) == len(list(pictures_of(report.load(path)))) >= 11
+    assert all(source.startswith("data:image/svg+xml;base64,") for source in shown)
+    links = re.findall(r'(?:src|href)="([^"]*)"', page)
+    assert not [link for link in links if re.match(r"(\w+:)?//", link)]
+    assert "default-src 'none'" in page
+
+
+def test_the_first_rows_are_the_bound_and_classical_music(made):
+    _, page = made
+    board = page[page.index('id="leaderboard-table"') :]
+    rows = re.findall(r"<tr[^>]*>\s*<td[^>]*>([^<]*)<", board)
+    assert rows[:2] == ["√CRB", "LMMSE-MUSIC"]
+    assert rows[4].startswith("t00")
+
+
+def test_stochastic_ml_is_row_two_once_it_is_scored(small):
+    store = RunStore.open(small)
+    rows = store.read("evaluations")
+    shared = rows[rows["trial_id"].isna()].astype(object)
+    music = shared[shared["estimator"] == "lmmse_music"].assign(estimator="sml")
+    both = pd.concat([shared, music])
+    plain = both.where(both.notna(), None).to_dict("records")
+    store.write_part("evaluations", "baselines", plain)
+    board = sections.leaderboard(report.load(small)).tables[0]
+    names = [row.cells[0].text for row in board.rows[:3]]
+    assert names == ["√CRB", "LMMSE-MUSIC", "stochastic ML"]
+
+
+def test_confirmed_values_stand_beside_the_search_values(tmp_path):
+    run = report.load(drawn_run.make(tmp_path / "c", trials=40, confirmed=True).path)
+    board = sections.leaderboard(run).tables[0]
+    rows = {row.cells[0].text: row.cells for row in board.rows}
+    assert list(rows)[:3] == ["√CRB", "LMMSE-MUSIC", "stochastic ML"]
+    search, _, again = rows[run.best][2:5]
+    fresh = run.tables["scenes"].query(
+        "trial_id == @run.best and changes == '' and snr_db in (-5, 0)"
+    )
+    assert float(again.key) == pytest.approx(fresh["capped_error"].mean(), rel=1e-9)
+    assert again.small.endswith("] ×3")
+    assert float(search.key) == run.trials.set_index("trial_id")["objective"][run.best]
+    said = "\n".join(sections.confirmations(run).text)
+    assert "eigengap: hurts; capped error " in said
+    assert f"{run.best} against" in said or "against LMMSE-MUSIC" in said
+    unconfirmed = [c for name, c in rows.items() if name.startswith("t") and not c[4].small]
+    assert unconfirmed
+    assert all(cells[4].text == "–" for cells in unconfirmed)
+
+
+def test_equal_runs_make_equal_figures(six):
+    one, two = (rendered(draw_history(report.load(six)), "svg") for _ in range(2))
+    assert one == two
+
+
+def test_the_summary_has_every_trial_with_units(made):
+    path, _ = made
+    run = report.load(path)
+    frame = pd.read_parquet(path / "report" / "summary.parquet")
+    own = frame.dropna(subset=["trial_id"]).set_index("trial_id")
+    trials = run.trials.set_index("trial_id")
+    assert set(own.index) == set(trials.index)
+    assert (
+        own["objective"].dropna() == trials["objective"].dropna().reindex(own.index).dropna()
+    ).all()
+    assert own.index[own["best"]].tolist() == [run.best]
+    schema = pq.read_schema(path / "report" / "summary.parquet")
+    for field in schema:
+        assert field.metadata[b"description"].strip(), field.name
+    assert schema.field("seconds").metadata[b"unit"] == b"s"
+    assert schema.field("params.eps_psd").metadata[b"unit"] == b"tr(R)/N"
+
+
+def test_a_figure_that_can_no_longer_be_drawn_does_not_linger(small):
+    run = report.load(small)
+    (small / "report").mkdir()
+    old = small / "report" / "importances.png"
+    old.write_bytes(b"old")
+    page = write_report(run).read_text()
+    assert not old.exists()
+    assert "importances: they need" in page or "No importances" in page
+
+
+# ---------------------------------------------------------------- broken and partial runs
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_a_missing_table_is_said(small, table):
+    for part in (small / table).iterdir():
+        part.unlink()
+    (small / table).rmdir()
+    assert f"The table `{table}` is missing." in words_of(small)
+
+
+@pytest.mark.parametrize("table", ["trials", "epochs", "evaluations", "scenes", "spectra"])
+def test_a_truncated_part_is_said(small, table):
+    parts = list((small / table).glob("t*.parquet"))
+    for part in parts:
+        part.write_bytes(part.read_bytes()[: part.stat().st_size // 2])
+    assert parts
+    said = words_of(small)
+    for part in parts:
+        assert f"{table}/{part.name} is damaged and left out." in said
+
+
+def test_a_run_without_a_trial_says_so(tmp_path):
+    path = drawn_run.make(tmp_path / "none", trials=1).path
+    for part in path.glob("*/t0000.parquet"):
+        part.unlink()
+    said = words_of(path)
+    assert "0 of 1 planned trials have ended." in said
+    assert "No trial has ended." in said
+    page = write_report(report.load(path)).read_text()
+    assert "No trial has ended." in page
+    assert "√CRB" in page
+
+
+def test_a_run_in_which_everything_diverged_says_so(small):
+    store = RunStore.open(small)
+    for row in store.read("trials").to_dict("records"):
+        kept = {k: None if pd.isna(v) else v for k, v in row.items()}
+        kept |= {"outcome": Outcome.DIVERGED, "cause": "nonfinite_loss", "objective": None}
+        failed = {"trial_id": kept["trial_id"], "attempt": 1, "outcome": Outcome.DIVERGED}
+        store.write_trial(kept | {"rung": None}, failures=[failed | {"term": "eigengap"}])
+    said = words_of(small)
+    assert "No trial completed, so there is no best one." in said
+    assert "6 of 6 trials failed (100%): 6 diverged." in said
+    page = write_report(report.load(small)).read_text()
+    assert "6 diverged" in page
+    assert (small / "report" / "failure_atlas.png").is_file()
+
+
+def test_a_run_that_still_runs_says_so(tmp_path):
+    path = drawn_run.make(tmp_path / "half", trials=8).path
+    for part in sorted((path / "trials").glob("t*.parquet"))[5:]:
+        part.unlink()
+    said = words_of(path)
+    assert "5 of 8 planned trials have ended" in said
+    assert "The search is still running, or was interrupted" in said
+
+
+def test_a_lost_plan_and_damaged_tables_still_give_a_page(small, capsys):
+    (small / "run.json").write_text("{")
+    for table in TABLES:
+        for part in (small / table).glob("*.parquet"):
+            part.write_bytes(b"PAR1")
+    assert main([str(small)]) == 0
+    assert "is damaged and left out" in capsys.readouterr().out
+    page = (small / "report" / "index.html").read_text()
+    assert "The plan is unknown" in page
+    assert "Traceback" not in page
+
+
+# ---------------------------------------------------------------- the command
+
+
+def test_a_wrong_name_is_bad_usage_with_a_hint(made, capsys):
+    path, _ = made
+    assert main(["drwan", "--runs", str(path.parent)]) == 2
+    assert "Did you mean `drawn`?" in capsys.readouterr().err
+    assert main([]) == 2
+    assert main([str(path), "--opne"]) == 2
+    assert "Did you mean `--open`?" in capsys.readouterr().err
+    assert main([str(path), "--compare", str(path)]) == 2
+    assert "--compare takes another run" in capsys.readouterr().err
+
+
+def test_a_folder_that_takes_no_files_is_bad_usage(small, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main([str(small), "--out", str(tmp_path / "file" / "x")]) == 2
+    assert "Choose another with `--out`" in capsys.readouterr().err
+
+
+def test_the_command_needs_neither_ray_nor_torch_and_opens_the_page(small, tmp_path):
+    copied = tmp_path / "copied"
+    small.rename(copied)
+    seen = tmp_path / "seen"
+    browser = tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\necho "$1" > {seen}\n')
+    browser.chmod(0o755)
+    code = (
+        "import sys; from search.report.__main__ import main;"
+        f"status = main([{str(copied)!r}, '--open']);"
+        "print(status, sorted({'ray', 'torch'} & set(sys.modules)))"
+    )
+    root = Path(report.__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=root,
+        env=os.environ | {"BROWSER": f"{browser} %s"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines()[-1] == "0 []"
+    assert seen.read_text().strip() == (copied / "report" / "index.html").as_uri()
+
+
+# ---------------------------------------------------------------- two runs
+
+
+def test_two_runs_stand_side_by_side(made, small, tmp_path, capsys):
+    path, _ = made
+    assert main([str(small), "--compare", str(path), "--out", str(tmp_path / "r")]) == 0
+    assert "compare: " in capsys.readouterr().out
+    page = (tmp_path / "r" / "compare-drawn.html").read_text()
+    assert page.count('<div class="pair">') == len(list(pictures_of(report.load(path))))
+    plans = page[page.index('id="plans-table"') :]
+    assert re.search(r">trials</td>\s*<td[^>]*><code>6</code></td>\s*<td[^>]*><code>24<", plans)
+
+
+def test_winners_are_paired_by_scene_and_only_on_equal_scenes(made, small, tmp_path):
+    one, two = report.load(made[0]), report.load(small)
+    own = [
+        r.tables["scenes"].query("trial_id == @r.best and snr_db in (-5, 0)") for r in (one, two)
+    ]
+    means = [rows.groupby("scene_id")["capped_error"].mean() for rows in own]
+    found = winners(one, two)
+    assert found.n == drawn_run.SCENES
+    assert found.mean == pytest.approx((means[0] - means[1]).mean(), rel=1e-12)
+    flipped = winners(two, one)
+    assert (flipped.low, flipped.high) == pytest.approx((-found.high, -found.low))
+    two.plan["fixed"]["scene.num_antennas"] += 1
+    assert "other scenes (scene.num_antennas)" in winners(one, two)
