@@ -8,7 +8,7 @@ checkpoints. The trainer waits `seconds` an epoch and replays a learning curve w
 from its parameters; it imports no torch, so that memory is Ray's and ours. For each size:
 
     driver CPU   seconds of the driver's CPU per trial, and its share of one core while all run
-    driver RSS   the driver's memory at its peak; a worker's beside it
+    memory       the driver's at its peak, and what a worker shares with no other
     lag          how long a report waits for the driver: from the worker's clock to its row
     lost         share of the slots' time, from the first report to the last ending, in which no
                  trial trained
@@ -17,6 +17,7 @@ from its parameters; it imports no torch, so that memory is Ray's and ours. For 
 import argparse
 import json
 import os
+import resource
 import sys
 import tempfile
 import time
@@ -29,7 +30,6 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
-import psutil
 
 from search.environment import prepare
 
@@ -64,7 +64,7 @@ class Report:
             "epoch": self.epoch,
             "step": self.epoch,
             "loss_total": self.error,
-            "gradient_norm": 1.0,
+            "gradient_norm": own_memory(),  # what the worker does not share with others
             "min_eigengap": 0.1,
             "median_eigengap": 0.2,
             "loading": 1e-5,
@@ -76,6 +76,18 @@ class Report:
             "learning_rate": time.time(),  # when it was sent, for the lag
             "seconds": self.seconds,
         }
+
+
+def own_memory() -> float:
+    """Memory of this process that no other shares [MiB]."""
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Private")) / 2**10
+
+
+def cpu_seconds() -> float:
+    """CPU time of this process."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
 
 
 def waiting(seconds: float) -> Any:
@@ -108,7 +120,6 @@ def measure(slots: int, trials: int, epochs: int, seconds: float, out: Path) -> 
         "waiting", "For measuring.", smoke.suggest, smoke.anchors, smoke.fixed | {"epochs": epochs}
     )
     lags: list[float] = []
-    peak: dict[str, float] = {"worker": 0.0, "all": 0.0}
     heard = watching.Monitor.on_trial_result
 
     def hear(self: Any, iteration: int, trials: Any, trial: Any, result: Any, **info: Any) -> None:
@@ -127,22 +138,19 @@ def measure(slots: int, trials: int, epochs: int, seconds: float, out: Path) -> 
         plan={"search": plan.as_dict(), **plan.searched},
     )
     store.write_part("evaluations", BASELINES, [])  # they are not what is measured
-    driver = psutil.Process()
     try:
         with connect(plan):
-            before, began = driver.cpu_times(), time.monotonic()
+            before, began = cpu_seconds(), time.monotonic()
             with open(os.devnull, "w") as nowhere:
                 said, sys.stdout = sys.stdout, nowhere
                 try:
                     search(plan, store, Resources(1, 0, slots), train=waiting(seconds))
                 finally:
                     sys.stdout = said
-            wall, after = time.monotonic() - began, driver.cpu_times()
-            peak["worker"] = worker_memory()
+            wall, cpu = time.monotonic() - began, cpu_seconds() - before
     finally:
         watching.Monitor.on_trial_result = heard
         cluster.shutdown()
-    cpu = after.user + after.system - before.user - before.system
     rows = store.read("trials")
     trained = float(rows["epochs"].sum() * seconds)
     starts = rows["started"].astype("int64") / 1e6
@@ -154,25 +162,12 @@ def measure(slots: int, trials: int, epochs: int, seconds: float, out: Path) -> 
         "wall [s]": wall,
         "driver CPU per trial [ms]": 1e3 * cpu / len(rows),
         "driver CPU [% of a core]": 100 * cpu / wall,
-        "driver RSS [MiB]": driver.memory_info().rss / 2**20,
-        "worker USS [MiB]": peak["worker"],
+        "driver memory [MiB]": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10,
+        "worker memory [MiB]": float(store.read("epochs")["gradient_norm"].median()),
         "lag, median [ms]": 1e3 * float(np.median(lags)),
         "lag, 99 % [ms]": 1e3 * float(np.quantile(lags, 0.99)),
         "lost [%]": 100 * (1 - trained / (slots * window)),
     }
-
-
-def worker_memory() -> float:
-    """Median memory of the trial workers that are not shared with others [MiB]."""
-    found = []
-    for process in psutil.Process().children(recursive=True):
-        try:
-            title = " ".join(process.cmdline())
-            if title.startswith("ray::") and "IDLE" not in title:
-                found.append(process.memory_full_info().uss / 2**20)
-        except psutil.Error:
-            continue
-    return float(np.median(found)) if found else float("nan")
 
 
 def main() -> int:

@@ -23,7 +23,6 @@ import chaos
 import drill
 
 from search.config import SearchConfig
-from search.driver import connect, search
 from search.environment import prepare
 from search.preflight import Resources
 from search.recall import checkpoints
@@ -80,8 +79,10 @@ def main() -> int:
     p.add_argument("--out", type=Path)
     args = p.parse_args()
     out = args.out or Path(tempfile.mkdtemp(prefix="spread-"))
-    prepare()
+    prepare()  # before Ray is imported
     from ray.cluster_utils import Cluster
+
+    from search.driver import connect, search
 
     began = time.monotonic()
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
