@@ -128,7 +128,9 @@ def measure(slots: int, trials: int, epochs: int, seconds: float, out: Path) -> 
             lags.append(time.time() - result["learning_rate"])
 
     watching.Monitor.on_trial_result = hear  # measures, changes nothing
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    cluster = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}
+    )
     for left in range(slots, 0, -PER_NODE):
         cluster.add_node(num_cpus=min(left, PER_NODE))
     plan = SearchConfig("waiting", trials, f"slots-{slots}", str(out), address=cluster.address)

@@ -85,7 +85,9 @@ def main() -> int:
     from search.driver import connect, search
 
     began = time.monotonic()
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    cluster = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}
+    )
     first = cluster.add_node(num_cpus=1, num_gpus=1)
     plan = SearchConfig(
         "drill",
