@@ -51,7 +51,7 @@ def pull(run: Path, *, to_drive: bool = False) -> None:
         names = _listed(where, path)
         if "run.json" not in names and not run.joinpath("run.json").exists():
             raise RunNotFound(f"a run has a run.json, but {home} has none. Check the URI.")
-        session = _read(where, f"{path}/{SESSION_FILE}", names)
+        session = _read(where, f"{path}/{SESSION_FILE}")
         if session != _own_session(run) or not run.joinpath("run.json").exists():
             fresh = run.with_name(f".{run.name}.{os.getpid()}.tmp")
             for name in sorted(names):
@@ -141,7 +141,7 @@ def sign_of_life(home: str) -> dict[str, Any] | None:
     """
     where, path = opened(home)
     try:
-        text = _read(where, f"{path}/{DRIVER_FILE}", _listed(where, path))
+        text = _read(where, f"{path}/{DRIVER_FILE}")
     except OSError as error:
         raise refusal(home, error) from None
     state: dict[str, Any] = json.loads(text or "{}")
@@ -246,8 +246,9 @@ def _listed(where: fs.FileSystem, path: str) -> set[str]:
     return {info.path[len(path) + 1 :] for info in found if info.is_file}
 
 
-def _read(where: fs.FileSystem, file: str, names: set[str]) -> str:
-    if file.rsplit("/", 1)[-1] not in names:
+def _read(where: fs.FileSystem, file: str) -> str:
+    """Content of a small file on the bucket; empty if there is none."""
+    if not where.get_file_info(file).is_file:
         return ""
     with where.open_input_stream(file) as stream:
         return str(stream.read().decode())
