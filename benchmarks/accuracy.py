@@ -1,87 +1,86 @@
 """Networks against stochastic ML and MUSIC, on the same fresh scenes, in one run.
 
-    python benchmarks/accuracy.py [--scene local|full] [--networks dictionary unrolled:2]
-        [--seeds 0 1 2] [--epochs 30] [--scenes 512] [--device cpu|cuda]
+    python benchmarks/accuracy.py [--scene local|full] [--networks dictionary unrolled:2 ...]
+        [--seeds 0 1 2] [--epochs 30] [--scenes 2048] [--figure FILE.png]
 
-Every network is trained from scratch with every seed, scored with MUSIC on scenes that no training
-and no search has seen, and compared with stochastic ML scene by scene. A scene is the unit of
-chance: its errors at all SNRs and source numbers are averaged first. On a CPU everything runs on
-one thread, and times per scene are CPU time, median over batches.
+Every network is trained with every seed, and scored on scenes that no training and no search has
+seen: with MUSIC on its covariance, and with Fisher scoring after that (`+scoring`, two steps; the
+classical methods get it too). All are compared with stochastic ML scene by scene. A scene is the
+unit of chance: its errors at all SNRs and source numbers, and a network's over its training seeds,
+are averaged first. On a CPU everything runs on one thread, and times are CPU time, median over
+batches. Trainings and scores are kept in runs/benchmark: a run that was interrupted goes on.
 """
 
 import argparse
-import os
-import statistics
-import time
+from dataclasses import replace
 
-# before NumPy is loaded: its BLAS reads them once
-os.environ["OMP_NUM_THREADS"] = "1"
-os.environ["OPENBLAS_NUM_THREADS"] = "1"
-os.environ["MKL_NUM_THREADS"] = "1"
+from trained import SCENES, Scores, config_of, place, scores, trained  # isort: skip  (sets threads)
 
 import numpy as np
 import torch
+from torch import nn
 
-from spaces.presets import FULL_SCENE, LOCAL_SCENE
+from trainer.confidence import BINS, calibrate, near_a_source
 from trainer.config import TrainConfig
 from trainer.estimates import Estimates
-from trainer.evaluation import Conditions, Scored, classical, network_estimate, score
-from trainer.intervals import Interval, bootstrap_mean, paired_difference
-from trainer.loop import train
-from trainer.network import build
-from trainer.scene import Scenes
-from trainer.scoring import Estimate
+from trainer.evaluation import Conditions, classical, network_estimate
+from trainer.intervals import Interval, bootstrap_mean, paired_difference, wilson_share
+from trainer.localisation import localise
+from trainer.model import Model
+from trainer.one_step import one_step
+from trainer.scene import EvalScenes, Scenes
+from trainer.scoring import CHUNK
+from trainer.search_grid import search_grid
 
-SCENES = {"local": LOCAL_SCENE, "full": FULL_SCENE}
-SNR_DB = (-10.0, -5.0, 0.0)
+SNR_DB = {"local": (-10.0, -5.0, 0.0), "full": (-10.0, -5.0, 0.0, 5.0)}
 OBJECTIVE_SNR_DB = (-5.0, 0.0)
+COUNTS = {"local": (1, 2), "full": (1, 2, 3)}
 FRESH_SEED = 7_000_003
 """Of the scenes: not one of `EvaluationConfig`."""
 REFERENCE = "sml"
-CLASSICAL = (REFERENCE, "lmmse_beamformer", "lmmse_music", "pinv_music")
+CLASSICAL = (
+    "lmmse_beamformer+scoring",
+    "lmmse_beamformer",
+    "lmmse_music+scoring",
+    "lmmse_music",
+    "pinv_music",
+)
+WEAK = ("lmmse_music", "pinv_music")
+"""What a network has to beat everywhere."""
+DEFAULT = ("unrolled:2", "unrolled:1", "unrolled:4", "dictionary", "unrolled:2:32")
 
 
-def config_of(scene: str, network: str, seed: int, epochs: int, device: str) -> TrainConfig:
-    """A training of `dictionary`, or of `unrolled:<stages>`."""
-    kind, _, stages = network.partition(":")
-    params = SCENES[scene] | {"network.kind": kind, "seed": seed, "epochs": epochs}
-    if stages:
-        params["network.stages"] = int(stages)
-    # the benchmark scores on scenes of its own: nothing is spent on those of a search
-    spent_on_search = {"evaluation.num_scenes": 1, "evaluation.num_test_scenes": 1}
-    return TrainConfig.from_params(params | spent_on_search | {"device": device})
+def readouts(network: nn.Module, config: TrainConfig, conditions: Conditions) -> dict[str, Scores]:
+    """MUSIC on a network's covariance, and scoring from where it ends; K told."""
+    scene, device = config.scene, conditions.device
+    search = search_grid(scene, torch.float32, device)
+    music = network_estimate(network, scene, device)
+    found: list[Estimates] = []
+
+    def remembered(scenes: Scenes) -> Estimates:
+        found.append(music(scenes))
+        return found[-1]
+
+    def sharpened(scenes: Scenes) -> Estimates:
+        return one_step(scenes, found.pop(0), search)
+
+    names = config.digest, f"{config.digest}+scoring"
+    if not place(names[1], conditions).exists():
+        place(names[0], conditions).unlink(missing_ok=True)  # the second goes on from the first
+    first = scores(names[0], remembered, conditions)
+    second = scores(names[1], sharpened, conditions)
+    together = first.milliseconds + second.milliseconds
+    return {"": first, "+scoring": replace(second, milliseconds=together)}
 
 
-def trained(config: TrainConfig, device: str) -> tuple[Estimate, float]:
-    """MUSIC on a trained network, and the CPU seconds that training took."""
-    started = time.process_time()
-    *_, last = train(config)
-    seconds = time.process_time() - started
-    network = build(config).to(device)
-    network.load_state_dict(last.state.network)
-    return network_estimate(network.eval(), config.scene, device), seconds
-
-
-def timed(estimate: Estimate, name: str, conditions: Conditions) -> tuple[Scored, float]:
-    """Scores, and CPU milliseconds per scene of the estimator alone, median over batches."""
-    spent = []
-
-    def measured(scenes: Scenes) -> Estimates:
-        started = time.process_time()
-        estimates = estimate(scenes)
-        spent.append((time.process_time() - started) / scenes.batch_size)
-        return estimates
-
-    scored = score(measured, name, conditions, bound=False)
-    return scored, statistics.median(spent) * 1e3
-
-
-def per_scene(scored: Scored, column: str, snr_db: tuple[float, ...]) -> np.ndarray:
-    """Mean over SNRs and source numbers of every scene."""
-    errors = scored.scenes
-    chosen = np.isin(errors.snr_db, snr_db)
-    ids, values = errors.scene_id[chosen], getattr(errors, column)[chosen]
-    return np.bincount(ids, values) / np.bincount(ids)
+def mean_of(parts: list[Scores]) -> Scores:
+    """One estimator, every scene's errors averaged over training seeds."""
+    columns = {
+        name: np.mean([getattr(part, name) for part in parts], axis=0)
+        for name in ("capped_error", "success", "milliseconds", "told")
+    }
+    first = parts[0]
+    return Scores(first.scene_id, first.snr_db, first.num_sources, **columns)
 
 
 def shown(interval: Interval, sign: str = "") -> str:
@@ -89,17 +88,81 @@ def shown(interval: Interval, sign: str = "") -> str:
     return f"{interval.mean:{sign}.3f} [{interval.low:{sign}.3f}, {interval.high:{sign}.3f}]"
 
 
-def report(name: str, scored: Scored, reference: Scored, milliseconds: float) -> None:
+def difference(one: Scores, other: Scores, snr_db: tuple[float, ...], *count: int) -> Interval:
+    """Of capped errors, paired by scene."""
+    pair = (each.per_scene("capped_error", snr_db, count or None) for each in (one, other))
+    return paired_difference(*pair)
+
+
+def report(name: str, mine: Scores, reference: Scores, snr_db: tuple[float, ...]) -> None:
     """A row of the table."""
-    objective, weak = OBJECTIVE_SNR_DB, SNR_DB[:1]
-    error = bootstrap_mean(per_scene(scored, "capped_error", objective))
+    error = bootstrap_mean(mine.per_scene("capped_error", OBJECTIVE_SNR_DB))
     columns = [shown(error)]
-    for snr_db in (objective, weak):
-        pair = (per_scene(x, "capped_error", snr_db) for x in (scored, reference))
-        columns.append("" if scored is reference else shown(paired_difference(*pair), "+"))
-    success = bootstrap_mean(per_scene(scored, "success", SNR_DB))
-    columns.append(shown(success))
-    print(f"{name:<22}", *(f"{c:<24}" for c in columns), f"{milliseconds:8.2f}", flush=True)
+    for some in (OBJECTIVE_SNR_DB, snr_db[:1]):
+        same = mine is reference
+        columns.append("" if same else shown(difference(mine, reference, some), "+"))
+    for snr in snr_db:
+        columns.append(shown(bootstrap_mean(mine.per_scene("success", (snr,)))))
+    times = float(mine.milliseconds)
+    cells = " | ".join(columns)
+    ratio = f"{float(reference.milliseconds) / times:.1f}"
+    print(f"| {name} | {cells} | {times:.2f} | {ratio} |", flush=True)
+
+
+def everywhere(rows: dict[str, Scores], conditions: Conditions) -> None:
+    """Capped error of the networks, minus those of MUSIC and ML, at every SNR and K."""
+    others = (*WEAK, REFERENCE)
+    heads = ["estimator", "SNR/dB", "K", "capped error", *(f"- {other}" for other in others)]
+    print("\n| " + " | ".join(heads) + " |\n" + "|---" * len(heads) + "|")
+    for name, mine in rows.items():
+        for snr, count in conditions.points() if name not in (REFERENCE, *CLASSICAL) else ():
+            error = bootstrap_mean(mine.per_scene("capped_error", (snr,), (count,)))
+            gaps = (difference(mine, rows[other], (snr,), count) for other in others)
+            cells = " | ".join([shown(error), *(shown(gap, "+") for gap in gaps)])
+            print(f"| {name} | {snr:g} | {count} | {cells} |", flush=True)
+
+
+def reliability(network: nn.Module, config: TrainConfig, conditions: Conditions) -> None:
+    """How often estimates of some confidence are right; K known, and asked of the eigenvalues."""
+    model = Model(config, network, calibrate(network, config))
+    print("\n| K | confidence | estimates | mean confidence | share right |")
+    print("|---|---|---|---|---|")
+    for know in (True, False):
+        said, right, told = [], [], []
+        for snr, count in conditions.points():
+            for first in range(0, conditions.num_scenes, CHUNK):
+                ids = range(first, min(first + CHUNK, conditions.num_scenes))
+                scenes = EvalScenes(conditions.scene, conditions.seed).batch(
+                    ids, snr_db=snr, num_sources=count
+                )
+                found = localise(model, scenes, know_sources=know, device="cpu")
+                places = {n: torch.from_numpy(v) for n, v in found.arrays().items()}
+                kept = places["active"]
+                said.append(places["confidence"][kept])
+                right.append(hits(places, scenes)[kept])
+                told.append(places["num_sources"] == count)
+        confidence, correct = torch.cat(said).double(), torch.cat(right).double()
+        share = torch.cat(told).double().mean()
+        label = "known" if know else f"asked, right in {share:.2f}"
+        off = 0.0
+        for part in confidence.argsort().tensor_split(BINS):
+            hit = wilson_share(float(correct[part].mean()), len(part))
+            mean = float(confidence[part].mean())
+            off += abs(mean - hit.mean) * len(part) / len(confidence)
+            low, high = float(confidence[part].min()), float(confidence[part].max())
+            print(
+                f"| {label} | {low:.2f} to {high:.2f} | {len(part)} | {mean:.3f} | {shown(hit)} |"
+            )
+        print(
+            f"| {label} | all | {len(confidence)} | expected calibration error {off:.3f} | |",
+            flush=True,
+        )
+
+
+def hits(places: dict[str, torch.Tensor], scenes: Scenes) -> torch.Tensor:
+    """Which estimates lie near a source."""
+    names = ("azimuth", "elevation", "range_m", "resolved", "active")
+    return near_a_source(Estimates(**{name: places[name] for name in names}), scenes)
 
 
 def main() -> None:
@@ -107,37 +170,87 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--scene", choices=SCENES, default="local")
-    parser.add_argument(
-        "--networks", nargs="+", default=["dictionary", "unrolled:2", "unrolled:4"]
-    )
+    parser.add_argument("--networks", nargs="+", default=DEFAULT)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--epochs", type=int, default=30, help="of 20 steps of 64 scenes")
-    parser.add_argument("--scenes", type=int, default=512, help="per SNR and source number")
+    parser.add_argument("--epochs", type=int, default=30, help="of --steps steps")
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--scenes", type=int, default=2048, help="per SNR and source number")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--figure", help="PNG of the trade-off")
+    parser.add_argument("--confidence", help="network whose confidence is checked, first seed")
     args = parser.parse_args()
     torch.set_num_threads(1)
+    budget = {"steps_per_epoch": args.steps, "batch_size": args.batch}
     configs = {
-        (network, seed): config_of(args.scene, network, seed, args.epochs, args.device)
+        network: [
+            config_of(args.scene, network, seed, args.epochs, args.device, **budget)
+            for seed in args.seeds
+        ]
         for network in args.networks
-        for seed in args.seeds
     }
-    scene = next(iter(configs.values())).scene
-    conditions = Conditions(scene, FRESH_SEED, SNR_DB, args.scenes, args.device)
-    print(f"{args.scene}: {args.scenes} scenes for each of {len(conditions.points())} conditions")
-    heads = ["capped error -5, 0 dB", "minus sml's", "minus sml's at -10 dB", "mean success"]
-    print(f"{'':<22}", *(f"{h:<24}" for h in heads), "ms/scene", flush=True)
-    reference, milliseconds = timed(
-        classical(REFERENCE, scene, args.device), REFERENCE, conditions
+    scene = next(iter(configs.values()))[0].scene
+    snr_db = SNR_DB[args.scene]
+    conditions = Conditions(
+        scene, FRESH_SEED, snr_db, args.scenes, args.device, COUNTS[args.scene]
     )
-    report(REFERENCE, reference, reference, milliseconds)
-    for name in CLASSICAL[1:]:
-        scored, milliseconds = timed(classical(name, scene, args.device), name, conditions)
-        report(name, scored, reference, milliseconds)
-    for (network, seed), config in configs.items():
-        estimate, seconds = trained(config, args.device)
-        scored, milliseconds = timed(estimate, network, conditions)
-        report(f"{network}, seed {seed}", scored, reference, milliseconds)
-        print(f"{'':<22} trained in {seconds:.0f} CPU-s", flush=True)
+    print(
+        f"{args.scene}: {args.scenes} scenes for each of {len(conditions.points())} conditions; "
+        f"{args.epochs * args.steps} steps of {args.batch} scenes, seeds {args.seeds}\n"
+    )
+    heads = ["estimator", "capped error -5, 0 dB", "- sml", "- sml at -10 dB"]
+    heads += [f"success {snr:g} dB" for snr in snr_db] + ["ms/scene", "sml's / its"]
+    print("| " + " | ".join(heads) + " |\n" + "|---" * len(heads) + "|", flush=True)
+    rows = {}
+    for name in (REFERENCE, *CLASSICAL):
+        rows[name] = scores(name, classical(name, scene, args.device), conditions)
+        report(name, rows[name], rows[REFERENCE], snr_db)
+    for network, trainings in configs.items():
+        seconds, found = [], {"": [], "+scoring": []}
+        for config in trainings:
+            made, spent = trained(config, args.device)
+            seconds.append(spent)
+            for how, part in readouts(made, config, conditions).items():
+                found[how].append(part)
+        for how, parts in found.items():
+            name = f"{network}{how}"
+            rows[name] = mean_of(parts)
+            report(name, rows[name], rows[REFERENCE], snr_db)
+            each = (difference(part, rows[REFERENCE], OBJECTIVE_SNR_DB).mean for part in parts)
+            print(f"| by seed | | {', '.join(f'{mean:+.3f}' for mean in each)} |", flush=True)
+        print(f"| trained in {np.mean(seconds):.0f} CPU-s |", flush=True)
+    everywhere(rows, conditions)
+    if args.confidence:
+        config = configs[args.confidence][0]
+        reliability(trained(config, args.device)[0], config, conditions)
+    if args.figure:
+        draw(rows, args.networks, args.figure)
+
+
+def draw(rows: dict[str, Scores], networks: list[str], file: str) -> None:
+    """Error against time, relative to stochastic ML's."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
+    for how, marker in (("", "o"), ("+scoring", "s")):
+        points = [rows[f"{network}{how}"] for network in networks]
+        gaps = [difference(point, rows[REFERENCE], OBJECTIVE_SNR_DB) for point in points]
+        times = [float(point.milliseconds) for point in points]
+        bars = [[g.mean - g.low for g in gaps], [g.high - g.mean for g in gaps]]
+        means = [g.mean for g in gaps]
+        label = "MUSIC and scoring" if how else "MUSIC"
+        axes.errorbar(times, means, bars, fmt=marker, capsize=3, label=label)
+        for network, time, mean in zip(networks, times, means, strict=True):
+            axes.annotate(network, (time, mean), xytext=(6, 4), textcoords="offset points")
+    axes.margins(x=0.15)
+    axes.axhline(0, color="0.5", linewidth=1, linestyle="--")
+    axes.set(
+        xlabel="CPU time per scene on one thread [ms]",
+        ylabel="capped error minus stochastic ML's, -5 and 0 dB",
+    )
+    axes.legend()
+    figure.savefig(file, dpi=150)
+    print(f"\nfigure: {file}")
 
 
 if __name__ == "__main__":

@@ -52,8 +52,8 @@ ESTIMATORS = {
     ),
 }
 """Sparse fitting of a 12x12 panel takes seconds per scene on a CPU: name it to have it."""
-NUM_SCENES = {1: 1000, 2: 400, 3: 200}
-"""A median over 1,000 scenes is good to 5 %; more sources have more errors per scene."""
+NUM_SCENES = {1: 1000, 2: 200, 3: 100}
+"""A median over 1,000 single sources is good to 5 %; the others take long."""
 CHUNK = 50
 SEED = 3_000_017
 DOCS = Path(__file__).parent.parent / "docs"

@@ -20,6 +20,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -32,9 +33,10 @@ from search.environment import prepare
 from search.schema import KEYS
 from search.store import RunStore
 
-TRIALS = 6
+TRIALS = 4
 DRILL = Path(__file__).parent / "drill.py"
-TIMING = ["seconds", "seconds_per_epoch", "gpu_seconds", "started", "host", "checkpoint"]
+TIMING = ["seconds", "seconds_per_epoch", "gpu_seconds", "started", "checkpoint", "replay"]
+WRITTEN = ("trials", "epochs", "evaluations", "scenes", "failures")
 FREE = ("--scheduler", "none", "--sampler", "random")
 GUIDED = ("--scheduler", "asha", "--sampler", "tpe")
 EXIT_OF_A_KILLED_PROCESS = -signal.SIGKILL
@@ -71,11 +73,13 @@ def killed_search(name: str, out: Path, flags: tuple[str, ...], kills: list[floa
     return wrong
 
 
-def compare(store: RunStore, reference: pd.DataFrame | None, trials: int = TRIALS) -> list[str]:
-    """What is lost or doubled in a finished run, or differs from an undisturbed run's epochs."""
+def compare(
+    store: RunStore, references: Mapping[str, pd.DataFrame], trials: int = TRIALS
+) -> list[str]:
+    """What is lost or doubled in a finished run, or differs from given tables."""
     wrong = []
     ended, epochs = store.read("trials"), store.read("epochs")
-    for table in ("trials", "epochs", "evaluations", "scenes", "failures"):
+    for table in WRITTEN:
         if store.read(table).duplicated(list(KEYS[table])).any():
             wrong.append(f"a row of {table} is doubled")
     if sorted(ended["number"]) != list(range(trials)):
@@ -84,19 +88,21 @@ def compare(store: RunStore, reference: pd.DataFrame | None, trials: int = TRIAL
         own = list(epochs[epochs["trial_id"] == trial.trial_id]["epoch"])
         if own != list(range(1, trial.epochs + 1)):
             wrong.append(f"{trial.trial_id} trained {trial.epochs} epochs, but has rows {own}")
-    if reference is not None:
-        rows, expected = plain(epochs), plain(reference.reindex(columns=list(epochs)))
+    for table, reference in references.items():
+        found = store.read(table)
+        rows, expected = plain(table, found), plain(table, reference.reindex(columns=list(found)))
         if len(rows) != len(expected):
-            wrong.append(f"{len(rows)} epoch rows, but {len(expected)} in the undisturbed run")
-        elif not all(rows[name].equals(expected[name].astype(rows[name].dtype)) for name in rows):
-            wrong.append("epochs differ from those of the undisturbed run")
+            wrong.append(f"{len(rows)} rows of {table}, but {len(expected)} undisturbed")
+        for name in [n for n in rows if len(rows) == len(expected)]:
+            if not rows[name].equals(expected[name].astype(rows[name].dtype)):
+                wrong.append(f"{table}.{name} differs from that of the undisturbed trainings")
     return wrong
 
 
-def plain(table: pd.DataFrame) -> pd.DataFrame:
-    """A table without what the clock wrote."""
-    named = table.drop(columns=[name for name in TIMING if name in table])
-    return named.sort_values(["trial_id", "epoch"]).reset_index(drop=True)
+def plain(table: str, rows: pd.DataFrame) -> pd.DataFrame:
+    """A table without what the clock and the place wrote, in order of its keys."""
+    named = rows.drop(columns=[name for name in TIMING if name in rows])
+    return named.sort_values(list(KEYS[table])).reset_index(drop=True)
 
 
 def replayed(store: RunStore) -> pd.DataFrame:
@@ -174,7 +180,7 @@ def lose_a_node(out: Path) -> list[str]:
     if set(store.read("trials")["outcome"]) != {"completed"}:
         wrong.append(f"trials ended as {list(store.read('trials')['outcome'])}")
     print("\n".join(again))
-    return wrong + compare(store, replayed(store), trials=4)
+    return wrong + compare(store, {"epochs": replayed(store)}, trials=4)
 
 
 def main() -> int:
@@ -196,15 +202,17 @@ def main() -> int:
     began = time.monotonic()
     killed_search("undisturbed", out, FREE, [])
     seconds = time.monotonic() - began
-    reference = RunStore.open(out / "undisturbed").read("epochs")
-    print(f"undisturbed: {seconds:.0f} s, {len(reference)} epoch rows; runs are in {out}")
+    undisturbed = RunStore.open(out / "undisturbed")
+    reference = {table: undisturbed.read(table) for table in WRITTEN}
+    rows = ", ".join(f"{len(each)} {table}" for table, each in reference.items())
+    print(f"undisturbed: {seconds:.0f} s, {rows}; runs are in {out}", flush=True)
     for search in range(args.searches):
         guided = search % 2 == 1
         kills = [draw.uniform(0, seconds) for _ in range(draw.choice((1, 1, 2)))]
         name = f"killed-{search:02d}"
         wrong = killed_search(name, out, GUIDED if guided else FREE, kills)
         store = RunStore.open(out / name)
-        wrong += compare(store, replayed(store) if guided else reference)
+        wrong += compare(store, {"epochs": replayed(store)} if guided else reference)
         bad += bool(wrong)
         how = "ASHA + TPE" if guided else "random"
         when = ", ".join(f"{k:.1f}" for k in kills)

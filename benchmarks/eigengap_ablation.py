@@ -16,6 +16,7 @@ import pandas as pd
 from search.report import ablation, ablation_plot, confirmed, runs
 from search.report.ablation import Effect
 from search.report.runs import Run
+from trainer.config import DEFINITIONS
 
 ROOT = Path(__file__).parents[1]
 FIGURE = ROOT / "docs" / "eigengap_ablation.png"
@@ -78,7 +79,7 @@ def acting(run: Run) -> str:
     means = rows.groupby(["ablation", "arm"])[["hinge", "hinge_active"]].mean()
     lines = ["| ablation | mean term without, with | scenes where it acts without, with |"]
     lines.append("|---" * 3 + "|")
-    for name in rows["ablation"].unique():
+    for name in sorted(rows["ablation"].unique(), key=in_order):
         arms = [means.loc[(name, arm)] for arm in (ablation.WITHOUT, ablation.WITH)]
         term = ", ".join(f"{arm['hinge']:.3f}" for arm in arms)
         share = ", ".join(f"{arm['hinge_active']:.0%}" for arm in arms)
@@ -103,6 +104,13 @@ def finalists(run: Run) -> str:
     return "\n".join(lines)
 
 
+def in_order(name: str) -> tuple[int, str]:
+    """Definitions as the documents have them, then the rest by name."""
+    definition = name.removeprefix("eigengap-")
+    known = definition in DEFINITIONS
+    return (DEFINITIONS.index(definition) if known else len(DEFINITIONS)), name
+
+
 def main() -> None:
     """Prints everything, and writes it down."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -110,7 +118,8 @@ def main() -> None:
     parser.add_argument("--no-write", action="store_true", help="leave the documents as they are")
     args = parser.parse_args()
     run = runs.load(args.run)
-    found = {name: own for name in ablation.names(run) if (own := ablation.effects(run, name))}
+    names = sorted(ablation.names(run), key=in_order)
+    found = {name: own for name in names if (own := ablation.effects(run, name))}
     if not found:
         parser.exit(1, f"{args.run} has no ablation of two configurations or more\n")
     tables = {

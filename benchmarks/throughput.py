@@ -47,8 +47,8 @@ SNR_DB = 10.0
 """Above the threshold of every method, where errors are small and a grid has to be fine."""
 PLAIN_SCENES = 48
 """Scenes that the plain loop takes in turn, and on which accuracies are compared."""
-PLAIN_DENSITIES = (4.0, 6.0, 8.0, 12.0, 16.0, 24.0)
-"""Grid points per beam that the plain MUSIC may need."""
+PLAIN_DENSITIES = ((6.0, 1), (8.0, 2), (12.0, 3), (16.0, 4), (20.0, 4))
+"""Grids that the plain MUSIC may need: points per beam, and range planes over the trainer's."""
 SAME_ACCURACY = 0.05
 DOCS = Path(__file__).parent.parent / "docs" / "baselines.md"
 PLACE_AND_POWER = ("azimuth", "elevation", "range_m", "power", "active")
@@ -148,9 +148,10 @@ def fine_enough(config: SceneConfig, device: torch.device) -> plain_estimators.P
     counts = both.batch.sources.num_sources
     aim = both.error(music(sample_covariance(lmmse(both.batch)), counts, both.search))
     covariances = [plain_estimators.lmmse_covariance(scene) for scene in both.plain]
-    for density in PLAIN_DENSITIES:
-        grid = plain_estimators.make_grid(config, density, both.search.shape[0])
+    for density, planes in PLAIN_DENSITIES:
+        grid = plain_estimators.make_grid(config, density, planes * both.search.shape[0])
         error = both.plain_error([plain_estimators.music(r, 1, grid) for r in covariances])
+        print(f"plain grid of {density:g} points per beam: {error:.4f}, to reach: {aim:.4f}")
         if error <= (1 + SAME_ACCURACY) * aim:
             return grid
     raise ValueError(

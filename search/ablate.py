@@ -158,6 +158,11 @@ def paired(asked: Asked, args: argparse.Namespace) -> tuple[list[Pair], list[str
         seen[base] = trial
         both = (asked.trainings(trial, dict(changes)) for changes in (without, with_))
         pairs += [Pair(a, b) for a, b in zip(*both, strict=True)]
+    if len(seen) < 2:
+        raise UsageError(
+            f"an ablation compares two configurations or more, but got {len(seen)}. Ask for more "
+            "with --top, or extend the run with `python -m search.run --resume RUN --trials N`."
+        )
     if len(seen) < asked.top:
         notes.append(f"note: {asked.top} configurations were asked for, but there are {len(seen)}")
     same = {pair.without.trial_id for pair in pairs if pair.without.name == pair.with_.name}

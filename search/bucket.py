@@ -118,6 +118,26 @@ def brought(place: str) -> Iterator[Path]:
         yield there
 
 
+@contextlib.contextmanager
+def handed(place: str) -> Iterator[Path]:
+    """A folder to write as a local path: itself, or one that is sent when the context ends.
+
+    Raises:
+        BucketError: if the bucket does not take it.
+    """
+    if not is_uri(place):
+        yield Path(place)
+        return
+    where, path = opened(place)
+    with tempfile.TemporaryDirectory() as here:
+        there = Path(here) / path.rsplit("/", 1)[-1]
+        yield there
+        try:
+            fs.copy_files(str(there), path, destination_filesystem=where)
+        except OSError as error:
+            raise refusal(place, error) from None
+
+
 def refuse_existing(home: str) -> None:
     """Raises RunExists if there is a run under that URI already."""
     where, path = opened(home)

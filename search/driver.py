@@ -5,6 +5,7 @@ everything that must outlive the driver is in the run's store before `search` re
 """
 
 import os
+import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +16,10 @@ import ray
 from ray import tune
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from .bucket import home_of, opened
+from trainer.config import ConfigError
+from trainer.provenance import versions
+
+from .bucket import brought, home_of, opened
 from .config import SearchConfig
 from .environment import PACKAGES, STORAGE_ENV, WORKER_ENV
 from .monitor import EndSearch, Monitor
@@ -28,7 +32,6 @@ from .preflight import (
     refuse_other_versions,
     smallest_training,
 )
-from .provenance import versions
 from .recall import RAY_FOLDER, STATE_FILE, History, recall
 from .rows import scored_rows
 from .rungs import Judge, judge_of
@@ -39,6 +42,7 @@ from .trainable import (
     Train,
     backends_task,
     baselines_task,
+    export_task,
     make_trainable,
     node_task,
     smoke_task,
@@ -48,6 +52,8 @@ from .warm import warm_trials
 
 INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 LOST_RETRIES = 3
+BEST_FOLDER = "best"
+"""The best trial's network, as `trainer.model` keeps one."""
 
 
 @contextmanager
@@ -251,7 +257,10 @@ def search(
         lambda: plan.trials - len(store.ended()),
         lambda history: (
             OptunaSearcher(
-                plan, store.path / "optuna.log", history=history, record=store.write_config
+                plan,
+                store.path / "optuna.log",
+                history=history,
+                record=_recorder(store, resources),
             ),
             judge(plan, history),
         ),
@@ -286,7 +295,7 @@ def rerun(
         train,
         lambda: len(names - store.ended()),
         lambda history: (
-            ListSearcher(records, history=history, record=store.write_config),
+            ListSearcher(records, history=history, record=_recorder(store, resources)),
             judge_of("none", plan.template.epochs),
         ),
     )
@@ -337,6 +346,15 @@ def _work_off(
             raise SearchFailed(f"Ray gave up with {before} trials not ended")
         # else Ray has dropped a trial: it counts one as failed, without a word to anybody, whose
         # worker was not free in time. It is unfinished, as after a restart, and goes on.
+
+
+def _recorder(store: RunStore, resources: Resources) -> Callable[[str, Mapping[str, Any]], object]:
+    """Keeps what a trial is to be before it starts, with all else that a replay needs."""
+
+    def record(name: str, suggested: Mapping[str, Any]) -> None:
+        store.write_config(name, {**suggested, "threads": resources.threads})
+
+    return record
 
 
 def _fit(
@@ -409,6 +427,31 @@ def score_best(plan: SearchConfig, store: RunStore, resources: Resources) -> Non
     state = home_of(store.path / checkpoint / STATE_FILE)
     tables = ray.get(_task(state_task, resources).remote(state, resources.threads))
     _write_scores(store, plan, store.read_config(best), tables)
+
+
+def export_best(store: RunStore, resources: Resources) -> None:
+    """Leaves the best trial's network of its best epoch in the run's folder `best`.
+
+    Raises:
+        SearchFailed: if the folder cannot be made.
+    """
+    trials = store.read("trials")
+    best = best_trial(trials)
+    if best is None:
+        return
+    checkpoint = home_of(store.path / str(trials.set_index("trial_id")["checkpoint"][best]))
+    scored = store.read("evaluations")
+    others = scored[scored["trial_id"].isna()].to_dict("records")
+    about = store.plan.get("provenance", {})
+    folder = home_of(store.path / BEST_FOLDER)
+    task = _task(export_task, resources)
+    try:
+        ray.get(task.remote(checkpoint, folder, about, others, resources.threads))
+        with brought(folder) as model:  # from the bucket into the working copy
+            if str(model) != folder:
+                shutil.copytree(model, store.path / BEST_FOLDER, dirs_exist_ok=True)
+    except ConfigError as error:
+        raise SearchFailed(f"the best network could not be kept: {error}") from error
 
 
 class SearchFailed(Exception):

@@ -161,7 +161,7 @@ class Asked:
         ended = RunStore.open(folder).ended() if folder.exists() else set()
         left = [one for name, one in wanted.items() if name not in ended]
         took = self.store.read("trials").set_index("trial_id")
-        each = (took["seconds"] / took["epochs"]).to_dict()
+        each = (took["seconds"] / took["epochs"]).fillna(0.0).to_dict()
         minutes = sum(each[one.trial_id] * one.config.epochs for one in left) / 60
         names = list(dict.fromkeys(one.trial_id for one in wanted.values()))
         config = self.config(names[0])
@@ -190,7 +190,8 @@ class Asked:
 
     def _versions(self) -> list[str]:
         """What differs between the code of the search and this one."""
-        from .provenance import provenance
+        from trainer.provenance import provenance
+
         from .warm import versions_changed
 
         return versions_changed(self.store.plan, provenance())

@@ -22,7 +22,7 @@ from .config import SearchConfig
 from .gauges import Gauges
 from .outcome import RULES, Outcome, classify, may_be_best
 from .recall import History, folders
-from .rows import failure_row, pick, scored_rows, trial_row
+from .rows import failure_row, pick, reached, scored_rows, trial_row
 from .store import RunStore
 from .study import Past
 
@@ -178,11 +178,10 @@ class Monitor(tune.Callback):
                     error=error,
                 )
             ]
-        self._store.write_config(
-            name, record | {"outcome": outcome.value, "failure": next(iter(failures), None)}
-        )
-        checkpoint = trial.checkpoint
         epochs = self._epochs.get(name, {})
+        ended = {"outcome": outcome.value, "failure": next(iter(failures), None)}
+        self._store.write_config(name, record | ended | {"reached": reached(epochs)})
+        checkpoint = trial.checkpoint
         row = trial_row(
             record,
             last,

@@ -56,8 +56,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--sampler",
         metavar="|".join(SAMPLERS),
-        help="tpe (default); with random or qmc, trial i depends on the seed and i alone; cmaes "
-        "needs `pip install -e '.[cmaes]'`",
+        help="tpe (default); with random or qmc, trial i depends on the seed and i alone",
     )
     p.add_argument(
         "--objectives",

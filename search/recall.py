@@ -2,8 +2,9 @@
 
 Read from the run's own files, by whoever resumes it or starts warm from it. A trial has ended if
 it has a row in `trials`. One that has not may have checkpoints below `ray/<folder>/`; each holds
-the training's state and, in `epochs.json`, everything the trial had reported by then, so that
-state and rows cannot contradict each other whenever the driver was killed.
+the training's state, in `best.pt` that of its best epoch so far and, in `epochs.json`, everything
+the trial had reported by then, so that states and rows cannot contradict each other whenever the
+driver was killed.
 """
 
 import json
@@ -22,6 +23,7 @@ from .study import Past, distributions
 
 RAY_FOLDER = "ray"
 STATE_FILE = "state.pt"
+BEST_FILE = "best.pt"
 REPORTS_FILE = "epochs.json"
 
 
@@ -119,9 +121,10 @@ def objectives(epochs: pd.DataFrame) -> dict[int, float]:
 def read_reports(checkpoint: Path) -> list[dict[str, Any]]:
     """Everything a trial had reported by a checkpoint; empty if the checkpoint is not whole."""
     try:
-        with zipfile.ZipFile(checkpoint / STATE_FILE) as state:  # what torch.save writes
-            if state.testzip() is not None:
-                return []
+        for name in (STATE_FILE, BEST_FILE):
+            with zipfile.ZipFile(checkpoint / name) as state:  # what torch.save writes
+                if state.testzip() is not None:
+                    return []
         reports = json.loads((checkpoint / REPORTS_FILE).read_bytes())
     except (OSError, ValueError, zipfile.BadZipFile):
         return []

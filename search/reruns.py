@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 import spaces
 from trainer.config import EvaluationConfig, TrainConfig
+from trainer.provenance import provenance
 
 from .bucket import home_of
 from .config import SearchConfig
 from .outcome import Outcome
-from .provenance import provenance
 from .recall import STATE_FILE
 from .rows import scored_rows
 from .schema import BASELINES

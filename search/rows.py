@@ -12,6 +12,8 @@ from .schema import TABLES
 
 Row = dict[str, Any]
 
+COMPARED = ("epoch", "loss_total", "gradient_norm", "min_eigengap", "validation_capped_error")
+
 
 def pick(table: str, report: Mapping[str, Any], **more: Any) -> Row:
     """The part of a report that `table` has columns for, and `more`."""
@@ -81,6 +83,11 @@ def failure_row(
         "replay": f"python -m trainer replay {run} {record['trial_id']}",
         "traceback": last.get("failure_traceback") or error,
     }
+
+
+def reached(epochs: Mapping[int, Row]) -> Row | None:
+    """What a replay compares with the trial's last epoch, bit for bit; None before the first."""
+    return {name: epochs[max(epochs)][name] for name in COMPARED} if epochs else None
 
 
 def scored_rows(

@@ -98,8 +98,9 @@ def plan_of(args: argparse.Namespace) -> SearchConfig:
 
 def start(plan: SearchConfig, args: argparse.Namespace) -> int:
     """Starts a new run."""
+    from trainer.provenance import provenance
+
     from . import bucket, preflight
-    from .provenance import provenance
     from .store import RunStore
     from .warm import WARM_FILE, warm_start
 
@@ -248,7 +249,7 @@ def go(plan: SearchConfig, store: RunStore, *, checked: bool, train: Train | Non
 def drive(plan: SearchConfig, store: RunStore, *, checked: bool, train: Train | None) -> int:
     """Runs what is left of a search that nobody else drives; the exit code."""
     from .bucket import home_of
-    from .driver import SearchFailed, connect, preflight_checks, score_best, search
+    from .driver import SearchFailed, connect, export_best, preflight_checks, score_best, search
     from .files import RunError
     from .preflight import allot
 
@@ -268,6 +269,7 @@ def drive(plan: SearchConfig, store: RunStore, *, checked: bool, train: Train | 
         try:
             search(plan, store, resources, train=train)
             score_best(plan, store, resources)
+            export_best(store, resources)
         except SearchFailed as error:
             print(f"the search ended itself: {error}", file=sys.stderr)
             print(f"continue with --resume {home_of(store.path)}", file=sys.stderr)
@@ -304,6 +306,12 @@ def show(plan: SearchConfig, store: RunStore) -> int:
     if checkpoint.exists():
         print(f"evaluate: python -m trainer evaluate {checkpoint}")
     print(f"confirm:  python -m search.confirm {store.path}")
+    if (store.path / "best").is_dir():
+        print(f"model:    {store.path}/best/model_card.md")
+        print(
+            f"localise: python -m trainer localise --model {store.path} --scenes FILE.npz "
+            "--out FILE.npz"
+        )
     return 0
 
 

@@ -57,10 +57,14 @@ class Rungs:
     Args:
         brackets: the rungs of each, in epochs, ascending.
         shares: how many of the trials each bracket gets, relative to the others.
+        reduction: one in this many goes on from a rung.
     """
 
-    def __init__(self, brackets: list[list[int]], shares: list[float]) -> None:
+    def __init__(
+        self, brackets: list[list[int]], shares: list[float], reduction: int = REDUCTION
+    ) -> None:
         self.brackets = brackets
+        self._reduction = reduction
         self._shares = [share / sum(shares) for share in shares]
         self._dealt: list[int] = []
         self._reached: dict[tuple[int, int], dict[str, float]] = {}
@@ -74,7 +78,7 @@ class Rungs:
             return False  # a retried trial passes its rungs again
         before = list(there.values())
         there[trial] = value
-        return bool(before) and value > float(np.quantile(before, 1 / REDUCTION))
+        return bool(before) and value > float(np.quantile(before, 1 / self._reduction))
 
     def recall(self, trial: str, number: int, values: Mapping[int, float]) -> None:
         bracket = self.bracket(number)
@@ -128,17 +132,18 @@ class Never:
         pass
 
 
-def _rungs(first: int, epochs: int) -> list[int]:
+def _rungs(first: int, epochs: int, reduction: int = REDUCTION) -> list[int]:
     rungs = []
     while first < epochs:  # a trial that has trained all epochs is through
         rungs.append(first)
-        first *= REDUCTION
+        first *= reduction
     return rungs
 
 
-def asha(epochs: int) -> Rungs:
-    """One bracket, the most eager one."""
-    return Rungs([_rungs(first_rung(epochs), epochs)], [1.0])
+def asha(epochs: int, *, first: int | None = None, reduction: int = REDUCTION) -> Rungs:
+    """One bracket, the most eager one; `first` is its first rung in epochs."""
+    rungs = _rungs(first_rung(epochs) if first is None else first, epochs, reduction)
+    return Rungs([rungs], [1.0], reduction)
 
 
 def hyperband(epochs: int) -> Rungs:

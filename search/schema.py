@@ -8,6 +8,7 @@ to readers.
 
 import datetime
 import difflib
+import functools
 import math
 import numbers
 from collections.abc import Iterable, Mapping
@@ -257,6 +258,12 @@ def columns(table: str, parameters: Parameters) -> tuple[Column, ...]:
 
 def arrow_schema(table: str, parameters: Parameters) -> pa.Schema:
     """The schema of every part file of that table."""
+    return _schema(table, tuple((name, *declared) for name, declared in parameters.items()))
+
+
+@functools.cache  # a search writes thousands of parts of five tables
+def _schema(table: str, parameters: tuple[tuple[str, str, str, str], ...]) -> pa.Schema:
+    known = {name: (kind, unit, about) for name, kind, unit, about in parameters}
     return pa.schema(
         [
             pa.field(
@@ -265,7 +272,7 @@ def arrow_schema(table: str, parameters: Parameters) -> pa.Schema:
                 nullable=not c.required,
                 metadata={"unit": c.unit, "description": c.about},
             )
-            for c in columns(table, parameters)
+            for c in columns(table, known)
         ]
     )
 
@@ -298,7 +305,12 @@ def arrow_table(table: str, parameters: Parameters, rows: Iterable[Mapping[str, 
                 f"a row of `{table}` is written once, but two rows have {named}. Drop one of them."
             )
         seen.add(key)
-    return pa.Table.from_pylist(checked, schema=arrow_schema(table, parameters))
+    schema = arrow_schema(table, parameters)
+    arrays = [
+        pa.array([row[name] for row in checked], type=type_)
+        for name, type_ in zip(schema.names, schema.types, strict=True)
+    ]
+    return pa.Table.from_arrays(arrays, schema=schema)
 
 
 def _check_row(table: str, known: Mapping[str, Column], row: Mapping[str, Any]) -> dict[str, Any]:

@@ -125,6 +125,8 @@ class OptunaSearcher(Searcher):
         else:
             trial = self._ask(int(record["number"]), record["sampler"])
             self._plan.space.suggest(trial)
+            for noted, value in record.get("sampler_attributes", {}).items():
+                trial.storage.set_trial_system_attr(trial._trial_id, noted, value)
             self._asked[record["trial_id"]] = trial
         return _again(old)
 

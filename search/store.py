@@ -263,7 +263,13 @@ class RunStore:
     def _write(self, table: str, part: str, rows: list[Row]) -> Path:
         path = self._part(table, part)
         sink = pa.BufferOutputStream()
-        pq.write_table(arrow_table(table, self.parameters, rows), sink)
+        # parts are a few rows long: dictionaries and statistics would only cost time and space
+        pq.write_table(
+            arrow_table(table, self.parameters, rows),
+            sink,
+            use_dictionary=False,
+            write_statistics=False,
+        )
         write_atomically(path, sink.getvalue().to_pybytes())
         return path
 

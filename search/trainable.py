@@ -16,7 +16,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -26,12 +26,12 @@ from ray import tune
 
 from trainer.config import EvaluationConfig, TrainConfig
 from trainer.failure import Diverged
+from trainer.provenance import versions
 
-from .bucket import BucketError, brought, opened
+from .bucket import BucketError, brought, handed, opened
 from .config import judged_epochs
 from .outcome import Outcome, classify_error, signature
-from .provenance import versions
-from .recall import REPORTS_FILE, STATE_FILE, read_reports
+from .recall import BEST_FILE, REPORTS_FILE, STATE_FILE, read_reports
 from .study import WORST
 
 Train = Callable[..., Iterator[Any]]
@@ -62,10 +62,11 @@ def run_trial(settings: Mapping[str, Any], train: Train) -> None:
     """
     began = time.time()
     try:
-        state, reports = _last_state(settings)
+        state, kept = _last_state(settings)
     except StorageLost as error:
         _report({"epoch": 0, "objective": WORST, "storage_lost": str(error)})
         return
+    reports = kept.reports
     last: dict[str, Any] = reports[-1] if reports else {"epoch": 0, "objective": WORST}
     trained = last.get("seconds_total", 0.0)
     about = {
@@ -80,7 +81,7 @@ def run_trial(settings: Mapping[str, Any], train: Train) -> None:
     try:
         config = TrainConfig.from_params(settings["params"])
         if reports and tune.get_checkpoint() is None:
-            _keep(state, reports)
+            kept.report(state)
             if last.get("outcome"):
                 return
         for report in train(config, resume=state):
@@ -92,7 +93,7 @@ def run_trial(settings: Mapping[str, Any], train: Train) -> None:
                 last["outcome"] = Outcome.COMPLETED.value
                 last["evaluations"] = [asdict(row) for row in report.evaluation]
             reports.append(last)
-            _keep(report.state, reports)
+            kept.report(report.state)
         if not last.get("outcome"):
             raise RuntimeError(f"a training must report {config.epochs} epochs, but ended earlier")
     except StorageLost as error:
@@ -120,15 +121,32 @@ class StorageLost(Exception):
     """The results folder takes no writes; the machine's fault, not the trial's."""
 
 
-def _keep(state: Any, reports: list[dict[str, Any]]) -> None:
-    """Reports the last of `reports` with a checkpoint that holds the state and all of them."""
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            state.save(Path(folder) / STATE_FILE)
-            (Path(folder) / REPORTS_FILE).write_text(json.dumps(reports, allow_nan=False))
-            _report(reports[-1], tune.Checkpoint.from_directory(folder))
-    except OSError as error:
-        raise StorageLost(f"{type(error).__name__}: {error}") from error
+@dataclass
+class Kept:
+    """What a checkpoint of a trial holds besides the state to go on from.
+
+    Attributes:
+        reports: everything the trial has reported.
+        best: the file of the state of the epoch with the least objective.
+    """
+
+    reports: list[dict[str, Any]]
+    best: bytes
+
+    def report(self, state: Any) -> None:
+        """Reports the last of `reports` with a checkpoint."""
+        objectives = [row["objective"] for row in self.reports]
+        try:
+            with tempfile.TemporaryDirectory() as name:
+                folder = Path(name)
+                state.save(folder / STATE_FILE)
+                if objectives[-1] < min(objectives[:-1], default=math.inf):
+                    self.best = (folder / STATE_FILE).read_bytes()
+                (folder / BEST_FILE).write_bytes(self.best)
+                (folder / REPORTS_FILE).write_text(json.dumps(self.reports, allow_nan=False))
+                _report(self.reports[-1], tune.Checkpoint.from_directory(folder))
+        except OSError as error:
+            raise StorageLost(f"{type(error).__name__}: {error}") from error
 
 
 def check_backends(configs: list[TrainConfig], threads: int) -> tuple[str, list[str]]:
@@ -228,6 +246,22 @@ def score_hinges(
     return hinges(network, TrainConfig.from_params(params), num_scenes)
 
 
+def export_best(
+    checkpoint: str, folder: str, about: dict[str, Any], others: list[dict[str, Any]], threads: int
+) -> None:
+    """Makes a model folder of the best epoch in a trial's checkpoint; see `trainer.model`.
+
+    Args:
+        about: where it comes from, for the model card.
+        others: rows of the bound and of the classical methods on the same scenes.
+    """
+    from trainer.model import export
+
+    _own_train(threads)
+    with brought(checkpoint) as there, handed(folder) as model:
+        export(there / BEST_FILE, model, about=about, others=others)
+
+
 def _own_train(threads: int) -> Train:
     import torch
 
@@ -237,8 +271,8 @@ def _own_train(threads: int) -> Train:
     return train
 
 
-def _last_state(settings: Mapping[str, Any]) -> tuple[Any, list[dict[str, Any]]]:
-    """The state that the trial had reached and what it had reported by then.
+def _last_state(settings: Mapping[str, Any]) -> tuple[Any, Kept]:
+    """The state that the trial had reached, and what else its checkpoint held.
 
     From the checkpoint that Ray gives a trial whose worker was lost, or else from the one that an
     earlier driver left; None and nothing at a first start.
@@ -246,7 +280,7 @@ def _last_state(settings: Mapping[str, Any]) -> tuple[Any, list[dict[str, Any]]]
     checkpoint = tune.get_checkpoint()
     place = settings["checkpoint"] if checkpoint is None else checkpoint.path
     if place is None:
-        return None, []
+        return None, Kept([], b"")
     from trainer.checkpoint import TrainState
 
     try:
@@ -254,7 +288,8 @@ def _last_state(settings: Mapping[str, Any]) -> tuple[Any, list[dict[str, Any]]]
             reports = read_reports(Path(folder))
             if not reports:
                 raise StorageLost(f"the checkpoint {place} has gone or is not whole")
-            return TrainState.load(Path(folder) / STATE_FILE), reports
+            best = (Path(folder) / BEST_FILE).read_bytes()
+            return TrainState.load(Path(folder) / STATE_FILE), Kept(reports, best)
     except OSError as error:
         raise StorageLost(f"the checkpoint {place}: {error}") from error
 
@@ -307,5 +342,6 @@ backends_task = ray.remote(check_backends)
 baselines_task = ray.remote(score_baselines)
 state_task = ray.remote(score_state)
 hinges_task = ray.remote(score_hinges)
+export_task = ray.remote(export_best)
 node_task = ray.remote(look)
 smoke_task = ray.remote(take_one_step)

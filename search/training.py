@@ -97,7 +97,11 @@ class Fresh:
             "Add them: verdicts are about the objective.",
         )
         return replace(
-            own, test_seed=self.seed, num_test_scenes=self.num_scenes, report_snr_db=snr_db
+            own,
+            test_seed=self.seed,
+            num_test_scenes=self.num_scenes,
+            report_snr_db=snr_db,
+            tolerance=0.0,  # all scenes, or what is compared would not pair
         )
 
 

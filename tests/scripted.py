@@ -50,6 +50,14 @@ def train(config: TrainConfig, *, resume: TrainState | None = None) -> Iterator[
         yield report(config, epoch, error=0.5 + 0.1 / epoch - 10 * rate)
 
 
+def train_past_its_best(
+    config: TrainConfig, *, resume: TrainState | None = None
+) -> Iterator[EpochReport]:
+    """Is best in its second epoch, and worse in every other."""
+    for epoch in range(1 if resume is None else resume.epoch + 1, config.epochs + 1):
+        yield report(config, epoch, error=0.5 if epoch == 2 else 0.6)
+
+
 def train_slowly(
     config: TrainConfig, *, resume: TrainState | None = None
 ) -> Iterator[EpochReport]:

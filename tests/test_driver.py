@@ -8,26 +8,41 @@ from functools import partial
 import optuna
 import pandas as pd
 import pytest
+import ray
 
 import spaces
 from search.config import SearchConfig
-from search.driver import SearchFailed, connect, search
+from search.driver import SearchFailed, check_backends, connect, search
 from search.outcome import Outcome
-from search.preflight import Resources
+from search.preflight import Refused, Resources
+from search.samplers import STARTUP_TRIALS
 from search.schema import BASELINES
 from search.store import RunStore, best_trial
-from tests import scripted
+from tests import broken_eigh, scripted
+from trainer.checkpoint import TrainState
 
 pytestmark = pytest.mark.ray
 
 RATES = {"good": 0.005, "better": 0.008, "diverges": 0.025, "crashes": 0.015}
-PARAMETERS = {"optimizer.learning_rate": ("float", "1", "decides how the trial ends")}
+PARAMETERS = {
+    "optimizer.learning_rate": ("float", "1", "decides how the trial ends"),
+    "eps_psd": ("float", "1", "decides nothing"),
+}
 
 
 def suggest(trial: spaces.Trial) -> dict[str, float]:
     """One parameter, over which the scripted trainer has every ending."""
     rate = trial.suggest_float("optimizer.learning_rate", 1e-3, 3e-2)
     return {"optimizer.learning_rate": rate}
+
+
+def suggest_two(trial: spaces.Trial) -> dict[str, float]:
+    """Two parameters, where every trial ends well."""
+    rate = trial.suggest_float("optimizer.learning_rate", 1e-3, 1e-2)
+    return {
+        "optimizer.learning_rate": rate,
+        "eps_psd": trial.suggest_float("eps_psd", 1e-6, 1e-2, log=True),
+    }
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +59,8 @@ def run(one_ray, tmp_path, monkeypatch):
         *rates: float,
         trials: int | None = None,
         scheduler: str = "none",
+        sampler: str = "tpe",
+        suggest=suggest,
         baselines: bool = False,
         train=scripted.train,
     ) -> RunStore:
@@ -52,7 +69,12 @@ def run(one_ray, tmp_path, monkeypatch):
         space = spaces.Space("scripted", "for tests", suggest, anchors, fixed)
         monkeypatch.setitem(spaces.PRESETS, "scripted", space)
         plan = SearchConfig(
-            "scripted", trials or len(rates), "run", out=str(tmp_path), scheduler=scheduler
+            "scripted",
+            trials or len(rates),
+            "run",
+            out=str(tmp_path),
+            scheduler=scheduler,
+            sampler=sampler,
         )
         path = tmp_path / "run"
         if path.exists():
@@ -161,6 +183,20 @@ def test_a_resumed_search_keeps_what_has_ended_and_goes_on_with_the_rest(run, le
     assert list(epochs[epochs["trial_id"] == "t0001"]["epoch"]) == [1, 2, 3]
 
 
+def test_cmaes_searches_and_finds_its_generation_again_after_a_restart(run):
+    """Beyond the random start, a trial carries the evolution's state or its generation."""
+    more = {"sampler": "cmaes", "suggest": suggest_two}
+    store = run(trials=STARTUP_TRIALS + 2, **more)
+    before = store.read("trials")
+    store = run(trials=STARTUP_TRIALS + 5, **more)
+    trials = store.read("trials")
+    assert list(trials["outcome"]) == ["completed"] * (STARTUP_TRIALS + 5)
+    assert trials.iloc[: len(before)].equals(before)
+    noted = [store.read_config(name)["sampler_attributes"] for name in trials["trial_id"]]
+    evolved = [any(key.startswith("cma") for key in each) for each in noted]
+    assert evolved == [False] * STARTUP_TRIALS + [True] * 5
+
+
 def test_the_baselines_are_scored_once_and_belong_to_no_trial(run):
     rows = run(RATES["good"], baselines=True).read("evaluations")
     baselines = rows[rows["trial_id"].isna()]
@@ -179,6 +215,13 @@ def test_the_row_of_a_trial_holds_its_whole_configuration(run):
     assert (store.path / row["checkpoint"] / "state.pt").exists()
 
 
+def test_a_checkpoint_keeps_the_best_epoch_beside_the_last_one(run):
+    store = run(RATES["good"], train=scripted.train_past_its_best)
+    folder = store.path / store.read("trials").iloc[0]["checkpoint"]
+    kept = {name: TrainState.load(folder / name).epoch for name in ("state.pt", "best.pt")}
+    assert kept == {"state.pt": 3, "best.pt": 2}
+
+
 @pytest.mark.parametrize("folder", ["epochs", "trials", "ray/t0001"])
 def test_a_folder_that_takes_no_files_ends_the_search_and_blames_no_trial(run, tmp_path, folder):
     blocked = tmp_path / "run" / folder
@@ -193,3 +236,13 @@ def test_a_folder_that_takes_no_files_ends_the_search_and_blames_no_trial(run, t
     store = run(*rates)
     assert list(store.read("trials")["outcome"]) == ["completed"] * 3
     assert list(store.read("epochs")["epoch"]) == [1, 2, 3] * 3
+
+
+def test_a_worker_whose_eigensolver_is_wrong_is_refused(one_ray, monkeypatch):
+    plan = SearchConfig(preset="eigengap", trials=1, name="refused")
+    resources = Resources(cpus=1.0, gpus=0.0, concurrent=1)
+    assert any("auto is" in line for line in check_backends(plan, resources))
+    broken = ray.remote(broken_eigh.check_backends)
+    monkeypatch.setattr("search.driver.backends_task", broken)
+    with pytest.raises(Refused, match=r"exact at 36 elements: .*exceeds.*use another backend"):
+        check_backends(plan, resources)

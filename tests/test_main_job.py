@@ -14,6 +14,8 @@ from search.preflight import Resources
 from search.store import RunStore
 from tests import poisoned
 from tests.commands import command
+from trainer.config import SceneConfig
+from trainer.scene import EvalScenes
 
 pytestmark = pytest.mark.ray
 PARAMETERS = {
@@ -76,6 +78,24 @@ def test_the_plan_was_written_and_optuna_reads_the_journal(smoke):
     outcomes = pd.read_parquet(path / "trials").set_index("trial_id")["outcome"]
     told = {"completed": "COMPLETE", "stopped": "PRUNED", "diverged": "PRUNED"}
     assert states == {name: told[outcome] for name, outcome in outcomes.items()}
+
+
+def test_the_best_network_is_left_as_a_model_that_localises(smoke, tmp_path):
+    path, done, _ = smoke
+    assert f"python -m trainer localise --model {path}" in done.stdout
+    card = (path / "best" / "model_card.md").read_text()
+    assert "search.run --preset smoke" in card
+    assert "| lmmse_music | " in card
+    assert "| crb | " in card
+    best = RunStore.open(path).read("trials").query("outcome == 'completed'")
+    winner = best.sort_values(["objective", "number"])["trial_id"].iloc[0]
+    record = json.loads((path / "configs" / f"{winner}.json").read_text())
+    assert json.loads((path / "best" / "config.json").read_text())["params"] == record["params"]
+    scenes, out = tmp_path / "scenes.npz", tmp_path / "out.parquet"
+    EvalScenes(SceneConfig(), 5).batch(range(8), snr_db=0.0).save(scenes)
+    asked = ("--model", str(path), "--scenes", str(scenes), "--out", str(out))
+    assert command("search.localise", *asked).returncode == 0
+    assert set(pd.read_parquet(out)["scene"]) == set(range(8))
 
 
 def test_resuming_a_finished_run_prints_its_leaderboard_and_changes_nothing(smoke):

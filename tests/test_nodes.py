@@ -19,9 +19,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from search.config import SearchConfig
 from search.driver import check_nodes, connect
 from search.preflight import Refused, refuse_other_versions
-from search.provenance import versions
 from search.run import main
 from search.store import RunStore
+from trainer.provenance import versions
 
 ROOT = Path(__file__).parents[1]
 

@@ -184,3 +184,17 @@ def test_the_ray_exceptions_named_exist():
         pytest.skip("ray is not installed")
     text = (Path(spec.origin).parent / "exceptions.py").read_text()
     assert set(re.findall(r"^class (\w+)", text, re.MULTILINE)) >= LOST_TYPES
+
+
+@pytest.mark.parametrize("outcome", Outcome)
+def test_the_documents_have_the_table_of_the_code(outcome):
+    docs = Path(__file__).parents[1] / "docs"
+    rows = [r for r in (docs / "search.md").read_text().splitlines() if r.startswith("| `")]
+    (row,) = [r for r in rows if r.startswith(f"| `{outcome.value}`")]
+    _, _, told, again, ends, _ = [cell.strip() for cell in row.split("|")]
+    rule = RULES[outcome]
+    assert rule.optuna_state in told
+    assert ("constraint" in told) == rule.constraint
+    assert (again.partition(":")[0] != "no") == rule.retried
+    assert (ends == "no") == (rule.ends_search_at is None)
+    assert f"`{outcome.value}`" in (docs / "design.md").read_text()

@@ -6,6 +6,7 @@ import time
 import pytest
 import torch
 
+from tests import broken_eigh
 from trainer import preflight
 from trainer.config import BACKEND_NAMES, ConfigError, TrainConfig
 from trainer.preflight import ProblemSize, check_spectral, problem_size
@@ -47,17 +48,9 @@ def test_what_auto_stands_for_and_why():
     assert problem_size(config).rank == config.factor_columns == 8 + 16
 
 
-def broken(matrix):
-    """What some CUDA builds return in complex64: values right, vectors not orthonormal."""
-    values, vectors = torch.linalg.eigh(matrix)
-    vectors = vectors.clone()
-    vectors[..., 0] = vectors[..., 1]
-    return values.flip(-1), vectors.flip(-1)
-
-
 @pytest.mark.parametrize("backend", ["exact", "gram"])
 def test_a_silently_wrong_eigensolver_is_caught_and_not_cached(monkeypatch, tmp_path, backend):
-    monkeypatch.setattr("trainer._backends.descending_eigh", broken)
+    monkeypatch.setattr("trainer._backends.descending_eigh", broken_eigh.eigh)
     check = check_spectral([backend], sizes=SMALL, cache=tmp_path)
     assert not check.ok
     assert f"{backend} at 12 elements: " in check.reason

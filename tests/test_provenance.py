@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from search import provenance
+from trainer import provenance
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def test_versions_are_those_installed_and_nothing_heavy_is_imported():
 
     assert provenance.versions()["numpy"] == numpy.__version__
     code = (
-        "import sys; from search import provenance; provenance.provenance();"
+        "import sys; from trainer import provenance; provenance.provenance();"
         "print(sorted({'torch', 'ray', 'optuna', 'pandas', 'numpy'} & set(sys.modules)))"
     )
     root = Path(provenance.__file__).parents[1]

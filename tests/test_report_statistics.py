@@ -6,11 +6,11 @@ from scipy import stats
 
 from search.report.statistics import (
     crossed_interval,
-    crossed_moments,
     detectable,
     mean_interval,
     paired_difference,
 )
+from tests.simulated import RATIOS, ends, trainings
 
 
 @pytest.fixture
@@ -126,39 +126,6 @@ def test_an_interval_reads_as_a_sentence_part():
 
 
 # --------------------------------------------------- configurations x seeds, on common scenes
-
-
-def trainings(config, seed, scene, rest, *, repetitions=4000, scenes=64):
-    """[repetitions, 5 configurations, scenes], means over 5 seeds, of true mean 0.
-
-    Args:
-        config, seed: standard deviations between configurations, and between seeds of one.
-        scene: of what all trainings have in common on `scenes` scenes, as a mean over them.
-        rest: of what one training has on its own scenes, as a mean over them.
-    """
-    rng = np.random.default_rng(11)
-    own = config * rng.standard_normal((repetitions, 5, 1))
-    own = own + seed * rng.standard_normal((repetitions, 5, 5)).mean(-1, keepdims=True)
-    common = scene * np.sqrt(scenes) * rng.standard_normal((repetitions, 1, scenes))
-    noise = rest * np.sqrt(scenes / 5) * rng.standard_normal((repetitions, 5, scenes))
-    return own + common + noise
-
-
-def ends(values):
-    mean, error, freedom = crossed_moments(values)
-    reach = stats.t.ppf(0.975, freedom) * error
-    return mean - reach, mean + reach
-
-
-RATIOS = [
-    (0.004, 0.010, 0.002, 0.004),  # as measured: seeds outweigh scenes
-    (0.010, 0.010, 0.002, 0.004),  # configurations differ
-    (0.000, 0.010, 0.002, 0.004),  # only seeds do
-    (0.004, 0.010, 0.010, 0.004),  # few scenes
-    (0.000, 0.004, 0.010, 0.010),  # very few
-    (0.010, 0.000, 0.000, 0.000),  # scenes without doubt: t on five numbers
-    (0.000, 0.000, 0.010, 0.000),  # scenes with all of it
-]
 
 
 @pytest.mark.parametrize("ratio", RATIOS)

@@ -152,12 +152,24 @@ def test_an_ablation_pairs_the_same_configurations_seeds_and_scenes(confirmed_ru
 
 
 @pytest.mark.ray
+def test_trainings_that_diverge_are_named_and_leave_nothing_to_compare(confirmed_run, capsys):
+    flags = ("--set", "optimizer.learning_rate=1e30", "--name", "wild", "--top", "2")
+    few = ("--scenes", "4", "--seeds", "1", "--max-concurrent", "1")
+    assert ablate.main([str(confirmed_run), *flags, *few]) == 1
+    said = capsys.readouterr().out
+    assert said.count("diverged: t") == 2
+    assert "nothing to compare" in said
+    assert "wild" not in set(pd.read_parquet(confirmed_run / "ablations")["ablation"])
+
+
+@pytest.mark.ray
 def test_reruns_leave_the_search_as_it_was(confirmed_run):
     loaded = runs.load(confirmed_run)
     assert loaded.notes == ()
     assert len(loaded.trials) == 3
     assert RunStore.open(confirmed_run).ended() == {"t0000", "t0001", "t0002"}
-    assert RunStore.open(confirmed_run / "reruns").read("trials")["outcome"].eq("completed").all()
+    outcomes = RunStore.open(confirmed_run / "reruns").read("trials")["outcome"]
+    assert set(outcomes) <= {"completed", "diverged"}
 
 
 @pytest.mark.ray
@@ -177,6 +189,7 @@ def test_reruns_leave_the_search_as_it_was(confirmed_run):
         (ablate, ["--set", "spectral.backend"], "NAME=VALUE"),
         (ablate, ["--set", "spectral.backend=sdv"], "Did you mean `svd`"),
         (ablate, ["--set", "batch_size=8"], "the arms must differ"),
+        (ablate, ["--term", "eigengap", "--top", "1"], "two configurations or more"),
     ],
 )
 def test_bad_usage_is_refused_in_one_line(run, command, flags, says, capsys):
@@ -256,6 +269,12 @@ def test_scenes_that_were_seen_are_not_fresh():
     for seed in (config.evaluation.seed, config.evaluation.test_seed):
         with pytest.raises(ConfigError, match="no scenes seen before"):
             Fresh(seed, 2048).evaluation(config)
+
+
+def test_fresh_scenes_are_all_scored_whatever_the_run_was_content_with():
+    config = TrainConfig.from_params({"evaluation.tolerance": 0.02})
+    evaluation = Fresh(5, 2048).evaluation(config)
+    assert (evaluation.tolerance, evaluation.num_test_scenes) == (0.0, 2048)
 
 
 @pytest.mark.ray

@@ -14,7 +14,7 @@ import torch
 
 from search.config import SearchConfig
 from search.files import RunError, exclusive
-from search.recall import STATE_FILE, checkpoints, read_reports, recall
+from search.recall import BEST_FILE, STATE_FILE, checkpoints, read_reports, recall
 from search.run import main
 from search.schema import KEYS
 from search.store import RunStore
@@ -80,6 +80,26 @@ def test_a_search_interrupted_and_then_killed_equals_an_undisturbed_one(tmp_path
         assert {p.parent for p in checkpoints(run, trial.trial_id)} == {
             (run / trial.checkpoint).parent
         }
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_ctrl_c_ends_a_search_in_seconds_and_a_resume_finishes_it(tmp_path):
+    flags = ("--preset", "drill", "--trials", "2", "--name", "x", *FREE)
+    driver = drive(tmp_path, *flags)
+    wait_for_epochs(tmp_path / "x", 3, driver)
+    began = time.monotonic()
+    driver.send_signal(signal.SIGINT)
+    assert driver.wait(60) == 130
+    assert time.monotonic() - began < 10
+    store = RunStore.open(tmp_path / "x")
+    reached = {trial.name: len(trial.reports) for trial in recall(store).unfinished}
+    assert reached["t0001"] >= 3  # its state was kept
+
+    assert drive(tmp_path, "--resume", "x", "--no-preflight").wait(300) == 0
+    assert list(store.read("trials")["outcome"]) == ["completed"] * 2
+    epochs = store.read("epochs").groupby("trial_id")["epoch"].apply(list)
+    assert set(map(tuple, epochs)) == {tuple(range(1, EPOCHS + 1))}
 
 
 def undisturbed(store: RunStore) -> pd.DataFrame:
@@ -157,15 +177,18 @@ def test_a_checkpoint_that_was_cut_off_is_passed_over(tmp_path):
     for number, epochs in enumerate((1, 2, 3)):
         folder = store.path / "ray" / "t0000" / f"checkpoint_00000{number}"
         folder.mkdir(parents=True)
-        torch.save({"weights": torch.zeros(1000)}, folder / STATE_FILE)
+        for name in (STATE_FILE, BEST_FILE):
+            torch.save({"weights": torch.zeros(1000)}, folder / name)
         reports = [{"epoch": e, "objective": 0.5} for e in range(1, epochs + 1)]
         (folder / "epochs.json").write_text(json.dumps(reports))
     whole = folder.parent / "checkpoint_000001"
     content = (folder / STATE_FILE).read_bytes()
-    for cut in (0, 100, len(content) // 2, len(content) - 1):
-        (folder / STATE_FILE).write_bytes(content[:cut])
-        (trial,) = recall(store).unfinished
-        assert (trial.checkpoint, len(trial.reports)) == (whole, 2)
-        assert trial.folder not in {"t0000"}
+    for name in (BEST_FILE, STATE_FILE):
+        for cut in (0, 100, len(content) // 2, len(content) - 1):
+            (folder / name).write_bytes(content[:cut])
+            (trial,) = recall(store).unfinished
+            assert (trial.checkpoint, len(trial.reports)) == (whole, 2)
+            assert trial.folder not in {"t0000"}
+        (folder / name).write_bytes(content)
     (folder / STATE_FILE).unlink()
     assert recall(store).unfinished[0].checkpoint == whole

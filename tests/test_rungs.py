@@ -111,5 +111,5 @@ def test_the_median_rule_needs_others_and_compares_with_their_running_means():
     assert not judge.stops("below", 9, 2, 1.0)  # its best counts, not its last
 
 
-def test_an_objective_is_the_mean_of_a_sixth_of_the_budget():
-    assert [judged_epochs(e) for e in (1, 3, 11, 12, 18, 40)] == [1, 1, 1, 2, 3, 6]
+def test_an_objective_is_the_mean_of_the_last_fifth_of_the_budget():
+    assert [judged_epochs(e) for e in (1, 3, 11, 12, 18, 40)] == [1, 1, 2, 2, 3, 8]

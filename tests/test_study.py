@@ -1,7 +1,6 @@
 """What Optuna is told, drawn and mirrored: by (seed, number), and again after a restart."""
 
 import math
-from importlib.util import find_spec
 
 import optuna
 import pytest
@@ -39,7 +38,7 @@ def past(number, outcome=Outcome.COMPLETED, plan=plan(), **more):  # noqa: B008
     return Past(f"t{number:04d}", number, trial.params, **given)
 
 
-@pytest.mark.parametrize("sampler", [s for s in SAMPLERS if s != "cmaes"])
+@pytest.mark.parametrize("sampler", SAMPLERS)
 def test_equal_seeds_draw_equal_trials_and_others_do_not(sampler):
     numbers = range(4 if sampler == "gp" else 12)
     first, _ = draw(plan(sampler=sampler), numbers)
@@ -53,11 +52,13 @@ def test_a_trial_depends_on_seed_and_number_alone(sampler):
     assert draw(plan(sampler=sampler), [17, 3, 11])[0] == [whole[17], whole[3], whole[11]]
 
 
-def test_a_restarted_tpe_draws_what_an_undisturbed_one_draws():
-    whole, study = draw(plan(), range(20))
-    restarted = new_study(plan())
+@pytest.mark.parametrize("sampler", ["tpe", "cmaes"])
+def test_a_restarted_sampler_draws_what_an_undisturbed_one_draws(sampler):
+    searched = plan(sampler=sampler)
+    whole, study = draw(searched, range(20))
+    restarted = new_study(searched)
     restarted.add_trials(study.trials[:12])
-    assert draw(plan(), range(12, 20), restarted)[0] == whole[12:]
+    assert draw(searched, range(12, 20), restarted)[0] == whole[12:]
 
 
 def test_sobol_points_fill_every_dimension_evenly():
@@ -78,8 +79,7 @@ def test_quantiles_of_a_parameters_law():
 def test_samplers_that_read_finished_trials_only_are_told_what_to_avoid():
     stopped, diverged = past(0, Outcome.STOPPED), past(1, Outcome.DIVERGED)
     assert told(stopped, plan(), to_sampler=True)[0].name == "PRUNED"
-    samplers = ("gp", "cmaes") if find_spec("cmaes") else ("gp",)
-    for sampler in samplers:
+    for sampler in ("gp", "cmaes"):
         gp = plan(sampler=sampler)
         assert told(stopped, gp, to_sampler=True) == (optuna.trial.TrialState.COMPLETE, [0.4])
         assert told(diverged, gp, to_sampler=True) == (optuna.trial.TrialState.COMPLETE, [WORST])

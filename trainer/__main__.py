@@ -1,6 +1,7 @@
 """`python -m trainer`: the trainer alone, on plain files; no Ray, no Optuna, no Parquet.
 
-    train     one configuration, to a folder with config.json and state.pt
+    train     one configuration, to a folder with config.json, state.pt, and best/, the model
+    localise  the sources of recorded scenes, with a trained model
     replay    a trial of a run, from runs/<name>/configs/<trial_id>.json
     evaluate  a trained network on held-out scenes, next to the classical methods and the bound
     preflight the machine at hand: are its eigendecompositions right, and how fast
@@ -16,9 +17,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .arguments import OneLineParser, settings
+from .arguments import (
+    OneLineParser,
+    localise_arguments,
+    localise_options,
+    read_record,
+    settings,
+)
 from .config import ConfigError, TrainConfig, require
-from .failure import Diverged, Failure
 
 FACTOR_RANK = 8
 """Learned columns of the factor that `preflight` assumes where the configuration has none."""
@@ -27,7 +33,7 @@ FACTOR_RANK = 8
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = OneLineParser(prog="python -m trainer", description=__doc__.splitlines()[0])
-    verbs = p.add_subparsers(dest="verb", required=True, metavar="train|replay|evaluate|preflight")
+    verbs = p.add_subparsers(dest="verb", required=True, metavar="VERB")
 
     train = verbs.add_parser("train", help="train one configuration")
     train.add_argument("--out", type=Path, default=Path("trained"), help="folder to write to")
@@ -37,6 +43,13 @@ def parser() -> argparse.ArgumentParser:
     replay.add_argument("run", help="name of the run under --out, or its path")
     replay.add_argument("trial", help="trial_id, e.g. t0003")
     replay.add_argument("--out", type=Path, default=Path("runs"), help="folder of runs")
+    replay.add_argument(
+        "--step",
+        type=int,
+        metavar="N",
+        help="look at the step after N optimiser steps: eigenvalues, loss terms, tensors; "
+        "default: the step that failed",
+    )
 
     evaluate = verbs.add_parser("evaluate", help="score a trained network on held-out scenes")
     evaluate.add_argument("state", type=Path, help="a state.pt, or a folder that holds one")
@@ -52,6 +65,9 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--baselines", nargs="+", metavar="NAME", help="crb, sml, lmmse_music, sparse_mvdr, ..."
     )
+
+    localise = verbs.add_parser("localise", help="find the sources of recorded scenes")
+    localise_options(localise)
 
     preflight = verbs.add_parser("preflight", help="check this machine's eigendecompositions")
     _config_options(preflight)
@@ -73,7 +89,13 @@ def _config_options(p: argparse.ArgumentParser) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
-    verbs = {"train": train, "replay": replay, "evaluate": evaluate, "preflight": preflight}
+    verbs = {
+        "train": train,
+        "replay": replay,
+        "evaluate": evaluate,
+        "localise": localise,
+        "preflight": preflight,
+    }
     try:
         args = parser().parse_args(argv)
         return verbs[args.verb](args)
@@ -83,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def train(args: argparse.Namespace) -> int:
-    """Trains and leaves `config.json` and the last `state.pt` in a folder."""
+    """Trains; leaves `config.json`, the last `state.pt`, and in `best` the model."""
     config = read_config(args)
     try:
         args.out.mkdir(parents=True, exist_ok=True)
@@ -93,30 +115,44 @@ def train(args: argparse.Namespace) -> int:
             "Choose another."
         ) from error
     record: dict[str, Any] = {"params": config.to_params(), "failure": None}
-    failure = _run(config, save_to=args.out / "state.pt")
+    from .loop import train as train_epochs
+    from .replay import BEST_FILE, follow
+
+    failure = follow(config, train_epochs(config), save_to=args.out)
     record["failure"] = failure and failure.as_dict()
     (args.out / "config.json").write_text(json.dumps(record, indent=2) + "\n")
-    print(f"wrote {args.out}/config.json" + ("" if failure else f" and {args.out}/state.pt"))
-    return 1 if failure else 0
+    if failure:
+        print(f"wrote {args.out}/config.json")
+        return 1
+    from . import model
+    from .provenance import provenance
+
+    best = args.out / BEST_FILE
+    model.export(best, args.out / model.FOLDER, about=provenance())
+    best.unlink()
+    print(f"wrote {args.out}/config.json, {args.out}/state.pt and {args.out}/{model.FOLDER}/")
+    print(f"next:  python -m trainer localise --model {args.out} --scenes FILE.npz --out FILE.npz")
+    return 0
+
+
+def localise(args: argparse.Namespace) -> int:
+    """Writes the estimates of every scene of a recording."""
+    from .localisation import localise as localise_scenes
+
+    found = localise_scenes(**localise_arguments(args))
+    found.save(args.out)
+    print(f"wrote {args.out}: {found.active.sum()} sources in {len(found.num_sources)} scenes")
+    return 0
 
 
 def replay(args: argparse.Namespace) -> int:
     """Repeats a recorded trial; says whether it ended the same way."""
+    from .replay import look, repeat
+
     named = args.out / args.run
     run = named if named.is_dir() else Path(args.run)
     record = read_record(run / "configs" / f"{args.trial}.json")
-    config = TrainConfig.from_params(record["params"])
-    failure = _run(config, save_to=None)
-    recorded = record.get("failure")
-    found = failure.as_dict() if failure else None
-    names = ("cause", "term", "tensor", "step")
-    same = (recorded is None) == (found is None) and all(
-        recorded is None or found is None or recorded.get(name) == found[name] for name in names
-    )
-    print(f"recorded: {_ending(recorded)}")
-    print(f"replayed: {_ending(found)}")
-    print("reproduced" if same else "NOT reproduced: another machine or another version?")
-    return 0 if same else 1
+    return repeat(record) if args.step is None else look(record, args.step)
 
 
 def evaluate(args: argparse.Namespace) -> int:
@@ -187,56 +223,6 @@ def read_config(args: argparse.Namespace) -> TrainConfig:
     """
     params = dict(read_record(args.config)["params"]) if args.config else {}
     return TrainConfig.from_params(params | settings(args.set))
-
-
-def read_record(path: Path) -> dict[str, Any]:
-    """A JSON record that has `params`.
-
-    Raises:
-        ConfigError: if there is none, or it is damaged.
-    """
-    try:
-        record = json.loads(path.read_text())
-    except FileNotFoundError:
-        known = sorted(p.stem for p in path.parent.glob("*.json"))
-        hint = f" The folder has {', '.join(known[:8])}." if known else ""
-        raise ConfigError(f"a record must exist, but {path} does not.{hint}") from None
-    except (OSError, json.JSONDecodeError) as error:
-        raise ConfigError(
-            f"a record must be readable JSON, but {path} is not: {error}."
-        ) from error
-    if not isinstance(record, dict):
-        raise ConfigError(f"a record must be a JSON object, but {path} holds none.")
-    return record if "params" in record else {"params": record}
-
-
-def _run(config: TrainConfig, save_to: Path | None) -> Failure | None:
-    """Trains and prints an epoch a line; returns the failure, if there was one."""
-    from .loop import train as train_epochs
-
-    print(f"configuration {config.digest}")
-    try:
-        for report in train_epochs(config):
-            losses = "  ".join(f"{term} {value:.4f}" for term, value in report.losses.items())
-            print(
-                f"epoch {report.epoch:3d}/{config.epochs}  {losses}  "
-                f"capped error {report.capped_error:.3f}  success {report.success_rate:.2f}  "
-                f"smallest eigengap {report.min_eigengap:.1e}  {report.seconds:.1f} s",
-                flush=True,
-            )
-            if save_to is not None:
-                report.state.save(save_to)
-    except Diverged as diverged:
-        print(f"diverged: {diverged}")
-        return diverged.failure
-    return None
-
-
-def _ending(failure: dict[str, Any] | None) -> str:
-    if failure is None:
-        return "trained to the end"
-    where = f" in {failure['tensor']}" if failure.get("tensor") else ""
-    return f"{failure['cause']} of `{failure['term']}`{where} at step {failure['step']}"
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import difflib
 import json
 import re
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any, NoReturn
 
 from .config import ConfigError
@@ -36,6 +37,27 @@ class OneLineParser(argparse.ArgumentParser):
                 yield from parser.options()
 
 
+def read_record(path: Path) -> dict[str, Any]:
+    """A JSON record that has `params`.
+
+    Raises:
+        ConfigError: if there is none, or it is damaged.
+    """
+    try:
+        record = json.loads(path.read_text())
+    except FileNotFoundError:
+        known = sorted(p.stem for p in path.parent.glob("*.json"))
+        hint = f" The folder has {', '.join(known[:8])}." if known else ""
+        raise ConfigError(f"a record must exist, but {path} does not.{hint}") from None
+    except (OSError, json.JSONDecodeError) as error:
+        raise ConfigError(
+            f"a record must be readable JSON, but {path} is not: {error}."
+        ) from error
+    if not isinstance(record, dict):
+        raise ConfigError(f"a record must be a JSON object, but {path} holds none.")
+    return record if "params" in record else {"params": record}
+
+
 def settings(items: Iterable[str]) -> dict[str, Any]:
     """What `NAME=VALUE` arguments say; a value that is no JSON is a string.
 
@@ -52,3 +74,44 @@ def settings(items: Iterable[str]) -> dict[str, Any]:
         except json.JSONDecodeError:
             found[name] = text  # a bare word is a string
     return found
+
+
+def localise_options(p: argparse.ArgumentParser) -> None:
+    """What `trainer localise` and `search.localise` ask for."""
+    p.add_argument(
+        "--model", type=Path, required=True, help="a model folder, or the run that left one"
+    )
+    p.add_argument("--scenes", type=Path, required=True, help="a recording, .npz")
+    p.add_argument("--out", type=Path, required=True, help="file to write")
+    p.add_argument(
+        "--num-sources",
+        metavar="K|auto",
+        help="of every scene; auto asks the eigenvalues. Default: as recorded, or else auto",
+    )
+    p.add_argument(
+        "--range-m",
+        type=float,
+        nargs=2,
+        metavar=("MIN", "MAX"),
+        help="ranges to search [m]; default: those of the training",
+    )
+    p.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+
+
+def localise_arguments(args: argparse.Namespace) -> dict[str, Any]:
+    """Arguments of `localisation.localise` that such a command line stands for.
+
+    Raises:
+        UsageError: if K is no count.
+    """
+    asked = args.num_sources
+    if asked not in (None, "auto") and not asked.isdecimal():
+        raise UsageError(f"--num-sources is a count or auto, but got {asked!r}. Leave it out.")
+    return {
+        "model": args.model,
+        "scenes": args.scenes,
+        "num_sources": int(asked) if asked and asked != "auto" else None,
+        "know_sources": asked != "auto",
+        "range_m": args.range_m and tuple(args.range_m),
+        "device": args.device,
+    }

@@ -58,6 +58,38 @@ class Observed(NamedTuple):
         return cls(snapshots / peak.clamp(min=tiny), responses)
 
 
+class Forms(NamedTuple):
+    """What every step of R and the noise is made of, per scene.
+
+    Attributes:
+        whitened: C_l⁻¹ y_l, [B, L, M].
+        back: q_l = G_lᴴ C_l⁻¹ y_l, as columns, [B, N, L].
+        seen: sum_l G_lᴴ C_l⁻¹ G_l, [B, N, N].
+        traces: sum_l tr C_l⁻¹, [B].
+    """
+
+    whitened: Tensor
+    back: Tensor
+    seen: Tensor
+    traces: Tensor
+
+    @classmethod
+    def of(cls, observed: Observed, covariance: Tensor, noise: Tensor) -> "Forms":
+        """For C_l = G_l R G_lᴴ + noise · I, R [B, N, N], noise [B]."""
+        snapshots, responses = observed
+        inverse = inverse_covariances(observed, covariance, noise)
+        seen = responses.flatten(1, 2).mH @ (inverse @ responses).flatten(1, 2)
+        whitened = (inverse @ snapshots.unsqueeze(-1)).squeeze(-1)
+        back = (responses.mH @ whitened.unsqueeze(-1)).squeeze(-1).mT
+        traces = inverse.diagonal(dim1=-2, dim2=-1).real.sum((-2, -1))
+        return cls(whitened, back, seen, traces)
+
+    @property
+    def noise_power(self) -> Tensor:
+        """sum_l |C_l⁻¹ y_l|², [B]."""
+        return (self.whitened.real.square() + self.whitened.imag.square()).sum((-2, -1))
+
+
 class Pull(NamedTuple):
     """What the likelihood says of R and λ; natural logarithms.
 
@@ -80,24 +112,18 @@ def pull(observed: Observed, covariance: Tensor, log_noise: Tensor, outer: Tenso
         log_noise: log λ, [B].
         outer: of the dictionary, [G, N²].
     """
-    snapshots, responses = observed
-    flat = responses.flatten(1, 2)
-    inverse = inverse_covariances(observed, covariance, log_noise.exp())
-    seen = flat.mH @ (inverse @ responses).flatten(1, 2)
-    whitened = (inverse @ snapshots.unsqueeze(-1)).squeeze(-1)
+    forms = Forms.of(observed, covariance, log_noise.exp())
     tiny = torch.finfo(log_noise.dtype).tiny
-    scale = (snapshots.conj() * whitened).real.mean((-2, -1)).clamp(min=tiny)
-    back = (responses.mH @ whitened.unsqueeze(-1)).squeeze(-1).mT
-    explained = back @ back.mH / scale[:, None, None]
-    packed = pack_hermitian(torch.stack([explained, seen]))
+    energy = (observed.snapshots.conj() * forms.whitened).real.mean((-2, -1))
+    scale = energy.clamp(min=tiny)
+    explained = forms.back @ forms.back.mH / scale[:, None, None]
+    packed = pack_hermitian(torch.stack([explained, forms.seen]))
     numerator, denominator = packed @ outer.mT
     denominator = denominator.clamp(min=tiny)
-    noise_power = (whitened.real.square() + whitened.imag.square()).sum((-2, -1)) / scale
-    traces = inverse.diagonal(dim1=-2, dim2=-1).real.sum((-2, -1))
     return Pull(
         ratio=_log_ratio(numerator, denominator),
-        information=(denominator / snapshots[0].numel()).log(),
-        noise=_log_ratio(noise_power, traces),
+        information=(denominator / observed.snapshots[0].numel()).log(),
+        noise=_log_ratio(forms.noise_power / scale, forms.traces),
     )
 
 

@@ -97,19 +97,14 @@ def train(config: TrainConfig, *, resume: TrainState | None = None) -> Iterator[
         Diverged: before an optimiser step would be taken on a non-finite loss or gradient.
         ConfigError: if `resume` belongs to another configuration.
     """
-    device = resolve_device(config.device)
-    run = _Run(config, device)
+    training = Training(config, resolve_device(config.device))
     if resume is not None:
-        run.restore(resume)
-    while run.epoch < config.epochs:
-        started = time.perf_counter()
-        run.epoch += 1
-        steps = [run.step() for _ in range(config.steps_per_epoch)]
-        yield run.report(steps[-1][0], [seen for _, seen in steps], started)
+        training.restore(resume)
+    yield from training.reports()
 
 
-class _Run:
-    """The moving parts of one training; all of them are in `state()`."""
+class Training:
+    """The moving parts of one training; all that it depends on is in `state()`."""
 
     def __init__(self, config: TrainConfig, device: torch.device) -> None:
         self.config = config
@@ -127,6 +122,27 @@ class _Run:
         self.generator = torch.Generator(device).manual_seed(config.seed + 1)
         self.epoch = 0
         self.steps = 0
+        self.batch: Scenes | None = None
+
+    def reports(self) -> Iterator[EpochReport]:
+        """What is left of the budget, epoch by epoch."""
+        while self.epoch < self.config.epochs:
+            started = time.perf_counter()
+            self.epoch += 1
+            steps = [self.step() for _ in range(self.config.steps_per_epoch)]
+            yield self.report(steps[-1][0], [seen for _, seen in steps], started)
+
+    def draw(self) -> Scenes:
+        """The next batch; the last one stays in `batch`, for who asks what it led to."""
+        config = self.config
+        self.batch = simulate(
+            config.scene,
+            config.batch_size,
+            snr_db=(config.snr_min_db, config.snr_max_db),
+            generator=self.generator,
+            device=self.device,
+        )
+        return self.batch
 
     def state(self) -> TrainState:
         return TrainState(
@@ -155,13 +171,7 @@ class _Run:
         """One optimiser step; its scenes, and every loss term with `total`, `norm`, `skipped`,
         `replaced`."""
         config = self.config
-        scenes = simulate(
-            config.scene,
-            config.batch_size,
-            snr_db=(config.snr_min_db, config.snr_max_db),
-            generator=self.generator,
-            device=self.device,
-        )
+        scenes = self.draw()
         self.optimizer.zero_grad(set_to_none=True)
         try:
             terms = loss_terms(self.network(scenes), scenes, config)

@@ -51,6 +51,11 @@ class Sources:
         root = self.covariance_root
         return root @ root.mT
 
+    def take(self, scenes: slice) -> Self:
+        """Those of some of the scenes."""
+        names = ("azimuth", "elevation", "range_m", "power", "active")
+        return replace(self, **{name: getattr(self, name)[scenes] for name in names})
+
     def to(self, device: torch.device | str, dtype: torch.dtype) -> Self:
         """The same sources on another device, in another real dtype."""
         real = {
@@ -115,6 +120,17 @@ class Scenes:
             snr_db=self.snr_db.to(device, real),
             noise_variance=self.noise_variance.to(device, real),
             noise_covariance=None if shape is None else shape.to(device, dtype),
+        )
+
+    def take(self, scenes: slice) -> Self:
+        """Some of the scenes, without copying them."""
+        names = ("snapshots", "channel", "codes", "snr_db", "noise_variance")
+        shape = self.noise_covariance
+        return replace(
+            self,
+            **{name: getattr(self, name)[scenes] for name in names},
+            truth=None if self.truth is None else self.truth.take(scenes),
+            noise_covariance=None if shape is None else shape[scenes],
         )
 
     @classmethod

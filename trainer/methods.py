@@ -1,8 +1,9 @@
 """Localisation methods by name: what they make of scenes and a number of sources.
 
 A method is `sml`, or `<covariance>_<estimator>`, an estimator put on one of `COVARIANCES`; a
-network is a covariance too. Scores tell methods the true K; recorded data have none, and
-`localise` asks the eigenvalues of a covariance instead, where it is not told.
+network is a covariance too. `+scoring` behind a name sharpens what the method finds (`one_step`).
+Scores tell methods the true K; recorded data have none, and `localise` asks the eigenvalues of a
+covariance instead, where it is not told.
 """
 
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from .estimates import Estimates
 from .estimators import ESTIMATORS
 from .geometry import Panel
 from .modes import modes
+from .one_step import one_step
 from .scene import Scenes
 from .search_grid import SearchGrid, search_grid
 from .sml import sml
@@ -30,6 +32,8 @@ Method = Callable[[Scenes, Tensor], Estimates]
 MVDR_LOADING = 1.0
 """Diagonal loading of MVDR's covariance, relative to tr(R)/N; back-projections have rank L < N.
 Of .03, .1, .3 and 1 the one with least capped error on 6x6 and 12x12 panels, at -5 ... 5 dB."""
+
+SHARPER = "+scoring"
 
 COVARIANCES: dict[str, Callable[[Scenes, SearchGrid], Covariance]] = {
     "pinv": lambda scenes, search: sample_covariance(pinv(scenes)),
@@ -49,13 +53,16 @@ def method(name: str, scene: SceneConfig, device: str = "cpu") -> Method:
         ValueError: for a name that is none.
     """
     search = search_grid(scene, torch.float32, device)
+    name, plus, _ = name.partition(SHARPER)
+    if plus:
+        return sharpened(method(name, scene, device), scene, device)
     if name == "sml":
         return lambda scenes, count: sml(scenes, count, search, slots=scene.max_sources)
     kind, _, estimator = name.partition("_")
     if kind not in COVARIANCES or estimator not in ESTIMATORS:
         raise ValueError(
             f"an estimator's name is sml or <{'|'.join(COVARIANCES)}>_<{'|'.join(ESTIMATORS)}>, "
-            f"but got {name!r}. Correct its name."
+            f"with or without {SHARPER}, but got {name!r}. Correct its name."
         )
 
     def loaded(scenes: Scenes) -> Covariance:
@@ -89,6 +96,19 @@ def covariance_method(
         )
 
     return locate
+
+
+def sharpened(locate: Method, scene: SceneConfig, device: str = "cpu") -> Method:
+    """A method, and Fisher scoring on the snapshots from where it ends."""
+    search = search_grid(scene, torch.float32, device)
+    return lambda scenes, count: one_step(scenes, locate(scenes, count), search)
+
+
+def read(scenes: Scenes, covariance: Covariance, count: Tensor, scene: SceneConfig) -> Estimates:
+    """How the covariance of a trained network is read: MUSIC and scoring."""
+    device = str(scenes.snapshots.device)
+    music = covariance_method(lambda _: covariance, scene, device)
+    return sharpened(music, scene, device)(scenes, count)
 
 
 def localise(

@@ -81,7 +81,7 @@ def _estimate(
     wide = Whitened(*(x.to(torch.complex128) for x in data))
     several = Whitened(*(x.repeat_interleave(CANDIDATES, dim=0) for x in wide))
     wanted = torch.arange(slots, device=num_sources.device) < num_sources.unsqueeze(-1)
-    unknowns, lower, upper = _start(wide, search, slots)
+    unknowns, lower, upper = all_noise(wide, search, slots)
 
     def scored(held: Whitened, values: Tensor, active: Tensor, steps: int) -> Minimum:
         repeats = len(values) // len(lower)
@@ -122,7 +122,7 @@ def _estimate(
     return places.to(search.points.dtype), wanted & (powers > least)
 
 
-def _start(data: Whitened, search: SearchGrid, slots: int) -> tuple[Tensor, Tensor, Tensor]:
+def all_noise(data: Whitened, search: SearchGrid, slots: int) -> tuple[Tensor, Tensor, Tensor]:
     """All noise and no sources, and the box of the unknowns: [B, 4 slots + 1] each."""
     power = squares(data.snapshots, (1, 2)) / data.snapshots[0].numel()
     tiny = torch.finfo(power.dtype).tiny

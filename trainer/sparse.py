@@ -8,7 +8,8 @@ majorised at the present powers (log det C by its tangent, yᴴ C⁻¹ y by conv
 and σ² likewise, with C_l⁻¹ y_l and tr C_l⁻¹. The likelihood never falls. This is the criterion of
 LIKES (Stoica and Babu 2012, "SPICE and LIKES", section 4) with codes that differ from snapshot to
 snapshot, and the update of Sun, Babu and Palomar 2017, "Majorization-minimization algorithms",
-section IV. No f_gl is formed: numerators are a back-projection, denominators one N x N form.
+section IV. No f_gl is formed: numerators are a back-projection, denominators one N x N form
+(`covariance_fit.Forms`).
 """
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from .backprojection import channel_modes, fit_loading, whiten
 from .covariance import unit_trace
+from .covariance_fit import Forms, Observed
 from .measurement import Scenes
 from .search_grid import SearchGrid
 from .subspace_fit import squares
@@ -68,23 +70,13 @@ def ascend(
     snapshots: Tensor, operators: Tensor, powers: Tensor, noise: Tensor, search: SearchGrid
 ) -> tuple[Tensor, Tensor]:
     """One update of γ [B, G] and σ² [B], from G_l [B, L, M, N]."""
-    eye = torch.eye(snapshots.shape[-1], dtype=operators.dtype, device=operators.device)
-    covariance = operators @ synthesise(powers, search).unsqueeze(1) @ operators.mH
-    root = torch.linalg.cholesky(covariance + noise[:, None, None, None] * eye)
-    columns = torch.cat([operators, snapshots.unsqueeze(-1), eye.expand_as(covariance)], dim=-1)
-    columns = torch.linalg.solve_triangular(root, columns, upper=False)
-    elements = operators.shape[-1]
-    seen, explained, inverse = columns.split([elements, 1, columns.shape[-1] - elements - 1], -1)
-    back = (seen.mH @ explained).squeeze(-1)  # G_lᴴ C_l⁻¹ y_l, [B, L, N]
-    pull = squares(search.correlate(back.mT), 1)
-    form = (seen.mH @ seen).sum(1)
-    spread = ((form @ search.steering.mT) * search.steering.mH).sum(1).real
+    forms = Forms.of(Observed(snapshots, operators), synthesise(powers, search), noise)
+    pull = squares(search.correlate(forms.back), 1)
+    spread = ((forms.seen @ search.steering.mT) * search.steering.mH).sum(1).real
     tiny = torch.finfo(powers.dtype).tiny
-    noise_pull = squares(inverse.mH @ explained, (1, 2, 3))
-    noise_spread = squares(inverse, (1, 2, 3))
     return (
         powers * (pull / spread.clamp(min=tiny)).sqrt(),
-        noise * (noise_pull / noise_spread.clamp(min=tiny)).sqrt(),
+        noise * (forms.noise_power / forms.traces.clamp(min=tiny)).sqrt(),
     )
 
 

@@ -27,7 +27,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--compare", metavar="RUN", help="another run; also writes compare-<its name>.html"
     )
-    p.add_argument("--open", action="store_true", help="show the page in the browser")
+    p.add_argument(
+        "--open", action="store_true", help="show the page, or the comparison, in the browser"
+    )
     p.add_argument("--out", type=Path, help="folder to write to (default: report in the run)")
     p.add_argument(
         "--runs", type=Path, default=Path("runs"), help="folder of runs (default: runs)"

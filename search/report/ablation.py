@@ -84,7 +84,7 @@ def verdict(effect: Effect) -> str:
     if difference.excludes_zero:
         return "helps" if difference.mean < 0 else "hurts"
     most = max(abs(difference.low), abs(difference.high))
-    return f"no effect larger than {most:.3f} at {difference.level:.0%}"
+    return f"no effect larger than {most:.2g} at {difference.level:.0%}"
 
 
 def sentence(name: str, effect: Effect) -> str:

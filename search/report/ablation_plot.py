@@ -43,8 +43,9 @@ def draw(run: Run | str | Path, found: Mapping[str, list[Effect]]) -> "Figure | 
         _panel(axes, name, own, run.objective_snr_db)
     for axes in grid.flat[len(found) :]:
         axes.set_visible(False)
-    for axes in grid[-1]:
+    for axes in grid.flat[max(0, len(found) - wide) : len(found)]:  # the lowest of each column
         axes.set_xlabel("SNR [dB]")
+        axes.tick_params(labelbottom=True)
     for row in grid:
         row[0].set_ylabel("with - without")
     handles, labels = grid.flat[0].get_legend_handles_labels()

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from trainer.config import EvaluationConfig
+
 from .leaderboard import BASELINES, BOUND
 from .runs import Run, as_run
-from .statistics import Interval, crossed_interval, mean_interval
+from .statistics import Interval, combined_interval, crossed_interval, mean_interval
 
 REFERENCES = ("lmmse_music", "sml")
 """What a confirmed winner is compared with."""
@@ -85,9 +87,29 @@ def against(run: Run | str | Path, trial: str, reference: str) -> Interval | Non
 
 
 def curse(run: Run | str | Path) -> Interval | None:
-    """Confirmed minus search value, mean over finalists; None of fewer than two."""
+    """Confirmed minus search value, mean over finalists; None of fewer than two.
+
+    The scenes that the search validated on and the fresh ones are two draws, each common to all
+    finalists: their luck is in the difference, and in the interval.
+    """
+    run = as_run(run)
+    scenes = fresh_scenes(run)
     known = table(run)["curse"].dropna()
-    return mean_interval(known) if len(known) > 1 else None
+    luck = errors(scenes[scenes["trial_id"].notna()]).mean()
+    if len(known) < 2 or len(luck) < 2:
+        return None
+    shares = [
+        (float(known.var()) / len(known), len(known) - 1),
+        *((float(luck.var()) / count, len(luck) - 1) for count in (len(luck), _validated(run))),
+    ]
+    return combined_interval(float(known.mean()), shares, len(known))
+
+
+def _validated(run: Run) -> int:
+    """Scenes behind the search's values, of each SNR and K."""
+    fixed = run.plan.get("fixed")
+    given = fixed.get("evaluation.num_scenes") if isinstance(fixed, dict) else None
+    return int(given or EvaluationConfig().num_scenes)
 
 
 def text(run: Run | str | Path) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from . import atlas, choices, pictures, plots, progress
+from . import ablation, ablation_plot, atlas, choices, pictures, plots, progress
 from .runs import Run
 
 if TYPE_CHECKING:
@@ -61,6 +61,14 @@ def pictures_of(run: Run) -> Iterator[Picture]:
         "single near-singular scene decides. 0 dB is the bound.",
         plots.draw_above_crb,
     )
+    if names := ablation.names(run):
+        yield Picture(
+            "ablations",
+            "With and without",
+            "What an ablation changed, against SNR: the same configurations, training seeds and "
+            "scenes with and without, 95 % intervals. Below zero the error is smaller with it.",
+            partial(_ablations, names=names),
+        )
     yield Picture(
         "history",
         "Optimisation history",
@@ -122,3 +130,8 @@ def pictures_of(run: Run) -> Iterator[Picture]:
         + (f"; {where}. The first of the held-out scenes, not a chosen one." if where else "."),
         pictures.draw_pseudospectra,
     )
+
+
+def _ablations(run: Run, names: list[str]) -> "Figure | str":
+    figure = ablation_plot.draw(run, {name: ablation.effects(run, name) for name in names})
+    return figure or "Fewer than two configurations have both arms of an ablation yet."

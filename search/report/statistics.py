@@ -9,10 +9,12 @@ scenes, and each is a source of doubt that the other does not see. `crossed_inte
 
 References: Student's t; bootstrap-t of Efron and Tibshirani, "An Introduction to the Bootstrap"
 (1993), section 12.5, whose coverage is second-order accurate where t's is first-order, but which
-needs more than five units; Cameron, Gelbach and Miller, "Robust inference with multiway
-clustering" (2011), for two crossed units; Satterthwaite (1946) for degrees of freedom.
+is a third wider of five units (benchmarks/coverage.py); Cameron, Gelbach and Miller, "Robust
+inference with multiway clustering" (2011), for two crossed units; Satterthwaite (1946) for degrees
+of freedom.
 """
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -23,6 +25,7 @@ from trainer.intervals import Interval
 
 __all__ = [
     "Interval",
+    "combined_interval",
     "crossed_interval",
     "crossed_moments",
     "detectable",
@@ -113,6 +116,22 @@ def crossed_interval(values: ArrayLike, *, level: float = 0.95) -> Interval:
     mean, error, freedom = _crossed(values)
     reach = float(stats.t.ppf((1 + level) / 2, freedom)) * error
     return Interval(mean, mean - reach, mean + reach, len(np.asarray(values)), level)
+
+
+def combined_interval(
+    mean: float, shares: Sequence[tuple[float, float]], n: int, *, level: float = 0.95
+) -> Interval:
+    """Interval of a mean whose variance is a sum of independent estimates.
+
+    Args:
+        shares: each estimate of a variance, and its degrees of freedom.
+        n: of the units, for the reader.
+    """
+    variance = sum(share for share, _ in shares)
+    spread = sum(share**2 / freedom for share, freedom in shares)
+    freedom = variance**2 / spread if spread > 0 else np.inf
+    reach = float(stats.t.ppf((1 + level) / 2, freedom)) * variance**0.5
+    return Interval(mean, mean - reach, mean + reach, n, level)
 
 
 def detectable(values: ArrayLike, *, level: float = 0.95, power: float = POWER) -> float:

@@ -1,0 +1,93 @@
+"""What intervals cover at five configurations by five seeds, simulated: nobody knows it elsewhere.
+
+    python benchmarks/coverage.py [--no-write]
+
+The table between the markers of docs/search.md is replaced by what was found. Seconds on one core.
+"""
+
+import argparse
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+from scipy import stats
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from search.report.statistics import mean_interval
+from tests.simulated import RATIOS, ends, trainings
+
+DOCS = Path(__file__).parents[1] / "docs" / "search.md"
+REPETITIONS, FIVES = 4000, 2000
+
+
+def crossed() -> str:
+    """A row per ratio of variances: both units, and what either alone would cover."""
+    head = ["standard deviations: configurations, seeds, scenes, rest", "covers"]
+    head += ["false helps", "scenes alone", "configurations alone"]
+    rows = [f"| {' | '.join(head)} |", "|---" * 5 + "|"]
+    for ratio in (*RATIOS, (0.0, 0.0, 0.0, 0.01)):
+        values = trainings(*ratio, repetitions=REPETITIONS)
+        low, high = ends(values)
+        cells = [", ".join(f"{sd:.3f}" for sd in ratio)]
+        cells += [share((low <= 0) & (high >= 0)), share(high < 0)]
+        cells += [share(covered_by_t(values.mean(axis))) for axis in (1, 2)]
+        rows.append(f"| {' | '.join(cells)} |")
+    error = 100 * np.sqrt(0.95 * 0.05 / REPETITIONS)
+    rows += ["", f"{REPETITIONS:,} experiments a row: a standard error of {error:.1f} % at 95 %."]
+    return "\n".join(rows)
+
+
+def five_units() -> str:
+    """t and bootstrap-t of five numbers: what they cover, and how wide they are."""
+    rng = np.random.default_rng(1)
+    laws = {"normal": rng.standard_normal, "exponential": rng.exponential}
+    rows = ["| five numbers | t covers | bootstrap-t covers | width, bootstrap-t / t |"]
+    rows.append("|---" * 4 + "|")
+    for name, draw in laws.items():
+        truth = 0.0 if name == "normal" else 1.0
+        samples = [draw(size=5) for _ in range(FIVES)]
+        found = {
+            how: [mean_interval(x, method=how, resamples=400) for x in samples]
+            for how in ("t", "bootstrap_t")
+        }
+        covers = [share(np.array([i.low <= truth <= i.high for i in f])) for f in found.values()]
+        t, bootstrap = (np.median([i.high - i.low for i in f]) for f in found.values())
+        rows.append(f"| {name} | {covers[0]} | {covers[1]} | {bootstrap / t:.2f} |")
+    error = 100 * np.sqrt(0.95 * 0.05 / FIVES)
+    rows += ["", f"{FIVES:,} samples a row: a standard error of {error:.1f} % at 95 %."]
+    return "\n".join(rows)
+
+
+def covered_by_t(means: np.ndarray) -> np.ndarray:
+    """Whether a t interval over the last axis has 0."""
+    reach = stats.sem(means, axis=1) * stats.t.ppf(0.975, means.shape[1] - 1)
+    return np.abs(means.mean(1)) <= reach
+
+
+def share(right: np.ndarray) -> str:
+    """Per cent."""
+    return f"{100 * right.mean():.1f} %"
+
+
+def main() -> None:
+    """Simulates everything and writes it down."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--no-write", action="store_true", help=f"leave {DOCS.name} as it is")
+    args = parser.parse_args()
+    table = f"{crossed()}\n\n{five_units()}"
+    print(table)
+    if not args.no_write:
+        text, count = re.subn(
+            r"(<!-- coverage -->\n).*?(<!-- end -->)",
+            lambda m: f"{m[1]}\n{table}\n\n{m[2]}",
+            DOCS.read_text(),
+            flags=re.DOTALL,
+        )
+        assert count == 1, f"{DOCS.name} has no place for the table"
+        DOCS.write_text(text)
+
+
+if __name__ == "__main__":
+    main()

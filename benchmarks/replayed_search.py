@@ -1,0 +1,196 @@
+"""A search in fast motion: our sampler, outcome table and rungs over trainings from a table.
+
+Two workers train what is suggested on a clock of their own, an event per epoch. A suggestion is
+mapped to the nearest configuration of the table that the search has not used yet, and the study is
+told of that one, so what a sampler learns is true. The suggesting, judging and telling are those
+of `search/samplers.py`, `study.py`, `outcome.py` and `rungs.py`.
+
+Distance: sum over all names that either configuration was asked for of |Δ| on the parameter's own
+scale (logarithmic where it is), 1 for unequal categories, 1 for a name that only one of them has.
+"""
+
+import heapq
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import optuna
+from local_table import Training
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+
+from search.config import SearchConfig, judged_epochs
+from search.outcome import Outcome, constraint_value
+from search.rungs import Judge
+from search.study import CONSTRAINT, Past, distributions, new_study, told
+
+Sampler = Callable[[SearchConfig, int], optuna.samplers.BaseSampler]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A way to search.
+
+    Attributes:
+        name: as printed.
+        sampler: of the trial with that number; as in `search.samplers.SAMPLERS`.
+        judge: for trials of so many epochs; as in `search.rungs.JUDGES`.
+        workers: trials at a time.
+        reads: name of the sampler whose rules of telling apply.
+        tell: what the sampler is told of an ended trial; `study.told` is our table.
+        anchors: whether the preset's known-good configurations come first.
+        judged: how many last epochs an objective is the mean of.
+    """
+
+    name: str
+    sampler: Sampler
+    judge: Callable[[int], Judge]
+    workers: int = 2
+    reads: str = "tpe"
+    tell: Callable[..., tuple[optuna.trial.TrialState, Any]] = told
+    anchors: bool = False
+    judged: int | None = None
+
+
+class Table:
+    """Recorded trainings of one space, and which of them is nearest to a suggestion."""
+
+    def __init__(self, plan: SearchConfig, trainings: Sequence[Training]) -> None:
+        self.trainings = trainings
+        self.epochs = plan.template.epochs
+        self._space = plan.space
+        self._laws: dict[str, BaseDistribution] = {}
+        self._places = [self._place(each.sampler) for each in trainings]
+
+    def nearest(self, values: Mapping[str, Any], unused: Sequence[int]) -> int:
+        """Index of the unused training nearest to what a sampler drew; the first of equals."""
+        place = self._place(values)
+        return min(unused, key=lambda index: _distance(place, self._places[index]))
+
+    def best(self, share: float, judged: int) -> set[int]:
+        """Indices of that share of all configurations with the smallest final objectives."""
+        final = {
+            index: fmean(each.errors[-judged:])
+            for index, each in enumerate(self.trainings)
+            if not each.diverged
+        }
+        wanted = round(share * len(self.trainings))
+        return set(sorted(final, key=lambda index: final[index])[:wanted])
+
+    def _place(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        if not values.keys() <= self._laws.keys():
+            self._laws |= distributions(self._space, values)
+        return {name: _unit(self._laws[name], value) for name, value in values.items()}
+
+
+def compute_to_reach(
+    contender: Contender, table: Table, plan: SearchConfig, goal: set[int]
+) -> float:
+    """Seconds of training, of all workers, until one of `goal` is trained to its end; infinite if
+    the whole table is tried before."""
+    plan = replace(plan, sampler=contender.reads)
+    judged = contender.judged or judged_epochs(table.epochs)
+    study, judge = new_study(plan), contender.judge(table.epochs)
+    unused = list(range(len(table.trainings)))
+    events: list[tuple[float, int, _Running]] = []
+
+    def start(clock: float, worker: int) -> None:
+        if unused:
+            running = _suggest(contender, study, plan, table, unused)
+            heapq.heappush(events, (clock + running.training.seconds[0], worker, running))
+
+    for worker in range(contender.workers):
+        start(0.0, worker)
+    while events:
+        clock, worker, running = heapq.heappop(events)
+        outcome = running.step(judge, judged)
+        if outcome is None:
+            cost = running.training.seconds[len(running.values)]
+            heapq.heappush(events, (clock + cost, worker, running))
+            continue
+        if outcome is Outcome.COMPLETED and running.index in goal:
+            return clock * contender.workers
+        running.tell(contender, study, plan, outcome)
+        start(clock, worker)
+    return float("inf")
+
+
+@dataclass
+class _Running:
+    """A trial on its way: its training, its trial in the study, its objectives so far."""
+
+    number: int
+    index: int
+    training: Training
+    trial: optuna.trial.Trial
+    values: dict[int, float]
+
+    def step(self, judge: Judge, judged: int) -> Outcome | None:
+        """One more epoch; how it ended with it, if it did."""
+        epoch = len(self.values) + 1
+        if epoch > len(self.training.errors):
+            return Outcome.DIVERGED
+        self.values[epoch] = fmean(self.training.errors[max(0, epoch - judged) : epoch])
+        stops = judge.stops(str(self.number), self.number, epoch, self.values[epoch])
+        if epoch == len(self.training.errors) and not self.training.diverged:
+            return Outcome.COMPLETED
+        return Outcome.STOPPED if stops else None
+
+    def tell(
+        self, contender: Contender, study: optuna.Study, plan: SearchConfig, outcome: Outcome
+    ) -> None:
+        past = Past(str(self.number), self.number, self.training.sampler, outcome)
+        past = replace(past, values=self.values)
+        state, values = contender.tell(past, plan, to_sampler=True)
+        for epoch, value in self.values.items():
+            self.trial.report(value, step=epoch)
+        self.trial.set_constraint(CONSTRAINT, constraint_value(outcome))
+        study.tell(self.trial, values, state=state)
+
+
+def _suggest(
+    contender: Contender,
+    study: optuna.Study,
+    plan: SearchConfig,
+    table: Table,
+    unused: list[int],
+) -> _Running:
+    """Asks for the next configuration, and runs the one of the table that is nearest to it."""
+    number = len(table.trainings) - len(unused)
+    anchors = plan.space.anchors if contender.anchors else ()
+    if number < len(anchors):
+        values, noted = dict(anchors[number]), {}
+    else:
+        study.sampler = contender.sampler(plan, number)
+        draft = study.ask()
+        plan.space.suggest(draft)
+        values, noted = dict(draft.params), study._storage.get_trial_system_attrs(draft._trial_id)
+        study.tell(draft, state=optuna.trial.TrialState.FAIL)  # never run: nothing is learnt of it
+    index = table.nearest(values, unused)
+    unused.remove(index)
+    study.sampler = optuna.samplers.RandomSampler(seed=0)  # not asked: all is given
+    study.enqueue_trial(dict(table.trainings[index].sampler))
+    trial = study.ask()
+    plan.space.suggest(trial)
+    for name, value in noted.items():  # CMA-ES keeps its generations there
+        study._storage.set_trial_system_attr(trial._trial_id, name, value)
+    return _Running(number, index, table.trainings[index], trial, {})
+
+
+def _unit(law: BaseDistribution, value: Any) -> Any:
+    """A number's place in its range, from 0 to 1; a category as it is."""
+    if isinstance(law, CategoricalDistribution):
+        return str(value)
+    low, high, value = float(law.low), float(law.high), float(value)
+    if law.log:
+        low, high, value = np.log(low), np.log(high), np.log(value)
+    return (value - low) / (high - low)
+
+
+def _distance(one: Mapping[str, Any], other: Mapping[str, Any]) -> float:
+    total = float(len(one.keys() ^ other.keys()))
+    for name in one.keys() & other.keys():
+        a, b = one[name], other[name]
+        total += float(a != b) if isinstance(a, str) else abs(a - b)
+    return total

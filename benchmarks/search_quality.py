@@ -1,0 +1,184 @@
+"""How much training a search needs until it has one of the best 5 % of a recorded table.
+
+    python benchmarks/search_quality.py [--seeds 50] [--group main tpe samplers rungs judged]
+    python benchmarks/search_quality.py --record 192 --parts FOLDER
+
+Nothing is trained: `data/local.parquet` holds real trainings of the `local` preset, and searches
+are replayed over it on simulated workers (`replayed_search.py`). What is counted is training time
+on all workers up to the end of the first trial that is trained to its last epoch and among the
+best 5 % of the table. Medians over seeds with 95 % bootstrap intervals, and ratios to random
+search without early stopping.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import local_table
+import numpy as np
+import optuna
+from replayed_search import Contender, Table, compute_to_reach
+
+from search.config import SearchConfig, judged_epochs
+from search.rungs import Judge, Never, asha, hyperband, judge_of
+from search.samplers import SAMPLERS, stream
+from search.study import Past, told
+
+SHARE = 0.05
+REFERENCE = "random"
+RESAMPLES = 10_000
+
+
+def tpe(plan: SearchConfig, number: int, **settings: Any) -> optuna.samplers.BaseSampler:
+    """Optuna's TPE with other settings than ours, made anew for every trial as ours is."""
+    ours = {"multivariate": True, "constant_liar": True, "n_startup_trials": 8}
+    seed = stream(plan.seed, number)
+    return optuna.samplers.TPESampler(seed=seed, **{**ours, **settings})
+
+
+def only_completed(past: Past, plan: SearchConfig, *, to_sampler: bool) -> tuple[Any, Any]:
+    """What most published searches tell: a value if the training ended, a failure otherwise."""
+    state, values = told(past, plan, to_sampler=to_sampler)
+    complete = state is optuna.trial.TrialState.COMPLETE
+    return (state, values) if complete else (optuna.trial.TrialState.FAIL, None)
+
+
+def shipped(sampler: str = "tpe", scheduler: str = "asha", **more: Any) -> Contender:
+    """What `python -m search.run --sampler ... --scheduler ...` does."""
+    name = more.pop("name", f"{sampler} + {scheduler}")
+    judge = partial(judge_of, scheduler)
+    return Contender(name, SAMPLERS[sampler], judge, reads=sampler, **more)
+
+
+OURS = shipped(name="ours: tpe + asha")
+PUBLIC = Contender(
+    "public design: tpe in sequence, never pruned",
+    partial(tpe, multivariate=False, constant_liar=False, n_startup_trials=10),
+    Never,
+    workers=1,
+    tell=only_completed,
+)
+
+
+def with_tpe(name: str, **settings: Any) -> Contender:
+    return replace(OURS, name=name, sampler=partial(tpe, **settings))
+
+
+def with_rungs(name: str, judge: Callable[[int], Judge]) -> Contender:
+    return replace(OURS, name=name, judge=judge)
+
+
+GROUPS: dict[str, list[Contender]] = {
+    "main": [
+        shipped("random", "none", name=REFERENCE),
+        OURS,
+        replace(OURS, name="ours, the preset's anchors first", anchors=True),
+        shipped("random", "asha"),
+        shipped("tpe", "none", name="tpe alone"),
+        PUBLIC,
+    ],
+    "tpe": [
+        with_tpe("group", group=True),
+        with_tpe("not multivariate", multivariate=False),
+        with_tpe("no constant liar", constant_liar=False),
+        *(with_tpe(f"{n} at random first", n_startup_trials=n) for n in (4, 16, 24)),
+    ],
+    "samplers": [shipped("qmc"), shipped("cmaes"), shipped("gp")],
+    "rungs": [
+        with_rungs("rungs 1 2 4 8, best half", partial(asha, first=1, reduction=2)),
+        with_rungs("rungs 2 4 8, best half", partial(asha, first=2, reduction=2)),
+        with_rungs("rungs 2 6, best third", partial(asha, first=2)),
+        with_rungs("rungs 3 9, best third", partial(asha, first=3)),
+        with_rungs("rungs 1 4, best quarter", partial(asha, first=1, reduction=4)),
+        with_rungs("rungs 2 8, best quarter", partial(asha, first=2, reduction=4)),
+        with_rungs("hyperband", hyperband),
+        with_rungs("median", partial(judge_of, "median")),
+    ],
+    "judged": [replace(OURS, name=f"mean of {n} epochs", judged=n) for n in (1, 3, 4)],
+}
+
+
+def main() -> None:
+    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p.add_argument("--seeds", type=int, default=50)
+    p.add_argument("--group", nargs="+", choices=GROUPS, default=list(GROUPS))
+    p.add_argument("--record", type=int, metavar="N", help="make the table: N trainings, hours")
+    p.add_argument("--parts", type=Path, default=Path("runs/local-table"), help="of a recording")
+    args = p.parse_args()
+    if args.record:
+        local_table.record(args.record, args.parts)
+    else:
+        replay(args.seeds, [GROUPS["main"][0], *(c for g in args.group for c in GROUPS[g])])
+
+
+def replay(seeds: int, contenders: list[Contender]) -> None:
+    """Prints what each contender needs, the reference first."""
+    plan = SearchConfig(local_table.PRESET, 1, "replay")
+    table = Table(plan, local_table.load())
+    goal = table.best(SHARE, judged_epochs(table.epochs))
+    describe(table, goal)
+    reference: np.ndarray | None = None
+    print(f"{'':45}  training until then [s]   times less than {REFERENCE}, {seeds} seeds")
+    for contender in dict.fromkeys(contenders):
+        began = time.perf_counter()
+        needed = np.array(
+            [compute_to_reach(contender, table, replace(plan, seed=s), goal) for s in range(seeds)]
+        )
+        reference = needed if reference is None else reference
+        low, high = np.quantile(medians(needed, 1), [0.025, 0.975])
+        ratios = medians(reference, 2) / medians(needed, 3)
+        less = f"{np.median(reference) / np.median(needed):.2f}"
+        less += " [{:.2f}, {:.2f}]".format(*np.quantile(ratios, [0.025, 0.975]))
+        never = f"  {np.isinf(needed).mean():.0%} never" if np.isinf(needed).any() else ""
+        took = (time.perf_counter() - began) / seeds
+        spent = f"{np.median(needed):6.0f} [{low:.0f}, {high:.0f}]"
+        print(
+            f"{contender.name:45}  {spent:24}  {less:20}{never}  ({took:.1f} s each)", flush=True
+        )
+
+
+def medians(sample: np.ndarray, seed: int) -> np.ndarray:
+    """Medians of bootstrap resamples."""
+    draw = np.random.default_rng(seed).choice(sample, (RESAMPLES, len(sample)))
+    return np.median(draw, axis=1)
+
+
+def describe(table: Table, goal: set[int]) -> None:
+    """What is in the table: how many configurations, what they cost, how they ended."""
+    trainings = table.trainings
+    final = [each.errors[-1] for each in trainings if not each.diverged]
+    quantiles = np.quantile(final, [0, SHARE, 0.5, 1])
+    seconds = [sum(each.seconds) for each in trainings]
+    print(
+        f"{len(trainings)} configurations, {sum(e.diverged for e in trainings)} diverged; "
+        f"{np.mean(seconds):.1f} s each; final error: best {quantiles[0]:.3f}, best 5 % below "
+        f"{quantiles[1]:.3f}, median {quantiles[2]:.3f}, worst {quantiles[3]:.3f}"
+    )
+    for epoch in (1, 2, 3, 5):
+        there = [e for e in trainings if not e.diverged]
+        rank = _rank_correlation([e.errors[epoch - 1] for e in there], final)
+        print(f"  rank correlation of epoch {epoch} with the last: {rank:.2f}")
+    there = [each for each in trainings if each.held_out is not None]
+    for judged in (1, 2, 3, 4):
+        means = [fmean(each.errors[-judged:]) for each in there]
+        rank = _rank_correlation(means, [each.held_out for each in there])
+        print(f"  of the mean of the last {judged} with held-out scenes: {rank:.2f}")
+    kinds = [trainings[index].sampler["network.kind"] for index in goal]
+    print(f"  the best 5 %: {', '.join(f'{kinds.count(k)} {k}' for k in sorted(set(kinds)))}\n")
+
+
+def _rank_correlation(one: list[float], other: list[float]) -> float:
+    ranks = [np.argsort(np.argsort(values)) for values in (one, other)]
+    return float(np.corrcoef(*ranks)[0, 1])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""Networks on panels they were not trained on: the same weights, nothing trained anew.
+
+    python benchmarks/transfer.py [--network unrolled:2] [--seeds 0 1 2] [--scenes 256]
+
+Networks trained by `accuracy.py` on the 6x6 panel (they are trained here if they are not there
+yet) localise on others, with other numbers of antennas and snapshots and in other regions, next to
+the classical methods on the same scenes; K is told. A scene is the unit of chance, as there.
+"""
+
+import argparse
+from dataclasses import replace
+
+from trained import config_of, scores, trained  # isort: skip  (sets threads)
+
+import torch
+from accuracy import FRESH_SEED, difference, everywhere, mean_of, shown
+
+from trainer.config import SceneConfig
+from trainer.evaluation import Conditions, classical, network_estimate
+from trainer.intervals import bootstrap_mean
+from trainer.localisation import on_scene
+from trainer.methods import SHARPER, sharpened
+
+PANELS = {
+    "6x6, 12 antennas, 16 snapshots, as trained": {},
+    "8x4, 8 antennas, 24 snapshots": {
+        "num_horizontal": 8,
+        "num_vertical": 4,
+        "num_antennas": 8,
+        "num_snapshots": 24,
+    },
+    "12x12, 16 antennas, 16 snapshots, 2 to 10 m, up to 3 sources": {
+        "num_horizontal": 12,
+        "num_vertical": 12,
+        "num_antennas": 16,
+        "range_min_m": 2.0,
+        "range_max_m": 10.0,
+        "max_sources": 3,
+    },
+}
+SNR_DB = (-10.0, -5.0, 0.0, 5.0)
+OBJECTIVE_SNR_DB = (-5.0, 0.0)
+CLASSICAL = ("sml", "lmmse_beamformer", "lmmse_music", "pinv_music")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--network", default="unrolled:2")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--epochs", type=int, default=30, help="of 20 steps of 64 scenes")
+    parser.add_argument("--scenes", type=int, default=256, help="per SNR and source number")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    for about, change in PANELS.items():
+        rows = {}
+        for seed in args.seeds:
+            config = config_of("local", args.network, seed, args.epochs, "cpu")
+            network, _ = trained(config, "cpu")
+            scene: SceneConfig = replace(config.scene, **change)
+            moved = on_scene(network, config, scene)
+            music = network_estimate(moved, scene)
+            conditions = Conditions(scene, FRESH_SEED, SNR_DB, args.scenes)
+            rows.setdefault("network", []).append(scores(config.digest, music, conditions))
+            sharper = sharpened(lambda s, _, locate=music: locate(s), scene)
+            rows.setdefault(f"network{SHARPER}", []).append(
+                scores(
+                    f"{config.digest}{SHARPER}",
+                    lambda s, locate=sharper: locate(s, s.sources.num_sources),
+                    conditions,
+                )
+            )
+        for name in CLASSICAL:
+            rows[name] = [scores(name, classical(name, scene), conditions)]
+        means = {name: mean_of(parts) for name, parts in rows.items()}
+        print(f"\n{about}; {args.scenes} scenes for each of {len(conditions.points())} conditions")
+        heads = ["estimator", "capped error -5, 0 dB", "network+scoring - it"]
+        heads += [f"success {snr:g} dB" for snr in SNR_DB] + ["ms/scene"]
+        print("| " + " | ".join(heads) + " |\n" + "|---" * len(heads) + "|")
+        best = means[f"network{SHARPER}"]
+        for name, mine in means.items():
+            error = bootstrap_mean(mine.per_scene("capped_error", OBJECTIVE_SNR_DB))
+            gap = "" if mine is best else shown(difference(best, mine, OBJECTIVE_SNR_DB), "+")
+            found = (bootstrap_mean(mine.per_scene("success", (snr,))) for snr in SNR_DB)
+            cells = " | ".join([shown(error), gap, *(f"{each.mean:.3f}" for each in found)])
+            print(f"| {name} | {cells} | {float(mine.milliseconds):.2f} |", flush=True)
+        everywhere({name: means[name] for name in (*CLASSICAL, f"network{SHARPER}")}, conditions)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""`python -m search.localise`: the sources of recorded scenes, as a Parquet table.
+
+One row per estimate; the same numbers as `python -m trainer localise` writes as arrays.
+
+    scene        int    place in the recording, from 0
+    source       int    among the estimates of the scene, from 0
+    azimuth, elevation  rad
+    range_m      m
+    confidence   probability of lying within 5° and 5° of a source
+    resolved     bool   whether it is an optimum of its own, not a best guess
+    num_sources  int    K of the scene, as given or as the eigenvalues say
+
+Exit codes: 0 done, 2 bad usage. Ray is not needed.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from trainer.arguments import OneLineParser, localise_arguments, localise_options
+from trainer.config import ConfigError, require
+
+from .files import write_atomically
+
+if TYPE_CHECKING:
+    from trainer.localisation import Localised
+
+COLUMNS = ("azimuth", "elevation", "range_m", "confidence", "resolved")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit code."""
+    p = OneLineParser(prog="python -m search.localise", description=__doc__.splitlines()[0])
+    localise_options(p)
+    try:
+        args = p.parse_args(argv)
+        require(args.out.suffix == ".parquet", "--out ends in .parquet", f"{args.out}", "Rename.")
+        from trainer.localisation import localise
+
+        rows = table(localise(**localise_arguments(args)))
+        write(rows, args.out)
+    except ConfigError as error:
+        print(f"search.localise: {error}", file=sys.stderr)
+        return 2
+    print(f"wrote {args.out}: {len(rows)} sources")
+    return 0
+
+
+def table(found: "Localised") -> pd.DataFrame:
+    """One row per estimate."""
+    scene, source = found.active.nonzero()
+    columns = {name: found.arrays()[name][scene, source] for name in COLUMNS}
+    return pd.DataFrame(
+        {"scene": scene, "source": source, **columns, "num_sources": found.num_sources[scene]}
+    )
+
+
+def write(rows: pd.DataFrame, path: Path) -> None:
+    """The file is whole or absent.
+
+    Raises:
+        ConfigError: if it cannot be written.
+    """
+    try:
+        write_atomically(path, rows.to_parquet(index=False))
+    except OSError as error:
+        raise ConfigError(
+            f"--out must be a file that can be written, but {path} is not ({error.strerror}). "
+            "Choose another."
+        ) from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""Confidence is a probability: the fit finds it, the error measures it."""
+
+from dataclasses import replace
+
+import torch
+
+from trainer.confidence import (
+    Calibration,
+    calibrate,
+    calibration_error,
+    fit,
+    near_a_source,
+    numbers_of,
+)
+from trainer.config import NetworkConfig, SceneConfig, TrainConfig
+from trainer.covariance import Covariance, normalise, true_factor
+from trainer.estimates import Estimates
+from trainer.network import build
+from trainer.scene import Scenes, simulate
+
+SCENE = SceneConfig(num_horizontal=4, num_vertical=4, num_antennas=6, num_snapshots=8)
+
+
+def scenes_of(batch: int, snr_db: float = 0.0) -> Scenes:
+    generator = torch.Generator().manual_seed(0)
+    return simulate(SCENE, batch, snr_db=snr_db, generator=generator, device="cpu")
+
+
+def truth_as_estimates(scenes: Scenes) -> Estimates:
+    truth = scenes.sources
+    return Estimates(truth.azimuth, truth.elevation, truth.range_m, truth.active, truth.active)
+
+
+def test_the_fit_finds_the_law_that_drew_the_outcomes():
+    """Logistic outcomes of known coefficients: within five standard errors, 20,000 draws."""
+    generator = torch.Generator().manual_seed(0)
+    numbers = torch.randn(20_000, 3, generator=generator)
+    true = torch.tensor([-0.5, 1.0, -2.0, 0.3], dtype=torch.float64)
+    chance = (true[0] + numbers.double() @ true[1:]).sigmoid()
+    right = torch.rand(20_000, generator=generator) < chance
+    found = torch.tensor(fit(numbers, right))
+    rows = torch.cat([torch.ones(20_000, 1), numbers], dim=-1).double()
+    information = (rows * (chance * (1 - chance)).unsqueeze(-1)).mT @ rows
+    errors = torch.linalg.inv(information).diagonal().sqrt()
+    assert ((found - true).abs() < 5 * errors).all()
+    said = Calibration(tuple(found.tolist()), 0.0, 1).confidence(numbers)
+    assert calibration_error(said, right) < 0.02  # ten bins of 2,000: .011 each at most
+
+
+def test_the_error_is_what_confidence_is_off_by():
+    right = torch.arange(1000) % 4 == 0
+    assert calibration_error(torch.full((1000,), 0.25), right) < 1e-6
+    assert abs(calibration_error(torch.full((1000,), 0.65), right) - 0.4) < 1e-6
+
+
+def test_outcomes_that_one_number_separates_have_finite_coefficients():
+    numbers = torch.linspace(-1, 1, 100).unsqueeze(-1).expand(-1, 3)
+    found = fit(numbers, numbers[:, 0] > 0)
+    assert all(abs(coefficient) < 1e3 for coefficient in found)
+
+
+def test_certainty_and_ignorance_are_the_ends_of_the_scale():
+    """The true R has gap and purity 1 at K = 1, and all of a source's power at it; a flat one
+    has gap 0 and purity 1/N."""
+    scenes = scenes_of(16)
+    count = scenes.sources.num_sources
+    estimates = truth_as_estimates(scenes)
+    exact = normalise(factor=true_factor(scenes), eps_psd=1e-4)
+    dense = replace(exact, matrix=exact.factor @ exact.factor.mH, factor=None)
+    lone = count == 1
+    for held in (exact, dense):
+        numbers = numbers_of(held, estimates, count, SCENE)
+        assert numbers[lone, 0, 0].min() > 9  # the logit is cut at 1 - 1e-4
+        torch.testing.assert_close(numbers[lone, 0, 1:], torch.ones(int(lone.sum()), 2))
+        assert not numbers[~scenes.sources.active].any()
+    size = SCENE.num_elements
+    flat = torch.eye(size, dtype=torch.complex64).expand(16, -1, -1) / size
+    numbers = numbers_of(Covariance(flat, None, torch.zeros(16)), estimates, count, SCENE)
+    torch.testing.assert_close(numbers[lone, 0, 1], torch.zeros(int(lone.sum())))
+    torch.testing.assert_close(numbers[lone, 0, 2], torch.full((int(lone.sum()),), 1 / size))
+
+
+def test_an_estimate_is_right_within_five_degrees_of_any_source():
+    scenes = scenes_of(64)
+    estimates = truth_as_estimates(scenes)
+    active = scenes.sources.active
+    for off_deg, expected in ((4.9, True), (5.1, False)):
+        moved = replace(estimates, azimuth=estimates.azimuth + off_deg * torch.pi / 180)
+        near = near_a_source(moved, scenes)
+        assert (near[:, 0][scenes.sources.num_sources == 1] == expected).all()
+        assert not near[~active].any()
+    swapped = replace(
+        estimates, azimuth=estimates.azimuth.flip(-1), elevation=estimates.elevation.flip(-1)
+    )
+    two = scenes.sources.num_sources == 2
+    assert near_a_source(swapped, scenes)[two].all()
+
+
+def test_a_networks_confidence_is_calibrated_on_scenes_it_was_not_fitted_to():
+    """Even an untrained network's: .06 is what ten bins of some 150 would show by chance alone,
+    .032 on average, and two standard deviations."""
+    config = TrainConfig(
+        scene=SCENE, network=NetworkConfig(kind="unrolled", width=4, stages=1), snr_min_db=-5.0
+    )
+    torch.manual_seed(0)
+    made = calibrate(build(config).eval(), config)
+    assert made.count == 1024
+    assert made.error < 0.06
+    assert made.coefficients[1] > -0.5

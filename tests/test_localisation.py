@@ -1,0 +1,257 @@
+"""A model folder localises: in memory and from files, on its own panel and on others."""
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from search import localise as search_localise
+from trainer import model
+from trainer.__main__ import main
+from trainer.config import ConfigError, SceneConfig, TrainConfig
+from trainer.localisation import localise
+from trainer.model import export, find, load
+from trainer.scene import EvalScenes, Scenes
+from trainer.scores import EvaluationRow
+
+SCENE = SceneConfig(num_horizontal=5, num_vertical=4, num_antennas=8, num_snapshots=12)
+CONFIG = {
+    **{f"scene.{name}": value for name, value in asdict(SCENE).items()},
+    "network.kind": "unrolled",
+    "network.stages": 1,
+    "network.width": 4,
+    "epochs": 2,
+    "steps_per_epoch": 2,
+    "batch_size": 8,
+    "evaluation.num_scenes": 4,
+    "evaluation.num_test_scenes": 8,
+    "evaluation.report_snr_db": [-5.0, 0.0],
+}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """What `python -m trainer train` leaves behind."""
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "asked.json").write_text(json.dumps(CONFIG))
+    out = folder / "out"
+    assert main(["train", "--config", str(folder / "asked.json"), "--out", str(out)]) == 0
+    return out
+
+
+def scenes_of(
+    scene: SceneConfig = SCENE, count: int | None = 1, snr_db: float = 25.0, size: int = 6
+) -> Scenes:
+    return EvalScenes(scene, 11).batch(range(size), snr_db=snr_db, num_sources=count)
+
+
+def unknown(scenes: Scenes) -> Scenes:
+    """The same, as recorded by somebody who does not know the sources."""
+    return replace(scenes, truth=None)
+
+
+def off_deg(found, scenes: Scenes) -> np.ndarray:
+    """Angle errors of lone sources."""
+    truth = scenes.sources
+    azimuth = found.azimuth[:, 0] - truth.azimuth[:, 0].numpy()
+    elevation = found.elevation[:, 0] - truth.elevation[:, 0].numpy()
+    return np.degrees(np.hypot(azimuth, elevation))
+
+
+def test_a_training_leaves_a_model_with_weights_configuration_and_card(trained):
+    folder = find(trained)
+    assert folder == trained / "best" == find(folder)
+    assert {p.name for p in folder.iterdir()} == {"state.pt", "config.json", "model_card.md"}
+    assert {p.name for p in trained.iterdir()} == {"best", "state.pt", "config.json"}
+    made = load(trained)
+    assert made.config == TrainConfig.from_params(CONFIG)
+    assert not made.network.training
+    card = (folder / "model_card.md").read_text()
+    for needed in ("| network | ", "raining seed 0", "seed 2000003", "Command: `", "torch "):
+        assert needed in card
+    assert "{" not in card
+    assert main(["train", "--config", str(folder / "config.json"), "--out", "/dev/null/x"]) == 2
+
+
+def test_the_kept_epoch_is_the_best_one(trained):
+    from trainer.checkpoint import TrainState
+    from trainer.loop import train
+
+    reports = [(r.capped_error, r.epoch) for r in train(TrainConfig.from_params(CONFIG))]
+    assert TrainState.load(find(trained) / "state.pt").epoch == min(reports)[1]
+
+
+def test_a_model_folder_is_replaced_as_a_whole(trained, tmp_path, monkeypatch):
+    made, state = tmp_path / "best", find(trained) / "state.pt"
+    about = {"argv": ["first"], "versions": {}}
+    monkeypatch.setattr(model, "score_network", lambda network, config: Rows())
+    monkeypatch.setattr(model, "calibrate", lambda network, config: load(trained).calibration)
+    export(state, made, about=about)
+    export(state, made, about=about | {"argv": ["second"]})
+    assert "second" in (made / "model_card.md").read_text()
+
+    def fail(self: Path, target: Path) -> Path:
+        if self.name.endswith(".new"):
+            raise OSError(28, "No space left on device")
+        return rename(self, target)
+
+    rename = Path.rename
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(ConfigError, match="No space left"):
+        export(state, made, about=about | {"argv": ["third"]})
+    assert "second" in (made / "model_card.md").read_text()
+    assert [p.name for p in tmp_path.iterdir()] == ["best"]
+
+
+class Rows:
+    """Held-out rows, without scoring."""
+
+    rows = (EvaluationRow("network", 0.0, 1, 4, 0.5, 0.4, 0.6, *[None] * 11),)
+
+
+def test_estimates_are_whole_and_say_what_they_hold(trained):
+    found = localise(trained, unknown(scenes_of(count=None, snr_db=-5.0, size=40)))
+    slots = np.arange(2) < found.num_sources[:, None]
+    np.testing.assert_array_equal(found.active, slots)
+    for name, array in found.arrays().items():
+        assert len(array) == 40, name
+        assert np.isfinite(array).all(), name
+    assert ((found.confidence >= 0) & (found.confidence <= 1)).all()
+    assert not found.confidence[~found.active].any()
+    assert (found.confidence[found.active & found.resolved] > 0).all()
+    assert np.abs(found.azimuth).max() <= np.radians(60.1)
+    assert found.range_m.min() >= 0.49
+    assert set(found.num_sources) <= {1, 2}
+
+
+def test_k_is_what_was_told_or_recorded_or_else_what_the_eigenvalues_say(trained):
+    scenes = scenes_of(count=2)
+    assert (localise(trained, scenes).num_sources == 2).all()
+    assert (localise(trained, scenes, num_sources=1).num_sources == 1).all()
+    three = localise(trained, scenes, num_sources=3)
+    assert three.azimuth.shape == (6, 3)
+    asked = localise(trained, scenes, know_sources=False)
+    np.testing.assert_array_equal(
+        asked.num_sources, localise(trained, unknown(scenes)).num_sources
+    )
+
+
+def test_a_scene_does_not_depend_on_the_others(trained):
+    scenes = scenes_of(count=None, size=5)
+    whole, alone = localise(trained, scenes), localise(trained, scenes.take(slice(3, 4)))
+    np.testing.assert_allclose(whole.azimuth[3], alone.azimuth[0], atol=1e-4)
+    np.testing.assert_allclose(whole.confidence[3], alone.confidence[0], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"num_horizontal": 4, "num_vertical": 5, "num_antennas": 6, "num_snapshots": 20},
+        {"num_horizontal": 6, "num_vertical": 3, "spacing_m": 0.14},
+        {"num_horizontal": 10, "num_vertical": 2, "range_min_m": 1.3, "num_antennas": 16},
+    ],
+)
+def test_weights_serve_panels_they_were_not_trained_on(trained, other):
+    """At 25 dB all lone sources are found within a degree, and nothing is trained anew."""
+    scene = replace(SCENE, **other)
+    scenes = scenes_of(scene, size=12)
+    found = localise(trained, scenes, range_m=(scene.range_min_m, scene.range_max_m))
+    assert np.median(off_deg(found, scenes)) < 0.5
+    assert off_deg(found, scenes).max() < 5
+
+
+def test_a_panel_that_needs_more_range_planes_is_refused_with_a_region_that_fits(trained):
+    scene = replace(SCENE, num_horizontal=10, num_vertical=8)
+    scenes = scenes_of(scene)
+    with pytest.raises(ConfigError, match=r"as many range planes.*10x8.*--range-m") as refused:
+        localise(trained, scenes)
+    words = str(refused.value).split("--range-m")[1].split()
+    found = localise(trained, scenes, range_m=(float(words[0]), float(words[1])))
+    assert np.isfinite(found.range_m).all()
+
+
+def test_the_commands_write_what_the_call_gives(trained, tmp_path, capsys):
+    scenes = scenes_of(count=None, snr_db=0.0)
+    recording, npz, parquet = (tmp_path / n for n in ("in.npz", "out.npz", "out.parquet"))
+    scenes.save(recording)
+    asked = ["--model", str(trained), "--scenes", str(recording)]
+    assert main(["localise", *asked, "--out", str(npz)]) == 0
+    assert search_localise.main([*asked, "--out", str(parquet)]) == 0
+    found = localise(trained, recording)
+    with np.load(npz) as file:
+        assert set(file.files) == set(found.arrays())
+        for name in file.files:
+            np.testing.assert_array_equal(file[name], found.arrays()[name])
+    rows = pd.read_parquet(parquet)
+    assert len(rows) == found.active.sum() == found.num_sources.sum()
+    for name in ("azimuth", "elevation", "range_m", "confidence", "resolved"):
+        picked = found.arrays()[name][rows["scene"], rows["source"]]
+        np.testing.assert_array_equal(rows[name], picked)
+    np.testing.assert_array_equal(rows["num_sources"], found.num_sources[rows["scene"]])
+    assert [p.name for p in tmp_path.glob(".*")] == []
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"--model": "nowhere"}, "a model is a folder with"),
+        ({"--scenes": "nowhere.npz"}, "A recording must exist"),
+        ({"--scenes": "wrong"}, "channel has shape"),
+        ({"--out": "estimates.txt"}, "--out ends in"),
+        ({"--out": "/nowhere/x"}, "--out"),
+        ({"--num-sources": "0"}, "num_sources >= 1"),
+        ({"--num-sources": "two"}, "a count or auto"),
+        ({"--num-sources": "20"}, "max_sources < num_elements"),
+        ({"--range-m": "3 1"}, "range_min_m < range_max_m"),
+        ({"--modle": "x"}, "Did you mean `--model`"),
+    ],
+)
+@pytest.mark.parametrize("ends", [".npz", ".parquet"])
+def test_bad_input_is_refused_in_one_line(trained, tmp_path, capsys, change, says, ends):
+    scenes = scenes_of(size=2)
+    good, wrong = tmp_path / "good.npz", tmp_path / "wrong.npz"
+    scenes.save(good)
+    with np.load(good) as file:
+        np.savez(wrong, **dict(file) | {"channel": file["channel"][:, :-1]})
+    out = tmp_path / f"out{ends}"
+    asked = {"--model": str(trained), "--scenes": str(good), "--out": str(out)}
+    asked |= {k: str(wrong) if v == "wrong" else v for k, v in change.items()}
+    if asked["--out"].startswith("/nowhere"):
+        asked["--out"] += ends
+    argv = [word for flag, value in asked.items() for word in (flag, *value.split())]
+    command = main if ends == ".npz" else search_localise.main
+    assert command(["localise", *argv] if ends == ".npz" else argv) == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len(said) == 1, said
+    assert says in said[0]
+    assert not out.exists()
+
+
+def test_a_damaged_model_is_named(trained, tmp_path):
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(find(trained), copy)
+    (copy / "config.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"config\.json must say how its confidence"):
+        load(copy)
+    (copy / "state.pt").write_bytes(b"PK")
+    with pytest.raises(ConfigError, match="a checkpoint must be readable"):
+        load(copy)
+
+
+def test_parquet_needs_no_ray():
+    import subprocess
+    import sys
+
+    code = "import sys, search.localise, trainer.localisation; print('ray' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_confidence_is_higher_where_there_is_less_noise(trained):
+    low, high = (localise(trained, scenes_of(snr_db=snr, size=64)) for snr in (-10.0, 10.0))
+    assert high.confidence[:, 0].mean() > low.confidence[:, 0].mean() + 0.2

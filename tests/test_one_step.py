@@ -1,0 +1,99 @@
+"""Laws of scoring from a start: it climbs, it is efficient, and it leaves the rest alone."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from trainer.config import SceneConfig
+from trainer.covariance import normalise, true_factor
+from trainer.crb import stochastic_crb
+from trainer.estimates import Estimates
+from trainer.estimators import music
+from trainer.methods import method
+from trainer.metrics import match
+from trainer.one_step import one_step
+from trainer.scene import Scenes, simulate
+from trainer.search_grid import search_grid
+
+SCENE = SceneConfig(num_horizontal=6, num_vertical=6, num_antennas=10, num_snapshots=16)
+SEARCH = search_grid(SCENE)
+
+
+def scenes_of(snr_db: float, batch: int, count: int | None = None) -> Scenes:
+    generator = torch.Generator().manual_seed(0)
+    return simulate(
+        SCENE, batch, snr_db=snr_db, generator=generator, device="cpu", num_sources=count
+    )
+
+
+def near_the_truth(scenes: Scenes, off_rad: float) -> Estimates:
+    """Estimates that are off by as much, in directions drawn at random."""
+    truth = scenes.sources
+    generator = torch.Generator().manual_seed(1)
+    azimuth, elevation = (
+        x + off_rad * torch.randn(x.shape, generator=generator) * truth.active
+        for x in (truth.azimuth, truth.elevation)
+    )
+    return Estimates(azimuth, elevation, truth.range_m, truth.active, truth.active)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_steps_from_nearby_lead_to_the_maximum(count):
+    """Mean of squared error over CRB, cut at 9 so that no single ambiguous scene decides: two
+    steps halve that of a start that is off by several root CRB, ten are within a tenth of ML."""
+    scenes = scenes_of(15.0, 120, count)
+    start = near_the_truth(scenes, off_rad=0.02)
+    maximum = method("sml", SCENE)(scenes, scenes.sources.num_sources)
+    bound = stochastic_crb(scenes).angle[scenes.sources.active]
+    two, ten = (one_step(scenes, start, SEARCH, steps=steps) for steps in (2, 10))
+    errors = [
+        match(each, scenes.sources).angle_deg[scenes.sources.active].deg2rad().square() / bound
+        for each in (start, two, ten, maximum)
+    ]
+    began, after_two, after_ten, best = (each.clamp(max=9).mean() for each in errors)
+    assert after_two < began / 2
+    assert after_ten < 1.1 * best
+
+
+def test_it_ends_where_stochastic_ml_ends_if_it_begins_there():
+    scenes = scenes_of(5.0, 32)
+    count = scenes.sources.num_sources
+    found = method("sml", SCENE)(scenes, count)
+    again = one_step(scenes, found, SEARCH, steps=6)
+    for name in ("azimuth", "elevation"):
+        torch.testing.assert_close(
+            getattr(again, name)[found.active],
+            getattr(found, name)[found.active],
+            rtol=0,
+            atol=1e-3,  # rad: ML stops after a fixed number of steps too
+        )
+
+
+def test_slots_without_a_source_stay_and_batches_are_their_members():
+    scenes = scenes_of(0.0, 8)
+    count = scenes.sources.num_sources
+    exact = normalise(factor=true_factor(scenes), eps_psd=0.0)
+    start = music(exact, count, SEARCH, slots=3)
+    moved = one_step(scenes, start, SEARCH)
+    for name in ("azimuth", "elevation", "range_m"):
+        before, after = getattr(start, name), getattr(moved, name)
+        assert torch.equal(before[~start.active], after[~start.active])
+        assert torch.isfinite(after).all()
+    alone = one_step(scenes.take(slice(3, 4)), _take(start, 3), SEARCH)
+    torch.testing.assert_close(alone.azimuth[0], moved.azimuth[3], rtol=0, atol=1e-5)
+
+
+def test_silence_leaves_finite_places_in_the_region():
+    scenes = scenes_of(0.0, 4)
+    silent = replace(scenes, snapshots=torch.zeros_like(scenes.snapshots))
+    start = near_the_truth(scenes, 0.1)
+    moved = one_step(silent, start, SEARCH)
+    for name in ("azimuth", "elevation", "range_m"):
+        assert torch.isfinite(getattr(moved, name)).all()
+
+
+def _take(estimates: Estimates, scene: int) -> Estimates:
+    names = ("azimuth", "elevation", "range_m", "resolved", "active")
+    part = {name: getattr(estimates, name)[scene : scene + 1] for name in names}
+    return Estimates(**part)

@@ -1,0 +1,149 @@
+"""A replay is the training that was recorded, to the last bit, and shows the step that failed."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from trainer.__main__ import main
+from trainer.config import TrainConfig
+from trainer.failure import Diverged
+from trainer.loop import Training, train
+from trainer.moment import examine
+
+SMALL = {
+    "epochs": 2,
+    "steps_per_epoch": 3,
+    "batch_size": 16,
+    "network.width": 8,
+    "evaluation.num_scenes": 4,
+    "evaluation.num_test_scenes": 4,
+    "device": "cpu",
+}
+TIES = {
+    "network.kind": "factor",
+    "network.rank": 8,
+    "covariance.blend_bound": 0.3,
+    "eigengap.weight": 0.5,
+    "eigengap.definition": "subspace",
+    "eigengap.margin_subspace": 0.0,
+    "eps_psd": 0.1,
+    "spectral.backend": "eigh",
+}
+"""N - r noise eigenvalues of a factor are exactly equal: eigh has no derivative there."""
+
+
+def run_with(tmp_path, params, **record):
+    config = TrainConfig.from_params(SMALL | params)
+    folder = tmp_path / "run" / "configs"
+    folder.mkdir(parents=True)
+    record = {"params": config.to_params(), "failure": None} | record
+    (folder / "t0000.json").write_text(json.dumps(record))
+    return str(tmp_path / "run"), config
+
+
+def diverging(tmp_path):
+    with pytest.raises(Diverged) as raised:
+        list(train(TrainConfig.from_params(SMALL | TIES)))
+    failure = raised.value.failure.as_dict()
+    return run_with(tmp_path, TIES, failure=failure, outcome="diverged")[0]
+
+
+def last_epoch(config, epochs):
+    for report in train(config):
+        if report.epoch == epochs:
+            row = report.row()
+            names = ("epoch", "loss_total", "gradient_norm", "validation_capped_error")
+            return {name: row[name] for name in names}
+    raise AssertionError("no such epoch")
+
+
+def test_a_real_divergence_is_reproduced_and_its_tensors_are_named(tmp_path, capsys):
+    assert main(["replay", diverging(tmp_path), "t0000"]) == 0
+    said = capsys.readouterr().out
+    assert "reproduced, bit for bit" in said
+    for what in ("d eigengap / d F [16x36x24]: ", "eigengap 0.", "covariance 0.", "K = "):
+        assert what in said
+    assert "d covariance" not in said  # its gradients are well
+
+
+def test_the_examined_step_is_the_one_that_failed():
+    training = Training(TrainConfig.from_params(SMALL | TIES), torch.device("cpu"))
+    with pytest.raises(Diverged) as raised:
+        list(training.reports())
+    failure = raised.value.failure
+    weights = {n: p.detach().clone() for n, p in training.network.named_parameters()}
+    moment = examine(training)
+    assert moment.step == failure.step
+    assert all(torch.equal(p, weights[n]) for n, p in training.network.named_parameters())
+    names = [seen.name for seen in moment.offending]
+    assert f"d {failure.term} / d {failure.tensor}" in names
+    held = next(seen for seen in moment.offending if seen.name == "d eigengap / d F")
+    assert held.samples
+    assert held.shape == (16, 36, 24)
+    # the sample at fault comes first, and it holds a tie away from the border
+    border = moment.borders[0]
+    assert border.sample in held.samples
+    assert border.gap > 1e-4
+    assert border.closest[1] < 1e-9
+    shown = dict(enumerate(border.eigenvalues, border.first))
+    k = border.num_sources
+    assert shown[k] - shown[k + 1] == pytest.approx(border.gap, rel=1e-4)  # complex64 and loading
+
+
+def test_examining_sees_what_the_step_would_have_seen():
+    """A healthy step: its terms and the norm of its gradient are those that training reports."""
+    config = TrainConfig.from_params(SMALL | TIES | {"spectral.backend": "exact"})
+    training = Training(config, torch.device("cpu"))
+    training.draw()
+    before = training.generator.get_state()
+    moment = examine(training)
+    assert torch.equal(training.generator.get_state(), before)
+    assert not moment.offending
+    again = Training(config, torch.device("cpu"))
+    _, seen = again.step()
+    for name in ("total", "covariance", "eigengap"):
+        assert moment.terms[name] == pytest.approx(seen[name], rel=1e-6)  # single precision
+    by_term = {n.name: n.norm for n in moment.tensors if n.name.startswith("d covariance / d ")}
+    assert len(by_term) > 3
+    assert math.hypot(*by_term.values()) > 0
+
+
+def test_a_finished_trial_is_compared_with_its_last_epoch(tmp_path, capsys):
+    config = TrainConfig.from_params(SMALL)
+    run, _ = run_with(tmp_path, {}, outcome="completed", reached=last_epoch(config, 2))
+    assert main(["replay", run, "t0000"]) == 0
+    assert "bit for bit" in capsys.readouterr().out
+
+
+def test_a_stopped_trial_is_trained_as_far_as_it_got(tmp_path, capsys):
+    config = TrainConfig.from_params(SMALL)
+    run, _ = run_with(tmp_path, {}, outcome="stopped", reached=last_epoch(config, 1))
+    assert main(["replay", run, "t0000"]) == 0
+    said = capsys.readouterr().out
+    assert "recorded: trained 1 epochs" in said
+    assert "epoch   2" not in said
+
+
+def test_one_different_bit_is_not_a_reproduction(tmp_path, capsys):
+    reached = last_epoch(TrainConfig.from_params(SMALL), 1)
+    reached["loss_total"] = math.nextafter(reached["loss_total"], 2)
+    run, _ = run_with(tmp_path, {}, outcome="stopped", reached=reached)
+    assert main(["replay", run, "t0000"]) == 1
+    assert "NOT reproduced: loss_total of epoch 1" in capsys.readouterr().out
+
+
+def test_any_step_can_be_looked_at(tmp_path, capsys):
+    run, _ = run_with(tmp_path, {})
+    assert main(["replay", run, "t0000", "--step", "4"]) == 0
+    said = capsys.readouterr().out
+    assert "after 4 steps" in said
+    assert "all tensors are finite; the largest gradients" in said
+    assert main(["replay", run, "t0000", "--step", "6"]) == 2
+    assert "0 ... 5" in capsys.readouterr().err
+
+
+def test_a_step_that_is_never_reached_shows_the_divergence_instead(tmp_path, capsys):
+    assert main(["replay", diverging(tmp_path), "t0000", "--step", "4"]) == 1
+    assert "diverged before step 4" in capsys.readouterr().out

@@ -1,0 +1,228 @@
+"""From snapshots to places, in one call:
+
+    from trainer.localisation import localise
+    found = localise("runs/local/best", "scenes.npz")
+
+The network predicts a covariance, its eigenvalues say K where nobody else does, MUSIC on it finds
+as many sources, and scoring on the snapshots (`one_step`) sharpens them. Weights serve other
+panels, antennas and numbers of snapshots than they were trained on; only the number of range
+planes of the dictionary must be the same, for range planes are channels of the convolutions.
+"""
+
+import dataclasses
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from . import methods, recorded
+from .confidence import numbers_of
+from .config import ConfigError, SceneConfig, TrainConfig, require
+from .dictionary import PLANE_PHASE, POINTS_PER_BEAM
+from .loop import resolve_device
+from .measurement import Scenes
+from .model import Model, load
+from .network import build
+from .search_grid import grid_shape
+
+PART = 128
+"""Scenes done at once: large enough for the hardware, small enough for memory."""
+
+
+@dataclass(frozen=True)
+class Localised:
+    """Places of the sources of S scenes, up to K each; no NaN anywhere.
+
+    Attributes:
+        azimuth, elevation: [S, K] [rad].
+        range_m: [S, K] [m].
+        confidence: [S, K], probability of lying within 5° and 5° of a source (`confidence`); 0
+            in inactive slots.
+        active: [S, K], slots that hold an estimate: the first `num_sources` of a scene. The
+            others hold the centre of the region.
+        resolved: [S, K], estimates that are optima of their own; the others are best guesses.
+        num_sources: [S], K as given, or as the eigenvalues say.
+    """
+
+    azimuth: NDArray[np.float32]
+    elevation: NDArray[np.float32]
+    range_m: NDArray[np.float32]
+    confidence: NDArray[np.float32]
+    active: NDArray[np.bool_]
+    resolved: NDArray[np.bool_]
+    num_sources: NDArray[np.int64]
+
+    def save(self, path: str | Path) -> None:
+        """Writes the arrays to an `.npz` file, whole or not at all.
+
+        Raises:
+            ConfigError: if it cannot be written.
+        """
+        path = Path(path)
+        require(path.suffix == ".npz", "--out ends in .npz", f"{path}", "Rename it.")
+        partial = path.with_name(f".{path.stem}.{os.getpid()}.npz")
+        try:
+            arrays: dict[str, Any] = self.arrays()
+            np.savez(partial, **arrays)
+            partial.replace(path)
+        except OSError as error:
+            raise ConfigError(
+                f"--out must be a file that can be written, but {path} is not ({error.strerror}). "
+                "Choose another."
+            ) from error
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """The arrays by name."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+
+    @classmethod
+    def concatenate(cls, parts: list[Self]) -> Self:
+        """The scenes of several parts, in this order."""
+        names = parts[0].arrays()
+        return cls(**{name: np.concatenate([p.arrays()[name] for p in parts]) for name in names})
+
+
+def localise(
+    model: Model | str | Path,
+    scenes: Scenes | str | Path,
+    *,
+    num_sources: int | None = None,
+    know_sources: bool = True,
+    range_m: tuple[float, float] | None = None,
+    device: str = "auto",
+) -> Localised:
+    """Localises the sources of recorded or simulated scenes.
+
+    Args:
+        model: a model folder, the run or training that left one, or one that was loaded.
+        scenes: in memory, or a recording (`recorded`).
+        num_sources: K of every scene; by default what the scenes know, or else the widest relative
+            gap between the eigenvalues of the predicted covariance.
+        know_sources: False asks the eigenvalues also where the scenes know K.
+        range_m: nearest and farthest range that is searched; by default that of the training.
+        device: `auto` is CUDA where there is one.
+
+    Raises:
+        ConfigError: if files cannot be read, or the scenes do not fit the network.
+    """
+    where = resolve_device(device)
+    if not isinstance(model, Model):
+        model = load(model, where)
+    if not isinstance(scenes, Scenes):
+        scenes = recorded.load(scenes)
+    scenes = scenes.to(device=where)
+    scene = scene_of(model.config.scene, scenes, range_m)
+    network = on_scene(model.network, model.config, scene)
+    told = _told(scenes, num_sources, know_sources)
+    if told is not None:
+        scene = replace(scene, max_sources=max(scene.max_sources, int(told.max())))
+    parts = []
+    for first in range(0, scenes.batch_size, PART):
+        part = slice(first, first + PART)
+        count = None if told is None else told[part]
+        parts.append(_localise(network, model, scenes.take(part), count, scene))
+    return Localised.concatenate(parts)
+
+
+def scene_of(
+    trained: SceneConfig, scenes: Scenes, range_m: tuple[float, float] | None = None
+) -> SceneConfig:
+    """The configuration of a network's training, for the panel and antennas of these scenes."""
+    near, far = (trained.range_min_m, trained.range_max_m) if range_m is None else range_m
+    return replace(
+        trained,
+        **dataclasses.asdict(scenes.panel),
+        num_antennas=scenes.num_antennas,
+        num_snapshots=scenes.num_snapshots,
+        range_min_m=near,
+        range_max_m=far,
+    )
+
+
+def on_scene(network: nn.Module, config: TrainConfig, scene: SceneConfig) -> nn.Module:
+    """A trained network for another panel or region, the same weights.
+
+    Args:
+        config: of its training.
+
+    Raises:
+        ConfigError: if that needs another number of range planes than the weights have.
+    """
+
+    def nearer(range_min_m: float) -> SceneConfig:
+        return replace(scene, range_min_m=range_min_m)
+
+    trained = config.scene
+    if scene == trained:
+        return network
+    planes, needed = (grid_planes(each) for each in (trained, scene))
+    if planes != needed:
+        fits = next((r for r in _nearest(scene) if grid_planes(nearer(r)) == planes), None)
+        way = f"--range-m {fits:.3g} {scene.range_max_m:g} would fit" if fits else "Train anew"
+        raise ConfigError(
+            f"weights serve panels and regions with as many range planes, but the network has "
+            f"{planes} ({trained.num_horizontal}x{trained.num_vertical}, {trained.range_min_m:g} "
+            f"to {trained.range_max_m:g} m) and {scene.num_horizontal}x{scene.num_vertical} "
+            f"elements from {scene.range_min_m:g} to {scene.range_max_m:g} m need {needed}. {way}."
+        )
+    device = next(network.parameters()).device
+    moved = build(replace(config, scene=scene)).to(device)
+    moved.load_state_dict(network.state_dict())
+    return moved.eval()
+
+
+def grid_planes(scene: SceneConfig) -> int:
+    """Range planes of the dictionary for a panel and region."""
+    return grid_shape(scene, POINTS_PER_BEAM, PLANE_PHASE)[0]
+
+
+def _nearest(scene: SceneConfig) -> NDArray[np.float64]:
+    """Nearest ranges to try, nearest to the one asked for first."""
+    choices = np.geomspace(scene.range_min_m / 10, scene.range_max_m * 0.95, 200)
+    return choices[np.abs(np.log(choices / scene.range_min_m)).argsort()]
+
+
+def _told(scenes: Scenes, num_sources: int | None, know_sources: bool) -> Tensor | None:
+    """K of every scene, [S], or None where the network is to say it."""
+    device = scenes.snapshots.device
+    if num_sources is not None:
+        require(num_sources >= 1, "num_sources >= 1", f"{num_sources}", "Leave it out to ask.")
+        return torch.full((scenes.batch_size,), num_sources, device=device)
+    if scenes.truth is None or not know_sources:
+        return None
+    count = scenes.truth.num_sources
+    least = "Drop the scenes without sources."
+    require(bool((count >= 1).all()), "num_sources >= 1", f"{int(count.min())}", least)
+    return count
+
+
+@torch.no_grad()
+def _localise(
+    network: nn.Module, model: Model, scenes: Scenes, told: Tensor | None, scene: SceneConfig
+) -> Localised:
+    covariance = network(scenes)
+    found = methods.localise(
+        scenes,
+        lambda part, count: methods.read(part, covariance, count, scene),
+        scene,
+        num_sources=told,
+        covariance=lambda _: covariance,
+    )
+    count = found.active.sum(-1)
+    numbers = numbers_of(covariance, found, count, scene)
+    confidence = model.calibration.confidence(numbers) * found.active * found.resolved
+    return Localised(
+        **{
+            name: getattr(found, name).cpu().numpy()
+            for name in ("azimuth", "elevation", "range_m", "active", "resolved")
+        },
+        confidence=confidence.cpu().numpy(),
+        num_sources=count.cpu().numpy(),
+    )

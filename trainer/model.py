@@ -1,0 +1,144 @@
+"""A trained network as a folder that can be handed on, and used by `localisation`.
+
+    state.pt       the state of its best epoch: the weights, and the configuration they belong to
+    config.json    that configuration for people and `--config`, and how confidence is calibrated
+    model_card.md  what it is, how well it does on held-out scenes, how it was made
+
+`python -m search.run` leaves one in `runs/<name>/best`, `python -m trainer train --out X` one in
+`X/best`. The folder appears whole; one that it replaces is gone for an instant before.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from .checkpoint import TrainState
+from .confidence import Calibration, calibrate
+from .config import ConfigError, TrainConfig
+from .evaluation import score_network
+from .loop import resolve_device, restore_network
+from .model_card import model_card
+
+STATE_FILE = "state.pt"
+CONFIG_FILE = "config.json"
+CARD_FILE = "model_card.md"
+FOLDER = "best"
+"""Where a model folder lies in what a search or a training leaves behind."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained network, ready to be used.
+
+    Attributes:
+        config: of its training.
+        network: in evaluation mode, on the device it was loaded to.
+        calibration: of its confidence.
+    """
+
+    config: TrainConfig
+    network: nn.Module
+    calibration: Calibration
+
+
+def export(
+    state: Path,
+    folder: Path,
+    *,
+    about: Mapping[str, Any],
+    others: Sequence[Mapping[str, Any]] = (),
+) -> None:
+    """Makes a model folder of a checkpoint: calibrates its confidence and scores it, held out.
+
+    Args:
+        about: where it comes from, as `provenance` tells it.
+        others: rows of other estimators on the same held-out scenes, for the card.
+
+    Raises:
+        ConfigError: if the checkpoint cannot be read, or the folder cannot be made.
+    """
+    kept = TrainState.load(state)
+    device = resolve_device("cpu" if kept.config.device == "cpu" else "auto")
+    config, network = restore_network(state, device)
+    calibration = calibrate(network, config)
+    rows = [asdict(row) for row in score_network(network, config).rows]
+    card = model_card(
+        kept,
+        [*rows, *others],
+        calibration,
+        about=about,
+        size=sum(parameter.numel() for parameter in network.parameters()),
+    )
+    record = {"params": config.to_params(), "confidence": asdict(calibration)}
+    hidden = folder.with_name(f".{folder.name}.{os.getpid()}.new")
+    try:
+        hidden.mkdir(parents=True)
+        shutil.copyfile(state, hidden / STATE_FILE)
+        (hidden / CONFIG_FILE).write_text(json.dumps(record, indent=2) + "\n")
+        (hidden / CARD_FILE).write_text(card)
+        _replace(folder, hidden)
+    except OSError as error:
+        raise ConfigError(
+            f"a model folder must be writable, but {folder} is not ({error.strerror}). Make room, "
+            "or choose another folder."
+        ) from error
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)
+
+
+def _replace(folder: Path, new: Path) -> None:
+    """Puts `new` in the place of `folder`, which stays if that fails."""
+    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+    had_one = folder.exists()
+    if had_one:
+        folder.rename(old)
+    try:
+        new.rename(folder)
+    except OSError:
+        if had_one:
+            old.rename(folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def find(path: str | Path) -> Path:
+    """The model folder that a path means: itself, or the `best` in what was left behind there.
+
+    Raises:
+        ConfigError: if there is none.
+    """
+    path = Path(path)
+    for folder in (path, path / FOLDER):
+        if (folder / STATE_FILE).is_file() and (folder / CARD_FILE).is_file():
+            return folder
+    raise ConfigError(
+        f"a model is a folder with {STATE_FILE}, {CONFIG_FILE} and {CARD_FILE}, but {path} is "
+        "none. A search leaves one in runs/<name>/best, `python -m trainer train --out X` one in "
+        "X/best."
+    )
+
+
+def load(path: str | Path, device: torch.device | str = "cpu") -> Model:
+    """Reads a model folder, or the one in what a search or a training has left.
+
+    Raises:
+        ConfigError: if there is none, or it is damaged.
+    """
+    folder = find(path)
+    config, network = restore_network(folder / STATE_FILE, torch.device(device))
+    file = folder / CONFIG_FILE
+    try:
+        calibration = Calibration(**json.loads(file.read_text())["confidence"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"a model's {CONFIG_FILE} must say how its confidence is calibrated, but {file} does "
+            f"not ({error}). Restore it from a copy."
+        ) from error
+    return Model(config, network, calibration)

@@ -1,0 +1,136 @@
+"""The model card: what a trained network is, how well it does, how it was made; Markdown.
+
+Every number comes with its n and its 95 % interval. Reference: Mitchell et al. 2019, "Model cards
+for model reporting".
+"""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from .checkpoint import TrainState
+from .confidence import Calibration
+from .intervals import wilson_share
+
+CARD = """\
+# {kind} network for {scene.num_horizontal}x{scene.num_vertical} elements
+
+Predicts the covariance that a reconfigurable intelligent surface sees, from {scene.num_snapshots}
+snapshots of {scene.num_antennas} antennas; MUSIC on it finds 1 to {scene.max_sources} sources, and
+Fisher scoring on the snapshots sharpens them. {size:,} learned parameters.
+
+```sh
+python -m trainer localise --model THIS_FOLDER --scenes scenes.npz --out estimates.npz
+```
+
+## Results
+
+Held-out scenes of seed {judged.test_seed}, K known, MUSIC without scoring. Capped error is
+mean(min(angle error, 10°)) / 10°, success the share of sources within 5° and 5°, both with 95 %
+intervals; n counts scenes, the same ones at every SNR and K.
+
+| mean at {objective} dB | capped error | n |
+|---|---|---|
+{summary}
+
+| SNR/dB | K | n | capped error | success |
+|---|---|---|---|---|
+{rows}
+
+## Confidence
+
+The probability that an estimate lies within 5° of a source in azimuth and elevation, for scenes
+such as those trained on, K known. On {calibration.count} further scenes its expected calibration
+error is {calibration.error:.3f}.
+
+## Training
+
+Best epoch {state.epoch} of {config.epochs} by the capped error at {objective} dB on validation
+scenes of seed {judged.seed}. Training seed {config.seed}; {state.step} steps of
+{config.batch_size} scenes, SNR {config.snr_min_db:g} to {config.snr_max_db:g} dB. Configuration
+{config.digest}, all of it in `config.json`. Scenes:
+
+{law}
+
+## Limits
+
+- Simulated scenes only: exact spherical waves, a known Rician channel, codes and noise as above.
+  Outside of the region, and of these SNRs, nothing has been measured.
+- Where K is not known, the eigenvalues of the predicted covariance say it, and are often wrong at
+  low SNR. Confidence then speaks of each estimate as if K were right.
+
+## Origin
+
+{origin}
+"""
+
+
+def model_card(
+    state: TrainState,
+    rows: Sequence[Mapping[str, Any]],
+    calibration: Calibration,
+    *,
+    about: Mapping[str, Any],
+    size: int,
+) -> str:
+    """The card of a checkpoint.
+
+    Args:
+        rows: `scores.EvaluationRow`s as dictionaries, of the network and of others, held out.
+        about: where it comes from, as `provenance` tells it.
+        size: learned parameters.
+    """
+    config = state.config
+    judged = config.evaluation
+    return CARD.format(
+        kind=config.network.kind.capitalize(),
+        state=state,
+        config=config,
+        scene=config.scene,
+        judged=judged,
+        calibration=calibration,
+        size=size,
+        objective=", ".join(f"{snr:g}" for snr in judged.objective_snr_db),
+        summary="\n".join(_summary(rows, judged.objective_snr_db)),
+        rows="\n".join(_row(row) for row in rows if row["estimator"] == "network"),
+        law="\n".join(f"- {name}: {value}" for name, value in asdict(config.scene).items()),
+        origin="\n".join(_origin(about)),
+    )
+
+
+def _summary(rows: Sequence[Mapping[str, Any]], snr_db: Sequence[float]) -> list[str]:
+    """A line per estimator: means over the SNRs of the objective and over K."""
+    lines = []
+    for name in dict.fromkeys(row["estimator"] for row in rows):
+        mine = [r for r in rows if r["estimator"] == name and r["snr_db"] in snr_db]
+        if not mine:
+            continue
+        # cells share their scenes: the mean of their interval ends is never too short
+        ends = ("capped_error", "capped_error_low", "capped_error_high")
+        mean, low, high = (sum(r[end] for r in mine) / len(mine) for end in ends)
+        shown = f"{mean:.3f} [{low:.3f}, {high:.3f}]"
+        count = mine[0]["num_scenes"]
+        lines.append(f"| {name} | {shown} | {count} |")
+    return lines
+
+
+def _row(row: Mapping[str, Any]) -> str:
+    error = f"{row['capped_error']:.3f} [{row['capped_error_low']:.3f}, "
+    error += f"{row['capped_error_high']:.3f}]"
+    success = ""  # noise alone holds nothing to find
+    if row["success_rate"] is not None:
+        share = wilson_share(row["success_rate"], row["num_scenes"])
+        success = f"{share.mean:.2f} [{share.low:.2f}, {share.high:.2f}]"
+    cells = (f"{row['snr_db']:g}", row["num_sources"], row["num_scenes"])
+    return "| " + " | ".join(map(str, (*cells, error, success))) + " |"
+
+
+def _origin(about: Mapping[str, Any]) -> list[str]:
+    code, versions = about.get("code") or {}, about.get("versions") or {}
+    lines = [f"- Command: `{shlex.join(about.get('argv') or ['unknown'])}`"]
+    lines.append(f"- Time: {about.get('time', 'unknown')}")
+    dirty = ", with changes" if code.get("dirty") else ""
+    lines.append(f"- Commit: {code.get('sha') or code.get('git', 'unknown')}{dirty}")
+    known = (f"{name} {version}" for name, version in versions.items() if version)
+    return [*lines, f"- Versions: {', '.join(known)}"]

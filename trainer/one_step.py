@@ -1,0 +1,88 @@
+"""One-step estimation: Fisher scoring from estimates that lie near already.
+
+MUSIC reads places off a covariance, which has forgotten how sharply each snapshot saw them.
+Scoring on the snapshots' likelihood from a start in its basin leads to the efficient estimate, the
+first steps most of the way (Lehmann and Casella 1998, Theory of Point Estimation, section 6.4), at
+a tenth of the cost of the search for it. Which basin is the right one the start has decided: where
+the likelihood's highest peak misleads, below threshold, nothing is lost to it. For the same reason
+the steps are few: a network's start is better there than the maximum.
+
+Powers and noise start from least squares at the places given: where those are off, what they leave
+unexplained counts as noise, and steps are careful.
+"""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from .backprojection import whiten
+from .estimates import Estimates
+from .levenberg import descend
+from .likelihood import Likelihood, Whitened
+from .measurement import Scenes, respond
+from .search_grid import SearchGrid
+from .sml import all_noise
+from .subspace_fit import squares
+
+STEPS = 2
+"""Capped error at -5 and 0 dB after 0, 1, 2, 3 and 6: see docs/log.md; 2 is the best of them."""
+RIDGE = 1e-9
+"""Relative, added to Gram matrices: two estimates at one place have no amplitudes of their own."""
+LEAST_SHARE = 0.1
+"""Of a source's apparent power that is taken for its own at least, whatever the noise."""
+
+
+@torch.no_grad()
+def one_step(
+    scenes: Scenes, estimates: Estimates, search: SearchGrid, *, steps: int = STEPS
+) -> Estimates:
+    """The estimates, moved by scoring; in double precision."""
+    active = estimates.active
+    slots = max(int(active.sum(-1).max()), 1)
+    active = active[:, :slots]
+    snapshots, channel = whiten(scenes)
+    wide = Whitened(*(x.to(torch.complex128) for x in (snapshots, channel, scenes.codes)))
+    _, lower, upper = all_noise(wide, search, slots)
+    places = torch.stack([estimates.azimuth, estimates.elevation, 1 / estimates.range_m], dim=-1)
+    powers, noise = explained(wide, places[:, :slots].double(), active, search)
+    start = torch.cat([places[:, :slots].flatten(1).double(), powers, noise], dim=-1)
+    model = Likelihood(wide, search, active).model
+    found = descend(model, start, lower, upper, steps=steps).place[:, : 3 * slots]
+    moved = torch.where(active.unsqueeze(-1), found.unflatten(-1, (slots, 3)).to(places), 0)
+    places = torch.where(estimates.active.unsqueeze(-1), _padded(moved, places), places)
+    azimuth, elevation, inverse_range = places.unbind(-1)
+    return replace(estimates, azimuth=azimuth, elevation=elevation, range_m=1 / inverse_range)
+
+
+def explained(
+    data: Whitened, places: Tensor, active: Tensor, search: SearchGrid
+) -> tuple[Tensor, Tensor]:
+    """Log powers [B, K] and log σ² [B, 1] that least squares at the places leaves.
+
+    σ² is what no source explains, per dimension left; a power is that of the source's amplitudes,
+    less what of it is noise.
+    """
+    steering = search.response(places) * active.unsqueeze(-1)
+    echoes = respond(data.channel, data.codes, steering)  # [B, L, M, K]
+    gram = echoes.mH @ echoes
+    size = gram.diagonal(dim1=-2, dim2=-1).real.mean((1, 2)).unsqueeze(-1)
+    # a slot without a source has no echo, and no amplitude
+    loading = torch.where(active, RIDGE * size, torch.ones_like(size)).unsqueeze(1)
+    inverse = torch.linalg.inv(gram + torch.diag_embed(loading).to(gram.dtype))
+    pull = echoes.mH @ data.snapshots.unsqueeze(-1)
+    amplitudes = inverse @ pull
+    total = squares(data.snapshots, (1, 2))
+    left = total - (pull.conj() * amplitudes).real.sum((1, 2, 3))
+    dimensions = data.snapshots[0].numel() - data.snapshots.shape[1] * active.sum(-1)
+    tiny = torch.finfo(torch.float32).tiny
+    noise = (left / dimensions.clamp(min=1)).clamp(min=tiny)
+    own = inverse.diagonal(dim1=-2, dim2=-1).real.mean(1)
+    raw = amplitudes.squeeze(-1).abs().square().mean(1)
+    powers = (raw - noise.unsqueeze(-1) * own).maximum(LEAST_SHARE * raw).clamp(min=tiny)
+    return powers.log(), noise.log().unsqueeze(-1)
+
+
+def _padded(places: Tensor, like: Tensor) -> Tensor:
+    """[B, K, 3] with as many slots as `like`."""
+    return torch.nn.functional.pad(places, (0, 0, 0, like.shape[1] - places.shape[1]))
