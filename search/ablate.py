@@ -251,6 +251,7 @@ def ablation_rows(
 def show(store: RunStore, name: str, notes: list[str]) -> int:
     """Prints the verdict and its table, and leaves them as JSON, Markdown and a figure."""
     from .files import to_json, write_atomically
+    from .mirror import push
     from .report import ablation, ablation_plot, runs
 
     run = runs.load(store.path)
@@ -271,6 +272,7 @@ def show(store: RunStore, name: str, notes: list[str]) -> int:
     write_atomically(stem.with_name(f"{stem.name}.json"), to_json(content))
     write_atomically(stem.with_name(f"{stem.name}.md"), f"{said}\n".encode())
     figure = ablation_plot.write(run, {name: found}, stem.with_name(f"{stem.name}.png"))
+    push(stem.parent)
     print(f"figure:   {figure}\nsummary:  {stem}.json, {stem}.md")
     return 0
 

@@ -5,11 +5,11 @@ everything that must outlive the driver is in the run's store before `search` re
 """
 
 import os
+import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -17,11 +17,21 @@ from ray import tune
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from trainer.config import ConfigError
+from trainer.provenance import versions
 
+from .bucket import brought, home_of, opened
 from .config import SearchConfig
-from .environment import WORKER_ENV
+from .environment import PACKAGES, STORAGE_ENV, WORKER_ENV
 from .monitor import EndSearch, Monitor
-from .preflight import LONG_MINUTES, Cluster, Node, Refused, Resources, smallest_training
+from .preflight import (
+    LONG_MINUTES,
+    Cluster,
+    Node,
+    Refused,
+    Resources,
+    refuse_other_versions,
+    smallest_training,
+)
 from .recall import RAY_FOLDER, STATE_FILE, History, recall
 from .rows import scored_rows
 from .rungs import Judge, judge_of
@@ -34,9 +44,9 @@ from .trainable import (
     baselines_task,
     export_task,
     make_trainable,
+    node_task,
     smoke_task,
     state_task,
-    storage_task,
 )
 from .warm import warm_trials
 
@@ -57,18 +67,29 @@ def connect(plan: SearchConfig) -> Iterator[Cluster]:
     """
     # a stopped trial is in its next epoch already, which its worker must end before the next trial
     workers = WORKER_ENV | {"TUNE_FUNCTION_THREAD_TIMEOUT_S": f"{plan.trial_timeout_s:.0f}"}
+    workers |= {name: os.environ[name] for name in STORAGE_ENV if name in os.environ}
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if plan.address is None:
         os.environ.update(workers)  # the workers of a local Ray inherit it
         options |= {"address": "local", "include_dashboard": True}
     else:
-        options |= {"address": plan.address, "runtime_env": {"env_vars": workers}}
+        # the workers run this code, whatever is installed there
+        options |= {
+            "address": plan.address,
+            "runtime_env": {"env_vars": workers, "py_modules": [str(p) for p in PACKAGES]},
+        }
     try:
         context = ray.init(**options)
     except (ConnectionError, ValueError, RuntimeError) as error:
+        said = " ".join(str(error).split())
+        if "Version mismatch" in said:  # Ray's own check, of itself and of Python
+            raise Refused(
+                f"the driver and the cluster must have the same versions, but: {said}. Run the "
+                "driver where the cluster's image runs, or start the cluster with this one's."
+            ) from error
         raise Refused(
             f"--address must name a running Ray cluster, but {plan.address!r} does not answer "
-            f"({str(error).splitlines()[0]}). Start one with `ray start --head`, give the token "
+            f"({said[:200]}). Start one with `ray start --head`, give the token "
             "of one started elsewhere in RAY_AUTH_TOKEN, or leave --address out."
         ) from error
     try:
@@ -121,41 +142,49 @@ def preflight_checks(plan: SearchConfig, store: RunStore, resources: Resources) 
     """Seconds of checks on the machines that will do the work; prints what they found.
 
     Raises:
-        Refused: if trials could not keep their checkpoints, or not train.
+        Refused: if trials could not keep their checkpoints, or not train, or not as here.
     """
-    check_storage(store)
+    check_nodes(store)
     for line in (*check_backends(plan, resources), *try_networks(plan, resources)):
         print(line, flush=True)
 
 
-def check_storage(store: RunStore) -> None:
-    """Lets every node of the cluster look for a file in the run's folder.
+def check_nodes(store: RunStore) -> None:
+    """Lets every node of the cluster look for a file in the run's folder, and say its versions.
 
     Raises:
-        Refused: if one of them does not see it.
+        Refused: if one of them does not see it, or has other versions than the driver.
     """
     nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
     if len(nodes) == 1 and ray.get_runtime_context().get_node_id() == nodes[0]["NodeID"]:
         return  # this one has just made the folder
-    probe = store.path.absolute() / f".probe-{os.getpid()}"
-    probe.write_text("")
+    home = home_of(store.path)
+    probe = home_of(store.path / f".probe-{os.getpid()}")
+    where, path = opened(probe)
+    with where.open_output_stream(path) as file:
+        file.write(b"0")
     try:
-        answers = {node["NodeManagerHostname"]: _look(node["NodeID"], probe) for node in nodes}
-        blind = [host for host, answer in answers.items() if not ray.get(answer)]
+        asked = {_host(node): _look(node["NodeID"], probe) for node in nodes}
+        answers = {host: ray.get(answer) for host, answer in asked.items()}
     finally:
-        probe.unlink()
-    if blind:
+        where.delete_file(path)
+    refuse_other_versions(versions(), {host: theirs for host, (_, theirs) in answers.items()})
+    if blind := [host for host, (sees, _) in answers.items() if not sees]:
         raise Refused(
             f"all nodes must see and write the run's folder, but {', '.join(blind)} cannot use "
-            f"{store.path.absolute()}. Put --out on storage that they share, such as NFS."
+            f"{home}. Put --out on storage that they share, such as NFS or s3://bucket/prefix."
         )
 
 
-def _look(node_id: str, probe: Path) -> Any:
-    """A future: whether that node sees a file, and can write beside it."""
+def _host(node: dict[str, Any]) -> str:
+    return f"{node['NodeManagerHostname']} (node {node['NodeID'][:8]})"
+
+
+def _look(node_id: str, probe: str) -> Any:
+    """A future: whether that node sees a file and can write beside it, and its versions."""
     there = NodeAffinitySchedulingStrategy(node_id, soft=False)
-    task = storage_task.options(num_cpus=0, scheduling_strategy=there)
-    return task.remote(str(probe))
+    task = node_task.options(num_cpus=0, scheduling_strategy=there)
+    return task.remote(probe)
 
 
 def check_backends(plan: SearchConfig, resources: Resources) -> list[str]:
@@ -307,7 +336,7 @@ def _work_off(
         suggesting: who suggests and who judges, given what has happened so far.
     """
     ending = EndSearch()
-    trainable = make_trainable(train, resources.threads)
+    trainable = make_trainable(train, resources.threads, plan.name)
     while before := left():
         history = recall(store, warm_trials(store.path))
         _fit(plan, store, resources, ending, trainable, history, *suggesting(history))
@@ -341,6 +370,7 @@ def _fit(
     """Lets Ray run what is left, until nothing is or `ending` has a reason."""
     monitor = Monitor(plan, store, history, ending, searcher.ended)
     needs = {"cpu": resources.cpus} | ({"gpu": resources.gpus} if resources.gpus else {})
+    where, path = opened(home_of(store.path))
     tuner = tune.Tuner(
         tune.with_resources(trainable, needs),
         tune_config=tune.TuneConfig(
@@ -354,7 +384,8 @@ def _fit(
         ),
         run_config=tune.RunConfig(
             name=RAY_FOLDER,
-            storage_path=str(store.path.absolute()),
+            storage_path=path,
+            storage_filesystem=where,
             callbacks=[monitor],
             stop=ending,
             failure_config=tune.FailureConfig(max_failures=LOST_RETRIES),
@@ -393,8 +424,8 @@ def score_best(plan: SearchConfig, store: RunStore, resources: Resources) -> Non
     if best is None or store.has_part("scenes", best):
         return
     checkpoint = str(trials.set_index("trial_id")["checkpoint"][best])
-    state = store.path.absolute() / checkpoint / STATE_FILE
-    tables = ray.get(_task(state_task, resources).remote(str(state), resources.threads))
+    state = home_of(store.path / checkpoint / STATE_FILE)
+    tables = ray.get(_task(state_task, resources).remote(state, resources.threads))
     _write_scores(store, plan, store.read_config(best), tables)
 
 
@@ -408,14 +439,17 @@ def export_best(store: RunStore, resources: Resources) -> None:
     best = best_trial(trials)
     if best is None:
         return
-    checkpoint = store.path.absolute() / str(trials.set_index("trial_id")["checkpoint"][best])
+    checkpoint = home_of(store.path / str(trials.set_index("trial_id")["checkpoint"][best]))
     scored = store.read("evaluations")
     others = scored[scored["trial_id"].isna()].to_dict("records")
     about = store.plan.get("provenance", {})
-    folder = store.path.absolute() / BEST_FOLDER
+    folder = home_of(store.path / BEST_FOLDER)
     task = _task(export_task, resources)
     try:
-        ray.get(task.remote(str(checkpoint), str(folder), about, others, resources.threads))
+        ray.get(task.remote(checkpoint, folder, about, others, resources.threads))
+        with brought(folder) as model:  # from the bucket into the working copy
+            if str(model) != folder:
+                shutil.copytree(model, store.path / BEST_FOLDER, dirs_exist_ok=True)
     except ConfigError as error:
         raise SearchFailed(f"the best network could not be kept: {error}") from error
 

@@ -4,6 +4,13 @@ Ray reads its own when it is imported, so `prepare` comes before the first impor
 """
 
 import os
+from pathlib import Path
+
+PACKAGES = tuple(Path(__file__).parents[1] / name for name in ("search", "spaces", "trainer"))
+"""The code that workers of a cluster are given."""
+
+STORAGE_ENV = ("AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION", "AWS_REGION")
+"""Where the bucket is, which workers must know too; credentials are their machines' own."""
 
 WORKER_ENV = {
     # glibc returns and re-maps large buffers at every step otherwise: half the time of a training

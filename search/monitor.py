@@ -19,6 +19,7 @@ from ray import tune
 from tqdm import tqdm
 
 from .config import SearchConfig
+from .gauges import Gauges
 from .outcome import RULES, Outcome, classify, may_be_best
 from .recall import History, folders
 from .rows import failure_row, pick, reached, scored_rows, trial_row
@@ -67,6 +68,7 @@ class Monitor(tune.Callback):
         self._attempts: Counter[str] = Counter()
         self._started = time.monotonic()
         self._before = len(history.ended)
+        self._gauges = Gauges(plan, store)
         # on a terminal the bar stays below the events; in a file it is a line per ended trial
         self._bar = (
             tqdm(total=plan.trials, initial=self._before, file=sys.stdout, bar_format=BAR)
@@ -97,6 +99,7 @@ class Monitor(tune.Callback):
         if result.get("outcome") not in (None, Outcome.COMPLETED) or not result["epoch"]:
             return  # an ending, not an epoch
         self._epochs.setdefault(name, {})[result["epoch"]] = _epoch_row(name, result)
+        self._gauges.reported(name, result, _gpus(trial))
         if time.monotonic() - self._flushed[name] > FLUSH_SECONDS:
             with self._ending.on_storage_failure(self._store.path):
                 self._store.write_part("epochs", name, self._epochs[name].values())
@@ -106,11 +109,12 @@ class Monitor(tune.Callback):
             self._say(name, "improved", f"{self._best:.3f} at epoch {result['epoch']}")
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Ends every trial that has been silent for too long.
+        """Keeps the gauges alive, and ends every trial that has been silent for too long.
 
         Its worker is killed, since code that hangs does not listen; Ray then calls
         `on_trial_error`, without another try.
         """
+        self._gauges.refresh()
         latest = time.monotonic() - self._plan.trial_timeout_s
         silent = {name for name, heard in self._heard.items() if heard < latest} - self._hung
         for trial in trials if silent else []:
@@ -137,6 +141,7 @@ class Monitor(tune.Callback):
         for name, rows in self._epochs.items():
             with self._ending.on_storage_failure(self._store.path):
                 self._store.write_part("epochs", name, rows.values())
+        self._gauges.close()
         if self._bar is not None:
             self._bar.close()
 
@@ -154,6 +159,7 @@ class Monitor(tune.Callback):
             self._write_end(trial, name, last, outcome, error)
             self._tally[outcome.value] += 1
             self._say(name, *_ending(last, outcome))
+            self._gauges.ended(self._store.read_config(name), outcome, last)
             self._advance()
 
     def _write_end(
@@ -180,8 +186,8 @@ class Monitor(tune.Callback):
             record,
             last,
             outcome,
-            gpus=trial.placement_group_factory.required_resources.get("GPU", 0.0),
-            checkpoint=_relative(checkpoint.path, self._store.path) if checkpoint else None,
+            gpus=_gpus(trial),
+            checkpoint="/".join(checkpoint.path.split("/")[-3:]) if checkpoint else None,
             error=error,
         )
         self._store.write_trial(
@@ -294,6 +300,10 @@ def _ending(last: dict[str, Any], outcome: Outcome) -> tuple[str, str]:
     return outcome.value, f"{cause}{where}{when}"
 
 
+def _gpus(trial: Any) -> float:
+    return float(trial.placement_group_factory.required_resources.get("GPU", 0.0))
+
+
 def _epoch_row(name: str, report: dict[str, Any]) -> dict[str, Any]:
     return pick("epochs", report, trial_id=name)
 
@@ -305,7 +315,3 @@ def _phrase(drawn: dict[str, Any]) -> str:
         text = f"{value:.3g}" if isinstance(value, float) else str(value)
         words.append(f"{name.partition('.')[2] or name}={text}")
     return " ".join(words)
-
-
-def _relative(path: str, run: Path) -> str:
-    return str(Path(path).relative_to(run.absolute()))

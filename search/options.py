@@ -25,7 +25,12 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--preset", metavar="PRESET", help=f"default local. {presets}")
     p.add_argument("--trials", type=int, metavar="N", help="how many; default: the preset's")
     p.add_argument("--name", metavar="RUN", help="of the run; default PRESET-DATE-TIME")
-    p.add_argument("--out", metavar="DIR", default="runs", help="folder of runs; default runs")
+    p.add_argument(
+        "--out",
+        metavar="DIR",
+        default="runs",
+        help="folder of runs, or s3://bucket/prefix (gs://, ...); default runs",
+    )
     p.add_argument("--seed", type=int, metavar="INT", help="of sampler and trainings; default 0")
     p.add_argument(
         "--max-concurrent",
@@ -71,12 +76,21 @@ def parser() -> argparse.ArgumentParser:
         metavar="RUN",
         help="tell the sampler the trials of an earlier run of the same space first",
     )
-    p.add_argument("--address", metavar="ADDRESS", help="of a Ray cluster; default: a local Ray")
+    p.add_argument(
+        "--address",
+        metavar="ADDRESS",
+        help="of a Ray cluster, auto on one; default: a local Ray",
+    )
     p.add_argument(
         "--resume",
         metavar="RUN",
         help="continue a run (name under --out, or path): finished trials are kept, unfinished "
         "ones go on from their checkpoints; needs no other flag, --trials N extends it",
+    )
+    p.add_argument(
+        "--attach",
+        metavar="RUN",
+        help="follow a search that another process drives, and exit as it does",
     )
     p.add_argument(
         "--accept-space-change",

@@ -5,6 +5,7 @@ Knows no Ray: the driver hands over what the cluster has as plain data.
 
 import socket
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,10 @@ LOCAL_GPU_SHARE = 0.25
 
 LONG_MINUTES = 10.0
 """A plan that takes longer is worth a smoke trial of each network first."""
+
+
+MUST_AGREE = ("python", "ray", "torch", "numpy")
+"""Versions that driver and workers must share; the project's own code is sent along."""
 
 
 class Refused(Exception):
@@ -78,6 +83,35 @@ def check_out(out: Path) -> None:
             f"--out must be a folder that can be written to, but {existing} is not "
             f"({error.strerror}). Choose another with --out."
         ) from None
+
+
+def refuse_other_versions(
+    own: Mapping[str, str | None], theirs: Mapping[str, Mapping[str, str | None]]
+) -> None:
+    """Refuses workers whose versions are not the driver's: rows would depend on where they ran.
+
+    Args:
+        own: the driver's, by package.
+        theirs: the same of every node.
+
+    Raises:
+        Refused: with both versions of whatever differs.
+    """
+    differing = [
+        f"{name} is {own[name]} here and {found.get(name)} on {host}"
+        for host, found in theirs.items()
+        for name in MUST_AGREE
+        if _same_build(own[name]) != _same_build(found.get(name))
+    ]
+    if differing:
+        raise Refused(
+            f"workers must have the driver's versions, but {'; '.join(differing)}. Use one image "
+            "on all machines, or install the same version on them."
+        )
+
+
+def _same_build(version: str | None) -> str | None:
+    return None if version is None else version.partition("+")[0]  # +cpu and +cu128 agree
 
 
 def smallest_training(config: TrainConfig) -> TrainConfig:

@@ -19,6 +19,7 @@ import spaces
 from trainer.config import EvaluationConfig, TrainConfig
 from trainer.provenance import provenance
 
+from .bucket import home_of
 from .config import SearchConfig
 from .outcome import Outcome
 from .recall import STATE_FILE
@@ -155,7 +156,7 @@ class Session:
 
     def _state(self, name: str) -> str:
         trials = self._trained.read("trials").set_index("trial_id")
-        return str(self._trained.path.absolute() / trials["checkpoint"][name] / STATE_FILE)
+        return home_of(self._trained.path / trials["checkpoint"][name] / STATE_FILE)
 
     def _write(
         self, part: str, one: Training | None, tables: Mapping[str, list[Any]], seed: int
@@ -180,14 +181,14 @@ def session(store: RunStore, plan: SearchConfig) -> Iterator[Session]:
     from .environment import prepare
 
     prepare()
-    from .driver import check_storage, connect
-    from .files import exclusive
+    from .driver import check_nodes, connect
+    from .mirror import driving
     from .preflight import allot
 
-    with exclusive(store.path), connect(plan) as cluster:
+    with driving(store.path), connect(plan) as cluster:
         resources = allot(plan, cluster)
         trained = open_reruns(store, plan)
-        check_storage(trained)
+        check_nodes(trained)
         print(f"{resources.concurrent} trainings at a time\n", flush=True)
         yield Session(store, trained, plan, resources)
 

@@ -41,6 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     try:
         args = parser().parse_args(argv)
+        if args.attach is not None:
+            return follow(args)
         if args.resume is not None:
             return resume(args)
         return dry_run(plan_of(args)) if args.dry_run else start(plan_of(args), args)
@@ -98,17 +100,22 @@ def start(plan: SearchConfig, args: argparse.Namespace) -> int:
     """Starts a new run."""
     from trainer.provenance import provenance
 
-    from . import preflight
+    from . import bucket, preflight
     from .store import RunStore
     from .warm import WARM_FILE, warm_start
 
-    preflight.check_out(Path(plan.out))
+    folder = bucket.folder_of(plan.out)
+    preflight.check_out(folder)
+    if bucket.is_uri(plan.out):
+        bucket.check(plan.out)
+        bucket.refuse_existing(bucket.home_of(folder / plan.name))
+        shutil.rmtree(folder / plan.name, ignore_errors=True)  # a copy of what was removed there
     preflight.check_address(plan.address)
     code = provenance()
     warm, notes = warm_start(plan, code)
     known = {name: spaces.PARAMETERS[name] for name in plan.space.parameters()}
     store = RunStore.create(
-        Path(plan.out) / plan.name,
+        folder / plan.name,
         parameters=declared(plan.space),
         plan={
             "search": plan.as_dict(),
@@ -123,13 +130,26 @@ def start(plan: SearchConfig, args: argparse.Namespace) -> int:
     try:
         return go(plan, store, checked=not args.no_preflight)
     except preflight.Refused:
-        shutil.rmtree(store.path)  # made a moment ago, and nothing has run
+        bucket.remove(store.path)  # made a moment ago, and nothing has run
         raise
+
+
+def follow(args: argparse.Namespace) -> int:
+    """Follows a run that another process drives."""
+    from .attach import attach
+
+    if args.resume is not None or args.dry_run:
+        raise UsageError("--attach only watches, but got --resume or --dry-run too. Leave it out.")
+    try:
+        return attach(args.attach, args.out)
+    except KeyboardInterrupt:
+        print("\nleft; the search goes on", file=sys.stderr)
+        return 130
 
 
 def resume(args: argparse.Namespace) -> int:
     """Continues or extends a run, or shows it if it has ended."""
-    from . import preflight
+    from . import mirror, preflight
     from .files import read_run
     from .schema import BASELINES
     from .store import RunStore, resolve_run
@@ -142,6 +162,7 @@ def resume(args: argparse.Namespace) -> int:
             f"--resume takes the plan from the run, but got {', '.join(fixed)} too. Leave it out."
         )
     path = resolve_run(args.resume, args.out)
+    mirror.pull(path, to_drive=True)
     if args.accept_space_change:
         changed = planned(path, read_run(path), {}).space
         store = RunStore.open(path, more=declared(changed))
@@ -218,12 +239,22 @@ def go(plan: SearchConfig, store: RunStore, *, checked: bool, train: Train | Non
     from .environment import prepare
 
     prepare()
+    from .mirror import driving
+
+    with driving(store.path) as driver:
+        driver.exit_code = drive(plan, store, checked=checked, train=train)
+    return driver.exit_code
+
+
+def drive(plan: SearchConfig, store: RunStore, *, checked: bool, train: Train | None) -> int:
+    """Runs what is left of a search that nobody else drives; the exit code."""
+    from .bucket import home_of
     from .driver import SearchFailed, connect, export_best, preflight_checks, score_best, search
-    from .files import RunError, exclusive
+    from .files import RunError
     from .preflight import allot
 
     started = time.monotonic()
-    with exclusive(store.path), connect(plan) as cluster:
+    with connect(plan) as cluster:
         resources = allot(plan, cluster)
         if cluster.dashboard:
             print(f"Ray dashboard: {cluster.dashboard}  (token, if asked: ray get-auth-token)")
@@ -241,7 +272,7 @@ def go(plan: SearchConfig, store: RunStore, *, checked: bool, train: Train | Non
             export_best(store, resources)
         except SearchFailed as error:
             print(f"the search ended itself: {error}", file=sys.stderr)
-            print(f"continue with --resume {store.path}", file=sys.stderr)
+            print(f"continue with --resume {home_of(store.path)}", file=sys.stderr)
             with suppress(RunError, OSError):  # of a folder that is damaged or has gone
                 show(plan, store)
             return 1
@@ -309,7 +340,7 @@ def describe(plan: SearchConfig) -> str:
     scene = config.scene
     snrs = ", ".join(f"{snr:g}" for snr in config.evaluation.objective_snr_db)
     facts = {
-        "run": f"{Path(plan.out) / plan.name}",
+        "run": f"{plan.out.rstrip('/')}/{plan.name}",
         "preset": f"{space.name}: {space.about}",
         "trials": f"{plan.trials}, the first {len(space.anchors)} known-good; "
         f"sampler {plan.sampler}; scheduler {plan.scheduler}; seed {plan.seed}",

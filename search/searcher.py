@@ -15,6 +15,7 @@ from ray.tune.search import Searcher
 
 from trainer.config import ConfigError
 
+from .bucket import home_of
 from .config import SearchConfig
 from .outcome import constraint_value
 from .recall import History, Unfinished
@@ -215,7 +216,7 @@ def _settings(
 
 
 def _again(old: Unfinished) -> dict[str, Any]:
-    checkpoint = None if old.checkpoint is None else str(old.checkpoint.absolute())
+    checkpoint = None if old.checkpoint is None else home_of(old.checkpoint)
     return _settings(dict(old.record), folder=old.folder, checkpoint=checkpoint)
 
 

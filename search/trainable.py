@@ -11,6 +11,7 @@ import math
 import os
 import platform
 import resource
+import sys
 import tempfile
 import time
 import traceback
@@ -25,7 +26,9 @@ from ray import tune
 
 from trainer.config import EvaluationConfig, TrainConfig
 from trainer.failure import Diverged
+from trainer.provenance import versions
 
+from .bucket import BucketError, brought, handed, opened
 from .config import judged_epochs
 from .outcome import Outcome, classify_error, signature
 from .recall import BEST_FILE, REPORTS_FILE, STATE_FILE, read_reports
@@ -35,12 +38,19 @@ Train = Callable[..., Iterator[Any]]
 """`trainer.loop.train`, or what else takes `(config, *, resume)` and yields `EpochReport`s."""
 
 
-def make_trainable(train: Train | None, threads: int) -> Callable[[dict[str, Any]], None]:
-    """A Ray trainable around `train`; None is the trainer's own, imported on the worker."""
+def make_trainable(
+    train: Train | None, threads: int, name: str
+) -> Callable[[dict[str, Any]], None]:
+    """A Ray trainable around `train`; None is the trainer's own, imported on the worker.
+
+    Args:
+        name: of the run, which the dashboard shows with every worker.
+    """
 
     def trainable(settings: dict[str, Any]) -> None:
         run_trial(settings, train or _own_train(threads))
 
+    trainable.__name__ = f"trials of {name}"
     return trainable
 
 
@@ -154,16 +164,22 @@ def check_backends(configs: list[TrainConfig], threads: int) -> tuple[str, list[
     return check.reason, check.lines()
 
 
+def look(probe: str) -> tuple[bool, dict[str, str | None]]:
+    """Whether this node sees a file of the driver's and can write beside it; its versions."""
+    return sees(probe), versions()
+
+
 def sees(probe: str) -> bool:
-    """Whether this node sees a file of the driver's, and can write beside it."""
-    path = Path(probe)
-    if not path.exists():
-        return False
-    own = path.with_name(f"{path.name}.{platform.node()}.{os.getpid()}")
+    """Whether this node sees a file of the driver's, a path or URI, and can write beside it."""
     try:
-        own.write_text("")
-        own.unlink()
-    except OSError:
+        where, path = opened(probe)
+        if not where.get_file_info(path).is_file:
+            return False
+        own = f"{path}.{platform.node()}.{os.getpid()}"
+        with where.open_output_stream(own) as file:
+            file.write(b"0")
+        where.delete_file(own)
+    except (OSError, BucketError):
         return False
     return True
 
@@ -202,7 +218,8 @@ def score_state(
     from trainer.spectra import eigenvalue_rows, pseudospectrum_rows
 
     _own_train(threads)
-    config, network = restore_network(Path(state_path), resolve_device("auto"))
+    with brought(state_path) as path:
+        config, network = restore_network(path, resolve_device("auto"))
     if evaluation is not None:
         config = replace(config, evaluation=evaluation)
     scored = _tables([score_network(network, config)])
@@ -224,7 +241,8 @@ def score_hinges(
     from trainer.loop import resolve_device, restore_network
 
     _own_train(threads)
-    _, network = restore_network(Path(state_path), resolve_device("auto"))
+    with brought(state_path) as path:
+        _, network = restore_network(path, resolve_device("auto"))
     return hinges(network, TrainConfig.from_params(params), num_scenes)
 
 
@@ -240,7 +258,8 @@ def export_best(
     from trainer.model import export
 
     _own_train(threads)
-    export(Path(checkpoint) / BEST_FILE, Path(folder), about=about, others=others)
+    with brought(checkpoint) as there, handed(folder) as model:
+        export(there / BEST_FILE, model, about=about, others=others)
 
 
 def _own_train(threads: int) -> Train:
@@ -258,17 +277,21 @@ def _last_state(settings: Mapping[str, Any]) -> tuple[Any, Kept]:
     From the checkpoint that Ray gives a trial whose worker was lost, or else from the one that an
     earlier driver left; None and nothing at a first start.
     """
+    checkpoint = tune.get_checkpoint()
+    place = settings["checkpoint"] if checkpoint is None else checkpoint.path
+    if place is None:
+        return None, Kept([], b"")
     from trainer.checkpoint import TrainState
 
-    checkpoint = tune.get_checkpoint()
-    folder = settings["checkpoint"] if checkpoint is None else checkpoint.path
-    if folder is None:
-        return None, Kept([], b"")
-    reports = read_reports(Path(folder))
-    if not reports:
-        raise StorageLost(f"the checkpoint {folder} has gone or is not whole")
-    best = (Path(folder) / BEST_FILE).read_bytes()
-    return TrainState.load(Path(folder) / STATE_FILE), Kept(reports, best)
+    try:
+        with brought(place) if checkpoint is None else checkpoint.as_directory() as folder:
+            reports = read_reports(Path(folder))
+            if not reports:
+                raise StorageLost(f"the checkpoint {place} has gone or is not whole")
+            best = (Path(folder) / BEST_FILE).read_bytes()
+            return TrainState.load(Path(folder) / STATE_FILE), Kept(reports, best)
+    except OSError as error:
+        raise StorageLost(f"the checkpoint {place}: {error}") from error
 
 
 def _tables(scored: list[Any]) -> dict[str, list[dict[str, Any]]]:
@@ -289,28 +312,30 @@ def _report(row: dict[str, Any], checkpoint: tune.Checkpoint | None = None) -> N
 
 
 def _device() -> str:
-    import torch
+    return "cuda" if _cuda() is not None else "cpu"
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+
+def _cuda() -> Any:
+    """`torch.cuda` where it can be used; a trainer without torch costs no import of it."""
+    torch = sys.modules.get("torch")
+    return torch.cuda if torch is not None and torch.cuda.is_available() else None
 
 
 def _peak_bytes() -> int:
     """Memory at its peak: the GPU's, where there is one, or else this process's."""
-    import torch
-
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
+    cuda = _cuda()
+    if cuda is not None:
+        return int(cuda.max_memory_allocated())
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _free_memory() -> None:
     """A reused worker keeps its CUDA cache, and trials that share a GPU would starve."""
-    import torch
-
     gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
+    cuda = _cuda()
+    if cuda is not None:
+        cuda.empty_cache()
+        cuda.reset_peak_memory_stats()
 
 
 backends_task = ray.remote(check_backends)
@@ -318,5 +343,5 @@ baselines_task = ray.remote(score_baselines)
 state_task = ray.remote(score_state)
 hinges_task = ray.remote(score_hinges)
 export_task = ray.remote(export_best)
-storage_task = ray.remote(sees)
+node_task = ray.remote(look)
 smoke_task = ray.remote(take_one_step)

@@ -13,6 +13,7 @@ from pathlib import Path
 from trainer.arguments import OneLineParser, UsageError
 
 from ..files import RunError, resolve_run
+from ..mirror import push
 
 
 def parser() -> argparse.ArgumentParser:
@@ -57,10 +58,12 @@ def report(args: argparse.Namespace) -> int:
     if other is not None and other.path.resolve() == run.path.resolve():
         raise UsageError(f"--compare takes another run, but got {args.compare} itself. Name one.")
     page = write_report(run, args.out)
+    push(page.parent)
     print(f"report:  {page}")
     print(f"summary: {page.with_name('summary.parquet')}")
     if other is not None:
         page = write_comparison(run, other, args.out or run.path / FOLDER)
+        push(page.parent)
         print(f"compare: {page}")
     for note in run.notes:
         print(f"note:    {note}")

@@ -1,0 +1,196 @@
+"""What the driver costs as trials at a time grow: the real driver, workers that only wait.
+
+    python benchmarks/scale.py [--slots 8 32 128] [--epochs 9] [--seconds 2] [--rounds 3]
+
+A cluster of pretended CPUs on this machine (Ray's `Cluster` utility, 32 slots to a node) runs
+`rounds` trials for each slot through the search as it is: Optuna's TPE, ASHA's rungs, tables,
+checkpoints. The trainer waits `seconds` an epoch and replays a learning curve whose level follows
+from its parameters; it imports no torch, so that memory is Ray's and ours. For each size:
+
+    driver CPU   seconds of the driver's CPU per trial, and its share of one core while all run
+    memory       the driver's at its peak, and what a worker shares with no other
+    lag          how long a report waits for the driver: from the worker's clock to its row
+    lost         share of the slots' time, from the first report to the last ending, in which no
+                 trial trained
+"""
+
+import argparse
+import json
+import os
+import resource
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import numpy as np
+
+from search.environment import prepare
+
+prepare()
+
+PER_NODE = 32
+
+
+@dataclass(frozen=True)
+class State:
+    """What a checkpoint holds: a file of the form that the run expects, and nothing in it."""
+
+    epoch: int
+
+    def save(self, path: Path) -> None:
+        with zipfile.ZipFile(path, "w") as file:
+            file.writestr("epoch", str(self.epoch))
+
+
+@dataclass(frozen=True)
+class Report:
+    """The part of `EpochReport` that the search reads."""
+
+    epoch: int
+    error: float
+    seconds: float
+    evaluation: tuple[Any, ...] = ()
+    state: State = field(default_factory=lambda: State(0))
+
+    def row(self) -> dict[str, Any]:
+        return {
+            "epoch": self.epoch,
+            "step": self.epoch,
+            "loss_total": self.error,
+            "gradient_norm": own_memory(),  # what the worker does not share with others
+            "min_eigengap": 0.1,
+            "median_eigengap": 0.2,
+            "loading": 1e-5,
+            "objective": self.error,
+            "validation_capped_error": self.error,
+            "validation_success_rate": 1 - self.error,
+            "skipped_samples": 0,
+            "replaced_samples": 0,
+            "learning_rate": time.time(),  # when it was sent, for the lag
+            "seconds": self.seconds,
+        }
+
+
+def own_memory() -> float:
+    """Memory of this process that no other shares [MiB]."""
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Private")) / 2**10
+
+
+def cpu_seconds() -> float:
+    """CPU time of this process."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def waiting(seconds: float) -> Any:
+    """A trainer that waits."""
+
+    def train(config: Any, *, resume: Any = None) -> Iterator[Report]:
+        level = 0.2 + 0.1 * abs(np.log10(config.optimizer.learning_rate) + 2)
+        for epoch in range(1, config.epochs + 1):
+            time.sleep(seconds)
+            yield Report(epoch, float(level + 0.5 * np.exp(-epoch / 3)), seconds)
+
+    return train
+
+
+def measure(slots: int, trials: int, epochs: int, seconds: float, out: Path) -> dict[str, float]:
+    """One search with so many slots."""
+    from ray.cluster_utils import Cluster
+
+    import spaces
+    from search import monitor as watching
+    from search.config import SearchConfig
+    from search.driver import connect, search
+    from search.preflight import Resources
+    from search.run import declared
+    from search.schema import BASELINES
+    from search.store import RunStore
+
+    smoke = spaces.get("smoke")
+    spaces.PRESETS["waiting"] = spaces.Space(
+        "waiting", "For measuring.", smoke.suggest, smoke.anchors, smoke.fixed | {"epochs": epochs}
+    )
+    lags: list[float] = []
+    heard = watching.Monitor.on_trial_result
+
+    def hear(self: Any, iteration: int, trials: Any, trial: Any, result: Any, **info: Any) -> None:
+        heard(self, iteration, trials, trial, result, **info)
+        if "learning_rate" in result:
+            lags.append(time.time() - result["learning_rate"])
+
+    watching.Monitor.on_trial_result = hear  # measures, changes nothing
+    cluster = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}
+    )
+    for left in range(slots, 0, -PER_NODE):
+        cluster.add_node(num_cpus=min(left, PER_NODE))
+    plan = SearchConfig("waiting", trials, f"slots-{slots}", str(out), address=cluster.address)
+    store = RunStore.create(
+        out / plan.name,
+        parameters=declared(plan.space),
+        plan={"search": plan.as_dict(), **plan.searched},
+    )
+    store.write_part("evaluations", BASELINES, [])  # they are not what is measured
+    try:
+        with connect(plan):
+            before, began = cpu_seconds(), time.monotonic()
+            with open(os.devnull, "w") as nowhere:
+                said, sys.stdout = sys.stdout, nowhere
+                try:
+                    search(plan, store, Resources(1, 0, slots), train=waiting(seconds))
+                finally:
+                    sys.stdout = said
+            wall, cpu = time.monotonic() - began, cpu_seconds() - before
+    finally:
+        watching.Monitor.on_trial_result = heard
+        cluster.shutdown()
+    rows = store.read("trials")
+    trained = float(rows["epochs"].sum() * seconds)
+    starts = rows["started"].astype("int64") / 1e6
+    window = float((starts + rows["seconds"]).max() - starts.min())
+    return {
+        "slots": slots,
+        "trials": len(rows),
+        "reports": len(lags),
+        "wall [s]": wall,
+        "driver CPU per trial [ms]": 1e3 * cpu / len(rows),
+        "driver CPU [% of a core]": 100 * cpu / wall,
+        "driver memory [MiB]": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10,
+        "worker memory [MiB]": float(store.read("epochs")["gradient_norm"].median()),
+        "lag, median [ms]": 1e3 * float(np.median(lags)),
+        "lag, 99 % [ms]": 1e3 * float(np.quantile(lags, 0.99)),
+        "lost [%]": 100 * (1 - trained / (slots * window)),
+    }
+
+
+def main() -> int:
+    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p.add_argument("--slots", type=int, nargs="+", default=[8, 32, 128])
+    p.add_argument("--rounds", type=int, default=3, help="trials for each slot")
+    p.add_argument("--epochs", type=int, default=9)
+    p.add_argument("--seconds", type=float, default=2.0, help="of an epoch")
+    p.add_argument("--out", type=Path)
+    args = p.parse_args()
+    out = args.out or Path(tempfile.mkdtemp(prefix="scale-"))
+    rows = []
+    for slots in args.slots:
+        rows.append(measure(slots, slots * args.rounds, args.epochs, args.seconds, out))
+        print(json.dumps(rows[-1]), flush=True)
+    names = list(rows[0])
+    print(f"\n| {' | '.join(names)} |\n|{'---|' * len(names)}")
+    for row in rows:
+        print(f"| {' | '.join(f'{row[name]:.4g}' for name in names)} |")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

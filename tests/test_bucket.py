@@ -1,0 +1,318 @@
+"""Runs on object storage: what is on the bucket is a run, whatever dies; against a real server.
+
+The server is moto's, in this process, on a port of its own; what it holds outlives its end, so
+that it can die and come back.
+"""
+
+import json
+import os
+import shutil
+import threading
+import time
+import urllib.request
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from moto.moto_server.threaded_moto_server import ThreadedMotoServer
+from pyarrow import fs
+
+import spaces
+from search import bucket, mirror
+from search.files import RunError, RunExists, RunNotFound, resolve_run
+from search.run import main
+from search.store import RunStore
+
+OUT = "s3://results/searches"
+
+
+class Server:
+    """An S3 server that can die and come back with all it had."""
+
+    def __init__(self) -> None:
+        self.running = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+        self.running.start()
+        self.host, self.port = self.running.get_host_and_port()
+        self.url = f"http://{self.host}:{self.port}"
+
+    def die(self) -> None:
+        self.running.stop()
+
+    def come_back(self) -> None:
+        self.running = ThreadedMotoServer(self.host, self.port, verbose=False)
+        self.running.start()
+
+    def tell(self, what: str, body: bytes = b"") -> None:
+        asked = urllib.request.Request(f"{self.url}/moto-api/{what}", body, method="POST")
+        asked.add_header("Content-Type", "text/plain")
+        urllib.request.urlopen(asked, timeout=10).close()
+
+
+@pytest.fixture
+def server(monkeypatch, tmp_path):
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    server = Server()
+    for name, value in {
+        "AWS_ENDPOINT_URL": server.url,
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_CONFIG_FILE": str(tmp_path / "none"),
+        "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "none"),
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+    }.items():
+        monkeypatch.setenv(name, value)
+    maker, name = fs.FileSystem.from_uri("s3://results?allow_bucket_creation=true")
+    maker.create_dir(name)
+    yield server
+    server.tell("reset")
+    server.die()
+
+
+def storage() -> fs.FileSystem:
+    """The server, as pyarrow sees it."""
+    return fs.FileSystem.from_uri("s3://results")[0]
+
+
+def held(prefix: str = "results/searches") -> set[str]:
+    """Names of everything on the bucket below a prefix."""
+    selector = fs.FileSelector(prefix, recursive=True, allow_not_found=True)
+    found = storage().get_file_info(selector)
+    return {info.path.removeprefix(f"{prefix}/") for info in found if info.is_file}
+
+
+def new_run(name: str = "x") -> RunStore:
+    path = bucket.folder_of(OUT) / name
+    return RunStore.create(path, parameters={}, plan={"search": {"trials": 2}})
+
+
+def end_trial(store: RunStore, number: int) -> None:
+    name = f"t{number:04d}"
+    store.write_config(name, {"trial_id": name, "number": number})
+    store.write_trial(
+        {"trial_id": name, "number": number, "outcome": "completed", "objective": 0.5},
+        epochs=[{"trial_id": name, "epoch": 1}],
+    )
+
+
+def elsewhere(run: Path) -> None:
+    """As if this were another machine: it has no working copy."""
+    shutil.rmtree(run)
+
+
+def test_a_path_tells_where_its_run_is_at_home():
+    folder = bucket.folder_of(OUT) / "x"
+    assert bucket.home_of(folder) == f"{OUT}/x"
+    assert bucket.home_of(folder / "ray" / "t0000") == f"{OUT}/x/ray/t0000"
+    assert bucket.split(f"{OUT}/x/") == (OUT, "x")
+    queried = "gs://b/p?endpoint_override=localhost"
+    assert bucket.home_of(bucket.folder_of(queried) / "x") == (
+        "gs://b/p/x?endpoint_override=localhost"
+    )
+    assert bucket.home_of(Path("runs/x")) == str(Path("runs/x").absolute())
+
+
+def test_what_is_written_in_the_working_copy_is_on_the_bucket(server):
+    store = new_run()
+    with mirror.driving(store.path) as driver:
+        end_trial(store, 0)
+        driver.exit_code = 0
+    own = {p.relative_to(store.path).as_posix() for p in store.path.rglob("*") if p.is_file()}
+    assert {f"x/{name}" for name in own} == held()
+    elsewhere(store.path)
+    again = RunStore.open(resolve_run(f"{OUT}/x"))
+    assert again.ended() == {"t0000"}
+    assert RunStore.open(resolve_run("x", OUT)).ended() == {"t0000"}
+
+
+def test_a_killed_driver_leaves_a_consistent_run_on_the_bucket(server):
+    """Uploads stop anywhere: a row in `trials` never precedes what it rests on."""
+    store = new_run()
+    sending = mirror.Mirror(store.path, f"{OUT}/x")
+    sending.sync()
+
+    class Killed(Exception):
+        pass
+
+    class Cut:
+        """The bucket until so many files have been sent."""
+
+        def __init__(self, after: int) -> None:
+            self.after, self.where = after, sending._where
+
+        def open_output_stream(self, path: str):
+            if not self.after:
+                raise Killed
+            self.after -= 1
+            return self.where.open_output_stream(path)
+
+    end_trial(store, 0)
+    whole = sending._where
+    for after in range(4):
+        sending._where = Cut(after)
+        sending._sent.clear()
+        with pytest.raises(Killed):
+            sending.sync()
+        sending._where = whole
+        copy = store.path.with_name("copy")
+        shutil.move(store.path, copy)
+        RunStore.open(resolve_run(f"{OUT}/x"))  # refuses a run that contradicts itself
+        elsewhere(store.path)
+        shutil.move(copy, store.path)
+
+
+def test_the_bucket_counts_unless_this_machine_was_the_last_to_drive(server):
+    store = new_run()
+    with mirror.driving(store.path):
+        end_trial(store, 0)
+    # the bucket was out of reach at the end: the copy is ahead of it
+    end_trial(store, 1)
+    assert RunStore.open(resolve_run(f"{OUT}/x")).ended() == {"t0000", "t0001"}
+    # another machine has driven it since: the copy is behind
+    own = store.path.with_name("mine")
+    shutil.copytree(store.path, own)
+    elsewhere(store.path)
+    with mirror.driving(resolve_run(f"{OUT}/x")):
+        end_trial(RunStore.open(store.path), 2)
+    elsewhere(store.path)
+    shutil.move(own, store.path)
+    assert RunStore.open(resolve_run(f"{OUT}/x")).ended() == {"t0000", "t0002"}
+
+
+def test_a_run_on_a_bucket_has_one_driver_wherever_it_is(server):
+    store = new_run()
+    with mirror.driving(store.path):
+        own = storage()
+        with own.open_input_stream("results/searches/x/.driver") as file:
+            state = json.loads(file.read())
+        state |= {"host": "another", "seen": time.time()}
+        with own.open_output_stream("results/searches/x/.driver") as file:
+            file.write(json.dumps(state).encode())
+    with own.open_output_stream("results/searches/x/.driver") as file:
+        file.write(json.dumps(state).encode())
+    with (
+        pytest.raises(RunError, match=r"one driver at a time.*another"),
+        mirror.driving(store.path),
+    ):
+        pass
+    with own.open_output_stream("results/searches/x/.driver") as file:
+        file.write(json.dumps(state | {"seen": time.time() - 61}).encode())
+    with mirror.driving(store.path):
+        pass  # that one has gone
+
+
+def test_a_bucket_that_goes_away_and_comes_back_has_everything(server, monkeypatch, capfd):
+    monkeypatch.setattr(mirror, "MIRROR_SECONDS", 0.1)
+    store = new_run()
+    with mirror.driving(store.path):
+        server.die()
+        end_trial(store, 0)
+        time.sleep(8)  # pyarrow tries again for six seconds
+        server.come_back()
+        time.sleep(8)
+    said = capfd.readouterr().out
+    assert "takes no files" in said
+    assert "takes files again" in said
+    assert "x/trials/t0000.parquet" in held()
+
+
+@pytest.mark.parametrize(
+    ("out", "says"),
+    [
+        ("s3://reslts/x", "Make the bucket first, or correct its name"),
+        ("zz://results/x", "Use a path, s3://bucket/prefix or gs://"),
+        ("s3://key:secret@results/x", "must not hold credentials"),
+    ],
+)
+def test_storage_that_cannot_be_used_is_refused_in_one_line(server, out, says, capsys):
+    assert main(["--preset", "smoke", "--out", out, "--name", "x"]) == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len(said) == 1, said
+    assert says in said[0]
+    assert held("results") == set()
+
+
+def test_missing_and_wrong_credentials_are_refused(server, capsys, monkeypatch):
+    server.tell("reset-auth", b"0")  # from now on it asks who is there
+    try:
+        assert main(["--preset", "smoke", "--out", OUT, "--name", "x"]) == 2
+        assert "AWS_ACCESS_KEY_ID" in capsys.readouterr().err
+        monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+        monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+        assert main(["--preset", "smoke", "--out", OUT, "--name", "x"]) == 2
+        assert "redentials" in capsys.readouterr().err
+    finally:
+        server.tell("reset-auth", b"1000000000")
+
+
+def test_a_server_that_does_not_answer_is_refused(server, capsys, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    assert main(["--preset", "smoke", "--out", OUT, "--name", "x"]) == 2
+    assert "Check AWS_ENDPOINT_URL and the network" in capsys.readouterr().err
+
+
+def test_a_report_that_was_written_afterwards_is_on_the_bucket_too(server):
+    store = new_run()
+    with mirror.driving(store.path):
+        pass
+    store.path.joinpath("report").mkdir()
+    store.path.joinpath("report", "index.html").write_text("<p>")
+    mirror.push(store.path / "report")
+    assert "x/report/index.html" in held()
+
+
+def test_a_run_is_not_overwritten_and_a_missing_one_is_named(server):
+    store = new_run()
+    with mirror.driving(store.path):
+        pass
+    elsewhere(store.path)
+    with pytest.raises(RunExists, match="--resume s3://results/searches/x"):
+        bucket.refuse_existing(f"{OUT}/x")
+    with pytest.raises(RunNotFound, match="s3://results/searches/y has none"):
+        resolve_run(f"{OUT}/y")
+
+
+@pytest.fixture
+def longer(monkeypatch):
+    """The smoke preset with trials long enough to be disturbed."""
+    fixed = dict(spaces.get("smoke").fixed) | {"epochs": 12}
+    space = replace(spaces.get("smoke"), name="longer", fixed=fixed)
+    monkeypatch.setitem(spaces.PRESETS, "longer", space)
+
+
+@pytest.mark.ray
+def test_a_search_whose_bucket_dies_ends_with_1_and_is_resumed_elsewhere(server, longer, capfd):
+    def die() -> None:
+        while not any("checkpoint_000002" in name for name in held()):
+            time.sleep(0.1)
+        server.die()
+
+    search = ["--preset", "longer", "--trials", "2", "--name", "x", "--out", OUT]
+    flags = ["--scheduler", "none", "--sampler", "random", "--max-concurrent", "1"]
+    killer = threading.Thread(target=die)
+    killer.start()
+    assert main([*search, *flags, "--no-preflight"]) == 1
+    killer.join()
+    said = capfd.readouterr()
+    assert "could not keep its checkpoint" in said.err
+    assert f"continue with --resume {OUT}/x" in said.err
+    assert f"{OUT}/x lacks the last results" in said.out
+
+    server.come_back()
+    run = bucket.folder_of(OUT) / "x"
+    elsewhere(run)
+    assert main(["--resume", f"{OUT}/x"]) == 0
+    said = capfd.readouterr().out
+    assert "again, from epoch" in said
+    elsewhere(run)
+    store = RunStore.open(resolve_run(f"{OUT}/x"))
+    trials, epochs = store.read("trials"), store.read("epochs")
+    assert list(trials["outcome"]) == ["completed", "completed"]
+    for name in trials["trial_id"]:
+        assert list(epochs[epochs["trial_id"] == name]["epoch"]) == list(range(1, 13))
+    for checkpoint in trials["checkpoint"]:
+        assert f"x/{checkpoint}/state.pt" in held()
+    assert "x/optuna.log" in held()
+    assert any(name.startswith("x/") and name.endswith(".png") for name in held())

@@ -1,0 +1,132 @@
+"""A search on a cluster of several nodes: its code arrives, versions agree, jobs are followed.
+
+All on this machine with Ray's `Cluster` utility, in which every node has processes of its own.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ray
+from ray.cluster_utils import Cluster
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from search.config import SearchConfig
+from search.driver import check_nodes, connect
+from search.preflight import Refused, refuse_other_versions
+from search.run import main
+from search.store import RunStore
+from trainer.provenance import versions
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_search_spreads_onto_new_nodes_and_survives_lost_ones():
+    assert subprocess.run([sys.executable, str(ROOT / "benchmarks" / "spread.py")]).returncode == 0
+
+
+OWN = {"python": "3.11.7", "ray": "2.60.0", "torch": "2.13.0+cpu", "numpy": "2.3.0"}
+
+
+def test_equal_versions_pass_whatever_they_were_built_for():
+    refuse_other_versions(OWN, {"a": OWN, "b": OWN | {"torch": "2.13.0+cu128"}})
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_another_version_is_refused_with_both_named(name):
+    theirs = {"good": OWN, "odd": OWN | {name: "1.2.3"}}
+    with pytest.raises(Refused, match=rf"{name} is .* here and 1\.2\.3 on odd\. Use one image"):
+        refuse_other_versions(OWN, theirs)
+
+
+def test_a_missing_package_is_a_difference():
+    with pytest.raises(Refused, match=r"torch is .* here and None on odd"):
+        refuse_other_versions(OWN, {"odd": {k: v for k, v in OWN.items() if k != "torch"}})
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[tuple[Cluster, str]]:
+    """A head with two CPUs, and the URL of its dashboard."""
+    port = free_port()
+    cluster = Cluster(
+        initialize_head=True,
+        head_node_args={"num_cpus": 2, "include_dashboard": True, "dashboard_port": port},
+    )
+    yield cluster, f"http://127.0.0.1:{port}"
+    cluster.shutdown()
+
+
+def on_cluster(cluster: Cluster, tmp_path: Path) -> tuple[SearchConfig, RunStore]:
+    plan = SearchConfig("smoke", 1, "x", out=str(tmp_path), address=cluster.address)
+    store = RunStore.create(tmp_path / "x", parameters={}, plan={"search": plan.as_dict()})
+    return plan, store
+
+
+@pytest.mark.ray
+def test_a_node_with_another_torch_is_refused_and_named(cluster, tmp_path):
+    """The node's Python finds another distribution first, as in another image."""
+    odd = tmp_path / "site" / "torch-0.0.1.dist-info"
+    odd.mkdir(parents=True)
+    (odd / "METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 0.0.1\n")
+    node = cluster[0].add_node(num_cpus=1, env_vars={"PYTHONPATH": str(odd.parent)})
+    plan, store = on_cluster(cluster[0], tmp_path)
+    try:
+        own = versions()["torch"].partition("+")[0]
+        with connect(plan), pytest.raises(Refused, match=rf"torch is {own}.* here and 0\.0\.1 on"):
+            check_nodes(store)
+    finally:
+        cluster[0].remove_node(node)
+
+
+@pytest.mark.ray
+def test_workers_run_the_drivers_code(cluster, tmp_path):
+    plan, _ = on_cluster(cluster[0], tmp_path)
+
+    @ray.remote(num_cpus=0)
+    def where() -> list[str]:
+        import search
+        import spaces
+        import trainer
+
+        return [module.__file__ for module in (search, spaces, trainer)]
+
+    with connect(plan):
+        here = ray.get_runtime_context().get_node_id()
+        found = ray.get(
+            where.options(
+                scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=False)
+            ).remote()
+        )
+    assert all("py_modules" in path for path in found), found  # what the driver has sent
+
+
+@pytest.mark.ray
+def test_a_submitted_job_is_followed_to_its_end(cluster, tmp_path, capfd):
+    """`ray job submit`, then `--attach` from elsewhere: progress, and the search's exit code."""
+    submit = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--no-wait"]
+    submit += ["--address", cluster[1], "--working-dir", str(ROOT), "--"]
+    search = ["python", "-m", "search.run", "--preset", "smoke", "--trials", "2"]
+    search += ["--name", "job", "--out", str(tmp_path), "--address", "auto"]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    subprocess.run([*submit, *search], check=True, env=os.environ | {"PATH": path})
+    latest = time.monotonic() + 60
+    while not (tmp_path / "job" / ".driver").exists() and time.monotonic() < latest:
+        time.sleep(0.2)
+    assert main(["--attach", "job", "--out", str(tmp_path)]) == 0
+    said = capfd.readouterr().out
+    assert "(2 of 2 trials)" in said
+    assert "ended with exit code 0" in said
+    assert set(RunStore.open(tmp_path / "job").read("trials")["outcome"]) == {"completed"}
