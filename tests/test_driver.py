@@ -244,5 +244,5 @@ def test_a_worker_whose_eigensolver_is_wrong_is_refused(one_ray, monkeypatch):
     assert any("auto is" in line for line in check_backends(plan, resources))
     broken = ray.remote(broken_eigh.check_backends)
     monkeypatch.setattr("search.driver.backends_task", broken)
-    with pytest.raises(Refused, match=r"exact at 36 elements: .*exceeds.*use another backend"):
+    with pytest.raises(Refused, match=r"auto at 36 elements: .*exceeds.*use another backend"):
         check_backends(plan, resources)
