@@ -283,7 +283,9 @@ def longer(monkeypatch):
 
 
 @pytest.mark.ray
-def test_a_search_whose_bucket_dies_ends_with_1_and_is_resumed_elsewhere(server, longer, capfd):
+def test_a_search_whose_bucket_dies_ends_with_1_and_is_resumed_elsewhere(
+    server, longer, capfd, monkeypatch
+):
     def die() -> None:
         while not any("checkpoint_000002" in name for name in held()):
             time.sleep(0.1)
@@ -303,6 +305,10 @@ def test_a_search_whose_bucket_dies_ends_with_1_and_is_resumed_elsewhere(server,
     server.come_back()
     run = bucket.folder_of(OUT) / "x"
     elsewhere(run)
+    # the driver could not take its sign of life out of a dead bucket
+    assert main(["--resume", f"{OUT}/x"]) == 2
+    assert "wait 60 s if it was killed" in capfd.readouterr().err
+    monkeypatch.setattr("search.mirror.STALE_SECONDS", 0.0)
     assert main(["--resume", f"{OUT}/x"]) == 0
     said = capfd.readouterr().out
     assert "again, from epoch" in said
