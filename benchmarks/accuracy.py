@@ -1,23 +1,29 @@
 """Networks against stochastic ML and MUSIC, on the same fresh scenes, in one run.
 
     python benchmarks/accuracy.py [--scene local|full] [--networks dictionary unrolled:2 ...]
-        [--seeds 0 1 2] [--epochs 30] [--scenes 2048] [--figure FILE.png]
+        [--seeds 0 1 2] [--epochs 30] [--scenes 2048] [--figure FILE.png] [--write NAME]
 
 Every network is trained with every seed, and scored on scenes that no training and no search has
 seen: with MUSIC on its covariance, and with Fisher scoring after that (`+scoring`, two steps; the
 classical methods get it too). All are compared with stochastic ML scene by scene. A scene is the
 unit of chance: its errors at all SNRs and source numbers, and a network's over its training seeds,
 are averaged first. On a CPU everything runs on one thread, and times are CPU time, median over
-batches. Trainings and scores are kept in runs/benchmark: a run that was interrupted goes on.
+batches. Trainings and scores are kept in runs/benchmark: a run that was interrupted goes on. With
+--write the table, as printed, goes into docs/network.md at <!-- NAME -->, that of --confidence at
+<!-- confidence -->, each with the command that made it.
 """
 
 import argparse
+import shlex
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 from trained import SCENES, Scores, config_of, place, scores, trained  # isort: skip  (sets threads)
 
 import numpy as np
 import torch
+from documents import write_tables
 from torch import nn
 
 from trainer.confidence import BINS, calibrate, near_a_source
@@ -35,6 +41,7 @@ from trainer.search_grid import search_grid
 SNR_DB = {"local": (-10.0, -5.0, 0.0), "full": (-10.0, -5.0, 0.0, 5.0)}
 OBJECTIVE_SNR_DB = (-5.0, 0.0)
 COUNTS = {"local": (1, 2), "full": (1, 2, 3)}
+DOCUMENT = Path("docs/network.md")
 FRESH_SEED = 7_000_003
 """Of the scenes: not one of `EvaluationConfig`."""
 REFERENCE = "sml"
@@ -94,7 +101,7 @@ def difference(one: Scores, other: Scores, snr_db: tuple[float, ...], *count: in
     return paired_difference(*pair)
 
 
-def report(name: str, mine: Scores, reference: Scores, snr_db: tuple[float, ...]) -> None:
+def report(name: str, mine: Scores, reference: Scores, snr_db: tuple[float, ...]) -> str:
     """A row of the table."""
     error = bootstrap_mean(mine.per_scene("capped_error", OBJECTIVE_SNR_DB))
     columns = [shown(error)]
@@ -106,7 +113,7 @@ def report(name: str, mine: Scores, reference: Scores, snr_db: tuple[float, ...]
     times = float(mine.milliseconds)
     cells = " | ".join(columns)
     ratio = f"{float(reference.milliseconds) / times:.1f}"
-    print(f"| {name} | {cells} | {times:.2f} | {ratio} |", flush=True)
+    return f"| {name} | {cells} | {times:.2f} | {ratio} |"
 
 
 def everywhere(rows: dict[str, Scores], conditions: Conditions) -> None:
@@ -122,11 +129,13 @@ def everywhere(rows: dict[str, Scores], conditions: Conditions) -> None:
             print(f"| {name} | {snr:g} | {count} | {cells} |", flush=True)
 
 
-def reliability(network: nn.Module, config: TrainConfig, conditions: Conditions) -> None:
+def reliability(network: nn.Module, config: TrainConfig, conditions: Conditions) -> str:
     """How often estimates of some confidence are right; K known, and asked of the eigenvalues."""
     model = Model(config, network, calibrate(network, config))
-    print("\n| K | confidence | estimates | mean confidence | share right |")
-    print("|---|---|---|---|---|")
+    lines = [
+        "| K | confidence | estimates | mean confidence | share right |",
+        "|---|---|---|---|---|",
+    ]
     for know in (True, False):
         said, right, told = [], [], []
         for snr, count in conditions.points():
@@ -150,13 +159,11 @@ def reliability(network: nn.Module, config: TrainConfig, conditions: Conditions)
             mean = float(confidence[part].mean())
             off += abs(mean - hit.mean) * len(part) / len(confidence)
             low, high = float(confidence[part].min()), float(confidence[part].max())
-            print(
-                f"| {label} | {low:.2f} to {high:.2f} | {len(part)} | {mean:.3f} | {shown(hit)} |"
-            )
-        print(
-            f"| {label} | all | {len(confidence)} | expected calibration error {off:.3f} | |",
-            flush=True,
-        )
+            span = f"{low:.2f} to {high:.2f}"
+            lines.append(f"| {label} | {span} | {len(part)} | {mean:.3f} | {shown(hit)} |")
+        total = f"expected calibration error {off:.3f}"
+        lines.append(f"| {label} | all | {len(confidence)} | {total} | |")
+    return "\n".join(lines)
 
 
 def hits(places: dict[str, torch.Tensor], scenes: Scenes) -> torch.Tensor:
@@ -179,6 +186,7 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--figure", help="PNG of the trade-off")
     parser.add_argument("--confidence", help="network whose confidence is checked, first seed")
+    parser.add_argument("--write", metavar="NAME", help=f"place of the table in {DOCUMENT}")
     args = parser.parse_args()
     torch.set_num_threads(1)
     budget = {"steps_per_epoch": args.steps, "batch_size": args.batch}
@@ -194,17 +202,24 @@ def main() -> None:
     conditions = Conditions(
         scene, FRESH_SEED, snr_db, args.scenes, args.device, COUNTS[args.scene]
     )
-    print(
+    about = (
         f"{args.scene}: {args.scenes} scenes for each of {len(conditions.points())} conditions; "
-        f"{args.epochs * args.steps} steps of {args.batch} scenes, seeds {args.seeds}\n"
+        f"{args.epochs * args.steps} steps of {args.batch} scenes, training seeds {args.seeds}"
     )
+    print(f"{about}\n")
     heads = ["estimator", "capped error -5, 0 dB", "- sml", "- sml at -10 dB"]
     heads += [f"success {snr:g} dB" for snr in snr_db] + ["ms/scene", "sml's / its"]
-    print("| " + " | ".join(heads) + " |\n" + "|---" * len(heads) + "|", flush=True)
+    lines: list[str] = []
+
+    def add(line: str) -> None:
+        lines.append(line)
+        print(line, flush=True)
+
+    add("| " + " | ".join(heads) + " |\n" + "|---" * len(heads) + "|")
     rows = {}
     for name in (REFERENCE, *CLASSICAL):
         rows[name] = scores(name, classical(name, scene, args.device), conditions)
-        report(name, rows[name], rows[REFERENCE], snr_db)
+        add(report(name, rows[name], rows[REFERENCE], snr_db))
     for network, trainings in configs.items():
         seconds, found = [], {"": [], "+scoring": []}
         for config in trainings:
@@ -215,14 +230,21 @@ def main() -> None:
         for how, parts in found.items():
             name = f"{network}{how}"
             rows[name] = mean_of(parts)
-            report(name, rows[name], rows[REFERENCE], snr_db)
+            add(report(name, rows[name], rows[REFERENCE], snr_db))
             each = (difference(part, rows[REFERENCE], OBJECTIVE_SNR_DB).mean for part in parts)
-            print(f"| by seed | | {', '.join(f'{mean:+.3f}' for mean in each)} |", flush=True)
+            if len(parts) > 1:
+                add(f"| ... by seed | | {', '.join(f'{mean:+.3f}' for mean in each)} |")
         print(f"| trained in {np.mean(seconds):.0f} CPU-s |", flush=True)
     everywhere(rows, conditions)
+    command = f"`python benchmarks/accuracy.py {shlex.join(sys.argv[1:])}`"
+    tables = {args.write: "\n".join((f"{command}; {about}", "", *lines))}
     if args.confidence:
         config = configs[args.confidence][0]
-        reliability(trained(config, args.device)[0], config, conditions)
+        made = trained(config, args.device)[0]
+        tables["confidence"] = f"{command}\n\n{reliability(made, config, conditions)}"
+        print(f"\n{tables['confidence']}", flush=True)
+    if args.write:
+        write_tables(DOCUMENT, tables)
     if args.figure:
         draw(rows, args.networks, args.figure)
 
@@ -242,7 +264,8 @@ def draw(rows: dict[str, Scores], networks: list[str], file: str) -> None:
         axes.errorbar(times, means, bars, fmt=marker, capsize=3, label=label)
         for network, time, mean in zip(networks, times, means, strict=True):
             axes.annotate(network, (time, mean), xytext=(6, 4), textcoords="offset points")
-    axes.margins(x=0.15)
+    first, last = axes.get_xlim()
+    axes.set_xlim(first, last + 0.25 * (last - first))  # room for the labels, which stand right
     axes.axhline(0, color="0.5", linewidth=1, linestyle="--")
     axes.set(
         xlabel="CPU time per scene on one thread [ms]",

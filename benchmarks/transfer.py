@@ -1,19 +1,23 @@
 """Networks on panels they were not trained on: the same weights, nothing trained anew.
 
-    python benchmarks/transfer.py [--network unrolled:2] [--seeds 0 1 2] [--scenes 256]
+    python benchmarks/transfer.py [--network unrolled:2] [--seeds 0 1 2] [--scenes 256] [--write]
 
 Networks trained by `accuracy.py` on the 6x6 panel (they are trained here if they are not there
 yet) localise on others, with other numbers of antennas and snapshots and in other regions, next to
-the classical methods on the same scenes; K is told. A scene is the unit of chance, as there.
+the classical methods on the same scenes; K is told. A scene is the unit of chance, as there. With
+--write the tables, as printed, go into docs/network.md, with the command that made them.
 """
 
 import argparse
+import shlex
+import sys
 from dataclasses import replace
 
 from trained import config_of, scores, trained  # isort: skip  (sets threads)
 
 import torch
-from accuracy import FRESH_SEED, difference, everywhere, mean_of, shown
+from accuracy import DOCUMENT, FRESH_SEED, difference, everywhere, mean_of, shown
+from documents import write_tables
 
 from trainer.config import SceneConfig
 from trainer.evaluation import Conditions, classical, network_estimate
@@ -51,8 +55,10 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=30, help="of 20 steps of 64 scenes")
     parser.add_argument("--scenes", type=int, default=256, help="per SNR and source number")
+    parser.add_argument("--write", action="store_true", help=f"the tables into {DOCUMENT}")
     args = parser.parse_args()
     torch.set_num_threads(1)
+    written = [f"`python benchmarks/transfer.py {shlex.join(sys.argv[1:])}`"]
     for about, change in PANELS.items():
         rows = {}
         for seed in args.seeds:
@@ -74,18 +80,23 @@ def main() -> None:
         for name in CLASSICAL:
             rows[name] = [scores(name, classical(name, scene), conditions)]
         means = {name: mean_of(parts) for name, parts in rows.items()}
-        print(f"\n{about}; {args.scenes} scenes for each of {len(conditions.points())} conditions")
+        count = f"{args.scenes} scenes for each of {len(conditions.points())} conditions"
+        lines = [f"**{about}; {count}**", ""]
         heads = ["estimator", "capped error -5, 0 dB", "network+scoring - it"]
         heads += [f"success {snr:g} dB" for snr in SNR_DB] + ["ms/scene"]
-        print("| " + " | ".join(heads) + " |\n" + "|---" * len(heads) + "|")
+        lines += ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
         best = means[f"network{SHARPER}"]
         for name, mine in means.items():
             error = bootstrap_mean(mine.per_scene("capped_error", OBJECTIVE_SNR_DB))
             gap = "" if mine is best else shown(difference(best, mine, OBJECTIVE_SNR_DB), "+")
             found = (bootstrap_mean(mine.per_scene("success", (snr,))) for snr in SNR_DB)
             cells = " | ".join([shown(error), gap, *(f"{each.mean:.3f}" for each in found)])
-            print(f"| {name} | {cells} | {float(mine.milliseconds):.2f} |", flush=True)
+            lines.append(f"| {name} | {cells} | {float(mine.milliseconds):.2f} |")
+        print("\n" + "\n".join(lines), flush=True)
+        written += ["", *lines]
         everywhere({name: means[name] for name in (*CLASSICAL, f"network{SHARPER}")}, conditions)
+    if args.write:
+        write_tables(DOCUMENT, {"transfer": "\n".join(written)})
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ from trainer.backprojection import channel_modes, fit_loading, lmmse
 from trainer.config import CovarianceConfig, NetworkConfig, SceneConfig, TrainConfig
 from trainer.covariance import Covariance, normalise, true_factor
 from trainer.dictionary import dictionary, pack_hermitian, unpack_hermitian
-from trainer.network import Blend, build, principal_components
+from trainer.factor_network import Blend, principal_components
+from trainer.network import build
 from trainer.power_map import power_maps
 from trainer.scene import Scenes, simulate
 from trainer.spectral import spectrum

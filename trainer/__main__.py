@@ -52,7 +52,11 @@ def parser() -> argparse.ArgumentParser:
     )
 
     evaluate = verbs.add_parser("evaluate", help="score a trained network on held-out scenes")
-    evaluate.add_argument("state", type=Path, help="a state.pt, or a folder that holds one")
+    evaluate.add_argument(
+        "state",
+        type=Path,
+        help="a state.pt, or a folder that holds one: of a training, that of its best epoch",
+    )
     evaluate.add_argument("--seed", type=int, help="of the scenes; default: the held-out ones")
     evaluate.add_argument("--num-scenes", type=int, help="per SNR and K")
     evaluate.add_argument("--snr-db", type=float, nargs="+", help="SNRs [dB]")
@@ -106,7 +110,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def train(args: argparse.Namespace) -> int:
     """Trains; leaves `config.json`, the last `state.pt`, and in `best` the model."""
+    from .model import FOLDER
+
     config = read_config(args)
+    require(
+        not (args.out / FOLDER).exists(),
+        f"--out holds no model in {FOLDER}/ yet",
+        f"{args.out / FOLDER} is there",
+        "Move it away, or choose another folder: an old model must not pass for the new one.",
+    )
     try:
         args.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -161,9 +173,14 @@ def evaluate(args: argparse.Namespace) -> int:
 
     from .evaluation import baselines, score_network
     from .loop import resolve_device, restore_network
+    from .model import FOLDER, STATE_FILE
     from .scores import score_lines
 
-    state = args.state / "state.pt" if args.state.is_dir() else args.state
+    # a training's folder has its last epoch too; what it is worth is its model's, the best one
+    best = args.state / FOLDER / STATE_FILE
+    held = best if best.is_file() else args.state / STATE_FILE
+    state = held if args.state.is_dir() else args.state
+    print(f"scored: {state}", file=sys.stderr)
     device = resolve_device("auto")
     config, network = restore_network(state, device)
     asked = {

@@ -6,6 +6,8 @@ optimiser, schedule, random generator, and the configuration they belong to.
 
 import os
 import pickle
+import struct
+import zipfile
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
@@ -13,6 +15,12 @@ from typing import Any, Self
 import torch
 
 from .config import ConfigError, TrainConfig
+
+UNREADABLE = (
+    *(OSError, RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile, struct.error),
+    *(ValueError, TypeError, LookupError, AttributeError, ImportError, OverflowError),
+)
+"""What reading overwritten bytes has been seen to raise."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +67,7 @@ class TrainState:
             data = torch.load(path, map_location=device, weights_only=True)
         except FileNotFoundError:
             raise ConfigError(f"a checkpoint must exist, but {path} does not.") from None
-        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        except UNREADABLE as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ConfigError(
                 f"a checkpoint must be readable, but {path} is not ({reason}). Train again."
@@ -69,6 +77,14 @@ class TrainState:
             raise ConfigError(
                 f"a checkpoint must hold {', '.join(sorted(names))}, but {path} does not. "
                 "Was it written by another program?"
+            )
+        kinds = dict.fromkeys(("params", "network", "optimizer", "schedule"), dict)
+        kinds |= {"epoch": int, "step": int, "generator": torch.Tensor}
+        wrong = [name for name, kind in kinds.items() if not isinstance(data[name], kind)]
+        if wrong:
+            raise ConfigError(
+                f"a checkpoint must hold what a training left, but `{wrong[0]}` of {path} is a "
+                f"{type(data[wrong[0]]).__name__}. Train again."
             )
         # generator states live on the CPU whatever device they steer
         return cls(**data | {"generator": data["generator"].cpu()})

@@ -37,6 +37,8 @@ SEED = 4_000_003
 """Of these scenes: not one of `EvaluationConfig`."""
 BINS = 10
 """Of the expected calibration error, with equally many estimates each."""
+COEFFICIENTS = 4
+"""Of a constant and the three numbers."""
 RIDGE = 1e-2
 """Keeps the coefficients finite where one number separates right from wrong."""
 NEWTON_STEPS = 30

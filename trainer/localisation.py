@@ -110,7 +110,8 @@ def localise(
         device: `auto` is CUDA where there is one.
 
     Raises:
-        ConfigError: if files cannot be read, or the scenes do not fit the network.
+        ConfigError: if files cannot be read, the scenes do not fit the network, or the model is
+            damaged: nothing that is not finite is returned.
     """
     where = resolve_device(device)
     if not isinstance(model, Model):
@@ -208,6 +209,7 @@ def _localise(
     network: nn.Module, model: Model, scenes: Scenes, told: Tensor | None, scene: SceneConfig
 ) -> Localised:
     covariance = network(scenes)
+    require_finite({"covariance": covariance.held.abs()}, model)
     found = methods.localise(
         scenes,
         lambda part, count: methods.read(part, covariance, count, scene),
@@ -218,11 +220,25 @@ def _localise(
     count = found.active.sum(-1)
     numbers = numbers_of(covariance, found, count, scene)
     confidence = model.calibration.confidence(numbers) * found.active * found.resolved
-    return Localised(
-        **{
-            name: getattr(found, name).cpu().numpy()
-            for name in ("azimuth", "elevation", "range_m", "active", "resolved")
-        },
-        confidence=confidence.cpu().numpy(),
-        num_sources=count.cpu().numpy(),
-    )
+    places = {name: getattr(found, name) for name in ("azimuth", "elevation", "range_m")}
+    values = places | {"confidence": confidence}
+    require_finite(values, model)
+    others = {"active": found.active, "resolved": found.resolved, "num_sources": count}
+    return Localised(**{name: value.cpu().numpy() for name, value in (values | others).items()})
+
+
+def require_finite(values: dict[str, Tensor], model: Model) -> None:
+    """Refuses to hand on numbers that are none.
+
+    Raises:
+        ConfigError: if one of them is not finite.
+    """
+    for name, value in values.items():
+        bad = (~torch.isfinite(value)).flatten(1).any(-1)
+        if bad.any():
+            weights = all(torch.isfinite(p).all() for p in model.network.parameters())
+            cause = "Leave that scene out" if weights else "Its weights are not: it is damaged"
+            raise ConfigError(
+                f"a model's estimates must be finite, but its {name} is not in {int(bad.sum())} "
+                f"of {len(bad)} scenes. {cause}, or restore the model from a copy."
+            )

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .checkpoint import TrainState
+from .checkpoint import UNREADABLE, TrainState
 from .config import ConfigError, TrainConfig
 from .covariance import Covariance
 from .evaluation import score_network, validate
@@ -299,11 +299,31 @@ def initial_network(config: TrainConfig) -> nn.Module:
 
 
 def restore_network(path: Path, device: torch.device) -> tuple[TrainConfig, nn.Module]:
-    """The configuration and the trained network of a checkpoint, ready to be evaluated."""
+    """The configuration and the trained network of a checkpoint, ready to be evaluated.
+
+    Raises:
+        ConfigError: if it is damaged: unreadable, of other sizes, or not finite.
+    """
     state = TrainState.load(path, device)
-    network = build(state.config).to(device)
-    network.load_state_dict(state.network)
-    return state.config, network.eval()
+    try:
+        config = state.config
+        network = build(config).to(device)
+        network.load_state_dict(state.network)
+    except ConfigError:
+        raise
+    except UNREADABLE as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(
+            f"a checkpoint's weights must fit its configuration, but those of {path} do not "
+            f"({reason}). Restore it from a copy, or train again."
+        ) from error
+    wrong = [name for name, p in network.named_parameters() if not torch.isfinite(p).all()]
+    if wrong:
+        raise ConfigError(
+            f"a network's weights must be finite, but `{wrong[0]}` of {path} is not: it is "
+            "damaged. Restore it from a copy, or train again."
+        )
+    return config, network.eval()
 
 
 def _nonfinite(names: list[str], gradients: Sequence[Tensor | None]) -> str:

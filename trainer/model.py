@@ -5,10 +5,14 @@
     model_card.md  what it is, how well it does on held-out scenes, how it was made
 
 `python -m search.run` leaves one in `runs/<name>/best`, `python -m trainer train --out X` one in
-`X/best`. The folder appears whole; one that it replaces is gone for an instant before.
+`X/best`. The folder appears whole. A folder cannot take the place of another in one go: while one
+is replaced a reader sees the old one, for an instant none, then the new one. `config.json` has the
+SHA-256 of `state.pt`, so that who reads one file of each, or overwritten bytes, is told.
 """
 
+import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -20,7 +24,7 @@ import torch
 from torch import nn
 
 from .checkpoint import TrainState
-from .confidence import Calibration, calibrate
+from .confidence import COEFFICIENTS, Calibration, calibrate
 from .config import ConfigError, TrainConfig
 from .evaluation import score_network
 from .loop import resolve_device, restore_network
@@ -76,7 +80,11 @@ def export(
         about=about,
         size=sum(parameter.numel() for parameter in network.parameters()),
     )
-    record = {"params": config.to_params(), "confidence": asdict(calibration)}
+    record = {
+        "params": config.to_params(),
+        "confidence": asdict(calibration),
+        "state_sha256": hashlib.sha256(state.read_bytes()).hexdigest(),
+    }
     hidden = folder.with_name(f".{folder.name}.{os.getpid()}.new")
     try:
         hidden.mkdir(parents=True)
@@ -132,13 +140,30 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> Model:
         ConfigError: if there is none, or it is damaged.
     """
     folder = find(path)
-    config, network = restore_network(folder / STATE_FILE, torch.device(device))
-    file = folder / CONFIG_FILE
+    file, state = folder / CONFIG_FILE, folder / STATE_FILE
     try:
-        calibration = Calibration(**json.loads(file.read_text())["confidence"])
+        record = json.loads(file.read_text())
+        calibration, digest = _calibration(record["confidence"]), record["state_sha256"]
+        found = hashlib.sha256(state.read_bytes()).hexdigest()
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
-            f"a model's {CONFIG_FILE} must say how its confidence is calibrated, but {file} does "
-            f"not ({error}). Restore it from a copy."
+            f"a model's {CONFIG_FILE} must say how its confidence is calibrated, and the SHA-256 "
+            f"of its {STATE_FILE}, but {file} does not ({type(error).__name__}: {error}). Restore "
+            "it from a copy."
         ) from error
-    return Model(config, network, calibration)
+    if found != digest:
+        raise ConfigError(
+            f"a model's {STATE_FILE} must be the one that its {CONFIG_FILE} was written for, but "
+            f"the SHA-256 of {state} is {found[:12]}... and {str(digest)[:12]}... is recorded: it "
+            "is damaged, or was just being replaced. Restore it from a copy, or try again."
+        )
+    return Model(*restore_network(state, torch.device(device)), calibration)
+
+
+def _calibration(record: Mapping[str, Any]) -> Calibration:
+    """As recorded: a finite coefficient for a constant and for each of three numbers."""
+    made = Calibration(**record)
+    numbers = [*made.coefficients, made.error, made.count]
+    if len(made.coefficients) != COEFFICIENTS or not all(map(math.isfinite, numbers)):
+        raise ValueError(f"{COEFFICIENTS} finite coefficients are needed, not {record}")
+    return made

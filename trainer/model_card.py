@@ -26,7 +26,9 @@ python -m trainer localise --model THIS_FOLDER --scenes scenes.npz --out estimat
 
 ## Results
 
-Held-out scenes of seed {judged.test_seed}, K known, MUSIC without scoring. Capped error is
+Held-out scenes of seed {judged.test_seed}, K known. Numbers are of **MUSIC alone**, the readout
+that training and search are judged by; `localise` adds scoring, and so does the confidence below.
+Capped error is
 mean(min(angle error, 10°)) / 10°, success the share of sources within 5° and 5°, both with 95 %
 intervals; n counts scenes, the same ones at every SNR and K.
 

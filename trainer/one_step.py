@@ -26,7 +26,7 @@ from .sml import all_noise
 from .subspace_fit import squares
 
 STEPS = 2
-"""Capped error at -5 and 0 dB after 0, 1, 2, 3 and 6: see docs/log.md; 2 is the best of them."""
+"""Of 0, 1, 2 and 4 steps, two have the least capped error at -5 and 0 dB: see docs/log.md."""
 RIDGE = 1e-9
 """Relative, added to Gram matrices: two estimates at one place have no amplitudes of their own."""
 LEAST_SHARE = 0.1
@@ -49,8 +49,11 @@ def one_step(
     start = torch.cat([places[:, :slots].flatten(1).double(), powers, noise], dim=-1)
     model = Likelihood(wide, search, active).model
     found = descend(model, start, lower, upper, steps=steps).place[:, : 3 * slots]
-    moved = torch.where(active.unsqueeze(-1), found.unflatten(-1, (slots, 3)).to(places), 0)
-    places = torch.where(estimates.active.unsqueeze(-1), _padded(moved, places), places)
+    moved = _padded(found.unflatten(-1, (slots, 3)).to(places), places)
+    # where the snapshots say nothing, an estimate stays where it was
+    known = wide.channel.abs().amax((1, 2)) > 0
+    moves = estimates.active & known.unsqueeze(-1) & torch.isfinite(moved).all(-1)
+    places = torch.where(moves.unsqueeze(-1), moved, places)
     azimuth, elevation, inverse_range = places.unbind(-1)
     return replace(estimates, azimuth=azimuth, elevation=elevation, range_m=1 / inverse_range)
 
@@ -67,8 +70,9 @@ def explained(
     echoes = respond(data.channel, data.codes, steering)  # [B, L, M, K]
     gram = echoes.mH @ echoes
     size = gram.diagonal(dim1=-2, dim2=-1).real.mean((1, 2)).unsqueeze(-1)
-    # a slot without a source has no echo, and no amplitude
-    loading = torch.where(active, RIDGE * size, torch.ones_like(size)).unsqueeze(1)
+    # a slot without a source has no echo, a dead channel returns none: no amplitude there
+    heard = active & (size > torch.finfo(size.dtype).tiny / RIDGE)
+    loading = torch.where(heard, RIDGE * size, torch.ones_like(size)).unsqueeze(1)
     inverse = torch.linalg.inv(gram + torch.diag_embed(loading).to(gram.dtype))
     pull = echoes.mH @ data.snapshots.unsqueeze(-1)
     amplitudes = inverse @ pull

@@ -1,7 +1,9 @@
 """`unrolled`: covariance fitting cut short, every step learned.
 
-The dictionary network's powers are the start. Then every stage asks the likelihood of the
-snapshots what the powers so far do not explain (`covariance_fit`), and moves their logarithms,
+The start are powers made of how likely a lone source is at each grid point (`lone_source`),
+softened, and of convolutions over that and the maps that the dictionary network sees. Then every
+stage asks the likelihood of the snapshots what the powers so far do not explain
+(`covariance_fit`), and moves their logarithms,
 
     log γ <- keep · log γ + step · log(num / den) + convolutions(log γ, num / den, den, λ),
 
@@ -81,7 +83,7 @@ class Stage(nn.Module):
 
 
 class UnrolledNetwork(nn.Module):
-    """The dictionary network's powers, fitted to the snapshots in stages -> dense R."""
+    """Powers of lone sources, fitted to the snapshots in stages -> dense R."""
 
     outer: Tensor
     steering: Tensor

@@ -13,8 +13,8 @@ class NetworkConfig:
 
     Attributes:
         kind: `dictionary` (power map -> softmax powers of a steering dictionary, dense R),
-            `unrolled` (the same, then learned steps of covariance fitting) or `factor` (power map
-            -> low-rank factor F, R = F Fᴴ).
+            `unrolled` (likelihoods of a lone source and power map -> such powers, then learned
+            steps of covariance fitting) or `factor` (power map -> low-rank factor F, R = F Fᴴ).
         width: channels of the convolutions.
         depth: number of 3x3 convolutions.
         rank: columns of the learned factor; only for `factor`.

@@ -23,6 +23,10 @@ METHOD_NAMES = (
 BASELINES = ("crb", "lmmse_music", "pinv_music", "lmmse_mvdr", "lmmse_beamformer")
 """Quick ones: maximum likelihood takes ten times as long as all of them together."""
 
+MOST_RATE = 1e6
+"""Adam moves every weight by about the rate: nothing is learned long before; beyond 1e37 a step
+leaves what single precision can hold."""
+
 
 @dataclass(frozen=True)
 class OptimizerConfig:
@@ -38,8 +42,8 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         require(
-            self.learning_rate > 0,
-            "learning_rate > 0",
+            0 < self.learning_rate <= MOST_RATE,
+            f"0 < learning_rate <= {MOST_RATE:g}",
             f"{self.learning_rate}",
             "Try 1e-3 to 2e-2.",
         )
