@@ -1,18 +1,24 @@
 """A model folder localises: in memory and from files, on its own panel and on others."""
 
+import contextlib
+import hashlib
 import json
+import shutil
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from search import localise as search_localise
 from trainer import model
 from trainer.__main__ import main
 from trainer.config import ConfigError, SceneConfig, TrainConfig
 from trainer.localisation import localise
+from trainer.loop import restore_network
 from trainer.model import export, find, load
 from trainer.scene import EvalScenes, Scenes
 from trainer.scores import EvaluationRow
@@ -230,17 +236,124 @@ def test_bad_input_is_refused_in_one_line(trained, tmp_path, capsys, change, say
     assert not out.exists()
 
 
-def test_a_damaged_model_is_named(trained, tmp_path):
-    import shutil
+def _record(folder: Path, **changed) -> None:
+    """Overwrites entries of a model's config.json; a None removes one."""
+    file = folder / "config.json"
+    record = json.loads(file.read_text()) | changed
+    file.write_text(json.dumps({k: v for k, v in record.items() if v is not None}))
 
+
+def _state(folder: Path, change: Callable[[dict], object]) -> None:
+    """Changes a model's state, and records it as if it were whole."""
+    state = torch.load(folder / "state.pt", weights_only=True)
+    change(state)
+    torch.save(state, folder / "state.pt")
+    digest = hashlib.sha256((folder / "state.pt").read_bytes()).hexdigest()
+    _record(folder, state_sha256=digest)
+
+
+def _weight(state: dict) -> str:
+    return next(iter(state["network"]))
+
+
+def _overwrite(folder: Path, start: int) -> None:
+    data = bytearray((folder / "state.pt").read_bytes())
+    data[start : start + 64] = bytes(64 * [0xA5])
+    (folder / "state.pt").write_bytes(data)
+
+
+DAMAGES = {
+    "no calibration": (lambda d: (d / "config.json").write_text("{}"), "confidence is calibrated"),
+    "no config.json": (lambda d: (d / "config.json").unlink(), "confidence is calibrated"),
+    "two coefficients": (
+        lambda d: _record(d, confidence={"coefficients": [1, 2], "error": 0, "count": 1}),
+        "4 finite coefficients",
+    ),
+    "no coefficients": (
+        lambda d: _record(d, confidence={"coefficients": None, "error": 0, "count": 1}),
+        "confidence is calibrated",
+    ),
+    "no digest": (lambda d: _record(d, state_sha256=None), "state_sha256"),
+    "overwritten bytes": (lambda d: _overwrite(d, 2000), "SHA-256"),
+    "cut": (lambda d: (d / "state.pt").write_bytes(b"PK"), "SHA-256"),
+    "not a number": (
+        lambda d: _state(d, lambda s: s["network"][_weight(s)].mul_(float("nan"))),
+        "weights must be finite",
+    ),
+    "a key less": (
+        lambda d: _state(d, lambda s: s["network"].pop(_weight(s))),
+        "weights must fit",
+    ),
+    "other sizes": (
+        lambda d: _state(d, lambda s: s["params"].update({"network.width": 16})),
+        "weights must fit",
+    ),
+    "unknown network": (
+        lambda d: _state(d, lambda s: s["params"].update({"network.kind": "foo"})),
+        "network.kind",
+    ),
+    "no generator": (lambda d: _state(d, lambda s: s.update(generator=None)), "`generator`"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_damaged_model_is_named_in_one_line(trained, tmp_path, capsys, name):
+    damage, says = DAMAGES[name]
+    copy, recording = tmp_path / "copy", tmp_path / "in.npz"
+    shutil.copytree(find(trained), copy)
+    scenes_of(size=2).save(recording)
+    damage(copy)
+    out = tmp_path / "out.npz"
+    asked = ["localise", "--model", str(copy), "--scenes", str(recording), "--out", str(out)]
+    assert main(asked) == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len(said) == 1, said
+    assert says in said[0]
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("start", [0, 40, 300, 1000])
+def test_a_state_of_overwritten_bytes_is_a_configuration_error(trained, tmp_path, start):
+    """Also where nobody recorded what it was: a checkpoint has no digest."""
     copy = tmp_path / "copy"
     shutil.copytree(find(trained), copy)
-    (copy / "config.json").write_text("{}")
-    with pytest.raises(ConfigError, match=r"config\.json must say how its confidence"):
-        load(copy)
-    (copy / "state.pt").write_bytes(b"PK")
-    with pytest.raises(ConfigError, match="a checkpoint must be readable"):
-        load(copy)
+    data = bytearray((copy / "state.pt").read_bytes())
+    data[start : start + 200] = bytes(200 * [0x5A])
+    (copy / "state.pt").write_bytes(data)
+    with contextlib.suppress(ConfigError):  # or the bytes did not matter: anything else is wrong
+        restore_network(copy / "state.pt", torch.device("cpu"))
+
+
+def test_what_is_not_finite_is_never_handed_on(trained):
+    made = load(trained)
+    with torch.no_grad():
+        next(made.network.parameters()).mul_(float("nan"))
+    with pytest.raises(ConfigError, match=r"estimates must be finite.*damaged"):
+        localise(made, scenes_of(size=2))
+
+
+def test_a_dead_channel_does_not_end_the_other_scenes(trained):
+    scenes = unknown(scenes_of(size=4))
+    channel = scenes.channel.clone()
+    channel[2] = 0
+    whole, dead = (localise(trained, s) for s in (scenes, replace(scenes, channel=channel)))
+    others = [0, 1, 3]
+    np.testing.assert_array_equal(dead.num_sources[others], whole.num_sources[others])
+    np.testing.assert_allclose(dead.azimuth[others], whole.azimuth[others], atol=1e-4)
+    assert all(np.isfinite(array).all() for array in dead.arrays().values())
+
+
+def test_a_training_does_not_begin_where_a_model_lies(trained, capsys):
+    before = (find(trained) / "state.pt").read_bytes()
+    assert main(["train", "--set", "epochs=1", "--out", str(trained)]) == 2
+    assert "holds no model" in capsys.readouterr().err
+    assert (find(trained) / "state.pt").read_bytes() == before
+
+
+@pytest.mark.parametrize("rate", [1e37, 1e38])
+def test_a_rate_that_single_precision_cannot_step_by_is_refused(rate):
+    with pytest.raises(ConfigError, match="learning_rate <= 1e"):
+        TrainConfig.from_params(CONFIG | {"optimizer.learning_rate": rate})
 
 
 def test_parquet_needs_no_ray():

@@ -97,3 +97,15 @@ def _take(estimates: Estimates, scene: int) -> Estimates:
     names = ("azimuth", "elevation", "range_m", "resolved", "active")
     part = {name: getattr(estimates, name)[scene : scene + 1] for name in names}
     return Estimates(**part)
+
+
+def test_a_dead_channel_leaves_its_estimates_and_the_other_scenes_alone():
+    scenes = scenes_of(0.0, 4)
+    start = near_the_truth(scenes, 0.05)
+    channel = scenes.channel.clone()
+    channel[2] = 0
+    whole, dead = (one_step(s, start, SEARCH) for s in (scenes, replace(scenes, channel=channel)))
+    for name in ("azimuth", "elevation", "range_m"):
+        was, is_now = getattr(whole, name), getattr(dead, name)
+        assert torch.equal(is_now[2], getattr(start, name)[2])
+        torch.testing.assert_close(is_now[[0, 1, 3]], was[[0, 1, 3]], rtol=0, atol=1e-6)

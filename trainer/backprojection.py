@@ -70,7 +70,9 @@ def fit_loading(modes: ChannelModes) -> tuple[Tensor, Tensor]:
     exponent = torch.linspace(
         *LOADING_RANGE, LOADING_STEPS, dtype=power.dtype, device=power.device
     )
-    loading = modes.gain.mean(-1, keepdim=True) * 10**exponent
+    mean = modes.gain.mean(-1, keepdim=True)
+    # through a dead channel comes noise alone: any λ then says so, but 0
+    loading = mean.where(mean > 0, torch.ones_like(mean)) * 10**exponent
     variance = modes.gain.unsqueeze(-2) + loading.unsqueeze(-1)
     signal = (power.unsqueeze(-2) / variance).mean(-1)
     # without any power every λ fits alike

@@ -237,8 +237,8 @@ def require_finite(values: dict[str, Tensor], model: Model) -> None:
         bad = (~torch.isfinite(value)).flatten(1).any(-1)
         if bad.any():
             weights = all(torch.isfinite(p).all() for p in model.network.parameters())
-            cause = "Leave that scene out" if weights else "Its weights are not: it is damaged"
+            way = "Leave those scenes out" if weights else "It is damaged: restore it from a copy"
             raise ConfigError(
                 f"a model's estimates must be finite, but its {name} is not in {int(bad.sum())} "
-                f"of {len(bad)} scenes. {cause}, or restore the model from a copy."
+                f"of {len(bad)} scenes. {way}."
             )
