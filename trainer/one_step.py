@@ -17,12 +17,13 @@ import torch
 from torch import Tensor
 
 from .backprojection import whiten
-from .estimates import Estimates
+from .estimates import LEAST_RATIO, Estimates
+from .estimators import interior, repeated
 from .levenberg import descend
 from .likelihood import Likelihood, Whitened
 from .measurement import Scenes, respond
 from .search_grid import SearchGrid
-from .sml import all_noise
+from .sml import all_noise, gains
 from .subspace_fit import squares
 
 STEPS = 2
@@ -48,11 +49,22 @@ def one_step(
     powers, noise = explained(wide, places[:, :slots].double(), active, search)
     start = torch.cat([places[:, :slots].flatten(1).double(), powers, noise], dim=-1)
     model = Likelihood(wide, search, active).model
-    found = descend(model, start, lower, upper, steps=steps).place[:, : 3 * slots]
+    fitted = descend(model, start, lower, upper, steps=steps)
+    gained = gains(wide, search, fitted, active, (lower, upper))
+    resolved = _padded(gained.unsqueeze(-1), places).squeeze(-1) > LEAST_RATIO
+    found = fitted.place[:, : 3 * slots]
     moved = torch.where(active.unsqueeze(-1), found.unflatten(-1, (slots, 3)).to(places), 0)
     places = torch.where(estimates.active.unsqueeze(-1), _padded(moved, places), places)
     azimuth, elevation, inverse_range = places.unbind(-1)
-    return replace(estimates, azimuth=azimuth, elevation=elevation, range_m=1 / inverse_range)
+    again = repeated(search.response(places), estimates.active)
+    return replace(
+        estimates,
+        azimuth=azimuth,
+        elevation=elevation,
+        range_m=1 / inverse_range,
+        resolved=estimates.scored & resolved & interior(places, search) & ~again,
+        separate=estimates.scored,
+    )
 
 
 def explained(
