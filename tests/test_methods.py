@@ -73,3 +73,14 @@ def test_another_panel_and_a_wrong_number_are_refused():
             localise(scenes, locate, SCENE, num_sources=wrong)
     with pytest.raises(ValueError, match="lmmse_musik"):
         method("lmmse_musik", SCENE)
+
+
+def test_loading_for_mvdr_does_not_enter_the_source_numbers():
+    scenes = EvalScenes(SceneConfig(), 3).batch(range(8), snr_db=10.0, num_sources=2)
+    count = torch.full((8,), 2)
+    numbers = [
+        method(f"lmmse_{name}", SceneConfig())(scenes, count).source_numbers
+        for name in ("music", "mvdr")
+    ]
+    for rule in numbers[0]:
+        assert numbers[0][rule].equal(numbers[1][rule])

@@ -166,3 +166,13 @@ def test_files_that_are_no_recordings_are_refused(tmp_path: Path) -> None:
         Scenes.load(tmp_path / "one.npy")
     with pytest.raises(ConfigError, match=r"ends in \.npz"):
         scenes().save(tmp_path / "a.txt")
+
+
+@pytest.mark.parametrize("name", ["snapshots", "channel"])
+@pytest.mark.parametrize("factor", [0.0, 1e-30, 1e30])
+def test_a_signal_that_is_silent_or_out_of_range_is_refused(name, factor, tmp_path):
+    scenes = EvalScenes(SceneConfig(), 1).batch(range(2), snr_db=3.0).to(dtype=torch.complex128)
+    path = tmp_path / "scenes.npz"
+    replace(scenes, **{name: getattr(scenes, name) * factor}).save(path)
+    with pytest.raises(ConfigError, match=name):
+        Scenes.load(path)

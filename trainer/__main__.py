@@ -204,6 +204,7 @@ def evaluate(args: argparse.Namespace) -> int:
     )
     scored = [
         score_network(network, config, num_sources=counts),
+        score_network(network, config, num_sources=counts, scoring=True),
         *baselines(config, device=str(device), num_sources=counts),
     ]
     rows = [row for one in scored for row in one.rows]

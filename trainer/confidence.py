@@ -99,7 +99,7 @@ def near_a_source(estimates: Estimates, scenes: Scenes) -> Tensor:
     elevation = estimates.elevation.unsqueeze(-1) - truth.elevation.unsqueeze(-2)
     off = torch.maximum(azimuth.abs(), elevation.abs()).rad2deg()
     hit = ((off <= TOLERANCE_DEG) & truth.active.unsqueeze(-2)).any(-1)
-    return hit & estimates.active & estimates.resolved
+    return hit & estimates.scored
 
 
 @torch.no_grad()

@@ -72,7 +72,10 @@ def stochastic_crb(scenes: Scenes) -> Bound:
     loaded = model.steering @ covariance  # v, [B, L, M, K]
     noise = torch.eye(scenes.num_antennas, dtype=loaded.dtype, device=loaded.device)
     total = loaded @ model.steering.mH + model.noise_variance[:, None, None, None] * noise
-    root = torch.linalg.cholesky(total)
+    root, failed = torch.linalg.cholesky_ex(total)
+    # noise below the signal's roundoff: no information that could be computed
+    root = root.where((failed == 0)[..., None, None], noise)
+    known = (failed == 0).all(1).unsqueeze(-1)
     power = sources.power.where(sources.active, torch.ones_like(sources.power))
     by_power = model.steering / (2 * power)[:, None, None, :]
     # d, coordinate-major: azimuths, elevations, ranges, powers
@@ -94,7 +97,7 @@ def stochastic_crb(scenes: Scenes) -> Bound:
     full[:, :-1, -1] = full[:, -1, :-1] = by_noise
     full[:, -1, -1] = own
     scale = torch.cat([scale, own.unsqueeze(-1)], dim=-1)
-    return _bound(full, scale, model.scenes, sources.active)
+    return _bound(full, scale, model.scenes, sources.active & known)
 
 
 def deterministic_crb(scenes: Scenes, amplitudes: Tensor | None = None) -> Bound:
@@ -187,6 +190,9 @@ def _bound(information: Tensor, scale: Tensor, scenes: Scenes, separable: Tensor
     root = scale.sqrt()
     unit = torch.where(root > 0, 1 / root.where(root > 0, torch.ones_like(root)), 0)
     scaled = information * unit.unsqueeze(-1) * unit.unsqueeze(-2)
+    # an overflow leaves nothing to invert either: singular
+    finite = torch.isfinite(scaled).all(-1).all(-1)
+    scaled = scaled.where(finite[:, None, None], 0)
     values, vectors = torch.linalg.eigh((scaled + scaled.mT) / 2)
     share = vectors.square()
     regular = values > SINGULAR

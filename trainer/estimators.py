@@ -11,23 +11,28 @@ Eigenvectors are used and forgotten here; no gradient passes. MVDR inverts R, so
 changes what it finds; it cannot change MUSIC's or the beamformer's peaks.
 """
 
+import functools
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import torch
+from scipy.stats import beta
 from torch import Tensor
 from torch.nn import functional
 
 from .covariance import Covariance
-from .estimates import Estimates
+from .estimates import CHANCE, Estimates
 from .modes import Modes, modes
 from .search_grid import SearchGrid
 from .source_number import SOURCE_NUMBERS
-from .subspace_fit import SAME_PLACE, deflate, pick, refine
+from .subspace_fit import JITTER, SAME_PLACE, deflate, pick, refine, squares
 
 LEAST_WEIGHT = 1e-6
 """Eigenvectors with less weight are left out: their whole part in a spectrum is below this."""
 ROUNDOFFS = 32
 """Eigenvalues closer to the least than this many roundoffs of the largest equal it."""
+EDGE = 1e-6
+"""Share of the region's width that counts as its edge."""
 
 Weigh = Callable[[Modes, Tensor], Tensor]
 
@@ -40,6 +45,7 @@ def music(
     slots: int | None = None,
     deflation: bool = True,
     num_snapshots: int | None = None,
+    loading: float = 0.0,
 ) -> Estimates:
     """MUSIC: R, [B, N, N] Hermitian or a `Covariance`, and K [B] -> estimates of K sources each.
 
@@ -48,10 +54,10 @@ def music(
         deflation: one source at a time, then all refined together; without, the highest peaks
             of the plain spectrum.
         num_snapshots: if given, the source numbers that the eigenvalues suggest are reported too.
+        loading: added to every eigenvalue, after the source numbers have been told.
     """
-    return _estimate(
-        _music, _signal_power, covariance, num_sources, search, slots, deflation, num_snapshots
-    )
+    how = search, slots, deflation, num_snapshots, loading
+    return _estimate(_music, _signal_power, covariance, num_sources, *how)
 
 
 def mvdr(
@@ -62,11 +68,11 @@ def mvdr(
     slots: int | None = None,
     deflation: bool = True,
     num_snapshots: int | None = None,
+    loading: float = 0.0,
 ) -> Estimates:
-    """MVDR (Capon), on a covariance that has been loaded; arguments as for `music`."""
-    return _estimate(
-        _mvdr, _mvdr, covariance, num_sources, search, slots, deflation, num_snapshots
-    )
+    """MVDR (Capon), which needs loading or a covariance of full rank; arguments as for `music`."""
+    how = search, slots, deflation, num_snapshots, loading
+    return _estimate(_mvdr, _mvdr, covariance, num_sources, *how)
 
 
 def beamformer(
@@ -77,12 +83,11 @@ def beamformer(
     slots: int | None = None,
     deflation: bool = True,
     num_snapshots: int | None = None,
+    loading: float = 0.0,
 ) -> Estimates:
     """The conventional (Bartlett) beamformer; arguments as for `music`."""
-    weigh = _beamformer
-    return _estimate(
-        weigh, weigh, covariance, num_sources, search, slots, deflation, num_snapshots
-    )
+    how = search, slots, deflation, num_snapshots, loading
+    return _estimate(_beamformer, _beamformer, covariance, num_sources, *how)
 
 
 ESTIMATORS = {"music": music, "mvdr": mvdr, "beamformer": beamformer}
@@ -97,9 +102,11 @@ def _estimate(
     slots: int | None,
     deflation: bool,
     num_snapshots: int | None,
+    loading: float,
 ) -> Estimates:
     most = max(int(num_sources.max()), 1)
-    found = modes(covariance)
+    unloaded = modes(covariance)
+    found = replace(unloaded, values=unloaded.values + loading, floor=unloaded.floor + loading)
     weight = weigh(found, num_sources)
     kept = max(int((weight > LEAST_WEIGHT).sum(-1).max()), 1)
 
@@ -110,24 +117,31 @@ def _estimate(
     if deflation:
         places = deflate(beams(weight), num_sources, search, most)
         joint = beams(weigh_jointly(found, num_sources))
-        places, resolved = refine(joint, places, active, search), active
+        places, separate = refine(joint, places, active, search), active
     else:
         places, is_peak = pick(beams(weight), search, most)
-        resolved = active & is_peak
+        separate = active & is_peak
     numbers = {}
     if num_snapshots is not None:
-        values = found.all_values
+        values = unloaded.all_values
         numbers = {
             rule: tell(values, num_snapshots, slots or most)
             for rule, tell in SOURCE_NUMBERS.items()
         }
-    resolved = resolved & ~repeated(search.response(places), active) & found.finite.unsqueeze(-1)
-    return as_estimates(places, active, resolved, numbers, search, slots or most)
+    steering = search.response(places)
+    separate = separate & ~repeated(steering, active) & found.finite.unsqueeze(-1)
+    resolved = (
+        separate
+        & interior(places, search)
+        & stands_out(unloaded, steering, active, len(search.points))
+    )
+    return as_estimates(places, active, separate, resolved, numbers, search, slots or most)
 
 
 def as_estimates(
     places: Tensor,
     active: Tensor,
+    separate: Tensor,
     resolved: Tensor,
     numbers: Mapping[str, Tensor],
     search: SearchGrid,
@@ -144,11 +158,13 @@ def as_estimates(
             f"num_sources up to {int(active.sum(-1).max())}. Ask for more slots."
         )
     more = max(slots - active.shape[-1], 0)
-    active, resolved = (functional.pad(x, (0, more))[:, :slots] for x in (active, resolved))
+    active, separate, resolved = (
+        functional.pad(x, (0, more))[:, :slots] for x in (active, separate, resolved)
+    )
     places = functional.pad(places, (0, 0, 0, more))[:, :slots]
     centre = (search.lower + search.upper) / 2
     azimuth, elevation, inverse = torch.where(active.unsqueeze(-1), places, centre).unbind(-1)
-    return Estimates(azimuth, elevation, 1 / inverse, resolved, active, numbers)
+    return Estimates(azimuth, elevation, 1 / inverse, resolved, active, numbers, separate)
 
 
 def repeated(steering: Tensor, active: Tensor) -> Tensor:
@@ -156,6 +172,42 @@ def repeated(steering: Tensor, active: Tensor) -> Tensor:
     likeness = (steering.conj() @ steering.mT).abs() / steering.shape[-1]
     both = active.unsqueeze(-1) & active.unsqueeze(-2)
     return ((likeness > SAME_PLACE) & both).tril(-1).any(-1)
+
+
+def interior(places: Tensor, search: SearchGrid) -> Tensor:
+    """Which places [B, K, 3] have a direction strictly inside the region: [B, K]."""
+    # an edge, written in another precision, is still that edge
+    margin = EDGE * (search.upper - search.lower)
+    inside = (places > search.lower + margin) & (places < search.upper - margin)
+    return inside[..., :2].all(-1)
+
+
+def stands_out(found: Modes, steering: Tensor, active: Tensor, points: int) -> Tensor:
+    """Which steering vectors [B, K, N] the signal subspace holds, apart from the others': [B, K].
+
+    A⁺'s k-th row is p_kᴴ / ‖p_k‖² with p_k the part of a_k outside the others, so the share of p_k
+    in the subspace is that of the row. `points`: of the grid, which chance had to try.
+    """
+    count, elements = active.sum(-1), steering.shape[-1]
+    chance = [_least_share(k, elements, points) for k in range(active.shape[-1] + 1)]
+    least = torch.tensor(chance, device=count.device)[count].unsqueeze(-1)
+    kept = min(active.shape[-1], found.values.shape[-1])
+    roundoff = ROUNDOFFS * torch.finfo(found.values.dtype).eps
+    above = found.values - found.floor.unsqueeze(-1) > roundoff * found.values[:, :1]
+    enough = above[:, :kept].sum(-1) >= count
+    signal = found.vectors[..., :kept] * active[:, None, :kept]
+    masked = steering * active.unsqueeze(-1)
+    gram = masked.conj() @ masked.mT
+    ridge = JITTER * elements + (~active).to(gram.real.dtype)
+    factor = torch.linalg.cholesky(gram + torch.diag_embed(ridge).to(gram.dtype))
+    own = torch.cholesky_solve(masked.conj(), factor)  # A⁺, [B, K, N]
+    share = squares(own @ signal, -1) / squares(own, -1).clamp(min=torch.finfo(ridge.dtype).tiny)
+    return active & enough.unsqueeze(-1) & (share > least)
+
+
+@functools.cache
+def _least_share(count: int, elements: int, points: int) -> float:
+    return float(beta.isf(CHANCE / points, count, elements - count)) if 0 < count < elements else 1
 
 
 def _music(found: Modes, num_sources: Tensor) -> Tensor:

@@ -15,6 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 
 QUANTILE = 1.959963984540054
 """Of the standard normal at 97.5 %."""
+LEAST_SCENES = 64
+"""Fewer scenes that all score the same say nothing about the spread of the others."""
 RESAMPLES = 1000
 """Bootstrap resamples: the interval's ends are then good to about 5 % of its width."""
 
@@ -40,6 +42,9 @@ class Interval:
 
 def bootstrap_mean(values: ArrayLike, *, seed: int = 0) -> Interval:
     """Percentile bootstrap of a mean of independent scenes.
+
+    Equal values resample to themselves: their interval has no width, which says nothing about the
+    scenes not seen. A share has `wilson_share`, which does.
 
     Args:
         values: one per scene, finite, at least one.

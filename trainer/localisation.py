@@ -45,7 +45,8 @@ class Localised:
             in inactive slots.
         active: [S, K], slots that hold an estimate: the first `num_sources` of a scene. The
             others hold the centre of the region.
-        resolved: [S, K], estimates that are optima of their own; the others are best guesses.
+        resolved: [S, K], estimates that stand out from noise (`estimates`); others are best
+            guesses.
         num_sources: [S], K as given, or as the eigenvalues say.
     """
 
@@ -219,7 +220,7 @@ def _localise(
     )
     count = found.active.sum(-1)
     numbers = numbers_of(covariance, found, count, scene)
-    confidence = model.calibration.confidence(numbers) * found.active * found.resolved
+    confidence = model.calibration.confidence(numbers) * found.scored
     places = {name: getattr(found, name) for name in ("azimuth", "elevation", "range_m")}
     values = places | {"confidence": confidence}
     require_finite(values, model)

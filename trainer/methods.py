@@ -65,14 +65,14 @@ def method(name: str, scene: SceneConfig, device: str = "cpu") -> Method:
             f"with or without {SHARPER}, but got {name!r}. Correct its name."
         )
 
-    def loaded(scenes: Scenes) -> Covariance:
-        covariance = COVARIANCES[kind](scenes, search)
-        if estimator == "mvdr":
-            loading = covariance.shift + MVDR_LOADING / covariance.num_elements
-            covariance = replace(covariance, shift=loading)
-        return covariance
-
-    return covariance_method(loaded, scene, device, estimator=estimator)
+    loading = MVDR_LOADING / scene.num_elements if estimator == "mvdr" else 0.0
+    return covariance_method(
+        lambda scenes: COVARIANCES[kind](scenes, search),
+        scene,
+        device,
+        estimator=estimator,
+        loading=loading,
+    )
 
 
 def covariance_method(
@@ -81,19 +81,23 @@ def covariance_method(
     device: str = "cpu",
     *,
     estimator: str = "music",
+    loading: float = 0.0,
 ) -> Method:
     """An estimator on the covariance that a function, a network for instance, makes of scenes."""
     search = search_grid(scene, torch.float32, device)
 
     @torch.no_grad()
     def locate(scenes: Scenes, count: Tensor) -> Estimates:
-        return ESTIMATORS[estimator](
+        found = ESTIMATORS[estimator](
             covariance(scenes),
             count,
             search,
             slots=scene.max_sources,
             num_snapshots=scenes.num_snapshots,
+            loading=loading,
         )
+        heard = (scenes.snapshots != 0).flatten(1).any(-1, keepdim=True)
+        return replace(found, resolved=found.resolved & heard, separate=found.scored)
 
     return locate
 

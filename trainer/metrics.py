@@ -43,10 +43,10 @@ class Errors:
 
     Attributes:
         azimuth_deg, elevation_deg, range_m: estimate minus truth; 0 where there is no estimate.
-        found: matched to a resolved estimate.
-        guessed: matched to an estimate, resolved or not.
+        found: matched to an estimate of its own (`Estimates.separate`), vouched for or not.
+        guessed: matched to any estimate, a repeated one too.
         active: sources that exist; the other slots hold nothing.
-        false_alarms: resolved estimates that no source was matched to, [B].
+        false_alarms: estimates of their own that no source was matched to, [B].
     """
 
     azimuth_deg: Tensor
@@ -76,8 +76,8 @@ def match(estimates: Estimates, sources: Sources) -> Errors:
     elevation = (estimates.elevation.unsqueeze(-2) - sources.elevation.unsqueeze(-1)) * degrees
     distance = estimates.range_m.unsqueeze(-2) - sources.range_m.unsqueeze(-1)
     angle = torch.hypot(azimuth, elevation)
-    resolved = (estimates.resolved & estimates.active).unsqueeze(-2)
-    cost = angle.clamp(max=CAP_DEG).where(resolved, torch.full_like(angle, CAP_DEG))
+    scored = estimates.scored.unsqueeze(-2)
+    cost = angle.clamp(max=CAP_DEG).where(scored, torch.full_like(angle, CAP_DEG))
     cost = cost + TIE_BREAK * angle
     # an empty slot is the last resort; a source that is not there takes what is left, free
     cost = cost.where(estimates.active.unsqueeze(-2), torch.full_like(cost, 2 * CAP_DEG))
@@ -94,7 +94,7 @@ def match(estimates: Estimates, sources: Sources) -> Errors:
         return pairs.expand_as(angle).gather(-1, index).squeeze(-1)
 
     guessed = matched(estimates.active.unsqueeze(-2)) & inside & sources.active
-    found = matched(resolved) & guessed
+    found = matched(scored) & guessed
     claimed = found.sum(-1)
     return Errors(
         azimuth_deg=matched(azimuth) * guessed,
@@ -103,7 +103,7 @@ def match(estimates: Estimates, sources: Sources) -> Errors:
         found=found,
         guessed=guessed,
         active=sources.active,
-        false_alarms=resolved.squeeze(-2).sum(-1) - claimed,
+        false_alarms=scored.squeeze(-2).sum(-1) - claimed,
     )
 
 
@@ -147,7 +147,7 @@ def gospa(errors: Errors) -> Tensor:
 def rmspe_deg(errors: Errors) -> float:
     """Root mean square angle error over all sources of all scenes, uncapped [deg].
 
-    Unresolved sources enter with the estimator's best guess, or the cap where there is none.
+    Sources not found enter with the estimator's best guess, or the cap where there is none.
     """
     return float(errors.angle_deg[errors.active].double().square().mean().sqrt())
 

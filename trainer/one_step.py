@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from .backprojection import whiten
-from .estimates import Estimates
+from .estimates import LEAST_RATIO, Estimates
+from .estimators import interior, repeated
 from .levenberg import descend
 from .likelihood import Likelihood, Whitened
 from .measurement import Scenes, respond
@@ -45,23 +46,39 @@ def one_step(
     wide = Whitened(*(x.to(torch.complex128) for x in (snapshots, channel, scenes.codes)))
     _, lower, upper = all_noise(wide, search, slots)
     places = torch.stack([estimates.azimuth, estimates.elevation, 1 / estimates.range_m], dim=-1)
-    powers, noise = explained(wide, places[:, :slots].double(), active, search)
+    powers, noise, energy = explained(wide, places[:, :slots].double(), active, search)
     start = torch.cat([places[:, :slots].flatten(1).double(), powers, noise], dim=-1)
     model = Likelihood(wide, search, active).model
-    found = descend(model, start, lower, upper, steps=steps).place[:, : 3 * slots]
+    fitted = descend(model, start, lower, upper, steps=steps)
+    # what a source adds to the likelihood if the others leave it alone, in closed form: a fit
+    # without it, as in `sml`, would cost more than all of the above
+    powers, noise = fitted.place[:, 3 * slots : 4 * slots], fitted.place[:, -1:]
+    ratio = (powers - noise).exp() * energy
+    gained = 2 * scenes.num_snapshots * (ratio - ratio.log1p()) * active
+    resolved = _padded(gained.unsqueeze(-1), places).squeeze(-1) > LEAST_RATIO
+    found = fitted.place[:, : 3 * slots]
     moved = _padded(found.unflatten(-1, (slots, 3)).to(places), places)
     # where the snapshots say nothing, an estimate stays where it was
     known = wide.channel.abs().amax((1, 2)) > 0
     moves = estimates.active & known.unsqueeze(-1) & torch.isfinite(moved).all(-1)
     places = torch.where(moves.unsqueeze(-1), moved, places)
     azimuth, elevation, inverse_range = places.unbind(-1)
-    return replace(estimates, azimuth=azimuth, elevation=elevation, range_m=1 / inverse_range)
+    again = repeated(search.response(places), estimates.active)
+    return replace(
+        estimates,
+        azimuth=azimuth,
+        elevation=elevation,
+        range_m=1 / inverse_range,
+        resolved=estimates.scored & resolved & interior(places, search) & ~again,
+        separate=estimates.scored,
+    )
 
 
 def explained(
     data: Whitened, places: Tensor, active: Tensor, search: SearchGrid
-) -> tuple[Tensor, Tensor]:
-    """Log powers [B, K] and log σ² [B, 1] that least squares at the places leaves.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Log powers [B, K] and log σ² [B, 1] that least squares at the places leaves, and the energy
+    of each place's echo in a snapshot, mean over snapshots [B, K].
 
     σ² is what no source explains, per dimension left; a power is that of the source's amplitudes,
     less what of it is noise.
@@ -69,7 +86,8 @@ def explained(
     steering = search.response(places) * active.unsqueeze(-1)
     echoes = respond(data.channel, data.codes, steering)  # [B, L, M, K]
     gram = echoes.mH @ echoes
-    size = gram.diagonal(dim1=-2, dim2=-1).real.mean((1, 2)).unsqueeze(-1)
+    energy = gram.diagonal(dim1=-2, dim2=-1).real.mean(1)
+    size = energy.mean(-1, keepdim=True)
     # a slot without a source has no echo, a dead channel returns none: no amplitude there
     heard = active & (size > torch.finfo(size.dtype).tiny / RIDGE)
     loading = torch.where(heard, RIDGE * size, torch.ones_like(size)).unsqueeze(1)
@@ -84,7 +102,7 @@ def explained(
     own = inverse.diagonal(dim1=-2, dim2=-1).real.mean(1)
     raw = amplitudes.squeeze(-1).abs().square().mean(1)
     powers = (raw - noise.unsqueeze(-1) * own).maximum(LEAST_SHARE * raw).clamp(min=tiny)
-    return powers.log(), noise.log().unsqueeze(-1)
+    return powers.log(), noise.log().unsqueeze(-1), energy
 
 
 def _padded(places: Tensor, like: Tensor) -> Tensor:

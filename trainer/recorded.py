@@ -22,6 +22,7 @@ The SNR is not stored: it follows from truth and noise_variance by the definitio
 import math
 import os
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -100,6 +101,11 @@ def load(
         variance = _array(arrays, "noise_variance", size, ())
         known, least = "Leave the array out if it is not known.", variance.min()
         require(bool(least > 0), "noise_variance > 0", f"{least:.4g}", known)
+    kind = signals["snapshots"].dtype.kind
+    rule = "snapshots are complex"
+    require(kind == "c", rule, f"{signals['snapshots'].dtype}", "Give I + jQ of every antenna.")
+    for name in ("snapshots", "channel"):
+        _require_signal(name, signals[name], dtype)
     scenes = Scenes(
         panel,
         snapshots=torch.from_numpy(signals["snapshots"].astype(np.complex128)),
@@ -115,6 +121,22 @@ def load(
     return scenes.to(device=device, dtype=dtype)
 
 
+def _require_signal(name: str, value: np.ndarray, dtype: torch.dtype) -> None:
+    """Every recording says something, and its powers can be held in that precision."""
+    peaks = np.abs(value).max(axis=(-2, -1))
+    silent = int((peaks == 0).sum())
+    require(silent == 0, f"{name} is not all zero", f"{silent} scenes of zeros", "Drop these.")
+    # sums of squares must neither overflow nor vanish
+    info = torch.finfo(dtype)
+    low, high = (info.tiny * 1e4) ** 0.5, (info.max * 1e-4) ** 0.5
+    require(
+        bool((peaks > low).all() and (peaks < high).all()),
+        f"{low:.0e} < largest of {name} < {high:.0e}",
+        f"{peaks.min():.3g} ... {peaks.max():.3g}",
+        "Choose a unit in which it is about 1 (and that of noise_variance alike).",
+    )
+
+
 def _numpy(tensor: Tensor) -> np.ndarray:
     return tensor.detach().cpu().numpy()
 
@@ -126,7 +148,15 @@ def _read(path: Path) -> dict[str, np.ndarray]:
             arrays = {name: file[name] for name in file.files}
     except FileNotFoundError:
         raise ConfigError(f"A recording must exist, but there is no {path}.") from None
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        EOFError,
+        zipfile.BadZipFile,
+        zlib.error,
+        NotImplementedError,
+    ) as error:
         raise ConfigError(
             f"A recording must be an .npz file of plain arrays, but {path} is not ({error}). "
             "Write it with numpy.savez."

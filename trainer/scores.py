@@ -206,12 +206,13 @@ def score_lines(rows: Sequence[EvaluationRow]) -> list[str]:
         return "" if value is None else f"{value:.{digits}f}"
 
     head = f"{'estimator':<17} {'SNR/dB':>6} {'K':>2} {'scenes':>6} {'capped error [95 %]':>22}"
-    head += f" {'success':>7} {'3-D':>5} {'RMSPE/°':>8} {'dB>CRB':>6}  K by gap, MDL, AIC"
+    head += f" {'success':>7} {'3-D':>5} {'RMSPE/°':>8} {'dB>CRB':>6}  K by ratio, gap, MDL, AIC"
     lines = [head]
     for row in rows:
         interval = f"{row.capped_error_low:.3f}, {row.capped_error_high:.3f}"
         told = (
             row.source_number_accuracy,
+            row.source_number_accuracy_gap,
             row.source_number_accuracy_mdl,
             row.source_number_accuracy_aic,
         )

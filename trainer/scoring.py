@@ -14,7 +14,7 @@ from torch import Tensor
 from .config import SceneConfig
 from .crb import stochastic_crb
 from .estimates import Estimates
-from .intervals import normal_mean
+from .intervals import LEAST_SCENES, normal_mean
 from .metrics import Errors, capped_error, match
 from .scene import EvalScenes, Scenes
 from .scores import EvaluationRow, SceneErrors, Scored, summarise, summarise_bound, to_numpy
@@ -147,8 +147,11 @@ def _chunks(count: int) -> list[range]:
 
 
 def _tight(parts: list[Errors], tolerance: float) -> bool:
-    """Whether a point's interval is narrow enough to stop; never for a tolerance of 0."""
+    """Whether a point's interval is narrow enough to stop; never for a tolerance of 0, nor on few
+    scenes, nor on an interval without width."""
     if tolerance <= 0:
         return False
     interval = normal_mean(to_numpy(torch.cat([capped_error(part) for part in parts])))
+    if interval.n < LEAST_SCENES or interval.high == interval.low:
+        return False
     return interval.high - interval.low <= 2 * tolerance

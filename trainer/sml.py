@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from .backprojection import whiten
-from .estimates import Estimates
-from .estimators import as_estimates, repeated
+from .estimates import LEAST_RATIO, Estimates
+from .estimators import as_estimates, interior, repeated
 from .levenberg import Minimum, descend
 from .likelihood import Lemma, Likelihood, Whitened
 from .measurement import Scenes, respond
@@ -39,6 +39,8 @@ SCORING_STEPS = 4
 """Further ones for the best of them, together with the other sources."""
 LAST_STEPS = 12
 """Fisher scoring steps at the end."""
+GAIN_STEPS = 4
+"""Scoring steps of what is left when a source is taken out of a fit."""
 SWEEPS = 1
 """How often every source is searched anew."""
 SPAN = 12.0
@@ -67,16 +69,18 @@ def sml(
             *(x.split(size) for x in (snapshots, channel, scenes.codes, num_sources)), strict=True
         )
     ]
-    places, resolved = (torch.cat(x) for x in zip(*parts, strict=True))
+    places, separate, gained = (torch.cat(x) for x in zip(*parts, strict=True))
     active = torch.arange(most, device=places.device) < num_sources.unsqueeze(-1)
-    resolved = resolved & ~repeated(search.response(places), active)
-    return as_estimates(places, active, resolved, {}, search, slots or most)
+    separate = separate & ~repeated(search.response(places), active)
+    resolved = separate & interior(places, search) & (gained > LEAST_RATIO)
+    return as_estimates(places, active, separate, resolved, {}, search, slots or most)
 
 
 def _estimate(
     data: Whitened, num_sources: Tensor, search: SearchGrid, slots: int
-) -> tuple[Tensor, Tensor]:
-    """Places [B, slots, 3] and whether their powers are more than nothing, [B, slots]."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Places [B, slots, 3], whether their powers are more than nothing, and twice the log
+    likelihood that each adds to that of the others, [B, slots]."""
     scan = Scan(data, search)
     wide = Whitened(*(x.to(torch.complex128) for x in data))
     several = Whitened(*(x.repeat_interleave(CANDIDATES, dim=0) for x in wide))
@@ -115,11 +119,38 @@ def _estimate(
         better = cost < value
         unknowns = torch.where(better.unsqueeze(-1), trial, unknowns)
         value = torch.where(better, cost, value)
-    unknowns = scored(wide, unknowns, active, LAST_STEPS).place
+    unknowns, value = scored(wide, unknowns, active, LAST_STEPS)
+    gained = gains(wide, search, Minimum(unknowns, value), active, (lower, upper), GAIN_STEPS)
     places = unknowns[:, : 3 * slots].unflatten(-1, (slots, 3))
     powers = unknowns[:, 3 * slots : 4 * slots]
     least = lower[:, 3 * slots : 4 * slots]
-    return places.to(search.points.dtype), wanted & (powers > least)
+    return places.to(search.points.dtype), wanted & (powers > least), gained
+
+
+def gains(
+    data: Whitened,
+    search: SearchGrid,
+    fitted: Minimum,
+    active: Tensor,
+    box: tuple[Tensor, Tensor],
+    steps: int,
+) -> Tensor:
+    """Twice the log likelihood that each source adds to a fit without it: [B, K].
+
+    Too large where `steps` are too few for the others to take over what they can.
+    """
+    slots = active.shape[-1]
+    gain = squares(data.channel, (1, 2)) / data.channel.shape[1]
+    added = []
+    for slot in range(slots):
+        others = active & (torch.arange(slots, device=active.device) != slot)
+        # what the source explained is noise to the others
+        power = fitted.place[:, 3 * slots + slot].exp() * gain
+        start = fitted.place.clone()
+        start[:, -1] = (start[:, -1].exp() + power).log()
+        without = descend(Likelihood(data, search, others).model, start, *box, steps=steps)
+        added.append(2 * (without.value - fitted.value))
+    return torch.stack(added, dim=-1)
 
 
 def all_noise(data: Whitened, search: SearchGrid, slots: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -112,7 +112,7 @@ def _pseudospectrum(
             | {"level_db": float(level)}
         )
     found = music(covariance, count, search_grid(config.scene))
-    seen = found.active[0] & found.resolved[0]
+    seen = found.scored[0]
     yield from _places(name, found.azimuth[0, seen], found.elevation[0, seen])
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
@@ -15,11 +16,16 @@ from .spectral import EigengapConfig, SpectralConfig
 
 COVARIANCE_NAMES = ("pinv", "lmmse", "sparse", "exact")
 ESTIMATOR_NAMES = ("music", "mvdr", "beamformer")
-METHOD_NAMES = (
-    "crb",
+_PLAIN_NAMES = (
     "sml",
     *(f"{covariance}_{name}" for covariance in COVARIANCE_NAMES for name in ESTIMATOR_NAMES),
 )
+METHOD_NAMES = ("crb", *_PLAIN_NAMES, *(f"{name}+scoring" for name in _PLAIN_NAMES))
+"""The bound, every method, and every method with scoring after it (`methods.method`)."""
+LARGEST_SNR_DB = 100.0
+"""Beyond, double precision cannot tell the bound's information matrix from a singular one."""
+LARGEST_SEED = 2**63 - 1
+"""Of a torch generator, and of the Philox keys of fixed scenes."""
 BASELINES = ("crb", "lmmse_music", "pinv_music", "lmmse_mvdr", "lmmse_beamformer")
 """Quick ones: maximum likelihood takes ten times as long as all of them together."""
 
@@ -98,9 +104,22 @@ class EvaluationConfig:
                 f"{name}=()",
                 "Name at least one SNR.",
             )
+            require(
+                all(abs(snr_db) <= LARGEST_SNR_DB for snr_db in getattr(self, name)),
+                f"abs({name}) <= {LARGEST_SNR_DB:g} [dB]",
+                f"{name}={getattr(self, name)}",
+                "Give finite SNRs in dB.",
+            )
+        for name in ("seed", "test_seed"):
+            require(
+                0 <= getattr(self, name) <= LARGEST_SEED,
+                f"0 <= {name} <= {LARGEST_SEED}",
+                f"{name}={getattr(self, name)}",
+                "Choose another seed.",
+            )
         require(
-            self.tolerance >= 0,
-            "evaluation.tolerance >= 0",
+            0 <= self.tolerance < math.inf,
+            "0 <= evaluation.tolerance < inf",
             f"{self.tolerance}",
             "0 scores all scenes.",
         )

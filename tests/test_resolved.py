@@ -1,0 +1,92 @@
+"""`resolved` is a promise: neither noise nor nothing is vouched for, strong sources are."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from scipy.stats import chi2
+
+from trainer.config import SceneConfig
+from trainer.estimates import LEAST_RATIO
+from trainer.estimators import ESTIMATORS
+from trainer.methods import method
+from trainer.metrics import capped_error, match
+from trainer.scene import EvalScenes, Scenes
+from trainer.search_grid import search_grid
+
+SCENE = SceneConfig()
+SEARCH = search_grid(SCENE)
+TWO = torch.tensor([2, 2])
+COUNT = 32
+
+
+def scenes(snr_db: float, count: int) -> Scenes:
+    return EvalScenes(SCENE, 9).batch(range(COUNT), snr_db=snr_db, num_sources=count)
+
+
+def told(count: int) -> torch.Tensor:
+    return torch.full((COUNT,), count)
+
+
+@pytest.mark.parametrize("deflation", [True, False])
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_nothing_is_resolved_in_a_covariance_of_too_low_rank(name, deflation):
+    size = SCENE.num_elements
+    one = SEARCH.steering[100]
+    for matrix in (
+        torch.zeros(size, size, dtype=torch.complex64),
+        torch.eye(size, dtype=torch.complex64) / size,
+        one.unsqueeze(-1) * one.conj() / size,
+    ):
+        for loading in (0.0, 1 / size):
+            found = ESTIMATORS[name](
+                matrix.expand(2, size, size), TWO, SEARCH, deflation=deflation, loading=loading
+            )
+            assert not found.resolved.any()
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("name", ["sml", "lmmse_music", "lmmse_mvdr", "lmmse_music+scoring"])
+def test_noise_is_seldom_resolved_and_silence_never(name, count):
+    locate, noise = method(name, SCENE), scenes(0.0, 0)
+    assert locate(noise, told(count)).resolved.double().mean() < 0.1
+    silence = replace(noise, snapshots=torch.zeros_like(noise.snapshots))
+    assert not locate(silence, told(count)).resolved.any()
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("name", ["sml", "exact_music", "exact_beamformer", "lmmse_music+scoring"])
+def test_strong_sources_inside_the_region_are_resolved(name, count):
+    strong = scenes(40.0, count)
+    truth = strong.sources
+    found = method(name, SCENE)(strong, told(count))
+    errors = match(found, truth)
+    # a source beside an edge may be estimated at it
+    inside = (truth.azimuth.abs().rad2deg() < SCENE.azimuth_max_deg - 2) & (
+        truth.elevation.abs().rad2deg() < SCENE.elevation_max_deg - 2
+    )
+    clear = (inside | ~truth.active).all(-1) & (errors.angle_deg * truth.active < 1).all(-1)
+    assert clear.sum() > COUNT // 2
+    assert found.resolved.equal(found.active) or found.resolved[clear].equal(found.active[clear])
+
+
+def test_an_estimate_at_an_edge_of_the_region_is_not_resolved():
+    strong = scenes(40.0, 1)
+    narrow = replace(SCENE, azimuth_max_deg=5.0, elevation_max_deg=5.0)
+    for name in ("exact_music", "sml"):
+        found = method(name, narrow)(strong, told(1))
+        edge = (found.azimuth.abs().rad2deg() > 4.999) | (found.elevation.abs().rad2deg() > 4.999)
+        assert edge[:, 0].any()
+        assert not (found.resolved & edge).any()
+
+
+def test_what_is_vouched_for_does_not_change_what_is_scored():
+    weak = scenes(-5.0, 2)
+    found = method("lmmse_music", SCENE)(weak, told(2))
+    none = replace(found, resolved=torch.zeros_like(found.resolved))
+    assert not found.resolved.equal(found.scored)
+    assert capped_error(match(found, weak.sources)).equal(capped_error(match(none, weak.sources)))
+
+
+def test_the_likelihood_ratio_is_the_quantile_it_claims_to_be():
+    assert pytest.approx(chi2.ppf(0.999, 4), abs=1e-3) == LEAST_RATIO
