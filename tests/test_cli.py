@@ -105,6 +105,9 @@ def test_a_run_without_a_plan_is_refused(plan, capsys, tmp_path):
         (["evaluate", "nowhere.pt"], "a checkpoint must exist"),
         (["train", "--set", 'evaluation.baselines=["lmmse_musik"]'], "Did you mean `lmmse_music`"),
         (["train", "--set", "evaluation.tolerance=-1"], "0 scores all scenes"),
+        (["train", "--set", "evaluation.test_seed=-1"], "0 <= test_seed"),
+        (["train", "--set", "evaluation.report_snr_db=[400]"], "abs(report_snr_db) <= 100"),
+        (["train", "--set", "evaluation.report_snr_db=[NaN]"], "report_snr_db"),
     ],
 )
 def test_the_trainer_refuses_bad_input_in_one_line_too(argv, says, capsys):

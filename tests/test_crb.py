@@ -324,3 +324,13 @@ def test_unknown_noise_is_refused() -> None:
         stochastic_crb(unknown)
     with pytest.raises(ValueError, match="recorded without truth"):
         stochastic_crb(replace(scenes, truth=None))
+
+
+@pytest.mark.parametrize("snr_db", [160.0, 400.0, -400.0])
+def test_an_extreme_snr_is_unidentifiable_or_bounded_but_no_error(snr_db):
+    scenes = EvalScenes(SceneConfig(), 21).batch(
+        range(4), snr_db=snr_db, num_sources=2, dtype=torch.complex128
+    )
+    bound = stochastic_crb(scenes)
+    assert not torch.isnan(bound.angle).any()
+    assert torch.isfinite(bound.angle[bound.identifiable]).all()

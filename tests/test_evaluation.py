@@ -29,7 +29,7 @@ from trainer.source_number import SOURCE_NUMBERS
 from trainer.terms import loss_terms
 
 SCENE = SceneConfig()
-NOT_MDL = ["1.00", "0.00", "1.00"]
+NOT_MDL = ["1.00", "1.00", "0.00", "1.00"]  # ratio, gap, MDL, AIC
 CONDITIONS = Conditions(SCENE, seed=17, snr_db=(-5.0, 0.0), num_scenes=64)
 
 
@@ -242,3 +242,10 @@ def test_the_hinge_on_held_out_scenes_is_the_one_that_training_weighs():
         assert 0 <= row["hinge_active"] <= 1
     greedy = replace(config, eigengap=replace(config.eigengap, margin=1.0))
     assert [row["hinge_active"] for row in hinges(network, greedy, 16)] == [1.0, 1.0]
+
+
+def test_a_point_never_stops_on_scenes_that_all_score_the_same():
+    conditions = replace(CONDITIONS, num_scenes=2 * scoring.CHUNK, tolerance=0.5, num_sources=(1,))
+    for row in score(truth, "truth", conditions).rows:
+        assert row.capped_error_low == row.capped_error_high
+        assert row.num_scenes == conditions.num_scenes

@@ -116,3 +116,12 @@ def test_silence_and_a_single_snapshot_stay_finite():
     assert torch.isfinite(sparse_covariance(scenes, SEARCH).abs()).all()
     silent = replace(scenes, snapshots=torch.zeros_like(scenes.snapshots))
     assert torch.isfinite(sparse_covariance(silent, SEARCH).abs()).all()
+
+
+@pytest.mark.parametrize("factor", [2.0**-50, 2.0**50])
+def test_the_fit_does_not_depend_on_the_unit_of_snapshots_or_channel(factor):
+    config = SceneConfig()
+    scenes = EvalScenes(config, 3).batch(range(4), snr_db=5.0, num_sources=2)
+    other = replace(scenes, snapshots=scenes.snapshots * factor, channel=scenes.channel / factor)
+    one, two = (sparse_covariance(s, search_grid(config)) for s in (scenes, other))
+    assert one.equal(two)

@@ -117,7 +117,11 @@ def score(estimate: Estimate, name: str, conditions: Conditions, *, bound: bool 
 
 
 def score_crb(conditions: Conditions) -> Scored:
-    """Scores the bound like an estimator that errs by the root CRB; see `summarise_bound`."""
+    """Scores the bound like an estimator that errs by the root CRB; see `summarise_bound`.
+
+    Always over all scenes; an estimator's row that stopped early covers the first `num_scenes` of
+    them, and its `crb_db` is taken over just those.
+    """
     points = []
     for snr_db, count in conditions.points():
         place = conditions.scene, conditions.seed, snr_db, count

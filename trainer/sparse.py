@@ -12,6 +12,8 @@ section IV. No f_gl is formed: numerators are a back-projection, denominators on
 (`covariance_fit.Forms`).
 """
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -31,6 +33,7 @@ PART = {"cpu": 2**23, "cuda": 2**28}
 @torch.no_grad()
 def sparse_covariance(scenes: Scenes, search: SearchGrid, *, steps: int = STEPS) -> Tensor:
     """R, trace 1, of powers fitted from a flat start: [B, N, N]."""
+    scenes = in_own_units(scenes)
     signal, loading = fit_loading(channel_modes(scenes))
     snapshots, channel = whiten(scenes)
     size = max(1, PART[snapshots.device.type] // search.steering.numel())
@@ -42,6 +45,16 @@ def sparse_covariance(scenes: Scenes, search: SearchGrid, *, steps: int = STEPS)
         )
     ]
     return unit_trace(torch.cat(parts))
+
+
+def in_own_units(scenes: Scenes) -> Scenes:
+    """The same scenes with peaks of snapshots and channel in [1, 2), exactly: R is the same."""
+
+    def scaled(values: Tensor) -> Tensor:
+        _, exponent = values.abs().amax((-2, -1), keepdim=True).frexp()
+        return torch.complex(values.real.ldexp(1 - exponent), values.imag.ldexp(1 - exponent))
+
+    return replace(scenes, snapshots=scaled(scenes.snapshots), channel=scaled(scenes.channel))
 
 
 def _fit(
