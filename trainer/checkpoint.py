@@ -78,7 +78,9 @@ class TrainState:
                 f"a checkpoint must hold {', '.join(sorted(names))}, but {path} does not. "
                 "Was it written by another program?"
             )
-        kinds = dict.fromkeys(("params", "network", "optimizer", "schedule"), dict)
+        kinds: dict[str, type] = dict.fromkeys(
+            ("params", "network", "optimizer", "schedule"), dict
+        )
         kinds |= {"epoch": int, "step": int, "generator": torch.Tensor}
         wrong = [name for name, kind in kinds.items() if not isinstance(data[name], kind)]
         if wrong:
