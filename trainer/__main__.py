@@ -180,9 +180,9 @@ def evaluate(args: argparse.Namespace) -> int:
     best = args.state / FOLDER / STATE_FILE
     held = best if best.is_file() else args.state / STATE_FILE
     state = held if args.state.is_dir() else args.state
-    print(f"scored: {state}", file=sys.stderr)
     device = resolve_device("auto")
     config, network = restore_network(state, device)
+    print(f"scored: {state}", file=sys.stderr)
     asked = {
         "test_seed": args.seed,
         "num_test_scenes": args.num_scenes,
