@@ -131,7 +131,15 @@ class Monitor(tune.Callback):
         self._end(trial, error=None)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Ray lost the worker and has run out of retries, or it hung and was killed."""
+        """Ray lost the worker and has run out of retries, or it hung and was killed.
+
+        Ray may also hear twice of one dead worker, and takes the second time for the end: such a
+        trial is unfinished, and goes on when the others have ended.
+        """
+        if trial.run_metadata.num_failures <= trial.max_failures:
+            self._heard.pop(trial.config["trial_id"], None)
+            self._say(trial.config["trial_id"], "lost", "its worker; it goes on later")
+            return
         file = trial.error_file
         text = Path(file).read_text() if file else "the worker vanished without a word"
         self._end(trial, error=text)
