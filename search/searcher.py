@@ -5,6 +5,7 @@ importances mix fidelities, and leaves trials that ended in NaN RUNNING for ever
 outcome has its state, and a trial that may not be best carries a constraint.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,32 @@ from .study import CONSTRAINT, Mirror, Past, frozen, new_study, told
 OBJECTIVE = "objective"
 
 
-class OptunaSearcher(Searcher):
+class RecordedSearcher(Searcher, ABC):
+    """A searcher whose run is restored from its own records, never from Ray's snapshot.
+
+    Ray tells its searcher of an ending early, without the error, and some endings twice: the
+    monitor calls `ended` instead, when the trial's rows are on disk.
+    """
+
+    @abstractmethod
+    def ended(self, past: Past) -> None:
+        """What became of a trial, once."""
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Nothing: see `ended`."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: see the class."""
+        Path(checkpoint_path).write_text("restored from the run's own records\n")
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Never called: see the class."""
+        raise NotImplementedError("restore a run with its own command, not with Tuner.restore")
+
+
+class OptunaSearcher(RecordedSearcher):
     """Suggests configurations and tells Optuna what became of them.
 
     Args:
@@ -88,11 +114,7 @@ class OptunaSearcher(Searcher):
         return _settings(record, folder=name)
 
     def ended(self, past: Past) -> None:
-        """Tells Optuna once what became of a trial and mirrors it to the journal.
-
-        Called by the monitor when the trial's rows are on disk: Ray tells its searcher earlier,
-        without the error, and some endings twice.
-        """
+        """Tells Optuna what became of a trial and mirrors it to the journal."""
         trial = self._asked.pop(past.trial_id, None)
         if trial is not None:
             state, values = told(past, self._plan, to_sampler=True)
@@ -102,19 +124,6 @@ class OptunaSearcher(Searcher):
             trial.set_constraint(CONSTRAINT, constraint_value(past.outcome))
             self.study.tell(trial, values, state=state)
         self._mirror.add(past)
-
-    def on_trial_complete(
-        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
-    ) -> None:
-        """Nothing: see `ended`."""
-
-    def save(self, checkpoint_path: str) -> None:
-        """Nothing: a run is restored from its own records, not from Ray's snapshot."""
-        Path(checkpoint_path).write_text("restored from the run's own records\n")
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Never called: see `save`."""
-        raise NotImplementedError("restore a run with `--resume`, not with Tuner.restore")
 
     def _again(self, old: Unfinished) -> dict[str, Any]:
         record = dict(old.record)
@@ -139,7 +148,7 @@ class OptunaSearcher(Searcher):
         return self.study.ask()
 
 
-class ListSearcher(Searcher):
+class ListSearcher(RecordedSearcher):
     """Suggests given trainings, those that an earlier driver began from their checkpoints on.
 
     Args:
@@ -174,19 +183,6 @@ class ListSearcher(Searcher):
 
     def ended(self, past: Past) -> None:
         """Nothing: the list is fixed."""
-
-    def on_trial_complete(
-        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
-    ) -> None:
-        """Nothing: the list is fixed."""
-
-    def save(self, checkpoint_path: str) -> None:
-        """Nothing: a run is restored from its own records, not from Ray's snapshot."""
-        Path(checkpoint_path).write_text("restored from the run's own records\n")
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Never called: see `save`."""
-        raise NotImplementedError("run the same command again, not Tuner.restore")
 
 
 class Scheduler(FIFOScheduler):

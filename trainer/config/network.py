@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from .rules import require, require_choice
+from .rules import require, require_choice, require_counts
 
 NETWORK_KINDS = ("dictionary", "factor", "unrolled")
 
@@ -29,13 +29,7 @@ class NetworkConfig:
 
     def __post_init__(self) -> None:
         require_choice("network.kind", self.kind, NETWORK_KINDS)
-        for name in ("width", "depth"):
-            require(
-                getattr(self, name) >= 1,
-                f"{name} >= 1",
-                f"{name}={getattr(self, name)}",
-                "Use a positive count.",
-            )
+        require_counts(self, "width", "depth")
         require(
             (self.rank is not None) == (self.kind == "factor"),
             "network.rank is given exactly for network.kind == factor",

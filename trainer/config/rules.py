@@ -14,6 +14,13 @@ def require(holds: bool, rule: str, got: str, remedy: str) -> None:
         raise ConfigError(f"`{rule}` must hold, but got {got}. {remedy}")
 
 
+def require_counts(config: object, *names: str) -> None:
+    """Raises ConfigError unless those attributes are 1 or more."""
+    for name in names:
+        value = getattr(config, name)
+        require(value >= 1, f"{name} >= 1", f"{name}={value}", "Use a positive count.")
+
+
 def require_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     """Raises ConfigError with a did-you-mean unless `value` is one of `choices`."""
     if value not in choices:

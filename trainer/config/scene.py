@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from .rules import require, require_choice
+from .rules import require, require_choice, require_counts
 
 CODE_KINDS = ("random", "dft", "dft2")
 
@@ -51,19 +51,9 @@ class SceneConfig:
         return self.num_horizontal * self.num_vertical
 
     def __post_init__(self) -> None:
-        for name in (
-            "num_horizontal",
-            "num_vertical",
-            "num_antennas",
-            "num_snapshots",
-            "max_sources",
-        ):
-            require(
-                getattr(self, name) >= 1,
-                f"{name} >= 1",
-                f"{name}={getattr(self, name)}",
-                "Use a positive count.",
-            )
+        require_counts(
+            self, "num_horizontal", "num_vertical", "num_antennas", "num_snapshots", "max_sources"
+        )
         for name in ("wavelength_m", "spacing_m", "range_min_m"):
             require(
                 getattr(self, name) > 0,

@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 
 from .flat import build
 from .network import CovarianceConfig, NetworkConfig
-from .rules import require, require_choice
+from .rules import require, require_choice, require_counts
 from .scene import SceneConfig
 from .spectral import EigengapConfig, SpectralConfig
 
@@ -90,13 +90,7 @@ class EvaluationConfig:
     baselines: tuple[str, ...] = BASELINES
 
     def __post_init__(self) -> None:
-        for name in ("num_scenes", "num_test_scenes"):
-            require(
-                getattr(self, name) >= 1,
-                f"{name} >= 1",
-                f"{name}={getattr(self, name)}",
-                "Use a positive count.",
-            )
+        require_counts(self, "num_scenes", "num_test_scenes")
         for name in ("objective_snr_db", "report_snr_db"):
             require(
                 len(getattr(self, name)) > 0,
@@ -170,13 +164,7 @@ class TrainConfig:
             "It is relative; try 1e-4.",
         )
         require(0 <= self.seed < 2**32, "0 <= seed < 2**32", f"{self.seed}", "Use a count from 0.")
-        for name in ("epochs", "steps_per_epoch", "batch_size"):
-            require(
-                getattr(self, name) >= 1,
-                f"{name} >= 1",
-                f"{name}={getattr(self, name)}",
-                "Use a positive count.",
-            )
+        require_counts(self, "epochs", "steps_per_epoch", "batch_size")
         require(
             self.snr_min_db <= self.snr_max_db,
             "snr_min_db <= snr_max_db",
