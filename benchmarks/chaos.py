@@ -135,7 +135,8 @@ def lose_a_node(out: Path) -> list[str]:
     from ray.cluster_utils import Cluster
 
     from search.config import SearchConfig
-    from search.driver import connect, search
+    from search.connection import connect
+    from search.driver import search
     from search.preflight import Resources
     from search.recall import checkpoints
 

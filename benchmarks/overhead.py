@@ -32,7 +32,8 @@ import torch
 
 import spaces
 from search.config import SearchConfig
-from search.driver import connect, search
+from search.connection import connect
+from search.driver import search
 from search.monitor import Monitor
 from search.preflight import Resources
 from search.schema import BASELINES

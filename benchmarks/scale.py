@@ -109,7 +109,8 @@ def measure(slots: int, trials: int, epochs: int, seconds: float, out: Path) -> 
     import spaces
     from search import monitor as watching
     from search.config import SearchConfig
-    from search.driver import connect, search
+    from search.connection import connect
+    from search.driver import search
     from search.preflight import Resources
     from search.run import declared
     from search.schema import BASELINES

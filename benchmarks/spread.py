@@ -82,7 +82,8 @@ def main() -> int:
     prepare()  # before Ray is imported
     from ray.cluster_utils import Cluster
 
-    from search.driver import connect, search
+    from search.connection import connect
+    from search.driver import search
 
     began = time.monotonic()
     cluster = Cluster(

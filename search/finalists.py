@@ -6,14 +6,14 @@ The plan is printed before anything is spent, with what is done already.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trainer.arguments import OneLineParser, UsageError
-from trainer.config import ConfigError, TrainConfig, did_you_mean
+from trainer.config import TrainConfig, did_you_mean
 
+from .options import RESOURCES, add_resources, exit_code
 from .training import Fresh, Training, seeds_of
 
 if TYPE_CHECKING:
@@ -24,8 +24,6 @@ SCENE_SEED = 3_000_003
 NUM_SCENES = 2048
 SCORING_MS = 1.5
 """Per scene, as measured on one core; for plans only."""
-
-RESOURCES = ("max_concurrent", "cpus_per_trial", "gpus_per_trial", "trial_timeout_s", "address")
 
 
 def add_flags(p: argparse.ArgumentParser) -> None:
@@ -54,17 +52,7 @@ def add_flags(p: argparse.ArgumentParser) -> None:
         metavar="INT",
         help=f"of the fresh scenes; default {SCENE_SEED}",
     )
-    p.add_argument("--max-concurrent", type=int, metavar="N", help="trainings at a time")
-    p.add_argument("--cpus-per-trial", type=float, metavar="CPUS", help="default: as the run")
-    p.add_argument("--gpus-per-trial", type=float, metavar="GPUS", help="default: as the run")
-    p.add_argument(
-        "--trial-timeout",
-        type=float,
-        metavar="SECONDS",
-        dest="trial_timeout_s",
-        help="a training that reports nothing for so long is ended; default: as the run",
-    )
-    p.add_argument("--address", metavar="ADDRESS", help="of a Ray cluster; default: a local Ray")
+    add_resources(p, default="as the run")
     p.add_argument("--dry-run", action="store_true", help="print the plan; start nothing")
 
 
@@ -217,20 +205,7 @@ def command(
 ) -> int:
     """Runs a command line; returns the exit code."""
     name = p.prog.removeprefix("python -m ")
-    try:
-        return act(p.parse_args(argv))
-    except KeyboardInterrupt as interrupt:
-        said = f" by {interrupt}" if str(interrupt) else ""
-        print(f"\ninterrupted{said}; nothing is lost: run the same command again", file=sys.stderr)
-        return 130
-    except Exception as error:
-        from .preflight import Refused
-        from .store import RunError
-
-        if isinstance(error, ConfigError | Refused | RunError):
-            print(f"{name}: {error}", file=sys.stderr)
-            return 2
-        raise
+    return exit_code(name, lambda: act(p.parse_args(argv)), "run the same command again")
 
 
 def _decibels(text: str | None) -> tuple[float, ...] | None:

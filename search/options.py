@@ -1,13 +1,86 @@
-"""The command line of `python -m search.run`: its flags, what they mean, and near misses."""
+"""Command lines of searches: the flags of `python -m search.run`, what all that train share, and
+what their endings mean."""
 
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Callable
 
 import spaces
 from trainer.arguments import OneLineParser
+from trainer.config import ConfigError
 
 from .config import OBJECTIVES, SAMPLERS, SCHEDULERS
+
+RESOURCES = ("max_concurrent", "cpus_per_trial", "gpus_per_trial", "trial_timeout_s", "address")
+"""Flags that may differ from machine to machine: those of `add_resources`."""
+
+
+def exit_code(name: str, act: Callable[[], int], again: str) -> int:
+    """What `act` returns; 130 if it is interrupted, 2 if it is asked for something impossible.
+
+    Args:
+        name: of the command, in front of a message.
+        again: how to go on after an interruption.
+    """
+    try:
+        return act()
+    except KeyboardInterrupt as interrupt:
+        said = f" by {interrupt}" if str(interrupt) else ""
+        print(f"\ninterrupted{said}; nothing is lost: {again}", file=sys.stderr)
+        return 130
+    except Exception as error:
+        from .preflight import Refused
+        from .store import RunError
+
+        if isinstance(error, ConfigError | Refused | RunError):
+            print(f"{name}: {error}", file=sys.stderr)
+            return 2
+        raise
+
+
+def add_resources(p: argparse.ArgumentParser, default: str | None = None) -> None:
+    """What trials may take, and where.
+
+    Args:
+        default: instead of each flag's own.
+    """
+
+    def unless_said(own: str) -> str:
+        return f"default: {default or own}"
+
+    p.add_argument(
+        "--max-concurrent",
+        type=int,
+        metavar="N",
+        help=f"trials at a time; {unless_said('as many as the resources hold')}",
+    )
+    p.add_argument(
+        "--cpus-per-trial",
+        type=float,
+        metavar="CPUS",
+        help=f"fractions share a core; {unless_said('1')}",
+    )
+    p.add_argument(
+        "--gpus-per-trial",
+        type=float,
+        metavar="GPUS",
+        help="fractions share a GPU; 0 is the CPU; "
+        + unless_said("0.25 where there is a GPU, or else 0"),
+    )
+    p.add_argument(
+        "--trial-timeout",
+        type=float,
+        metavar="SECONDS",
+        dest="trial_timeout_s",
+        help=f"a trial that reports nothing for so long is ended; {unless_said('1800')}",
+    )
+    p.add_argument(
+        "--address",
+        metavar="ADDRESS",
+        help="of a Ray cluster, auto on one; default: a local Ray",
+    )
 
 
 def parser() -> argparse.ArgumentParser:
@@ -33,21 +106,6 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--seed", type=int, metavar="INT", help="of sampler and trainings; default 0")
     p.add_argument(
-        "--max-concurrent",
-        type=int,
-        metavar="N",
-        help="trials at a time; default: as many as the resources hold",
-    )
-    p.add_argument(
-        "--cpus-per-trial", type=float, metavar="CPUS", help="default 1; fractions share a core"
-    )
-    p.add_argument(
-        "--gpus-per-trial",
-        type=float,
-        metavar="GPUS",
-        help="default 0.25 where there is a GPU, else 0; fractions share a GPU; 0 is the CPU",
-    )
-    p.add_argument(
         "--scheduler",
         metavar="|".join(SCHEDULERS),
         help="asha (default) stops weak trials at rungs, hyperband at later rungs too, median "
@@ -65,22 +123,11 @@ def parser() -> argparse.ArgumentParser:
         "front",
     )
     p.add_argument(
-        "--trial-timeout",
-        type=float,
-        metavar="SECONDS",
-        dest="trial_timeout_s",
-        help="a trial that reports nothing for so long is ended; default 1800",
-    )
-    p.add_argument(
         "--warm-start",
         metavar="RUN",
         help="tell the sampler the trials of an earlier run of the same space first",
     )
-    p.add_argument(
-        "--address",
-        metavar="ADDRESS",
-        help="of a Ray cluster, auto on one; default: a local Ray",
-    )
+    add_resources(p)
     p.add_argument(
         "--resume",
         metavar="RUN",

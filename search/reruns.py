@@ -181,7 +181,8 @@ def session(store: RunStore, plan: SearchConfig) -> Iterator[Session]:
     from .environment import prepare
 
     prepare()
-    from .driver import check_nodes, connect
+    from .checks import check_nodes
+    from .connection import connect
     from .mirror import driving
     from .preflight import allot
 

@@ -11,8 +11,10 @@ import pytest
 import ray
 
 import spaces
+from search.checks import check_backends
 from search.config import SearchConfig
-from search.driver import SearchFailed, check_backends, connect, search
+from search.connection import connect
+from search.driver import SearchFailed, search
 from search.outcome import Outcome
 from search.preflight import Refused, Resources
 from search.samplers import STARTUP_TRIALS
@@ -243,6 +245,6 @@ def test_a_worker_whose_eigensolver_is_wrong_is_refused(one_ray, monkeypatch):
     resources = Resources(cpus=1.0, gpus=0.0, concurrent=1)
     assert any("auto is" in line for line in check_backends(plan, resources))
     broken = ray.remote(broken_eigh.check_backends)
-    monkeypatch.setattr("search.driver.backends_task", broken)
+    monkeypatch.setattr("search.checks.backends_task", broken)
     with pytest.raises(Refused, match=r"auto at 36 elements: .*exceeds.*use another backend"):
         check_backends(plan, resources)

@@ -13,7 +13,8 @@ import pytest
 import ray
 
 from search.config import SearchConfig
-from search.driver import connect, search
+from search.connection import connect
+from search.driver import search
 from search.gauges import NAMES, errors_by_snr
 from search.outcome import Outcome
 from search.preflight import Resources

@@ -9,7 +9,8 @@ import pytest
 
 import spaces
 from search.config import SearchConfig
-from search.driver import connect, search
+from search.connection import connect
+from search.driver import search
 from search.preflight import Resources
 from search.store import RunStore
 from tests import poisoned

@@ -16,8 +16,9 @@ import ray
 from ray.cluster_utils import Cluster
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from search.checks import check_nodes
 from search.config import SearchConfig
-from search.driver import check_nodes, connect
+from search.connection import connect
 from search.preflight import Refused, refuse_other_versions
 from search.run import main
 from search.store import RunStore

@@ -1,0 +1,112 @@
+"""Checks on the machines that will do the work, before anything is spent: do they see the run's
+folder, have they the driver's versions, are their eigendecompositions right, do the networks
+survive a step. What needs no cluster to be checked is in `preflight`."""
+
+import os
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from trainer.provenance import versions
+
+from .bucket import home_of, opened
+from .config import SearchConfig
+from .connection import on_worker
+from .preflight import LONG_MINUTES, Refused, Resources, refuse_other_versions, smallest_training
+from .store import RunStore
+from .trainable import backends_task, node_task, smoke_task
+
+
+def preflight_checks(plan: SearchConfig, store: RunStore, resources: Resources) -> None:
+    """Seconds of checks on the machines that will do the work; prints what they found.
+
+    Raises:
+        Refused: if trials could not keep their checkpoints, or not train, or not as here.
+    """
+    check_nodes(store)
+    for line in (*check_backends(plan, resources), *try_networks(plan, resources)):
+        print(line, flush=True)
+
+
+def check_nodes(store: RunStore) -> None:
+    """Lets every node of the cluster look for a file in the run's folder, and say its versions.
+
+    Raises:
+        Refused: if one of them does not see it, or has other versions than the driver.
+    """
+    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+    if len(nodes) == 1 and ray.get_runtime_context().get_node_id() == nodes[0]["NodeID"]:
+        return  # this one has just made the folder
+    home = home_of(store.path)
+    probe = home_of(store.path / f".probe-{os.getpid()}")
+    where, path = opened(probe)
+    with where.open_output_stream(path) as file:
+        file.write(b"0")
+    try:
+        asked = {_host(node): _look(node["NodeID"], probe) for node in nodes}
+        answers = {host: ray.get(answer) for host, answer in asked.items()}
+    finally:
+        where.delete_file(path)
+    refuse_other_versions(versions(), {host: theirs for host, (_, theirs) in answers.items()})
+    if blind := [host for host, (sees, _) in answers.items() if not sees]:
+        raise Refused(
+            f"all nodes must see and write the run's folder, but {', '.join(blind)} cannot use "
+            f"{home}. Put --out on storage that they share, such as NFS or s3://bucket/prefix."
+        )
+
+
+def _host(node: dict[str, Any]) -> str:
+    return f"{node['NodeManagerHostname']} (node {node['NodeID'][:8]})"
+
+
+def _look(node_id: str, probe: str) -> Any:
+    """A future: whether that node sees a file and can write beside it, and its versions."""
+    there = NodeAffinitySchedulingStrategy(node_id, soft=False)
+    task = node_task.options(num_cpus=0, scheduling_strategy=there)
+    return task.remote(probe)
+
+
+def check_backends(plan: SearchConfig, resources: Resources) -> list[str]:
+    """Lets a worker check the eigendecompositions that the space's backends rest on.
+
+    Returns:
+        What was measured, for a person; empty if the space has no eigengap term.
+
+    Raises:
+        Refused: if one of them is wrong on that machine.
+    """
+    branches = (plan.train_config(drawn) for drawn in plan.space.branches())
+    configs = [config for config in branches if config.eigengap.weight > 0]
+    if not configs:
+        return []
+    reason, lines = ray.get(on_worker(backends_task, resources).remote(configs, resources.threads))
+    if reason:
+        raise Refused(reason)
+    return list(lines)
+
+
+def try_networks(plan: SearchConfig, resources: Resources) -> list[str]:
+    """Lets a worker take one step with each kind of network, if the plan is a long one.
+
+    Raises:
+        Refused: if one of them fails.
+    """
+    if plan.minutes <= LONG_MINUTES:
+        return []
+    kinds = {}
+    for drawn in plan.space.branches():
+        config = plan.train_config(drawn)
+        kinds[config.network.kind] = smallest_training(config)  # the last: most of it drawn
+    said = []
+    for kind, config in kinds.items():
+        task = on_worker(smoke_task, resources).remote(config.to_params(), resources.threads)
+        try:
+            said.append(f"{kind} network: {ray.get(task)}")
+        except ray.exceptions.RayError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise Refused(
+                f"a network of kind `{kind}` must survive one step, but: {reason}. Try it alone "
+                "with `python -m trainer train`, or skip this check with --no-preflight."
+            ) from error
+    return said

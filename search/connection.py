@@ -1,0 +1,103 @@
+"""A Ray to work on, for as long as it is needed; left in order, also by Ctrl-C and SIGTERM."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+
+from .config import SearchConfig
+from .environment import PACKAGES, STORAGE_ENV, WORKER_ENV
+from .preflight import Cluster, Node, Refused, Resources
+
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextmanager
+def connect(plan: SearchConfig) -> Iterator[Cluster]:
+    """A local Ray, or the cluster at `plan.address`, for as long as the context lasts.
+
+    SIGINT and SIGTERM raise `Interrupted` in it.
+
+    Raises:
+        Refused: if there is no cluster at that address.
+    """
+    # a stopped trial is in its next epoch already, which its worker must end before the next trial
+    workers = WORKER_ENV | {"TUNE_FUNCTION_THREAD_TIMEOUT_S": f"{plan.trial_timeout_s:.0f}"}
+    workers |= {name: os.environ[name] for name in STORAGE_ENV if name in os.environ}
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    if plan.address is None:
+        os.environ.update(workers)  # the workers of a local Ray inherit it
+        options |= {"address": "local", "include_dashboard": True}
+    else:
+        # the workers run this code, whatever is installed there
+        options |= {
+            "address": plan.address,
+            "runtime_env": {"env_vars": workers, "py_modules": [str(p) for p in PACKAGES]},
+        }
+    try:
+        context = ray.init(**options)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        said = " ".join(str(error).split())
+        if "Version mismatch" in said:  # Ray's own check, of itself and of Python
+            raise Refused(
+                f"the driver and the cluster must have the same versions, but: {said}. Run the "
+                "driver where the cluster's image runs, or start the cluster with this one's."
+            ) from error
+        raise Refused(
+            f"--address must name a running Ray cluster, but {plan.address!r} does not answer "
+            f"({said[:200]}). Start one with `ray start --head`, give the token "
+            "of one started elsewhere in RAY_AUTH_TOKEN, or leave --address out."
+        ) from error
+    try:
+        with _interruptible():
+            url = context.dashboard_url
+            yield Cluster(
+                nodes=tuple(
+                    Node(n["Resources"].get("CPU", 0.0), n["Resources"].get("GPU", 0.0))
+                    for n in ray.nodes()
+                    if n["Alive"]
+                ),
+                dashboard=f"http://{url}" if url else None,
+                # whoever says how many trials to run on a cluster knows that it grows to hold them
+                can_grow=plan.address is not None and plan.max_concurrent is not None,
+            )
+    finally:
+        ray.shutdown()
+
+
+class Interrupted(KeyboardInterrupt):
+    """Somebody asked the search to stop; the message is the signal's name."""
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGINT and SIGTERM raise `Interrupted`, once; a second one does not disturb the clean-up.
+
+    Raising at any point is safe: the run's files are such that a driver may die at any moment.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are the main thread's
+        return
+
+    def interrupt(number: int, frame: object) -> None:
+        for each in INTERRUPTS:
+            signal.signal(each, signal.SIG_IGN)
+        raise Interrupted(signal.Signals(number).name)
+
+    before = {each: signal.signal(each, interrupt) for each in INTERRUPTS}
+    try:
+        yield
+    except Interrupted:
+        raise  # and stay deaf: what is left is the clean-up
+    else:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def on_worker(task: Any, resources: Resources) -> Any:
+    """A remote function that takes what a trial takes."""
+    return task.options(num_cpus=resources.cpus, num_gpus=resources.gpus)

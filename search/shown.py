@@ -1,0 +1,98 @@
+"""What a person is shown of a search: its plan before anything is spent, what came of it after."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from .config import SearchConfig
+
+if TYPE_CHECKING:
+    from .store import RunStore
+
+SAMPLES_SHOWN = 10
+
+
+def show(plan: SearchConfig, store: RunStore) -> int:
+    """Prints the leaderboard, draws the plot, and names the next commands."""
+    from .report import leaderboard, pareto, plots
+    from .store import best_trial
+
+    print(leaderboard.text(store.path))
+    if len(plan.objectives) > 1:
+        print(pareto.text(store.path))
+    print()
+    plot = plots.error_vs_snr(store.path)
+    if plot:
+        print(f"plot:     {plot}")
+    print(f"report:   python -m search.report {store.path} --open")
+    trials = store.read("trials")
+    best = best_trial(trials)
+    read = f"import pandas; print(pandas.read_parquet('{store.path}/trials'))"
+    print(f'tables:   python -c "{read}"')
+    print(f"optuna:   optuna-dashboard {store.path}/optuna.log")
+    if best is None:
+        print("no trial completed; the causes are in `failures`", file=sys.stderr)
+        return 1
+    checkpoint = store.path / str(trials.set_index("trial_id")["checkpoint"][best])
+    print(f"replay:   python -m trainer replay {store.path} {best}")
+    if checkpoint.exists():
+        print(f"evaluate: python -m trainer evaluate {checkpoint}")
+    print(f"confirm:  python -m search.confirm {store.path}")
+    if (store.path / "best").is_dir():
+        print(f"model:    {store.path}/best/model_card.md")
+        print(
+            f"localise: python -m trainer localise --model {store.path} --scenes FILE.npz "
+            "--out FILE.npz"
+        )
+    return 0
+
+
+def dry_run(plan: SearchConfig) -> int:
+    """Prints the plan and ten configurations as the search would draw them; starts nothing."""
+    from .samplers import sampler_for
+    from .study import new_study
+
+    print(describe(plan))
+    study = new_study(plan)
+    for anchor in plan.space.anchors:
+        study.enqueue_trial(dict(anchor))
+    for number in range(SAMPLES_SHOWN):
+        study.sampler = sampler_for(plan, number)
+        drawn = plan.space.suggest(study.ask())
+        plan.train_config(drawn)  # refuses what could not be trained
+        kind = "anchor" if number < len(plan.space.anchors) else "sample"
+        values = "  ".join(f"{k}={_short(v)}" for k, v in drawn.items())
+        print(f"{number:2d} {kind}  {values}")
+    return 0
+
+
+def describe(plan: SearchConfig) -> str:
+    """The plan, for a person, before anything is spent."""
+    config, space = plan.template, plan.space
+    scene = config.scene
+    snrs = ", ".join(f"{snr:g}" for snr in config.evaluation.objective_snr_db)
+    facts = {
+        "run": f"{plan.out.rstrip('/')}/{plan.name}",
+        "preset": f"{space.name}: {space.about}",
+        "trials": f"{plan.trials}, the first {len(space.anchors)} known-good; "
+        f"sampler {plan.sampler}; scheduler {plan.scheduler}; seed {plan.seed}",
+        "scene": f"{scene.num_horizontal}x{scene.num_vertical} RIS, "
+        f"{scene.num_antennas} antennas, {scene.num_snapshots} snapshots, "
+        f"K in 1..{scene.max_sources}, range {scene.range_min_m:g}-{scene.range_max_m:g} m, "
+        f"training SNR {config.snr_min_db:g}..{config.snr_max_db:g} dB",
+        "budget": f"{config.epochs} epochs x {config.steps_per_epoch} steps x "
+        f"{config.batch_size} scenes per trial; "
+        f"about {space.minutes:g} min for {space.trials} trials",
+        "objective": f"capped error at {snrs} dB, {config.evaluation.num_scenes} scenes for each "
+        "SNR and K; lower is better",
+        "searched": "",
+    }
+    lines = [f"{name:<10} {text}".rstrip() for name, text in facts.items()]
+    width = max(len(name) for name in space.describe())
+    lines += [f"  {name:<{width}}  {text}" for name, text in space.describe().items()]
+    return "\n".join(lines)
+
+
+def _short(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
