@@ -134,7 +134,6 @@ def lose_a_node(out: Path) -> list[str]:
     import drill
     from ray.cluster_utils import Cluster
 
-    from search.config import SearchConfig
     from search.connection import connect
     from search.driver import search
     from search.preflight import Resources
@@ -143,24 +142,7 @@ def lose_a_node(out: Path) -> list[str]:
     prepare()
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
-    plan = SearchConfig(
-        "drill",
-        4,
-        "node-loss",
-        str(out),
-        scheduler="none",
-        sampler="random",
-        address=cluster.address,
-    )
-    store = RunStore.create(
-        out / plan.name,
-        parameters={
-            name: (p.kind, p.unit, p.about)
-            for name, p in drill.spaces.PARAMETERS.items()
-            if name in plan.space.parameters()
-        },
-        plan={"search": plan.as_dict(), **plan.searched},
-    )
+    plan, store = drill.new_run(out, "node-loss", 4, cluster.address)
 
     def remove() -> None:
         while not all(len(checkpoints(store.path, f"t000{n}")) for n in range(2)):

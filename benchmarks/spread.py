@@ -22,11 +22,9 @@ from pathlib import Path
 import chaos
 import drill
 
-from search.config import SearchConfig
 from search.environment import prepare
 from search.preflight import Resources
 from search.recall import checkpoints
-from search.run import declared
 from search.store import RunStore
 
 PATIENCE_S = 120.0
@@ -90,20 +88,7 @@ def main() -> int:
         initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}
     )
     first = cluster.add_node(num_cpus=1, num_gpus=1)
-    plan = SearchConfig(
-        "drill",
-        args.trials,
-        "spread",
-        str(out),
-        scheduler="none",
-        sampler="random",
-        address=cluster.address,
-    )
-    store = RunStore.create(
-        out / plan.name,
-        parameters=declared(drill.spaces.get("drill")),
-        plan={"search": plan.as_dict(), **plan.searched},
-    )
+    plan, store = drill.new_run(out, "spread", args.trials, cluster.address)
     said, notes = io.StringIO(), []
     try:
         with connect(plan), contextlib.redirect_stdout(said):
