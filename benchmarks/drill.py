@@ -2,7 +2,8 @@
 
     python benchmarks/drill.py --preset drill --name x [any flag of `python -m search.run`]
 
-Used by `chaos.py`, `spread.py` and the tests of resuming; the trainer and all else is the real one.
+Used by `chaos.py`, `spread.py` and the tests of resuming; the trainer and everything else is
+real.
 """
 
 import sys

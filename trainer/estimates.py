@@ -13,7 +13,8 @@ scored, whether right or a guess. It is *resolved* if moreover
                                       vector in K random dimensions is Beta(K, N - K)
                   sml, +scoring       twice the log likelihood that the source adds exceeds
                                       `LEAST_RATIO`, the 99.9 % quantile of chi-square with the
-                                      four degrees of freedom of a place and a power
+                                      four degrees of freedom of a place and a power; sml fits
+                                      the others again without it, +scoring leaves them alone
 
 A covariance that was itself fitted with steering vectors (sparse, a network's) always has some in
 its signal subspace. There the share says little; `+scoring` asks the snapshots instead. Without
