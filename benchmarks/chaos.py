@@ -10,15 +10,12 @@ trains on it. Exit code 1 if a row is lost, doubled or different, or a finished 
 """
 
 import argparse
-import contextlib
-import io
 import os
 import random
 import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -131,39 +128,35 @@ def replayed(store: RunStore) -> pd.DataFrame:
 
 def lose_a_node(out: Path) -> list[str]:
     """Removes one of two working nodes once both train; what was wrong with the search then."""
-    import drill
+    from drill import disturbed, training, wait_for
+
+    prepare()  # before Ray is imported
     from ray.cluster_utils import Cluster
 
-    from search.connection import connect
-    from search.driver import search
-    from search.preflight import Resources
-    from search.recall import checkpoints
-
-    prepare()
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
-    nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
-    plan, store = drill.new_run(out, "node-loss", 4, cluster.address)
+    run = out / "node-loss"
 
     def remove() -> None:
-        while not all(len(checkpoints(store.path, f"t000{n}")) for n in range(2)):
-            time.sleep(0.05)
-        cluster.remove_node(nodes[0])
+        wait_for("two trials at a time", lambda: len(training(run)) == 2)
+        cluster.remove_node(lost)
 
-    said = io.StringIO()
     try:
-        with connect(plan), contextlib.redirect_stdout(said):
-            threading.Thread(target=remove, daemon=True).start()
-            search(plan, store, Resources(cpus=1, gpus=0, concurrent=2))
+        _, lost = (cluster.add_node(num_cpus=1) for _ in range(2))
+        flags = ("--name", run.name, "--out", str(out), "--address", cluster.address)
+        code, said = disturbed(*FREE, *flags, "--trials", str(TRIALS), disturb=remove)
     finally:
         cluster.shutdown()
+    if code:
+        raise SystemExit(f"the search ended with {code}:\n{said}")
+    store = RunStore.open(run)
     wrong = []
-    again = [line for line in said.getvalue().splitlines() if "again" in line]
+    again = [line for line in said.splitlines() if "again" in line]
     if not again:
         wrong.append("no trial was lost")
     if set(store.read("trials")["outcome"]) != {"completed"}:
         wrong.append(f"trials ended as {list(store.read('trials')['outcome'])}")
     print("\n".join(again))
-    return wrong + compare(store, {"epochs": replayed(store)}, trials=4)
+    return wrong + compare(store, {"epochs": replayed(store)})
 
 
 def main() -> int:

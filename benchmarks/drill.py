@@ -6,34 +6,66 @@ Used by `chaos.py`, `spread.py` and the tests of resuming; the trainer and every
 real.
 """
 
+import subprocess
 import sys
+import tempfile
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import spaces
-from search.config import SearchConfig
-from search.run import declared, main
+from search.recall import checkpoints
+from search.run import main
 from search.store import RunStore
 
 SMOKE = spaces.get("smoke")
 spaces.PRESETS["drill"] = replace(
     SMOKE, name="drill", about="For drills.", trials=6, fixed=dict(SMOKE.fixed) | {"epochs": 18}
 )
+PATIENCE_S = 240.0
 
 
-def new_run(out: Path, name: str, trials: int, address: str) -> tuple[SearchConfig, RunStore]:
-    """A new run of drills on a cluster; trial i depends on (seed, i) alone and runs to its end."""
-    plan = SearchConfig(
-        "drill", trials, name, str(out), scheduler="none", sampler="random", address=address
-    )
-    store = RunStore.create(
-        out / name,
-        parameters=declared(plan.space),
-        plan={"search": plan.as_dict(), **plan.searched},
-    )
-    return plan, store
+def training(run: Path) -> set[str]:
+    """Trials of a run that have kept a checkpoint and have not ended."""
+    if not (run / "run.json").exists():
+        return set()
+    store = RunStore.open(run)
+    ended = store.ended()
+    return {t for t in store.started() if t not in ended and checkpoints(run, t)}
+
+
+def wait_for(what: str, happened: Callable[[], bool]) -> float:
+    """Waits until it has; after how many seconds."""
+    start = time.monotonic()
+    while not happened():
+        if time.monotonic() - start > PATIENCE_S:
+            raise TimeoutError(f"{what} did not happen in {PATIENCE_S:g} s")
+        time.sleep(0.1)
+    return time.monotonic() - start
+
+
+def disturbed(*flags: str, disturb: Callable[[], None]) -> tuple[int, str]:
+    """Runs the command line in a process of its own and, while it runs, `disturb` in this one.
+
+    Returns:
+        Its exit code and what it said.
+    """
+    command = [sys.executable, __file__, "--preset", "drill", *flags, "--no-preflight"]
+    with tempfile.TemporaryFile("w+") as said:
+        driver = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT)
+        try:
+            disturb()
+            code = driver.wait(PATIENCE_S)
+        except (TimeoutError, subprocess.TimeoutExpired) as error:
+            said.seek(0)
+            raise SystemExit(f"{error}; the search said:\n{said.read()}") from error
+        finally:
+            driver.kill()  # where it has not ended
+        said.seek(0)
+        return code, said.read()
 
 
 if __name__ == "__main__":
