@@ -12,5 +12,5 @@ def command(*argv: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         env=os.environ | {"RAY_USAGE_STATS_ENABLED": "0"},
-        timeout=120,
+        timeout=600,
     )

@@ -26,14 +26,9 @@ PARAMETERS = {
 TABLES = ("trials", "epochs", "evaluations", "scenes", "spectra", "pseudospectra", "failures")
 
 
-def test_smoke_ends_well_within_a_minute(smoke):
-    _, done, seconds = smoke
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert seconds < 60
-
-
 def test_it_shows_the_dashboard_a_line_per_event_a_leaderboard_and_what_to_type_next(smoke):
-    path, done, _ = smoke
+    path, done = smoke
+    assert done.returncode == 0, done.stdout + done.stderr
     said = done.stdout
     assert "Ray dashboard: http://" in said
     assert said.count("  started  ") == 4
@@ -45,7 +40,7 @@ def test_it_shows_the_dashboard_a_line_per_event_a_leaderboard_and_what_to_type_
 
 
 def test_pandas_reads_every_table_and_no_number_is_non_finite(smoke):
-    path, _, _ = smoke
+    path, _ = smoke
     tables = {name: pd.read_parquet(path / name) for name in TABLES}
     assert len(tables["trials"]) == 4
     for name, table in tables.items():
@@ -67,7 +62,7 @@ def test_pandas_reads_every_table_and_no_number_is_non_finite(smoke):
 
 
 def test_the_plan_was_written_and_optuna_reads_the_journal(smoke):
-    path, _, _ = smoke
+    path, _ = smoke
     plan = json.loads((path / "run.json").read_text())
     assert plan["search"]["preset"] == "smoke"
     assert "versions" in plan["provenance"]
@@ -82,7 +77,7 @@ def test_the_plan_was_written_and_optuna_reads_the_journal(smoke):
 
 
 def test_the_best_network_is_left_as_a_model_that_localises(smoke, tmp_path):
-    path, done, _ = smoke
+    path, done = smoke
     assert f"python -m trainer localise --model {path}" in done.stdout
     card = (path / "best" / "model_card.md").read_text()
     assert "search.run --preset smoke" in card
@@ -100,7 +95,7 @@ def test_the_best_network_is_left_as_a_model_that_localises(smoke, tmp_path):
 
 
 def test_resuming_a_finished_run_prints_its_leaderboard_and_changes_nothing(smoke):
-    path, _, _ = smoke
+    path, _ = smoke
     before = {p: p.read_bytes() for p in sorted(path.rglob("*.parquet"))}
     done = command("search.run", "--resume", str(path))
     assert done.returncode == 0, done.stderr
@@ -109,7 +104,7 @@ def test_resuming_a_finished_run_prints_its_leaderboard_and_changes_nothing(smok
 
 
 def test_a_trial_replays_from_its_configuration_alone(smoke):
-    path, _, _ = smoke
+    path, _ = smoke
     epochs = pd.read_parquet(path / "epochs").query("trial_id == 't0000'")
     done = command("trainer", "replay", str(path), "t0000")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -118,13 +113,13 @@ def test_a_trial_replays_from_its_configuration_alone(smoke):
     assert f"capped error {last['validation_capped_error']:.3f}" in done.stdout
 
 
-def test_the_best_checkpoint_is_evaluated_without_ray(smoke):
-    path, _, _ = smoke
+@pytest.mark.parametrize("held", ["checkpoint", "best", "run"])
+def test_a_trained_network_is_evaluated_without_ray(held, smoke):
+    path, _ = smoke
     trials = pd.read_parquet(path / "trials").set_index("trial_id")
-    checkpoint = path / trials.loc["t0000", "checkpoint"]
-    done = command(
-        "trainer", "evaluate", str(checkpoint), "--num-scenes", "8", "--snr-db", "0", "10"
-    )
+    places = {"checkpoint": path / trials.loc["t0000", "checkpoint"], "best": path / "best"}
+    asked = ("--num-scenes", "8", "--snr-db", "0", "10")
+    done = command("trainer", "evaluate", str(places.get(held, path)), *asked)
     assert done.returncode == 0, done.stderr
     assert {"network", "crb", "lmmse_music"} <= {w.split()[0] for w in done.stdout.splitlines()}
 

@@ -25,7 +25,7 @@ BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
 @pytest.fixture(scope="module")
 def answers(smoke):
     """Every code block of the document, run in order on the real run: names, and last values."""
-    path, _, _ = smoke
+    path, _ = smoke
     space, values = {}, []
     for block in BLOCK.findall(DOCS):
         values.append(run(block.replace("runs/x", str(path)).replace('"x"', '"smoke"'), space))
@@ -83,7 +83,7 @@ def test_duckdb_and_polars_read_what_pandas_reads(answers, smoke):
 
 
 def test_units_are_printed_from_the_files(smoke, capsys):
-    path, _, _ = smoke
+    path, _ = smoke
     (block,) = (b for b in BLOCK.findall(DOCS) if "read_schema" in b)
     run(block.replace("runs/x", str(path)), {})
     assert "seconds s wall-clock time in training" in capsys.readouterr().out
@@ -96,7 +96,7 @@ def test_the_study_has_every_ended_trial(answers):
 
 
 def test_the_optuna_dashboard_lists_the_run(smoke):
-    path, _, _ = smoke
+    path, _ = smoke
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -128,7 +128,7 @@ def asked(url, server):
 
 
 def test_the_report_of_a_real_run_shows_its_spectra(smoke, tmp_path):
-    path, _, _ = smoke
+    path, _ = smoke
     done = command("search.report", str(path), "--out", str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert "note:" not in done.stdout
