@@ -120,8 +120,14 @@ def test_a_submitted_job_is_followed_to_its_end(cluster, tmp_path, capfd):
     search = ["python", "-m", "search.run", "--preset", "smoke", "--trials", "2"]
     search += ["--name", "job", "--out", str(tmp_path), "--address", "auto"]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    subprocess.run([*submit, *search], check=True, env=os.environ | {"PATH": path})
-    latest = time.monotonic() + 60
+    latest = time.monotonic() + 120
+    while True:  # a head that has just started has no agent for jobs yet
+        environment = os.environ | {"PATH": path}
+        done = subprocess.run([*submit, *search], capture_output=True, text=True, env=environment)
+        if "No available agent" not in done.stderr or time.monotonic() > latest:
+            break
+        time.sleep(1)
+    assert done.returncode == 0, done.stdout + done.stderr
     while not (tmp_path / "job" / ".driver").exists() and time.monotonic() < latest:
         time.sleep(0.2)
     assert main(["--attach", "job", "--out", str(tmp_path)]) == 0
