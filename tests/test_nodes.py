@@ -62,9 +62,9 @@ def free_port() -> int:
 def cluster() -> Iterator[tuple[Cluster, str]]:
     """A head with two CPUs, and the URL of its dashboard."""
     port = free_port()
+    ports = {"dashboard_port": port, "dashboard_agent_listen_port": free_port()}  # beside others
     cluster = Cluster(
-        initialize_head=True,
-        head_node_args={"num_cpus": 2, "include_dashboard": True, "dashboard_port": port},
+        initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": True, **ports}
     )
     yield cluster, f"http://127.0.0.1:{port}"
     cluster.shutdown()
@@ -117,7 +117,17 @@ def test_a_submitted_job_is_followed_to_its_end(cluster, tmp_path, capfd):
     """`ray job submit`, then `--attach` from elsewhere: progress, and the search's exit code."""
     submit = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--no-wait"]
     submit += ["--address", cluster[1], "--working-dir", str(ROOT), "--"]
-    search = ["python", "-m", "search.run", "--preset", "smoke", "--trials", "2"]
+    search = [
+        "python",
+        "-m",
+        "search.run",
+        "--preset",
+        "smoke",
+        "--trials",
+        "2",
+        "--scheduler",
+        "none",
+    ]
     search += ["--name", "job", "--out", str(tmp_path), "--address", "auto"]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     latest = time.monotonic() + 120
