@@ -12,8 +12,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 run=${1:-runs/eigengap-ablation}
 workers=${WORKERS:-2}
-# Scenes for each SNR and K. Finalists get twice as many: an ablation is paired, a value is not.
-scenes=${SCENES:-1024}
+# Scenes for each SNR and K. Finalists get four times as many: an ablation is paired, a value is not.
+scenes=${SCENES:-512}
 reruns=(--top "${TOP:-5}" --seeds "${SEEDS:-5}" --snr="${SNR:--10,-5,0,10}"
     --max-concurrent "$workers")
 
@@ -24,7 +24,7 @@ else
     python -m search.run --preset "${PRESET:-local}" --trials "${TRIALS:-12}" --scheduler none \
         --name "$run" --max-concurrent "$workers"
 fi
-python -m search.confirm "$run" --scenes $((2 * scenes)) "${reruns[@]}"
+python -m search.confirm "$run" --scenes $((4 * scenes)) "${reruns[@]}"
 ablate() {
     python -m search.ablate "$run" "$@" --scenes "$scenes" "${reruns[@]}"
 }
