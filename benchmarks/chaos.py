@@ -12,6 +12,7 @@ trains on it. Exit code 1 if a row is lost, doubled or different, or a finished 
 import argparse
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -55,19 +56,28 @@ def drive(*flags: str, kill_after: float | None = None) -> int:
         return code
 
 
-def killed_search(name: str, out: Path, flags: tuple[str, ...], kills: list[float]) -> list[str]:
-    """Runs a search, killed and resumed after each of `kills` seconds; what was wrong with it."""
-    wrong = []
+def killed_search(
+    name: str, out: Path, flags: tuple[str, ...], kills: list[float]
+) -> tuple[list[float], list[str]]:
+    """Runs a search, killed and resumed after each of `kills` seconds.
+
+    Returns:
+        The kills that met a driver still at work, and what was wrong with the search.
+    """
+    met: list[float] = []
+    wrong: list[str] = []
     new = ("--preset", "drill", "--trials", str(TRIALS), "--name", name, "--out", str(out), *flags)
     again = ("--resume", name, "--out", str(out))
     kept: dict[str, bytes] = {}
     for kill_after in [*kills, None]:
         started = (out / name / "run.json").exists()
-        drive(*(again if started else new), kill_after=kill_after)
+        code = drive(*(again if started else new), kill_after=kill_after)
+        if kill_after is not None and code == EXIT_OF_A_KILLED_PROCESS:
+            met.append(kill_after)
         for part in (out / name / "trials").glob("t*.parquet"):
             if kept.setdefault(part.name, part.read_bytes()) != part.read_bytes():
                 wrong.append(f"{part.stem} had ended and was run again")
-    return wrong
+    return met, wrong
 
 
 def compare(
@@ -186,12 +196,17 @@ def main() -> int:
         guided = search % 2 == 1
         kills = [draw.uniform(0, seconds) for _ in range(draw.choice((1, 1, 2)))]
         name = f"killed-{search:02d}"
-        wrong = killed_search(name, out, GUIDED if guided else FREE, kills)
+        flags = GUIDED if guided else FREE
+        met, wrong = killed_search(name, out, flags, kills)
+        while not met:  # the driver was faster than the undisturbed one
+            shutil.rmtree(out / name)
+            kills = [kill / 2 for kill in kills]
+            met, wrong = killed_search(name, out, flags, kills)
         store = RunStore.open(out / name)
         wrong += compare(store, {"epochs": replayed(store)} if guided else reference)
         bad += bool(wrong)
         how = "ASHA + TPE" if guided else "random"
-        when = ", ".join(f"{k:.1f}" for k in kills)
+        when = ", ".join(f"{k:.1f}" for k in met)
         found = "; ".join(wrong) or "0 lost, 0 doubled, 0 rerun, all rows equal"
         print(f"{name} ({how}), killed after {when} s: {found}", flush=True)
     print(f"{args.searches - bad} of {args.searches} searches came through")

@@ -3,9 +3,12 @@
     python benchmarks/overhead.py [--trials 4] [--preset local] [--many 1000]
 
 First the same configurations are trained twice in one run, through the search (one at a time,
-`--scheduler none --sampler random`) and in a plain Python loop, on one thread each; Ray's start is
-reported apart. Then a search of many trials with a trainer that does nothing shows what our own
-bookkeeping costs per trial as the run grows, and what TPE itself costs beside it.
+`--scheduler none --sampler random`) and in a plain Python loop, in a process of its own with the
+workers' environment and on one thread. All that passes outside epochs is split in three: what
+passes before the first trial begins (Ray, its worker, torch) is reported apart; the rest is the
+cost per trial and, within trials, per report. Then a search of many trials with a trainer that
+does nothing shows what our own bookkeeping costs per trial as the run grows, what TPE costs in it,
+and what TPE costs in an ordinary Optuna study of the same space.
 """
 
 import argparse
@@ -15,9 +18,10 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -34,23 +38,42 @@ import spaces
 from search.config import SearchConfig
 from search.connection import connect
 from search.driver import search
-from search.monitor import Monitor
+from search.monitor import EndSearch, Monitor
 from search.preflight import Resources
+from search.samplers import SAMPLERS
 from search.schema import BASELINES
-from search.searcher import OptunaSearcher
+from search.searcher import OptunaSearcher, Scheduler
 from search.store import RunStore
 from trainer.checkpoint import TrainState
 from trainer.config import TrainConfig
 from trainer.loop import EpochReport, train
 
 ONE = Resources(cpus=1, gpus=0, concurrent=1)
-HOOKS = ("on_trial_start", "on_trial_result", "on_trial_complete", "on_step_begin")
+WORKER_NICENESS = 15
+"""Ray's own for its workers; counts on a machine that others keep busy."""
+
+HOOKS: tuple[tuple[type, str], ...] = (
+    (OptunaSearcher, "suggest"),
+    (Scheduler, "on_trial_result"),
+    (EndSearch, "__call__"),
+    (EndSearch, "stop_all"),
+    (Monitor, "on_trial_start"),
+    (Monitor, "on_trial_result"),
+    (Monitor, "on_trial_complete"),
+    (Monitor, "on_step_begin"),
+)
+"""All that Ray calls of ours while a search runs; what ends a trial is told from within."""
+
+
+def error_of(learning_rate: float) -> float:
+    """Worse with a higher learning rate."""
+    return 0.2 + min(learning_rate, 0.5)
 
 
 def nothing(config: TrainConfig, *, resume: TrainState | None = None) -> Iterator[EpochReport]:
-    """A training of one epoch that takes no time; worse with a higher learning rate."""
+    """A training of one epoch that takes no time."""
     del resume
-    error = 0.2 + min(config.optimizer.learning_rate, 0.5)
+    error = error_of(config.optimizer.learning_rate)
     state = TrainState(config.to_params(), 1, 1, {}, {}, {}, torch.zeros(1))
     yield EpochReport(
         epoch=1, step=1, losses={"total": error, "covariance": error}, gradient_norm=1.0,
@@ -103,65 +126,87 @@ def compare(preset: str, trials: int, out: str) -> None:
     )
     store = new_run(plan)
     began = time.perf_counter()
-    with connect(plan):
+    with connect(plan):  # also gives what is started from here on the workers' environment
         ray_start = time.perf_counter() - began
-        began = time.perf_counter()
+        began, began_at = time.perf_counter(), time.time()
         driver_cpu = time.process_time()
         search(plan, store, ONE)
         driver_cpu = time.process_time() - driver_cpu
         searched = time.perf_counter() - began
-    epochs = store.read("epochs")
-    inside = float(epochs["seconds"].sum())
-    torch.set_num_threads(1)
-    began = time.perf_counter()
-    for name in sorted(store.ended()):
-        for _ in train(TrainConfig.from_params(store.read_config(name)["params"])):
-            pass
-    plain = time.perf_counter() - began
+    epochs, rows = store.read("epochs"), store.read("trials")
+    inside, within = float(epochs["seconds"].sum()), float(rows["seconds"].sum())
+    first = rows["started"].min().timestamp() - began_at
+    params = [store.read_config(name)["params"] for name in sorted(store.ended())]
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as alone:
+        plain, plain_inside = alone.submit(plain_loop, params).result()
     reports = len(epochs)
-    print(f"{preset}: {trials} trials, {reports} reports; Ray's start {ray_start:.1f} s, apart")
-    print(f"  plain Python loop          {plain:8.1f} s")
-    print(f"  search, wall               {searched:8.1f} s  ({searched / plain - 1:+.1%})")
-    print(f"  of it in epochs            {inside:8.1f} s")
+    per_trial = (searched - first - within) / trials
+    per_report = (within - inside - (plain - plain_inside)) / reports
+    ours = trials * per_trial + reports * per_report
+    print(f"{preset}: {trials} trials, {reports} reports, {plain / trials:.1f} s of training each")
+    print(f"  apart: Ray's start {ray_start:.1f} s, then {first:.1f} s until a worker trains")
+    print(f"  plain Python loop          {plain:8.2f} s, of it in epochs {plain_inside:.2f} s")
     print(
-        f"  driver's own CPU           {driver_cpu:8.1f} s  ({driver_cpu / plain:.1%}; "
-        f"{1e3 * driver_cpu / trials:.0f} ms a trial, {1e3 * driver_cpu / reports:.1f} a report)"
+        f"  search                     {searched - first:8.2f} s, of it in epochs {inside:.2f} s"
     )
+    print(f"  outside of trainings       {ours:8.2f} s, {ours / plain:.2%} of the plain loop")
+    print(f"    a trial                  {1e3 * per_trial:8.1f} ms")
+    print(f"    a report                 {1e3 * per_report:8.1f} ms, its checkpoint included")
+    print(f"  driver's own CPU           {driver_cpu:8.2f} s, {driver_cpu / plain:.2%}")
+
+
+def plain_loop(params: list[dict[str, Any]]) -> tuple[float, float]:
+    """Seconds that these trainings take one after another, and those of them in epochs."""
+    os.nice(WORKER_NICENESS)
+    torch.set_num_threads(1)
+    inside, began = 0.0, time.perf_counter()
+    for each in params:
+        inside += sum(report.seconds for report in train(TrainConfig.from_params(each)))
+    return time.perf_counter() - began, inside
 
 
 def grow(trials: int, out: str, wall: bool) -> None:
     """Bookkeeping and TPE, per trial, as a run grows."""
-    plan = SearchConfig("smoke", trials, "many", out=out, scheduler="none")
+    plan = SearchConfig("smoke", trials, "many", out=out)
     watch = Stopwatch(time.perf_counter if wall else time.thread_time)
-    watch.watch(OptunaSearcher, "suggest", "suggest")
-    watch.watch(optuna.Study, "ask", "ask")
     smoke = spaces.get("smoke")
-    spaces.PRESETS["smoke"] = replace(
-        smoke, suggest=watch.watched(smoke.suggest, "draw"), fixed={**smoke.fixed, "epochs": 1}
-    )
-    for hook in HOOKS:
-        watch.watch(Monitor, hook, hook)
-    store = new_run(plan)
+    timed = watch.watched(smoke.suggest, "TPE")
+
+    def suggest(trial: spaces.Trial) -> dict[str, Any]:
+        """The space's; timed where a sampler answers, and not where a space is explored."""
+        return timed(trial) if isinstance(trial, optuna.Trial) else smoke.suggest(trial)
+
+    fixed = {**smoke.fixed, "epochs": 1}
+    spaces.PRESETS["smoke"] = replace(smoke, suggest=suggest, fixed=fixed)
+    watch.watch(optuna.Study, "ask", "ask")
+    for owner, method in HOOKS:
+        watch.watch(owner, method, f"{owner.__name__}.{method}")
     with connect(plan):
         began = time.perf_counter()
-        search(plan, store, ONE, train=nothing)
+        search(plan, new_run(plan), ONE, train=nothing)
         total = time.perf_counter() - began
+    searched, watch.seconds = watch.seconds, defaultdict(list)
+    study = optuna.create_study(sampler=SAMPLERS["tpe"](plan, 0))
+    for _ in range(trials):
+        asked = study.ask()
+        study.tell(asked, error_of(suggest(asked)["optimizer.learning_rate"]))
     print(f"{trials} trials that do nothing, one at a time: {1e3 * total / trials:.0f} ms each")
     clock = "wall-clock" if wall else "CPU"
-    print(
-        f"  trials       bookkeeping      TPE ({clock} ms a trial, means over a tenth of the run)"
-    )
-    draws = watch.seconds["draw"][-trials:]  # before them, the space was explored
-    tenth = max(1, trials // 10)
-    for start in range(0, trials, tenth):
-        here = slice(start, start + tenth)
-        tpe = 1e3 * (mean(watch.seconds["ask"][here]) + mean(draws[here]))
-        ours = 1e3 * mean(watch.seconds["suggest"][here]) - tpe
-        for hook in HOOKS:
-            times = watch.seconds[hook]
-            per = len(times) // trials or 1
-            ours += 1e3 * sum(times[start * per : (start + tenth) * per]) / tenth
-        print(f"  {start:5d}-{start + tenth:<8d}{ours:10.2f}{tpe:12.2f}")
+    print(f"  {clock} ms a trial, means over a tenth of the run; TPE alone: in a study of its own")
+    print("  trials       bookkeeping       TPE  TPE alone")
+    for tenth in range(10):
+        part = (tenth / 10, (tenth + 1) / 10, trials)
+        tpe = sum(share(searched[name], *part) for name in ("ask", "TPE"))
+        alone = sum(share(watch.seconds[name], *part) for name in ("ask", "TPE"))
+        ours = sum(share(searched[f"{o.__name__}.{m}"], *part) for o, m in HOOKS) - tpe
+        rows = f"{int(part[0] * trials)}-{int(part[1] * trials)}"
+        print(f"  {rows:<12s}{ours:12.2f}{tpe:10.2f}{alone:11.2f}")
+
+
+def share(times: list[float], start: float, end: float, trials: int) -> float:
+    """Milliseconds a trial that the calls between two fractions of a run took."""
+    here = times[round(start * len(times)) : round(end * len(times))]
+    return 1e3 * sum(here) / ((end - start) * trials)
 
 
 def main() -> None:
