@@ -57,9 +57,13 @@ WEAK = ("lmmse_music", "pinv_music")
 DEFAULT = ("unrolled:2", "unrolled:1", "unrolled:4", "dictionary", "unrolled:2:32")
 
 
-def readouts(network: nn.Module, config: TrainConfig, conditions: Conditions) -> dict[str, Scores]:
-    """MUSIC on a network's covariance, and scoring from where it ends; K told."""
-    scene, device = config.scene, conditions.device
+def readouts(network: nn.Module, name: str, conditions: Conditions) -> dict[str, Scores]:
+    """MUSIC on a network's covariance, and scoring from where it ends; K told.
+
+    Args:
+        name: under which its scores are kept, unlike that of any other training.
+    """
+    scene, device = conditions.scene, conditions.device
     search = search_grid(scene, torch.float32, device)
     music = network_estimate(network, scene, device)
     found: list[Estimates] = []
@@ -71,7 +75,7 @@ def readouts(network: nn.Module, config: TrainConfig, conditions: Conditions) ->
     def sharpened(scenes: Scenes) -> Estimates:
         return one_step(scenes, found.pop(0), search)
 
-    names = config.digest, f"{config.digest}+scoring"
+    names = name, f"{name}+scoring"
     if not place(names[1], conditions).exists():
         place(names[0], conditions).unlink(missing_ok=True)  # the second goes on from the first
     first = scores(names[0], remembered, conditions)
@@ -225,7 +229,7 @@ def main() -> None:
         for config in trainings:
             made, spent = trained(config, args.device)
             seconds.append(spent)
-            for how, part in readouts(made, config, conditions).items():
+            for how, part in readouts(made, config.digest, conditions).items():
                 found[how].append(part)
         for how, parts in found.items():
             name = f"{network}{how}"
