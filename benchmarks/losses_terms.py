@@ -99,12 +99,10 @@ def code_length(root: Tensor, data: Tensor) -> Tensor:
 def divergence(seen: Predicted, scenes: Scenes, *, unseen: bool) -> Tensor:
     """Code length under R less that under the truth, of the snapshots or in expectation: [B]."""
     truth = true_factor(scenes)
-    exact = roots(truth @ truth.mH, scenes)
-    snapshots, _ = whiten(scenes)
-    data = (
-        exact if unseen else (snapshots / scenes.noise_variance.sqrt()[:, None, None])[..., None]
-    )
-    return code_length(roots(seen.covariance.held, scenes), data) - code_length(exact, data)
+    exact, found = (roots(matrix, scenes) for matrix in (truth @ truth.mH, seen.covariance.held))
+    noise = scenes.noise_variance.sqrt()[:, None, None, None]
+    data = exact if unseen else whiten(scenes)[0].unsqueeze(-1) / noise
+    return code_length(found, data) - code_length(exact, data)
 
 
 def terms_of(config: TrainConfig) -> dict[str, Term]:
