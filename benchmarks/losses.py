@@ -6,11 +6,11 @@
 A network is trained with every loss (terms: `losses_terms`) from the same initial weights, on the
 same scenes, by the same optimiser, and scored on fresh scenes with MUSIC, and with scoring after
 that; K is told. Differences of capped error are from the network that NMSE trained, paired by
-scene, training seeds averaged first. `its term` is what the loss adds to NMSE, or puts in its
-place: its mean on scenes of the training's law, under the network that NMSE trained and under its
-own, and the share of scenes in which it is then still above 0. On one thread; what is done is kept
-in runs/benchmark, so that a run that was interrupted goes on. With --write the table goes into
-docs/network.md at <!-- NAME -->.
+scene, training seeds averaged first; then those of each seed, where there are several. `its term`
+is what the loss adds to NMSE, or puts in its place: its mean on scenes of the training's law, under
+the network that NMSE trained and under its own, and the share of scenes in which it is then still
+above 0. On one thread; what is done is kept in runs/benchmark, so that a run that was interrupted
+goes on. With --write the table goes into docs/network.md at <!-- NAME -->.
 """
 
 import argparse
@@ -150,11 +150,14 @@ def line(name: str, runs: list[Run], shipped: list[Run], reference: Scores) -> s
         for snr_db in SNRS.values():
             if runs is shipped:
                 cells.append(shown(bootstrap_mean(mine.per_scene("capped_error", snr_db))))
-            else:
-                cells.append(shown(difference(mine, theirs, snr_db), "+"))
-        pairs = ((a.scores[how], b.scores[how]) for a, b in zip(runs, shipped, strict=True))
-        each = [difference(*pair, OBJECTIVE_SNR_DB).mean for pair in pairs]
-        cells.append("" if runs is shipped else ", ".join(f"{mean:+.3f}" for mean in each))
+                continue
+            cells.append(shown(difference(mine, theirs, snr_db), "+"))
+            if len(runs) > 1:
+                pairs = (
+                    (a.scores[how], b.scores[how]) for a, b in zip(runs, shipped, strict=True)
+                )
+                each = [difference(*pair, snr_db).mean for pair in pairs]
+                cells[-1] += f"; {', '.join(f'{mean:+.3f}' for mean in each)}"
     cells.append(shown(difference(mine, reference, OBJECTIVE_SNR_DB), "+"))
     return "| " + " | ".join([*cells, f"{np.mean([run.seconds for run in runs]):.0f}"]) + " |"
 
@@ -185,7 +188,7 @@ def main() -> None:
     ml = (shown(bootstrap_mean(reference.per_scene("capped_error", snr))) for snr in SNRS.values())
     command = shlex.join(["python", "benchmarks/losses.py", *sys.argv[1:]])
     heads = ["loss", "NMSE", "its term"]
-    heads += [f"{how} {what}" for how in ("MUSIC", "+scoring") for what in (*SNRS, "by seed")]
+    heads += [f"{how} {what}" for how in ("MUSIC", "+scoring") for what in SNRS]
     heads += ["+scoring - ML", "CPU-s"]
     about = (
         f"`{command}`; {args.scenes} scenes for each of {len(conditions.points())} conditions, "
