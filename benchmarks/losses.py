@@ -7,7 +7,7 @@ A network is trained with every loss (terms: `losses_terms`) from the same initi
 same scenes, by the same optimiser, and scored on fresh scenes with MUSIC, and with scoring after
 that; K is told. Differences of capped error are from the network that NMSE trained, paired by
 scene, training seeds averaged first; then those of each seed, where there are several. `its term`
-is what the loss adds to NMSE, or puts in its place: its mean on scenes of the training's law, under
+is what the loss adds to NMSE, or puts in its place: its mean on scenes of the training's law under
 the network that NMSE trained and under its own, and the share of scenes in which it is then still
 above 0. On one thread; what is done is kept in runs/benchmark, so that a run that was interrupted
 goes on. With --write the table goes into docs/network.md at <!-- NAME -->.
