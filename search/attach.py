@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from . import bucket, mirror
+from . import bucket, mirror, working_copy
 from .files import DRIVER_FILE, RunNotFound, driven, read_run, resolve_run
 from .outcome import Outcome
 from .store import RunStore
@@ -38,7 +38,7 @@ def attach(run: str, out: str) -> int:
     print(f"following {bucket.home_of(path)}; Ctrl-C leaves the search alone", flush=True)
     while True:
         alive = is_driven(path)  # asked first: what is read then is all there is
-        mirror.pull(path)
+        working_copy.pull(path)
         store = RunStore.open(path)
         total = read_run(path)["search"]["trials"]
         for line in news(store, started, ended):

@@ -58,13 +58,13 @@ def resolve_run(run: str | Path, out: str | Path = "runs") -> Path:
     Raises:
         RunNotFound: with the nearest existing name.
     """
-    from . import bucket, mirror  # which rest on this module
+    from . import bucket, working_copy  # which rest on this module
 
     if bucket.is_uri(run):
         out, run = bucket.split(str(run))
     if bucket.is_uri(out):
         path = bucket.folder_of(out) / run
-        mirror.pull(path)
+        working_copy.pull(path)
         return path
     for path in (Path(out) / run, Path(run)):
         if path.joinpath("run.json").exists():

@@ -1,4 +1,4 @@
-"""Keeps a run on a bucket and its working copy the same: brought down first, sent up while driven.
+"""Sends a run's working copy to its bucket while it is driven.
 
 The bucket is a few seconds behind the working copy, and consistent whenever its driver dies: the
 rows of `trials` are sent after everything they rest on. One driver at a time holds a run, wherever
@@ -9,67 +9,20 @@ import contextlib
 import json
 import os
 import platform
-import shutil
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pyarrow import fs
-
 from .bucket import first_line, home_of, is_uri, opened, refusal
-from .files import DRIVER_FILE, Driver, RunError, RunNotFound, driven, exclusive
+from .files import DRIVER_FILE, Driver, RunError, exclusive
+from .working_copy import CHECKPOINTS, SESSION_FILE, read
 
 MIRROR_SECONDS = 5.0
 """The bucket is this far behind the working copy."""
 STALE_SECONDS = 60.0
 """A driver that has written nothing for so long has gone."""
-CHECKPOINTS = "ray"
-"""Folder that workers write to: never uploaded from here."""
-SESSION_FILE = ".session"
-"""Holds a number that is new whenever a driver takes a run over."""
-
-
-def pull(run: Path, *, to_drive: bool = False) -> None:
-    """Brings a run's working copy up to date; does nothing for a run at home on a disk.
-
-    The bucket counts, unless this machine was the last to drive the run: then the working copy is
-    as new or newer, because the bucket may have been out of reach at the end.
-
-    Args:
-        to_drive: whether checkpoints of unfinished trials are wanted too.
-
-    Raises:
-        BucketError, RunNotFound: if it cannot be read, or has no such run.
-    """
-    home = home_of(run)
-    if not is_uri(home) or driven(run):
-        return  # whoever drives it has the newest
-    where, path = opened(home)
-    try:
-        names = _listed(where, path)
-        if "run.json" not in names and not run.joinpath("run.json").exists():
-            raise RunNotFound(f"a run has a run.json, but {home} has none. Check the URI.")
-        session = _read(where, f"{path}/{SESSION_FILE}")
-        if session != _own_session(run) or not run.joinpath("run.json").exists():
-            fresh = run.with_name(f".{run.name}.{os.getpid()}.tmp")
-            for name in sorted(names):
-                if name.split("/")[0] != CHECKPOINTS:
-                    _download(where, path, fresh, name)
-            for file in list(fresh.rglob("run.json")):  # a bucket has no empty folders
-                file.with_name("configs").mkdir(exist_ok=True)
-            shutil.rmtree(run, ignore_errors=True)
-            fresh.rename(run)
-        if to_drive:
-            shutil.rmtree(run / CHECKPOINTS, ignore_errors=True)
-            ended = {p.stem for p in run.joinpath("trials").glob("*.parquet")}
-            for name in sorted(names):
-                parts = name.split("/")
-                if parts[0] == CHECKPOINTS and len(parts) == 4 and _trial(parts[1]) not in ended:
-                    _download(where, path, run, name)
-    except OSError as error:
-        raise refusal(home, error) from None
 
 
 def push(folder: Path) -> None:
@@ -141,7 +94,7 @@ def sign_of_life(home: str) -> dict[str, Any] | None:
     """
     where, path = opened(home)
     try:
-        text = _read(where, f"{path}/{DRIVER_FILE}")
+        text = read(where, f"{path}/{DRIVER_FILE}")
     except OSError as error:
         raise refusal(home, error) from None
     state: dict[str, Any] = json.loads(text or "{}")
@@ -187,8 +140,11 @@ class Mirror:
         found = {"trials": self._new("trials"), "": self._new("")}
         for name, stamp in {**found[""], **found["trials"]}.items():
             content = self._run.joinpath(name).read_bytes()
-            if name == DRIVER_FILE and content:
-                content = json.dumps(json.loads(content) | {"seen": time.time()}).encode()
+            if name == DRIVER_FILE:
+                try:
+                    content = json.dumps(json.loads(content) | {"seen": time.time()}).encode()
+                except ValueError:
+                    continue  # it is being written
             with self._where.open_output_stream(f"{self._path}/{name}") as file:
                 file.write(content)
             if name != DRIVER_FILE:  # that one is a sign of life
@@ -229,33 +185,3 @@ class Mirror:
                         flush=True,
                     )
                 failing = True
-
-
-def _trial(folder: str) -> str:
-    return folder.partition(".")[0]
-
-
-def _own_session(run: Path) -> str:
-    file = run / SESSION_FILE
-    return file.read_text() if file.exists() else ""
-
-
-def _listed(where: fs.FileSystem, path: str) -> set[str]:
-    selector = fs.FileSelector(path, recursive=True, allow_not_found=True)
-    found: list[Any] = where.get_file_info(selector)
-    return {info.path[len(path) + 1 :] for info in found if info.is_file}
-
-
-def _read(where: fs.FileSystem, file: str) -> str:
-    """Content of a small file on the bucket; empty if there is none."""
-    if not where.get_file_info(file).is_file:
-        return ""
-    with where.open_input_stream(file) as stream:
-        return str(stream.read().decode())
-
-
-def _download(where: fs.FileSystem, path: str, to: Path, name: str) -> None:
-    target = to / name
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with where.open_input_stream(f"{path}/{name}") as stream:
-        target.write_bytes(stream.read())

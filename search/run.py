@@ -136,7 +136,7 @@ def follow(args: argparse.Namespace) -> int:
 
 def resume(args: argparse.Namespace) -> int:
     """Continues or extends a run, or shows it if it has ended."""
-    from . import mirror, preflight
+    from . import preflight, working_copy
     from .files import read_run
     from .schema import BASELINES
     from .store import RunStore, resolve_run
@@ -149,7 +149,7 @@ def resume(args: argparse.Namespace) -> int:
             f"--resume takes the plan from the run, but got {', '.join(fixed)} too. Leave it out."
         )
     path = resolve_run(args.resume, args.out)
-    mirror.pull(path, to_drive=True)
+    working_copy.pull(path, to_drive=True)
     if args.accept_space_change:
         changed = planned(path, read_run(path), {}).space
         store = RunStore.open(path, more=declared(changed))

@@ -7,6 +7,8 @@ that it can die and come back.
 import json
 import os
 import shutil
+import subprocess
+import sys
 import threading
 import time
 import urllib.request
@@ -18,7 +20,7 @@ from moto.moto_server.threaded_moto_server import ThreadedMotoServer
 from pyarrow import fs
 
 import spaces
-from search import bucket, mirror
+from search import bucket, mirror, working_copy
 from search.files import RunError, RunExists, RunNotFound, resolve_run
 from search.run import main
 from search.store import RunStore
@@ -179,6 +181,104 @@ def test_the_bucket_counts_unless_this_machine_was_the_last_to_drive(server):
     elsewhere(store.path)
     shutil.move(own, store.path)
     assert RunStore.open(resolve_run(f"{OUT}/x")).ended() == {"t0000", "t0002"}
+
+
+def test_a_copy_that_was_only_read_never_counts_as_the_newest(server):
+    """Whoever looked at a run while it was driven elsewhere must not resume from that look."""
+    store = new_run()
+    with mirror.driving(store.path):
+        end_trial(store, 0)
+    driving = store.path.with_name("driving")
+    shutil.move(store.path, driving)
+    assert RunStore.open(resolve_run(f"{OUT}/x")).ended() == {"t0000"}
+    looked = store.path.with_name("looked")
+    shutil.move(store.path, looked)
+    shutil.move(driving, store.path)
+    end_trial(store, 1)  # the driver goes on
+    mirror.Mirror(store.path, f"{OUT}/x").sync()
+    elsewhere(store.path)
+    shutil.move(looked, store.path)
+    working_copy.pull(store.path, to_drive=True)
+    assert RunStore.open(store.path).ended() == {"t0000", "t0001"}
+
+
+def test_what_a_copy_has_already_is_not_fetched_again(server, monkeypatch):
+    """A run of thousands of trials is followed by what is new."""
+    monkeypatch.setattr(working_copy, "YOUNG_NS", 0)
+    store = new_run()
+    with mirror.driving(store.path):
+        end_trial(store, 0)
+    time.sleep(1.1)  # the bucket's clock knows seconds
+    with storage().open_output_stream("results/searches/x/later") as file:
+        file.write(b"0")
+    elsewhere(store.path)
+    fetched: list[str] = []
+    download = working_copy._download
+
+    def counted(where, path, run, name):
+        fetched.append(name)
+        download(where, path, run, name)
+
+    monkeypatch.setattr(working_copy, "_download", counted)
+    working_copy.pull(store.path)
+    assert "trials/t0000.parquet" in fetched
+    fetched.clear()
+    working_copy.pull(store.path)
+    assert not [name for name in fetched if name.startswith(("trials/", "epochs/", "configs/"))]
+    store.path.joinpath("epochs", "t0000.parquet").write_bytes(b"another")
+    working_copy.pull(store.path)
+    assert "epochs/t0000.parquet" in fetched
+
+
+def test_a_search_on_a_bucket_is_followed_from_another_machine(server, monkeypatch, tmp_path):
+    """`--attach s3://...`: endings as they come, and the search's exit code."""
+    monkeypatch.setattr(mirror, "MIRROR_SECONDS", 0.2)
+    store = new_run()
+    command = [sys.executable, "-m", "search.run", "--attach", f"{OUT}/x"]
+    with mirror.driving(store.path) as driver:
+        end_trial(store, 0)
+        mirror.Mirror(store.path, f"{OUT}/x").sync()
+        follower = subprocess.Popen(
+            command,
+            env=os.environ | {"XDG_CACHE_HOME": str(tmp_path / "elsewhere")},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        lines = [follower.stdout.readline() for _ in range(2)]
+        end_trial(store, 1)
+        lines.append(follower.stdout.readline())
+        driver.exit_code = 0
+    rest, _ = follower.communicate(timeout=30)
+    assert "t0000  completed" in lines[1]
+    assert "t0001  completed" in lines[2]
+    assert "ended with exit code 0: 2 of 2 trials" in rest
+    assert follower.returncode == 0
+
+
+def test_a_file_that_is_replaced_while_it_is_read_is_whole(server):
+    """Of one version: pyarrow asks for the size first, and then for so many bytes."""
+
+    def put(content: bytes) -> None:
+        with storage().open_output_stream("results/file") as file:
+            file.write(content)
+
+    class Late:
+        """The bucket, on which somebody replaces a file as it is opened."""
+
+        get_file_info = staticmethod(storage().get_file_info)
+
+        def __init__(self) -> None:
+            self.coming = [b"longer", b"still longer"]
+
+        def open_input_stream(self, place: str):
+            stream = storage().open_input_stream(place)
+            if self.coming:
+                put(self.coming.pop(0))
+            return stream
+
+    put(b"short")
+    assert working_copy.content_of(Late(), "results/file") == b"still longer"
 
 
 def test_a_run_on_a_bucket_has_one_driver_wherever_it_is(server):
