@@ -11,6 +11,7 @@ import ray
 from ray import tune
 
 from trainer.config import ConfigError
+from trainer.provenance import versions
 
 from .bucket import brought, home_of, opened
 from .config import SearchConfig
@@ -135,7 +136,7 @@ def _work_off(
         suggesting: who suggests and who judges, given what has happened so far.
     """
     ending = EndSearch()
-    trainable = make_trainable(train, resources.threads, plan.name)
+    trainable = make_trainable(train, resources.threads, plan.name, versions())
     while before := left():
         history = recall(store, warm_trials(store.path))
         _fit(plan, store, resources, ending, trainable, history, *suggesting(history))

@@ -264,6 +264,9 @@ class EndSearch(tune.Stopper):
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Whether this trial must end."""
+        if refused := result.get("refused"):
+            self.reason = self.reason or refused
+            return True
         if lost := result.get("storage_lost"):
             self.reason = self.reason or f"a worker could not keep its checkpoint: {lost}"
             return True

@@ -88,14 +88,20 @@ def check_out(out: Path) -> None:
 def refuse_other_versions(
     own: Mapping[str, str | None], theirs: Mapping[str, Mapping[str, str | None]]
 ) -> None:
-    """Refuses workers whose versions are not the driver's: rows would depend on where they ran.
+    """Raises Refused as `other_versions` says."""
+    if said := other_versions(own, theirs):
+        raise Refused(said)
+
+
+def other_versions(
+    own: Mapping[str, str | None], theirs: Mapping[str, Mapping[str, str | None]]
+) -> str:
+    """Why workers whose versions are not the driver's must not train: rows would depend on where
+    they ran. Empty if all agree.
 
     Args:
         own: the driver's, by package.
         theirs: the same of every node.
-
-    Raises:
-        Refused: with both versions of whatever differs.
     """
     differing = [
         f"{name} is {own[name]} here and {found.get(name)} on {host}"
@@ -103,11 +109,12 @@ def refuse_other_versions(
         for name in MUST_AGREE
         if _same_build(own[name]) != _same_build(found.get(name))
     ]
-    if differing:
-        raise Refused(
-            f"workers must have the driver's versions, but {'; '.join(differing)}. Use one image "
-            "on all machines, or install the same version on them."
-        )
+    if not differing:
+        return ""
+    return (
+        f"workers must have the driver's versions, but {'; '.join(differing)}. Use one image "
+        "on all machines, or install the same version on them."
+    )
 
 
 def _same_build(version: str | None) -> str | None:
@@ -149,7 +156,8 @@ def allot(plan: SearchConfig, cluster: Cluster) -> Resources:
     """What one trial gets and how many run at a time.
 
     Raises:
-        Refused: if no machine of the cluster could ever hold one trial.
+        Refused: if no machine of the cluster could ever hold one trial, or none does yet and it
+            is not known what a trial takes of those that come.
     """
     cpus = plan.cpus_per_trial
     gpus = plan.gpus_per_trial
@@ -162,6 +170,11 @@ def allot(plan: SearchConfig, cluster: Cluster) -> Resources:
             f"one machine must hold a trial of {cpus:g} CPUs and {gpus:g} GPUs, but the largest "
             f"has {largest.cpus:g} CPUs and {largest.gpus:g} GPUs. Lower --cpus-per-trial or "
             "--gpus-per-trial; for a cluster that grows, give --max-concurrent."
+        )
+    if slots == 0 and plan.gpus_per_trial is None:
+        raise Refused(
+            "where no machine holds a trial yet, it must be said whether those that come have "
+            "GPUs, but --gpus-per-trial was not given. Give 0.25 for four trials on a GPU, or 0."
         )
     wanted = plan.max_concurrent or (plan.trials if cluster.can_grow else slots)
     return Resources(cpus, gpus, max(1, min(wanted, plan.trials)))

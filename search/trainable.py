@@ -17,6 +17,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -31,6 +32,7 @@ from trainer.provenance import versions
 from .bucket import BucketError, brought, handed, opened
 from .config import judged_epochs
 from .outcome import Outcome, classify_error, signature
+from .preflight import other_versions
 from .recall import BEST_FILE, REPORTS_FILE, STATE_FILE, read_reports
 from .study import WORST
 
@@ -39,15 +41,21 @@ Train = Callable[..., Iterator[Any]]
 
 
 def make_trainable(
-    train: Train | None, threads: int, name: str
+    train: Train | None, threads: int, name: str, own: Mapping[str, str | None]
 ) -> Callable[[dict[str, Any]], None]:
     """A Ray trainable around `train`; None is the trainer's own, imported on the worker.
 
     Args:
         name: of the run, which the dashboard shows with every worker.
+        own: versions of the driver, which a machine that came after its checks must have too.
     """
 
     def trainable(settings: dict[str, Any]) -> None:
+        # the worker's log, which the dashboard shows: what runs where
+        print(f"{settings['trial_id']} of {name} on {platform.node()}", flush=True)
+        if wrong := other_versions(own, {platform.node(): _own_versions()}):
+            _report({"epoch": 0, "objective": WORST, "refused": wrong})
+            return
         run_trial(settings, train or _own_train(threads))
 
     trainable.__name__ = f"trials of {name}"
@@ -260,6 +268,11 @@ def export_best(
     _own_train(threads)
     with brought(checkpoint) as there, handed(folder) as model:
         export(there / BEST_FILE, model, about=about, others=others)
+
+
+@cache
+def _own_versions() -> dict[str, str | None]:
+    return versions()
 
 
 def _own_train(threads: int) -> Train:

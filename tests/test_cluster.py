@@ -4,20 +4,25 @@ A lint beyond Ray's validation, which misses types with min > max, paths that ar
 all of `node_config`. The RayJob is read by the code with which Ray's autoscaler reads it.
 """
 
+import importlib.metadata
 import re
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 from ray.autoscaler._private.kuberay.autoscaling_config import (
     _derive_autoscaling_config_from_ray_cr as autoscaling_of,
 )
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from search.config import SearchConfig
-from search.preflight import Cluster, Node, allot
+from search.options import parser
+from search.preflight import Cluster, Node, Refused, allot
+from search.run import plan_of
 
 ROOT = Path(__file__).parents[1]
 LAUNCHED = ("cluster.yaml", "deploy/gcp.yaml", "deploy/onpremise.yaml")
@@ -119,10 +124,40 @@ def test_the_job_has_what_its_definition_requires():
         assert resources["requests"] == resources["limits"]  # else the pod may be put out
 
 
-def test_what_the_job_installs_is_what_the_project_pins():
+def installed(name: str) -> list[Requirement]:
+    """What a file has installed beside the project itself."""
+    if name == RAYJOB:
+        asked = yaml.safe_load(loaded(RAYJOB)["spec"]["runtimeEnvYAML"])["pip"]
+    else:
+        (command,) = loaded(name)["setup_commands"]
+        asked = command.split()[4:]
+    return [Requirement(each) for each in asked]
+
+
+def needed() -> dict[str, Requirement]:
+    """What the project needs, by name."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    asked = yaml.safe_load(loaded(RAYJOB)["spec"]["runtimeEnvYAML"])["pip"]
-    assert set(asked) <= set(project["dependencies"])
+    return {need.name: need for need in map(Requirement, project["dependencies"])}
+
+
+@pytest.mark.parametrize("name", [*LAUNCHED, RAYJOB])
+def test_what_is_installed_is_what_the_project_asks_for_and_one_torch(name):
+    for asked in installed(name):
+        need = needed()[asked.name].specifier
+        (first, *_) = [each.version for each in asked.specifier if each.operator in ("==", ">=")]
+        assert asked.specifier == need or first in need, asked
+    (torch,) = [each for each in installed(name) if each.name == "torch"]
+    assert str(torch.specifier).startswith("=="), "machines come at other times than others"
+    assert torch in installed("cluster.yaml")
+
+
+def test_the_job_lacks_nothing():
+    """The job is not installed: what it needs is in the image, which is Ray with all extras, or is
+    asked for."""
+    image = [Requirement(each) for each in importlib.metadata.requires("ray") or []]
+    there = {each.name for each in image if not each.marker or "all" in str(each.marker)}
+    asked = {each.name for each in installed(RAYJOB)}
+    assert needed().keys() - asked - there == {"ray"}
 
 
 @pytest.mark.parametrize("name", LAUNCHED)
@@ -135,7 +170,8 @@ def test_what_is_mounted_exists(name):
 def test_what_is_installed_is_what_is_mounted(name):
     cluster = loaded(name)
     (command,) = cluster["setup_commands"]
-    assert command.removeprefix("pip install -e ") in cluster["file_mounts"]
+    assert command.split()[:3] == ["pip", "install", "-e"]
+    assert command.split()[3] in cluster["file_mounts"]
 
 
 @pytest.mark.parametrize("name", ["cluster.yaml", "deploy/gcp.yaml", RAYJOB])
@@ -146,6 +182,38 @@ def test_a_worker_holds_a_trial_of_the_full_preset(name):
         there = allot(plan, Cluster((node,)))  # refuses a machine that holds none
         assert there.concurrent >= 4
         assert there.gpus > 0
+
+
+def commands() -> list[str]:
+    """Every search on a cluster that is to grow, as the documents and the RayJob give it."""
+    texts = [(ROOT / name).read_text() for name in ("README.md", "docs/cluster.md")]
+    joined = [re.sub(r"\\\n\s*", "", text) for text in texts]
+    found = [line for text in joined for line in re.findall(r"python -m search\.run (.*)", text)]
+    found.append(loaded(RAYJOB)["spec"]["entrypoint"].removeprefix("python -m search.run "))
+    return [line for line in found if "--max-concurrent" in line]
+
+
+@pytest.mark.parametrize("command", commands())
+def test_a_documented_search_trains_on_gpus_though_no_worker_has_come_yet(command):
+    plan = plan_of(parser().parse_args(command.replace("s3://", "/").split()))
+    head = Node(0, 0)
+    there = allot(plan, Cluster((head,), can_grow=True))
+    assert 0 < there.gpus < 1
+    assert there.concurrent * there.gpus <= loaded("cluster.yaml")["max_workers"]
+    assert allot(plan, Cluster((head, Node(8, 1)), can_grow=True)) == there
+
+
+def test_the_documents_have_such_commands():
+    assert len(commands()) >= 3
+
+
+def test_on_a_cluster_without_workers_it_is_not_guessed_whether_they_have_gpus():
+    plan = SearchConfig("full", 64, "full", address="auto", max_concurrent=32)
+    with pytest.raises(Refused, match=r"--gpus-per-trial was not given\. Give 0\.25"):
+        allot(plan, Cluster((Node(0, 0),), can_grow=True))
+    for asked in (0.0, 0.25):
+        told = replace(plan, gpus_per_trial=asked)
+        assert allot(told, Cluster((Node(0, 0),), can_grow=True)).gpus == asked
 
 
 @pytest.mark.parametrize("name", [*LAUNCHED, RAYJOB])
@@ -168,15 +236,43 @@ def test_a_secret_would_be_seen(leak):
     assert SECRET.search(leak)
 
 
-@pytest.mark.parametrize("name", LAUNCHED)
+OBVIOUS = {
+    *("cluster_name", "type", "region", "container_name", "head_node_type", "ssh_user"),
+    *("apiVersion", "kind", "name", "groupName", "runtimeEnvYAML", "boot", "autoDelete"),
+}
+"""Names, and what has no other value: of these a reader asks no reason."""
+
+
+def unexplained(text: str) -> list[str]:
+    """Lines that set something without a comment beside or above it, or on what it is part of;
+    what has been explained once, of a head say, is not asked for again."""
+    known, parts, found = set(OBVIOUS), [(-1, False)], []
+    above = False
+    for line in text.splitlines():
+        if line.strip().startswith("#"):
+            above = True
+            continue
+        key = re.match(r"(\s*(?:- )?)(?:\{ )?([A-Za-z][\w./-]*):(?:\s|$)", line)
+        if key is not None:
+            indent = len(key[1])
+            while parts[-1][0] >= indent:
+                parts.pop()
+            explained = " #" in line or above or parts[-1][1] or key[2] in known
+            parts.append((indent, explained))
+            if explained:
+                known.add(key[2])
+            elif line.split(" #")[0].rstrip()[-1] not in ":|":
+                found.append(line.strip())
+        above = False
+    return found
+
+
+@pytest.mark.parametrize("name", [*LAUNCHED, RAYJOB])
 def test_every_choice_has_its_reason_beside_it(name):
-    """Numbers, switches and machines are choices; each has a comment on its line or above it."""
-    chosen = re.compile(
-        r"^\s*(\w*workers|upscaling_speed|idle_timeout_minutes|InstanceType|machineType|"
-        r"resources|VolumeSize|diskSizeGb|cache_stopped_nodes|InstanceMarketOptions|"
-        r"provisioningModel|IamInstanceProfile|rsync_exclude|setup_commands):"
-    )
-    lines = (ROOT / name).read_text().splitlines()
-    for above, line in zip(["", *lines], lines, strict=False):
-        if chosen.match(line) and not line.strip().startswith("max_workers"):
-            assert "#" in line or above.strip().startswith("#"), line
+    assert unexplained((ROOT / name).read_text()) == []
+
+
+def test_a_choice_without_a_reason_would_be_seen():
+    text = (ROOT / "cluster.yaml").read_text()
+    bare = re.sub(r"(idle_timeout_minutes: \d+) #.*", r"\1", text)
+    assert unexplained(bare) == ["idle_timeout_minutes: 10"]

@@ -19,8 +19,10 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from search.checks import check_nodes
 from search.config import SearchConfig
 from search.connection import connect
-from search.preflight import Refused, refuse_other_versions
-from search.run import main
+from search.driver import SearchFailed, search
+from search.preflight import Refused, Resources, refuse_other_versions
+from search.run import declared, main
+from search.schema import BASELINES
 from search.store import RunStore
 from trainer.provenance import versions
 
@@ -70,26 +72,44 @@ def cluster() -> Iterator[tuple[Cluster, str]]:
     cluster.shutdown()
 
 
+@pytest.fixture
+def another_torch(cluster, tmp_path) -> Iterator[str]:
+    """What a node says that finds another torch first, as in another image; it has four CPUs."""
+    odd = tmp_path / "site" / "torch-0.0.1.dist-info"
+    odd.mkdir(parents=True)
+    (odd / "METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 0.0.1\n")
+    node = cluster[0].add_node(num_cpus=4, env_vars={"PYTHONPATH": str(odd.parent)})
+    own = versions()["torch"].partition("+")[0]
+    yield rf"torch is {own}.* here and 0\.0\.1 on"
+    cluster[0].remove_node(node)
+
+
 def on_cluster(cluster: Cluster, tmp_path: Path) -> tuple[SearchConfig, RunStore]:
     plan = SearchConfig("smoke", 1, "x", out=str(tmp_path), address=cluster.address)
-    store = RunStore.create(tmp_path / "x", parameters={}, plan={"search": plan.as_dict()})
+    store = RunStore.create(
+        tmp_path / "x",
+        parameters=declared(plan.space),
+        plan={"search": plan.as_dict(), **plan.searched},
+    )
     return plan, store
 
 
 @pytest.mark.ray
-def test_a_node_with_another_torch_is_refused_and_named(cluster, tmp_path):
-    """The node's Python finds another distribution first, as in another image."""
-    odd = tmp_path / "site" / "torch-0.0.1.dist-info"
-    odd.mkdir(parents=True)
-    (odd / "METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 0.0.1\n")
-    node = cluster[0].add_node(num_cpus=1, env_vars={"PYTHONPATH": str(odd.parent)})
+def test_a_node_with_another_torch_is_refused_and_named(cluster, tmp_path, another_torch):
     plan, store = on_cluster(cluster[0], tmp_path)
-    try:
-        own = versions()["torch"].partition("+")[0]
-        with connect(plan), pytest.raises(Refused, match=rf"torch is {own}.* here and 0\.0\.1 on"):
-            check_nodes(store)
-    finally:
-        cluster[0].remove_node(node)
+    with connect(plan), pytest.raises(Refused, match=another_torch):
+        check_nodes(store)
+
+
+@pytest.mark.ray
+def test_a_node_that_came_after_the_checks_is_refused_too(cluster, tmp_path, another_torch):
+    """On a cluster that grows there is no worker to ask before the first trial."""
+    plan, store = on_cluster(cluster[0], tmp_path)
+    store.write_part("evaluations", BASELINES, [])  # they are not what is tested
+    only_there = Resources(cpus=4, gpus=0, concurrent=1)
+    with connect(plan), pytest.raises(SearchFailed, match=another_torch):
+        search(plan, store, only_there)
+    assert store.ended() == set()  # the trial did not do it, and goes on elsewhere
 
 
 @pytest.mark.ray
