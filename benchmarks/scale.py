@@ -1,23 +1,29 @@
 """What the driver costs as trials at a time grow: the real driver, workers that only wait.
 
-    python benchmarks/scale.py [--slots 8 32 128] [--epochs 9] [--seconds 2] [--rounds 3]
+    python benchmarks/scale.py [--slots 8 32 128] [--epochs 9] [--seconds 5] [--rounds 4]
 
 A cluster of pretended CPUs on this machine (Ray's `Cluster` utility, 32 slots to a node) runs
 `rounds` trials for each slot through the search as it is: Optuna's TPE, ASHA's rungs, tables,
 checkpoints. The trainer waits `seconds` an epoch and replays a learning curve whose level follows
-from its parameters; it imports no torch, so that memory is Ray's and ours. For each size:
+from its parameters; it imports no torch, so that memory is Ray's and ours. Each size has a driver
+process of its own. For each:
 
-    driver CPU   seconds of the driver's CPU per trial, and its share of one core while all run
+    driver CPU   of the driver's process per trial and per report, and its share of one core
     memory       the driver's at its peak, and what a worker shares with no other
     lag          how long a report waits for the driver: from the worker's clock to its row
-    lost         share of the slots' time, from the first report to the last ending, in which no
-                 trial trained
+    ended epochs share of the slots' time that goes into the epoch which a trial that is stopped
+                 has begun already
+    lost         share of it in which no trial trained: starting, ending, waiting for the driver
+
+The last two are of the time in which the search could keep all slots busy: from when as many
+trials have started as there are slots until the last one starts.
 """
 
 import argparse
 import json
 import os
 import resource
+import subprocess
 import sys
 import tempfile
 import time
@@ -30,10 +36,12 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
+import pandas as pd
 
 from search.environment import prepare
 
 prepare()
+os.environ["RAY_prestart_worker_first_driver"] = "0"  # idle workers beside those that are measured
 
 PER_NODE = 32
 
@@ -64,7 +72,7 @@ class Report:
             "epoch": self.epoch,
             "step": self.epoch,
             "loss_total": self.error,
-            "gradient_norm": own_memory(),  # what the worker does not share with others
+            "gradient_norm": 1.0,
             "min_eigengap": 0.1,
             "median_eigengap": 0.2,
             "loading": 1e-5,
@@ -73,8 +81,10 @@ class Report:
             "validation_success_rate": 1 - self.error,
             "skipped_samples": 0,
             "replaced_samples": 0,
-            "learning_rate": time.time(),  # when it was sent, for the lag
+            "learning_rate": 1e-3,
             "seconds": self.seconds,
+            "sent": time.time(),  # this and the next are no columns: the driver looks at them
+            "memory": own_memory(),
         }
 
 
@@ -121,12 +131,14 @@ def measure(slots: int, trials: int, epochs: int, seconds: float, out: Path) -> 
         "waiting", "For measuring.", smoke.suggest, smoke.anchors, smoke.fixed | {"epochs": epochs}
     )
     lags: list[float] = []
+    memory: list[float] = []
     heard = watching.Monitor.on_trial_result
 
     def hear(self: Any, iteration: int, trials: Any, trial: Any, result: Any, **info: Any) -> None:
         heard(self, iteration, trials, trial, result, **info)
-        if "learning_rate" in result:
-            lags.append(time.time() - result["learning_rate"])
+        if "sent" in result:
+            lags.append(time.time() - result["sent"])
+            memory.append(result["memory"])
 
     watching.Monitor.on_trial_result = hear  # measures, changes nothing
     cluster = Cluster(
@@ -155,36 +167,66 @@ def measure(slots: int, trials: int, epochs: int, seconds: float, out: Path) -> 
         watching.Monitor.on_trial_result = heard
         cluster.shutdown()
     rows = store.read("trials")
-    trained = float(rows["epochs"].sum() * seconds)
-    starts = rows["started"].astype("int64") / 1e6
-    window = float((starts + rows["seconds"]).max() - starts.min())
+    trained, ended = shares(rows, slots, seconds)
     return {
         "slots": slots,
         "trials": len(rows),
         "reports": len(lags),
         "wall [s]": wall,
         "driver CPU per trial [ms]": 1e3 * cpu / len(rows),
+        "per report [ms]": 1e3 * cpu / len(lags),
         "driver CPU [% of a core]": 100 * cpu / wall,
         "driver memory [MiB]": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10,
-        "worker memory [MiB]": float(store.read("epochs")["gradient_norm"].median()),
+        "worker memory [MiB]": float(np.median(memory)),
         "lag, median [ms]": 1e3 * float(np.median(lags)),
         "lag, 99 % [ms]": 1e3 * float(np.quantile(lags, 0.99)),
-        "lost [%]": 100 * (1 - trained / (slots * window)),
+        "ended epochs [%]": 100 * ended,
+        "lost [%]": 100 * (1 - trained - ended),
     }
+
+
+def shares(trials: pd.DataFrame, slots: int, seconds: float) -> tuple[float, float]:
+    """Shares of the slots' time, while all could be busy, in which trials trained and in which
+    they were in an epoch that nobody waits for.
+
+    Args:
+        trials: rows of the table.
+        seconds: of an epoch.
+    """
+    starts = trials["started"].astype("datetime64[us, UTC]").astype("int64").to_numpy() / 1e6
+    ends = starts + trials["seconds"].to_numpy()
+    begin, end = np.sort(starts)[slots - 1], starts.max()
+
+    def inside(a: Any, b: Any) -> Any:
+        return np.clip(np.minimum(b, end) - np.maximum(a, begin), 0, None)
+
+    part = trials["epochs"].to_numpy() * seconds / (ends - starts)
+    stopped = (trials["outcome"] == "stopped").to_numpy()
+    total = slots * (end - begin)
+    trained = float((inside(starts, ends) * part).sum() / total)
+    return trained, float((inside(ends, ends + seconds) * stopped).sum() / total)
 
 
 def main() -> int:
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("--slots", type=int, nargs="+", default=[8, 32, 128])
-    p.add_argument("--rounds", type=int, default=3, help="trials for each slot")
+    p.add_argument("--rounds", type=int, default=4, help="trials for each slot")
     p.add_argument("--epochs", type=int, default=9)
-    p.add_argument("--seconds", type=float, default=2.0, help="of an epoch")
+    p.add_argument("--seconds", type=float, default=5.0, help="of an epoch")
     p.add_argument("--out", type=Path)
     args = p.parse_args()
     out = args.out or Path(tempfile.mkdtemp(prefix="scale-"))
+    if len(args.slots) == 1:
+        (slots,) = args.slots
+        row = measure(slots, slots * args.rounds, args.epochs, args.seconds, out)
+        print(json.dumps(row), flush=True)
+        return 0
     rows = []
     for slots in args.slots:
-        rows.append(measure(slots, slots * args.rounds, args.epochs, args.seconds, out))
+        command = [sys.executable, __file__, "--slots", str(slots), "--rounds", str(args.rounds)]
+        command += ["--epochs", str(args.epochs), "--seconds", str(args.seconds)]
+        done = subprocess.run([*command, "--out", str(out)], stdout=subprocess.PIPE, check=True)
+        rows.append(json.loads(done.stdout.splitlines()[-1]))
         print(json.dumps(rows[-1]), flush=True)
     names = list(rows[0])
     print(f"\n| {' | '.join(names)} |\n|{'---|' * len(names)}")

@@ -6,7 +6,7 @@ Three nodes with one pretended GPU each, on this machine, and a head that takes 
 search begins with one node; two more are added while it runs, and it spreads onto them (a trial
 takes a whole GPU, so three at a time are on three nodes). Then one node is killed, and one is
 drained as a cloud does with a spot machine that it wants back. Exit code 1 unless every trial has
-completed with the rows of an undisturbed training of its configuration.
+completed and every table is that of the same search on a local Ray, undisturbed, up to timing.
 """
 
 import argparse
@@ -76,7 +76,11 @@ def main() -> int:
     if code:
         raise SystemExit(f"the search ended with {code}:\n{said}")
     store = RunStore.open(out / "spread")
-    wrong = chaos.compare(store, {"epochs": chaos.replayed(store)}, trials=args.trials)
+    undisturbed = ("--name", "undisturbed", "--out", str(out), "--trials", str(args.trials))
+    chaos.drive("--preset", "drill", *undisturbed, *chaos.FREE)
+    alone = RunStore.open(out / "undisturbed")
+    reference = {table: alone.read(table) for table in chaos.WRITTEN}
+    wrong = chaos.compare(store, reference, trials=args.trials)
     again = [line for line in said.splitlines() if "again" in line]
     if len(again) < 2:
         wrong.append(f"a killed and a drained node cost {len(again)} trials their worker")
@@ -84,7 +88,8 @@ def main() -> int:
     if set(outcomes) != {"completed"}:
         wrong.append(f"trials ended as {outcomes}")
     print("\n".join([*notes, *again]))
-    print(f"{took:.0f} s: {'; '.join(wrong) or 'all trials completed, all rows equal'}")
+    rows = ", ".join(f"{len(each)} {table}" for table, each in reference.items())
+    print(f"{took:.0f} s, {rows}: {'; '.join(wrong) or 'all trials completed, all rows equal'}")
     return 1 if wrong else 0
 
 

@@ -78,6 +78,11 @@ def opened(place: str) -> tuple[fs.FileSystem, str]:
     """
     if not is_uri(place):
         return fs.LocalFileSystem(), place
+    if place.startswith("file:"):
+        raise BucketError(
+            f"a folder is given as a path, but {place} is a URI. Give {urlsplit(place).path}: a "
+            "disk has locks and renames, and needs no working copy."
+        )
     try:
         found: tuple[fs.FileSystem, str] = fs.FileSystem.from_uri(place)
     except (pa.ArrowException, ValueError, OSError) as error:

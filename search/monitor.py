@@ -98,8 +98,10 @@ class Monitor(tune.Callback):
         self._heard[name] = time.monotonic()
         if result.get("outcome") not in (None, Outcome.COMPLETED) or not result["epoch"]:
             return  # an ending, not an epoch
-        self._epochs.setdefault(name, {})[result["epoch"]] = _epoch_row(name, result)
-        self._gauges.reported(name, result, _gpus(trial))
+        rows = self._epochs.setdefault(name, {})
+        if result["epoch"] not in rows:  # a trial that goes on makes its last report again
+            self._gauges.reported(name, result, _gpus(trial))
+        rows[result["epoch"]] = _epoch_row(name, result)
         if time.monotonic() - self._flushed[name] > FLUSH_SECONDS:
             with self._ending.on_storage_failure(self._store.path):
                 self._store.write_part("epochs", name, self._epochs[name].values())

@@ -324,6 +324,7 @@ def test_a_bucket_that_goes_away_and_comes_back_has_everything(server, monkeypat
         ("s3://reslts/x", "Make the bucket first, or correct its name"),
         ("zz://results/x", "Use a path, s3://bucket/prefix or gs://"),
         ("s3://key:secret@results/x", "must not hold credentials"),
+        ("file:///results/x", "Give /results/x: a disk has locks and renames"),
     ],
 )
 def test_storage_that_cannot_be_used_is_refused_in_one_line(server, out, says, capsys):

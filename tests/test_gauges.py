@@ -1,17 +1,23 @@
 """What the dashboard shows of a search: our metrics on Ray's port, the job in its list."""
 
 import json
+import platform
 import re
+import socket
 import subprocess
 import sys
 import threading
 import time
 import urllib.request
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import ray
+from ray.cluster_utils import Cluster
 
+import spaces
 from search.config import SearchConfig
 from search.connection import connect
 from search.driver import search
@@ -21,6 +27,7 @@ from search.preflight import Resources
 from search.run import declared
 from search.schema import BASELINES
 from search.store import RunStore, best_trial
+from tests import poisoned
 
 BOARD = Path(__file__).parents[1] / "deploy" / "grafana" / "search.json"
 
@@ -70,20 +77,37 @@ def label(labels: str, name: str) -> str:
     return re.search(rf'\b{name}="([^"]*)"', labels)[1]
 
 
-def jobs(dashboard: str) -> list[dict[str, object]]:
-    """What the dashboard's API lists, asked with the token as a person would."""
+def asked(url: str) -> bytes:
+    """What the dashboard answers, asked with the token as a person's browser does."""
     command = [sys.executable, "-m", "ray.scripts.scripts", "get-auth-token"]
     token = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    url = f"{dashboard}/api/jobs/"
-    asked = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})
-    with urllib.request.urlopen(asked, timeout=10) as answer:
-        return json.load(answer)
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        return answer.read()
+
+
+@pytest.fixture
+def cluster(monkeypatch) -> Iterator[tuple[str, str]]:
+    """Address and dashboard of a machine with a CPU and a pretended GPU."""
+    monkeypatch.setenv("RAY_metrics_report_interval_ms", "500")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = int(free.getsockname()[1])
+    head = {"num_cpus": 1, "num_gpus": 1, "include_dashboard": True, "dashboard_port": port}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    yield cluster.address, f"http://127.0.0.1:{port}"
+    cluster.shutdown()
 
 
 @pytest.mark.ray
-def test_a_search_is_seen_on_the_metrics_port_and_its_job_in_the_dashboard(tmp_path, monkeypatch):
-    monkeypatch.setenv("RAY_metrics_report_interval_ms", "500")
-    plan = SearchConfig("smoke", 2, "seen", out=str(tmp_path))
+def test_a_search_is_seen_on_the_metrics_port_and_in_the_dashboard(tmp_path, monkeypatch, cluster):
+    """Two trials, of which the second meets a NaN, one after the other on half a GPU."""
+    smoke = spaces.get("smoke")
+    first = smoke.anchors[0]
+    poison = {**first, "optimizer.learning_rate": poisoned.POISONED_RATE}
+    space = replace(smoke, name="seen", anchors=(first, poison))
+    monkeypatch.setitem(spaces.PRESETS, "seen", space)
+    plan = SearchConfig("seen", 2, "seen", out=str(tmp_path), address=cluster[0])
     store = RunStore.create(
         tmp_path / "seen",
         parameters=declared(plan.space),
@@ -99,28 +123,44 @@ def test_a_search_is_seen_on_the_metrics_port_and_its_job_in_the_dashboard(tmp_p
             for name, series in exported(port).items():
                 found.setdefault(name, {}).update(series)
 
-    with connect(plan) as cluster:
+    with connect(plan):
         (node,) = ray.nodes()
         scraping = threading.Thread(target=scrape, args=(node["MetricsExportPort"],))
         scraping.start()
-        search(plan, store, Resources(cpus=1, gpus=0, concurrent=1))
+        resources = Resources(cpus=1, gpus=0.5, concurrent=1)
+        search(plan, store, resources, train=poisoned.train)
         time.sleep(2)
         done.set()
         scraping.join()
-        listed = jobs(cluster.dashboard)
+        listed = json.loads(asked(f"{cluster[1]}/api/jobs/"))
         running = ray.get_runtime_context().get_job_id()
+        actors = json.loads(asked(f"{cluster[1]}/api/v0/actors?detail=1"))["data"]["result"]
+        workers = [one for one in actors["result"] if one["class_name"] == "trials of seen"]
+        logs = [
+            asked(f"{cluster[1]}/api/v0/logs/file?actor_id={one['actor_id']}&suffix=out").decode()
+            for one in workers
+        ]
 
-    assert set(found) | {"ris_nan_aborts"} == set(NAMES)  # that one comes with the first abort
+    assert set(found) == set(NAMES)
     assert all(label(labels, "run") == "seen" for each in found.values() for labels in each)
-    trials = store.read("trials")
+    trials, rows = store.read("trials"), store.read("epochs")
     outcomes = {label(k, "outcome"): v for k, v in found["ris_trials"].items()}
     assert set(outcomes) == {outcome.value for outcome in Outcome}
-    assert {k: v for k, v in outcomes.items() if v} == dict(trials["outcome"].value_counts())
+    assert {k: v for k, v in outcomes.items() if v} == {"completed": 1, "diverged": 1}
+    backend = store.read_config("t0001")["params"]["spectral.backend"]
+    assert {label(k, "backend"): v for k, v in found["ris_nan_aborts"].items()} == {backend: 1}
     (best,) = found["ris_best_objective"].values()
     assert best == pytest.approx(trials["objective"].min())
     (epochs,) = found["ris_epochs_total"].values()
-    assert epochs == trials["epochs"].sum()
+    assert epochs == len(rows)
+    (gpu_seconds,) = found["ris_gpu_seconds"].values()
+    assert gpu_seconds == pytest.approx(0.5 * rows["seconds"].sum())
     best_rows = store.read("evaluations", best_trial(trials)).to_dict("records")
     errors = {float(label(k, "snr_db")): v for k, v in found["ris_capped_error"].items()}
     assert errors == pytest.approx(errors_by_snr(best_rows))
     assert running in {job["job_id"] for job in listed}
+    # what runs where: an actor's row has its node, its log the trials
+    assert {one["node_id"] for one in workers} == {node["NodeID"]}
+    host = platform.node()
+    for trial in ("t0000", "t0001"):
+        assert any(f"{trial} of seen on {host}" in log for log in logs), logs
