@@ -41,7 +41,6 @@ import pandas as pd
 from search.environment import prepare
 
 prepare()
-os.environ["RAY_prestart_worker_first_driver"] = "0"  # idle workers beside those that are measured
 
 PER_NODE = 32
 
@@ -141,9 +140,10 @@ def measure(slots: int, trials: int, epochs: int, seconds: float, out: Path) -> 
             memory.append(result["memory"])
 
     watching.Monitor.on_trial_result = hear  # measures, changes nothing
-    cluster = Cluster(
-        initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}
-    )
+    # Ray would start a worker for each CPU that no trial can use, and which cost memory
+    idle = {"prestart_worker_first_driver": False}
+    head = {"num_cpus": 0, "include_dashboard": False, "_system_config": idle}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
     for left in range(slots, 0, -PER_NODE):
         cluster.add_node(num_cpus=min(left, PER_NODE))
     plan = SearchConfig("waiting", trials, f"slots-{slots}", str(out), address=cluster.address)
