@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 from moto.moto_server.threaded_moto_server import ThreadedMotoServer
 from pyarrow import fs
+from ray.cluster_utils import Cluster
 
 import spaces
 from search import bucket, mirror, working_copy
@@ -423,3 +424,42 @@ def test_a_search_whose_bucket_dies_ends_with_1_and_is_resumed_elsewhere(
         assert f"x/{checkpoint}/state.pt" in held()
     assert "x/optuna.log" in held()
     assert any(name.startswith("x/") and name.endswith(".png") for name in held())
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_search_on_a_cluster_outlives_its_driver_on_the_bucket(server, tmp_path):
+    """`--address HOST:PORT --out s3://...`: killed on one machine, resumed and reported from
+    another, which has nothing of it but the bucket."""
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    run = ["--address", cluster.address]
+    new = ["--preset", "drill", "--name", "x", "--out", OUT, "--trials", "2", "--no-preflight"]
+    free = ["--scheduler", "none", "--sampler", "random"]
+    drill = [sys.executable, str(Path(__file__).parents[1] / "benchmarks" / "drill.py")]
+    latest = time.monotonic() + 120
+    try:
+        for _ in range(2):
+            cluster.add_node(num_cpus=1)
+        first = subprocess.Popen([*drill, *new, *free, *run])
+        while sum("checkpoint_000003/state.pt" in name for name in held()) < 2:
+            assert first.poll() is None
+            assert time.monotonic() < latest
+            time.sleep(0.1)
+        first.kill()
+        first.wait()
+        other = os.environ | {"XDG_CACHE_HOME": str(tmp_path / "elsewhere")}
+        done = subprocess.run(
+            [*drill, "--resume", f"{OUT}/x", *run], env=other, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.stdout.count("again, from epoch") == 2
+        page = [sys.executable, "-m", "search.report", f"{OUT}/x"]
+        subprocess.run(page, env=other, check=True, capture_output=True)
+    finally:
+        cluster.shutdown()
+    store = RunStore.open(resolve_run(f"{OUT}/x"))
+    trials, epochs = store.read("trials"), store.read("epochs")
+    assert list(trials["outcome"]) == ["completed", "completed"]
+    for name in trials["trial_id"]:
+        assert list(epochs[epochs["trial_id"] == name]["epoch"]) == list(range(1, 19))
+    assert {"x/optuna.log", "x/report/index.html", "x/best/model_card.md"} <= held()

@@ -135,7 +135,7 @@ def test_a_search_is_seen_on_the_metrics_port_and_in_the_dashboard(tmp_path, mon
         listed = json.loads(asked(f"{cluster[1]}/api/jobs/"))
         running = ray.get_runtime_context().get_job_id()
         actors = json.loads(asked(f"{cluster[1]}/api/v0/actors?detail=1"))["data"]["result"]
-        workers = [one for one in actors["result"] if one["class_name"] == "trials of seen"]
+        workers = [one for one in actors["result"] if one["repr_name"] == "trials of seen"]
         logs = [
             asked(f"{cluster[1]}/api/v0/logs/file?actor_id={one['actor_id']}&suffix=out").decode()
             for one in workers
