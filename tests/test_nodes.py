@@ -3,7 +3,9 @@
 All on this machine with Ray's `Cluster` utility, in which every node has processes of its own.
 """
 
+import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -132,36 +134,49 @@ def test_workers_run_the_drivers_code(cluster, tmp_path):
     assert {"search", "spaces", "trainer"} <= found
 
 
-@pytest.mark.ray
-def test_a_submitted_job_is_followed_to_its_end(cluster, tmp_path, capfd):
-    """`ray job submit`, then `--attach` from elsewhere: progress, and the search's exit code."""
-    submit = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--no-wait"]
-    submit += ["--address", cluster[1], "--working-dir", str(ROOT), "--"]
-    search = [
-        "python",
-        "-m",
-        "search.run",
-        "--preset",
-        "smoke",
-        "--trials",
-        "2",
-        "--scheduler",
-        "none",
-    ]
-    search += ["--name", "job", "--out", str(tmp_path), "--address", "auto"]
+def submit(dashboard: str, out: Path, *flags: str) -> str:
+    """Has the cluster run a search named `job`, as a user does; the submission's id."""
+    command = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--no-wait"]
+    wait = json.dumps({"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "60"}})
+    command += ["--address", dashboard, "--working-dir", str(ROOT), "--runtime-env-json", wait]
+    search = ["python", "-m", "search.run", "--preset", "smoke", "--scheduler", "none", *flags]
+    search += ["--name", "job", "--out", str(out), "--address", "auto"]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path}
     latest = time.monotonic() + 120
     while True:  # a head that has just started has no agent for jobs yet
-        environment = os.environ | {"PATH": path}
-        done = subprocess.run([*submit, *search], capture_output=True, text=True, env=environment)
+        done = subprocess.run(
+            [*command, "--", *search], capture_output=True, text=True, env=environment
+        )
         if "No available agent" not in done.stderr or time.monotonic() > latest:
             break
         time.sleep(1)
     assert done.returncode == 0, done.stdout + done.stderr
-    while not (tmp_path / "job" / ".driver").exists() and time.monotonic() < latest:
+    while not (out / "job" / ".driver").exists() and time.monotonic() < latest:
         time.sleep(0.2)
+    return re.search(r"raysubmit_\w+", done.stdout)[0]
+
+
+@pytest.mark.ray
+def test_a_submitted_job_is_followed_to_its_end(cluster, tmp_path, capfd):
+    """`ray job submit`, then `--attach` from elsewhere: progress, and the search's exit code."""
+    submit(cluster[1], tmp_path, "--trials", "2")
     assert main(["--attach", "job", "--out", str(tmp_path)]) == 0
     said = capfd.readouterr().out
     assert "(2 of 2 trials)" in said
     assert "ended with exit code 0" in said
     assert set(RunStore.open(tmp_path / "job").read("trials")["outcome"]) == {"completed"}
+
+
+@pytest.mark.ray
+def test_a_job_that_is_stopped_ends_as_if_interrupted(cluster, tmp_path, capfd):
+    """`ray job stop`: the search has the time that it was promised, and says how it ended."""
+    job = submit(cluster[1], tmp_path, "--trials", "40")
+    latest = time.monotonic() + 120
+    while not list((tmp_path / "job" / "trials").glob("t*.parquet")):
+        assert time.monotonic() < latest
+        time.sleep(0.2)
+    stop = [sys.executable, "-m", "ray.scripts.scripts", "job", "stop", job]
+    subprocess.run([*stop, "--address", cluster[1]], check=True, capture_output=True)
+    assert main(["--attach", "job", "--out", str(tmp_path)]) == 130
+    assert "ended with exit code 130" in capfd.readouterr().out
