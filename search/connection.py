@@ -40,6 +40,12 @@ def connect(plan: SearchConfig) -> Iterator[Cluster]:
         }
     try:
         context = ray.init(**options)
+    except ray.exceptions.AuthenticationError as error:
+        raise Refused(
+            f"--address must name a Ray cluster that lets this user in, but {plan.address!r} "
+            f"asks for another token ({str(error)[:200]}). Put the token of the cluster (there: "
+            "`ray get-auth-token`) into ~/.ray/auth_token or RAY_AUTH_TOKEN."
+        ) from error
     except (ConnectionError, ValueError, RuntimeError) as error:
         said = " ".join(str(error).split())
         if "Version mismatch" in said:  # Ray's own check, of itself and of Python

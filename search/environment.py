@@ -25,12 +25,25 @@ DRIVER_ENV = {
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # they are in the table `failures`
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # the driver handles it, and SIGTERM
     "RAY_USAGE_STATS_ENABLED": "0",
-    # what `ray start` turns on by default; its token is found in the user's home or RAY_AUTH_TOKEN
-    "RAY_AUTH_MODE": "token",
 }
 
 
-def prepare() -> None:
-    """Sets what the driver's Ray reads; what the user has set stays."""
+def prepare(address: str | None = None) -> None:
+    """Sets what the driver's Ray reads; what the user has set stays.
+
+    Args:
+        address: of the cluster that is there already, if it is to be one.
+    """
     for name, value in DRIVER_ENV.items():
         os.environ.setdefault(name, value)
+    # As Ray does: a Ray that we start has a token, made if need be. A cluster that was started
+    # where there was none asks for none.
+    if address is None or has_token():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+
+
+def has_token() -> bool:
+    """Whether Ray would find a token of this user's."""
+    named = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    own = Path(named) if named else Path.home() / ".ray" / "auth_token"
+    return "RAY_AUTH_TOKEN" in os.environ or own.exists()

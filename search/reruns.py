@@ -180,7 +180,7 @@ def session(store: RunStore, plan: SearchConfig) -> Iterator[Session]:
     """
     from .environment import prepare
 
-    prepare()
+    prepare(plan.address)
     from .checks import check_nodes
     from .connection import connect
     from .mirror import driving

@@ -225,7 +225,7 @@ def go(plan: SearchConfig, store: RunStore, *, checked: bool, train: Train | Non
     """
     from .environment import prepare
 
-    prepare()
+    prepare(plan.address)
     from .mirror import driving
 
     with driving(store.path) as driver:

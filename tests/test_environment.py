@@ -1,0 +1,54 @@
+"""A driver shows its token where there is one, and asks for none where a cluster has none."""
+
+import os
+
+import pytest
+
+from search.environment import DRIVER_ENV, prepare
+
+
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch, tmp_path):
+    """A user who has set nothing and has no token."""
+    for name in (*DRIVER_ENV, "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.setenv(name, "")  # so that what a test sets does not stay
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path
+
+
+def token_in_home(home, monkeypatch):
+    home.joinpath(".ray").mkdir()
+    home.joinpath(".ray", "auth_token").write_text("x")
+
+
+def token_in_a_file(home, monkeypatch):
+    home.joinpath("token").write_text("x")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(home / "token"))
+
+
+def token_in_a_variable(home, monkeypatch):
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "x")
+
+
+def test_a_ray_of_our_own_has_a_token():
+    prepare()
+    assert os.environ["RAY_AUTH_MODE"] == "token"
+
+
+def test_whoever_has_no_token_works_on_a_cluster_that_asks_for_none():
+    prepare("127.0.0.1:6379")
+    assert "RAY_AUTH_MODE" not in os.environ
+
+
+@pytest.mark.parametrize("have", [token_in_home, token_in_a_file, token_in_a_variable])
+def test_whoever_has_a_token_shows_it(have, fresh, monkeypatch):
+    have(fresh, monkeypatch)
+    prepare("127.0.0.1:6379")
+    assert os.environ["RAY_AUTH_MODE"] == "token"
+
+
+def test_what_the_user_has_set_stays(monkeypatch):
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    prepare()
+    assert os.environ["RAY_AUTH_MODE"] == "disabled"
