@@ -18,10 +18,12 @@ import ray
 from ray.cluster_utils import Cluster
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from search import trainable
 from search.checks import check_nodes
 from search.config import SearchConfig
 from search.connection import connect
 from search.driver import SearchFailed, search
+from search.monitor import EndSearch
 from search.preflight import Refused, Resources, refuse_other_versions
 from search.run import declared, main
 from search.schema import BASELINES
@@ -54,6 +56,24 @@ def test_another_version_is_refused_with_both_named(name):
 def test_a_missing_package_is_a_difference():
     with pytest.raises(Refused, match=r"torch is .* here and None on odd"):
         refuse_other_versions(OWN, {"odd": {k: v for k, v in OWN.items() if k != "torch"}})
+
+
+def test_a_worker_with_another_version_trains_nothing_and_ends_the_search(monkeypatch):
+    """Whenever its machine came."""
+    reports: list[dict[str, object]] = []
+    monkeypatch.setattr(trainable, "_report", reports.append)
+    own = versions() | {"torch": "9.9.9"}
+
+    def train(config: object, *, resume: object = None) -> Iterator[object]:
+        pytest.fail("trained")
+
+    trainable.make_trainable(train, 1, "x", own)({"trial_id": "t0000"})
+    (last,) = reports
+    ending = EndSearch()
+    assert ending("t0000", last)
+    assert ending.stop_all()
+    assert re.search(r"torch is 9\.9\.9 here and \d.* on ", ending.reason)
+    assert not last.get("outcome")  # the trial did not do it, and goes on when resumed
 
 
 def free_port() -> int:
