@@ -86,14 +86,19 @@ def asked(url: str) -> bytes:
         return answer.read()
 
 
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
 @pytest.fixture
 def cluster(monkeypatch) -> Iterator[tuple[str, str]]:
     """Address and dashboard of a machine with a CPU and a pretended GPU."""
     monkeypatch.setenv("RAY_metrics_report_interval_ms", "500")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = int(free.getsockname()[1])
+    port, agent = free_port(), free_port()  # beside other clusters
     head = {"num_cpus": 1, "num_gpus": 1, "include_dashboard": True, "dashboard_port": port}
+    head |= {"dashboard_agent_listen_port": agent}  # without it no logs
     cluster = Cluster(initialize_head=True, head_node_args=head)
     yield cluster.address, f"http://127.0.0.1:{port}"
     cluster.shutdown()
