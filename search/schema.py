@@ -305,12 +305,7 @@ def arrow_table(table: str, parameters: Parameters, rows: Iterable[Mapping[str, 
                 f"a row of `{table}` is written once, but two rows have {named}. Drop one of them."
             )
         seen.add(key)
-    schema = arrow_schema(table, parameters)
-    arrays = [
-        pa.array([row[name] for row in checked], type=type_)
-        for name, type_ in zip(schema.names, schema.types, strict=True)
-    ]
-    return pa.Table.from_arrays(arrays, schema=schema)
+    return pa.Table.from_pylist(checked, schema=arrow_schema(table, parameters))
 
 
 def _check_row(table: str, known: Mapping[str, Column], row: Mapping[str, Any]) -> dict[str, Any]:
