@@ -86,6 +86,29 @@ def against(run: Run | str | Path, trial: str, reference: str) -> Interval | Non
     return crossed_interval(ours[common].to_numpy() - theirs[common].to_numpy())
 
 
+def ahead(run: Run | str | Path) -> dict[str, Interval]:
+    """How much more every other finalist errs than the first one of `table`, by name.
+
+    Paired by scene; seeds of two trials have nothing in common and meet in their order. The first
+    was chosen for being first, so the intervals hold at 95 % for all pairs of finalists together
+    (Bonferroni).
+    """
+    run = as_run(run)
+    scenes = fresh_scenes(run)
+    names = table(run).query("kind == 'trial'")["name"].to_list()
+    pairs = max(len(names) * (len(names) - 1) // 2, 1)
+    values = [errors(scenes[scenes["trial_id"] == name]) for name in names]
+    found = {}
+    for name, other in zip(names[1:], values[1:], strict=True):
+        common = other.columns.intersection(values[0].columns)
+        seeds = min(len(other), len(values[0]))
+        if seeds < 2 or len(common) < 2:
+            continue
+        more = other[common].to_numpy()[:seeds] - values[0][common].to_numpy()[:seeds]
+        found[name] = crossed_interval(more, level=1 - 0.05 / pairs)
+    return found
+
+
 def curse(run: Run | str | Path) -> Interval | None:
     """Confirmed minus search value, mean over finalists; None of fewer than two.
 
