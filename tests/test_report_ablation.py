@@ -163,6 +163,22 @@ def test_confirmed_values_are_of_unchanged_reruns_only(tmp_path):
     assert list(board["seeds"]) == [5] * 5
 
 
+def test_a_finalist_whose_seeds_saw_different_scenes_has_no_value_and_comes_last(tmp_path):
+    """As after a second `--scene-seed` for fewer seeds: means over other scenes do not compare."""
+    store = RunStore.open(run_with(tmp_path, 0.0).path)
+    part = store.read("scenes", "t0000-0-without").assign(evaluation_seed=FRESH + 1)
+    store.write_part("scenes", "t0000-0-without", part.to_dict("records"), owner="t0000")
+    cells = store.read("confirmations", "t0000-0-without").assign(evaluation_seed=FRESH + 1)
+    kept = cells[["trial_id", "estimator", "seed", "evaluation_seed", "changes", "snr_db"]]
+    rows = kept.assign(num_sources=1).to_dict("records")
+    store.write_part("confirmations", "t0000-0-without", rows, owner="t0000")
+    board = confirmed.table(store.path)
+    assert board["name"].iloc[-1] == "t0000"
+    assert board["confirmed"].isna().to_list() == [False] * 4 + [True]
+    assert "t0000" in confirmed.text(store.path)
+    assert set(confirmed.ahead(store.path)) == set(board["name"].iloc[1:4])
+
+
 def test_the_curse_knows_that_scenes_were_drawn_too(tmp_path):
     """The search's values are .50 ... .54 and the confirmed ones .5: -.02, within the doubt of 16
     fresh and 128 validation scenes."""

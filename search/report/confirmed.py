@@ -70,7 +70,7 @@ def table(run: Run | str | Path) -> pd.DataFrame:
         about = {"name": trial["trial_id"], "kind": "trial", "seeds": len(values)}
         found_here = {"search": search, "curse": curse, "search_rank": trial["search_rank"]}
         trials.append(about | ends | found_here)
-    trials.sort(key=lambda row: row["confirmed"])
+    trials.sort(key=lambda row: (pd.isna(row["confirmed"]), row["confirmed"]))
     return pd.DataFrame([*rows, *trials], columns=list(COLUMNS))
 
 
@@ -170,8 +170,8 @@ def text(run: Run | str | Path) -> str:
 
 def _ends(values: pd.DataFrame) -> dict[str, float]:
     """Mean and interval: crossed where there are seeds, else over scenes."""
-    if values.shape[1] < 2:
-        return {"confirmed": float(values.to_numpy().mean())}
+    if values.shape[1] < 2:  # none, if its seeds were scored on different scenes
+        return {"confirmed": float(values.iloc[:, 0].mean()) if values.size else float("nan")}
     if len(values) > 1:
         found = crossed_interval(values.to_numpy())
     else:
