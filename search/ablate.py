@@ -246,8 +246,8 @@ def ablation_rows(
         & (scenes["scene_id"] < asked.fresh.num_scenes)
         & scenes["snr_db"].isin(wanted)
     ]
-    for (snr_db, num_sources), own in scenes.groupby(["snr_db", "num_sources"]):
-        where = (float(snr_db), int(num_sources))
+    for _, own in scenes.groupby(["snr_db", "num_sources"]):
+        where = (float(own["snr_db"].iloc[0]), int(own["num_sources"].iloc[0]))
         means = own[list(MEANS)].mean().rename(MEANS).dropna()
         hinge = stood.get(where, {})
         yield {

@@ -166,9 +166,9 @@ def _series(run: Run) -> list[tuple[Style, str, pd.DataFrame]]:
         series.append((STYLES.get(name, OTHER), LABELS.get(name, name), rows))
     again = run.tables["confirmations"]
     again = again[again["trial_id"].isna() & ~again["estimator"].isin(names)]
-    for name, rows in again.groupby("estimator"):
-        label = f"{LABELS.get(str(name), name)}, fresh scenes"
-        series.append((STYLES.get(str(name), OTHER), label, rows))
+    for name in sorted(set(again["estimator"])):
+        rows = again[again["estimator"] == name]
+        series.append((STYLES.get(name, OTHER), f"{LABELS.get(name, name)}, fresh scenes", rows))
     return series
 
 
