@@ -36,6 +36,13 @@ TERMS = tuple(
 )
 """Groups of the configuration that are loss terms with a weight."""
 
+MEANS = {
+    "capped_error": "capped_error",
+    "success": "success_rate",
+    "source_number_found": "source_number_accuracy",
+}
+"""Columns of `scenes`, and of `ablations` for their means."""
+
 Changes = Mapping[str, Any]
 
 
@@ -226,13 +233,22 @@ def arms_of(pairs: Sequence[Pair]) -> list[tuple[str, str]]:
 def ablation_rows(
     asked: Asked, name: str, arm: str, training: Training, hinges: list[dict[str, float]]
 ) -> Iterator[dict[str, Any]]:
-    """Rows of `ablations` for one training: its scores, and how the term stood there."""
+    """Rows of `ablations` for one training: its scores, and how the term stood there.
+
+    Of the scenes that were asked for and no others: a training that is confirmed too has more,
+    and over those its mean does not pair with the other arm's.
+    """
     stood = {(row["snr_db"], row["num_sources"]): row for row in hinges}
-    scores = asked.store.read("confirmations", training.name)
     wanted = asked.fresh.evaluation(training.config).report_snr_db
-    copied = ("num_scenes", "capped_error", "success_rate", "source_number_accuracy")
-    for row in scores[scores["snr_db"].isin(wanted)].to_dict("records"):
-        where = (float(row["snr_db"]), int(row["num_sources"]))
+    scenes = asked.store.read("scenes", training.name)
+    scenes = scenes[
+        (scenes["evaluation_seed"] == asked.fresh.seed)
+        & (scenes["scene_id"] < asked.fresh.num_scenes)
+        & scenes["snr_db"].isin(wanted)
+    ]
+    for _, own in scenes.groupby(["snr_db", "num_sources"]):
+        where = (float(own["snr_db"].iloc[0]), int(own["num_sources"].iloc[0]))
+        means = own[list(MEANS)].mean().rename(MEANS).dropna()
         hinge = stood.get(where, {})
         yield {
             "ablation": name,
@@ -243,7 +259,8 @@ def ablation_rows(
             "changes": training.changes,
             "snr_db": where[0],
             "num_sources": where[1],
-            **{k: row[k] for k in copied if row[k] is not None and row[k] == row[k]},
+            "num_scenes": len(own),
+            **{str(column): float(mean) for column, mean in means.items()},
             **{k: hinge[k] for k in ("hinge", "hinge_active") if k in hinge},
         }
 

@@ -158,6 +158,8 @@ def _rerun(store: RunStore, names: list[str], random: np.random.Generator) -> No
     for name, shift in {"crb": -0.2, "lmmse_music": 0.15, "sml": -0.12}.items():
         rows = [row | {"evaluation_seed": FRESH} for row in _scenes(None, name, shift, random)]
         store.write_part("scenes", f"{name}-fresh", rows, owner="baselines")
+    cells = [row | {"evaluation_seed": FRESH} for row in _evaluations(None, "sml", -0.12)]
+    store.write_part("confirmations", "baselines-fresh", cells, owner="baselines")
     ablated = []
     for name in names:
         for seed in (1, 2, 3):

@@ -1,5 +1,7 @@
 """Health notes speak of what is planted, with its numbers, and stay quiet about healthy runs."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -102,6 +104,24 @@ def test_rungs_that_rank_at_random_were_not():
     assert "stopping there threw away good trials" in said[0]
 
 
+def test_a_search_that_stopped_nothing_is_asked_what_stopping_would_have_cost():
+    """Every trial went through, so nothing lowers the correlation."""
+    run = run_of(drawn(40), curves(drawn(40), 0.005))
+    run = replace(run, plan=PLAN | {"search": {"scheduler": "none", "trials": 40}})
+    first, *said = health.early_stopping(run)
+    assert first == "The scheduler had no rungs. These are those that `asha` has:"
+    assert [text.partition(":")[0] for text in said] == ["Rung 1", "Rung 3"]
+    assert all("stopping there would have been justified." in text for text in said)
+    assert not any("lowers" in text for text in said)
+
+
+def test_trials_that_were_stopped_are_said_to_lower_the_correlation():
+    gone = {"outcome": lambda _, random: "stopped" if random.random() < 0.5 else "completed"}
+    trials = drawn(60, **gone)
+    said = health.early_stopping(run_of(trials, curves(trials, 0.005)))
+    assert "Only trials that went through are counted, which lowers it." in said[0]
+
+
 def test_too_few_trials_do_not_judge_a_rung():
     trials = drawn(5)
     said = health.early_stopping(run_of(trials, curves(trials, 0.0)))
@@ -192,8 +212,15 @@ def test_a_network_that_fails_at_high_snr_is_named_with_its_training_range():
     assert "capped error 0.20 at 0 dB, 0.60 at 20 dB; it was trained at -10 to 4 dB" in said
 
 
-def test_a_confirmed_winner_shows_its_curse():
-    trials = [row | {"objective": 0.40} for row in drawn(1)]
+@pytest.mark.parametrize(
+    ("search", "says"),
+    [
+        (0.40, "the winner's curse is +0.077"),
+        (0.50, "no winner's curse, they did better by 0.023"),
+    ],
+)
+def test_a_confirmed_winner_shows_its_curse(search, says):
+    trials = [row | {"objective": search} for row in drawn(1)]
     fresh = [
         {
             "trial_id": "t000",
@@ -211,5 +238,5 @@ def test_a_confirmed_winner_shows_its_curse():
         for snr in (-5.0, 0.0)
     ]
     said = " ".join(winner(run_of(trials, scenes=fresh, confirmations=fresh)))
-    assert "search value 0.400, confirmed 0.477 [" in said
-    assert "over 5 fresh training seeds: the winner's curse is +0.077" in said
+    assert f"search value {search:.3f}, confirmed 0.477 [" in said
+    assert f"over 5 fresh training seeds: {says}" in said

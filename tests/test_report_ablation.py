@@ -8,9 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from search.report import ablation, ablation_plot, confirmed, runs
+from search.report import ablation, ablation_plot, confirmed, runs, sections
+from search.report.leaderboard import paired_with
+from search.report.winner import noise
 from search.store import RunStore
+from tests import drawn_run
 
 BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "eigengap_ablation.py"
 SNRS = (-5.0, 0.0, 10.0)
@@ -59,7 +63,8 @@ def run_with(folder: Path, effect: float, *, trials: int = 5, seeds: int = 5) ->
                     for snr in SNRS
                 ]
                 store.write_part("confirmations", name, totals, owner=trial)
-                hinge = {"hinge": 0.2, "hinge_active": 0.6 if arm == "with" else 0.8}
+                hinge = {"hinge": 0.2 if arm == "with" else 0.3}
+                hinge |= {"hinge_active": 0.6 if arm == "with" else 0.8}
                 rows += [
                     about | hinge | {"ablation": "eigengap", "arm": arm, "snr_db": snr}
                     for snr in SNRS
@@ -87,7 +92,27 @@ def test_the_verdict_is_of_the_sign_and_size_of_what_is_there(tmp_path, effect, 
     said = ablation.text(run, "eigengap")
     assert said.startswith("eigengap: ")
     assert "5 configurations x 5 seeds x 16 scenes" in said
-    assert "0.200 (60%)" in said
+    assert "| 0.300 (80%), 0.200 (60%) |" in said
+
+
+def test_the_arms_differ_by_the_difference_and_the_objective_is_the_mean_of_its_snrs(tmp_path):
+    """At 10 dB, which is none of the objective's, the arms are alike."""
+    found = ablation.effects(run_with(tmp_path, 0.1), "eigengap")
+    for effect in found:
+        assert effect.with_ - effect.without == pytest.approx(effect.difference.mean, abs=1e-12)
+    error = {e.snr_db: e.difference.mean for e in found if e.measure == "capped_error"}
+    assert error[None] == pytest.approx((error[-5.0] + error[0.0]) / 2, abs=1e-12)
+    assert abs(error[10.0]) < 0.05 < error[None]
+
+
+def test_what_is_detectable_is_more_than_the_interval_reaches(tmp_path):
+    """An effect on the edge of the interval is missed every second time, not every fifth: the
+    reach is t(.975) standard errors, the detectable effect t(.975) + t(.8), of 4 degrees of
+    freedom or more."""
+    for effect in ablation.effects(run_with(tmp_path, 0.0), "eigengap"):
+        reach = (effect.difference.high - effect.difference.low) / 2
+        if reach > 0:  # the success rate is the same everywhere
+            assert 1.3 < effect.detectable / reach < 1.45
 
 
 def test_what_is_said_to_be_excluded_is_outside_of_the_interval(tmp_path):
@@ -120,7 +145,13 @@ def test_the_figure_has_a_panel_for_each_ablation(tmp_path):
     figure = ablation_plot.draw(run, {"eigengap": ablation.effects(run, "eigengap")})
     (axes,) = figure.axes
     assert axes.get_title() == "eigengap: hurts"
-    assert len(axes.containers) == 2  # capped error and source number, with error bars
+    found = ablation.effects(run, "eigengap")
+    for drawn, measure in zip(axes.containers, ablation_plot.SHOWN, strict=True):
+        own = [e.difference for e in found if e.measure == measure and e.snr_db is not None]
+        line, _, (bars,) = drawn
+        np.testing.assert_allclose(line.get_ydata(orig=False), [d.mean for d in own])
+        ends = [(bar[0, 1], bar[1, 1]) for bar in bars.get_segments()]
+        np.testing.assert_allclose(ends, [(d.low, d.high) for d in own])
 
 
 def test_confirmed_values_are_of_unchanged_reruns_only(tmp_path):
@@ -132,6 +163,22 @@ def test_confirmed_values_are_of_unchanged_reruns_only(tmp_path):
     assert list(board["seeds"]) == [5] * 5
 
 
+def test_a_finalist_whose_seeds_saw_different_scenes_has_no_value_and_comes_last(tmp_path):
+    """As after a second `--scene-seed` for fewer seeds: means over other scenes do not compare."""
+    store = RunStore.open(run_with(tmp_path, 0.0).path)
+    part = store.read("scenes", "t0000-0-without").assign(evaluation_seed=FRESH + 1)
+    store.write_part("scenes", "t0000-0-without", part.to_dict("records"), owner="t0000")
+    cells = store.read("confirmations", "t0000-0-without").assign(evaluation_seed=FRESH + 1)
+    kept = cells[["trial_id", "estimator", "seed", "evaluation_seed", "changes", "snr_db"]]
+    rows = kept.assign(num_sources=1).to_dict("records")
+    store.write_part("confirmations", "t0000-0-without", rows, owner="t0000")
+    board = confirmed.table(store.path)
+    assert board["name"].iloc[-1] == "t0000"
+    assert board["confirmed"].isna().to_list() == [False] * 4 + [True]
+    assert "t0000" in confirmed.text(store.path)
+    assert set(confirmed.ahead(store.path)) == set(board["name"].iloc[1:4])
+
+
 def test_the_curse_knows_that_scenes_were_drawn_too(tmp_path):
     """The search's values are .50 ... .54 and the confirmed ones .5: -.02, within the doubt of 16
     fresh and 128 validation scenes."""
@@ -139,6 +186,91 @@ def test_the_curse_knows_that_scenes_were_drawn_too(tmp_path):
     assert found.n == 5
     assert found.low < found.mean < found.high
     assert found.mean == pytest.approx(-0.02, abs=0.01)
+
+
+def test_finalists_that_agree_leave_the_curse_the_doubt_of_both_draws_of_scenes(tmp_path):
+    """128 scenes of the search and 8 fresh ones."""
+    store = RunStore.create(tmp_path / "x", parameters={}, plan={"search": {}})
+    luck = 0.4 + 0.01 * np.arange(8.0)
+    for trial in ("t0000", "t0001"):
+        row = {"trial_id": trial, "number": 0, "outcome": "completed", "objective": 0.4}
+        store.write_trial(row, epochs=[])
+        about = {"trial_id": trial, "evaluation_seed": FRESH, "changes": "", "num_sources": 1}
+        about |= {"estimator": "network"}
+        rows = [
+            about | {"seed": seed, "scene_id": i, "snr_db": snr, "capped_error": error}
+            for seed in (1, 2)
+            for i, error in enumerate(luck)
+            for snr in (-5.0, 0.0)
+        ]
+        store.write_part("scenes", trial, rows)
+        cells = [about | {"seed": s, "snr_db": -5.0, "capped_error": 0.5} for s in (1, 2)]
+        store.write_part("confirmations", trial, cells, owner=trial)
+    found = confirmed.curse(store.path)
+    assert found.mean == pytest.approx(luck.mean() - 0.4)
+    shares = np.array([luck.var(ddof=1) / n for n in (8, 128)])
+    freedom = shares.sum() ** 2 / (shares**2 / 7).sum()
+    reach = stats.t.ppf(0.975, freedom) * np.sqrt(shares.sum())
+    assert found.high - found.mean == pytest.approx(reach)
+
+
+def test_finalists_are_told_apart_in_pairs_of_equal_scenes(tmp_path):
+    """The scenes differ by far more than the finalists; what they share cancels."""
+    rng = np.random.default_rng(3)
+    store = RunStore.create(tmp_path / "x", parameters={}, plan={"search": {}})
+    hard = rng.uniform(0.2, 0.8, SCENES)
+    for number, worse in enumerate((0.0, 0.0, 0.05)):
+        trial = f"t000{number}"
+        row = {"trial_id": trial, "number": number, "outcome": "completed", "objective": 0.4}
+        store.write_trial(row, epochs=[])
+        about = {"trial_id": trial, "evaluation_seed": FRESH, "changes": "", "num_sources": 1}
+        rows = [
+            about
+            | {"estimator": "network", "seed": 10 * number + seed, "scene_id": i, "snr_db": snr}
+            | {"capped_error": hard[i] + worse + 0.005 * rng.standard_normal()}
+            for seed in range(5)
+            for i in range(SCENES)
+            for snr in (-5.0, 0.0)
+        ]
+        store.write_part("scenes", trial, rows)
+        cell = about | {"estimator": "network", "seed": 1, "snr_db": -5.0, "capped_error": 0.5}
+        store.write_part("confirmations", trial, [cell], owner=trial)
+    found = confirmed.ahead(store.path)
+    behind = found.pop("t0002")
+    assert 0 < behind.low < 0.05 < behind.high
+    assert behind.level == pytest.approx(1 - 0.05 / 3)  # three pairs
+    ((name, none),) = found.items()
+    assert none.low < 0 < none.high
+    (first,) = {"t0000", "t0001"} - {name}
+    said = " ".join(noise(runs.load(store.path)))
+    assert f"{first} is ahead of t0002 and is not told from {name} (+0.00" in said
+
+
+def test_the_winner_is_held_against_the_classical_with_its_sign(tmp_path):
+    """Negative where the network errs less; also what it loses to is in the lead."""
+    run = runs.load(drawn_run.make(tmp_path / "c", trials=12, confirmed=True).path)
+    best = confirmed.table(run).query("kind == 'trial'")["name"].iloc[0]
+    fresh = run.tables["scenes"].query(
+        "evaluation_seed == @drawn_run.FRESH and snr_db in (-5, 0) and changes.fillna('') == ''"
+    )
+    own = fresh[fresh["trial_id"] == best]["capped_error"].mean()
+    for name in confirmed.REFERENCES:
+        classical = fresh[fresh["estimator"] == name]["capped_error"].mean()
+        found = confirmed.against(run, best, name)
+        assert found.mean == pytest.approx(own - classical, abs=1e-12)
+        assert found.n == 3
+    (*_, lead) = sections.lead(run)
+    assert f"{best} beats LMMSE-MUSIC (-" in lead
+    assert "and loses to stochastic ML (+" in lead
+
+
+def test_reruns_do_not_enter_the_pairs_of_the_search(tmp_path):
+    one, two = (
+        paired_with(runs.load(drawn_run.make(tmp_path / n, trials=12, confirmed=c).path))
+        for n, c in (("a", False), ("b", True))
+    )
+    assert one == two
+    assert one.n == drawn_run.SCENES
 
 
 def test_the_benchmark_writes_what_the_tables_say(tmp_path):

@@ -13,6 +13,7 @@ import pytest
 
 import spaces
 from search import ablate, confirm
+from search.finalists import Asked
 from search.report import ablation, confirmed, runs
 from search.run import main as search
 from search.store import RunStore
@@ -121,7 +122,8 @@ def test_what_is_done_is_not_done_again_and_what_is_missing_is(confirmed_run, ca
 def test_an_ablation_pairs_the_same_configurations_seeds_and_scenes(confirmed_run, capsys):
     before = written(confirmed_run)
     flags = ("--term", "eigengap", "--definition", "subspace", "--top", "3")
-    assert ablate.main([str(confirmed_run), *flags, *FRESH]) == 0
+    fewer = ("--scenes", "3", *FRESH[2:])  # than were confirmed
+    assert ablate.main([str(confirmed_run), *flags, *fewer]) == 0
     said = capsys.readouterr().out
     # t0001 and t0002 differ in the term alone: without it they are one configuration
     assert "is left out: without what is examined it is" in said
@@ -137,13 +139,16 @@ def test_an_ablation_pairs_the_same_configurations_seeds_and_scenes(confirmed_ru
     assert set(before.items()) <= set(written(confirmed_run).items())
 
     (effect, *_) = ablation.effects(confirmed_run, "eigengap-subspace")
-    scenes = pd.read_parquet(confirmed_run / "scenes")
+    scenes = pd.read_parquet(confirmed_run / "scenes").query("scene_id < 3")
+    assert set(rows["num_scenes"]) == {3}
     of = {
         arm: scenes.merge(own[["trial_id", "seed", "changes"]].drop_duplicates())
         for arm, own in arms.items()
     }
     by_hand = of["with"]["capped_error"].mean() - of["without"]["capped_error"].mean()
     assert effect.difference.mean == pytest.approx(by_hand, abs=1e-12)
+    of_table = with_["capped_error"].mean() - without["capped_error"].mean()
+    assert of_table == pytest.approx(by_hand, abs=1e-12)
     assert effect.difference.low <= by_hand <= effect.difference.high
     assert effect.difference.n == 2
     summary = json.loads((confirmed_run / "report/ablation-eigengap-subspace.json").read_text())
@@ -262,6 +267,40 @@ def test_every_definition_has_a_setting_at_which_it_acts(definition):
     assert on.config.eigengap.weight > 0
     name, low, high, _ = spaces.blocks.MARGINS[definition]
     assert low <= on.config.to_params()[name] <= high
+
+
+def test_both_arms_are_rows_of_the_scenes_that_were_asked_for(tmp_path):
+    """The arm that was confirmed before has more scenes: a mean over those would not pair."""
+    one = Training.of("t0001", TrainConfig().to_params(), 7)
+    store = RunStore.create(tmp_path / "x", parameters={}, plan={})
+    store.write_part("scenes", one.name, list(scored_scenes(12)), owner="t0001")
+    asked = Asked(store, None, ("t0001",), 1, 1, Fresh(5, 4, (-5.0, 0.0)))
+    rows = list(ablate.ablation_rows(asked, "x", "without", one, []))
+    assert [(row["snr_db"], row["num_sources"]) for row in rows] == [(-5.0, 1), (0.0, 1)]
+    for row in rows:
+        assert row["num_scenes"] == 4
+        assert row["capped_error"] == pytest.approx(0.15)  # of .0, .1, .2, .3
+        assert row["success_rate"] == pytest.approx(0.5)
+        assert "source_number_accuracy" not in row  # nobody asked
+
+
+def scored_scenes(count):
+    """Scenes of two seeds at three SNRs, each a tenth worse than the one before."""
+    for evaluation_seed, shift in ((5, 0.0), (6, 9.0)):
+        for snr_db in (-5.0, 0.0, 10.0):
+            for scene in range(count):
+                yield {
+                    "trial_id": "t0001",
+                    "estimator": "network",
+                    "seed": 7,
+                    "evaluation_seed": evaluation_seed,
+                    "changes": "",
+                    "scene_id": scene,
+                    "snr_db": snr_db,
+                    "num_sources": 1,
+                    "capped_error": shift + scene / 10,
+                    "success": float(scene % 2),
+                }
 
 
 def test_scenes_that_were_seen_are_not_fresh():

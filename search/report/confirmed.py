@@ -70,7 +70,7 @@ def table(run: Run | str | Path) -> pd.DataFrame:
         about = {"name": trial["trial_id"], "kind": "trial", "seeds": len(values)}
         found_here = {"search": search, "curse": curse, "search_rank": trial["search_rank"]}
         trials.append(about | ends | found_here)
-    trials.sort(key=lambda row: row["confirmed"])
+    trials.sort(key=lambda row: (pd.isna(row["confirmed"]), row["confirmed"]))
     return pd.DataFrame([*rows, *trials], columns=list(COLUMNS))
 
 
@@ -84,6 +84,29 @@ def against(run: Run | str | Path, trial: str, reference: str) -> Interval | Non
     if len(ours) < 2 or len(theirs) != 1 or len(common) < 2:
         return None
     return crossed_interval(ours[common].to_numpy() - theirs[common].to_numpy())
+
+
+def ahead(run: Run | str | Path) -> dict[str, Interval]:
+    """How much more every other finalist errs than the first one of `table`, by name.
+
+    Paired by scene; seeds of two trials have nothing in common and meet in their order. The first
+    was chosen for being first, so the intervals hold at 95 % for all pairs of finalists together
+    (Bonferroni).
+    """
+    run = as_run(run)
+    scenes = fresh_scenes(run)
+    names = table(run).query("kind == 'trial'")["name"].to_list()
+    pairs = max(len(names) * (len(names) - 1) // 2, 1)
+    values = [errors(scenes[scenes["trial_id"] == name]) for name in names]
+    found = {}
+    for name, other in zip(names[1:], values[1:], strict=True):
+        common = other.columns.intersection(values[0].columns)
+        seeds = min(len(other), len(values[0]))
+        if seeds < 2 or len(common) < 2:
+            continue
+        more = other[common].to_numpy()[:seeds] - values[0][common].to_numpy()[:seeds]
+        found[name] = crossed_interval(more, level=1 - 0.05 / pairs)
+    return found
 
 
 def curse(run: Run | str | Path) -> Interval | None:
@@ -147,8 +170,8 @@ def text(run: Run | str | Path) -> str:
 
 def _ends(values: pd.DataFrame) -> dict[str, float]:
     """Mean and interval: crossed where there are seeds, else over scenes."""
-    if values.shape[1] < 2:
-        return {"confirmed": float(values.to_numpy().mean())}
+    if values.shape[1] < 2:  # none, if its seeds were scored on different scenes
+        return {"confirmed": float(values.iloc[:, 0].mean()) if values.size else float("nan")}
     if len(values) > 1:
         found = crossed_interval(values.to_numpy())
     else:

@@ -80,8 +80,13 @@ def pictures_of(run: Run) -> Iterator[Picture]:
     yield Picture(
         "learning_curves",
         "Learning curves and rungs",
-        "One line per trial. Vertical dashes are the rungs at which the scheduler stops the "
-        "weaker ones; a circle ends a stopped trial, a cross one that failed.",
+        "One line per trial. "
+        + (
+            "Vertical dashes are the rungs at which the scheduler stops the weaker ones; "
+            if progress.rungs(run)
+            else "The scheduler has no rungs; "
+        )
+        + "a circle ends a stopped trial, a cross one that failed.",
         progress.draw_learning_curves,
     )
     yield Picture(
@@ -96,8 +101,9 @@ def pictures_of(run: Run) -> Iterator[Picture]:
         "importances",
         "Which parameters mattered",
         "PED-ANOVA (Optuna) over objectives at one common epoch, so that fidelities are not "
-        "mixed: what tells the best quarter of trials from the rest. A bar matters if it passes "
-        "its red mark, the 95 % quantile under shuffled objectives.",
+        "mixed: what tells the best quarter of trials from the rest. A bar in "
+        "colour passes its red mark, the 95 % quantile under shuffled objectives, as one in "
+        "twenty does that has no effect.",
         choices.draw_importances,
     )
     yield Picture(

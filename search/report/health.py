@@ -95,13 +95,18 @@ def without_effect(run: Run, importance: Importance | str) -> list[str]:
 
 
 def early_stopping(run: Run) -> list[str]:
-    """Rank correlation of each rung with the end, over the trials that went through."""
+    """Rank correlation of each rung with the end, over the trials that went through.
+
+    Where the scheduler has no rungs, those of `asha` are judged: what it would have cost to stop.
+    """
     completed = run.trials[run.trials["outcome"] == Outcome.COMPLETED].dropna(subset=["objective"])
     stopped = int((run.trials["outcome"] == Outcome.STOPPED).sum())
     epochs = run.tables["epochs"]
     found: list[str] = []
     few: list[str] = []
-    for rung in rungs(run):
+    used = rungs(run)
+    was, threw = ("was", "threw") if used else ("would have been", "would have thrown")
+    for rung in used or rungs(run, "asha"):
         at = epochs[epochs["epoch"] == rung].set_index("trial_id")["objective"]
         pairs = completed.assign(early=completed["trial_id"].map(at)).dropna(subset=["early"])
         if len(pairs) < RANK_LEAST:
@@ -112,23 +117,25 @@ def early_stopping(run: Run) -> list[str]:
             continue
         low, high = _rank_interval(rank, len(pairs))
         if low > 0.5:
-            says = "stopping there was justified"
+            says = f"stopping there {was} justified"
         elif high < 0.5:
-            says = (
-                "stopping there threw away good trials: use later rungs (`--scheduler hyperband`)"
-            )
+            says = f"stopping there {threw} away good trials"
+            says += ": use later rungs (`--scheduler hyperband`)" if used else ""
         else:
-            says = "too few trials to say whether stopping there was justified"
+            says = f"too few trials to say whether stopping there {was} justified"
         found.append(
             f"Rung {rung}: rank correlation with the end {rank:.2f} [{low:.2f}, {high:.2f}] over "
-            f"{len(pairs)} trials; {says}. Only trials that went through are counted, which "
-            "lowers it."
+            f"{len(pairs)} trials; {says}."
+            + (" Only trials that went through are counted, which lowers it." if stopped else "")
         )
     if few:
         found.append(
             f"Fewer than {RANK_LEAST} completed trials passed rung {', '.join(few)}: too few to "
-            "say whether stopping there was justified. Run more, or some with `--scheduler none`."
+            f"say whether stopping there {was} justified. Run more"
+            + (", or some with `--scheduler none`." if used else ".")
         )
+    if found and not used:
+        found.insert(0, "The scheduler had no rungs. These are those that `asha` has:")
     if stopped and found:
         found.append(f"{stopped} of {len(run.trials)} trials were stopped at a rung.")
     return found

@@ -145,14 +145,17 @@ def no_effect(run: Run) -> list[str]:
 
 def verdict(run: Run, difference: Interval) -> str:
     """One sentence on the best trial against the reference, with n and interval."""
-    if not difference.excludes_zero:
-        says = "is not shown to differ from"
-    else:
-        says = "beats" if difference.mean < 0 else "loses to"
     return (
-        f"{run.best} {says} {REFERENCE}: capped error {difference}, paired over "
+        f"{run.best} {compares(difference)} {REFERENCE}: capped error {difference}, paired over "
         f"{difference.n} held-out scenes ({difference.level:.0%} t interval)."
     )
+
+
+def compares(difference: Interval) -> str:
+    """The verb for a difference of errors: beats, loses to, or neither."""
+    if not difference.excludes_zero:
+        return "is not shown to differ from"
+    return "beats" if difference.mean < 0 else "loses to"
 
 
 def tally(run: Run | str | Path) -> dict[str, int]:

@@ -99,7 +99,9 @@ def draw_error_of(run: Run, count: int) -> "Figure | str":
 def draw_above_crb(run: Run) -> "Figure | str":
     """Decibels above the root CRB against SNR, one panel per K."""
     series = [
-        (style, label, rows) for style, label, rows in _series(run) if label != LABELS[BOUND]
+        (style, label, rows)
+        for style, label, rows in _series(run)
+        if not label.startswith(LABELS[BOUND])
     ]
     counts = [
         k
@@ -147,7 +149,10 @@ def error_vs_snr(run: Run | str | Path, path: Path | None = None) -> Path | None
 
 
 def _series(run: Run) -> list[tuple[Style, str, pd.DataFrame]]:
-    """Style, label and rows of every line, the best trial first."""
+    """Style, label and rows of every line, the best trial first.
+
+    What was scored beside confirmations only (stochastic ML) has its line from there, and says so.
+    """
     evaluations = run.tables["evaluations"]
     shared = evaluations[evaluations["trial_id"].isna()]
     names = [n for n in BASELINES if n in set(shared["estimator"])]
@@ -159,6 +164,11 @@ def _series(run: Run) -> list[tuple[Style, str, pd.DataFrame]]:
     for name in names:
         rows = shared[shared["estimator"] == name]
         series.append((STYLES.get(name, OTHER), LABELS.get(name, name), rows))
+    again = run.tables["confirmations"]
+    again = again[again["trial_id"].isna() & ~again["estimator"].isin(names)]
+    for name in sorted(set(again["estimator"])):
+        rows = again[again["estimator"] == name]
+        series.append((STYLES.get(name, OTHER), f"{LABELS.get(name, name)}, fresh scenes", rows))
     return series
 
 

@@ -108,13 +108,14 @@ def draw_learning_curves(run: Run) -> "Figure | str":
     return figure
 
 
-def rungs(run: Run) -> list[int]:
-    """Epochs at which the run's scheduler may stop a trial; none for rules without rungs."""
+def rungs(run: Run, scheduler: str | None = None) -> list[int]:
+    """Epochs at which the run's scheduler, or another, may stop a trial; none for rules without
+    rungs."""
     search, fixed = run.plan.get("search"), run.plan.get("fixed")
     if not isinstance(search, dict) or not isinstance(fixed, dict):
         return []
     budget = fixed.get("epochs") or _longest(run)
-    scheduler = search.get("scheduler", "asha")
+    scheduler = scheduler or search.get("scheduler", "asha")
     if not budget or scheduler not in ("asha", "hyperband"):
         return []
     judge = judge_of(scheduler, int(budget))

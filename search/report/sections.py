@@ -13,6 +13,7 @@ from .leaderboard import (
     CONFIRMED,
     ENDS,
     SUCCESS_SNR_DB,
+    compares,
     paired_with,
     success_column,
     table,
@@ -45,7 +46,23 @@ def lead(run: Run) -> list[str]:
     """What a hurried reader reads."""
     difference = paired_with(run)
     says = difference if isinstance(difference, str) else verdict(run, difference)
-    return [state(run), says]
+    return [state(run), says, *_confirmed_lead(run)]
+
+
+def _confirmed_lead(run: Run) -> list[str]:
+    """The same of fresh seeds and scenes, where there are some; also what the winner loses to."""
+    board = confirmed.table(run)
+    trials = board.loc[board["kind"] == "trial", "name"]
+    told = [
+        f"{compares(found)} {LABELS[reference]} ({found})"
+        for best in trials.head(1)
+        for reference in confirmed.REFERENCES
+        if (found := confirmed.against(run, best, reference)) is not None
+    ]
+    if not told:
+        return []
+    said = f"Confirmed on fresh training seeds and scenes, {trials.iloc[0]} {' and '.join(told)}: "
+    return [said + "differences of capped errors, 95 % intervals."]
 
 
 def leaderboard(run: Run) -> Section:

@@ -4,6 +4,7 @@ import pandas as pd
 
 from ..config import judged_epochs
 from ..outcome import Outcome
+from . import confirmed
 from .leaderboard import ENDS, paired_with, table
 from .runs import Run
 
@@ -25,6 +26,7 @@ def noise(run: Run) -> list[str]:
     board = table(run)
     own = board[board["outcome"] == Outcome.COMPLETED].dropna(subset=list(ENDS))
     found = []
+    ordered = _ordered(run)
     if len(own) >= 2:
         best = own.iloc[0]
         half = float(best["capped_error_high"] - best["capped_error_low"]) / 2
@@ -36,13 +38,20 @@ def noise(run: Run) -> list[str]:
                 f"Held-out errors are known to ±{half:.3f}; within that of {best['name']} lie "
                 f"{', '.join(close[:6])}"
                 + (f" and {len(close) - 6} more" if len(close) > 6 else "")
-                + ". Only a paired comparison on more scenes and seeds can order them."
+                + "."
+                + (
+                    ""
+                    if ordered
+                    else " Only fresh seeds and scenes, in pairs, can order them: "
+                    "`python -m search.confirm`."
+                )
             )
         else:
             found.append(
                 f"Held-out errors are known to ±{half:.3f}, and no other completed trial is that "
                 f"close to {best['name']}."
             )
+    found += ordered
     difference = paired_with(run)
     if isinstance(difference, str):
         found.append(difference)
@@ -52,6 +61,22 @@ def noise(run: Run) -> list[str]:
             f"over {difference.n} scenes."
         )
     return found
+
+
+def _ordered(run: Run) -> list[str]:
+    """What confirming has told apart."""
+    behind = confirmed.ahead(run)
+    if not behind:
+        return []
+    best = confirmed.table(run).query("kind == 'trial'")["name"].iloc[0]
+    apart = [name for name, more in behind.items() if more.low > 0]
+    close = [f"{name} ({more})" for name, more in behind.items() if more.low <= 0]
+    told = [f"is ahead of {', '.join(apart)}"] if apart else []
+    told += [f"is not told from {', '.join(close)}"] if close else []
+    said = (
+        f"On fresh seeds and scenes {best} {' and '.join(told)}: capped error, paired by scene, "
+    )
+    return [said + "95 % over all pairs of finalists together."]
 
 
 def _unsteady(run: Run, best: str) -> list[str]:
@@ -91,12 +116,17 @@ def _curse(run: Run, best: str) -> list[str]:
     """The best of many is also the luckiest: how much of its value was luck."""
     row = table(run).set_index("name").loc[best]
     if pd.notna(row["confirmed"]):
+        curse = row["confirmed"] - row["objective"]
         ends = f" [{row['confirmed_low']:.3f}, {row['confirmed_high']:.3f}]"
         text = (
             f"{best}: search value {row['objective']:.3f}, confirmed {row['confirmed']:.3f}"
             + (ends if pd.notna(row["confirmed_low"]) else "")
-            + f" over {row['confirmed_seeds']:.0f} fresh training seeds: the winner's curse is "
-            f"{row['confirmed'] - row['objective']:+.3f}."
+            + f" over {row['confirmed_seeds']:.0f} fresh training seeds: "
+            + (
+                f"the winner's curse is {curse:+.3f}."
+                if curse > 0
+                else f"no winner's curse, they did better by {-curse:.3f}."
+            )
         )
         return [text]
     if pd.isna(row["capped_error"]):
