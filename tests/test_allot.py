@@ -1,4 +1,4 @@
-"""What one trial gets and how many run at a time: shares of machines, and only what can ever be."""
+"""What one trial gets and how many run at a time: shares of machines that there can ever be."""
 
 import pytest
 
