@@ -172,8 +172,8 @@ def resume(args: argparse.Namespace) -> int:
     check_space(plan, store.plan, accept=args.accept_space_change)
     preflight.check_out(store.path)
     preflight.check_address(plan.address)
-    print(f"resuming {store.path}: {ended} of {plan.trials} trials have ended")
-    print(*versions_changed(store.plan, provenance()), sep="\n", flush=True)
+    said = f"resuming {store.path}: {ended} of {plan.trials} trials have ended"
+    print(said, *versions_changed(store.plan, provenance()), sep="\n", flush=True)
     return go(plan, store, checked=not args.no_preflight)
 
 

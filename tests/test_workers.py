@@ -8,8 +8,10 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import ray
 
 import spaces
+from search import trainable
 from search.checks import try_networks
 from search.config import SearchConfig
 from search.connection import connect
@@ -101,3 +103,18 @@ def test_a_network_that_does_not_survive_a_step_is_refused(monkeypatch):
     monkeypatch.setitem(spaces.PRESETS, "smoke", too_large)
     with pytest.raises(Refused, match=r"a network of kind `\w+` must survive one step, but: "):
         try_networks(SearchConfig("smoke", smoke.trials, "x"), ONE)
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="no such Linux")
+def test_a_reused_worker_counts_each_trials_own_peak():
+    @ray.remote
+    def peaks() -> list[int]:
+        found = []
+        for size in (2**28, 0):
+            bytearray(size).count(1)  # touched, then given back
+            found.append(trainable._peak_bytes())
+            trainable._free_memory()
+        return found
+
+    first, second = ray.get(peaks.remote())
+    assert first - second > 2**27
