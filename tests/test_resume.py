@@ -173,6 +173,7 @@ def test_a_driver_that_is_refused_has_changed_nothing(tmp_path, capsys, flag):
 def test_a_search_can_be_stopped_while_ray_starts(tmp_path, word):
     driver = drive(tmp_path, "--preset", "drill", "--name", "x", *FREE)
     while not (tmp_path / "x" / ".driver").exists():  # written just before
+        assert driver.poll() is None
         time.sleep(0.02)
     time.sleep(1.0)
     began = time.monotonic()
