@@ -47,7 +47,7 @@ class SearchConfig:
         cpus_per_trial, gpus_per_trial: may be fractions; None GPUs is a quarter where there is a
             GPU, and none elsewhere.
         scheduler: one of `SCHEDULERS` (`rungs.py` says what they do).
-        sampler: one of `SAMPLERS` (`study.py` says what they do).
+        sampler: one of `SAMPLERS` (`samplers.py` says what they do).
         objectives: `("capped_error",)`, or that and `cost`.
         trial_timeout_s: a trial that reports nothing for so long is ended.
         warm_start: path of the run whose trials the sampler was told first, or None.

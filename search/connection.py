@@ -1,8 +1,6 @@
 """A Ray to work on, for as long as it is needed; left in order, also by Ctrl-C and SIGTERM."""
 
 import os
-import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,9 +9,8 @@ import ray
 
 from .config import SearchConfig
 from .environment import PACKAGES, STORAGE_ENV, WORKER_ENV
+from .interrupts import Interrupted, deaf, interruptible, listen
 from .preflight import Cluster, Node, Refused, Resources
-
-INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
@@ -38,28 +35,10 @@ def connect(plan: SearchConfig) -> Iterator[Cluster]:
             "address": plan.address,
             "runtime_env": {"env_vars": workers, "py_modules": [str(p) for p in PACKAGES]},
         }
-    try:
-        context = ray.init(**options)
-    except ray.exceptions.AuthenticationError as error:
-        raise Refused(
-            f"--address must name a Ray cluster that lets this user in, but {plan.address!r} "
-            f"asks for another token ({str(error)[:200]}). Put the token of the cluster (there: "
-            "`ray get-auth-token`) into ~/.ray/auth_token or RAY_AUTH_TOKEN."
-        ) from error
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        said = " ".join(str(error).split())
-        if "Version mismatch" in said:  # Ray's own check, of itself and of Python
-            raise Refused(
-                f"the driver and the cluster must have the same versions, but: {said}. Run the "
-                "driver where the cluster's image runs, or start the cluster with this one's."
-            ) from error
-        raise Refused(
-            f"--address must name a running Ray cluster, but {plan.address!r} does not answer "
-            f"({said[:200]}). Start one with `ray start --head`, give the token "
-            "of one started elsewhere in RAY_AUTH_TOKEN, or leave --address out."
-        ) from error
-    try:
-        with _interruptible():
+    with interruptible():
+        try:
+            context = _started(options)
+            listen()
             url = context.dashboard_url
             yield Cluster(
                 nodes=tuple(
@@ -71,37 +50,47 @@ def connect(plan: SearchConfig) -> Iterator[Cluster]:
                 # whoever says how many trials to run on a cluster knows that it grows to hold them
                 can_grow=plan.address is not None and plan.max_concurrent is not None,
             )
-    finally:
-        ray.shutdown()
+        finally:
+            with deaf():
+                ray.shutdown()
 
 
-class Interrupted(KeyboardInterrupt):
-    """Somebody asked the search to stop; the message is the signal's name."""
+def _started(options: dict[str, Any]) -> Any:
+    """What `ray.init` returns.
 
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """SIGINT and SIGTERM raise `Interrupted`, once; a second one does not disturb the clean-up.
-
-    Raising at any point is safe: the run's files are such that a driver may die at any moment.
+    Raises:
+        Refused: if Ray does not start here, or there is no cluster at that address.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield  # signals are the main thread's
-        return
-
-    def interrupt(number: int, frame: object) -> None:
-        for each in INTERRUPTS:
-            signal.signal(each, signal.SIG_IGN)
-        raise Interrupted(signal.Signals(number).name)
-
-    before = {each: signal.signal(each, interrupt) for each in INTERRUPTS}
+    address = options["address"]
     try:
-        yield
-    except Interrupted:
-        raise  # and stay deaf: what is left is the clean-up
-    else:
-        for each, handler in before.items():
-            signal.signal(each, handler)
+        return ray.init(**options)
+    except SystemExit as stopped:  # Ray's own way with SIGTERM, which it takes for its start
+        raise Interrupted("SIGTERM") from stopped
+    except ray.exceptions.AuthenticationError as error:
+        raise Refused(
+            f"--address must name a Ray cluster that lets this user in, but {address!r} "
+            f"asks for another token ({str(error)[:200]}). Put the token of the cluster (there: "
+            "`ray get-auth-token`) into ~/.ray/auth_token or RAY_AUTH_TOKEN."
+        ) from error
+    except Exception as error:  # Ray raises that very class where its processes are not in time
+        said = " ".join(str(error).split())
+        if "Version mismatch" in said:  # Ray's own check, of itself and of Python
+            reason = (
+                f"the driver and the cluster must have the same versions, but: {said}. Run the "
+                "driver where the cluster's image runs, or start the cluster with this one's."
+            )
+        elif address == "local":
+            reason = (
+                f"a local Ray must start, but did not ({said[:200]}). It gives its own processes "
+                "half a minute: try again when this machine is less busy."
+            )
+        else:
+            reason = (
+                f"--address must name a running Ray cluster, but {address!r} does not answer "
+                f"({said[:200]}). Start one with `ray start --head`, give the token "
+                "of one started elsewhere in RAY_AUTH_TOKEN, or leave --address out."
+            )
+        raise Refused(reason) from error
 
 
 def on_worker(task: Any, resources: Resources) -> Any:

@@ -66,7 +66,7 @@ def search(
         ),
     )
     if scores is not None:
-        _write_scores(store, plan, None, ray.get(scores))
+        _write_scores(store, plan, None, _scored(scores, "the classical methods"))
 
 
 def rerun(
@@ -116,10 +116,14 @@ def as_ready(
     while waiting:
         (done,), _ = ray.wait(list(waiting))
         name = waiting.pop(done)
-        try:
-            yield name, ray.get(done)
-        except ray.exceptions.RayError as error:
-            raise SearchFailed(f"{name} could not be scored: {error}") from error
+        yield name, _scored(done, name)
+
+
+def _scored(job: Any, name: str) -> Any:
+    try:
+        return ray.get(job)
+    except ray.exceptions.RayError as error:
+        raise SearchFailed(f"{name} could not be scored: {error}") from error
 
 
 def _work_off(
@@ -225,7 +229,7 @@ def score_best(plan: SearchConfig, store: RunStore, resources: Resources) -> Non
         return
     checkpoint = str(trials.set_index("trial_id")["checkpoint"][best])
     state = home_of(store.path / checkpoint / STATE_FILE)
-    tables = ray.get(on_worker(state_task, resources).remote(state, resources.threads))
+    tables = _scored(on_worker(state_task, resources).remote(state, resources.threads), best)
     _write_scores(store, plan, store.read_config(best), tables)
 
 

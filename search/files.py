@@ -132,9 +132,7 @@ def exclusive(run: Path) -> Iterator[Driver]:
                 break
             time.sleep(patience)
         else:
-            raise RunError(
-                f"a run has one driver at a time, but {run} has one now. Wait for it, or stop it."
-            )
+            raise _driven(run)
         driver = Driver(lock)
         driver.write()
         with driver.noting():
@@ -151,6 +149,18 @@ def driven(run: Path) -> bool:
     except FileNotFoundError:
         return False
     return False
+
+
+def refuse_driven(run: Path) -> None:
+    """Raises RunError if another driver holds the run."""
+    if driven(run):
+        raise _driven(run)
+
+
+def _driven(run: Path) -> RunError:
+    return RunError(
+        f"a run has one driver at a time, but {run} has one now. Wait for it, or stop it."
+    )
 
 
 def refuse_existing(path: Path) -> None:

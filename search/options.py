@@ -12,6 +12,7 @@ from trainer.arguments import OneLineParser
 from trainer.config import ConfigError
 
 from .config import OBJECTIVES, SAMPLERS, SCHEDULERS
+from .interrupts import interruptible
 
 RESOURCES = ("max_concurrent", "cpus_per_trial", "gpus_per_trial", "trial_timeout_s", "address")
 """Flags that may differ from machine to machine: those of `add_resources`."""
@@ -25,7 +26,8 @@ def exit_code(name: str, act: Callable[[], int], again: str) -> int:
         again: how to go on after an interruption.
     """
     try:
-        return act()
+        with interruptible():
+            return act()
     except KeyboardInterrupt as interrupt:
         said = f" by {interrupt}" if str(interrupt) else ""
         print(f"\ninterrupted{said}; nothing is lost: {again}", file=sys.stderr)

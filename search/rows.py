@@ -75,7 +75,10 @@ def failure_row(
 ) -> Row:
     """The row in `failures` of a trial that ended badly, with the command that replays it."""
     found = {k.removeprefix("failure_"): v for k, v in last.items() if k.startswith("failure_")}
+    # of a worker that was killed for its memory, the last report has the peak until then
+    peak = last.get("peak_bytes") if outcome is Outcome.OUT_OF_MEMORY else None
     return pick("failures", {**last, "epoch": None, "step": None, **found}) | {
+        "peak_bytes": peak,
         "trial_id": record["trial_id"],
         "attempt": attempt,
         "outcome": outcome.value,

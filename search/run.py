@@ -110,10 +110,9 @@ def start(plan: SearchConfig, args: argparse.Namespace) -> int:
             "no_effect": {name: p.no_effect for name, p in known.items() if p.no_effect},
             "provenance": code,
         },
+        files={WARM_FILE: warm} if warm else {},
     )
     print(describe(plan), *notes, sep="\n", flush=True)
-    if warm:
-        (store.path / WARM_FILE).write_text(warm)
     try:
         return go(plan, store, checked=not args.no_preflight)
     except preflight.Refused:
@@ -136,10 +135,13 @@ def follow(args: argparse.Namespace) -> int:
 
 def resume(args: argparse.Namespace) -> int:
     """Continues or extends a run, or shows it if it has ended."""
+    from trainer.provenance import provenance
+
     from . import preflight, working_copy
-    from .files import read_run
+    from .files import read_run, refuse_driven
     from .schema import BASELINES
     from .store import RunStore, resolve_run
+    from .warm import versions_changed
 
     fixed = [f"--{name.replace('_', '-')}" for name in PLANNED if getattr(args, name) is not None]
     if args.dry_run:
@@ -151,6 +153,7 @@ def resume(args: argparse.Namespace) -> int:
     path = resolve_run(args.resume, args.out)
     working_copy.pull(path, to_drive=True)
     if args.accept_space_change:
+        refuse_driven(path)
         changed = planned(path, read_run(path), {}).space
         store = RunStore.open(path, more=declared(changed))
     else:
@@ -169,9 +172,8 @@ def resume(args: argparse.Namespace) -> int:
     check_space(plan, store.plan, accept=args.accept_space_change)
     preflight.check_out(store.path)
     preflight.check_address(plan.address)
-    kept = store.plan["search"] | {"trials": plan.trials}
-    store.write_run(store.plan | plan.searched | {"search": kept})
-    print(f"resuming {store.path}: {ended} of {plan.trials} trials have ended")
+    said = f"resuming {store.path}: {ended} of {plan.trials} trials have ended"
+    print(said, *versions_changed(store.plan, provenance()), sep="\n", flush=True)
     return go(plan, store, checked=not args.no_preflight)
 
 
@@ -228,7 +230,9 @@ def go(plan: SearchConfig, store: RunStore, *, checked: bool, train: Train | Non
     prepare(plan.address)
     from .mirror import driving
 
-    with driving(store.path) as driver:
+    with driving(store.path) as driver:  # who is refused here has changed nothing
+        kept = store.plan["search"] | {"trials": plan.trials}
+        store.write_run(store.plan | plan.searched | {"search": kept})
         driver.exit_code = drive(plan, store, checked=checked, train=train)
     return driver.exit_code
 
@@ -259,7 +263,7 @@ def drive(plan: SearchConfig, store: RunStore, *, checked: bool, train: Train | 
             search(plan, store, resources, train=train)
             score_best(plan, store, resources)
             export_best(store, resources)
-        except SearchFailed as error:
+        except (SearchFailed, OSError) as error:  # of the folder, after the last trial
             print(f"the search ended itself: {error}", file=sys.stderr)
             print(f"continue with --resume {home_of(store.path)}", file=sys.stderr)
             with suppress(RunError, OSError):  # of a folder that is damaged or has gone

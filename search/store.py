@@ -6,10 +6,9 @@
                                          reruns and ablations have parts of their own
 
 Every file appears under its name by an atomic rename, complete or not at all (a new run as a
-whole), so that a reader
-sees a consistent table at any moment and a killed writer leaves nothing behind that counts. Part
-names follow from the trial, so that writing again replaces and never doubles. The row in `trials`
-is written last: a trial has ended exactly if it is there.
+whole), so that a reader sees a consistent table at any moment and a killed writer leaves nothing
+behind that counts. Part names follow from the trial, so that writing again replaces and never
+doubles. The row in `trials` is written last: a trial has ended exactly if it is there.
 """
 
 import os
@@ -87,8 +86,18 @@ class RunStore:
         self.plan = dict(plan)
 
     @classmethod
-    def create(cls, path: str | Path, *, parameters: Parameters, plan: Mapping[str, Any]) -> Self:
+    def create(
+        cls,
+        path: str | Path,
+        *,
+        parameters: Parameters,
+        plan: Mapping[str, Any],
+        files: Mapping[str, str] | None = None,
+    ) -> Self:
         """Makes a run with its `run.json` and an empty part in every table, all in one step.
+
+        Args:
+            files: what else it has from the start, by name.
 
         Raises:
             RunExists: if there is anything under `path` already; nothing is changed.
@@ -106,6 +115,8 @@ class RunStore:
             for table in TABLES:
                 hidden.joinpath(table).mkdir()
                 store._write(table, EMPTY, [])
+            for name, text in (files or {}).items():
+                hidden.joinpath(name).write_text(text)
             hidden.rename(path)
         except OSError as error:
             refuse_existing(path)  # another search may have made it meanwhile

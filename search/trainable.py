@@ -16,6 +16,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -83,8 +84,11 @@ def run_trial(settings: Mapping[str, Any], train: Train) -> None:
         "device": _device(),
     }
 
+    def used() -> dict[str, Any]:
+        return {"seconds_total": trained + time.time() - began, "peak_bytes": _peak_bytes()}
+
     def end(**how: Any) -> None:
-        _report(last | about | how | {"seconds_total": trained + time.time() - began})
+        _report(last | about | how | used())
 
     try:
         config = TrainConfig.from_params(settings["params"])
@@ -96,7 +100,7 @@ def run_trial(settings: Mapping[str, Any], train: Train) -> None:
             row = report.row()
             errors = [r["validation_capped_error"] for r in (*reports, row)]
             row["objective"] = fmean(errors[-judged_epochs(config.epochs) :])
-            last = row | about | {"seconds_total": trained + time.time() - began}
+            last = row | about | used()
             if report.epoch == config.epochs:
                 last["outcome"] = Outcome.COMPLETED.value
                 last["evaluations"] = [asdict(row) for row in report.evaluation]
@@ -119,7 +123,6 @@ def run_trial(settings: Mapping[str, Any], train: Train) -> None:
             cause=signature(text) if crashed else type(error).__name__,
             failure_message=str(error),
             failure_traceback=text,
-            peak_bytes=_peak_bytes() if outcome is Outcome.OUT_OF_MEMORY else None,
         )
     finally:
         _free_memory()
@@ -343,12 +346,15 @@ def _peak_bytes() -> int:
 
 
 def _free_memory() -> None:
-    """A reused worker keeps its CUDA cache, and trials that share a GPU would starve."""
+    """A reused worker keeps its CUDA cache, and trials that share a GPU would starve; the peak of
+    its memory is to be the next trial's own."""
     gc.collect()
     cuda = _cuda()
     if cuda is not None:
         cuda.empty_cache()
         cuda.reset_peak_memory_stats()
+    with suppress(OSError):  # Linux only, and not in every container
+        Path("/proc/self/clear_refs").write_text("5")  # the peak begins at what is held now
 
 
 backends_task = ray.remote(check_backends)

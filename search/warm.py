@@ -50,6 +50,8 @@ def warm_start(plan: SearchConfig, code: Mapping[str, Any]) -> tuple[str, list[s
     ours, theirs = list(plan.objectives), list(store.plan["search"].get("objectives", ()))
     if theirs and theirs != ours:
         changed.append(f"objectives were {','.join(theirs)}, are {','.join(ours)}")
+    if not changed:
+        changed = _defaults_changed(store, plan)
     if changed:
         raise Refused(
             f"--warm-start needs a run of the same space, scenes and objective, but in "
@@ -64,6 +66,18 @@ def warm_start(plan: SearchConfig, code: Mapping[str, Any]) -> tuple[str, list[s
     if seed != plan.seed:
         notes.append(f"  note: they trained with seed {seed}, these train with {plan.seed}")
     return json.dumps({"trials": [asdict(one) for one in past]}), notes
+
+
+def _defaults_changed(store: RunStore, plan: SearchConfig) -> list[str]:
+    """What neither of two equal plans names and their trainings share: a field's own default, such
+    as the seed of the evaluation's scenes, may be another in another version."""
+    name = next(iter(sorted(store.ended())), None)
+    if name is None:
+        return []
+    theirs = store.read_config(name).get("params", {})
+    searched = {"seed", *plan.space.parameters()}
+    ours = {n: v for n, v in plan.template.to_params().items() if n in theirs.keys() - searched}
+    return differences({"fixed": {n: theirs[n] for n in ours}}, {"fixed": ours})
 
 
 def warm_trials(run: Path) -> tuple[Past, ...]:

@@ -4,6 +4,7 @@ Handed to the driver in place of `trainer.loop.train`. What happens follows from
 that the trial was given, so that a test can ask for each outcome by an anchor.
 """
 
+import json
 import os
 import signal
 import threading
@@ -14,6 +15,7 @@ from typing import Any
 
 import torch
 
+from search.environment import WORKER_ENV
 from trainer.checkpoint import TrainState
 from trainer.config import TrainConfig
 from trainer.failure import Cause, Diverged, Failure
@@ -77,6 +79,17 @@ def train_and_block(
             folder.rename(folder.with_name(folder.name + ".away"))
             folder.write_text("")
         yield each
+
+
+def note_and_train(
+    file: Path, config: TrainConfig, *, resume: TrainState | None = None
+) -> Iterator[EpochReport]:
+    """Notes on what kind of worker a trial finds itself, and trains."""
+    names = (*WORKER_ENV, "OMP_NUM_THREADS")
+    found = {"pid": os.getpid()} | {name: os.environ.get(name) for name in names}
+    with file.open("a") as notes:
+        notes.write(json.dumps(found) + "\n")
+    yield from train(config, resume=resume)
 
 
 BLOCKS = 0.007

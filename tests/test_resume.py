@@ -157,6 +157,32 @@ def test_a_run_has_one_driver(tmp_path):
         pass  # it was given back
 
 
+@pytest.mark.parametrize("flag", [("--trials", "9"), ("--accept-space-change",)])
+def test_a_driver_that_is_refused_has_changed_nothing(tmp_path, capsys, flag):
+    store = planned(tmp_path)
+    before = {p: p.read_bytes() for p in store.path.rglob("*") if p.is_file()}
+    with exclusive(store.path):
+        flags = ("--accept-space-change", "--no-preflight", *flag)
+        assert main(["--resume", "x", "--out", str(tmp_path), *flags]) == 2
+    assert "one driver at a time" in capsys.readouterr().err
+    assert {p: p.read_bytes() for p in before} == before
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("word", [signal.SIGINT, signal.SIGTERM])
+def test_a_search_can_be_stopped_while_ray_starts(tmp_path, word):
+    driver = drive(tmp_path, "--preset", "drill", "--name", "x", *FREE)
+    while not (tmp_path / "x" / ".driver").exists():  # written just before
+        assert driver.poll() is None
+        time.sleep(0.02)
+    time.sleep(1.0)
+    began = time.monotonic()
+    driver.send_signal(word)
+    assert driver.wait(60) == 130
+    assert time.monotonic() - began < 10
+    assert json.loads((tmp_path / "x" / ".driver").read_text())["exit_code"] == 130
+
+
 def test_a_new_parameter_adds_its_column_to_what_was_written(tmp_path):
     old = ("float", "1", "a")
     store = RunStore.create(tmp_path / "x", parameters={"eps_psd": old}, plan={"search": {}})

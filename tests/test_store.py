@@ -87,6 +87,14 @@ def test_a_plan_that_json_cannot_hold_leaves_no_run(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_a_run_is_created_with_appears_with_it(tmp_path):
+    RunStore.create(tmp_path / "x", parameters={}, plan={}, files={"warm.json": "{}"})
+    assert (tmp_path / "x" / "warm.json").read_text() == "{}"
+    with pytest.raises(RunNotWritable):
+        RunStore.create(tmp_path / "y", parameters={}, plan={}, files={"no/such.json": "{}"})
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["x"]
+
+
 def test_an_existing_folder_is_refused_and_left_alone(store, tmp_path):
     before = {f: (store.path / f).read_bytes() for f in files_under(store.path)}
     with pytest.raises(RunExists, match=r"--resume .*x`, or choose another `--name`"):

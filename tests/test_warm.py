@@ -78,6 +78,17 @@ def test_what_does_not_compare_is_refused_and_named(old, monkeypatch):
         warm_start(plan(old), CODE)
 
 
+def test_a_default_that_no_plan_names_is_compared_too(old):
+    """The seed of the evaluation's scenes is fixed by no preset."""
+    recorded = plan(old).template.to_params() | {"optimizer.learning_rate": 5e-3}
+    old.write_config("t0000", old.read_config("t0000") | {"params": recorded})
+    assert warm_start(plan(old), CODE)[0]
+    recorded["evaluation.seed"] += 1
+    old.write_config("t0000", old.read_config("t0000") | {"params": recorded})
+    with pytest.raises(Refused, match=r"evaluation.seed was \d+, is \d+\. Start without it"):
+        warm_start(plan(old), CODE)
+
+
 def test_equal_searches_do_not_differ(old):
     assert differences(old.plan, plan(old).searched) == []
 

@@ -1,0 +1,75 @@
+"""SIGINT and SIGTERM mean the same from a command's first line on: stop, and exit with 130."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+COMMAND = """
+import sys, time
+from search.options import exit_code
+
+class Swallows:
+    def __del__(self):
+        print("in a finaliser", flush=True)
+        time.sleep(60)
+
+def act():
+    if "finaliser" in sys.argv:
+        Swallows()
+    print("at work", flush=True)
+    time.sleep(60)
+
+def clean_up():
+    try:
+        act()
+    finally:
+        print("cleaning up", flush=True)
+        time.sleep(1)
+
+sys.exit(exit_code("x", clean_up, "again"))
+"""
+
+
+def command(*argv: str) -> subprocess.Popen[str]:
+    root = Path(__file__).parents[1]
+    return subprocess.Popen(
+        [sys.executable, "-c", COMMAND, *argv],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=root,
+    )
+
+
+@pytest.mark.parametrize("word", [signal.SIGINT, signal.SIGTERM])
+def test_either_signal_ends_a_command_with_130_and_says_so(word):
+    process = command()
+    assert process.stdout.readline() == "at work\n"
+    process.send_signal(word)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert f"interrupted by {word.name}; nothing is lost: again" in said
+    assert "Traceback" not in said
+
+
+def test_a_signal_that_a_finaliser_swallowed_can_be_given_again():
+    process = command("finaliser")
+    assert process.stdout.readline() == "in a finaliser\n"
+    process.send_signal(signal.SIGTERM)
+    assert process.stdout.readline() == "at work\n"  # Python has ignored the exception
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+
+
+def test_a_hand_held_on_ctrl_c_ends_a_command_with_130():
+    process = command()
+    assert process.stdout.readline() == "at work\n"
+    while process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.05)
+    assert process.returncode == 130

@@ -1,0 +1,110 @@
+"""What trials find on a worker: one process for many of them, its settings, its networks tried."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+import ray
+
+import spaces
+from search import trainable
+from search.checks import try_networks
+from search.config import SearchConfig
+from search.connection import connect
+from search.driver import search
+from search.environment import WORKER_ENV
+from search.preflight import LONG_MINUTES, Refused, Resources
+from search.samplers import STARTUP_TRIALS
+from search.schema import BASELINES
+from search.store import RunStore
+from tests import scripted
+
+pytestmark = pytest.mark.ray
+
+ONE = Resources(cpus=1.0, gpus=0.0, concurrent=1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_ray() -> Iterator[None]:
+    with connect(SearchConfig(preset="smoke", trials=1, name="ray")):
+        yield
+
+
+def suggest(trial: spaces.Trial) -> dict[str, float]:
+    """Two parameters, where every scripted trial ends well."""
+    rate = trial.suggest_float("optimizer.learning_rate", 1e-3, 1e-2)
+    eps = trial.suggest_float("eps_psd", 1e-6, 1e-2, log=True)
+    return {"optimizer.learning_rate": rate, "eps_psd": eps}
+
+
+def searched(monkeypatch, folder: Path, trials: int, train, **more) -> RunStore:
+    """A finished search of scripted trials, one at a time."""
+    fixed = spaces.get("smoke").fixed | {"epochs": 3}
+    space = spaces.Space("scripted", "for tests", suggest, (), fixed)
+    monkeypatch.setitem(spaces.PRESETS, "scripted", space)
+    plan = SearchConfig("scripted", trials, "run", out=str(folder), **more)
+    kinds = dict.fromkeys(space.parameters(), ("float", "1", ""))
+    store = RunStore.create(folder / "run", parameters=kinds, plan={"search": plan.as_dict()})
+    store.write_part("evaluations", BASELINES, [])
+    search(plan, store, ONE, train=train)
+    return store
+
+
+def test_trials_share_one_process_with_its_settings(monkeypatch, tmp_path):
+    """So torch is imported once; glibc reads its settings when a process starts."""
+    train = partial(scripted.note_and_train, tmp_path / "notes")
+    searched(monkeypatch, tmp_path, 4, train, scheduler="none")
+    notes = [json.loads(line) for line in (tmp_path / "notes").read_text().splitlines()]
+    assert len(notes) == 4
+    assert notes == [notes[0] | WORKER_ENV | {"OMP_NUM_THREADS": "1"}] * 4
+
+
+def test_one_worker_and_the_same_seed_make_the_same_search(monkeypatch, tmp_path):
+    trials = STARTUP_TRIALS + 4
+    drawn = []
+    for name, seed in (("a", 5), ("b", 5), ("c", 6)):
+        store = searched(monkeypatch, tmp_path / name, trials, scripted.train, seed=seed)
+        drawn.append([store.read_config(trial)["drawn"] for trial in store.started()])
+    assert len(drawn[0]) == trials
+    assert drawn[0] == drawn[1]
+    assert drawn[0] != drawn[2]
+
+
+def test_long_plans_try_each_kind_of_network_for_a_step():
+    local = spaces.get("local")
+    short = SearchConfig("local", 1, "x")
+    assert short.minutes <= LONG_MINUTES
+    assert try_networks(short, ONE) == []
+    trials = int(local.trials * LONG_MINUTES / local.minutes) + 1
+    long = SearchConfig("local", trials, "x")
+    kinds = {long.train_config(drawn).network.kind for drawn in local.branches()}
+    said = try_networks(long, ONE)
+    assert len(kinds) > 1
+    assert sorted(line.split()[0] for line in said) == sorted(kinds)
+    assert all("one step and its evaluation in" in line and "MiB" in line for line in said)
+
+
+def test_a_network_that_does_not_survive_a_step_is_refused(monkeypatch):
+    smoke = spaces.get("smoke")
+    too_large = replace(smoke, minutes=1e3, fixed={**smoke.fixed, "batch_size": 10**15})
+    monkeypatch.setitem(spaces.PRESETS, "smoke", too_large)
+    with pytest.raises(Refused, match=r"a network of kind `\w+` must survive one step, but: "):
+        try_networks(SearchConfig("smoke", smoke.trials, "x"), ONE)
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="no such Linux")
+def test_a_reused_worker_counts_each_trials_own_peak():
+    @ray.remote
+    def peaks() -> list[int]:
+        found = []
+        for size in (2**29, 0):
+            bytearray(size).count(1)  # touched, then given back
+            found.append(trainable._peak_bytes())
+            trainable._free_memory()
+        return found
+
+    first, second = ray.get(peaks.remote())
+    assert first - second > 2**28
