@@ -17,7 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import spaces
-from search.recall import checkpoints
+from search.checkpoints import checkpoints
 from search.run import main
 from search.store import RunStore
 

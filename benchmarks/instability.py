@@ -32,9 +32,9 @@ import torch
 
 import spaces
 from search.config import SearchConfig
-from search.outcome import RULES, Outcome, constraint_value
+from search.outcome import RULES, WORST, Outcome, constraint_value
 from search.samplers import STARTUP_TRIALS, sampler_for
-from search.study import CONSTRAINT, WORST, Past, new_study, told
+from search.study import CONSTRAINT, Past, new_study, told
 from trainer.config import TrainConfig
 from trainer.failure import Diverged
 from trainer.loop import train

@@ -15,7 +15,7 @@ from .config import SearchConfig
 from .connection import on_worker
 from .preflight import LONG_MINUTES, Refused, Resources, refuse_other_versions, smallest_training
 from .store import RunStore
-from .trainable import backends_task, node_task, smoke_task
+from .tasks import backends_task, node_task, smoke_task
 
 
 def preflight_checks(plan: SearchConfig, store: RunStore, resources: Resources) -> None:

@@ -14,17 +14,19 @@ from trainer.config import ConfigError
 from trainer.provenance import versions
 
 from .bucket import brought, home_of, opened
+from .checkpoints import RAY_FOLDER, STATE_FILE
 from .config import SearchConfig
 from .connection import on_worker
 from .monitor import EndSearch, Monitor
 from .preflight import Resources
-from .recall import RAY_FOLDER, STATE_FILE, History, recall
+from .recall import History, recall
 from .rows import scored_rows
 from .rungs import Judge, judge_of
 from .schema import BASELINES
 from .searcher import OBJECTIVE, ListSearcher, OptunaSearcher, Scheduler
 from .store import RunStore, best_trial
-from .trainable import Train, baselines_task, export_task, make_trainable, state_task
+from .tasks import baselines_task, export_task, state_task
+from .trainable import Train, make_trainable
 from .warm import warm_trials
 
 LOST_RETRIES = 3

@@ -18,10 +18,11 @@ import ray
 from ray import tune
 from tqdm import tqdm
 
+from .checkpoints import folders
 from .config import SearchConfig
 from .gauges import Gauges
 from .outcome import RULES, Outcome, classify, may_be_best
-from .recall import History, folders
+from .recall import History
 from .rows import failure_row, pick, reached, scored_rows, trial_row
 from .store import RunStore
 from .study import Past

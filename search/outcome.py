@@ -18,6 +18,9 @@ from enum import StrEnum
 from pathlib import PurePath
 from typing import Any
 
+WORST = 1.0
+"""The objective of a trial that has none: the capped error of a guess that never hits."""
+
 
 class Outcome(StrEnum):
     """The word that the `outcome` columns hold."""

@@ -1,14 +1,9 @@
 """What a run remembers: which trials have ended, how, and where the others can go on.
 
 Read from the run's own files, by whoever resumes it or starts warm from it. A trial has ended if
-it has a row in `trials`. One that has not may have checkpoints below `ray/<folder>/`; each holds
-the training's state, in `best.pt` that of its best epoch so far and, in `epochs.json`, everything
-the trial had reported by then, so that states and rows cannot contradict each other whenever the
-driver was killed.
+it has a row in `trials`. One that has not goes on from its newest whole checkpoint.
 """
 
-import json
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,15 +11,11 @@ from typing import Any
 
 import pandas as pd
 
+from .checkpoints import checkpoints, folders, read_reports
 from .config import SearchConfig
 from .outcome import Outcome
 from .store import RunStore
 from .study import Past, distributions
-
-RAY_FOLDER = "ray"
-STATE_FILE = "state.pt"
-BEST_FILE = "best.pt"
-REPORTS_FILE = "epochs.json"
 
 
 @dataclass(frozen=True)
@@ -116,30 +107,6 @@ def objectives(epochs: pd.DataFrame) -> dict[int, float]:
         int(epoch): float(value)
         for epoch, value in zip(known["epoch"], known["objective"], strict=True)
     }
-
-
-def read_reports(checkpoint: Path) -> list[dict[str, Any]]:
-    """Everything a trial had reported by a checkpoint; empty if the checkpoint is not whole."""
-    try:
-        for name in (STATE_FILE, BEST_FILE):
-            with zipfile.ZipFile(checkpoint / name) as state:  # what torch.save writes
-                if state.testzip() is not None:
-                    return []
-        reports = json.loads((checkpoint / REPORTS_FILE).read_bytes())
-    except (OSError, ValueError, zipfile.BadZipFile):
-        return []
-    return reports if isinstance(reports, list) else []
-
-
-def checkpoints(run: Path, trial_id: str) -> list[Path]:
-    """All checkpoints of a trial, of every session, whole or not."""
-    return [path for folder in folders(run, trial_id) for path in folder.glob("checkpoint_*")]
-
-
-def folders(run: Path, trial_id: str) -> list[Path]:
-    """The trial's folders below `ray/`: `<trial_id>` and, for every restart, `<trial_id>.<n>`."""
-    ray = run / RAY_FOLDER
-    return [p for p in (ray / trial_id, *ray.glob(f"{trial_id}.*")) if p.is_dir()]
 
 
 def _unfinished(store: RunStore, name: str) -> Unfinished:

@@ -20,9 +20,9 @@ from trainer.config import EvaluationConfig, TrainConfig
 from trainer.provenance import provenance
 
 from .bucket import home_of
+from .checkpoints import STATE_FILE
 from .config import SearchConfig
 from .outcome import Outcome
-from .recall import STATE_FILE
 from .rows import scored_rows
 from .schema import BASELINES
 from .store import RunStore
@@ -90,7 +90,7 @@ class Session:
             beside: whose scenes the bound and the classical methods are scored on, too.
         """
         from .driver import as_ready
-        from .trainable import baselines_task, state_task
+        from .tasks import baselines_task, state_task
 
         threads = self._resources.threads
         jobs: dict[str, tuple[Any, ...]] = {}
@@ -122,7 +122,7 @@ class Session:
         """The eigengap term on fresh scenes: for a training's name, the configuration that
         weighs it, which need not be its own."""
         from .driver import as_ready
-        from .trainable import hinges_task
+        from .tasks import hinges_task
 
         many = min(HINGE_SCENES, fresh.num_scenes)
         jobs = {

@@ -29,13 +29,10 @@ from optuna.trial import FrozenTrial, TrialState
 from spaces import Space
 
 from .config import SearchConfig
-from .outcome import RULES, Outcome, constraint_value
+from .outcome import RULES, WORST, Outcome, constraint_value
 from .samplers import MODELS_COMPLETE_ONLY
 
 CONSTRAINT = "aborted"
-
-WORST = 1.0
-"""The capped error of a guess that never hits."""
 
 
 @dataclass(frozen=True)

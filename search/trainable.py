@@ -1,4 +1,4 @@
-"""What runs on Ray's workers: one trial, the classical baselines, the best network's last test.
+"""One trial on a Ray worker.
 
 A trial never raises into Ray: a failure is reported as a last result with its outcome and the
 function returns, so that the driver hears of it in milliseconds, the worker lives on for the next
@@ -8,34 +8,31 @@ trial, and Ray's retries stay reserved for lost nodes. Every number reported is 
 import gc
 import json
 import math
-import os
 import platform
 import resource
 import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import ray
 from ray import tune
 
-from trainer.config import EvaluationConfig, TrainConfig
+from trainer.config import TrainConfig
 from trainer.failure import Diverged
 from trainer.provenance import versions
 
-from .bucket import BucketError, brought, handed, opened
+from .bucket import brought
+from .checkpoints import BEST_FILE, REPORTS_FILE, STATE_FILE, read_reports
 from .config import judged_epochs
-from .outcome import Outcome, classify_error, signature
+from .outcome import WORST, Outcome, classify_error, signature
 from .preflight import other_versions
-from .recall import BEST_FILE, REPORTS_FILE, STATE_FILE, read_reports
-from .study import WORST
 
 Train = Callable[..., Iterator[Any]]
 """`trainer.loop.train`, or what else takes `(config, *, resume)` and yields `EpochReport`s."""
@@ -57,7 +54,7 @@ def make_trainable(
         if wrong := other_versions(own, {platform.node(): _own_versions()}):
             _report({"epoch": 0, "objective": WORST, "refused": wrong})
             return
-        run_trial(settings, train or _own_train(threads))
+        run_trial(settings, train or own_train(threads))
 
     trainable.__name__ = f"trials of {name}"
     return trainable
@@ -85,7 +82,7 @@ def run_trial(settings: Mapping[str, Any], train: Train) -> None:
     }
 
     def used() -> dict[str, Any]:
-        return {"seconds_total": trained + time.time() - began, "peak_bytes": _peak_bytes()}
+        return {"seconds_total": trained + time.time() - began, "peak_bytes": peak_bytes()}
 
     def end(**how: Any) -> None:
         _report(last | about | how | used())
@@ -160,125 +157,13 @@ class Kept:
             raise StorageLost(f"{type(error).__name__}: {error}") from error
 
 
-def check_backends(configs: list[TrainConfig], threads: int) -> tuple[str, list[str]]:
-    """What is wrong with this worker's eigendecompositions for these configurations (empty if
-    nothing is), and what was measured, for a person."""
-    from trainer.loop import resolve_device
-    from trainer.preflight import check_spectral, problem_size
-
-    _own_train(threads)
-    check = check_spectral(
-        {config.spectral.backend for config in configs},
-        sizes=list(dict.fromkeys(problem_size(config) for config in configs)),
-        device=str(resolve_device(configs[0].device)),
-    )
-    return check.reason, check.lines()
-
-
-def look(probe: str) -> tuple[bool, dict[str, str | None]]:
-    """Whether this node sees a file of the driver's and can write beside it; its versions."""
-    return sees(probe), versions()
-
-
-def sees(probe: str) -> bool:
-    """Whether this node sees a file of the driver's, a path or URI, and can write beside it."""
-    try:
-        where, path = opened(probe)
-        if not where.get_file_info(path).is_file:
-            return False
-        own = f"{path}.{platform.node()}.{os.getpid()}"
-        with where.open_output_stream(own) as file:
-            file.write(b"0")
-        where.delete_file(own)
-    except (OSError, BucketError):
-        return False
-    return True
-
-
-def take_one_step(params: dict[str, Any], threads: int) -> str:
-    """Trains as little as can be; time and memory it took, for a person."""
-    train = _own_train(threads)
-    began = time.perf_counter()
-    for _ in train(TrainConfig.from_params(params)):
-        pass
-    seconds, peak = time.perf_counter() - began, _peak_bytes() / 2**20
-    return f"one step and its evaluation in {seconds:.1f} s, {peak:.0f} MiB at the peak"
-
-
-def score_baselines(
-    config: TrainConfig, threads: int, names: Sequence[str] | None = None
-) -> dict[str, list[dict[str, Any]]]:
-    """Rows of the bound and of the classical methods on the held-out scenes, and their errors per
-    scene, as plain data: `{"evaluations": rows, "scenes": rows}`."""
-    from trainer.evaluation import baselines
-    from trainer.loop import resolve_device
-
-    _own_train(threads)
-    device = str(resolve_device(config.device))
-    return _tables(baselines(config, names, device))
-
-
-def score_state(
-    state_path: str, threads: int, evaluation: EvaluationConfig | None = None
-) -> dict[str, list[dict[str, Any]]]:
-    """The same tables for a trained network, read from its checkpoint; on the scenes of
-    `evaluation`, or else those held out from its own training, and then also `spectra` and
-    `pseudospectra`, which show what the training did."""
-    from trainer.evaluation import score_network
-    from trainer.loop import initial_network, resolve_device, restore_network
-    from trainer.spectra import eigenvalue_rows, pseudospectrum_rows
-
-    _own_train(threads)
-    with brought(state_path) as path:
-        config, network = restore_network(path, resolve_device("auto"))
-    if evaluation is not None:
-        config = replace(config, evaluation=evaluation)
-    scored = _tables([score_network(network, config)])
-    if evaluation is not None:
-        return scored
-    network = network.cpu()  # few scenes
-    shown = {
-        "spectra": eigenvalue_rows(network, initial_network(config), config),
-        "pseudospectra": pseudospectrum_rows(network, config),
-    }
-    return shown | scored
-
-
-def score_hinges(
-    state_path: str, threads: int, params: dict[str, Any], num_scenes: int
-) -> list[dict[str, float]]:
-    """Rows of the eigengap term that `params` weigh, on a trained network."""
-    from trainer.evaluation import hinges
-    from trainer.loop import resolve_device, restore_network
-
-    _own_train(threads)
-    with brought(state_path) as path:
-        _, network = restore_network(path, resolve_device("auto"))
-    return hinges(network, TrainConfig.from_params(params), num_scenes)
-
-
-def export_best(
-    checkpoint: str, folder: str, about: dict[str, Any], others: list[dict[str, Any]], threads: int
-) -> None:
-    """Makes a model folder of the best epoch in a trial's checkpoint; see `trainer.model`.
-
-    Args:
-        about: where it comes from, for the model card.
-        others: rows of the bound and of the classical methods on the same scenes.
-    """
-    from trainer.model import export
-
-    _own_train(threads)
-    with brought(checkpoint) as there, handed(folder) as model:
-        export(there / BEST_FILE, model, about=about, others=others)
-
-
 @cache
 def _own_versions() -> dict[str, str | None]:
     return versions()
 
 
-def _own_train(threads: int) -> Train:
+def own_train(threads: int) -> Train:
+    """The trainer's own `train`, imported on the worker, which computes on so many threads."""
     import torch
 
     from trainer.loop import train
@@ -310,13 +195,6 @@ def _last_state(settings: Mapping[str, Any]) -> tuple[Any, Kept]:
         raise StorageLost(f"the checkpoint {place}: {error}") from error
 
 
-def _tables(scored: list[Any]) -> dict[str, list[dict[str, Any]]]:
-    return {
-        "evaluations": [asdict(row) for one in scored for row in one.rows],
-        "scenes": [row for one in scored for row in one.scenes.rows()],
-    }
-
-
 def _report(row: dict[str, Any], checkpoint: tune.Checkpoint | None = None) -> None:
     bad = [k for k, v in row.items() if isinstance(v, float) and not math.isfinite(v)]
     if bad:
@@ -337,7 +215,7 @@ def _cuda() -> Any:
     return torch.cuda if torch is not None and torch.cuda.is_available() else None
 
 
-def _peak_bytes() -> int:
+def peak_bytes() -> int:
     """Memory at its peak: the GPU's, where there is one, or else this process's."""
     cuda = _cuda()
     if cuda is not None:
@@ -355,12 +233,3 @@ def _free_memory() -> None:
         cuda.reset_peak_memory_stats()
     with suppress(OSError):  # Linux only, and not in every container
         Path("/proc/self/clear_refs").write_text("5")  # the peak begins at what is held now
-
-
-backends_task = ray.remote(check_backends)
-baselines_task = ray.remote(score_baselines)
-state_task = ray.remote(score_state)
-hinges_task = ray.remote(score_hinges)
-export_task = ray.remote(export_best)
-node_task = ray.remote(look)
-smoke_task = ray.remote(take_one_step)

@@ -1,90 +1,22 @@
-"""Runs on object storage: what is on the bucket is a run, whatever dies; against a real server.
-
-The server is moto's, in this process, on a port of its own; what it holds outlives its end, so
-that it can die and come back.
-"""
+"""Runs on object storage: what is on the bucket is a run, whatever dies; against a real server."""
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
-import threading
 import time
-import urllib.request
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from moto.moto_server.threaded_moto_server import ThreadedMotoServer
-from pyarrow import fs
-from ray.cluster_utils import Cluster
 
-import spaces
 from search import bucket, mirror, working_copy
 from search.files import RunError, RunExists, RunNotFound, resolve_run
 from search.run import main
 from search.store import RunStore
+from tests.s3 import OUT, elsewhere, held, served, storage
 
-OUT = "s3://results/searches"
-
-
-class Server:
-    """An S3 server that can die and come back with all it had."""
-
-    def __init__(self) -> None:
-        self.running = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-        self.running.start()
-        self.host, self.port = self.running.get_host_and_port()
-        self.url = f"http://{self.host}:{self.port}"
-
-    def die(self) -> None:
-        self.running.stop()
-
-    def come_back(self) -> None:
-        self.running = ThreadedMotoServer(self.host, self.port, verbose=False)
-        self.running.start()
-
-    def tell(self, what: str, body: bytes = b"") -> None:
-        asked = urllib.request.Request(f"{self.url}/moto-api/{what}", body, method="POST")
-        asked.add_header("Content-Type", "text/plain")
-        urllib.request.urlopen(asked, timeout=10).close()
-
-
-@pytest.fixture
-def server(monkeypatch, tmp_path):
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        monkeypatch.delenv(name)
-    server = Server()
-    for name, value in {
-        "AWS_ENDPOINT_URL": server.url,
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
-        "AWS_EC2_METADATA_DISABLED": "true",
-        "AWS_CONFIG_FILE": str(tmp_path / "none"),
-        "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "none"),
-        "XDG_CACHE_HOME": str(tmp_path / "cache"),
-    }.items():
-        monkeypatch.setenv(name, value)
-    maker, name = fs.FileSystem.from_uri("s3://results?allow_bucket_creation=true")
-    maker.create_dir(name)
-    yield server
-    server.tell("reset")
-    server.die()
-
-
-def storage() -> fs.FileSystem:
-    """The server, as pyarrow sees it."""
-    return fs.FileSystem.from_uri("s3://results")[0]
-
-
-def held(prefix: str = "results/searches") -> set[str]:
-    """Names of everything on the bucket below a prefix."""
-    selector = fs.FileSelector(prefix, recursive=True, allow_not_found=True)
-    found = storage().get_file_info(selector)
-    return {info.path.removeprefix(f"{prefix}/") for info in found if info.is_file}
+server = pytest.fixture(served)
 
 
 def new_run(name: str = "x") -> RunStore:
@@ -99,11 +31,6 @@ def end_trial(store: RunStore, number: int) -> None:
         {"trial_id": name, "number": number, "outcome": "completed", "objective": 0.5},
         epochs=[{"trial_id": name, "epoch": 1}],
     )
-
-
-def elsewhere(run: Path) -> None:
-    """As if this were another machine: it has no working copy."""
-    shutil.rmtree(run)
 
 
 def test_a_path_tells_where_its_run_is_at_home():
@@ -375,98 +302,3 @@ def test_a_run_is_not_overwritten_and_a_missing_one_is_named(server):
         bucket.refuse_existing(f"{OUT}/x")
     with pytest.raises(RunNotFound, match="s3://results/searches/y has none"):
         resolve_run(f"{OUT}/y")
-
-
-@pytest.fixture
-def longer(monkeypatch):
-    """The smoke preset with trials long enough to be disturbed."""
-    fixed = dict(spaces.get("smoke").fixed) | {"epochs": 12}
-    space = replace(spaces.get("smoke"), name="longer", fixed=fixed)
-    monkeypatch.setitem(spaces.PRESETS, "longer", space)
-
-
-@pytest.mark.ray
-def test_a_search_whose_bucket_dies_ends_with_1_and_is_resumed_elsewhere(
-    server, longer, capfd, monkeypatch
-):
-    def die() -> None:
-        while not any("checkpoint_000002" in name for name in held()):
-            time.sleep(0.1)
-        server.die()
-
-    search = ["--preset", "longer", "--trials", "2", "--name", "x", "--out", OUT]
-    flags = ["--scheduler", "none", "--sampler", "random", "--max-concurrent", "1"]
-    killer = threading.Thread(target=die)
-    killer.start()
-    assert main([*search, *flags, "--no-preflight"]) == 1
-    killer.join()
-    said = capfd.readouterr()
-    assert "could not keep its checkpoint" in said.err
-    assert f"continue with --resume {OUT}/x" in said.err
-    assert f"{OUT}/x lacks the last results" in said.out
-
-    server.come_back()
-    run = bucket.folder_of(OUT) / "x"
-    elsewhere(run)
-    # the driver could not take its sign of life out of a dead bucket
-    assert main(["--resume", f"{OUT}/x"]) == 2
-    assert "wait 60 s if it was killed" in capfd.readouterr().err
-    monkeypatch.setattr("search.mirror.STALE_SECONDS", 0.0)
-    assert main(["--resume", f"{OUT}/x"]) == 0
-    said = capfd.readouterr().out
-    assert "again, from epoch" in said
-    elsewhere(run)
-    store = RunStore.open(resolve_run(f"{OUT}/x"))
-    trials, epochs = store.read("trials"), store.read("epochs")
-    assert list(trials["outcome"]) == ["completed", "completed"]
-    for name in trials["trial_id"]:
-        assert list(epochs[epochs["trial_id"] == name]["epoch"]) == list(range(1, 13))
-    for checkpoint in trials["checkpoint"]:
-        assert f"x/{checkpoint}/state.pt" in held()
-    assert "x/optuna.log" in held()
-    assert any(name.startswith("x/") and name.endswith(".png") for name in held())
-
-
-def trained() -> set[str]:
-    """Folders of the trials on the bucket that have kept a third checkpoint, or a later one."""
-    kept = (re.search(r"ray/(\w+)/checkpoint_(\d+)/state.pt", name) for name in held())
-    return {found[1] for found in kept if found and int(found[2]) >= 3}
-
-
-@pytest.mark.ray
-@pytest.mark.slow
-def test_a_search_on_a_cluster_outlives_its_driver_on_the_bucket(server, tmp_path):
-    """`--address HOST:PORT --out s3://...`: killed on one machine, resumed and reported from
-    another, which has nothing of it but the bucket."""
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
-    run = ["--address", cluster.address]
-    new = ["--preset", "drill", "--name", "x", "--out", OUT, "--trials", "2", "--no-preflight"]
-    free = ["--scheduler", "none", "--sampler", "random"]
-    drill = [sys.executable, str(Path(__file__).parents[1] / "benchmarks" / "drill.py")]
-    latest = time.monotonic() + 120
-    try:
-        for _ in range(2):
-            cluster.add_node(num_cpus=1)
-        first = subprocess.Popen([*drill, *new, *free, *run])
-        while len(trained()) < 2:
-            assert first.poll() is None
-            assert time.monotonic() < latest
-            time.sleep(0.1)
-        first.kill()
-        first.wait()
-        other = os.environ | {"XDG_CACHE_HOME": str(tmp_path / "elsewhere")}
-        done = subprocess.run(
-            [*drill, "--resume", f"{OUT}/x", *run], env=other, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert done.stdout.count("again, from epoch") == 2
-        page = [sys.executable, "-m", "search.report", f"{OUT}/x"]
-        subprocess.run(page, env=other, check=True, capture_output=True)
-    finally:
-        cluster.shutdown()
-    store = RunStore.open(resolve_run(f"{OUT}/x"))
-    trials, epochs = store.read("trials"), store.read("epochs")
-    assert list(trials["outcome"]) == ["completed", "completed"]
-    for name in trials["trial_id"]:
-        assert list(epochs[epochs["trial_id"] == name]["epoch"]) == list(range(1, 19))
-    assert {"x/optuna.log", "x/report/index.html", "x/best/model_card.md"} <= held()

@@ -14,6 +14,7 @@ RAY_FILES = {
     "checks.py",
     "driver.py",
     "trainable.py",
+    "tasks.py",
     "searcher.py",
     "monitor.py",
     "gauges.py",
@@ -59,6 +60,18 @@ def test_a_report_loads_neither_ray_nor_torch():
     code = (
         "import sys, search.report.__main__, search.report.write, search.report.compare; "
         "print(sorted({'ray', 'torch'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_worker_loads_no_sampler_and_torch_only_to_train():
+    """Each of its processes would take 40 MiB and a second for Optuna's samplers."""
+    code = (
+        "import sys, search.trainable, search.tasks; "
+        "print(sorted({'optuna', 'scipy', 'torch'} & set(sys.modules)))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT

@@ -12,9 +12,10 @@ import pandas as pd
 import pytest
 import torch
 
+from search.checkpoints import BEST_FILE, STATE_FILE, checkpoints, read_reports
 from search.config import SearchConfig
 from search.files import RunError, exclusive
-from search.recall import BEST_FILE, STATE_FILE, checkpoints, read_reports, recall
+from search.recall import recall
 from search.run import main
 from search.schema import KEYS
 from search.store import RunStore

@@ -7,9 +7,9 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from search.config import SAMPLERS, SearchConfig
-from search.outcome import Outcome
+from search.outcome import WORST, Outcome
 from search.samplers import at_quantile, sampler_for
-from search.study import WORST, Mirror, Past, frozen, new_study, told
+from search.study import Mirror, Past, frozen, new_study, told
 
 
 def plan(**more):

@@ -102,7 +102,7 @@ def test_a_reused_worker_counts_each_trials_own_peak():
         found = []
         for size in (2**29, 0):
             bytearray(size).count(1)  # touched, then given back
-            found.append(trainable._peak_bytes())
+            found.append(trainable.peak_bytes())
             trainable._free_memory()
         return found
 

@@ -15,9 +15,9 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from .config import SceneConfig
+from .config import SceneConfig, TrainConfig
 from .search_grid import search_grid
 
 POINTS_PER_BEAM = 3.5
@@ -69,3 +69,28 @@ def dictionary(scene: SceneConfig, dtype: torch.dtype, device: torch.device) -> 
     ):  # plane by plane: the complex products of all would take twice the table again
         part.copy_(pack_hermitian(steering.unsqueeze(-1) * steering.conj().unsqueeze(-2)))
     return Dictionary(grid.shape, grid.steering, outer)
+
+
+class OnDictionary(nn.Module):
+    """A network on the dictionary of its scene, whose table is a part of it but not of its state.
+
+    Attributes:
+        shape, steering, outer: of the `Dictionary`.
+        eps_psd: of the covariance it makes.
+    """
+
+    steering: Tensor
+    outer: Tensor
+
+    def __init__(self, config: TrainConfig) -> None:
+        super().__init__()
+        self.eps_psd = config.eps_psd
+        table = dictionary(config.scene, torch.get_default_dtype(), torch.device("cpu"))
+        self.shape = table.shape
+        # not persistent: follows from the scene, and all networks of a process share it
+        self.register_buffer("steering", table.steering, persistent=False)
+        self.register_buffer("outer", table.outer, persistent=False)
+
+    def mixture(self, powers: Tensor) -> Tensor:
+        """sum_g γ_g a_g a_gᴴ: [*batch, G] -> [*batch, N, N]."""
+        return unpack_hermitian(powers @ self.outer)

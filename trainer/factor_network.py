@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .config import TrainConfig
 from .covariance import Covariance, blend_factors, normalise
-from .dictionary import dictionary
+from .dictionary import OnDictionary
 from .power_map import GridLogits, power_maps
 from .scene import Scenes
 
@@ -28,7 +28,7 @@ class Blend(nn.Module):
         return self.bound * self.logit.sigmoid()
 
 
-class FactorNetwork(nn.Module):
+class FactorNetwork(OnDictionary):
     """Masked principal components of the back-projected snapshots -> F, N x (rank + L).
 
     Column i is sum_g m_ig a_g a_gᴴ u_i with u_i the i-th principal component and m_i a softmax
@@ -36,18 +36,11 @@ class FactorNetwork(nn.Module):
     L.
     """
 
-    outer: Tensor
-    steering: Tensor
-
     def __init__(self, config: TrainConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         assert config.network.rank is not None, "a factor network has a rank"
-        self.eps_psd = config.eps_psd
         self.rank = config.network.rank
-        table = dictionary(config.scene, torch.get_default_dtype(), torch.device("cpu"))
-        self.register_buffer("outer", table.outer, persistent=False)
-        self.register_buffer("steering", table.steering, persistent=False)
-        self.logits = GridLogits(config.network, table, outputs=self.rank, sharpness=2.0)
+        self.logits = GridLogits(config.network, self.shape, outputs=self.rank, sharpness=2.0)
         bound = config.covariance.blend_bound
         self.blend = Blend(bound) if bound else None
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from .backprojection import ChannelModes, channel_modes, fit_loading
 from .config import NetworkConfig
 from .covariance import unit_trace
-from .dictionary import Dictionary, pack_hermitian
+from .dictionary import pack_hermitian
 from .scene import Scenes
 
 LOG_FLOOR = 1e-12
@@ -83,11 +83,11 @@ class GridLogits(nn.Module):
     """
 
     def __init__(
-        self, network: NetworkConfig, table: Dictionary, outputs: int, sharpness: float
+        self, network: NetworkConfig, shape: tuple[int, int, int], outputs: int, sharpness: float
     ) -> None:
         super().__init__()
-        self.shape = table.shape
-        planes = table.shape[0]
+        self.shape = shape
+        planes = shape[0]
         self.trunk = MapTrunk(2 * planes + 1, outputs * planes, network)
         # in units of SHARPNESS_UNIT, so that one learning rate suits them and the convolutions
         start = torch.tensor([sharpness, -sharpness / 2]) / SHARPNESS_UNIT

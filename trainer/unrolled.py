@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from .config import NetworkConfig, TrainConfig
 from .covariance import Covariance, normalise
 from .covariance_fit import NOISE_FLOOR, Observed, Pull, improved_noise, pull
-from .dictionary import dictionary, unpack_hermitian
+from .dictionary import OnDictionary
 from .lone_source import SHARES, lone_source_likelihoods
 from .power_map import NOISE_RANGE, MapTrunk, PowerMaps, power_maps
 from .scene import Scenes
@@ -82,23 +82,15 @@ class Stage(nn.Module):
         return (moved + learned).log_softmax(-1)
 
 
-class UnrolledNetwork(nn.Module):
+class UnrolledNetwork(OnDictionary):
     """Powers of lone sources, fitted to the snapshots in stages -> dense R."""
 
-    outer: Tensor
-    steering: Tensor
-
     def __init__(self, config: TrainConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         assert config.network.stages is not None, "an unrolled network has stages"
-        self.eps_psd = config.eps_psd
-        table = dictionary(config.scene, torch.get_default_dtype(), torch.device("cpu"))
-        # not persistent: follows from the scene, and all networks of a process share it
-        self.register_buffer("outer", table.outer, persistent=False)
-        self.register_buffer("steering", table.steering, persistent=False)
-        self.start = Start(config.network, table.shape)
+        self.start = Start(config.network, self.shape)
         self.stages = nn.ModuleList(
-            Stage(config.network, table.shape) for _ in range(config.network.stages)
+            Stage(config.network, self.shape) for _ in range(config.network.stages)
         )
 
     def forward(self, scenes: Scenes) -> Covariance:
@@ -113,15 +105,11 @@ class UnrolledNetwork(nn.Module):
         log_noise = maps.log_noise  # relative to the channel's mean gain
         for stage in self.stages:
             powers = log_powers.exp()
-            seen = pull(observed, self._covariance(powers), log_noise, self.outer)
+            seen = pull(observed, self.mixture(powers), log_noise, self.outer)
             known = log_noise.clamp(-NOISE_RANGE, NOISE_RANGE) / NOISE_RANGE
             log_powers = stage(log_powers, seen, known)
             log_noise = improved_noise(log_noise, powers, seen).clamp(min=floor)
-        return normalise(matrix=self._covariance(log_powers.exp()), eps_psd=self.eps_psd)
-
-    def _covariance(self, powers: Tensor) -> Tensor:
-        """sum_g γ_g a_g a_gᴴ, [B, N, N]."""
-        return unpack_hermitian(powers @ self.outer)
+        return normalise(matrix=self.mixture(log_powers.exp()), eps_psd=self.eps_psd)
 
 
 def over_beams(trunk: MapTrunk, maps: Tensor, constant: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -1,0 +1,40 @@
+"""Checkpoints of a run's trials, below `ray/<folder>/`.
+
+Each holds the training's state, in `best.pt` that of its best epoch so far and, in `epochs.json`,
+everything the trial had reported by then, so that states and rows cannot contradict each other
+whenever the driver was killed. Workers import this: no Optuna.
+"""
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+RAY_FOLDER = "ray"
+STATE_FILE = "state.pt"
+BEST_FILE = "best.pt"
+REPORTS_FILE = "epochs.json"
+
+
+def read_reports(checkpoint: Path) -> list[dict[str, Any]]:
+    """Everything a trial had reported by a checkpoint; empty if the checkpoint is not whole."""
+    try:
+        for name in (STATE_FILE, BEST_FILE):
+            with zipfile.ZipFile(checkpoint / name) as state:  # what torch.save writes
+                if state.testzip() is not None:
+                    return []
+        reports = json.loads((checkpoint / REPORTS_FILE).read_bytes())
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return []
+    return reports if isinstance(reports, list) else []
+
+
+def checkpoints(run: Path, trial_id: str) -> list[Path]:
+    """All checkpoints of a trial, of every session, whole or not."""
+    return [path for folder in folders(run, trial_id) for path in folder.glob("checkpoint_*")]
+
+
+def folders(run: Path, trial_id: str) -> list[Path]:
+    """The trial's folders below `ray/`: `<trial_id>` and, for every restart, `<trial_id>.<n>`."""
+    ray = run / RAY_FOLDER
+    return [p for p in (ray / trial_id, *ray.glob(f"{trial_id}.*")) if p.is_dir()]
