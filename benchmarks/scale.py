@@ -11,12 +11,13 @@ process of its own. For each:
     driver CPU   of the driver's process per trial and per report, and its share of one core
     memory       the driver's at its peak, and what a worker shares with no other
     lag          how long a report waits for the driver: from the worker's clock to its row
-    ended epochs share of the slots' time that goes into the epoch which a trial that is stopped
-                 has begun already
+    unheard      share of the slots' time that goes into epochs of which nobody hears: a trial that
+                 is stopped has begun the next one already
     lost         share of it in which no trial trained: starting, ending, waiting for the driver
 
 The last two are of the time in which the search could keep all slots busy: from when as many
-trials have started as there are slots until the last one starts.
+trials have started as there are slots until the last one starts. Every training notes when each of
+its epochs began and ended.
 """
 
 import argparse
@@ -27,6 +28,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -36,7 +38,6 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
-import pandas as pd
 
 from search.environment import prepare
 
@@ -99,14 +100,17 @@ def cpu_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def waiting(seconds: float) -> Any:
-    """A trainer that waits."""
+def waiting(seconds: float, clocks: Path) -> Any:
+    """A trainer that waits, and notes its epochs in a file of its own."""
 
     def train(config: Any, *, resume: Any = None) -> Iterator[Report]:
         level = 0.2 + 0.1 * abs(np.log10(config.optimizer.learning_rate) + 2)
-        for epoch in range(1, config.epochs + 1):
-            time.sleep(seconds)
-            yield Report(epoch, float(level + 0.5 * np.exp(-epoch / 3)), seconds)
+        with open(clocks / uuid.uuid4().hex, "w", buffering=1) as clock:
+            for epoch in range(1, config.epochs + 1):
+                began = time.time()
+                time.sleep(seconds)
+                print(began, time.time(), file=clock)
+                yield Report(epoch, float(level + 0.5 * np.exp(-epoch / 3)), seconds)
 
     return train
 
@@ -130,12 +134,14 @@ def measure(slots: int, trials: int, epochs: int, seconds: float, out: Path) -> 
         "waiting", "For measuring.", smoke.suggest, smoke.anchors, smoke.fixed | {"epochs": epochs}
     )
     lags: list[float] = []
+    sends: list[float] = []
     memory: list[float] = []
     heard = watching.Monitor.on_trial_result
 
     def hear(self: Any, iteration: int, trials: Any, trial: Any, result: Any, **info: Any) -> None:
         heard(self, iteration, trials, trial, result, **info)
         if "sent" in result:
+            sends.append(result["sent"])
             lags.append(time.time() - result["sent"])
             memory.append(result["memory"])
 
@@ -153,13 +159,14 @@ def measure(slots: int, trials: int, epochs: int, seconds: float, out: Path) -> 
         plan={"search": plan.as_dict(), **plan.searched},
     )
     store.write_part("evaluations", BASELINES, [])  # they are not what is measured
+    clocks = Path(tempfile.mkdtemp(prefix="clocks-", dir=out))
     try:
         with connect(plan):
             before, began = cpu_seconds(), time.monotonic()
             with open(os.devnull, "w") as nowhere:
                 said, sys.stdout = sys.stdout, nowhere
                 try:
-                    search(plan, store, Resources(1, 0, slots), train=waiting(seconds))
+                    search(plan, store, Resources(1, 0, slots), train=waiting(seconds, clocks))
                 finally:
                     sys.stdout = said
             wall, cpu = time.monotonic() - began, cpu_seconds() - before
@@ -167,7 +174,11 @@ def measure(slots: int, trials: int, epochs: int, seconds: float, out: Path) -> 
         watching.Monitor.on_trial_result = heard
         cluster.shutdown()
     rows = store.read("trials")
-    trained, ended = shares(rows, slots, seconds)
+    starts = rows["started"].astype("datetime64[us, UTC]").astype("int64").to_numpy() / 1e6
+    lines = [line for clock in clocks.iterdir() for line in clock.read_text().splitlines()]
+    noted = np.array([line.split() for line in lines], dtype=float)
+    heard_of = np.array([(sent - seconds, sent) for sent in sends])
+    trained, busy = (share_of_time(epochs, starts, slots) for epochs in (heard_of, noted))
     return {
         "slots": slots,
         "trials": len(rows),
@@ -180,31 +191,20 @@ def measure(slots: int, trials: int, epochs: int, seconds: float, out: Path) -> 
         "worker memory [MiB]": float(np.median(memory)),
         "lag, median [ms]": 1e3 * float(np.median(lags)),
         "lag, 99 % [ms]": 1e3 * float(np.quantile(lags, 0.99)),
-        "ended epochs [%]": 100 * ended,
-        "lost [%]": 100 * (1 - trained - ended),
+        "unheard [%]": 100 * (busy - trained),
+        "lost [%]": 100 * (1 - busy),
     }
 
 
-def shares(trials: pd.DataFrame, slots: int, seconds: float) -> tuple[float, float]:
-    """Shares of the slots' time, while all could be busy, in which trials trained and in which
-    they were in an epoch that nobody waits for.
+def share_of_time(epochs: np.ndarray, starts: np.ndarray, slots: int) -> float:
+    """Share of the slots' time, while all could be busy, that lies in epochs.
 
     Args:
-        trials: rows of the table.
-        seconds: of an epoch.
+        epochs: [n, 2], when each began and ended.
+        starts: of all trials.
     """
-    starts = trials["started"].astype("datetime64[us, UTC]").astype("int64").to_numpy() / 1e6
-    ends = starts + trials["seconds"].to_numpy()
     begin, end = np.sort(starts)[slots - 1], starts.max()
-
-    def inside(a: Any, b: Any) -> Any:
-        return np.clip(np.minimum(b, end) - np.maximum(a, begin), 0, None)
-
-    part = trials["epochs"].to_numpy() * seconds / (ends - starts)
-    stopped = (trials["outcome"] == "stopped").to_numpy()
-    total = slots * (end - begin)
-    trained = float((inside(starts, ends) * part).sum() / total)
-    return trained, float((inside(ends, ends + seconds) * stopped).sum() / total)
+    return float(np.diff(epochs.clip(begin, end)).sum() / (slots * (end - begin)))
 
 
 def main() -> int:
