@@ -1,108 +1,80 @@
 """Networks against stochastic ML and MUSIC, on the same fresh scenes, in one run.
 
-    python benchmarks/accuracy.py [--scene local|full] [--networks dictionary unrolled:2 ...]
-        [--seeds 0 1 2] [--epochs 30] [--scenes 2048] [--figure FILE.png] [--write NAME]
+    python benchmarks/accuracy.py [--scene local full] [--networks dictionary unrolled:2 ...]
+        [--seeds 0 1 2] [--epochs 30] [--scenes 2048] [--figure FILE.png] [--write]
 
 Every network is trained with every seed, and scored on scenes that no training and no search has
 seen: with MUSIC on its covariance, and with Fisher scoring after that (`+scoring`, two steps; the
 classical methods get it too). All are compared with stochastic ML scene by scene. A scene is the
 unit of chance: its errors at all SNRs and source numbers, and a network's over its training seeds,
 are averaged first. On a CPU everything runs on one thread, and times are CPU time, median over
-batches. Trainings and scores are kept in runs/benchmark: a run that was interrupted goes on. With
---write the table, as printed, goes into docs/network.md at <!-- NAME -->, that of --confidence at
+batches. Trainings and scores are kept in runs/benchmark: a run that was interrupted goes on.
+
+By default both scenes: `local` as published, `full` (the 12x12 panel) on a budget that one
+thread can pay, about 70 minutes together. With --write the tables, as printed, go into
+docs/network.md at <!-- local -->, <!-- local by SNR and K --> and so on, that of --confidence at
 <!-- confidence -->, each with the command that made it.
 """
 
 import argparse
 import shlex
 import sys
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 
-from trained import SCENES, Scores, config_of, place, scores, trained  # isort: skip  (sets threads)
+from trained import SCENES, Scores, config_of, scores, trained  # isort: skip  (sets threads)
 
 import numpy as np
 import torch
 from documents import write_tables
+from paired import (
+    CLASSICAL,
+    DOCUMENT,
+    OBJECTIVE_SNR_DB,
+    REFERENCE,
+    difference,
+    everywhere,
+    mean_of,
+    readouts,
+    shown,
+)
 from torch import nn
 
 from trainer.confidence import BINS, calibrate, near_a_source
 from trainer.config import TrainConfig
 from trainer.estimates import Estimates
-from trainer.evaluation import Conditions, classical, network_estimate
-from trainer.intervals import Interval, bootstrap_mean, paired_difference, wilson_share
+from trainer.evaluation import Conditions, classical
+from trainer.intervals import bootstrap_mean, wilson_share
 from trainer.localisation import localise
 from trainer.model import Model
-from trainer.one_step import one_step
 from trainer.scene import EvalScenes, Scenes
 from trainer.scoring import CHUNK
-from trainer.search_grid import search_grid
 
 SNR_DB = {"local": (-10.0, -5.0, 0.0), "full": (-10.0, -5.0, 0.0, 5.0)}
-OBJECTIVE_SNR_DB = (-5.0, 0.0)
 COUNTS = {"local": (1, 2), "full": (1, 2, 3)}
-DOCUMENT = Path("docs/network.md")
 FRESH_SEED = 7_000_003
 """Of the scenes: not one of `EvaluationConfig`."""
-REFERENCE = "sml"
-CLASSICAL = (
-    "lmmse_beamformer+scoring",
-    "lmmse_beamformer",
-    "lmmse_music+scoring",
-    "lmmse_music",
-    "pinv_music",
-)
-WEAK = ("lmmse_music", "pinv_music")
-"""What a network has to beat everywhere."""
-DEFAULT = ("unrolled:2", "unrolled:1", "unrolled:4", "dictionary", "unrolled:2:32")
 
 
-def readouts(network: nn.Module, name: str, conditions: Conditions) -> dict[str, Scores]:
-    """MUSIC on a network's covariance, and scoring from where it ends; K told.
+@dataclass(frozen=True)
+class Plan:
+    """What is trained and scored on a scene."""
 
-    Args:
-        name: under which its scores are kept, unlike that of any other training.
-    """
-    scene, device = conditions.scene, conditions.device
-    search = search_grid(scene, torch.float32, device)
-    music = network_estimate(network, scene, device)
-    found: list[Estimates] = []
-
-    def remembered(scenes: Scenes) -> Estimates:
-        found.append(music(scenes))
-        return found[-1]
-
-    def sharpened(scenes: Scenes) -> Estimates:
-        return one_step(scenes, found.pop(0), search)
-
-    names = name, f"{name}+scoring"
-    if not place(names[1], conditions).exists():
-        place(names[0], conditions).unlink(missing_ok=True)  # the second goes on from the first
-    first = scores(names[0], remembered, conditions)
-    second = scores(names[1], sharpened, conditions)
-    together = first.milliseconds + second.milliseconds
-    return {"": first, "+scoring": replace(second, milliseconds=together)}
+    networks: tuple[str, ...]
+    seeds: tuple[int, ...]
+    epochs: int
+    steps: int
+    batch: int
+    scenes: int
+    """Per SNR and source number."""
 
 
-def mean_of(parts: list[Scores]) -> Scores:
-    """One estimator, every scene's errors averaged over training seeds."""
-    columns = {
-        name: np.mean([getattr(part, name) for part in parts], axis=0)
-        for name in ("capped_error", "success", "milliseconds", "told")
-    }
-    first = parts[0]
-    return Scores(first.scene_id, first.snr_db, first.num_sources, **columns)
-
-
-def shown(interval: Interval, sign: str = "") -> str:
-    """Mean and interval."""
-    return f"{interval.mean:{sign}.3f} [{interval.low:{sign}.3f}, {interval.high:{sign}.3f}]"
-
-
-def difference(one: Scores, other: Scores, snr_db: tuple[float, ...], *count: int) -> Interval:
-    """Of capped errors, paired by scene."""
-    pair = (each.per_scene("capped_error", snr_db, count or None) for each in (one, other))
-    return paired_difference(*pair)
+PLANS = {
+    "local": Plan(
+        ("unrolled:1", "unrolled:2", "unrolled:4", "dictionary"), (0, 1, 2), 30, 20, 64, 2048
+    ),
+    "full": Plan(("dictionary:32", "unrolled:1"), (0,), 8, 20, 32, 192),
+}
 
 
 def report(name: str, mine: Scores, reference: Scores, snr_db: tuple[float, ...]) -> str:
@@ -118,19 +90,6 @@ def report(name: str, mine: Scores, reference: Scores, snr_db: tuple[float, ...]
     cells = " | ".join(columns)
     ratio = f"{float(reference.milliseconds) / times:.1f}"
     return f"| {name} | {cells} | {times:.2f} | {ratio} |"
-
-
-def everywhere(rows: dict[str, Scores], conditions: Conditions) -> None:
-    """Capped error of the networks, minus those of MUSIC and ML, at every SNR and K."""
-    others = (*WEAK, REFERENCE)
-    heads = ["estimator", "SNR/dB", "K", "capped error", *(f"- {other}" for other in others)]
-    print("\n| " + " | ".join(heads) + " |\n" + "|---" * len(heads) + "|")
-    for name, mine in rows.items():
-        for snr, count in conditions.points() if name not in (REFERENCE, *CLASSICAL) else ():
-            error = bootstrap_mean(mine.per_scene("capped_error", (snr,), (count,)))
-            gaps = (difference(mine, rows[other], (snr,), count) for other in others)
-            cells = " | ".join([shown(error), *(shown(gap, "+") for gap in gaps)])
-            print(f"| {name} | {snr:g} | {count} | {cells} |", flush=True)
 
 
 def reliability(network: nn.Module, config: TrainConfig, conditions: Conditions) -> str:
@@ -180,37 +139,44 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--scene", choices=SCENES, default="local")
-    parser.add_argument("--networks", nargs="+", default=DEFAULT)
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--epochs", type=int, default=30, help="of --steps steps")
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--scenes", type=int, default=2048, help="per SNR and source number")
+    parser.add_argument("--scene", nargs="+", choices=SCENES, default=list(SCENES))
+    parser.add_argument("--networks", nargs="+")
+    parser.add_argument("--seeds", nargs="+", type=int)
+    parser.add_argument("--epochs", type=int, help="of --steps steps")
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--batch", type=int)
+    parser.add_argument("--scenes", type=int, help="per SNR and source number")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--figure", help="PNG of the trade-off")
+    parser.add_argument("--figure", help="PNG of the trade-off on the first scene")
     parser.add_argument("--confidence", help="network whose confidence is checked, first seed")
-    parser.add_argument("--write", metavar="NAME", help=f"place of the table in {DOCUMENT}")
+    parser.add_argument("--write", action="store_true", help=f"the tables into {DOCUMENT}")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    budget = {"steps_per_epoch": args.steps, "batch_size": args.batch}
+    asked = {each.name: getattr(args, each.name) for each in fields(Plan)}
+    asked = {name: value for name, value in asked.items() if value is not None}
+    command = f"`{shlex.join(['python', 'benchmarks/accuracy.py', *sys.argv[1:]])}`"
+    tables: dict[str, str] = {}
+    for name in args.scene:
+        plan = replace(PLANS[name], **asked)
+        tables |= measured(name, plan, args)
+        args.figure = args.confidence = None
+    if args.write:
+        write_tables(DOCUMENT, {name: f"{command}{text}" for name, text in tables.items()})
+
+
+def measured(name: str, plan: Plan, args: argparse.Namespace) -> dict[str, str]:
+    """Trains and scores on one scene; prints the tables, and returns them by name."""
+    budget = {"steps_per_epoch": plan.steps, "batch_size": plan.batch}
     configs = {
         network: [
-            config_of(args.scene, network, seed, args.epochs, args.device, **budget)
-            for seed in args.seeds
+            config_of(name, network, seed, plan.epochs, args.device, **budget)
+            for seed in plan.seeds
         ]
-        for network in args.networks
+        for network in plan.networks
     }
     scene = next(iter(configs.values()))[0].scene
-    snr_db = SNR_DB[args.scene]
-    conditions = Conditions(
-        scene, FRESH_SEED, snr_db, args.scenes, args.device, COUNTS[args.scene]
-    )
-    about = (
-        f"{args.scene}: {args.scenes} scenes for each of {len(conditions.points())} conditions; "
-        f"{args.epochs * args.steps} steps of {args.batch} scenes, training seeds {args.seeds}"
-    )
-    print(f"{about}\n")
+    snr_db = SNR_DB[name]
+    conditions = Conditions(scene, FRESH_SEED, snr_db, plan.scenes, args.device, COUNTS[name])
     heads = ["estimator", "capped error -5, 0 dB", "- sml", "- sml at -10 dB"]
     heads += [f"success {snr:g} dB" for snr in snr_db] + ["ms/scene", "sml's / its"]
     lines: list[str] = []
@@ -219,11 +185,16 @@ def main() -> None:
         lines.append(line)
         print(line, flush=True)
 
+    add(
+        f"{name}: {plan.scenes} scenes for each of {len(conditions.points())} conditions; "
+        f"{plan.epochs * plan.steps} steps of {plan.batch} scenes, training seeds "
+        f"{', '.join(map(str, plan.seeds))}\n"
+    )
     add("| " + " | ".join(heads) + " |\n" + "|---" * len(heads) + "|")
     rows = {}
-    for name in (REFERENCE, *CLASSICAL):
-        rows[name] = scores(name, classical(name, scene, args.device), conditions)
-        add(report(name, rows[name], rows[REFERENCE], snr_db))
+    for each in (REFERENCE, *CLASSICAL):
+        rows[each] = scores(each, classical(each, scene, args.device), conditions)
+        add(report(each, rows[each], rows[REFERENCE], snr_db))
     for network, trainings in configs.items():
         seconds, found = [], {"": [], "+scoring": []}
         for config in trainings:
@@ -232,28 +203,26 @@ def main() -> None:
             for how, part in readouts(made, config.digest, conditions).items():
                 found[how].append(part)
         for how, parts in found.items():
-            name = f"{network}{how}"
-            rows[name] = mean_of(parts)
-            add(report(name, rows[name], rows[REFERENCE], snr_db))
-            each = (difference(part, rows[REFERENCE], OBJECTIVE_SNR_DB).mean for part in parts)
+            each = f"{network}{how}"
+            rows[each] = mean_of(parts)
+            add(report(each, rows[each], rows[REFERENCE], snr_db))
+            by_seed = (difference(part, rows[REFERENCE], OBJECTIVE_SNR_DB).mean for part in parts)
             if len(parts) > 1:
-                add(f"| ... by seed | | {', '.join(f'{mean:+.3f}' for mean in each)} |")
+                add(f"| ... by seed | | {', '.join(f'{mean:+.3f}' for mean in by_seed)} |")
         print(f"| trained in {np.mean(seconds):.0f} CPU-s |", flush=True)
-    everywhere(rows, conditions)
-    command = f"`python benchmarks/accuracy.py {shlex.join(sys.argv[1:])}`"
-    tables = {args.write: "\n".join((f"{command}; {about}", "", *lines))}
+    everything = everywhere(rows, conditions)
+    tables = {name: "; " + "\n".join(lines), f"{name} by SNR and K": f"\n\n{everything}"}
     if args.confidence:
         config = configs[args.confidence][0]
         made = trained(config, args.device)[0]
-        tables["confidence"] = f"{command}\n\n{reliability(made, config, conditions)}"
-        print(f"\n{tables['confidence']}", flush=True)
-    if args.write:
-        write_tables(DOCUMENT, tables)
+        tables["confidence"] = f"\n\n{reliability(made, config, conditions)}"
+    print("".join(list(tables.values())[1:]), flush=True)
     if args.figure:
-        draw(rows, args.networks, args.figure)
+        draw(rows, plan.networks, args.figure)
+    return tables
 
 
-def draw(rows: dict[str, Scores], networks: list[str], file: str) -> None:
+def draw(rows: dict[str, Scores], networks: Sequence[str], file: str) -> None:
     """Error against time, relative to stochastic ML's."""
     import matplotlib.pyplot as plt
 

@@ -25,18 +25,18 @@ from trained import FOLDER, Scores, config_of, scores  # isort: skip  (sets thre
 
 import numpy as np
 import torch
-from accuracy import (
+from documents import write_tables
+from losses_terms import HINGES, Predicted, terms_of
+from paired import (
     DOCUMENT,
     OBJECTIVE_SNR_DB,
     REFERENCE,
-    SNR_DB,
+    add_flags,
     difference,
     mean_of,
     readouts,
     shown,
 )
-from documents import write_tables
-from losses_terms import HINGES, Predicted, terms_of
 from torch import nn
 
 from trainer.config import TrainConfig
@@ -47,6 +47,7 @@ from trainer.scene import simulate
 
 FRESH_SEED = 11_000_003
 """Of the scenes: not those of published accuracy, on which nothing is to be chosen."""
+SNR_DB = (-10.0, -5.0, 0.0)
 SNRS = {"-5, 0 dB": OBJECTIVE_SNR_DB, "-10 dB": (-10.0,)}
 """Over which errors are averaged."""
 LAW_SCENES = 512
@@ -168,10 +169,7 @@ def main() -> None:
     )
     names = [name_of(weights) for weights in LOSSES]
     parser.add_argument("--losses", nargs="+", choices=names, default=names, metavar="NAME")
-    parser.add_argument("--network", default="unrolled:2", help="unrolled:<stages>[:<width>]")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--epochs", type=int, default=10, help="of 20 steps of 64 scenes")
-    parser.add_argument("--scenes", type=int, default=512, help="per SNR and source number")
+    add_flags(parser, epochs=10, scenes=512)
     parser.add_argument("--write", metavar="NAME", help=f"place of the table in {DOCUMENT}")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -180,7 +178,7 @@ def main() -> None:
     runs: dict[str, list[Run]] = {name: [] for name in chosen}
     for seed in args.seeds:  # seed by seed: what is interrupted has all losses of the first ones
         config = config_of("local", args.network, seed, args.epochs, "cpu")
-        conditions = Conditions(config.scene, FRESH_SEED, SNR_DB["local"], args.scenes)
+        conditions = Conditions(config.scene, FRESH_SEED, SNR_DB, args.scenes)
         for name, weights in chosen.items():
             runs[name].append(run(config, weights, conditions))
             print(f"seed {seed}, {name}: {runs[name][-1].seconds:.0f} CPU-s", flush=True)

@@ -16,8 +16,9 @@ from dataclasses import replace
 from trained import config_of, scores, trained  # isort: skip  (sets threads)
 
 import torch
-from accuracy import DOCUMENT, FRESH_SEED, difference, everywhere, mean_of, shown
+from accuracy import FRESH_SEED
 from documents import write_tables
+from paired import DOCUMENT, add_flags, difference, everywhere, mean_of, shown
 
 from trainer.config import SceneConfig
 from trainer.evaluation import Conditions, classical, network_estimate
@@ -51,10 +52,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--network", default="unrolled:2")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--epochs", type=int, default=30, help="of 20 steps of 64 scenes")
-    parser.add_argument("--scenes", type=int, default=256, help="per SNR and source number")
+    add_flags(parser, epochs=30, scenes=256)
     parser.add_argument("--write", action="store_true", help=f"the tables into {DOCUMENT}")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -94,7 +92,8 @@ def main() -> None:
             lines.append(f"| {name} | {cells} | {float(mine.milliseconds):.2f} |")
         print("\n" + "\n".join(lines), flush=True)
         written += ["", *lines]
-        everywhere({name: means[name] for name in (*CLASSICAL, f"network{SHARPER}")}, conditions)
+        shorter = {name: means[name] for name in (*CLASSICAL, f"network{SHARPER}")}
+        print(f"\n{everywhere(shorter, conditions)}", flush=True)
     if args.write:
         write_tables(DOCUMENT, {"transfer": "\n".join(written)})
 
