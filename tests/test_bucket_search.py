@@ -31,6 +31,7 @@ def longer(monkeypatch):
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_a_search_whose_bucket_dies_ends_with_1_and_is_resumed_elsewhere(
     server, longer, capfd, monkeypatch
 ):

@@ -189,6 +189,7 @@ def test_a_submitted_job_is_followed_to_its_end(cluster, tmp_path, capfd):
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_a_job_that_is_stopped_ends_as_if_interrupted(cluster, tmp_path, capfd):
     """`ray job stop`: the search has the time that it was promised, and says how it ended."""
     job = submit(cluster[1], tmp_path, "--trials", "40")
