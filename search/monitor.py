@@ -63,6 +63,7 @@ class Monitor(tune.Callback):
             trial.name: {r["epoch"]: _epoch_row(trial.name, r) for r in trial.reports}
             for trial in history.unfinished
         }
+        self._records: dict[str, dict[str, Any]] = {}
         self._flushed: dict[str, float] = {}
         self._heard: dict[str, float] = {}
         self._hung: set[str] = set()
@@ -88,7 +89,7 @@ class Monitor(tune.Callback):
         again = f"again ({self._attempts[name]}) " if self._attempts[name] > 1 else ""
         if name in self._epochs:
             again = f"again, from epoch {max(self._epochs[name], default=0)} on: "
-        record = self._store.read_config(name)
+        record = self._record(name)
         self._say(name, "started", again + (record.get("about") or _phrase(record["drawn"])))
 
     def on_trial_result(
@@ -158,6 +159,8 @@ class Monitor(tune.Callback):
 
     def _end(self, trial: Any, error: str | None) -> None:
         name, last = trial.config["trial_id"], dict(trial.last_result or {})
+        record = self._record(name)
+        self._records.pop(name)
         self._heard.pop(name, None)
         self._flushed.pop(name, None)
         if self._ending.reason is not None and not last.get("outcome"):
@@ -167,16 +170,27 @@ class Monitor(tune.Callback):
             outcome = Outcome.TIMED_OUT
             last["cause"] = f"no report for {self._plan.trial_timeout_s:g} s"
         with self._ending.on_storage_failure(self._store.path):
-            self._write_end(trial, name, last, outcome, error)
+            self._write_end(trial, record, last, outcome, error)
             self._tally[outcome.value] += 1
             self._say(name, *_ending(last, outcome))
-            self._gauges.ended(self._store.read_config(name), outcome, last)
+            self._gauges.ended(record, outcome, last)
             self._advance()
 
+    def _record(self, name: str) -> dict[str, Any]:
+        """`configs/<name>.json`, read once."""
+        if name not in self._records:
+            self._records[name] = self._store.read_config(name)
+        return self._records[name]
+
     def _write_end(
-        self, trial: Any, name: str, last: dict[str, Any], outcome: Outcome, error: str | None
+        self,
+        trial: Any,
+        record: dict[str, Any],
+        last: dict[str, Any],
+        outcome: Outcome,
+        error: str | None,
     ) -> None:
-        record = self._store.read_config(name)
+        name = record["trial_id"]
         failures = []
         if outcome not in (Outcome.COMPLETED, Outcome.STOPPED):
             failures = [
