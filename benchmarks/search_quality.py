@@ -84,6 +84,8 @@ GROUPS: dict[str, list[Contender]] = {
         shipped("random", "asha"),
         shipped("tpe", "none", name="tpe alone"),
         PUBLIC,
+        shipped("random", "none", name="random, one at a time", workers=1),
+        replace(OURS, name="ours, anchors, one at a time", anchors=True, workers=1),
     ],
     "tpe": [
         with_tpe("group", group=True),
