@@ -51,7 +51,7 @@ class SearchConfig:
         objectives: `("capped_error",)`, or that and `cost`.
         trial_timeout_s: a trial that reports nothing for so long is ended.
         warm_start: path of the run whose trials the sampler was told first, or None.
-        address: of a running Ray cluster, or None for a local Ray.
+        address: of a running Ray cluster, or None (or "local") for a local Ray.
     """
 
     preset: str
@@ -74,6 +74,8 @@ class SearchConfig:
         require_choice("--scheduler", self.scheduler, SCHEDULERS)
         require_choice("--sampler", self.sampler, SAMPLERS)
         object.__setattr__(self, "objectives", tuple(self.objectives))  # JSON has lists only
+        if self.address == "local":  # said where a run that had a cluster goes on without
+            object.__setattr__(self, "address", None)
         require(
             self.objectives in (OBJECTIVES[:1], OBJECTIVES),
             "--objectives is capped_error or capped_error,cost",

@@ -81,7 +81,7 @@ def add_resources(p: argparse.ArgumentParser, default: str | None = None) -> Non
     p.add_argument(
         "--address",
         metavar="ADDRESS",
-        help="of a Ray cluster, auto on one; default: a local Ray",
+        help=f"of a Ray cluster, auto on one; local is a Ray of its own; {unless_said('local')}",
     )
 
 

@@ -136,11 +136,16 @@ def check_address(address: str | None, timeout: float = 5.0) -> None:
     """Refuses `host:port` where nobody listens, in seconds instead of Ray's minutes.
 
     Raises:
-        Refused: if the connection cannot be made.
+        Refused: if the connection cannot be made, or is one of Ray's client.
     """
     if address is None:
         return
-    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if address.startswith("ray://"):
+        raise Refused(
+            f"the driver of a search runs on a machine of the cluster, but {address!r} is one for "
+            "Ray's client. Submit the search as a job, or run it there with `--address auto`."
+        )
+    host, _, port = address.rpartition(":")
     if not port.isdigit():
         return  # `auto` and names are Ray's to resolve
     try:

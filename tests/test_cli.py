@@ -4,9 +4,11 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 
+from search.config import SearchConfig
 from search.run import main
 from search.store import RunStore
 from trainer.__main__ import main as trainer_main
@@ -48,6 +50,16 @@ def refused(capsys, *argv: str) -> str:
 def test_a_bad_option_is_refused_in_one_line(argv, says, capsys, tmp_path):
     assert says in refused(capsys, *argv, "--out", str(tmp_path))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_rays_client_is_refused_with_what_to_do_instead(capsys, tmp_path):
+    said = refused(capsys, "--address", "ray://127.0.0.1:10001", "--out", str(tmp_path))
+    assert "Submit the search as a job" in said
+
+
+def test_a_run_that_had_a_cluster_goes_on_without_one():
+    plan = SearchConfig("smoke", 4, "x", address="10.0.0.5:6379")
+    assert replace(plan, address="local").address is None
 
 
 def test_an_address_where_nobody_listens_is_refused_within_seconds(capsys, tmp_path):
