@@ -130,9 +130,10 @@ def reliability(network: nn.Module, config: TrainConfig, conditions: Conditions)
 
 
 def hits(places: dict[str, torch.Tensor], scenes: Scenes) -> torch.Tensor:
-    """Which estimates lie near a source."""
+    """Which estimates lie near a source, also those that `localise` does not vouch for."""
     names = ("azimuth", "elevation", "range_m", "resolved", "active")
-    return near_a_source(Estimates(**{name: places[name] for name in names}), scenes)
+    given = {name: places[name] for name in names}
+    return near_a_source(Estimates(**given, separate=places["confidence"] > 0), scenes)
 
 
 def main() -> None:
