@@ -211,6 +211,45 @@ def test_what_is_not_finite_is_never_handed_on(trained):
         localise(made, scenes_of(size=2))
 
 
+def spoiled(name: str, value: float) -> Scenes:
+    """Scenes in memory, an entry of the third overwritten."""
+    scenes = scenes_of(size=4)
+    array = getattr(scenes, name).clone()
+    array[2, 0, 0] = value
+    return replace(scenes, **{name: array})
+
+
+@pytest.mark.parametrize(
+    ("scenes", "says"),
+    [
+        (lambda: spoiled("snapshots", float("nan")), "snapshots is finite.*1 scenes.*2 first"),
+        (lambda: spoiled("channel", float("nan")), "channel is finite"),
+        (lambda: spoiled("codes", float("inf")), "codes is finite"),
+        (lambda: scenes_of().take(slice(0, 0)), "snapshots has shape"),
+        (lambda: replace(scenes_of(), channel=scenes_of().channel[:1]), "channel has shape"),
+        (lambda: replace(scenes_of(), codes=scenes_of().codes[:, 1:]), "codes has shape"),
+        (lambda: replace(scenes_of(), snapshots=scenes_of().snapshots.real), "is complex"),
+        (lambda: replace(scenes_of(), snapshots=1e-25 * scenes_of().snapshots), "largest of snap"),
+    ],
+)
+def test_scenes_in_memory_are_checked_like_recorded_ones(trained, scenes, says):
+    with pytest.raises(ConfigError, match=says):
+        localise(trained, scenes())
+
+
+def test_scenes_in_double_precision_are_localised_like_others(trained):
+    single = scenes_of()
+    double = localise(trained, single.to(dtype=torch.complex128))
+    np.testing.assert_allclose(localise(trained, single).azimuth, double.azimuth, atol=1e-6)
+
+
+def test_silence_has_no_resolved_source(trained):
+    scenes = unknown(scenes_of())
+    silent = replace(scenes, snapshots=torch.zeros_like(scenes.snapshots))
+    assert localise(trained, scenes).resolved.any()
+    assert not localise(trained, silent).resolved.any()
+
+
 def test_a_dead_channel_does_not_end_the_other_scenes(trained):
     scenes = unknown(scenes_of(size=4))
     channel = scenes.channel.clone()
