@@ -79,6 +79,30 @@ def test_a_model_folder_is_replaced_as_a_whole(trained, tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["best"]
 
 
+def test_what_a_killed_export_leaves_is_gone_after_the_next(trained, tmp_path, monkeypatch):
+    made, state = tmp_path / "best", find(trained) / "state.pt"
+    monkeypatch.setattr(model, "score_network", lambda network, config: Rows())
+    monkeypatch.setattr(model, "calibrate", lambda network, config: load(trained).calibration)
+    export(state, made, about={"argv": ["first"]})
+
+    def stop(*_: object, **__: object) -> None:
+        raise OSError(5, "killed")
+
+    with monkeypatch.context() as killed:  # between the two renames: neither undone nor cleaned up
+        killed.setattr(model.shutil, "rmtree", lambda *_, **__: None)
+        rename = Path.rename
+        killed.setattr(Path, "rename", lambda a, b: rename(a, b) if a == made else stop())
+        with pytest.raises(ConfigError, match="killed"):
+            export(state, made, about={"argv": ["second"]})
+    assert not made.exists()
+    (old,) = tmp_path.glob(".best*.old")
+    load(old)
+    assert "first" in (old / "model_card.md").read_text()
+    export(state, made, about={"argv": ["third"]})
+    assert "third" in (made / "model_card.md").read_text()
+    assert [p.name for p in tmp_path.iterdir()] == ["best"]
+
+
 class Rows:
     """Held-out rows, without scoring."""
 
