@@ -235,6 +235,17 @@ def test_what_is_not_finite_is_never_handed_on(trained):
         localise(made, scenes_of(size=2))
 
 
+def test_estimates_do_not_take_the_place_of_the_recording(trained, tmp_path, capsys):
+    recording = tmp_path / "in.npz"
+    scenes_of(size=2).save(recording)
+    before = recording.read_bytes()
+    same = str(tmp_path / "." / "in.npz")
+    asked = ["localise", "--model", str(trained), "--scenes", str(recording), "--out", same]
+    assert main(asked) == 2
+    assert "another file than --scenes" in capsys.readouterr().err
+    assert recording.read_bytes() == before
+
+
 def spoiled(name: str, value: float) -> Scenes:
     """Scenes in memory, an entry of the third overwritten."""
     scenes = scenes_of(size=4)
