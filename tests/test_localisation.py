@@ -43,7 +43,14 @@ def test_a_training_leaves_a_model_with_weights_configuration_and_card(trained):
     assert made.config == TrainConfig.from_params(CONFIG)
     assert not made.network.training
     card = (folder / "model_card.md").read_text()
-    for needed in ("| network | ", "raining seed 0", "seed 2000003", "Command: `", "torch "):
+    for needed in (
+        "| network | ",
+        "| network+scoring | 0 | 2 | 8 | ",
+        "raining seed 0",
+        "seed 2000003",
+        "Command: `",
+        "torch ",
+    ):
         assert needed in card
     assert "{" not in card
     assert main(["train", "--config", str(folder / "config.json"), "--out", "/dev/null/x"]) == 2
@@ -60,7 +67,7 @@ def test_the_kept_epoch_is_the_best_one(trained):
 def test_a_model_folder_is_replaced_as_a_whole(trained, tmp_path, monkeypatch):
     made, state = tmp_path / "best", find(trained) / "state.pt"
     about = {"argv": ["first"], "versions": {}}
-    monkeypatch.setattr(model, "score_network", lambda network, config: Rows())
+    monkeypatch.setattr(model, "score_network", lambda *_, **__: Rows())
     monkeypatch.setattr(model, "calibrate", lambda network, config: load(trained).calibration)
     export(state, made, about=about)
     export(state, made, about=about | {"argv": ["second"]})
@@ -81,7 +88,7 @@ def test_a_model_folder_is_replaced_as_a_whole(trained, tmp_path, monkeypatch):
 
 def test_what_a_killed_export_leaves_is_gone_after_the_next(trained, tmp_path, monkeypatch):
     made, state = tmp_path / "best", find(trained) / "state.pt"
-    monkeypatch.setattr(model, "score_network", lambda network, config: Rows())
+    monkeypatch.setattr(model, "score_network", lambda *_, **__: Rows())
     monkeypatch.setattr(model, "calibrate", lambda network, config: load(trained).calibration)
     export(state, made, about={"argv": ["first"]})
 

@@ -73,7 +73,8 @@ def export(
     device = resolve_device("cpu" if kept.config.device == "cpu" else "auto")
     config, network = restore_network(state, device)
     calibration = calibrate(network, config)
-    rows = [asdict(row) for row in score_network(network, config).rows]
+    readouts = (score_network(network, config, scoring=scoring) for scoring in (False, True))
+    rows = [asdict(row) for scored in readouts for row in scored.rows]
     card = model_card(
         kept,
         [*rows, *others],
