@@ -43,7 +43,14 @@ def test_a_training_leaves_a_model_with_weights_configuration_and_card(trained):
     assert made.config == TrainConfig.from_params(CONFIG)
     assert not made.network.training
     card = (folder / "model_card.md").read_text()
-    for needed in ("| network | ", "raining seed 0", "seed 2000003", "Command: `", "torch "):
+    for needed in (
+        "| network | ",
+        "| network+scoring | 0 | 2 | 8 | ",
+        "raining seed 0",
+        "seed 2000003",
+        "Command: `",
+        "torch ",
+    ):
         assert needed in card
     assert "{" not in card
     assert main(["train", "--config", str(folder / "config.json"), "--out", "/dev/null/x"]) == 2
@@ -60,7 +67,7 @@ def test_the_kept_epoch_is_the_best_one(trained):
 def test_a_model_folder_is_replaced_as_a_whole(trained, tmp_path, monkeypatch):
     made, state = tmp_path / "best", find(trained) / "state.pt"
     about = {"argv": ["first"], "versions": {}}
-    monkeypatch.setattr(model, "score_network", lambda network, config: Rows())
+    monkeypatch.setattr(model, "score_network", lambda *_, **__: Rows())
     monkeypatch.setattr(model, "calibrate", lambda network, config: load(trained).calibration)
     export(state, made, about=about)
     export(state, made, about=about | {"argv": ["second"]})
@@ -76,6 +83,30 @@ def test_a_model_folder_is_replaced_as_a_whole(trained, tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match="No space left"):
         export(state, made, about=about | {"argv": ["third"]})
     assert "second" in (made / "model_card.md").read_text()
+    assert [p.name for p in tmp_path.iterdir()] == ["best"]
+
+
+def test_what_a_killed_export_leaves_is_gone_after_the_next(trained, tmp_path, monkeypatch):
+    made, state = tmp_path / "best", find(trained) / "state.pt"
+    monkeypatch.setattr(model, "score_network", lambda *_, **__: Rows())
+    monkeypatch.setattr(model, "calibrate", lambda network, config: load(trained).calibration)
+    export(state, made, about={"argv": ["first"]})
+
+    def stop(*_: object, **__: object) -> None:
+        raise OSError(5, "killed")
+
+    with monkeypatch.context() as killed:  # between the two renames: neither undone nor cleaned up
+        killed.setattr(model.shutil, "rmtree", lambda *_, **__: None)
+        rename = Path.rename
+        killed.setattr(Path, "rename", lambda a, b: rename(a, b) if a == made else stop())
+        with pytest.raises(ConfigError, match="killed"):
+            export(state, made, about={"argv": ["second"]})
+    assert not made.exists()
+    (old,) = tmp_path.glob(".best*.old")
+    load(old)
+    assert "first" in (old / "model_card.md").read_text()
+    export(state, made, about={"argv": ["third"]})
+    assert "third" in (made / "model_card.md").read_text()
     assert [p.name for p in tmp_path.iterdir()] == ["best"]
 
 
@@ -209,6 +240,56 @@ def test_what_is_not_finite_is_never_handed_on(trained):
         next(made.network.parameters()).mul_(float("nan"))
     with pytest.raises(ConfigError, match=r"estimates must be finite.*damaged"):
         localise(made, scenes_of(size=2))
+
+
+def test_estimates_do_not_take_the_place_of_the_recording(trained, tmp_path, capsys):
+    recording = tmp_path / "in.npz"
+    scenes_of(size=2).save(recording)
+    before = recording.read_bytes()
+    same = str(tmp_path / "." / "in.npz")
+    asked = ["localise", "--model", str(trained), "--scenes", str(recording), "--out", same]
+    assert main(asked) == 2
+    assert "another file than --scenes" in capsys.readouterr().err
+    assert recording.read_bytes() == before
+
+
+def spoiled(name: str, value: float) -> Scenes:
+    """Scenes in memory, an entry of the third overwritten."""
+    scenes = scenes_of(size=4)
+    array = getattr(scenes, name).clone()
+    array[2, 0, 0] = value
+    return replace(scenes, **{name: array})
+
+
+@pytest.mark.parametrize(
+    ("scenes", "says"),
+    [
+        (lambda: spoiled("snapshots", float("nan")), "snapshots is finite.*1 scenes.*2 first"),
+        (lambda: spoiled("channel", float("nan")), "channel is finite"),
+        (lambda: spoiled("codes", float("inf")), "codes is finite"),
+        (lambda: scenes_of().take(slice(0, 0)), "snapshots has shape"),
+        (lambda: replace(scenes_of(), channel=scenes_of().channel[:1]), "channel has shape"),
+        (lambda: replace(scenes_of(), codes=scenes_of().codes[:, 1:]), "codes has shape"),
+        (lambda: replace(scenes_of(), snapshots=scenes_of().snapshots.real), "is complex"),
+        (lambda: replace(scenes_of(), snapshots=1e-25 * scenes_of().snapshots), "largest of snap"),
+    ],
+)
+def test_scenes_in_memory_are_checked_like_recorded_ones(trained, scenes, says):
+    with pytest.raises(ConfigError, match=says):
+        localise(trained, scenes())
+
+
+def test_scenes_in_double_precision_are_localised_like_others(trained):
+    single = scenes_of()
+    double = localise(trained, single.to(dtype=torch.complex128))
+    np.testing.assert_allclose(localise(trained, single).azimuth, double.azimuth, atol=1e-6)
+
+
+def test_silence_has_no_resolved_source(trained):
+    scenes = unknown(scenes_of())
+    silent = replace(scenes, snapshots=torch.zeros_like(scenes.snapshots))
+    assert localise(trained, scenes).resolved.any()
+    assert not localise(trained, silent).resolved.any()
 
 
 def test_a_dead_channel_does_not_end_the_other_scenes(trained):

@@ -84,13 +84,14 @@ def test_slots_without_a_source_stay_and_batches_are_their_members():
     torch.testing.assert_close(alone.azimuth[0], moved.azimuth[3], rtol=0, atol=1e-5)
 
 
-def test_silence_leaves_finite_places_in_the_region():
+def test_silence_leaves_places_where_they_are_and_resolves_nothing():
     scenes = scenes_of(0.0, 4)
     silent = replace(scenes, snapshots=torch.zeros_like(scenes.snapshots))
     start = near_the_truth(scenes, 0.1)
     moved = one_step(silent, start, SEARCH)
     for name in ("azimuth", "elevation", "range_m"):
-        assert torch.isfinite(getattr(moved, name)).all()
+        torch.testing.assert_close(getattr(moved, name), getattr(start, name))
+    assert not moved.resolved.any()
 
 
 def _take(estimates: Estimates, scene: int) -> Estimates:

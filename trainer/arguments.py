@@ -102,8 +102,12 @@ def localise_arguments(args: argparse.Namespace) -> dict[str, Any]:
     """Arguments of `localisation.localise` that such a command line stands for.
 
     Raises:
-        UsageError: if K is no count.
+        UsageError: if K is no count, or the estimates would take the place of the recording.
     """
+    if args.out.resolve() == args.scenes.resolve():
+        raise UsageError(
+            f"--out must be another file than --scenes, but both are {args.out}. Choose another."
+        )
     asked = args.num_sources
     if asked not in (None, "auto") and not asked.isdecimal():
         raise UsageError(f"--num-sources is a count or auto, but got {asked!r}. Leave it out.")

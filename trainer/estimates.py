@@ -14,7 +14,8 @@ scored, whether right or a guess. It is *resolved* if moreover
                   sml, +scoring       twice the log likelihood that the source adds exceeds
                                       `LEAST_RATIO`, the 99.9 % quantile of chi-square with the
                                       four degrees of freedom of a place and a power; sml fits
-                                      the others again without it, +scoring leaves them alone
+                                      the others again without it, +scoring leaves them alone,
+                                      and so vouches for both of two that share one source
 
 A covariance that was itself fitted with steering vectors (sparse, a network's) always has some in
 its signal subspace. There the share says little; `+scoring` asks the snapshots instead. Without

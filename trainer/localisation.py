@@ -119,7 +119,9 @@ def localise(
         model = load(model, where)
     if not isinstance(scenes, Scenes):
         scenes = recorded.load(scenes)
-    scenes = scenes.to(device=where)
+    require_sound(scenes)
+    weights = next(model.network.parameters())
+    scenes = scenes.to(device=where, dtype=weights.dtype.to_complex())
     scene = scene_of(model.config.scene, scenes, range_m)
     network = on_scene(model.network, model.config, scene)
     told = _told(scenes, num_sources, know_sources)
@@ -131,6 +133,36 @@ def localise(
         count = None if told is None else told[part]
         parts.append(_localise(network, model, scenes.take(part), count, scene))
     return Localised.concatenate(parts)
+
+
+def require_sound(scenes: Scenes) -> None:
+    """Refuses scenes that nobody checked, made in memory, if no recording could hold them.
+
+    Silent ones may stay beside others: no source of theirs is resolved.
+
+    Raises:
+        ConfigError: if an array is not complex, finite, of the right shape and of a usable scale.
+    """
+    shape, elements = scenes.snapshots.shape, scenes.panel.num_elements
+    valid = len(shape) == 3 and scenes.snapshots.numel() > 0
+    require(valid, "snapshots has shape [B, L, M]", f"{list(shape)}", "Put antennas last.")
+    size, snapshots, antennas = shape
+    shapes = {
+        "snapshots": shape,
+        "channel": (size, antennas, elements),
+        "codes": (size, snapshots, elements),
+    }
+    for name, expected in shapes.items():
+        value = getattr(scenes, name)
+        rule = f"{name} has shape {list(expected)}"
+        fits = "It must match snapshots [B, L, M] and the elements of the panel."
+        require(value.shape == expected, rule, f"{list(value.shape)}", fits)
+        require(value.is_complex(), f"{name} is complex", f"{value.dtype}", "Convert it.")
+        peaks = value.abs().flatten(1).amax(-1)
+        bad = (~torch.isfinite(peaks)).nonzero().flatten().tolist()
+        which = f"{len(bad)} scenes that are not, {', '.join(map(str, bad[:4]))} first"
+        require(not bad, f"{name} is finite", which, "Leave these scenes out.")
+        recorded.require_scale(name, peaks[peaks > 0].cpu().numpy())
 
 
 def scene_of(

@@ -6,14 +6,15 @@
 
 `python -m search.run` leaves one in `runs/<name>/best`, `python -m trainer train --out X` one in
 `X/best`. The folder appears whole. A folder cannot take the place of another in one go: while one
-is replaced a reader sees the old one, for an instant none, then the new one. `config.json` has the
-SHA-256 of `state.pt`, so that who reads one file of each, or overwritten bytes, is told.
+is replaced a reader sees the old one, for an instant none, then the new one. An export that is
+killed in that instant leaves the old one as `.best.old`, until the next export.
+`config.json` has the SHA-256 of `state.pt`, so that who reads one file of each, or overwritten
+bytes, is told.
 """
 
 import hashlib
 import json
 import math
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -72,7 +73,8 @@ def export(
     device = resolve_device("cpu" if kept.config.device == "cpu" else "auto")
     config, network = restore_network(state, device)
     calibration = calibrate(network, config)
-    rows = [asdict(row) for row in score_network(network, config).rows]
+    readouts = (score_network(network, config, scoring=scoring) for scoring in (False, True))
+    rows = [asdict(row) for scored in readouts for row in scored.rows]
     card = model_card(
         kept,
         [*rows, *others],
@@ -85,7 +87,8 @@ def export(
         "confidence": asdict(calibration),
         "state_sha256": hashlib.sha256(state.read_bytes()).hexdigest(),
     }
-    hidden = folder.with_name(f".{folder.name}.{os.getpid()}.new")
+    hidden = folder.with_name(f".{folder.name}.new")
+    shutil.rmtree(hidden, ignore_errors=True)  # of an export that was killed
     try:
         hidden.mkdir(parents=True)
         shutil.copyfile(state, hidden / STATE_FILE)
@@ -103,9 +106,10 @@ def export(
 
 def _replace(folder: Path, new: Path) -> None:
     """Puts `new` in the place of `folder`, which stays if that fails."""
-    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+    old = folder.with_name(f".{folder.name}.old")
     had_one = folder.exists()
     if had_one:
+        shutil.rmtree(old, ignore_errors=True)
         folder.rename(old)
     try:
         new.rename(folder)

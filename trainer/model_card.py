@@ -26,18 +26,18 @@ python -m trainer localise --model THIS_FOLDER --scenes scenes.npz --out estimat
 
 ## Results
 
-Held-out scenes of seed {judged.test_seed}, K known. Numbers are of **MUSIC alone**, the readout
-that training and search are judged by; `localise` adds scoring, and so does the confidence below.
-Capped error is
-mean(min(angle error, 10°)) / 10°, success the share of sources within 5° and 5°, both with 95 %
-intervals; n counts scenes, the same ones at every SNR and K.
+Held-out scenes of seed {judged.test_seed}, K known. `network` is MUSIC alone, the readout that
+training and search are judged by; `network+scoring` is what `localise` does, and what the
+confidence below is of. Capped error is mean(min(angle error, 10°)) / 10°, success the share of
+sources within 5° and 5°, both with 95 % intervals; n counts scenes, the same ones at every SNR
+and K.
 
 | mean at {objective} dB | capped error | n |
 |---|---|---|
 {summary}
 
-| SNR/dB | K | n | capped error | success |
-|---|---|---|---|---|
+| readout | SNR/dB | K | n | capped error | success |
+|---|---|---|---|---|---|
 {rows}
 
 ## Confidence
@@ -95,7 +95,7 @@ def model_card(
         size=size,
         objective=", ".join(f"{snr:g}" for snr in judged.objective_snr_db),
         summary="\n".join(_summary(rows, judged.objective_snr_db)),
-        rows="\n".join(_row(row) for row in rows if row["estimator"] == "network"),
+        rows="\n".join(_row(row) for row in rows if row["estimator"].startswith("network")),
         law="\n".join(f"- {name}: {value}" for name, value in asdict(config.scene).items()),
         origin="\n".join(_origin(about)),
     )
@@ -124,7 +124,7 @@ def _row(row: Mapping[str, Any]) -> str:
     if row["success_rate"] is not None:
         share = wilson_share(row["success_rate"], row["num_scenes"])
         success = f"{share.mean:.2f} [{share.low:.2f}, {share.high:.2f}]"
-    cells = (f"{row['snr_db']:g}", row["num_sources"], row["num_scenes"])
+    cells = (row["estimator"], f"{row['snr_db']:g}", row["num_sources"], row["num_scenes"])
     return "| " + " | ".join(map(str, (*cells, error, success))) + " |"
 
 

@@ -58,9 +58,10 @@ def one_step(
     resolved = _padded(gained.unsqueeze(-1), places).squeeze(-1) > LEAST_RATIO
     found = fitted.place[:, : 3 * slots]
     moved = _padded(found.unflatten(-1, (slots, 3)).to(places), places)
-    # where the snapshots say nothing, an estimate stays where it was
-    known = wide.channel.abs().amax((1, 2)) > 0
-    moves = estimates.active & known.unsqueeze(-1) & torch.isfinite(moved).all(-1)
+    # where the snapshots say nothing, an estimate stays where it was, and nobody vouches for it
+    signals = (wide.channel, wide.snapshots)
+    known = torch.stack([each.abs().amax((1, 2)) > 0 for each in signals]).all(0).unsqueeze(-1)
+    moves = estimates.active & known & torch.isfinite(moved).all(-1)
     places = torch.where(moves.unsqueeze(-1), moved, places)
     azimuth, elevation, inverse_range = places.unbind(-1)
     again = repeated(search.response(places), estimates.active)
@@ -69,7 +70,7 @@ def one_step(
         azimuth=azimuth,
         elevation=elevation,
         range_m=1 / inverse_range,
-        resolved=estimates.scored & resolved & interior(places, search) & ~again,
+        resolved=estimates.scored & known & resolved & interior(places, search) & ~again,
         separate=estimates.scored,
     )
 

@@ -105,7 +105,10 @@ def load(
     rule = "snapshots are complex"
     require(kind == "c", rule, f"{signals['snapshots'].dtype}", "Give I + jQ of every antenna.")
     for name in ("snapshots", "channel"):
-        _require_signal(name, signals[name], dtype)
+        peaks = np.abs(signals[name]).max(axis=(-2, -1))
+        silent = int((peaks == 0).sum())
+        require(silent == 0, f"{name} is not all zero", f"{silent} scenes of zeros", "Drop these.")
+        require_scale(name, peaks, dtype)
     scenes = Scenes(
         panel,
         snapshots=torch.from_numpy(signals["snapshots"].astype(np.complex128)),
@@ -121,18 +124,19 @@ def load(
     return scenes.to(device=device, dtype=dtype)
 
 
-def _require_signal(name: str, value: np.ndarray, dtype: torch.dtype) -> None:
-    """Every recording says something, and its powers can be held in that precision."""
-    peaks = np.abs(value).max(axis=(-2, -1))
-    silent = int((peaks == 0).sum())
-    require(silent == 0, f"{name} is not all zero", f"{silent} scenes of zeros", "Drop these.")
-    # sums of squares must neither overflow nor vanish
+def require_scale(name: str, peaks: np.ndarray, dtype: torch.dtype = torch.complex64) -> None:
+    """Sums of squares must neither overflow nor vanish in that precision.
+
+    Args:
+        peaks: largest modulus in every scene.
+    """
     info = torch.finfo(dtype)
     low, high = (info.tiny * 1e4) ** 0.5, (info.max * 1e-4) ** 0.5
+    least, most = peaks.min(initial=np.inf), peaks.max(initial=0)
     require(
         bool((peaks > low).all() and (peaks < high).all()),
         f"{low:.0e} < largest of {name} < {high:.0e}",
-        f"{peaks.min():.3g} ... {peaks.max():.3g}",
+        f"{least:.3g} ... {most:.3g}",
         "Choose a unit in which it is about 1 (and that of noise_variance alike).",
     )
 
