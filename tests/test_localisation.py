@@ -328,3 +328,16 @@ def test_parquet_needs_no_ray():
 def test_confidence_is_higher_where_there_is_less_noise(trained):
     low, high = (localise(trained, scenes_of(snr_db=snr, size=64)) for snr in (-10.0, 10.0))
     assert high.confidence[:, 0].mean() > low.confidence[:, 0].mean() + 0.2
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"device": "gpu"}, "device"),
+        ({"num_sources": 1.5}, "num_sources >= 1, whole"),
+        ({"range_m": (1.0,)}, "range_m is"),
+    ],
+)
+def test_what_the_call_cannot_use_is_refused(trained, given, says):
+    with pytest.raises(ConfigError, match=says):
+        localise(trained, scenes_of(size=1), **given)

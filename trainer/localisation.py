@@ -169,7 +169,9 @@ def scene_of(
     trained: SceneConfig, scenes: Scenes, range_m: tuple[float, float] | None = None
 ) -> SceneConfig:
     """The configuration of a network's training, for the panel and antennas of these scenes."""
-    near, far = (trained.range_min_m, trained.range_max_m) if range_m is None else range_m
+    ends = (trained.range_min_m, trained.range_max_m) if range_m is None else tuple(range_m)
+    require(len(ends) == 2, "range_m is (nearest, farthest)", f"{ends}", "Give both, in metres.")
+    near, far = ends
     return replace(
         trained,
         **dataclasses.asdict(scenes.panel),
@@ -227,8 +229,9 @@ def _told(scenes: Scenes, num_sources: int | None, know_sources: bool) -> Tensor
     """K of every scene, [S], or None where the network is to say it."""
     device = scenes.snapshots.device
     if num_sources is not None:
-        require(num_sources >= 1, "num_sources >= 1", f"{num_sources}", "Leave it out to ask.")
-        return torch.full((scenes.batch_size,), num_sources, device=device)
+        whole = int(num_sources) == num_sources >= 1
+        require(whole, "num_sources >= 1, whole", f"{num_sources}", "Leave it out to ask.")
+        return torch.full((scenes.batch_size,), int(num_sources), device=device)
     if scenes.truth is None or not know_sources:
         return None
     count = scenes.truth.num_sources

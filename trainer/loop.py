@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from .checkpoint import UNREADABLE, TrainState
-from .config import ConfigError, TrainConfig
+from .config import ConfigError, TrainConfig, require_choice
 from .covariance import Covariance
 from .evaluation import score_network, validate
 from .failure import Cause, Diverged, Failure
@@ -282,8 +282,9 @@ def resolve_device(name: str) -> torch.device:
     """`auto` is CUDA where there is one.
 
     Raises:
-        ConfigError: if CUDA is asked for where there is none.
+        ConfigError: for any other name than auto, cpu and cuda, or cuda where there is none.
     """
+    require_choice("device", name, ("auto", "cpu", "cuda"))
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():

@@ -1,0 +1,50 @@
+"""Do the known-good starts of a preset train stably? Losses and gradient norms of first steps.
+
+    python benchmarks/stability.py [--preset full] [--steps 60] [--batch 16]
+
+Every anchor of the preset is trained at a batch that a CPU can pay. A row has mean losses over
+thirds of the steps; gradient norms are those before clipping.
+"""
+
+import argparse
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import numpy as np
+import torch
+
+import spaces
+from search.config import SearchConfig
+from trainer.loop import Training
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--preset", default="full", choices=spaces.PRESETS)
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--batch", type=int, default=16)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    plan = SearchConfig(args.preset, 1, "stability")
+    budget = {"batch_size": args.batch, "device": "cpu"}
+    print("| anchor | loss: first step | thirds | gradient norm: median | largest |")
+    print("|---|---|---|---|---|")
+    for anchor in plan.space.anchors:
+        training = Training(
+            plan.train_config(plan.space.draw(anchor) | budget), torch.device("cpu")
+        )
+        rows = [training.step()[1] for _ in range(args.steps)]
+        total, norm = (np.array([row[name] for row in rows]) for name in ("total", "norm"))
+        thirds = ", ".join(f"{part.mean():.3f}" for part in np.array_split(total, 3))
+        about = (
+            f"{training.config.network.kind}, eigengap weight {training.config.eigengap.weight:g}"
+        )
+        print(
+            f"| {about} | {total[0]:.3f} | {thirds} | {np.median(norm):.2g} | {norm.max():.2g} |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
