@@ -56,32 +56,25 @@ def test_only_these_files_import_ray():
     assert with_ray == RAY_FILES
 
 
-def test_a_report_loads_neither_ray_nor_torch():
-    code = (
-        "import sys, search.report.__main__, search.report.write, search.report.compare; "
-        "print(sorted({'ray', 'torch'} & set(sys.modules)))"
-    )
+def loaded(names: set[str], *modules: str) -> set[str]:
+    """Which of `names` a process has that imports these modules."""
+    code = f"import sys, {', '.join(modules)}; print(*({names!r} & set(sys.modules)))"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
     )
-    assert done.stdout.strip() == "[]"
+    return set(done.stdout.split())
+
+
+def test_a_report_loads_neither_ray_nor_torch():
+    report = ("search.report.__main__", "search.report.write", "search.report.compare")
+    assert loaded({"ray", "torch"}, *report) == set()
 
 
 def test_a_worker_loads_no_sampler_and_torch_only_to_train():
     """Each of its processes would take 40 MiB and a second for Optuna's samplers."""
-    code = (
-        "import sys, search.trainable, search.tasks; "
-        "print(sorted({'optuna', 'scipy', 'torch'} & set(sys.modules)))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
-    )
-    assert done.stdout.strip() == "[]"
+    worker = ("search.trainable", "search.tasks")
+    assert loaded({"optuna", "scipy", "torch"}, *worker) == set()
 
 
 def test_configurations_load_without_torch():
-    code = "import sys, trainer.config, trainer.failure; print('torch' in sys.modules)"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
-    )
-    assert done.stdout.strip() == "False"
+    assert loaded({"torch"}, "trainer.config", "trainer.failure") == set()
