@@ -1,6 +1,6 @@
 """Do the known-good starts of a preset train stably? Losses and gradient norms of first steps.
 
-    python benchmarks/stability.py [--preset full] [--steps 60] [--batch 16]
+    python benchmarks/stability.py [--preset full] [--steps 60] [--batch 16] [--kinds unrolled]
 
 Every anchor of the preset is trained at a batch that a CPU can pay. A row has mean losses over
 thirds of the steps; gradient norms are those before clipping.
@@ -24,6 +24,7 @@ def main() -> None:
     parser.add_argument("--preset", default="full", choices=spaces.PRESETS)
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--kinds", nargs="+", metavar="KIND", help="of network; default: all")
     args = parser.parse_args()
     torch.set_num_threads(1)
     plan = SearchConfig(args.preset, 1, "stability")
@@ -31,15 +32,14 @@ def main() -> None:
     print("| anchor | loss: first step | thirds | gradient norm: median | largest |")
     print("|---|---|---|---|---|")
     for anchor in plan.space.anchors:
-        training = Training(
-            plan.train_config(plan.space.draw(anchor) | budget), torch.device("cpu")
-        )
+        config = plan.train_config(plan.space.draw(anchor) | budget)
+        if args.kinds and config.network.kind not in args.kinds:
+            continue
+        training = Training(config, torch.device("cpu"))
         rows = [training.step()[1] for _ in range(args.steps)]
         total, norm = (np.array([row[name] for row in rows]) for name in ("total", "norm"))
         thirds = ", ".join(f"{part.mean():.3f}" for part in np.array_split(total, 3))
-        about = (
-            f"{training.config.network.kind}, eigengap weight {training.config.eigengap.weight:g}"
-        )
+        about = f"{config.network.kind}, eigengap weight {config.eigengap.weight:g}"
         print(
             f"| {about} | {total[0]:.3f} | {thirds} | {np.median(norm):.2g} | {norm.max():.2g} |",
             flush=True,
