@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
+AGAIN_SECONDS = 2.0
+"""An interrupt that has not arrived by then is raised once more."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -16,10 +18,10 @@ class Interrupted(KeyboardInterrupt):
 def interruptible() -> Iterator[None]:
     """SIGINT and SIGTERM raise `Interrupted` in the context.
 
-    Each of them does, until the first has arrived here: an exception that a signal raises may be
-    swallowed where it strikes, in a finaliser for one. From then on what is left is the clean-up,
-    and the process stays deaf. Raising at any point is safe: the run's files are such that a
-    driver may die at any moment.
+    Each of them does, and once more every two seconds, until an exception has arrived here: one
+    that strikes in a finaliser, or while a process is forked, is swallowed there. From then on
+    what is left is the clean-up, and the process stays deaf. Raising at any point is safe: the files of
+    a run are such that a driver may die at any moment.
     """
     if threading.current_thread() is not threading.main_thread():
         yield  # signals are the main thread's
@@ -32,6 +34,7 @@ def interruptible() -> Iterator[None]:
         after = dict.fromkeys(INTERRUPTS, signal.SIG_IGN)
         raise
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         for each, handler in after.items():
             signal.signal(each, handler)
 
@@ -50,12 +53,19 @@ def deaf() -> Iterator[None]:
         yield
         return
     before = {each: signal.signal(each, signal.SIG_IGN) for each in INTERRUPTS}
+    left, _ = signal.setitimer(signal.ITIMER_REAL, 0)
     try:
         yield
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
+        signal.setitimer(signal.ITIMER_REAL, left)
 
 
 def _interrupt(number: int, frame: object) -> None:
+    def again(alarm: int, frame: object) -> None:
+        _interrupt(number, frame)
+
+    signal.signal(signal.SIGALRM, again)
+    signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS)
     raise Interrupted(signal.Signals(number).name)

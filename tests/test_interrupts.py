@@ -10,6 +10,7 @@ import pytest
 
 COMMAND = """
 import sys, time
+from search.interrupts import deaf
 from search.options import exit_code
 
 class Swallows:
@@ -28,7 +29,10 @@ def clean_up():
         act()
     finally:
         print("cleaning up", flush=True)
-        time.sleep(1)
+        if "deaf" in sys.argv:
+            with deaf():
+                time.sleep(4)
+            print("cleaned up", flush=True)
 
 sys.exit(exit_code("x", clean_up, "again"))
 """
@@ -56,13 +60,21 @@ def test_either_signal_ends_a_command_with_130_and_says_so(word):
     assert "Traceback" not in said
 
 
-def test_a_signal_that_a_finaliser_swallowed_can_be_given_again():
+def test_a_signal_that_a_finaliser_swallowed_is_not_lost():
     process = command("finaliser")
     assert process.stdout.readline() == "in a finaliser\n"
     process.send_signal(signal.SIGTERM)
     assert process.stdout.readline() == "at work\n"  # Python has ignored the exception
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
+    said = process.communicate(timeout=30)[1]
+    assert process.returncode == 130
+    assert "interrupted by SIGTERM" in said
+
+
+def test_a_clean_up_that_is_not_to_be_disturbed_is_not():
+    process = command("deaf")
+    assert process.stdout.readline() == "at work\n"
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=60)[0] == "cleaning up\ncleaned up\n"
     assert process.returncode == 130
 
 
