@@ -20,8 +20,8 @@ def interruptible() -> Iterator[None]:
 
     Each of them does, and once more every two seconds, until an exception has arrived here: one
     that strikes in a finaliser, or while a process is forked, is swallowed there. From then on
-    what is left is the clean-up, and the process stays deaf. Raising at any point is safe: the files of
-    a run are such that a driver may die at any moment.
+    what is left is the clean-up, and the process stays deaf. Raising at any point is safe: a run's
+    files are such that a driver may die at any moment.
     """
     if threading.current_thread() is not threading.main_thread():
         yield  # signals are the main thread's
