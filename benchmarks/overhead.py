@@ -38,7 +38,8 @@ import spaces
 from search.config import SearchConfig
 from search.connection import connect
 from search.driver import search
-from search.monitor import EndSearch, Monitor
+from search.ending import EndSearch
+from search.monitor import Monitor
 from search.preflight import Resources
 from search.samplers import SAMPLERS
 from search.schema import BASELINES

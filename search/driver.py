@@ -17,7 +17,8 @@ from .bucket import brought, home_of, opened
 from .checkpoints import RAY_FOLDER, STATE_FILE
 from .config import SearchConfig
 from .connection import on_worker
-from .monitor import EndSearch, Monitor
+from .ending import EndSearch
+from .monitor import Monitor
 from .preflight import Resources
 from .recall import History, recall
 from .rows import scored_rows
@@ -28,6 +29,9 @@ from .store import RunStore, best_trial
 from .tasks import baselines_task, export_task, state_task
 from .trainable import Train, make_trainable
 from .warm import warm_trials
+
+Record = dict[str, Any]
+Recorder = Callable[[str, Record], object]
 
 LOST_RETRIES = 3
 BEST_FOLDER = "best"
@@ -57,13 +61,8 @@ def search(
         resources,
         train,
         lambda: plan.trials - len(store.ended()),
-        lambda history: (
-            OptunaSearcher(
-                plan,
-                store.path / "optuna.log",
-                history=history,
-                record=_recorder(store, resources),
-            ),
+        lambda history, record: (
+            OptunaSearcher(plan, store.path / "optuna.log", history=history, record=record),
             judge(plan, history),
         ),
     )
@@ -96,8 +95,8 @@ def rerun(
         resources,
         train,
         lambda: len(names - store.ended()),
-        lambda history: (
-            ListSearcher(records, history=history, record=_recorder(store, resources)),
+        lambda history, record: (
+            ListSearcher(records, history=history, record=record),
             judge_of("none", plan.template.epochs),
         ),
     )
@@ -134,18 +133,27 @@ def _work_off(
     resources: Resources,
     train: Train | None,
     left: Callable[[], int],
-    suggesting: Callable[[History], tuple[OptunaSearcher | ListSearcher, Judge]],
+    suggesting: Callable[[History, Recorder], tuple[OptunaSearcher | ListSearcher, Judge]],
 ) -> None:
     """Lets Ray run trials until `left` says that none is.
 
     Args:
-        suggesting: who suggests and who judges, given what has happened so far.
+        suggesting: who suggests and who judges, given what has happened so far, and a function
+            that keeps what a trial is to be, with all else that a replay needs.
     """
     ending = EndSearch()
     trainable = make_trainable(train, resources.threads, plan.name, versions())
     while before := left():
         history = recall(store, warm_trials(store.path))
-        _fit(plan, store, resources, ending, trainable, history, *suggesting(history))
+        records = {trial.name: dict(trial.record) for trial in history.unfinished}
+
+        def record(name: str, suggested: Record, records: dict[str, Record] = records) -> None:
+            records[name] = {**suggested, "threads": resources.threads}
+            store.write_config(name, records[name])
+
+        searcher, judge = suggesting(history, record)
+        monitor = Monitor(plan, store, history, records, ending, searcher.ended)
+        _fit(store, resources, ending, trainable, searcher, judge, monitor)
         if ending.reason:
             raise SearchFailed(ending.reason)
         if left() == before:
@@ -154,27 +162,16 @@ def _work_off(
         # worker was not free in time. It is unfinished, as after a restart, and goes on.
 
 
-def _recorder(store: RunStore, resources: Resources) -> Callable[[str, Mapping[str, Any]], object]:
-    """Keeps what a trial is to be before it starts, with all else that a replay needs."""
-
-    def record(name: str, suggested: Mapping[str, Any]) -> None:
-        store.write_config(name, {**suggested, "threads": resources.threads})
-
-    return record
-
-
 def _fit(
-    plan: SearchConfig,
     store: RunStore,
     resources: Resources,
     ending: EndSearch,
     trainable: Any,
-    history: History,
     searcher: OptunaSearcher | ListSearcher,
     judge: Judge,
+    monitor: Monitor,
 ) -> None:
     """Lets Ray run what is left, until nothing is or `ending` has a reason."""
-    monitor = Monitor(plan, store, history, ending, searcher.ended)
     needs = {"cpu": resources.cpus} | ({"gpu": resources.gpus} if resources.gpus else {})
     where, path = opened(home_of(store.path))
     tuner = tune.Tuner(

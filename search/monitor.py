@@ -9,8 +9,7 @@ import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from tqdm import tqdm
 
 from .checkpoints import folders
 from .config import SearchConfig
+from .ending import EndSearch
 from .gauges import Gauges
 from .outcome import RULES, Outcome, classify, may_be_best
 from .recall import History
@@ -40,6 +40,8 @@ class Monitor(tune.Callback):
         plan: the search as planned.
         store: where the rows go.
         history: what earlier drivers of this run have left.
+        records: what was written of each trial before it started, by its name; one that has ended
+            is taken out.
         ending: told when the search must end.
         tell: called with every trial that has ended, once its rows are on disk.
     """
@@ -49,11 +51,13 @@ class Monitor(tune.Callback):
         plan: SearchConfig,
         store: RunStore,
         history: History,
-        ending: "EndSearch",
+        records: dict[str, dict[str, Any]],
+        ending: EndSearch,
         tell: Callable[[Past], object],
     ) -> None:
         self._plan = plan
         self._store = store
+        self._records = records
         self._ending = ending
         self._tell = tell
         self._tally = Counter(past.outcome.value for past in history.ended)
@@ -63,7 +67,6 @@ class Monitor(tune.Callback):
             trial.name: {r["epoch"]: _epoch_row(trial.name, r) for r in trial.reports}
             for trial in history.unfinished
         }
-        self._records: dict[str, dict[str, Any]] = {}
         self._flushed: dict[str, float] = {}
         self._heard: dict[str, float] = {}
         self._hung: set[str] = set()
@@ -89,7 +92,7 @@ class Monitor(tune.Callback):
         again = f"again ({self._attempts[name]}) " if self._attempts[name] > 1 else ""
         if name in self._epochs:
             again = f"again, from epoch {max(self._epochs[name], default=0)} on: "
-        record = self._record(name)
+        record = self._records[name]
         self._say(name, "started", again + (record.get("about") or _phrase(record["drawn"])))
 
     def on_trial_result(
@@ -159,8 +162,7 @@ class Monitor(tune.Callback):
 
     def _end(self, trial: Any, error: str | None) -> None:
         name, last = trial.config["trial_id"], dict(trial.last_result or {})
-        record = self._record(name)
-        self._records.pop(name)
+        record = self._records.pop(name)
         self._heard.pop(name, None)
         self._flushed.pop(name, None)
         if self._ending.reason is not None and not last.get("outcome"):
@@ -175,12 +177,6 @@ class Monitor(tune.Callback):
             self._say(name, *_ending(last, outcome))
             self._gauges.ended(record, outcome, last)
             self._advance()
-
-    def _record(self, name: str) -> dict[str, Any]:
-        """`configs/<name>.json`, read once."""
-        if name not in self._records:
-            self._records[name] = self._store.read_config(name)
-        return self._records[name]
 
     def _write_end(
         self,
@@ -266,53 +262,6 @@ class Monitor(tune.Callback):
             self._bar.write(line, file=sys.stdout)
         else:
             print(line, flush=True)
-
-
-class EndSearch(tune.Stopper):
-    """Ends a trial that has said how it ended, and the search where going on is of no use.
-
-    Attributes:
-        reason: what ended the search, for a person; None while it may go on.
-    """
-
-    def __init__(self) -> None:
-        self._seen: Counter[tuple[str, str]] = Counter()
-        self.reason: str | None = None
-
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """Whether this trial must end."""
-        if refused := result.get("refused"):
-            self.reason = self.reason or refused
-            return True
-        if lost := result.get("storage_lost"):
-            self.reason = self.reason or f"a worker could not keep its checkpoint: {lost}"
-            return True
-        word = result.get("outcome")
-        if not word:
-            return False
-        limit = RULES[Outcome(word)].ends_search_at
-        signature = (word, str(result.get("cause")))
-        self._seen[signature] += 1
-        if limit is not None and self._seen[signature] >= limit:
-            seen = str(result.get("failure_traceback") or result.get("cause"))
-            times = f"the same failure {limit} times" if limit > 1 else "a failure"
-            self.reason = f"{times}, which is a bug and not a trial:\n{seen}"
-        return True
-
-    def stop_all(self) -> bool:
-        """Whether the search must end."""
-        return self.reason is not None
-
-    @contextmanager
-    def on_storage_failure(self, run: Path) -> Iterator[None]:
-        """Ends the search, and does not raise, where the file system takes no more files.
-
-        Ray would take an exception for a failure of the trial and run it again.
-        """
-        try:
-            yield
-        except OSError as error:
-            self.reason = self.reason or f"{run} takes no files: {error}"
 
 
 def _ending(last: dict[str, Any], outcome: Outcome) -> tuple[str, str]:

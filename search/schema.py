@@ -258,23 +258,30 @@ def columns(table: str, parameters: Parameters) -> tuple[Column, ...]:
 
 def arrow_schema(table: str, parameters: Parameters) -> pa.Schema:
     """The schema of every part file of that table."""
-    return _schema(table, tuple((name, *declared) for name, declared in parameters.items()))
+    return _layout(table, parameters)[1]
+
+
+def _layout(table: str, parameters: Parameters) -> tuple[dict[str, Column], pa.Schema]:
+    """Columns by name, and the same for Arrow."""
+    return _cached_layout(table, tuple((name, *about) for name, about in parameters.items()))
 
 
 @functools.cache  # a search writes thousands of parts of five tables
-def _schema(table: str, parameters: tuple[tuple[str, str, str, str], ...]) -> pa.Schema:
-    known = {name: (kind, unit, about) for name, kind, unit, about in parameters}
-    return pa.schema(
-        [
-            pa.field(
-                c.name,
-                TYPES[c.type],
-                nullable=not c.required,
-                metadata={"unit": c.unit, "description": c.about},
-            )
-            for c in columns(table, known)
-        ]
-    )
+def _cached_layout(
+    table: str, parameters: tuple[tuple[str, str, str, str], ...]
+) -> tuple[dict[str, Column], pa.Schema]:
+    declared = {name: (kind, unit, about) for name, kind, unit, about in parameters}
+    known = {c.name: c for c in columns(table, declared)}
+    fields = [
+        pa.field(
+            c.name,
+            TYPES[c.type],
+            nullable=not c.required,
+            metadata={"unit": c.unit, "description": c.about},
+        )
+        for c in known.values()
+    ]
+    return known, pa.schema(fields)
 
 
 def check_parameters(parameters: Parameters) -> None:
@@ -294,7 +301,7 @@ def arrow_table(table: str, parameters: Parameters, rows: Iterable[Mapping[str, 
         RowError: for an unknown column, a wrong type, a number that is not finite, a missing
             required value, or two rows with one key.
     """
-    known = {c.name: c for c in columns(table, parameters)}
+    known, schema = _layout(table, parameters)
     checked = [_check_row(table, known, row) for row in rows]
     seen = set()
     for row in checked:
@@ -305,8 +312,8 @@ def arrow_table(table: str, parameters: Parameters, rows: Iterable[Mapping[str, 
                 f"a row of `{table}` is written once, but two rows have {named}. Drop one of them."
             )
         seen.add(key)
-    # as one array of structs: three times faster than column by column, for a row or two
-    structs = pa.array(checked, type=pa.struct(list(arrow_schema(table, parameters))))
+    # as one array of structs: far faster than column by column, for a row or two
+    structs = pa.array(checked, type=pa.struct(list(schema)))
     return pa.Table.from_batches([pa.RecordBatch.from_struct_array(structs)])
 
 

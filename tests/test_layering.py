@@ -17,6 +17,7 @@ RAY_FILES = {
     "tasks.py",
     "searcher.py",
     "monitor.py",
+    "ending.py",
     "gauges.py",
 }
 FORBIDDEN = {

@@ -23,7 +23,7 @@ from search.checks import check_nodes
 from search.config import SearchConfig
 from search.connection import connect
 from search.driver import SearchFailed, search
-from search.monitor import EndSearch
+from search.ending import EndSearch
 from search.preflight import Refused, Resources, refuse_other_versions
 from search.run import declared, main
 from search.schema import BASELINES

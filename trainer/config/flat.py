@@ -1,6 +1,7 @@
 """From a tree of names and values, as JSON and command lines give them, to dataclasses."""
 
 import dataclasses
+import functools
 import types
 import typing
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ def build(cls: type, tree: Mapping[str, Any], prefix: str) -> Any:
     Raises:
         ConfigError: for an unknown name, or a value of the wrong type.
     """
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls)
     values = {}
     for name, value in tree.items():
         if name not in hints:
@@ -33,6 +34,11 @@ def build(cls: type, tree: Mapping[str, Any], prefix: str) -> Any:
         else:
             values[name] = _coerce(hints[name], value, prefix + name)
     return cls(**values)
+
+
+@functools.cache  # a search builds thousands of configurations
+def _hints(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
 
 
 def _coerce(hint: Any, value: Any, name: str) -> Any:

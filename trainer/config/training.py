@@ -230,15 +230,14 @@ class TrainConfig:
         """The flat dict that `from_params` turns into an equal configuration; JSON-safe, `None`
         left out."""
         flat: dict[str, Any] = {}
-        for name, value in dataclasses.asdict(self).items():
-            items = (
-                {f"{name}.{k}": v for k, v in value.items()}
-                if isinstance(value, dict)
-                else {name: value}
+        for name, value in vars(self).items():
+            grouped = dataclasses.is_dataclass(value)
+            leaves = (
+                {f"{name}.{k}": v for k, v in vars(value).items()} if grouped else {name: value}
             )
             flat |= {
                 k: list(v) if isinstance(v, tuple) else v
-                for k, v in items.items()
+                for k, v in leaves.items()
                 if v is not None
             }
         return flat
