@@ -29,13 +29,16 @@ Found = dict[str, list[Effect]]
 def definitions(run: Run, found: Found) -> str:
     """One row per ablation: verdict, difference over the objective's SNRs, and at each SNR."""
     snrs = sorted({e.snr_db for own in found.values() for e in own if e.snr_db is not None})
-    head = ["ablation", "verdict", "capped error, with - without", "detectable"]
+    head = ["ablation", "did not complete: without, with", "verdict"]
+    head += ["capped error, with - without", "detectable"]
     head += [f"{snr:g} dB" for snr in snrs] + ["source number"]
     rows = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for name, own in found.items():
         error = by_snr(own, "capped_error")
         number = by_snr(own, "source_number_found").get(None)
-        cells = [name, ablation.verdict(error[None]), str(error[None].difference)]
+        lost = ablation.incomplete(run, name)
+        cells = [name, f"{lost.without}, {lost.with_} of {lost.asked}"]
+        cells += [ablation.verdict(error[None]), str(error[None].difference)]
         cells += [f"{error[None].detectable:.3f}"]
         cells += [str(error[snr].difference) if snr in error else "" for snr in snrs]
         cells += ["" if number is None else str(number.difference)]
@@ -58,7 +61,8 @@ def about(run: Run, found: Found) -> str:
         f"{one.difference.n} configurations ({kinds}) x {one.seeds // one.difference.n} seeds "
         f"per arm, {one.scenes} scenes for each SNR and K; the verdict is over SNR {snr} dB and "
         "all K. Intervals at 95 %, configurations crossed with scenes; negative is better, for "
-        "the source number positive. Detectable: told from 0 with 80 % probability."
+        "the source number positive. Detectable: told from 0 with 80 % probability. Pairs of "
+        "which a training did not complete are left out."
     )
 
 

@@ -123,6 +123,12 @@ def ablate(args: argparse.Namespace) -> int:
         for pair in kept
         for arm, training in pair.arms()
         for row in ablation_rows(asked, name, arm, training, hinges.get(training.name, []))
+    ] + [
+        row
+        for pair in pairs
+        for arm, training in pair.arms()
+        if training.name in failed
+        for row in incomplete_rows(asked, name, arm, training)
     ]
     asked.store.write_part("ablations", name, rows)
     notes += [f"{outcome}: {training}, its pair left out" for training, outcome in failed.items()]
@@ -251,18 +257,36 @@ def ablation_rows(
         means = own[list(MEANS)].mean().rename(MEANS).dropna()
         hinge = stood.get(where, {})
         yield {
-            "ablation": name,
-            "arm": arm,
-            "trial_id": training.trial_id,
-            "seed": training.config.seed,
-            "evaluation_seed": asked.fresh.seed,
-            "changes": training.changes,
-            "snr_db": where[0],
-            "num_sources": where[1],
+            **identity(asked, name, arm, training, *where),
             "num_scenes": len(own),
             **{str(column): float(mean) for column, mean in means.items()},
             **{k: hinge[k] for k in ("hinge", "hinge_active") if k in hinge},
         }
+
+
+def incomplete_rows(
+    asked: Asked, name: str, arm: str, training: Training
+) -> Iterator[dict[str, Any]]:
+    """Rows of `ablations` for a training that did not complete: no scenes are behind them."""
+    for snr_db in asked.fresh.evaluation(training.config).report_snr_db:
+        for count in range(1, training.config.scene.max_sources + 1):
+            yield {**identity(asked, name, arm, training, snr_db, count), "num_scenes": 0}
+
+
+def identity(
+    asked: Asked, name: str, arm: str, training: Training, snr_db: float, num_sources: int
+) -> dict[str, Any]:
+    """What a row of `ablations` is about."""
+    return {
+        "ablation": name,
+        "arm": arm,
+        "trial_id": training.trial_id,
+        "seed": training.config.seed,
+        "evaluation_seed": asked.fresh.seed,
+        "changes": training.changes,
+        "snr_db": snr_db,
+        "num_sources": num_sources,
+    }
 
 
 def show(store: RunStore, name: str, notes: list[str]) -> int:
@@ -282,7 +306,8 @@ def show(store: RunStore, name: str, notes: list[str]) -> int:
     content = {
         "ablation": name,
         "verdict": ablation.verdict(found[0]),
-        "sentence": ablation.sentence(name, found[0]),
+        "sentence": ablation.sentence(run, name, found),
+        "incomplete": asdict(ablation.incomplete(run, name)),
         "effects": [asdict(effect) for effect in found],
         "notes": notes,
     }

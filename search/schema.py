@@ -160,7 +160,7 @@ ABLATIONS = (
     Column("evaluation_seed", "int", "", "of the scenes; equal seeds mean equal scenes", True),
     _CHANGES,
     *_WHERE,
-    Column("num_scenes", "int", "1", "scenes behind this row"),
+    Column("num_scenes", "int", "1", "scenes behind this row; 0 if the training did not complete"),
     Column("capped_error", "float", "1", "mean(min(error, 10 deg))/10 deg"),
     Column("success_rate", "float", "1", "share of sources within 5 deg and 5 deg"),
     Column("source_number_accuracy", "float", "1", "share of scenes whose K was found"),

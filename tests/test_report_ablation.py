@@ -4,9 +4,11 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
@@ -66,7 +68,9 @@ def run_with(folder: Path, effect: float, *, trials: int = 5, seeds: int = 5) ->
                 hinge = {"hinge": 0.2 if arm == "with" else 0.3}
                 hinge |= {"hinge_active": 0.6 if arm == "with" else 0.8}
                 rows += [
-                    about | hinge | {"ablation": "eigengap", "arm": arm, "snr_db": snr}
+                    about
+                    | hinge
+                    | {"ablation": "eigengap", "arm": arm, "snr_db": snr, "num_scenes": SCENES}
                     for snr in SNRS
                 ]
     store.write_part("ablations", "eigengap", rows)
@@ -131,6 +135,33 @@ def test_trainings_without_their_pair_are_left_out(tmp_path):
     assert (before.seeds, after.seeds) == (25, 23)
     assert after.difference.n == 5
     assert after.difference.low <= 0.1 <= after.difference.high
+
+
+def test_trainings_that_did_not_complete_are_part_of_the_answer(tmp_path):
+    """Two of 25 came to nothing with the term: the difference is over the other 23, and it says
+    so. Without it none did."""
+    store = RunStore.open(run_with(tmp_path, 0.1).path)
+    rows = store.read("ablations", "eigengap")
+    lost = rows["trial_id"].isin(["t0000", "t0001"]) & (rows["seed"] == 3)
+    failed = rows[lost & (rows["arm"] == "with")].assign(
+        num_scenes=0, capped_error=np.nan, hinge=np.nan, hinge_active=np.nan
+    )
+    kept = pd.concat([rows[~lost], failed])
+    store.write_part("ablations", "eigengap", plain(kept))
+    run = runs.load(store.path)
+    (overall, *_) = ablation.effects(run, "eigengap")
+    assert overall.seeds == 23
+    assert overall.difference.low <= 0.1 <= overall.difference.high
+    assert asdict(ablation.incomplete(run, "eigengap")) == {"without": 0, "with_": 2, "asked": 25}
+    said = ablation.text(run, "eigengap")
+    assert "did not complete: 0 of 25 without, 2 of 25 with." in said
+    assert "5 configurations x 23 trainings an arm x 16 scenes" in said
+    assert said.splitlines()[0] in " ".join(sections.confirmations(run).text)
+
+
+def plain(rows):
+    """As a store takes them: nothing where there is no number."""
+    return [{k: v for k, v in row.items() if pd.notna(v)} for row in rows.to_dict("records")]
 
 
 def test_one_configuration_has_no_verdict(tmp_path):
@@ -282,7 +313,7 @@ def test_the_benchmark_writes_what_the_tables_say(tmp_path):
         check=True,
         cwd=BENCHMARK.parents[1],
     )
-    assert "| eigengap | helps | " in done.stdout
+    assert "| eigengap | 0, 0 of 25 | helps | " in done.stdout
     assert (run.path / "report" / "eigengap_ablation.png").stat().st_size > 10_000
 
 

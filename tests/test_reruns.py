@@ -164,7 +164,11 @@ def test_trainings_that_diverge_are_named_and_leave_nothing_to_compare(confirmed
     said = capsys.readouterr().out
     assert said.count("diverged: t") == 2
     assert "nothing to compare" in said
-    assert "wild" not in set(pd.read_parquet(confirmed_run / "ablations")["ablation"])
+    assert "did not complete: 0 of 2 without, 2 of 2 with" in said
+    rows = pd.read_parquet(confirmed_run / "ablations").query("ablation == 'wild'")
+    assert set(rows["arm"]) == {"with"}
+    assert (rows["num_scenes"] == 0).all()
+    assert rows["capped_error"].isna().all()
 
 
 @pytest.mark.ray

@@ -4,6 +4,9 @@ The two arms are the same configurations, seeds and scenes, with and without. Di
 training by training and scene by scene; the mean over the seeds of a configuration is one unit,
 crossed with the scenes that all trainings share (`statistics.crossed_interval`). The verdict is
 about the capped error over the objective's SNRs; the single SNRs and other measures describe it.
+
+A training that did not complete has no error, and its pair is left out of the difference: how many
+there are in each arm is said with every verdict, for it is a part of the answer.
 """
 
 from dataclasses import dataclass
@@ -55,12 +58,33 @@ def names(run: Run | str | Path) -> list[str]:
     return sorted(as_run(run).tables["ablations"]["ablation"].unique())
 
 
+@dataclass(frozen=True)
+class Incomplete:
+    """Trainings that did not complete, and those that were asked for in each arm."""
+
+    without: int
+    with_: int
+    asked: int
+
+    def __str__(self) -> str:
+        return f"{self.without} of {self.asked} without, {self.with_} of {self.asked} with"
+
+
+def incomplete(run: Run | str | Path, name: str) -> Incomplete:
+    """How many trainings of an ablation came to nothing."""
+    rows = as_run(run).tables["ablations"]
+    rows = rows[rows["ablation"] == name].drop_duplicates(["arm", "trial_id", "seed"])
+    failed = rows[rows["num_scenes"] == 0]["arm"].value_counts()
+    asked = rows.drop_duplicates(["trial_id", "seed"])
+    return Incomplete(int(failed.get(WITHOUT, 0)), int(failed.get(WITH, 0)), len(asked))
+
+
 def effects(run: Run | str | Path, name: str) -> list[Effect]:
     """Every measure over the objective's SNRs, then at each SNR; empty if there are fewer than two
     configurations to compare."""
     run = as_run(run)
     rows = run.tables["ablations"]
-    rows = rows[rows["ablation"] == name]
+    rows = rows[(rows["ablation"] == name) & (rows["num_scenes"] != 0)]
     keys = ["trial_id", "seed", "changes", "evaluation_seed"]
     arms = rows[[*keys, "arm"]].drop_duplicates()
     scenes = run.tables["scenes"]
@@ -87,13 +111,23 @@ def verdict(effect: Effect) -> str:
     return f"no effect larger than {most:.2g} at {difference.level:.0%}"
 
 
-def sentence(name: str, effect: Effect) -> str:
-    """The verdict with its numbers, in one sentence."""
+def sentence(run: Run | str | Path, name: str, found: list[Effect]) -> str:
+    """The verdict with its numbers, in one sentence; `found` are the effects."""
+    lost = incomplete(run, name)
+    left_out = f"; did not complete: {lost}" if lost.without or lost.with_ else ""
+    if not found:
+        return (
+            f"{name}: nothing to compare, fewer than two configurations have both arms{left_out}."
+        )
+    effect = found[0]
+    configurations = effect.difference.n
+    seeds, ragged = divmod(effect.seeds, configurations)
+    each = f"{effect.seeds} trainings an arm" if ragged else f"{seeds} seeds"
     return (
         f"{name}: {verdict(effect)}; capped error {effect.without:.3f} without, "
-        f"{effect.with_:.3f} with, difference {effect.difference} over "
-        f"{effect.difference.n} configurations x {effect.seeds / effect.difference.n:.3g} seeds x "
-        f"{effect.scenes} scenes; detectable: {effect.detectable:.3f}."
+        f"{effect.with_:.3f} with, difference {effect.difference} over {configurations} "
+        f"configurations x {each} x {effect.scenes} scenes; "
+        f"detectable: {effect.detectable:.3f}{left_out}."
     )
 
 
@@ -110,9 +144,9 @@ def text(run: Run | str | Path, name: str, found: list[Effect] | None = None) ->
     run = as_run(run)
     found = effects(run, name) if found is None else found
     if not found:
-        return f"{name}: nothing to compare, fewer than two configurations have both arms."
+        return sentence(run, name, found)
     acts = hinges(run, name)
-    lines = [sentence(name, found[0]), "", *TABLE_HEAD]
+    lines = [sentence(run, name, found), "", *TABLE_HEAD]
     for effect in found:
         where = "objective" if effect.snr_db is None else f"{effect.snr_db:g} dB"
         lines.append(

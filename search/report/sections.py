@@ -203,11 +203,9 @@ def confirmations(run: Run) -> Section:
     tables = []
     for name in ablation.names(run):
         effects = ablation.effects(run, name)
+        text.append(ablation.sentence(run, name, effects))
         if effects:
-            text.append(ablation.sentence(name, effects[0]))
             tables.append(_effects(name, effects))
-        else:
-            text.append(f"{name}: fewer than two configurations have both arms yet.")
     if not ablation.names(run):
         text.append(
             "Nothing is ablated yet: `python -m search.ablate RUN --term eigengap` says whether "
