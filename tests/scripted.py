@@ -60,14 +60,14 @@ def train_past_its_best(
         yield report(config, epoch, error=0.5 if epoch == 2 else 0.6)
 
 
-def train_slowly(
+def train_and_linger(
     config: TrainConfig, *, resume: TrainState | None = None
 ) -> Iterator[EpochReport]:
-    """Trains with a second epoch that takes its time."""
-    for each in train(config, resume=resume):
-        yield each
-        if each.epoch == 1:
-            time.sleep(3.0)
+    """Trains, and takes its time to end when it is stopped, as on a machine that is busy."""
+    try:
+        yield from train(config, resume=resume)
+    finally:
+        time.sleep(4.0)
 
 
 def train_and_block(

@@ -146,9 +146,9 @@ def test_a_trial_below_the_others_is_stopped_at_a_rung_and_pruned(run):
     assert frozen.constraints == {"aborted": 0.0}
 
 
-def test_no_trial_is_dropped_behind_a_stopped_one_that_is_still_in_its_next_epoch(run):
+def test_no_trial_is_dropped_behind_a_stopped_one_that_takes_its_time_to_end(run):
     """Ray gives a reused worker two seconds to end what it does, and drops the trial otherwise."""
-    store = run(0.008, 0.001, 0.009, scheduler="asha", train=scripted.train_slowly)
+    store = run(0.008, 0.001, 0.009, scheduler="asha", train=scripted.train_and_linger)
     assert list(store.read("trials")["outcome"]) == ["completed", "stopped", "completed"]
 
 

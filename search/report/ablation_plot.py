@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..files import write_atomically
-from .ablation import MEASURES, Effect, verdict
+from .ablation import MEASURES, Effect, incomplete, verdict
 from .plots import BEST, STYLES
 from .runs import Run, as_run
 
@@ -40,7 +40,10 @@ def draw(run: Run | str | Path, found: Mapping[str, list[Effect]]) -> "Figure | 
     FigureCanvasAgg(figure)
     grid = figure.subplots(high, wide, sharex=True, sharey=True, squeeze=False)
     for axes, (name, own) in zip(grid.flat, found.items(), strict=False):
-        _panel(axes, name, own, run.objective_snr_db)
+        _panel(axes, own, run.objective_snr_db)
+        lost = incomplete(run, name)
+        left_out = f"\ndid not complete: {lost}" if lost.without or lost.with_ else ""
+        axes.set_title(f"{name}: {verdict(own[0])}{left_out}", fontsize=9)
     for axes in grid.flat[len(found) :]:
         axes.set_visible(False)
     for axes in grid.flat[max(0, len(found) - wide) : len(found)]:  # the lowest of each column
@@ -52,8 +55,8 @@ def draw(run: Run | str | Path, found: Mapping[str, list[Effect]]) -> "Figure | 
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
     any_one = next(iter(found.values()))[0]
     figure.suptitle(
-        f"{run.name}: same {any_one.difference.n} configurations, seeds and "
-        f"{any_one.scenes} scenes, 95 % intervals",
+        f"{run.name}: same configurations, seeds and {any_one.scenes} scenes in both arms, "
+        "95 % intervals",
         fontsize=11,
     )
     return figure
@@ -71,9 +74,7 @@ def write(run: Run | str | Path, found: Mapping[str, list[Effect]], path: Path) 
     return path
 
 
-def _panel(
-    axes: "Axes", name: str, own: list[Effect], objective_snr_db: tuple[float, ...]
-) -> None:
+def _panel(axes: "Axes", own: list[Effect], objective_snr_db: tuple[float, ...]) -> None:
     for snr in objective_snr_db:
         axes.axvspan(snr - 0.6, snr + 0.6, color="#000000", alpha=0.06, linewidth=0)
     axes.axhline(0, color="black", linewidth=0.8)
@@ -96,6 +97,5 @@ def _panel(
             marker=style["marker"],
             linewidth=1.4,
         )
-    axes.set_title(f"{name}: {verdict(own[0])}", fontsize=9)
     axes.grid(True, alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
