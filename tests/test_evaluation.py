@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.gpu import needs_gpu
 from trainer import evaluation, scoring
 from trainer.config import BASELINES, SceneConfig, TrainConfig
 from trainer.crb import stochastic_crb
@@ -215,7 +216,7 @@ def test_an_objective_without_rows_and_an_unknown_method_are_refused():
         classical("lmmse_musik", SCENE)
 
 
-@pytest.mark.gpu
+@needs_gpu
 @pytest.mark.parametrize("name", ["lmmse_music", "lmmse_mvdr", "sparse_beamformer", "sml"])
 def test_a_gpu_scores_what_a_cpu_scores(name):
     here = replace(CONDITIONS, snr_db=(5.0,))

@@ -12,6 +12,7 @@ import scipy.stats
 import torch
 from torch import Tensor
 
+from tests.gpu import needs_gpu
 from trainer.config import SceneConfig
 from trainer.geometry import steering_vector
 from trainer.measurement import expected_snr_db
@@ -304,7 +305,7 @@ def test_negative_seed_is_refused() -> None:
         EvalScenes(SMALL, -1)
 
 
-@pytest.mark.gpu
+@needs_gpu
 def test_scenes_are_the_same_on_a_gpu() -> None:
     fixed = EvalScenes(COLOURED, 11)
     here = fixed.batch(range(50), snr_db=3.0)

@@ -4,11 +4,12 @@ import pytest
 import torch
 from matrices import close, covariance, gaussian, slope, unitary
 
+from tests.gpu import needs_gpu
 from trainer.losses import dominance_loss, eigengap_loss, guard
 from trainer.preflight import ProblemSize, check_spectral
 from trainer.spectral import BACKENDS, spectrum
 
-pytestmark = pytest.mark.gpu
+pytestmark = needs_gpu
 
 
 @pytest.mark.parametrize("definition", ["gap", "ratio", "energy", "leak", "subspace"])
