@@ -77,5 +77,9 @@ def test_a_worker_loads_no_sampler_and_torch_only_to_train():
     assert loaded({"optuna", "scipy", "torch"}, *worker) == set()
 
 
+def test_parquet_of_estimates_needs_no_ray():
+    assert loaded({"ray"}, "search.localise", "trainer.localisation") == set()
+
+
 def test_configurations_load_without_torch():
     assert loaded({"torch"}, "trainer.config", "trainer.failure") == set()

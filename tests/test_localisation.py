@@ -198,109 +198,10 @@ def test_the_commands_write_what_the_call_gives(trained, tmp_path, capsys):
     assert [p.name for p in tmp_path.glob(".*")] == []
 
 
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        ({"--model": "nowhere"}, "a model is a folder with"),
-        ({"--scenes": "nowhere.npz"}, "A recording must exist"),
-        ({"--scenes": "wrong"}, "channel has shape"),
-        ({"--out": "estimates.txt"}, "--out ends in"),
-        ({"--out": "/nowhere/x"}, "--out"),
-        ({"--num-sources": "0"}, "num_sources >= 1"),
-        ({"--num-sources": "two"}, "a count or auto"),
-        ({"--num-sources": "20"}, "max_sources < num_elements"),
-        ({"--range-m": "3 1"}, "range_min_m < range_max_m"),
-        ({"--modle": "x"}, "Did you mean `--model`"),
-    ],
-)
-@pytest.mark.parametrize("ends", [".npz", ".parquet"])
-def test_bad_input_is_refused_in_one_line(trained, tmp_path, capsys, change, says, ends):
-    scenes = scenes_of(size=2)
-    good, wrong = tmp_path / "good.npz", tmp_path / "wrong.npz"
-    scenes.save(good)
-    with np.load(good) as file:
-        np.savez(wrong, **dict(file) | {"channel": file["channel"][:, :-1]})
-    out = tmp_path / f"out{ends}"
-    asked = {"--model": str(trained), "--scenes": str(good), "--out": str(out)}
-    asked |= {k: str(wrong) if v == "wrong" else v for k, v in change.items()}
-    if asked["--out"].startswith("/nowhere"):
-        asked["--out"] += ends
-    argv = [word for flag, value in asked.items() for word in (flag, *value.split())]
-    command = main if ends == ".npz" else search_localise.main
-    assert command(["localise", *argv] if ends == ".npz" else argv) == 2
-    said = capsys.readouterr().err.strip().splitlines()
-    assert len(said) == 1, said
-    assert says in said[0]
-    assert not out.exists()
-
-
-def test_what_is_not_finite_is_never_handed_on(trained):
-    made = load(trained)
-    with torch.no_grad():
-        next(made.network.parameters()).mul_(float("nan"))
-    with pytest.raises(ConfigError, match=r"estimates must be finite.*damaged"):
-        localise(made, scenes_of(size=2))
-
-
-def test_estimates_do_not_take_the_place_of_the_recording(trained, tmp_path, capsys):
-    recording = tmp_path / "in.npz"
-    scenes_of(size=2).save(recording)
-    before = recording.read_bytes()
-    same = str(tmp_path / "." / "in.npz")
-    asked = ["localise", "--model", str(trained), "--scenes", str(recording), "--out", same]
-    assert main(asked) == 2
-    assert "another file than --scenes" in capsys.readouterr().err
-    assert recording.read_bytes() == before
-
-
-def spoiled(name: str, value: float) -> Scenes:
-    """Scenes in memory, an entry of the third overwritten."""
-    scenes = scenes_of(size=4)
-    array = getattr(scenes, name).clone()
-    array[2, 0, 0] = value
-    return replace(scenes, **{name: array})
-
-
-@pytest.mark.parametrize(
-    ("scenes", "says"),
-    [
-        (lambda: spoiled("snapshots", float("nan")), "snapshots is finite.*1 scenes.*2 first"),
-        (lambda: spoiled("channel", float("nan")), "channel is finite"),
-        (lambda: spoiled("codes", float("inf")), "codes is finite"),
-        (lambda: scenes_of().take(slice(0, 0)), "snapshots has shape"),
-        (lambda: replace(scenes_of(), channel=scenes_of().channel[:1]), "channel has shape"),
-        (lambda: replace(scenes_of(), codes=scenes_of().codes[:, 1:]), "codes has shape"),
-        (lambda: replace(scenes_of(), snapshots=scenes_of().snapshots.real), "is complex"),
-        (lambda: replace(scenes_of(), snapshots=1e-25 * scenes_of().snapshots), "largest of snap"),
-    ],
-)
-def test_scenes_in_memory_are_checked_like_recorded_ones(trained, scenes, says):
-    with pytest.raises(ConfigError, match=says):
-        localise(trained, scenes())
-
-
 def test_scenes_in_double_precision_are_localised_like_others(trained):
     single = scenes_of()
     double = localise(trained, single.to(dtype=torch.complex128))
     np.testing.assert_allclose(localise(trained, single).azimuth, double.azimuth, atol=1e-6)
-
-
-def test_silence_has_no_resolved_source(trained):
-    scenes = unknown(scenes_of())
-    silent = replace(scenes, snapshots=torch.zeros_like(scenes.snapshots))
-    assert localise(trained, scenes).resolved.any()
-    assert not localise(trained, silent).resolved.any()
-
-
-def test_a_dead_channel_does_not_end_the_other_scenes(trained):
-    scenes = unknown(scenes_of(size=4))
-    channel = scenes.channel.clone()
-    channel[2] = 0
-    whole, dead = (localise(trained, s) for s in (scenes, replace(scenes, channel=channel)))
-    others = [0, 1, 3]
-    np.testing.assert_array_equal(dead.num_sources[others], whole.num_sources[others])
-    np.testing.assert_allclose(dead.azimuth[others], whole.azimuth[others], atol=1e-4)
-    assert all(np.isfinite(array).all() for array in dead.arrays().values())
 
 
 def test_a_training_does_not_begin_where_a_model_lies(trained, capsys):
@@ -316,28 +217,6 @@ def test_a_rate_that_single_precision_cannot_step_by_is_refused(rate):
         TrainConfig.from_params(CONFIG | {"optimizer.learning_rate": rate})
 
 
-def test_parquet_needs_no_ray():
-    import subprocess
-    import sys
-
-    code = "import sys, search.localise, trainer.localisation; print('ray' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
-
-
 def test_confidence_is_higher_where_there_is_less_noise(trained):
     low, high = (localise(trained, scenes_of(snr_db=snr, size=64)) for snr in (-10.0, 10.0))
     assert high.confidence[:, 0].mean() > low.confidence[:, 0].mean() + 0.2
-
-
-@pytest.mark.parametrize(
-    ("given", "says"),
-    [
-        ({"device": "gpu"}, "device"),
-        ({"num_sources": 1.5}, "num_sources >= 1, whole"),
-        ({"range_m": (1.0,)}, "range_m is"),
-    ],
-)
-def test_what_the_call_cannot_use_is_refused(trained, given, says):
-    with pytest.raises(ConfigError, match=says):
-        localise(trained, scenes_of(size=1), **given)

@@ -117,9 +117,10 @@ def localise(
     where = resolve_device(device)
     if not isinstance(model, Model):
         model = load(model, where)
-    if not isinstance(scenes, Scenes):
+    if isinstance(scenes, Scenes):
+        require_sound(scenes)
+    else:
         scenes = recorded.load(scenes)
-    require_sound(scenes)
     weights = next(model.network.parameters())
     scenes = scenes.to(device=where, dtype=weights.dtype.to_complex())
     scene = scene_of(model.config.scene, scenes, range_m)

@@ -9,6 +9,7 @@ taken. Only when they say no is the batch looked at again, term by term and tens
 """
 
 import math
+import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from .checkpoint import UNREADABLE, TrainState
-from .config import ConfigError, TrainConfig, require_choice
+from .config import ConfigError, TrainConfig
 from .covariance import Covariance
 from .evaluation import score_network, validate
 from .failure import Cause, Diverged, Failure
@@ -282,14 +283,22 @@ def resolve_device(name: str) -> torch.device:
     """`auto` is CUDA where there is one.
 
     Raises:
-        ConfigError: for any other name than auto, cpu and cuda, or cuda where there is none.
+        ConfigError: for any other name than auto, cpu, cuda and cuda:<number>, or a CUDA device
+            that is not there.
     """
-    require_choice("device", name, ("auto", "cpu", "cuda"))
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("`device` cuda needs a CUDA device, but there is none. Use auto or cpu.")
-    return torch.device(name)
+    if re.fullmatch(r"cpu|cuda(:\d+)?", name) is None:
+        raise ConfigError(
+            f"`device` must be auto, cpu, cuda or cuda:<number>, but got {name!r}. Use auto."
+        )
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"`device` {name} needs a CUDA device, but there are {torch.cuda.device_count()}. "
+            "Use auto or cpu."
+        )
+    return device
 
 
 def initial_network(config: TrainConfig) -> nn.Module:

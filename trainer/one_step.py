@@ -59,8 +59,8 @@ def one_step(
     found = fitted.place[:, : 3 * slots]
     moved = _padded(found.unflatten(-1, (slots, 3)).to(places), places)
     # where the snapshots say nothing, an estimate stays where it was, and nobody vouches for it
-    signals = (wide.channel, wide.snapshots)
-    known = torch.stack([each.abs().amax((1, 2)) > 0 for each in signals]).all(0).unsqueeze(-1)
+    heard, reached = (each.abs().amax((1, 2)) > 0 for each in (wide.snapshots, wide.channel))
+    known = (heard & reached).unsqueeze(-1)
     moves = estimates.active & known & torch.isfinite(moved).all(-1)
     places = torch.where(moves.unsqueeze(-1), moved, places)
     azimuth, elevation, inverse_range = places.unbind(-1)
