@@ -19,7 +19,8 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .schema import TABLES, check_parameters
+from .arrow import check_parameters
+from .schema import TABLES
 
 FORMAT = 1
 """Version of the layout; a run of another one is refused, not guessed at."""

@@ -1,21 +1,11 @@
 """What every table of a run holds: columns with type, unit and meaning, and what identifies a row.
 
-All part files of one table in one run share one Arrow schema, with unit and description in each
-field's metadata. Only `trials` depends on the run: it has one nullable `params.<dotted name>`
-column for each parameter that the run's space can set. `docs/results.md` shows the same tables
-to readers.
+Only `trials` depends on the run: it has one nullable `params.<dotted name>` column for each
+parameter that the run's space can set. `docs/results.md` shows the same tables to readers.
 """
 
-import datetime
-import difflib
-import functools
-import math
-import numbers
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-
-import pyarrow as pa
 
 LOSS_TERMS = ("covariance", "eigengap")
 """Loss terms with a column of their own in `epochs`, after `loss_`."""
@@ -26,23 +16,10 @@ BASELINES = "baselines"
 Parameters = Mapping[str, tuple[str, str, str]]
 """Dotted name -> (`float`, `int` or `str`; unit; description)."""
 
-TYPES: dict[str, pa.DataType] = {
-    "float": pa.float64(),
-    "int": pa.int64(),
-    "int32": pa.int32(),
-    "str": pa.string(),
-    "time": pa.timestamp("us", tz="UTC"),
-}
-PARAMETER_TYPES = ("float", "int", "str")
-
-
-class RowError(ValueError):
-    """A row that its table refuses; the message has the rule, the value and the remedy."""
-
 
 @dataclass(frozen=True)
 class Column:
-    """One column: its name, a word of `TYPES`, its unit (`1` for a pure number), its meaning."""
+    """Name, a word of `arrow.TYPES`, unit (`1` for a pure number) and meaning of a column."""
 
     name: str
     type: str
@@ -254,100 +231,3 @@ def columns(table: str, parameters: Parameters) -> tuple[Column, ...]:
     )
     cut = [c.name for c in fixed].index(PARAMETERS_AFTER) + 1
     return fixed[:cut] + drawn + fixed[cut:]
-
-
-def arrow_schema(table: str, parameters: Parameters) -> pa.Schema:
-    """The schema of every part file of that table."""
-    return _layout(table, parameters)[1]
-
-
-def _layout(table: str, parameters: Parameters) -> tuple[dict[str, Column], pa.Schema]:
-    """Columns by name, and the same for Arrow."""
-    return _cached_layout(table, tuple((name, *about) for name, about in parameters.items()))
-
-
-@functools.cache  # a search writes thousands of parts of five tables
-def _cached_layout(
-    table: str, parameters: tuple[tuple[str, str, str, str], ...]
-) -> tuple[dict[str, Column], pa.Schema]:
-    declared = {name: (kind, unit, about) for name, kind, unit, about in parameters}
-    known = {c.name: c for c in columns(table, declared)}
-    fields = [
-        pa.field(
-            c.name,
-            TYPES[c.type],
-            nullable=not c.required,
-            metadata={"unit": c.unit, "description": c.about},
-        )
-        for c in known.values()
-    ]
-    return known, pa.schema(fields)
-
-
-def check_parameters(parameters: Parameters) -> None:
-    """Raises RowError unless every parameter has a type that a column can have."""
-    for name, declared in parameters.items():
-        if len(declared) != 3 or declared[0] not in PARAMETER_TYPES:
-            raise RowError(
-                f"a parameter is (type, unit, description) with type in "
-                f"{', '.join(PARAMETER_TYPES)}, but `{name}` is {declared!r}. Correct its space."
-            )
-
-
-def arrow_table(table: str, parameters: Parameters, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
-    """Checked rows as an Arrow table; what a row does not name is null.
-
-    Raises:
-        RowError: for an unknown column, a wrong type, a number that is not finite, a missing
-            required value, or two rows with one key.
-    """
-    known, schema = _layout(table, parameters)
-    checked = [_check_row(table, known, row) for row in rows]
-    seen = set()
-    for row in checked:
-        key = tuple(row[name] for name in KEYS[table])
-        if key in seen:
-            named = ", ".join(f"{k}={v!r}" for k, v in zip(KEYS[table], key, strict=True))
-            raise RowError(
-                f"a row of `{table}` is written once, but two rows have {named}. Drop one of them."
-            )
-        seen.add(key)
-    # as one array of structs: far faster than column by column, for a row or two
-    structs = pa.array(checked, type=pa.struct(list(schema)))
-    return pa.Table.from_batches([pa.RecordBatch.from_struct_array(structs)])
-
-
-def _check_row(table: str, known: Mapping[str, Column], row: Mapping[str, Any]) -> dict[str, Any]:
-    for name in row:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f" Did you mean `{near[0]}`?" if near else ""
-            raise RowError(f"`{table}` has no column `{name}`.{hint}")
-    return {name: _check_value(table, column, row) for name, column in known.items()}
-
-
-def _check_value(table: str, column: Column, row: Mapping[str, Any]) -> Any:
-    """The value as plain Python; booleans are no numbers, and numbers are finite."""
-    value = row.get(column.name)
-    where = f"`{table}.{column.name}`"
-    if value is None:
-        if column.required:
-            raise RowError(f"{where} must have a value in every row, but got none. Name it.")
-        return None
-    number = not isinstance(value, bool)
-    if column.type == "float" and isinstance(value, numbers.Real) and number:
-        if not math.isfinite(value):
-            named = f" of trial {row['trial_id']}" if row.get("trial_id") else ""
-            raise RowError(
-                f"{where} must be finite or null, but got {float(value)}{named}. "
-                "Record the cause in `failures` instead."
-            )
-        return float(value)
-    if column.type in ("int", "int32") and isinstance(value, numbers.Integral) and number:
-        return int(value)
-    if column.type == "str" and isinstance(value, str):
-        return str(value)
-    if column.type == "time" and isinstance(value, datetime.datetime) and value.tzinfo:
-        return value
-    expected = "a datetime with a time zone" if column.type == "time" else f"a {column.type}"
-    raise RowError(f"{where} must be {expected}, but got {value!r}. Convert it.")

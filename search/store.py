@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
+from .arrow import arrow_schema, arrow_table, check_parameters
 from .files import (
     FORMAT,
     CorruptRun,
@@ -46,9 +47,6 @@ from .schema import (
     BASELINES,
     TABLES,
     Parameters,
-    arrow_schema,
-    arrow_table,
-    check_parameters,
 )
 
 __all__ = [

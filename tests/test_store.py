@@ -11,8 +11,9 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from search.arrow import RowError, arrow_schema
 from search.outcome import Outcome
-from search.schema import TABLES, RowError, arrow_schema, columns
+from search.schema import TABLES, columns
 from search.store import (
     CorruptRun,
     RunExists,

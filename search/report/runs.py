@@ -14,8 +14,9 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
+from ..arrow import arrow_schema
 from ..files import CorruptRun, RunNotFound, part_files, read_run
-from ..schema import TABLES, Parameters, arrow_schema
+from ..schema import TABLES, Parameters
 from ..store import best_trial
 
 OBJECTIVE_SNR_DB = (-5.0, 0.0)

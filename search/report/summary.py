@@ -10,8 +10,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..arrow import TYPES
 from ..files import write_atomically
-from ..schema import TRIALS, TYPES, Column
+from ..schema import TRIALS, Column
 from .leaderboard import SUCCESS_SNR_DB, success_column, table
 from .runs import Run
 from .searched import PREFIX
