@@ -161,25 +161,32 @@ def main() -> None:
         parser.error(f"--confidence is one of --networks, but got {args.confidence}")
     for name in args.scene:
         plan = replace(PLANS[name], **asked)
-        tables |= measured(name, plan, args)
-        args.figure = args.confidence = None
+        first = name == args.scene[0]
+        figure, confidence = (args.figure, args.confidence) if first else (None, None)
+        tables |= measured(name, plan, args.device, figure=figure, confidence=confidence)
     if args.write:
         write_tables(DOCUMENT, {name: f"{command}{text}" for name, text in tables.items()})
 
 
-def measured(name: str, plan: Plan, args: argparse.Namespace) -> dict[str, str]:
-    """Trains and scores on one scene; prints the tables, and returns them by name."""
+def measured(
+    name: str, plan: Plan, device: str, *, figure: str | None, confidence: str | None
+) -> dict[str, str]:
+    """Trains and scores on one scene; prints the tables, and returns them by name.
+
+    Args:
+        figure: file that the trade-off is drawn into.
+        confidence: network whose confidence is checked.
+    """
     budget = {"steps_per_epoch": plan.steps, "batch_size": plan.batch}
     configs = {
         network: [
-            config_of(name, network, seed, plan.epochs, args.device, **budget)
-            for seed in plan.seeds
+            config_of(name, network, seed, plan.epochs, device, **budget) for seed in plan.seeds
         ]
         for network in plan.networks
     }
     scene = next(iter(configs.values()))[0].scene
     snr_db = SNR_DB[name]
-    conditions = Conditions(scene, FRESH_SEED, snr_db, plan.scenes, args.device, COUNTS[name])
+    conditions = Conditions(scene, FRESH_SEED, snr_db, plan.scenes, device, COUNTS[name])
     heads = ["estimator", "capped error -5, 0 dB", "- sml", "- sml at -10 dB"]
     heads += [f"success {snr:g} dB" for snr in snr_db] + ["ms/scene", "sml's / its"]
     lines: list[str] = []
@@ -196,12 +203,12 @@ def measured(name: str, plan: Plan, args: argparse.Namespace) -> dict[str, str]:
     add("| " + " | ".join(heads) + " |\n" + "|---" * len(heads) + "|")
     rows = {}
     for each in (REFERENCE, *CLASSICAL):
-        rows[each] = scores(each, classical(each, scene, args.device), conditions)
+        rows[each] = scores(each, classical(each, scene, device), conditions)
         add(report(each, rows[each], rows[REFERENCE], snr_db))
     for network, trainings in configs.items():
         seconds, found = [], {"": [], "+scoring": []}
         for config in trainings:
-            made, spent = trained(config, args.device)
+            made, spent = trained(config, device)
             seconds.append(spent)
             for how, part in readouts(made, config.digest, conditions).items():
                 found[how].append(part)
@@ -215,13 +222,13 @@ def measured(name: str, plan: Plan, args: argparse.Namespace) -> dict[str, str]:
         print(f"| trained in {np.mean(seconds):.0f} CPU-s |", flush=True)
     everything = everywhere(rows, conditions)
     tables = {name: "; " + "\n".join(lines), f"{name} by SNR and K": f"\n\n{everything}"}
-    if args.confidence:
-        config = configs[args.confidence][0]
-        made = trained(config, args.device)[0]
+    if confidence:
+        config = configs[confidence][0]
+        made = trained(config, device)[0]
         tables["confidence"] = f"\n\n{reliability(made, config, conditions)}"
     print("".join(list(tables.values())[1:]), flush=True)
-    if args.figure:
-        draw(rows, plan.networks, args.figure)
+    if figure:
+        draw(rows, plan.networks, figure)
     return tables
 
 

@@ -11,8 +11,7 @@ process of its own. For each:
     driver CPU   of the driver's process per trial and per report, and its share of one core
     memory       the driver's at its peak, and what a worker shares with no other
     lag          how long a report waits for the driver: from the worker's clock to its row
-    unheard      share of the slots' time that goes into epochs of which nobody hears: a trial that
-                 is stopped has begun the next one already
+    unheard      share of the slots' time that goes into epochs of which nobody hears
     lost         share of it in which no trial trained: starting, ending, waiting for the driver
 
 The last two are of the time in which the search could keep all slots busy: from when as many

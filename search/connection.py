@@ -22,7 +22,7 @@ def connect(plan: SearchConfig) -> Iterator[Cluster]:
     Raises:
         Refused: if there is no cluster at that address.
     """
-    # a stopped trial is in its next epoch already, which its worker must end before the next trial
+    # ending a stopped trial takes long on a busy machine; Ray drops the next one after this time
     workers = WORKER_ENV | {"TUNE_FUNCTION_THREAD_TIMEOUT_S": f"{plan.trial_timeout_s:.0f}"}
     workers |= {name: os.environ[name] for name in STORAGE_ENV if name in os.environ}
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
