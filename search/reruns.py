@@ -135,7 +135,11 @@ class Session:
             )
             for name, config in pairs.items()
         }
-        return dict(as_ready(jobs, self._resources))
+        found = {}
+        for count, (name, rows) in enumerate(as_ready(jobs, self._resources), 1):
+            found[name] = rows
+            print(f"term looked at {count}/{len(jobs)}: {name}", flush=True)
+        return found
 
     def _record(self, one: Training, number: int) -> dict[str, Any]:
         """What a replay needs; as it was written, where the training has begun."""
