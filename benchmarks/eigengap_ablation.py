@@ -29,7 +29,7 @@ Found = dict[str, list[Effect]]
 def definitions(run: Run, found: Found) -> str:
     """One row per ablation: verdict, difference over the objective's SNRs, and at each SNR."""
     snrs = sorted({e.snr_db for own in found.values() for e in own if e.snr_db is not None})
-    head = ["ablation", "did not complete: without, with", "verdict"]
+    head = ["ablation", "did not complete: without, with", "compared", "verdict"]
     head += ["capped error, with - without", "detectable"]
     head += [f"{snr:g} dB" for snr in snrs] + ["source number"]
     rows = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
@@ -37,9 +37,11 @@ def definitions(run: Run, found: Found) -> str:
         error = by_snr(own, "capped_error")
         number = by_snr(own, "source_number_found").get(None)
         lost = ablation.incomplete(run, name)
+        overall = error[None]
         cells = [name, f"{lost.without}, {lost.with_} of {lost.asked}"]
-        cells += [ablation.verdict(error[None]), str(error[None].difference)]
-        cells += [f"{error[None].detectable:.3f}"]
+        cells += [f"{overall.seeds} pairs of {overall.difference.n} configurations"]
+        cells += [ablation.verdict(overall), str(overall.difference)]
+        cells += [f"{overall.detectable:.3f}"]
         cells += [str(error[snr].difference) if snr in error else "" for snr in snrs]
         cells += ["" if number is None else str(number.difference)]
         rows.append("| " + " | ".join(cells) + " |")
@@ -53,16 +55,16 @@ def by_snr(own: list[Effect], measure: str) -> dict[float | None, Effect]:
 
 def about(run: Run, found: Found) -> str:
     """What the numbers are of."""
-    one = next(iter(found.values()))[0]
     rows = run.tables["ablations"]
     kinds = configurations(run, sorted(rows["trial_id"].unique()))
     snr = ", ".join(f"{s:g}" for s in run.objective_snr_db)
+    scenes = sorted({own[0].scenes for own in found.values()})
     return (
-        f"{one.difference.n} configurations ({kinds}) x {one.seeds // one.difference.n} seeds "
-        f"per arm, {one.scenes} scenes for each SNR and K; the verdict is over SNR {snr} dB and "
-        "all K. Intervals at 95 %, configurations crossed with scenes; negative is better, for "
-        "the source number positive. Detectable: told from 0 with 80 % probability. Pairs of "
-        "which a training did not complete are left out."
+        f"Configurations: {kinds}, {' or '.join(map(str, scenes))} scenes for each SNR and K; the "
+        f"verdict is over SNR {snr} dB and all K. Intervals at 95 %, configurations crossed with "
+        "scenes; negative is better, for the source number positive. Detectable: told from 0 with "
+        "80 % probability. Pairs of which a training did not complete are left out: where there "
+        "are any, the verdict is about those that live."
     )
 
 

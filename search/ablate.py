@@ -136,9 +136,18 @@ def ablate(args: argparse.Namespace) -> int:
 
 
 def named(args: argparse.Namespace) -> str:
-    """The ablation's name."""
+    """The ablation's name.
+
+    Raises:
+        UsageError: for one that could not name a file.
+    """
+    from .files import checked_name
+
     if args.name is not None:
-        return str(args.name)
+        try:
+            return checked_name(args.name)
+        except ValueError as error:
+            raise UsageError(f"--name: {error}") from None
     about = args.term or "-".join(args.set)
     text = f"{about}-{args.definition}" if args.definition else about
     return "".join(c if c.isalnum() or c in "._-" else "-" for c in text)
@@ -192,7 +201,13 @@ def arms(asked: Asked, args: argparse.Namespace, trial: str) -> tuple[Changes, C
     own = asked.params(trial)
     chosen = {} if args.definition is None else as_defined(own, args.definition)
     if args.set is not None:
-        return chosen, chosen | settings(args.set)
+        changes = settings(args.set)
+        if "seed" in changes:
+            raise UsageError(
+                "--set changes anything but the seed, which the arms share, but got "
+                f"seed={changes['seed']}. Ask for more seeds with --seeds."
+            )
+        return chosen, chosen | changes
     if args.definition is not None:
         return switched_off(own, "eigengap"), chosen
     if own.get(f"{args.term}.weight", 0) > 0:

@@ -20,7 +20,7 @@ from .connection import on_worker
 from .ending import EndSearch
 from .monitor import Monitor
 from .preflight import Resources
-from .recall import History, recall
+from .recall import History, compares, recall
 from .rows import scored_rows
 from .rungs import Judge, judge_of
 from .schema import BASELINES
@@ -207,29 +207,19 @@ def _fit(
 def judge(plan: SearchConfig, history: History) -> Judge:
     """The scheduler, with all that trials have reached already.
 
-    The last report of an unfinished trial is left out: it is made again, and judged then.
+    An unfinished trial makes its last report again, which is not judged again: it had passed, or
+    it would have ended. Values of another budget or other scenes (the space was changed) are no
+    match for those of this plan.
     """
     epochs = plan.template.epochs
     judge = judge_of(plan.scheduler, epochs)
     for past in history.ended:
-        judge.recall(past.trial_id, past.number, past.values)
+        if compares(past, plan):
+            judge.recall(past.trial_id, past.number, past.values)
     for trial in history.unfinished:
-        values = {r["epoch"]: r[OBJECTIVE] for r in trial.reports[:-1]}
+        values = {r["epoch"]: r[OBJECTIVE] for r in trial.reports}
         judge.recall(trial.name, int(trial.record["number"]), values)
     return judge
-
-
-def score_best(plan: SearchConfig, store: RunStore, resources: Resources) -> None:
-    """Scores the best trial's network scene by scene on the held-out scenes, for paired tests,
-    and keeps what its eigenvalues and pseudospectra look like."""
-    trials = store.read("trials")
-    best = best_trial(trials)
-    if best is None or store.has_part("scenes", best):
-        return
-    checkpoint = str(trials.set_index("trial_id")["checkpoint"][best])
-    state = home_of(store.path / checkpoint / STATE_FILE)
-    tables = _scored(on_worker(state_task, resources).remote(state, resources.threads), best)
-    _write_scores(store, plan, store.read_config(best), tables)
 
 
 def export_best(store: RunStore, resources: Resources) -> None:
@@ -255,6 +245,20 @@ def export_best(store: RunStore, resources: Resources) -> None:
                 shutil.copytree(model, store.path / BEST_FOLDER, dirs_exist_ok=True)
     except ConfigError as error:
         raise SearchFailed(f"the best network could not be kept: {error}") from error
+
+
+def score_best(plan: SearchConfig, store: RunStore, resources: Resources) -> None:
+    """Scores the best trial's network scene by scene on the held-out scenes, for paired tests,
+    and keeps what its eigenvalues and pseudospectra look like; once, and after all else: a search
+    whose best trial has its scenes is through."""
+    trials = store.read("trials")
+    best = best_trial(trials)
+    if best is None or store.has_part("scenes", best):
+        return
+    checkpoint = str(trials.set_index("trial_id")["checkpoint"][best])
+    state = home_of(store.path / checkpoint / STATE_FILE)
+    tables = _scored(on_worker(state_task, resources).remote(state, resources.threads), best)
+    _write_scores(store, plan, store.read_config(best), tables)
 
 
 class SearchFailed(Exception):

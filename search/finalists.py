@@ -14,7 +14,7 @@ from trainer.arguments import OneLineParser, UsageError
 from trainer.config import TrainConfig, did_you_mean
 
 from .options import RESOURCES, add_resources, exit_code
-from .training import Fresh, Training, seeds_of
+from .training import MOST_SEEDS, Fresh, Training, seeds_of
 
 if TYPE_CHECKING:
     from .config import SearchConfig
@@ -91,6 +91,8 @@ class Asked:
         for name in ("top", "seeds"):
             if getattr(args, name) < 1:
                 raise UsageError(f"`--{name} >= 1` must hold, but got {getattr(args, name)}.")
+        if args.seeds > MOST_SEEDS:
+            raise UsageError(f"`--seeds <= {MOST_SEEDS}` must hold, but got {args.seeds}.")
         store = RunStore.open(resolve_run(args.run, args.out))
         resources = {n: getattr(args, n) for n in RESOURCES if getattr(args, n) is not None}
         plan = replace(

@@ -1,5 +1,6 @@
 """SIGINT and SIGTERM, from the first line of a command to its last: both raise `Interrupted`."""
 
+import ctypes
 import signal
 import threading
 from collections.abc import Iterator
@@ -8,6 +9,8 @@ from contextlib import contextmanager
 INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 AGAIN_SECONDS = 2.0
 """An interrupt that has not arrived by then is raised once more."""
+STAY_DEAF_SECONDS = 0.002
+"""How soon a signal is ignored again that something has begun to listen to."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -54,12 +57,31 @@ def deaf() -> Iterator[None]:
         return
     before = {each: signal.signal(each, signal.SIG_IGN) for each in INTERRUPTS}
     left, _ = signal.setitimer(signal.ITIMER_REAL, 0)
+    heard = threading.Event()
+    staying = threading.Thread(target=_stay_deaf, args=(heard,), daemon=True)
+    staying.start()
     try:
         yield
     finally:
+        heard.set()
+        staying.join()
         for each, handler in before.items():
             signal.signal(each, handler)
         signal.setitimer(signal.ITIMER_REAL, left)
+
+
+def _stay_deaf(heard: threading.Event) -> None:
+    """Ignores the signals again and again until `heard`.
+
+    Ray gives SIGTERM its default back in the middle of its shutdown, and the next one kills.
+    `signal.signal` is for the main thread only, and that is in the shutdown.
+    """
+    libc = ctypes.CDLL(None)
+    libc.signal.argtypes = (ctypes.c_int, ctypes.c_void_p)
+    libc.signal.restype = ctypes.c_void_p
+    while not heard.wait(STAY_DEAF_SECONDS):
+        for each in INTERRUPTS:
+            libc.signal(each, int(signal.SIG_IGN))
 
 
 def _interrupt(number: int, frame: object) -> None:

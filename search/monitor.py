@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import ray
 from ray import tune
@@ -172,9 +172,9 @@ class Monitor(tune.Callback):
             outcome = Outcome.TIMED_OUT
             last["cause"] = f"no report for {self._plan.trial_timeout_s:g} s"
         with self._ending.on_storage_failure(self._store.path):
-            self._write_end(trial, record, last, outcome, error)
+            per_epoch = self._write_end(trial, record, last, outcome, error)
             self._tally[outcome.value] += 1
-            self._say(name, *_ending(last, outcome))
+            self._say(name, *_ending(last, outcome, per_epoch))
             self._gauges.ended(record, outcome, last)
             self._advance()
 
@@ -185,7 +185,8 @@ class Monitor(tune.Callback):
         last: dict[str, Any],
         outcome: Outcome,
         error: str | None,
-    ) -> None:
+    ) -> float | None:
+        """Everything of a trial that has ended; its mean seconds per epoch."""
         name = record["trial_id"]
         failures = []
         if outcome not in (Outcome.COMPLETED, Outcome.STOPPED):
@@ -207,6 +208,7 @@ class Monitor(tune.Callback):
             record,
             last,
             outcome,
+            epochs=epochs,
             gpus=_gpus(trial),
             checkpoint="/".join(checkpoint.path.split("/")[-3:]) if checkpoint else None,
             error=error,
@@ -233,12 +235,14 @@ class Monitor(tune.Callback):
                 values={epoch: row["objective"] for epoch, row in sorted(epochs.items())},
                 cost=row["seconds_per_epoch"],
                 attributes=record.get("sampler_attributes", {}),
+                params=record["params"],
             )
         )
         if checkpoint and trial.config["checkpoint"]:  # it went on from one that is of no use now
             for folder in folders(self._store.path, name):
                 if folder.name != trial.config["folder"]:
                     shutil.rmtree(folder, ignore_errors=True)
+        return cast("float | None", row["seconds_per_epoch"])
 
     def _advance(self) -> None:
         tally = ", ".join(f"{n} {o}" for o, n in sorted(self._tally.items()))
@@ -264,13 +268,12 @@ class Monitor(tune.Callback):
             print(line, flush=True)
 
 
-def _ending(last: dict[str, Any], outcome: Outcome) -> tuple[str, str]:
+def _ending(last: dict[str, Any], outcome: Outcome, per_epoch: float | None) -> tuple[str, str]:
     """What to call the ending, and its detail."""
     if outcome is Outcome.STOPPED:
         return f"stopped at rung {last['epoch']}", f"{last['objective']:.3f}"
     if outcome is Outcome.COMPLETED:
-        cost = f"{last['seconds_total'] / last['epoch']:.2g} s per epoch"
-        return "completed", f"{last['objective']:.3f}, {cost}"
+        return "completed", f"{last['objective']:.3f}, {per_epoch:.2g} s per epoch"
     cause = last.get("cause") or RULES[outcome].about
     where = f" in `{last['failure_term']}`" if last.get("failure_term") else ""
     when = f", step {last['failure_step']}" if "failure_step" in last else ""

@@ -60,8 +60,9 @@ class History:
         return running | {past.number for past in self.ended}
 
     def known_to(self, plan: SearchConfig) -> list[Past]:
-        """What the sampler is told: every trial that the plan's space could draw."""
-        return [past for past in (*self.warm, *self.ended) if _drawable(past, plan)]
+        """What the sampler is told: all that the plan's space could draw and that compares."""
+        everything = (*self.warm, *self.ended)
+        return [past for past in everything if _drawable(past, plan) and compares(past, plan)]
 
 
 def recall(store: RunStore, warm: tuple[Past, ...] = ()) -> History:
@@ -95,6 +96,7 @@ def past_trials(store: RunStore) -> list[Past]:
                 values={} if own is None else objectives(own),
                 cost=_finite(row["seconds_per_epoch"]),
                 attributes=record.get("sampler_attributes", {}),
+                params=record.get("params", {}),
             )
         )
     return past
@@ -123,6 +125,14 @@ def _unfinished(store: RunStore, name: str) -> Unfinished:
         if len(reports) > len(best[1]):
             best = (checkpoint, reports)
     return Unfinished(record, folder, best[0], tuple(best[1]))
+
+
+def compares(past: Past, plan: SearchConfig) -> bool:
+    """Whether a trial had the budget, scene and evaluation of this plan's trials: what the space
+    does not search, the seed aside."""
+    searched = {"seed", *plan.space.parameters()}
+    ours = plan.template.to_params()
+    return all(past.params.get(n, v) == v for n, v in ours.items() if n not in searched)
 
 
 def _drawable(past: Past, plan: SearchConfig) -> bool:

@@ -25,6 +25,7 @@ def trial_row(
     last: Mapping[str, Any],
     outcome: Outcome,
     *,
+    epochs: Mapping[int, Row],
     gpus: float,
     checkpoint: str | None,
     error: str | None,
@@ -34,11 +35,13 @@ def trial_row(
     Args:
         record: what was written of it before it started (`configs/<trial_id>.json`).
         last: its last report; empty if there was none.
+        epochs: its rows in `epochs`, by epoch.
         gpus: share of a GPU it had reserved.
         checkpoint: of its last epoch, relative to the run.
         error: of a worker that was lost.
     """
-    epochs = int(last.get("epoch", 0))
+    trained = int(last.get("epoch", 0))
+    each = [row["seconds"] for row in epochs.values()]
     seconds = float(last.get("seconds_total", 0.0))
     ended_well = outcome in (Outcome.COMPLETED, Outcome.STOPPED)
     drawn = {f"params.{name}": value for name, value in record["drawn"].items()}
@@ -50,10 +53,10 @@ def trial_row(
         "objective": last.get("objective") if ended_well else None,
         "seed": record["params"]["seed"],
         "evaluation_seed": record["params"]["evaluation.seed"],
-        "epochs": epochs,
-        "rung": epochs if outcome is Outcome.STOPPED else None,
+        "epochs": trained,
+        "rung": trained if outcome is Outcome.STOPPED else None,
         "seconds": seconds,
-        "seconds_per_epoch": seconds / epochs if epochs else None,
+        "seconds_per_epoch": sum(each) / len(each) if each else None,
         "gpu_seconds": seconds * gpus,
         "host": last.get("host"),
         "device": last.get("device"),

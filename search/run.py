@@ -140,7 +140,7 @@ def resume(args: argparse.Namespace) -> int:
     from . import preflight, working_copy
     from .files import read_run, refuse_driven
     from .schema import BASELINES
-    from .store import RunStore, resolve_run
+    from .store import RunStore, best_trial, resolve_run
     from .warm import versions_changed
 
     fixed = [f"--{name.replace('_', '-')}" for name in PLANNED if getattr(args, name) is not None]
@@ -167,7 +167,9 @@ def resume(args: argparse.Namespace) -> int:
             f"--trials must be at least the {started} that have started, but got {plan.trials}. "
             "A run can be extended, not shortened."
         )
-    if ended >= plan.trials and store.has_part("evaluations", BASELINES):
+    scored = store.has_part("evaluations", BASELINES)
+    best = best_trial(store.read("trials"))
+    if ended >= plan.trials and scored and (best is None or store.has_part("scenes", best)):
         return show(plan, store)
     check_space(plan, store.plan, accept=args.accept_space_change)
     preflight.check_out(store.path)
@@ -261,8 +263,8 @@ def drive(plan: SearchConfig, store: RunStore, *, checked: bool, train: Train | 
         print(flush=True)
         try:
             search(plan, store, resources, train=train)
-            score_best(plan, store, resources)
             export_best(store, resources)
+            score_best(plan, store, resources)
         except (SearchFailed, OSError) as error:  # of the folder, after the last trial
             print(f"the search ended itself: {error}", file=sys.stderr)
             print(f"continue with --resume {home_of(store.path)}", file=sys.stderr)

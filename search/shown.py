@@ -50,10 +50,14 @@ def show(plan: SearchConfig, store: RunStore) -> int:
 
 def dry_run(plan: SearchConfig) -> int:
     """Prints the plan and ten configurations as the search would draw them; starts nothing."""
+    from trainer.provenance import provenance
+
     from .samplers import sampler_for
     from .study import new_study
+    from .warm import warm_start
 
-    print(describe(plan))
+    _, notes = warm_start(plan, provenance())
+    print(describe(plan), *notes, sep="\n")
     study = new_study(plan)
     for anchor in plan.space.anchors:
         study.enqueue_trial(dict(anchor))

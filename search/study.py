@@ -46,6 +46,7 @@ class Past:
         values: objective by epoch.
         cost: seconds per epoch; None if no epoch was trained.
         attributes: what the sampler itself noted on the trial.
+        params: its whole configuration.
     """
 
     trial_id: str
@@ -56,6 +57,7 @@ class Past:
     values: Mapping[int, float] = field(default_factory=dict)
     cost: float | None = None
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    params: Mapping[str, Any] = field(default_factory=dict)
 
 
 def new_study(plan: SearchConfig, storage: Any = None) -> optuna.Study:

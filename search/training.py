@@ -53,9 +53,14 @@ class Training:
         return cls(trial_id, config, " ".join(f"{k}={_short(now.get(k))}" for k in differ))
 
 
+MOST_SEEDS = 1000
+"""Training seeds that one trial's reruns can have."""
+
+
 def seeds_of(number: int, count: int) -> list[int]:
-    """Training seeds of a trial's reruns: no two trials share one, and the search used none."""
-    return [10_000 * (number + 1) + 10 * i for i in range(count)]
+    """Training seeds of a trial's reruns, up to `MOST_SEEDS`: no two trials share one, and the
+    search used none."""
+    return [10 * (MOST_SEEDS * (number + 1) + i) for i in range(count)]
 
 
 @dataclass(frozen=True)

@@ -85,3 +85,37 @@ def test_a_hand_held_on_ctrl_c_ends_a_command_with_130():
         process.send_signal(signal.SIGINT)
         time.sleep(0.05)
     assert process.returncode == 130
+
+
+RAY = """
+import ray
+from search.interrupts import deaf, interruptible
+
+ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
+try:
+    with interruptible():
+        try:
+            raise KeyboardInterrupt
+        finally:
+            with deaf():
+                print("shutting down", flush=True)
+                ray.shutdown()
+except KeyboardInterrupt:
+    print("done", flush=True)
+"""
+
+
+@pytest.mark.ray
+def test_signals_while_ray_shuts_down_change_nothing():
+    """Ray sets SIGTERM back to what kills, half a second into its shutdown."""
+    root = Path(__file__).parents[1]
+    process = subprocess.Popen(
+        [sys.executable, "-c", RAY], stdout=subprocess.PIPE, text=True, cwd=root
+    )
+    assert process.stdout.readline() == "shutting down\n"
+    while process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.05)
+    assert process.stdout.read() == "done\n"
+    assert process.returncode == 0

@@ -195,6 +195,9 @@ def test_reruns_leave_the_search_as_it_was(confirmed_run):
         (ablate, ["--set", "spectral.backend"], "NAME=VALUE"),
         (ablate, ["--set", "spectral.backend=sdv"], "Did you mean `svd`"),
         (ablate, ["--set", "batch_size=8"], "the arms must differ"),
+        (ablate, ["--set", "seed=3"], "anything but the seed"),
+        (ablate, ["--set", "batch_size=4", "--name", "my test"], "--name: a part or trial name"),
+        (confirm, ["--seeds", "1000000000"], "--seeds <= 1000"),
         (ablate, ["--term", "eigengap", "--top", "1"], "two configurations or more"),
     ],
 )

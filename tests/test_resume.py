@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,11 +15,14 @@ import torch
 
 from search.checkpoints import BEST_FILE, STATE_FILE, checkpoints, read_reports
 from search.config import SearchConfig
+from search.driver import judge
 from search.files import RunError, exclusive
-from search.recall import recall
+from search.outcome import Outcome
+from search.recall import History, Unfinished, compares, recall
 from search.run import main
 from search.schema import KEYS
-from search.store import RunStore
+from search.store import RunStore, best_trial
+from search.study import Past
 from trainer.config import TrainConfig
 from trainer.loop import train
 
@@ -101,6 +105,15 @@ def test_ctrl_c_ends_a_search_in_seconds_and_a_resume_finishes_it(tmp_path):
     assert list(store.read("trials")["outcome"]) == ["completed"] * 2
     epochs = store.read("epochs").groupby("trial_id")["epoch"].apply(list)
     assert set(map(tuple, epochs)) == {tuple(range(1, EPOCHS + 1))}
+
+    # killed after its last trial, before that was scored and handed on
+    best = best_trial(store.read("trials"))
+    scenes, model = (tmp_path / "x" / name for name in (f"scenes/{best}.parquet", "best"))
+    scenes.unlink()
+    shutil.rmtree(model)
+    assert drive(tmp_path, "--resume", "x", "--no-preflight").wait(300) == 0
+    assert scenes.exists()
+    assert (model / "state.pt").exists()
 
 
 def undisturbed(store: RunStore) -> pd.DataFrame:
@@ -219,3 +232,32 @@ def test_a_checkpoint_that_was_cut_off_is_passed_over(tmp_path):
         (folder / name).write_bytes(content)
     (folder / STATE_FILE).unlink()
     assert recall(store).unfinished[0].checkpoint == whole
+
+
+def of_plan(number: int, plan: SearchConfig, **changed: object) -> Past:
+    """A trial that has ended, of that plan but for what is changed."""
+    params = plan.template.to_params() | changed
+    values = dict.fromkeys(range(1, 4), 0.1 * number)
+    return Past(f"t{number:04d}", number, {}, Outcome.COMPLETED, values=values, params=params)
+
+
+def test_a_trial_that_had_passed_a_rung_is_not_stopped_there_by_a_resume():
+    """It makes its last report again; meanwhile better trials have ended."""
+    plan = SearchConfig("smoke", 8, "x")
+    ended = tuple(of_plan(n, plan) for n in range(3))
+    record = {"trial_id": "t0009", "number": 9, "params": {}}
+    reports = ({"epoch": 1, "objective": 0.9},)
+    old = Unfinished(record, "t0009.1", reports=reports)
+    judged = judge(plan, History(ended, (old,)))
+    assert not judged.stops("t0009", 9, 1, 0.9)
+    assert judged.stops("t0010", 10, 1, 0.9)  # one that comes new
+
+
+def test_values_of_another_budget_or_evaluation_are_told_to_nobody():
+    """As after --accept-space-change; the seed may differ."""
+    plan = SearchConfig("smoke", 8, "x")
+    same, other = of_plan(0, plan, seed=7), of_plan(1, plan, epochs=17)
+    moved = of_plan(2, plan, **{"evaluation.num_scenes": 5})
+    assert [compares(past, plan) for past in (same, other, moved)] == [True, False, False]
+    assert not judge(plan, History((other, moved))).stops("t0003", 3, 1, 0.9)
+    assert judge(plan, History((same,))).stops("t0003", 3, 1, 0.9)

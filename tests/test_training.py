@@ -6,13 +6,13 @@ import spaces
 from search import ablate
 from search.finalists import Asked
 from search.store import RunStore
-from search.training import Fresh, Training, seeds_of
+from search.training import MOST_SEEDS, Fresh, Training, seeds_of
 from trainer.config import ConfigError, TrainConfig
 
 
 def test_seeds_are_shared_by_no_two_trials():
-    used = [seed for number in range(20) for seed in seeds_of(number, 5)]
-    assert len(set(used)) == 100
+    used = [seed for number in range(20) for seed in seeds_of(number, MOST_SEEDS)]
+    assert len(set(used)) == 20 * MOST_SEEDS
     assert seeds_of(3, 2) == seeds_of(3, 5)[:2]
 
 

@@ -66,6 +66,11 @@ class Incomplete:
     with_: int
     asked: int
 
+    @property
+    def any(self) -> bool:
+        """Whether there are any."""
+        return self.without + self.with_ > 0
+
     def __str__(self) -> str:
         return f"{self.without} of {self.asked} without, {self.with_} of {self.asked} with"
 
@@ -114,7 +119,7 @@ def verdict(effect: Effect) -> str:
 def sentence(run: Run | str | Path, name: str, found: list[Effect]) -> str:
     """The verdict with its numbers, in one sentence; `found` are the effects."""
     lost = incomplete(run, name)
-    left_out = f"; did not complete: {lost}" if lost.without or lost.with_ else ""
+    left_out = f"; did not complete: {lost}" if lost.any else ""
     if not found:
         return (
             f"{name}: nothing to compare, fewer than two configurations have both arms{left_out}."

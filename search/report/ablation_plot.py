@@ -42,7 +42,7 @@ def draw(run: Run | str | Path, found: Mapping[str, list[Effect]]) -> "Figure | 
     for axes, (name, own) in zip(grid.flat, found.items(), strict=False):
         _panel(axes, own, run.objective_snr_db)
         lost = incomplete(run, name)
-        left_out = f"\ndid not complete: {lost}" if lost.without or lost.with_ else ""
+        left_out = f"\ndid not complete: {lost}" if lost.any else ""
         axes.set_title(f"{name}: {verdict(own[0])}{left_out}", fontsize=9)
     for axes in grid.flat[len(found) :]:
         axes.set_visible(False)

@@ -30,7 +30,7 @@ def draw_failure_atlas(run: Run) -> "Figure | str":
         return "No trial has ended, so none has failed."
     bad = ~trials["outcome"].isin(WELL)
     if not bad.any():
-        return f"None of {len(trials)} trials failed: there is no atlas to draw."
+        return f"None of {len(trials)} trials of the search failed: there is no atlas to draw."
     cause = trials["cause"].fillna(trials["outcome"]).where(bad).astype(object)
     causes = [str(name) for name in cause.dropna().value_counts().index]
     varied = [p for p in parameters(run) if p.varies]

@@ -12,6 +12,7 @@ import pandas as pd
 from scipy import stats
 
 from ..outcome import Outcome
+from . import ablation
 from .importance import Importance, importances
 from .progress import rungs
 from .runs import Run
@@ -146,9 +147,14 @@ def diverged(run: Run) -> list[str]:
     trials = run.trials
     if trials.empty:
         return []
+    reruns = [
+        f"Reruns fail that are trained otherwise: in the ablation {name} did not complete {lost}."
+        for name in ablation.names(run)
+        if (lost := ablation.incomplete(run, name)).any
+    ]
     bad = (~trials["outcome"].isin(WELL)).to_numpy()
     if not bad.any():
-        return [f"None of {len(trials)} trials failed."]
+        return [f"None of {len(trials)} trials failed.", *reruns]
     kinds = trials["outcome"][bad].value_counts()
     causes = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
     found = [f"{bad.sum()} of {len(trials)} trials failed ({bad.mean():.0%}): {causes}."]
@@ -166,7 +172,7 @@ def diverged(run: Run) -> list[str]:
                 f"{counts[1][0]} of {elsewhere.sum()} others."
             )
             worst.append((p_value, text))
-    return found + [text for _, text in sorted(worst)[:4]]
+    return found + [text for _, text in sorted(worst)[:4]] + reruns
 
 
 def _good(run: Run) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":

@@ -35,7 +35,9 @@ def state(run: Run) -> str:
     counts = ", ".join(f"{count} {outcome}" for outcome, count in tally(run).items())
     of = f" of {planned} planned" if planned else ""
     text = f"{ended}{of} trials have ended" + (f": {counts}." if counts else ".")
-    if planned and ended < planned:
+    if run.notes:
+        text += " Some of its files are missing or damaged: this report is of what is there."
+    elif planned and ended < planned:
         text += (
             " The search is still running, or was interrupted: this report is of what is there."
         )
@@ -115,8 +117,14 @@ def health_notes(run: Run, importance: Importance | str) -> Section:
 def failures(run: Run) -> Section:
     """One row per failure, with the command that repeats it."""
     rows = run.tables["failures"]
+    reruns = [
+        f"Of the reruns of the ablation {name} did not complete: {lost}. Their failures are in "
+        f"{run.name}/reruns."
+        for name in ablation.names(run)
+        if (lost := ablation.incomplete(run, name)).any
+    ]
     if rows.empty:
-        return Section("failures", "Failures", ["No failure is on record."])
+        return Section("failures", "Failures", ["No failure of a trial is on record.", *reruns])
     headings = (
         Heading("trial"),
         Heading("outcome"),
@@ -142,7 +150,8 @@ def failures(run: Run) -> Section:
         )
         for row in rows.head(MOST_ROWS).to_dict("records")
     )
-    return Section("failures", "Failures", tables=[Table("failures-table", headings, listed)])
+    listing = Table("failures-table", headings, listed)
+    return Section("failures", "Failures", reruns, [listing])
 
 
 def figures(pictures: list[tuple[Shown, ...]]) -> Section:

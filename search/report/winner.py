@@ -116,18 +116,17 @@ def _curse(run: Run, best: str) -> list[str]:
     """The best of many is also the luckiest: how much of its value was luck."""
     row = table(run).set_index("name").loc[best]
     if pd.notna(row["confirmed"]):
-        curse = row["confirmed"] - row["objective"]
+        more = row["confirmed"] - row["objective"]
         ends = f" [{row['confirmed_low']:.3f}, {row['confirmed_high']:.3f}]"
         text = (
             f"{best}: search value {row['objective']:.3f}, confirmed {row['confirmed']:.3f}"
             + (ends if pd.notna(row["confirmed_low"]) else "")
-            + f" over {row['confirmed_seeds']:.0f} fresh training seeds: "
-            + (
-                f"the winner's curse is {curse:+.3f}."
-                if curse > 0
-                else f"no winner's curse, they did better by {-curse:.3f}."
-            )
+            + f" over {row['confirmed_seeds']:.0f} fresh training seeds and scenes: {more:+.3f}."
         )
+        of_all = confirmed.curse(run)
+        if of_all is not None:
+            seen = "is seen" if of_all.low > 0 else "is not shown"
+            text += f" Over all {of_all.n} finalists it is {of_all}: a winner's curse {seen}."
         return [text]
     if pd.isna(row["capped_error"]):
         return []
