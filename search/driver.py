@@ -33,6 +33,9 @@ from .warm import warm_trials
 Record = dict[str, Any]
 Recorder = Callable[[str, Record], object]
 
+LEADING = ("crb", "lmmse_music", "sml")
+"""What every leaderboard begins with, whatever else a network is held against."""
+
 LOST_RETRIES = 3
 BEST_FOLDER = "best"
 """The best trial's network, as `trainer.model` keeps one."""
@@ -54,7 +57,10 @@ def search(
     """
     scores = None
     if not store.has_part("evaluations", BASELINES):
-        scores = on_worker(baselines_task, resources).remote(plan.template, resources.threads)
+        names = list(dict.fromkeys((*LEADING, *plan.template.evaluation.baselines)))
+        scores = on_worker(baselines_task, resources).remote(
+            plan.template, resources.threads, names
+        )
     _work_off(
         plan,
         store,

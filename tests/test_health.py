@@ -54,6 +54,27 @@ def drawn(count, seed=0, **change):
     return rows
 
 
+# ---------------------------------------------------------------- what cannot be identified
+
+
+def test_parameters_that_move_together_are_named_and_those_seen_once():
+    def follows(row, random):
+        return "svd" if row["params.eps_psd"] > 3e-4 else "exact"
+
+    def once(row, random):
+        return 0.5 if row["number"] in (7, 8) else None
+
+    change = {"params.spectral.backend": follows, "params.eigengap.margin_energy": once}
+    rare, together = health.unidentified(run_of(drawn(60, **change)))
+    assert "`eigengap.margin_energy` (2)" in rare
+    assert together.startswith("`eps_psd` and `spectral.backend` moved together in 60 trials")
+
+
+def test_parameters_drawn_apart_are_rarely_named():
+    """At most 5 % of runs, as for bounds."""
+    assert sum(bool(health.unidentified(run_of(drawn(40, seed)))) for seed in range(40)) <= 6
+
+
 # ---------------------------------------------------------------- bounds
 
 

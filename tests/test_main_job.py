@@ -33,7 +33,8 @@ def test_it_shows_the_dashboard_a_line_per_event_a_leaderboard_and_what_to_type_
     assert "Ray dashboard: http://" in said
     assert said.count("  started  ") == 4
     board = said[said.index("capped error   success") :]
-    assert board.index("crb ") < board.index("lmmse_music ") < board.index("completed, best")
+    rows = [board.index(name) for name in ("crb ", "lmmse_music ", "sml ", "completed, best")]
+    assert rows == sorted(rows)
     assert f"python -m trainer replay {path} t" in said
     assert (path / "report" / "error_vs_snr.png").stat().st_size > 10_000
     assert "Traceback" not in said + done.stderr
@@ -51,6 +52,7 @@ def test_pandas_reads_every_table_and_no_number_is_non_finite(smoke):
     assert set(shared["estimator"]) == {
         "crb",
         "lmmse_music",
+        "sml",
         "pinv_music",
         "lmmse_mvdr",
         "lmmse_beamformer",

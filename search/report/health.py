@@ -5,6 +5,7 @@ it and what to do. Checks of many parameters at once ask for more evidence (Bonf
 healthy run of random numbers stays quiet.
 """
 
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -27,6 +28,10 @@ BEST_SHARE, BEST_LEAST = 0.25, 4
 """How many of the completed trials count as good: a quarter, four at least."""
 RANK_LEAST = 8
 """Trials without which a rank correlation says nothing."""
+RARE = 3
+"""Trials without which nothing can be said of a parameter."""
+TOGETHER = 0.8
+"""Cramer's V from which two parameters count as one."""
 WELL = (Outcome.COMPLETED, Outcome.STOPPED)
 
 
@@ -41,6 +46,7 @@ def notes(run: Run, importance: Importance | str | None = None) -> dict[str, lis
     return {
         "Bounds of the space": hugging(run),
         "Parameters without effect": without_effect(run, importance),
+        "Parameters that cannot be identified": unidentified(run),
         "Early stopping": early_stopping(run),
         "Divergence": diverged(run),
         "The winner": winner(run),
@@ -92,6 +98,31 @@ def without_effect(run: Run, importance: Importance | str) -> list[str]:
         if not parameter.varies:
             value = shown(parameter.values.dropna().iloc[0])
             found.append(f"`{parameter.name}` was {value} in every trial: nothing to learn of it.")
+    return found
+
+
+def unidentified(run: Run) -> list[str]:
+    """Parameters that were seen too rarely, and pairs of them that moved together."""
+    found = []
+    varied = [p for p in parameters(run) if p.varies]
+    rare = [f"`{p.name}` ({p.values.notna().sum()})" for p in varied if p.values.count() < RARE]
+    if rare:
+        found.append(
+            f"Drawn in fewer than {RARE} trials, which says nothing of them: {', '.join(rare)}."
+        )
+    pairs = list(itertools.combinations(varied, 2))
+    for one, other in pairs:
+        both = (one.values.notna() & other.values.notna()).to_numpy()
+        counts = pd.crosstab(_sides(one, both), _sides(other, both)).to_numpy()
+        if min(counts.shape) < 2:
+            continue
+        together = stats.contingency.association(counts, method="cramer")
+        if together >= TOGETHER and stats.chi2_contingency(counts).pvalue < LEVEL / len(pairs):
+            found.append(
+                f"`{one.name}` and `{other.name}` moved together in {both.sum()} trials (Cramér's "
+                f"V {together:.2f}): what one did cannot be told from what the other did. Draw "
+                "them apart, with `--sampler random`."
+            )
     return found
 
 
@@ -181,6 +212,15 @@ def _good(run: Run) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
     count = max(BEST_LEAST, round(BEST_SHARE * len(completed)))
     names = completed.nsmallest(count, "objective")["trial_id"]
     return np.asarray(run.trials["trial_id"].isin(names), dtype=bool)
+
+
+def _sides(
+    parameter: Parameter, among: "np.ndarray[tuple[int], np.dtype[np.bool_]]"
+) -> "np.ndarray[tuple[int], np.dtype[np.str_]]":
+    """On which side of the median a value lies, or which choice it is, among these trials."""
+    values = parameter.values[among]
+    sides = values > values.median() if parameter.numeric else values
+    return np.asarray(sides.astype(str))
 
 
 def _at_edge(parameter: Parameter) -> float:
