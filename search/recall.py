@@ -17,6 +17,12 @@ from .outcome import Outcome
 from .store import RunStore
 from .study import Past, distributions
 
+HELD_OUT = tuple(
+    f"evaluation.{name}"
+    for name in ("test_seed", "report_snr_db", "num_test_scenes", "tolerance", "baselines")
+)
+"""What is scored after a trial: its objective does not depend on it."""
+
 
 @dataclass(frozen=True)
 class Unfinished:
@@ -128,11 +134,11 @@ def _unfinished(store: RunStore, name: str) -> Unfinished:
 
 
 def compares(past: Past, plan: SearchConfig) -> bool:
-    """Whether a trial had the budget, scene and evaluation of this plan's trials: what the space
-    does not search, the seed aside."""
-    searched = {"seed", *plan.space.parameters()}
+    """Whether a trial had the budget, scene and validation of this plan's trials: what the space
+    does not search and no value depends on aside."""
+    aside = {"seed", *HELD_OUT, *plan.space.parameters()}
     ours = plan.template.to_params()
-    return all(past.params.get(n, v) == v for n, v in ours.items() if n not in searched)
+    return all(past.params.get(n, v) == v for n, v in ours.items() if n not in aside)
 
 
 def _drawable(past: Past, plan: SearchConfig) -> bool:

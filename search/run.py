@@ -139,6 +139,7 @@ def resume(args: argparse.Namespace) -> int:
 
     from . import preflight, working_copy
     from .files import read_run, refuse_driven
+    from .recall import compares, past_trials
     from .schema import BASELINES
     from .store import RunStore, best_trial, resolve_run
     from .warm import versions_changed
@@ -175,7 +176,14 @@ def resume(args: argparse.Namespace) -> int:
     preflight.check_out(store.path)
     preflight.check_address(plan.address)
     said = f"resuming {store.path}: {ended} of {plan.trials} trials have ended"
-    print(said, *versions_changed(store.plan, provenance()), sep="\n", flush=True)
+    apart = sum(not compares(past, plan) for past in past_trials(store))
+    notes = versions_changed(store.plan, provenance())
+    if apart:
+        notes.append(
+            f"  note: {apart} ended trials had another budget, scene or validation; neither "
+            "sampler nor scheduler is told of them"
+        )
+    print(said, *notes, sep="\n", flush=True)
     return go(plan, store, checked=not args.no_preflight)
 
 
