@@ -22,7 +22,8 @@ SHOWN_EIGENVALUES = 16
 LEAST = 1e-5
 """Eigenvalues below this are drawn here, at the foot of a logarithmic axis."""
 NOT_WRITTEN = (
-    "is written when the search ends and its best trial is scored; this run has none (yet)."
+    "is written when the search ends and its best trial is scored; nothing of it can be read "
+    "here (yet)."
 )
 
 
