@@ -36,6 +36,7 @@ for backend in eigh svd; do
     ablate --definition subspace --set "spectral.backend=$backend" --name "subspace-$backend" ||
         [ $? = 1 ]
 done
+python -m search.report "$run"
 if [ "${WRITE:-yes}" = no ]; then
     python benchmarks/eigengap_ablation.py "$run" --no-write
 else
