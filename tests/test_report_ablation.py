@@ -313,7 +313,7 @@ def test_the_benchmark_writes_what_the_tables_say(tmp_path):
         check=True,
         cwd=BENCHMARK.parents[1],
     )
-    assert "| eigengap | 0, 0 of 25 | helps | " in done.stdout
+    assert "| eigengap | 0, 0 of 25 | 25 pairs of 5 configurations | helps | " in done.stdout
     assert (run.path / "report" / "eigengap_ablation.png").stat().st_size > 10_000
 
 
