@@ -178,6 +178,7 @@ def submit(dashboard: str, out: Path, *flags: str) -> str:
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_a_submitted_job_is_followed_to_its_end(cluster, tmp_path, capfd):
     """`ray job submit`, then `--attach` from elsewhere: progress, and the search's exit code."""
     submit(cluster[1], tmp_path, "--trials", "2")
