@@ -4,9 +4,8 @@
 #
 #     benchmarks/eigengap_ablation.sh [RUN]        default runs/eigengap-ablation
 #
-# Not quite two hours on two quiet cores, by the times of its parts: 150 core-minutes are 175 trainings
-# to their end, 75 are scores. Killed, it goes on where it was when it is started again: every
-# training and score that is done is found. Tables and figure between the markers of
+# About two hours on two quiet cores, most of them 200 trainings. Killed, it goes on where it was
+# when it is started again: every training and score that is done is found. Tables and figure between the markers of
 # README.md and docs/eigengap.md are replaced at the end (not with WRITE=no). To try it in minutes:
 #     PRESET=smoke TRIALS=4 SEEDS=2 SCENES=16 SNR=-5,0 WRITE=no benchmarks/eigengap_ablation.sh runs/y
 set -euo pipefail

@@ -20,7 +20,7 @@ from .connection import on_worker
 from .ending import EndSearch
 from .monitor import Monitor
 from .preflight import Resources
-from .recall import History, compares, recall
+from .recall import History, comparable, recall
 from .rows import scored_rows
 from .rungs import Judge, judge_of
 from .schema import BASELINES
@@ -224,9 +224,8 @@ def judge(plan: SearchConfig, history: History) -> Judge:
     """
     epochs = plan.template.epochs
     judge = judge_of(plan.scheduler, epochs)
-    for past in history.ended:
-        if compares(past, plan):
-            judge.recall(past.trial_id, past.number, past.values)
+    for past in comparable(history.ended, plan):
+        judge.recall(past.trial_id, past.number, past.values)
     for trial in history.unfinished:
         values = {r["epoch"]: r[OBJECTIVE] for r in trial.reports}
         judge.recall(trial.name, int(trial.record["number"]), values)

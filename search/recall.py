@@ -4,7 +4,7 @@ Read from the run's own files, by whoever resumes it or starts warm from it. A t
 it has a row in `trials`. One that has not goes on from its newest whole checkpoint.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,8 +67,8 @@ class History:
 
     def known_to(self, plan: SearchConfig) -> list[Past]:
         """What the sampler is told: all that the plan's space could draw and that compares."""
-        everything = (*self.warm, *self.ended)
-        return [past for past in everything if _drawable(past, plan) and compares(past, plan)]
+        known = comparable((*self.warm, *self.ended), plan)
+        return [past for past in known if _drawable(past, plan)]
 
 
 def recall(store: RunStore, warm: tuple[Past, ...] = ()) -> History:
@@ -133,12 +133,12 @@ def _unfinished(store: RunStore, name: str) -> Unfinished:
     return Unfinished(record, folder, best[0], tuple(best[1]))
 
 
-def compares(past: Past, plan: SearchConfig) -> bool:
-    """Whether a trial had the budget, scene and validation of this plan's trials: what the space
+def comparable(past: Iterable[Past], plan: SearchConfig) -> list[Past]:
+    """The trials that had the budget, scene and validation of this plan's trials: what the space
     does not search and no value depends on aside."""
     aside = {"seed", *HELD_OUT, *plan.space.parameters()}
-    ours = plan.template.to_params()
-    return all(past.params.get(n, v) == v for n, v in ours.items() if n not in aside)
+    ours = {n: v for n, v in plan.template.to_params().items() if n not in aside}
+    return [one for one in past if all(one.params.get(n, v) == v for n, v in ours.items())]
 
 
 def _drawable(past: Past, plan: SearchConfig) -> bool:

@@ -139,7 +139,7 @@ def resume(args: argparse.Namespace) -> int:
 
     from . import preflight, working_copy
     from .files import read_run, refuse_driven
-    from .recall import compares, past_trials
+    from .recall import comparable, past_trials
     from .schema import BASELINES
     from .store import RunStore, best_trial, resolve_run
     from .warm import versions_changed
@@ -176,7 +176,7 @@ def resume(args: argparse.Namespace) -> int:
     preflight.check_out(store.path)
     preflight.check_address(plan.address)
     said = f"resuming {store.path}: {ended} of {plan.trials} trials have ended"
-    apart = sum(not compares(past, plan) for past in past_trials(store))
+    apart = ended - len(comparable(past_trials(store), plan))
     notes = versions_changed(store.plan, provenance())
     if apart:
         notes.append(

@@ -18,7 +18,7 @@ from search.config import SearchConfig
 from search.driver import judge
 from search.files import RunError, exclusive
 from search.outcome import Outcome
-from search.recall import History, Unfinished, compares, recall
+from search.recall import History, Unfinished, comparable, recall
 from search.run import main
 from search.schema import KEYS
 from search.store import RunStore, best_trial
@@ -258,6 +258,6 @@ def test_values_of_another_budget_or_evaluation_are_told_to_nobody():
     plan = SearchConfig("smoke", 8, "x")
     same, other = of_plan(0, plan, seed=7), of_plan(1, plan, epochs=17)
     moved = of_plan(2, plan, **{"evaluation.num_scenes": 5})
-    assert [compares(past, plan) for past in (same, other, moved)] == [True, False, False]
+    assert comparable((same, other, moved), plan) == [same]
     assert not judge(plan, History((other, moved))).stops("t0003", 3, 1, 0.9)
     assert judge(plan, History((same,))).stops("t0003", 3, 1, 0.9)

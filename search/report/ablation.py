@@ -84,6 +84,17 @@ def incomplete(run: Run | str | Path, name: str) -> Incomplete:
     return Incomplete(int(failed.get(WITHOUT, 0)), int(failed.get(WITH, 0)), len(asked))
 
 
+def lost_trainings(run: Run) -> list[str]:
+    """A sentence for each ablation of which trainings did not complete."""
+    counts = {name: incomplete(run, name) for name in names(run)}
+    return [
+        f"Of the reruns of the ablation {name} did not complete: {lost}. Their failures are in "
+        f"{run.name}/reruns."
+        for name, lost in counts.items()
+        if lost.any
+    ]
+
+
 def effects(run: Run | str | Path, name: str) -> list[Effect]:
     """Every measure over the objective's SNRs, then at each SNR; empty if there are fewer than two
     configurations to compare."""

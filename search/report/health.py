@@ -178,11 +178,7 @@ def diverged(run: Run) -> list[str]:
     trials = run.trials
     if trials.empty:
         return []
-    reruns = [
-        f"Reruns fail that are trained otherwise: in the ablation {name} did not complete {lost}."
-        for name in ablation.names(run)
-        if (lost := ablation.incomplete(run, name)).any
-    ]
+    reruns = ablation.lost_trainings(run)
     bad = (~trials["outcome"].isin(WELL)).to_numpy()
     if not bad.any():
         return [f"None of {len(trials)} trials failed.", *reruns]

@@ -117,12 +117,7 @@ def health_notes(run: Run, importance: Importance | str) -> Section:
 def failures(run: Run) -> Section:
     """One row per failure, with the command that repeats it."""
     rows = run.tables["failures"]
-    reruns = [
-        f"Of the reruns of the ablation {name} did not complete: {lost}. Their failures are in "
-        f"{run.name}/reruns."
-        for name in ablation.names(run)
-        if (lost := ablation.incomplete(run, name)).any
-    ]
+    reruns = ablation.lost_trainings(run)
     if rows.empty:
         return Section("failures", "Failures", ["No failure of a trial is on record.", *reruns])
     headings = (
