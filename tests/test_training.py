@@ -3,7 +3,7 @@
 import pytest
 
 import spaces
-from search import ablate
+from search import ablate, arms
 from search.finalists import Asked
 from search.store import RunStore
 from search.training import MOST_SEEDS, Fresh, Training, seeds_of
@@ -29,7 +29,7 @@ def test_a_training_is_named_after_all_that_it_depends_on():
 def test_a_term_switched_off_leaves_nothing_behind():
     on = {"eigengap.weight": 0.3, "eigengap.definition": "subspace"}
     on |= {"eigengap.margin_subspace": 0.1, "spectral.backend": "svd"}
-    off = Training.of("t0", on, 0, **ablate.switched_off(on, "eigengap"))
+    off = Training.of("t0", on, 0, **arms.switched_off(on, "eigengap"))
     assert off.config == Training.of("t0", {}, 0).config
 
 
@@ -45,7 +45,7 @@ def test_a_rerun_trains_as_its_trial_does_but_for_the_seed():
 @pytest.mark.parametrize("definition", spaces.blocks.ACTING)
 def test_every_definition_has_a_setting_at_which_it_acts(definition):
     params = TrainConfig().to_params()
-    on = Training.of("t0", params, 0, **ablate.as_defined(params, definition))
+    on = Training.of("t0", params, 0, **arms.as_defined(params, definition))
     assert on.config.eigengap.weight > 0
     name, low, high, _ = spaces.blocks.MARGINS[definition]
     assert low <= on.config.to_params()[name] <= high
