@@ -43,6 +43,7 @@ class SearchConfig:
         out: folder of runs.
         seed: of the sampler; trials train with it too, all with the same, so that they differ in
             their parameters only.
+        epochs: budget of a trial; None is the preset's.
         max_concurrent: trials at a time; None is what the resources allow.
         cpus_per_trial, gpus_per_trial: may be fractions; None GPUs is a quarter where there is a
             GPU, and none elsewhere.
@@ -59,6 +60,7 @@ class SearchConfig:
     name: str
     out: str = "runs"
     seed: int = 0
+    epochs: int | None = None
     max_concurrent: int | None = None
     cpus_per_trial: float = 1.0
     gpus_per_trial: float | None = None
@@ -104,6 +106,13 @@ class SearchConfig:
             repr(self.name),
             "It becomes a folder's name.",
         )
+        if self.epochs is not None:
+            require(
+                self.epochs >= 1,
+                "--epochs >= 1",
+                f"{self.epochs}",
+                "Leave it out for the preset's.",
+            )
         if self.max_concurrent is not None:
             require(
                 self.max_concurrent >= 1,
@@ -131,16 +140,22 @@ class SearchConfig:
         return spaces.get(self.preset)
 
     @property
+    def fixed(self) -> dict[str, Any]:
+        """What all trials of this search have in common, the seed aside."""
+        return {**self.space.fixed} | ({} if self.epochs is None else {"epochs": self.epochs})
+
+    @property
     def searched(self) -> dict[str, Any]:
         """What makes two searches the same search, as JSON has it: `space` and `fixed`."""
-        about = {"space": self.space.describe(), "fixed": dict(self.space.fixed)}
+        about = {"space": self.space.describe(), "fixed": self.fixed}
         plain: dict[str, Any] = json.loads(json.dumps(about))
         return plain
 
     @property
     def minutes(self) -> float:
-        """What the preset says that so many trials take."""
-        return self.space.minutes * self.trials / self.space.trials
+        """What the preset says that so many trials of so many epochs take."""
+        shorter = 1.0 if self.epochs is None else self.epochs / self.space.fixed["epochs"]
+        return self.space.minutes * shorter * self.trials / self.space.trials
 
     def train_config(self, drawn: Mapping[str, Any]) -> TrainConfig:
         """A trial's configuration: what the space fixes, the seed, and what was drawn.
@@ -148,7 +163,7 @@ class SearchConfig:
         Raises:
             ConfigError: if they break a rule of `TrainConfig`.
         """
-        return TrainConfig.from_params({**self.space.fixed, "seed": self.seed, **drawn})
+        return TrainConfig.from_params({**self.fixed, "seed": self.seed, **drawn})
 
     @property
     def template(self) -> TrainConfig:

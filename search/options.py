@@ -108,6 +108,9 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--seed", type=int, metavar="INT", help="of sampler and trainings; default 0")
     p.add_argument(
+        "--epochs", type=int, metavar="N", help="budget of a trial; default: the preset's"
+    )
+    p.add_argument(
         "--scheduler",
         metavar="|".join(SCHEDULERS),
         help="asha (default) stops weak trials at rungs, hyperband at later rungs too, median "

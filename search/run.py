@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from .store import RunStore
     from .trainable import Train
 
-CHOSEN = ("seed", "scheduler", "sampler", "objectives")
+CHOSEN = ("seed", "epochs", "scheduler", "sampler", "objectives")
 PLANNED = ("preset", "name", *CHOSEN, "warm_start")
 """Flags that a resumed run has in its plan already."""
 

@@ -87,7 +87,7 @@ def describe(plan: SearchConfig) -> str:
         f"training SNR {config.snr_min_db:g}..{config.snr_max_db:g} dB",
         "budget": f"{config.epochs} epochs x {config.steps_per_epoch} steps x "
         f"{config.batch_size} scenes per trial; "
-        f"about {space.minutes:g} min for {space.trials} trials",
+        f"about {plan.minutes:.3g} min for {plan.trials} trials",
         "objective": f"capped error at {snrs} dB, {config.evaluation.num_scenes} scenes for each "
         "SNR and K; lower is better",
         "searched": "",

@@ -31,6 +31,7 @@ def refused(capsys, *argv: str) -> str:
         (["--trials", "many"], "invalid int value"),
         (["--scheduler", "ahsa"], "Did you mean `asha`"),
         (["--seed", "-1"], "--seed < 2"),
+        (["--epochs", "0"], "--epochs >= 1"),
         (["--cpus-per-trial", "0"], "--cpus-per-trial > 0"),
         (["--gpus-per-trial", "-1"], "--gpus-per-trial >= 0"),
         (["--max-concurrent", "0"], "--max-concurrent >= 1"),
