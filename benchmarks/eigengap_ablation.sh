@@ -4,10 +4,10 @@
 #
 #     benchmarks/eigengap_ablation.sh [RUN]        default runs/eigengap-ablation
 #
-# An hour and a quarter on two quiet cores, most of it 200 trainings of half the preset's epochs; it
-# says at its end how long it took. Killed, it goes on where it was when it is started again: every
-# training and score that is done is found. Tables and figure between the markers of README.md and
-# docs/eigengap.md are replaced at the end (not with WRITE=no). To try it in minutes:
+# About 70 minutes on two quiet cores, most of them 200 trainings of three epochs (the preset has
+# ten); it says at its end how long it took. Killed, it goes on where it was when it is started
+# again: every training and score that is done is found. Tables and figure between the markers of
+# README.md and docs/eigengap.md are replaced at the end (not with WRITE=no). To try it in minutes:
 #     PRESET=smoke EPOCHS=3 TRIALS=4 SEEDS=2 SCENES=16 SNR=-5,0 WRITE=no \
 #         benchmarks/eigengap_ablation.sh runs/y
 set -euo pipefail
@@ -23,7 +23,7 @@ if [ -e "$run/run.json" ]; then
     python -m search.run --resume "$run" --max-concurrent "$workers"
 else
     # none is stopped early: twelve finalists to choose from
-    python -m search.run --preset "${PRESET:-local}" --epochs "${EPOCHS:-5}" \
+    python -m search.run --preset "${PRESET:-local}" --epochs "${EPOCHS:-3}" \
         --trials "${TRIALS:-12}" --scheduler none --name "$run" --max-concurrent "$workers"
 fi
 python -m search.confirm "$run" --scenes $((8 * scenes)) "${reruns[@]}"
