@@ -152,6 +152,7 @@ def _work_off(
         suggesting: who suggests and who judges, given what has happened so far, and a function
             that keeps what a trial is to be, with all else that a replay needs.
     """
+    store.drop_halves()
     ending = EndSearch()
     trainable = make_trainable(train, resources.threads, plan.name, versions())
     while before := left():

@@ -5,6 +5,7 @@ improved, stopped at a rung, diverged with its cause, completed. Ray pickles its
 cannot travel (the bar) is left out of the state.
 """
 
+import math
 import shutil
 import sys
 import time
@@ -23,14 +24,15 @@ from .ending import EndSearch
 from .gauges import Gauges
 from .outcome import RULES, Outcome, classify, may_be_best
 from .recall import History
-from .rows import failure_row, pick, reached, scored_rows, trial_row
+from .rows import Row, failure_row, pick, reached, scored_rows, trial_row
 from .store import RunStore
 from .study import Past
 
 BAR = "{n_fmt}/{total_fmt} trials |{bar:20}| {elapsed} < {remaining}{postfix}"
 
 FLUSH_SECONDS = 2.0
-"""Epoch rows of a running trial reach its Parquet part at most this late."""
+"""Epoch rows of a running trial, and trials that end shortly after another, reach Parquet at most
+this late."""
 
 
 class Monitor(tune.Callback):
@@ -43,7 +45,7 @@ class Monitor(tune.Callback):
         records: what was written of each trial before it started, by its name; one that has ended
             is taken out.
         ending: told when the search must end.
-        tell: called with every trial that has ended, once its rows are on disk.
+        tell: called with every trial that has ended.
     """
 
     def __init__(
@@ -68,6 +70,8 @@ class Monitor(tune.Callback):
             for trial in history.unfinished
         }
         self._flushed: dict[str, float] = {}
+        self._short: list[tuple[Row, list[Row]]] = []
+        self._short_written = -math.inf
         self._heard: dict[str, float] = {}
         self._hung: set[str] = set()
         self._attempts: Counter[str] = Counter()
@@ -122,6 +126,7 @@ class Monitor(tune.Callback):
         `on_trial_error`, without another try.
         """
         self._gauges.refresh()
+        self._write_short()
         latest = time.monotonic() - self._plan.trial_timeout_s
         silent = {name for name, heard in self._heard.items() if heard < latest} - self._hung
         for trial in trials if silent else []:
@@ -152,7 +157,9 @@ class Monitor(tune.Callback):
         self._end(trial, error=text)
 
     def close(self) -> None:
-        """Ends the bar and leaves the epochs of unfinished trials readable."""
+        """Ends the bar, writes what is left of short trials, and leaves the epochs of unfinished
+        ones readable."""
+        self._write_short(now=True)
         for name, rows in self._epochs.items():
             with self._ending.on_storage_failure(self._store.path):
                 self._store.write_part("epochs", name, rows.values())
@@ -213,17 +220,20 @@ class Monitor(tune.Callback):
             checkpoint="/".join(checkpoint.path.split("/")[-3:]) if checkpoint else None,
             error=error,
         )
-        self._store.write_trial(
-            row,
-            epochs=epochs.values(),
-            evaluations=scored_rows(
-                last.get("evaluations", []),
-                "evaluations",
-                record,
-                record["params"]["evaluation.test_seed"],
-            ),
-            failures=failures,
+        evaluations = scored_rows(
+            last.get("evaluations", []),
+            "evaluations",
+            record,
+            record["params"]["evaluation.test_seed"],
         )
+        if evaluations or failures or self._store.has_part("epochs", name):
+            self._write_short(now=True)
+            self._store.write_trial(
+                row, epochs=epochs.values(), evaluations=evaluations, failures=failures
+            )
+        else:
+            self._short.append((row, list(epochs.values())))
+            self._write_short()
         self._epochs.pop(name, None)
         self._tell(
             Past(
@@ -243,6 +253,17 @@ class Monitor(tune.Callback):
                 if folder.name != trial.config["folder"]:
                     shutil.rmtree(folder, ignore_errors=True)
         return cast("float | None", row["seconds_per_epoch"])
+
+    def _write_short(self, *, now: bool = False) -> None:
+        """Writes the trials that were too short to have a part: at once, or together if several
+        end within moments. One that a killed driver has not written is as if nobody had heard of
+        its end: it is reported again from its checkpoint."""
+        since = time.monotonic() - self._short_written
+        if self._short and (now or since > FLUSH_SECONDS):
+            with self._ending.on_storage_failure(self._store.path):
+                self._store.write_short(self._short)
+            self._short = []
+            self._short_written = time.monotonic()
 
     def _advance(self) -> None:
         tally = ", ".join(f"{n} {o}" for o, n in sorted(self._tally.items()))

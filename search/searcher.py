@@ -31,7 +31,7 @@ class RecordedSearcher(Searcher, ABC):
     """A searcher whose run is restored from its own records, never from Ray's snapshot.
 
     Ray tells its searcher of an ending early, without the error, and some endings twice: the
-    monitor calls `ended` instead, when the trial's rows are on disk.
+    monitor calls `ended` instead.
     """
 
     @abstractmethod

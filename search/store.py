@@ -3,17 +3,19 @@
     runs/<name>/run.json                 plan and provenance, written first
     runs/<name>/configs/<trial_id>.json  all that a replay needs, without Parquet
     runs/<name>/<table>/<part>.parquet   one part per trial and table, `baselines` for no trial;
-                                         reruns and ablations have parts of their own
+                                         reruns and ablations have parts of their own, and short
+                                         trials that end together share one, `<first>..<last>`
 
 Every file appears under its name by an atomic rename, complete or not at all (a new run as a
 whole), so that a reader sees a consistent table at any moment and a killed writer leaves nothing
 behind that counts. Part names follow from the trial, so that writing again replaces and never
-doubles. The row in `trials` is written last: a trial has ended exactly if it is there.
+doubles. The row in `trials` is written last: a trial has ended exactly if it is there. The part
+of `epochs` that it rests on has the same name.
 """
 
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -63,6 +65,9 @@ __all__ = [
 
 EMPTY = "empty"
 """The part without rows that gives every table its schema from the start."""
+
+TOGETHER = ".."
+"""In the name of a part that several trials share, between the first and the last of them."""
 
 _RESERVED = ("format", "parameters")
 
@@ -221,8 +226,34 @@ class RunStore:
                 self.write_part(table, trial_id, rows)
         self.write_part("trials", trial_id, [trial])
 
-    def read(self, table: str, part: str | None = None) -> pd.DataFrame:
+    def write_short(self, ended: Sequence[tuple[Row, Sequence[Row]]]) -> None:
+        """Records trials that ended together, each with its rows in `epochs` and with no others.
+
+        They share a part in either table: most of what a part takes, to be written and to be read,
+        does not depend on its rows.
+
+        Args:
+            ended: trials without any part so far.
+        """
+        first, last = ended[0][0]["trial_id"], ended[-1][0]["trial_id"]
+        part = first if len(ended) == 1 else f"{first}{TOGETHER}{last}"
+        self._write("epochs", part, [row for _, epochs in ended for row in epochs])
+        self._write("trials", part, [trial for trial, _ in ended])
+
+    def drop_halves(self) -> None:
+        """Empties what `write_short` had written when it was killed: its trials have not ended,
+        and whoever goes on with them writes their epochs again, in parts of their own."""
+        for part in part_files(self.path / "epochs"):
+            if TOGETHER in part.stem and not self.has_part("trials", part.stem):
+                self._write("epochs", part.stem, [])
+
+    def read(
+        self, table: str, part: str | None = None, *, columns: Sequence[str] | None = None
+    ) -> pd.DataFrame:
         """All rows of a table, ordered by part name; or those of one part.
+
+        Args:
+            columns: of all rows, these alone; `__filename` is the path of a row's part.
 
         Raises:
             CorruptRun: if a part cannot be read.
@@ -230,7 +261,7 @@ class RunStore:
         try:
             if part is not None:
                 return pq.ParquetFile(self._part(table, part)).read().to_pandas()
-            return self._dataset(table).to_table().to_pandas()
+            return self._dataset(table).to_table(columns=columns).to_pandas()
         except (pa.ArrowException, OSError) as error:
             raise CorruptRun(
                 f"every part of {self.path / table} must be readable, but one is not "
@@ -316,16 +347,17 @@ class RunStore:
 
     def _check_ended(self) -> None:
         """Refuses a run in which an ended trial lacks what was written before its last row."""
-        trials = self.read("trials")
-        for name, outcome in zip(trials["trial_id"], trials["outcome"], strict=True):
+        trials = self.read("trials", columns=["trial_id", "outcome", "__filename"])
+        for row in trials.itertuples(index=False, name=None):
+            name, outcome, part = row[0], row[1], Path(row[2])
             needed = [self._config(name)]
             if outcome == Outcome.COMPLETED:
-                needed.append(self._part("epochs", name))
+                needed.append(self._part("epochs", part.stem))
             for file in needed:
                 if not file.exists():
                     raise CorruptRun(
                         f"an ended trial has all its files, but {file} is missing. Restore it, or "
-                        f"delete {self._part('trials', name)} and `--resume`: it runs again."
+                        f"delete {part} and `--resume`: what it held is computed again."
                     )
 
 

@@ -11,6 +11,7 @@ import pytest
 import ray
 
 import spaces
+from search import monitor
 from search.checks import check_backends
 from search.config import SearchConfig
 from search.connection import connect
@@ -99,6 +100,19 @@ def told(store: RunStore) -> dict[str, optuna.trial.FrozenTrial]:
     )
     trials = optuna.load_study(study_name="run", storage=storage).trials
     return {t.user_attrs["trial_id"]: t for t in trials}
+
+
+def test_short_trials_that_end_together_lose_nothing(run, monkeypatch):
+    """The first is written at once, the others when somebody else is, or at the end."""
+    monkeypatch.setattr(monitor, "FLUSH_SECONDS", 1e9)
+    good, diverges = RATES["good"], RATES["diverges"]
+    store = run(good, good, good, diverges, good, good)
+    parts = {p.stem for p in (store.path / "trials").glob("t*.parquet")}
+    assert parts == {"t0000", "t0001..t0002", "t0003", "t0004..t0005"}
+    assert RunStore.open(store.path).ended() == {f"t{i:04d}" for i in range(6)}
+    epochs = store.read("epochs").groupby("trial_id")["epoch"].apply(list)
+    assert [len(own) for own in epochs] == [3, 3, 3, 1, 3, 3]
+    assert len(told(store)) == 6
 
 
 def test_every_ending_is_told_kept_and_told_apart(run):

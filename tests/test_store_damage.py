@@ -24,6 +24,15 @@ def test_an_ended_trial_that_lost_a_file_is_named(store, file):
         RunStore.open(store.path)
 
 
+def test_short_trials_that_lost_their_epochs_are_named(store):
+    for name in ("t1", "t2"):
+        store.write_config(name, {"trial_id": name})
+    store.write_short([(trial("t1"), epochs("t1")), (trial("t2"), epochs("t2"))])
+    store.path.joinpath("epochs", "t1..t2.parquet").unlink()
+    with pytest.raises(CorruptRun, match=r"epochs/t1\.\.t2\.parquet is missing.*trials/t1\.\.t2"):
+        RunStore.open(store.path)
+
+
 def test_a_part_whose_pages_are_damaged_is_a_corrupt_run(store):
     store.write_config("t1", {"trial_id": "t1"})
     store.write_trial(trial(), epochs=epochs())
