@@ -177,14 +177,15 @@ def resume(args: argparse.Namespace) -> int:
     preflight.check_address(plan.address)
     said = f"resuming {store.path}: {ended} of {plan.trials} trials have ended"
     apart = ended - len(comparable(past_trials(store), plan))
-    notes = versions_changed(store.plan, provenance())
+    code = provenance()
+    notes = versions_changed(store.plan, code)
     if apart:
         notes.append(
             f"  note: {apart} ended trials had another budget, scene or validation; neither "
             "sampler nor scheduler is told of them"
         )
     print(said, *notes, sep="\n", flush=True)
-    return go(plan, store, checked=not args.no_preflight)
+    return go(plan, store, checked=not args.no_preflight, resumed=code)
 
 
 def declared(space: spaces.Space) -> dict[str, tuple[str, str, str]]:
@@ -228,11 +229,19 @@ def check_space(plan: SearchConfig, stored: Mapping[str, Any], *, accept: bool) 
         )
 
 
-def go(plan: SearchConfig, store: RunStore, *, checked: bool, train: Train | None = None) -> int:
+def go(
+    plan: SearchConfig,
+    store: RunStore,
+    *,
+    checked: bool,
+    resumed: Mapping[str, Any] | None = None,
+    train: Train | None = None,
+) -> int:
     """Runs what is left of a search and shows what came of it.
 
     Args:
         checked: whether the machines are checked first.
+        resumed: provenance of what is going on with a run, which `run.json` is to have too.
         train: instead of `trainer.loop.train`.
     """
     from .environment import prepare
@@ -242,7 +251,9 @@ def go(plan: SearchConfig, store: RunStore, *, checked: bool, train: Train | Non
 
     with driving(store.path) as driver:  # who is refused here has changed nothing
         kept = store.plan["search"] | {"trials": plan.trials}
-        store.write_run(store.plan | plan.searched | {"search": kept})
+        drivers = store.plan.get("resumed", []) + ([] if resumed is None else [resumed])
+        now = {"search": kept, "resumed": drivers}
+        store.write_run(store.plan | plan.searched | now)
         driver.exit_code = drive(plan, store, checked=checked, train=train)
     return driver.exit_code
 

@@ -114,6 +114,8 @@ def test_ctrl_c_ends_a_search_in_seconds_and_a_resume_finishes_it(tmp_path):
     assert drive(tmp_path, "--resume", "x", "--no-preflight").wait(300) == 0
     assert scenes.exists()
     assert (model / "state.pt").exists()
+    drivers = RunStore.open(tmp_path / "x").plan["resumed"]
+    assert [one["argv"][-3:-1] for one in drivers] == [["--resume", "x"]] * 2
 
 
 def undisturbed(store: RunStore) -> pd.DataFrame:

@@ -154,15 +154,21 @@ def figures(pictures: list[tuple[Shown, ...]]) -> Section:
     return Section("figures", "Figures", figures=pictures)
 
 
+def _commit(provenance: Mapping[str, Any]) -> str:
+    code = _mapping(provenance.get("code"))
+    return (code.get("sha") or "") + (" (with changes)" if code.get("dirty") else "")
+
+
 def plan(run: Run) -> Section:
     """What was asked for, by which code, on which machine."""
     provenance = _mapping(run.plan.get("provenance"))
-    code = _mapping(provenance.get("code"))
     argv = provenance.get("argv")
+    resumed = run.plan.get("resumed") or []
     facts = {
         "command": shlex.join(map(str, argv)) if isinstance(argv, list) else None,
         "started": provenance.get("time"),
-        "commit": (code.get("sha") or "") + (" (with changes)" if code.get("dirty") else ""),
+        "commit": _commit(provenance),
+        **{f"resumed {each.get('time')}": _commit(each) for each in map(_mapping, resumed)},
         **{f"version of {k}": v for k, v in _mapping(provenance.get("versions")).items()},
         **_mapping(run.plan.get("search")),
         **_mapping(run.plan.get("fixed")),
