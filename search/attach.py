@@ -84,7 +84,7 @@ def news(store: RunStore, started: set[str], ended: set[str]) -> list[str]:
 def _ending(row: dict[Any, Any]) -> str:
     outcome = Outcome(row["outcome"])
     if outcome is Outcome.STOPPED:
-        return f"stopped at rung {row['rung']}: {row['objective']:.3f}"
+        return f"stopped at rung {row['rung']:g}: {row['objective']:.3f}"
     if outcome is Outcome.COMPLETED:
         return f"completed: {row['objective']:.3f} on {row['host']}"
     return f"{outcome.value}: {'' if pd.isna(row['cause']) else row['cause']}".rstrip(": ")

@@ -154,7 +154,8 @@ class SearchConfig:
     @property
     def minutes(self) -> float:
         """What the preset says that so many trials of so many epochs take."""
-        shorter = 1.0 if self.epochs is None else self.epochs / self.space.fixed["epochs"]
+        own = TrainConfig.from_params(self.space.fixed).epochs
+        shorter = (self.epochs or own) / own
         return self.space.minutes * shorter * self.trials / self.space.trials
 
     def train_config(self, drawn: Mapping[str, Any]) -> TrainConfig:

@@ -28,6 +28,7 @@ from .searcher import OBJECTIVE, ListSearcher, OptunaSearcher, Scheduler
 from .store import RunStore, best_trial
 from .tasks import baselines_task, export_task, state_task
 from .trainable import Train, make_trainable
+from .waiting import write_left
 from .warm import warm_trials
 
 Record = dict[str, Any]
@@ -152,7 +153,7 @@ def _work_off(
         suggesting: who suggests and who judges, given what has happened so far, and a function
             that keeps what a trial is to be, with all else that a replay needs.
     """
-    store.drop_halves()
+    write_left(store)
     ending = EndSearch()
     trainable = make_trainable(train, resources.threads, plan.name, versions())
     while before := left():

@@ -153,12 +153,6 @@ def driven(run: Path) -> bool:
     return False
 
 
-def refuse_driven(run: Path) -> None:
-    """Raises RunError if another driver holds the run."""
-    if driven(run):
-        raise _driven(run)
-
-
 def _driven(run: Path) -> RunError:
     return RunError(
         f"a run has one driver at a time, but {run} has one now. Wait for it, or stop it."

@@ -17,7 +17,7 @@ from typing import Any
 
 from .bucket import first_line, home_of, is_uri, opened, refusal
 from .files import DRIVER_FILE, Driver, RunError, exclusive
-from .working_copy import CHECKPOINTS, SESSION_FILE, read
+from .working_copy import CHECKPOINTS, SESSION_FILE, of_trials, read
 
 MIRROR_SECONDS = 5.0
 """The bucket is this far behind the working copy."""
@@ -137,8 +137,9 @@ class Mirror:
             OSError: if the bucket does not take it; the next call tries again.
         """
         # `trials` is listed first and sent last: a row there never precedes what it rests on
-        found = {"trials": self._new("trials"), "": self._new("")}
-        for name, stamp in {**found[""], **found["trials"]}.items():
+        ended = {name: stamp for name, stamp in self._new().items() if of_trials(name)}
+        rest = {name: stamp for name, stamp in self._new().items() if not of_trials(name)}
+        for name, stamp in {**rest, **ended}.items():
             content = self._run.joinpath(name).read_bytes()
             if name == DRIVER_FILE:
                 try:
@@ -153,14 +154,12 @@ class Mirror:
             self._where.delete_dir(f"{self._path}/{CHECKPOINTS}/{folder.name}")
             self._old.discard(folder)
 
-    def _new(self, below: str) -> dict[str, tuple[int, int]]:
+    def _new(self) -> dict[str, tuple[int, int]]:
         """Files that have changed since they were sent, with size and time."""
         new = {}
-        for path in sorted(self._run.joinpath(below).rglob("*")):
+        for path in sorted(self._run.rglob("*")):
             name = path.relative_to(self._run).as_posix()
             if CHECKPOINTS in name.split("/")[:-1] or name.endswith(".tmp"):
-                continue
-            if below == "" and name.startswith("trials/"):
                 continue
             with contextlib.suppress(FileNotFoundError):  # replaced or moved meanwhile
                 stat = path.stat()

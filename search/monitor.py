@@ -5,7 +5,6 @@ improved, stopped at a rung, diverged with its cause, completed. Ray pickles its
 cannot travel (the bar) is left out of the state.
 """
 
-import math
 import shutil
 import sys
 import time
@@ -24,15 +23,15 @@ from .ending import EndSearch
 from .gauges import Gauges
 from .outcome import RULES, Outcome, classify, may_be_best
 from .recall import History
-from .rows import Row, failure_row, pick, reached, scored_rows, trial_row
-from .store import RunStore
+from .rows import failure_row, pick, reached, scored_rows, trial_row
+from .store import Ended, RunStore
 from .study import Past
+from .waiting import Waiting
 
 BAR = "{n_fmt}/{total_fmt} trials |{bar:20}| {elapsed} < {remaining}{postfix}"
 
 FLUSH_SECONDS = 2.0
-"""Epoch rows of a running trial, and trials that end shortly after another, reach Parquet at most
-this late."""
+"""Epoch rows of a running trial reach its Parquet part at most this late."""
 
 
 class Monitor(tune.Callback):
@@ -70,8 +69,8 @@ class Monitor(tune.Callback):
             for trial in history.unfinished
         }
         self._flushed: dict[str, float] = {}
-        self._short: list[tuple[Row, list[Row]]] = []
-        self._short_written = -math.inf
+        self._has_parts = set(self._epochs)
+        self._waiting = Waiting(store)
         self._heard: dict[str, float] = {}
         self._hung: set[str] = set()
         self._attempts: Counter[str] = Counter()
@@ -112,6 +111,7 @@ class Monitor(tune.Callback):
             self._gauges.reported(name, result, _gpus(trial))
         rows[result["epoch"]] = _epoch_row(name, result)
         if time.monotonic() - self._flushed[name] > FLUSH_SECONDS:
+            self._has_parts.add(name)
             with self._ending.on_storage_failure(self._store.path):
                 self._store.write_part("epochs", name, self._epochs[name].values())
             self._flushed[name] = time.monotonic()
@@ -126,7 +126,8 @@ class Monitor(tune.Callback):
         `on_trial_error`, without another try.
         """
         self._gauges.refresh()
-        self._write_short()
+        with self._ending.on_storage_failure(self._store.path):
+            self._waiting.write()
         latest = time.monotonic() - self._plan.trial_timeout_s
         silent = {name for name, heard in self._heard.items() if heard < latest} - self._hung
         for trial in trials if silent else []:
@@ -157,9 +158,9 @@ class Monitor(tune.Callback):
         self._end(trial, error=text)
 
     def close(self) -> None:
-        """Ends the bar, writes what is left of short trials, and leaves the epochs of unfinished
-        ones readable."""
-        self._write_short(now=True)
+        """Ends the bar and leaves all that has happened readable, unfinished trials included."""
+        with self._ending.on_storage_failure(self._store.path):
+            self._waiting.write(now=True)
         for name, rows in self._epochs.items():
             with self._ending.on_storage_failure(self._store.path):
                 self._store.write_part("epochs", name, rows.values())
@@ -207,9 +208,8 @@ class Monitor(tune.Callback):
                     error=error,
                 )
             ]
-        epochs = self._epochs.get(name, {})
-        ended = {"outcome": outcome.value, "failure": next(iter(failures), None)}
-        self._store.write_config(name, record | ended | {"reached": reached(epochs)})
+        epochs = self._epochs.pop(name, {})
+        how = {"outcome": outcome.value, "failure": next(iter(failures), None)}
         checkpoint = trial.checkpoint
         row = trial_row(
             record,
@@ -226,15 +226,21 @@ class Monitor(tune.Callback):
             record,
             record["params"]["evaluation.test_seed"],
         )
-        if evaluations or failures or self._store.has_part("epochs", name):
-            self._write_short(now=True)
+        ended = Ended(
+            record | how | {"reached": reached(epochs)},
+            row,
+            list(epochs.values()),
+            evaluations,
+            failures,
+        )
+        if name not in self._has_parts:
+            self._waiting.add(ended)
+        self._store.write_config(name, ended.record)
+        if name in self._has_parts:
             self._store.write_trial(
-                row, epochs=epochs.values(), evaluations=evaluations, failures=failures
+                row, epochs=ended.epochs, evaluations=evaluations, failures=failures
             )
-        else:
-            self._short.append((row, list(epochs.values())))
-            self._write_short()
-        self._epochs.pop(name, None)
+        self._waiting.write()
         self._tell(
             Past(
                 trial_id=name,
@@ -253,17 +259,6 @@ class Monitor(tune.Callback):
                 if folder.name != trial.config["folder"]:
                     shutil.rmtree(folder, ignore_errors=True)
         return cast("float | None", row["seconds_per_epoch"])
-
-    def _write_short(self, *, now: bool = False) -> None:
-        """Writes the trials that were too short to have a part: at once, or together if several
-        end within moments. One that a killed driver has not written is as if nobody had heard of
-        its end: it is reported again from its checkpoint."""
-        since = time.monotonic() - self._short_written
-        if self._short and (now or since > FLUSH_SECONDS):
-            with self._ending.on_storage_failure(self._store.path):
-                self._store.write_short(self._short)
-            self._short = []
-            self._short_written = time.monotonic()
 
     def _advance(self) -> None:
         tally = ", ".join(f"{n} {o}" for o, n in sorted(self._tally.items()))

@@ -85,10 +85,10 @@ def recall(store: RunStore, warm: tuple[Past, ...] = ()) -> History:
 
 def past_trials(store: RunStore) -> list[Past]:
     """The trials that have ended, in order of their numbers."""
-    epochs = store.read("epochs")
-    values = dict(iter(epochs.groupby("trial_id")))
+    trials = store.read("trials")  # first: of a run that grows, whatever has ended has epochs
+    values = dict(iter(store.read("epochs").groupby("trial_id")))
     past = []
-    for row in store.read("trials").sort_values("number").to_dict("records"):
+    for row in trials.sort_values("number").to_dict("records"):
         name = str(row["trial_id"])
         record = store.read_config(name)
         own = values.get(name)

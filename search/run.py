@@ -138,7 +138,7 @@ def resume(args: argparse.Namespace) -> int:
     from trainer.provenance import provenance
 
     from . import preflight, working_copy
-    from .files import read_run, refuse_driven
+    from .files import read_run
     from .recall import comparable, past_trials
     from .schema import BASELINES
     from .store import RunStore, best_trial, resolve_run
@@ -153,12 +153,10 @@ def resume(args: argparse.Namespace) -> int:
         )
     path = resolve_run(args.resume, args.out)
     working_copy.pull(path, to_drive=True)
+    more = None
     if args.accept_space_change:
-        refuse_driven(path)
-        changed = planned(path, read_run(path), {}).space
-        store = RunStore.open(path, more=declared(changed))
-    else:
-        store = RunStore.open(path)
+        more = declared(planned(path, read_run(path), {}).space)
+    store = RunStore.open(path, more=more)
     flags = ("trials", *RESOURCES)
     asked = {name: getattr(args, name) for name in flags if getattr(args, name) is not None}
     plan = planned(path, store.plan, asked)

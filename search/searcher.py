@@ -76,7 +76,8 @@ class OptunaSearcher(RecordedSearcher):
         self._plan = plan
         self._record = record
         self._unfinished = list(history.unfinished)
-        self._new = [n for n in range(plan.trials) if n not in history.numbers]
+        given = history.numbers
+        self._new = [n for n in range(plan.trials) if n not in given]
         self._asked: dict[str, optuna.trial.Trial] = {}
         self._mirror = Mirror(plan, journal, history.ended)
         self.study = new_study(plan)

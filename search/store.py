@@ -4,7 +4,7 @@
     runs/<name>/configs/<trial_id>.json  all that a replay needs, without Parquet
     runs/<name>/<table>/<part>.parquet   one part per trial and table, `baselines` for no trial;
                                          reruns and ablations have parts of their own, and short
-                                         trials that end together share one, `<first>..<last>`
+                                         trials that end together share one (`waiting`)
 
 Every file appears under its name by an atomic rename, complete or not at all (a new run as a
 whole), so that a reader sees a consistent table at any moment and a killed writer leaves nothing
@@ -16,6 +16,7 @@ of `epochs` that it rests on has the same name.
 import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -66,12 +67,26 @@ __all__ = [
 EMPTY = "empty"
 """The part without rows that gives every table its schema from the start."""
 
-TOGETHER = ".."
-"""In the name of a part that several trials share, between the first and the last of them."""
-
 _RESERVED = ("format", "parameters")
 
 Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """All that is kept of a trial that has ended.
+
+    Attributes:
+        record: `configs/<trial_id>.json`, its ending included.
+        trial: its row in `trials`.
+        epochs, evaluations, failures: its rows there.
+    """
+
+    record: Row
+    trial: Row
+    epochs: Sequence[Row] = ()
+    evaluations: Sequence[Row] = ()
+    failures: Sequence[Row] = ()
 
 
 class RunStore:
@@ -86,6 +101,7 @@ class RunStore:
     def __init__(self, path: Path, parameters: Parameters, plan: Mapping[str, Any]) -> None:
         self.path = path
         self.parameters = dict(parameters)
+        self._written = self.parameters
         self.plan = dict(plan)
 
     @classmethod
@@ -136,7 +152,8 @@ class RunStore:
         """Reads and checks a run: `run.json`, every table, the footer of every part.
 
         Args:
-            more: parameters that the run is to have too; its `trials` get their columns.
+            more: parameters that the run is to have too; its `trials` get their columns, and
+                `run.json` their names, with the next `write_run`.
 
         Raises:
             RunNotFound: if `path` is no folder.
@@ -150,11 +167,8 @@ class RunStore:
         content = dict(read_run(path))
         parameters = {k: tuple(v) for k, v in content.pop("parameters").items()}
         content.pop("format")
-        if more and set(more) - set(parameters):
-            store = cls(path, {**more, **parameters}, content)
-            store._rewrite("trials")  # then run.json: killed between, it can be done again
-            store.write_run(content)
         store = cls(path, {**(more or {}), **parameters}, content)
+        store._written = parameters
         if not path.joinpath("configs").is_dir():
             raise CorruptRun(missing(path / "configs"))
         for table in TABLES:
@@ -168,6 +182,9 @@ class RunStore:
             raise ValueError(
                 f"a plan must not name {', '.join(_RESERVED)}, but has {taken}. Rename them."
             )
+        if set(self.parameters) - set(self._written):
+            self._rewrite("trials")  # then run.json: killed between, it can be done again
+            self._written = self.parameters
         content = {"format": FORMAT, **plan, "parameters": self.parameters}
         write_atomically(self.path / "run.json", to_json(content), sync=True)
         self.plan = dict(plan)
@@ -226,26 +243,17 @@ class RunStore:
                 self.write_part(table, trial_id, rows)
         self.write_part("trials", trial_id, [trial])
 
-    def write_short(self, ended: Sequence[tuple[Row, Sequence[Row]]]) -> None:
-        """Records trials that ended together, each with its rows in `epochs` and with no others.
+    def write_together(self, ended: Sequence[Ended]) -> None:
+        """Records trials that have no parts so far: in one part, named after the first of them.
 
-        They share a part in either table: most of what a part takes, to be written and to be read,
-        does not depend on its rows.
-
-        Args:
-            ended: trials without any part so far.
+        Most of what a part takes, to be written and to be read, does not depend on its rows.
         """
-        first, last = ended[0][0]["trial_id"], ended[-1][0]["trial_id"]
-        part = first if len(ended) == 1 else f"{first}{TOGETHER}{last}"
-        self._write("epochs", part, [row for _, epochs in ended for row in epochs])
-        self._write("trials", part, [trial for trial, _ in ended])
-
-    def drop_halves(self) -> None:
-        """Empties what `write_short` had written when it was killed: its trials have not ended,
-        and whoever goes on with them writes their epochs again, in parts of their own."""
-        for part in part_files(self.path / "epochs"):
-            if TOGETHER in part.stem and not self.has_part("trials", part.stem):
-                self._write("epochs", part.stem, [])
+        part = ended[0].trial["trial_id"]
+        for table in ("epochs", "evaluations", "failures"):
+            rows = [row for one in ended for row in getattr(one, table)]
+            if rows:
+                self._write(table, part, rows)
+        self._write("trials", part, [one.trial for one in ended])
 
     def read(
         self, table: str, part: str | None = None, *, columns: Sequence[str] | None = None
@@ -337,9 +345,9 @@ class RunStore:
         folder = self.path / table
         if not folder.is_dir():
             raise CorruptRun(missing(folder))
-        expected = arrow_schema(table, self.parameters)
+        expected = [arrow_schema(table, each) for each in (self.parameters, self._written)]
         for part in part_files(folder):
-            if not read_part_schema(part).equals(expected):
+            if read_part_schema(part) not in expected:
                 raise CorruptRun(
                     f"all parts of a table have the schema of run.json, but {part} has another. "
                     "Was it copied from another run? Move it away and `--resume` the run."
@@ -347,11 +355,12 @@ class RunStore:
 
     def _check_ended(self) -> None:
         """Refuses a run in which an ended trial lacks what was written before its last row."""
-        trials = self.read("trials", columns=["trial_id", "outcome", "__filename"])
-        for row in trials.itertuples(index=False, name=None):
-            name, outcome, part = row[0], row[1], Path(row[2])
+        columns = ["trial_id", "outcome", "epochs", "__filename"]
+        trials = self.read("trials", columns=columns)
+        for name, outcome, epochs, file in trials.itertuples(index=False, name=None):
+            part = Path(file)
             needed = [self._config(name)]
-            if outcome == Outcome.COMPLETED:
+            if outcome == Outcome.COMPLETED or epochs > 0:
                 needed.append(self._part("epochs", part.stem))
             for file in needed:
                 if not file.exists():

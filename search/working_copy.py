@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from pyarrow import fs
 
 from .bucket import home_of, is_uri, opened, refusal
@@ -51,7 +52,8 @@ def pull(run: Path, *, to_drive: bool = False) -> None:
             _bring(where, path, run, found)
         if to_drive:
             shutil.rmtree(run / CHECKPOINTS, ignore_errors=True)
-            ended = {p.stem for p in run.joinpath("trials").glob("*.parquet")}
+            rows = pd.read_parquet(run / "trials", columns=["trial_id"])
+            ended = set(rows["trial_id"])
             for name in sorted(found):
                 parts = name.split("/")
                 if parts[0] == CHECKPOINTS and len(parts) == 4 and _trial(parts[1]) not in ended:
@@ -79,7 +81,7 @@ def _bring(where: fs.FileSystem, path: str, run: Path, found: dict[str, fs.FileI
         and name != SESSION_FILE
         and not name.endswith(".tmp")  # of another reader on this machine
     }
-    for name in sorted(own.keys() - wanted.keys(), key=_of_trials, reverse=True):
+    for name in sorted(own.keys() - wanted.keys(), key=of_trials, reverse=True):
         if driven(run):
             return  # since a moment ago: now the copy is the newest
         own[name].unlink(missing_ok=True)
@@ -97,14 +99,15 @@ def _bring(where: fs.FileSystem, path: str, run: Path, found: dict[str, fs.FileI
                 os.utime(run / name, ns=(info.mtime_ns, info.mtime_ns))
 
     with ThreadPoolExecutor(CONNECTIONS) as pool:
-        for of_trials in (False, True):
-            list(pool.map(fetch, [name for name in wanted if _of_trials(name) is of_trials]))
+        for last in (False, True):
+            list(pool.map(fetch, [name for name in wanted if of_trials(name) is last]))
     for name in wanted:  # a bucket has no empty folders
         if Path(name).name == "run.json":
             (run / name).with_name("configs").mkdir(exist_ok=True)
 
 
-def _of_trials(name: str) -> bool:
+def of_trials(name: str) -> bool:
+    """Whether that file of a run says which trials have ended, of the run or of its reruns."""
     return "trials" in name.split("/")[:-1]
 
 

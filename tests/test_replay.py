@@ -11,6 +11,7 @@ from trainer.config import TrainConfig
 from trainer.failure import Diverged
 from trainer.loop import Training, train
 from trainer.moment import examine
+from trainer.replay import CUT_SHORT
 
 SMALL = {
     "epochs": 2,
@@ -117,12 +118,14 @@ def test_a_finished_trial_is_compared_with_its_last_epoch(tmp_path, capsys):
     assert "bit for bit" in capsys.readouterr().out
 
 
-def test_a_stopped_trial_is_trained_as_far_as_it_got(tmp_path, capsys):
+@pytest.mark.parametrize("outcome", CUT_SHORT)
+def test_a_trial_that_was_cut_short_is_trained_as_far_as_it_got(outcome, tmp_path, capsys):
     config = TrainConfig.from_params(SMALL)
-    run, _ = run_with(tmp_path, {}, outcome="stopped", reached=last_epoch(config, 1))
+    run, _ = run_with(tmp_path, {}, outcome=outcome, reached=last_epoch(config, 1))
     assert main(["replay", run, "t0000"]) == 0
     said = capsys.readouterr().out
-    assert "recorded: trained 1 epochs" in said
+    assert f"recorded: {outcome} after 1 epochs" in said
+    assert "replayed: trained 1 epochs" in said
     assert "epoch   2" not in said
 
 

@@ -205,7 +205,11 @@ def test_a_new_parameter_adds_its_column_to_what_was_written(tmp_path):
     row = {"trial_id": "t0000", "number": 0, "outcome": "completed"}
     store.write_config("t0000", {})
     store.write_trial(row | {"params.eps_psd": 0.5}, epochs=[{"trial_id": "t0000", "epoch": 1}])
-    RunStore.open(tmp_path / "x", more={"eps_psd": old, "seed": ("int", "", "b")})
+    untouched = {p: p.read_bytes() for p in store.path.rglob("*") if p.is_file()}
+    wider = RunStore.open(tmp_path / "x", more={"eps_psd": old, "seed": ("int", "", "b")})
+    assert len(wider.read("trials")) == 1
+    assert untouched == {p: p.read_bytes() for p in store.path.rglob("*") if p.is_file()}
+    wider.write_run(wider.plan)
     reopened = RunStore.open(tmp_path / "x")
     assert set(reopened.parameters) == {"eps_psd", "seed"}
     (trial,) = reopened.read("trials").to_dict("records")

@@ -156,57 +156,6 @@ def test_a_later_try_replaces_an_earlier_one_also_by_nothing(store):
     assert len(store.read("scenes")) == 0
 
 
-def together(*names):
-    """Short trials as `write_short` takes them, of one epoch, two epochs, ..."""
-    return [(trial(name, i), epochs(name, i + 1)) for i, name in enumerate(names)]
-
-
-def test_short_trials_share_a_part(store):
-    store.write_short(together("t1", "t2", "t4"))
-    for name in ("t1", "t2", "t4"):
-        store.write_config(name, {"trial_id": name})
-    assert files_under(store.path / "trials") == ["empty.parquet", "t1..t4.parquet"]
-    reopened = RunStore.open(store.path)
-    assert reopened.ended() == {"t1", "t2", "t4"}
-    assert reopened.read("epochs")["trial_id"].tolist() == ["t1", "t2", "t2", "t4", "t4", "t4"]
-    pd.testing.assert_frame_equal(reopened.read("trials"), pd.read_parquet(store.path / "trials"))
-
-
-def test_a_short_trial_alone_is_like_any_other(store, tmp_path):
-    store.write_short(together("t1"))
-    (tmp_path / "y").mkdir()
-    other = created(tmp_path / "y")
-    other.write_trial(trial(), epochs=epochs(count=1))
-    for table in ("trials", "epochs"):
-        assert files_under(store.path / table) == files_under(other.path / table)
-        pd.testing.assert_frame_equal(store.read(table), other.read(table))
-
-
-def test_short_trials_whose_writer_was_killed_have_not_ended_and_are_not_doubled(
-    store, monkeypatch
-):
-    for name in ("t1", "t2"):
-        store.write_config(name, {"trial_id": name})
-    store.write_short(together("t1", "t2"))
-    written = store._write
-
-    def killed(table, part, rows):
-        if table == "trials":
-            raise KeyboardInterrupt
-        return written(table, part, rows)
-
-    monkeypatch.setattr(store, "_write", killed)
-    with pytest.raises(KeyboardInterrupt):
-        store.write_short(together("t3", "t4"))
-    reopened = RunStore.open(store.path)
-    assert reopened.ended() == {"t1", "t2"}
-    reopened.drop_halves()
-    for row, own in together("t3", "t4"):
-        reopened.write_trial(row, epochs=own)
-    assert not reopened.read("epochs").duplicated(["trial_id", "epoch"]).any()
-    assert len(reopened.read("epochs")) == 2 * (1 + 2)
-
-
 def test_the_row_in_trials_is_written_last(store):
     """A refused row anywhere else leaves the trial unended, so that it is run again."""
     with pytest.raises(RowError):

@@ -3,7 +3,7 @@
 import pytest
 
 from search.schema import TABLES
-from search.store import CorruptRun, RunError, RunNotFound, RunStore, resolve_run
+from search.store import CorruptRun, Ended, RunError, RunNotFound, RunStore, resolve_run
 from tests.stored import created, epochs, trial
 
 store = pytest.fixture(created)
@@ -24,12 +24,15 @@ def test_an_ended_trial_that_lost_a_file_is_named(store, file):
         RunStore.open(store.path)
 
 
-def test_short_trials_that_lost_their_epochs_are_named(store):
+def test_trials_that_share_a_part_and_lost_their_epochs_are_named(store):
+    stopped = {"outcome": "stopped", "epochs": 3}
     for name in ("t1", "t2"):
         store.write_config(name, {"trial_id": name})
-    store.write_short([(trial("t1"), epochs("t1")), (trial("t2"), epochs("t2"))])
-    store.path.joinpath("epochs", "t1..t2.parquet").unlink()
-    with pytest.raises(CorruptRun, match=r"epochs/t1\.\.t2\.parquet is missing.*trials/t1\.\.t2"):
+    store.write_together(
+        [Ended({}, trial(name, **stopped), epochs(name)) for name in ("t1", "t2")]
+    )
+    store.path.joinpath("epochs", "t1.parquet").unlink()
+    with pytest.raises(CorruptRun, match=r"epochs/t1\.parquet is missing.*trials/t1\.parquet"):
         RunStore.open(store.path)
 
 

@@ -24,16 +24,21 @@ MOMENT = ("cause", "term", "tensor", "step", "epoch", "min_eigengap")
 """What makes two failures the same."""
 
 
+CUT_SHORT = ("stopped", "timed_out", "out_of_memory", "lost")
+"""Endings that are not the training's own: it would go on, here perhaps to its end."""
+
+
 def repeat(record: Mapping[str, Any]) -> int:
     """Trains a recorded trial as far as it got and compares; 0 if it is reproduced, or else 1."""
     config, training = _start(record)
     reached, failed = record.get("reached"), record.get("failure")
     epochs = int(reached["epoch"]) if reached else 0
-    stopped = record.get("outcome") == "stopped"
+    outcome = record.get("outcome", "unfinished")
+    budget = epochs if outcome in CUT_SHORT else config.epochs
     seen: dict[int, dict[str, Any]] = {}
 
     def watched() -> Iterator[EpochReport]:
-        for report in islice(training.reports(), epochs if stopped else config.epochs):
+        for report in islice(training.reports(), budget):
             seen[report.epoch] = report.row()
             yield report
 
@@ -41,7 +46,7 @@ def repeat(record: Mapping[str, Any]) -> int:
     if failure is not None:
         print("\n".join(examine(training).lines()))
     found = failure.as_dict() if failure else None
-    diverged = failed if record.get("outcome", "diverged") == "diverged" else None
+    diverged = failed if outcome in ("diverged", "unfinished") else None
     wrong = [
         f"{name} was {_of(diverged, name)!r}, is {_of(found, name)!r}"
         for name in MOMENT
@@ -54,12 +59,12 @@ def repeat(record: Mapping[str, Any]) -> int:
             for name, value in reached.items()
             if again.get(name) != value
         ]
-    print(f"recorded: {_ending(diverged, record)}")
-    print(f"replayed: {_ending(found, record)}")
+    print("recorded:", _described(diverged) if diverged else f"{outcome} after {epochs} epochs")
+    print("replayed:", _described(found) if found else f"trained {len(seen)} epochs")
     if wrong:
         print(f"NOT reproduced: {'; '.join(wrong)}. Another machine or another version?")
         return 1
-    print("reproduced, bit for bit" if reached or diverged else "reproduced")
+    print("reproduced, bit for bit" if reached or diverged else "nothing was recorded to compare")
     return 0
 
 
@@ -129,9 +134,6 @@ def _of(failure: Mapping[str, Any] | None, name: str) -> Any:
     return None if failure is None else failure.get(name)
 
 
-def _ending(failure: Mapping[str, Any] | None, record: Mapping[str, Any]) -> str:
-    if failure is None:
-        stopped = record.get("outcome") == "stopped"
-        return f"trained {record['reached']['epoch']} epochs" if stopped else "trained to the end"
+def _described(failure: Mapping[str, Any]) -> str:
     where = f" in {failure['tensor']}" if failure.get("tensor") else ""
     return f"{failure['cause']} of `{failure['term']}`{where} at step {failure['step']}"

@@ -27,6 +27,7 @@ from .page import (
     with_interval,
     words,
 )
+from .plots import short_label
 from .runs import Run
 from .statistics import Interval, paired_difference
 from .write import drawn, not_writable
@@ -142,7 +143,7 @@ def _numbers(run: Run, other: Run) -> Table:
             with_interval([rows[0][end] for end in ENDS]) if rows else number(None)
             for rows in found
         ]
-        lines.append((f"{name}: held-out error", cells))
+        lines.append((f"{short_label(name)}: held-out error", cells))
     rows = tuple(Row((words(name), *cells)) for name, cells in lines)
     headings = (Heading(""), Heading(run.name, True), Heading(other.name, True))
     return Table("numbers-table", headings, rows)

@@ -47,6 +47,12 @@ LABELS = {
     "pinv_music": "pseudo-inverse MUSIC",
 }
 
+
+def short_label(name: str) -> str:
+    """What a method is called where there is little room."""
+    return LABELS.get(name, name).partition(" (")[0]
+
+
 MEASURES = {
     "capped_error": "capped error, mean(min(err, 10°)) / 10°",
     "rmspe_deg": "RMSPE [deg]",

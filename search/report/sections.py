@@ -21,7 +21,7 @@ from .leaderboard import (
     verdict,
 )
 from .page import Cell, Heading, Row, Section, Shown, Table, number, with_interval, words
-from .plots import LABELS
+from .plots import LABELS, short_label
 from .runs import Run
 from .searched import PREFIX, shown
 
@@ -286,7 +286,7 @@ def _row(row: "pd.Series[Any]") -> Row:
     )
     seeds = row["confirmed_seeds"]
     more = "" if pd.isna(seeds) else f" ×{seeds:.0f}"
-    name = row["name"] if own else LABELS.get(row["name"], row["name"]).partition(" (")[0]
+    name = row["name"] if own else short_label(row["name"])
     cells = (
         words(name),
         words(f"{outcome}, best" if row["best"] else outcome),

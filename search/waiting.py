@@ -1,0 +1,78 @@
+"""Trials that have ended, on their way to the tables: together, where several end within moments.
+
+Two Parquet parts a trial would be half of the bookkeeping of a search of many short trials, and
+thousands of parts are slow to read. A trial that ends while others have just been written waits
+for company, at most two seconds, and shares their parts. A journal has it at once: what a driver
+could not write any more, because it was killed or the disk was full, the next one writes.
+"""
+
+import json
+import math
+import time
+from datetime import datetime
+from typing import Any
+
+from .schema import TABLES
+from .store import Ended, RunStore
+
+JOURNAL = ".ended.jsonl"
+WAIT_SECONDS = 2.0
+"""A trial reaches the tables at most this late."""
+
+TIMES = [column.name for column in TABLES["trials"] if column.type == "time"]
+
+
+class Waiting:
+    """The trials that have ended and are in no table yet.
+
+    Args:
+        store: where they go.
+    """
+
+    def __init__(self, store: RunStore) -> None:
+        self._store = store
+        self._journal = store.path / JOURNAL
+        self._ended: list[Ended] = []
+        self._written = -math.inf
+
+    def add(self, ended: Ended) -> None:
+        """Keeps a trial that has no part in any table, until `write`."""
+        line = json.dumps(vars(ended), default=datetime.isoformat, allow_nan=False)
+        with open(self._journal, "a") as journal:
+            journal.write(line + "\n")
+        self._ended.append(ended)
+
+    def write(self, *, now: bool = False) -> None:
+        """Writes what has waited long enough, or all of it `now`."""
+        if self._ended and (now or time.monotonic() - self._written > WAIT_SECONDS):
+            self._store.write_together(self._ended)
+            self._ended.clear()  # interrupted before: the same part is written again, with more
+            self._journal.unlink(missing_ok=True)
+            self._written = time.monotonic()
+
+
+def write_left(store: RunStore) -> None:
+    """Writes what an earlier driver has left in its journal, and empties that."""
+    journal = store.path / JOURNAL
+    if not journal.exists():
+        return
+    known = store.ended()
+    left = [each for each in _read(journal.read_text()) if each.trial["trial_id"] not in known]
+    for each in left:
+        store.write_config(each.trial["trial_id"], each.record)
+    if left:
+        store.write_together(left)
+    journal.unlink()
+
+
+def _read(journal: str) -> list[Ended]:
+    """Its whole lines; the last one may be torn, and its trial then has not ended."""
+    ended = []
+    for line in journal.splitlines(keepends=True):
+        if line.endswith("\n"):
+            found: dict[str, Any] = json.loads(line)
+            for name in TIMES:
+                if found["trial"].get(name):
+                    found["trial"][name] = datetime.fromisoformat(found["trial"][name])
+            ended.append(Ended(**found))
+    return ended

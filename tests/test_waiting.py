@@ -1,0 +1,122 @@
+"""Trials that end together share their parts; none is lost, doubled or forgotten to have ended."""
+
+import datetime
+import json
+
+import pandas as pd
+import pytest
+
+from search.store import Ended, RunStore
+from search.waiting import JOURNAL, Waiting, write_left
+from tests.stored import created, epochs, trial
+
+store = pytest.fixture(created)
+STARTED = datetime.datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=datetime.UTC)
+
+
+def ended(name: str, count: int, **more) -> Ended:
+    row = trial(name, count, epochs=count, started=STARTED, **more)
+    return Ended({"trial_id": name, "outcome": "stopped"}, row, epochs(name, count))
+
+
+def begin(store: RunStore, *names: str) -> None:
+    for name in names:
+        store.write_config(name, {"trial_id": name})
+
+
+def parts(store: RunStore, table: str) -> list[str]:
+    return sorted(p.stem for p in (store.path / table).glob("t*.parquet"))
+
+
+def same_tables(one: RunStore, other: RunStore) -> None:
+    for table in ("trials", "epochs"):
+        frames = [s.read(table).sort_values(["trial_id"], kind="stable") for s in (one, other)]
+        pd.testing.assert_frame_equal(*(f.reset_index(drop=True) for f in frames))
+
+
+def test_the_first_is_written_at_once_and_the_next_ones_together(store, tmp_path):
+    begin(store, "t1", "t2", "t4")
+    waiting = Waiting(store)
+    for count, name in enumerate(("t1", "t2", "t4"), 1):
+        waiting.add(ended(name, count))
+        waiting.write()
+    assert parts(store, "trials") == ["t1"]
+    waiting.write(now=True)
+    assert parts(store, "trials") == parts(store, "epochs") == ["t1", "t2"]
+    assert RunStore.open(store.path).ended() == {"t1", "t2", "t4"}
+    assert not (store.path / JOURNAL).exists()
+
+    (tmp_path / "alone").mkdir()
+    alone = created(tmp_path / "alone")
+    for count, name in enumerate(("t1", "t2", "t4"), 1):
+        one = ended(name, count)
+        alone.write_trial(one.trial, epochs=one.epochs)
+    same_tables(store, alone)
+
+
+def interrupted_at(store: RunStore, monkeypatch, table: str) -> None:
+    """The store writes that table no more, as if its driver had been killed there."""
+    written = store._write
+
+    def killed(name, part, rows):
+        if name == table:
+            raise KeyboardInterrupt
+        return written(name, part, rows)
+
+    monkeypatch.setattr(store, "_write", killed)
+
+
+@pytest.mark.parametrize("table", ["epochs", "trials"])
+def test_what_a_killed_driver_could_not_write_the_next_one_writes(store, monkeypatch, table):
+    begin(store, "t1", "t2", "t3")
+    waiting = Waiting(store)
+    waiting.add(ended("t1", 1))
+    waiting.write()
+    for name, count in (("t2", 2), ("t3", 3)):
+        waiting.add(ended(name, count))
+    interrupted_at(store, monkeypatch, table)
+    with pytest.raises(KeyboardInterrupt):
+        waiting.write(now=True)
+    with open(store.path / JOURNAL, "a") as journal:
+        journal.write('{"record": {"trial_id": "t4"')  # torn: it has not ended
+
+    reopened = RunStore.open(store.path)
+    assert reopened.ended() == {"t1"}
+    write_left(reopened)
+    assert reopened.ended() == {"t1", "t2", "t3"}
+    found = reopened.read("epochs")
+    assert not found.duplicated(["trial_id", "epoch"]).any()
+    assert len(found) == 1 + 2 + 3
+    assert (reopened.read("trials")["started"] == STARTED).all()
+    assert reopened.read_config("t3")["outcome"] == "stopped"
+    assert not (store.path / JOURNAL).exists()
+    write_left(reopened)  # nothing is left
+
+
+def test_a_write_that_was_interrupted_is_repeated_with_what_came_since(store, monkeypatch):
+    """Of a driver that lives on for a moment after a signal."""
+    begin(store, "t1", "t2")
+    waiting = Waiting(store)
+    waiting.add(ended("t1", 1))
+    with monkeypatch.context() as patched:
+        interrupted_at(store, patched, "trials")
+        with pytest.raises(KeyboardInterrupt):
+            waiting.write()
+    waiting.add(ended("t2", 2))
+    waiting.write()
+    assert RunStore.open(store.path).ended() == {"t1", "t2"}
+    assert not store.read("epochs").duplicated(["trial_id", "epoch"]).any()
+
+
+def test_the_journal_of_what_was_written_counts_no_more(store):
+    """Killed between the last part and the end of its journal."""
+    begin(store, "t1")
+    one = ended("t1", 2)
+    waiting = Waiting(store)
+    waiting.add(one)
+    line = (store.path / JOURNAL).read_text()
+    waiting.write()
+    (store.path / JOURNAL).write_text(line.replace('"epochs": 2', '"epochs": 1'))
+    assert json.loads(line)["trial"]["epochs"] == 2
+    write_left(store)
+    assert list(store.read("trials")["epochs"]) == [2]
