@@ -16,7 +16,7 @@ import pandas as pd
 from search.report import ablation, ablation_plot, confirmed, runs
 from search.report.ablation import Effect
 from search.report.runs import Run
-from trainer.config import DEFINITIONS
+from trainer.config import DEFINITIONS, TrainConfig
 
 ROOT = Path(__file__).parents[1]
 FIGURE = ROOT / "docs" / "eigengap_ablation.png"
@@ -34,6 +34,16 @@ def definitions(run: Run, found: Found) -> str:
     head += [f"{snr:g} dB" for snr in snrs] + ["source number"]
     rows = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for name, own in found.items():
+        if not own:
+            lost = ablation.incomplete(run, name)
+            cells = [
+                name,
+                f"{lost.without}, {lost.with_} of {lost.asked}",
+                "",
+                "nothing to compare",
+            ]
+            rows.append("| " + " | ".join(cells) + " |" * (len(head) - len(cells) + 1))
+            continue
         error = by_snr(own, "capped_error")
         number = by_snr(own, "source_number_found").get(None)
         lost = ablation.incomplete(run, name)
@@ -58,9 +68,13 @@ def about(run: Run, found: Found) -> str:
     rows = run.tables["ablations"]
     kinds = configurations(run, sorted(rows["trial_id"].unique()))
     snr = ", ".join(f"{s:g}" for s in run.objective_snr_db)
-    scenes = sorted({own[0].scenes for own in found.values()})
+    scenes = sorted({own[0].scenes for own in found.values() if own})
+    config = TrainConfig.from_params(run.plan.get("fixed", {}))
+    steps = config.epochs * config.steps_per_epoch
+    each = " or ".join(map(str, scenes))
     return (
-        f"Configurations: {kinds}, {' or '.join(map(str, scenes))} scenes for each SNR and K; the "
+        f"Configurations: {kinds}, trained for {steps} steps of {config.batch_size} scenes; "
+        f"{each} fresh scenes for each SNR and K; the "
         f"verdict is over SNR {snr} dB and all K. Intervals at 95 %, configurations crossed with "
         "scenes; negative is better, for the source number positive. Detectable: told from 0 with "
         "80 % probability. Pairs of which a training did not complete are left out: where there "
@@ -125,8 +139,8 @@ def main() -> None:
     args = parser.parse_args()
     run = runs.load(args.run)
     names = sorted(ablation.names(run), key=in_order)
-    found = {name: own for name in names if (own := ablation.effects(run, name))}
-    if not found:
+    found = {name: ablation.effects(run, name) for name in names}
+    if not any(found.values()):
         parser.exit(1, f"{args.run} has no ablation of two configurations or more\n")
     tables = {
         "ablation": f"{definitions(run, found)}\n\n{acting(run)}",
@@ -135,7 +149,7 @@ def main() -> None:
     for name, table in tables.items():
         print(f"\n{name}\n\n{table}")
     figure = args.run / "report" / FIGURE.name if args.no_write else FIGURE
-    ablation_plot.write(run, found, figure)
+    ablation_plot.write(run, {name: own for name, own in found.items() if own}, figure)
     print(f"\nfigure: {figure}")
     for document in () if args.no_write else DOCUMENTS:
         text = document.read_text()

@@ -7,7 +7,8 @@ cancels in the paired difference; the answer is one sentence with its interval, 
     python -m search.ablate RUN --term eigengap --definition leak  with this definition's defaults
     python -m search.ablate RUN --set spectral.backend=svd         any other setting
 
-Exit codes: 0 compared; 1 nothing to compare came of it; 2 it was asked for something impossible,
+Exit codes: 0 compared, or not because trainings did not complete, which is an answer too; 1 it
+failed, or there are too few configurations; 2 it was asked for something impossible,
 and nothing was touched; 130 it was interrupted.
 """
 
@@ -46,7 +47,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         "RUN/reruns and RUN/report; a command that was killed goes on when it is given again.",
     )
     what = p.add_mutually_exclusive_group(required=True)
-    what.add_argument("--term", metavar="TERM", help=f"a loss term: {', '.join(TERMS)}")
+    what.add_argument(
+        "--term",
+        metavar="TERM",
+        help=f"a loss term with a weight of its own: {', '.join(TERMS)}",
+    )
     what.add_argument(
         "--set",
         action="append",
@@ -195,7 +200,7 @@ def show(store: RunStore, name: str, notes: list[str]) -> int:
     said = "\n".join([ablation.text(run, name, found), *(["", *notes] if notes else [])])
     print(f"\n{said}\n")
     if not found:
-        return 1
+        return 0 if ablation.incomplete(run, name).any else 1
     stem = store.path / "report" / f"ablation-{name}"
     stem.parent.mkdir(exist_ok=True)
     content = {

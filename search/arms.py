@@ -56,17 +56,32 @@ def paired(asked: Asked, args: argparse.Namespace) -> tuple[list[Pair], list[str
     pairs: list[Pair] = []
     notes: list[str] = []
     seen: dict[str, str] = {}
+    same: list[str] = []
     for trial in asked.trials:
         if len(seen) == asked.top:
             break
         without, with_ = arms(asked, args, trial)
-        base = Training.of(trial, asked.params(trial), 0, **without).config.digest
+        own = asked.params(trial)
+        base, other = (
+            Training.of(trial, own, 0, **changes).config.digest for changes in (without, with_)
+        )
+        if base == other:
+            same.append(trial)
+            continue
         if base in seen:
             notes.append(f"{trial} is left out: without what is examined it is {seen[base]}")
             continue
         seen[base] = trial
         both = (asked.trainings(trial, dict(changes)) for changes in (without, with_))
         pairs += [Pair(a, b) for a, b in zip(*both, strict=True)]
+    if same and len(seen) < min(asked.top, 2):
+        raise UsageError(
+            f"the arms must differ, but those of {', '.join(same)} do not: nothing that is set "
+            "changes their training. A backend, say, has nothing to do without the eigengap term: "
+            "give both arms one with --definition, or set something else."
+        )
+    if same:
+        notes.append(f"{', '.join(same)} left out: what is set does not change their training")
     if len(seen) < 2:
         raise UsageError(
             f"an ablation compares two configurations or more, but got {len(seen)}. Ask for more "
@@ -74,12 +89,6 @@ def paired(asked: Asked, args: argparse.Namespace) -> tuple[list[Pair], list[str
         )
     if len(seen) < asked.top:
         notes.append(f"note: {asked.top} configurations were asked for, but there are {len(seen)}")
-    same = {pair.without.trial_id for pair in pairs if pair.without.name == pair.with_.name}
-    if same:
-        raise UsageError(
-            f"the arms must differ, but those of {', '.join(sorted(same))} do not. Leave them "
-            "out with --trials, or set something else."
-        )
     return pairs, notes
 
 
@@ -94,12 +103,20 @@ def arms(asked: Asked, args: argparse.Namespace, trial: str) -> tuple[Changes, C
                 "--set changes anything but the seed, which the arms share, but got "
                 f"seed={changes['seed']}. Ask for more seeds with --seeds."
             )
-        return chosen, chosen | changes
+        return chosen, chosen | _read({**own, **chosen}, changes)
     if args.definition is not None:
         return switched_off(own, "eigengap"), chosen
     if own.get(f"{args.term}.weight", 0) > 0:
         return switched_off(own, args.term), {}
     return {}, of_best(asked.store, args.term)
+
+
+def _read(params: Changes, changes: Changes) -> dict[str, Any]:
+    """Those of the changes that a training reads: how the eigengap is defined and differentiated
+    is of no account where it has no weight."""
+    if ({**params, **changes}.get("eigengap.weight") or 0) > 0:
+        return dict(changes)
+    return {n: v for n, v in changes.items() if not n.startswith(("eigengap.", "spectral."))}
 
 
 def switched_off(params: Changes, term: str) -> dict[str, Any]:

@@ -192,7 +192,7 @@ def parser(prog: str, about: str) -> argparse.ArgumentParser:
     p = OneLineParser(
         prog=f"python -m {prog}",
         description=about,
-        epilog="Exit codes: 0 done, 1 nothing to compare came of it, 2 bad usage, 130 "
+        epilog="Exit codes: 0 done, 1 it failed, 2 bad usage, 130 "
         "interrupted: the same command goes on.",
         allow_abbrev=False,
     )

@@ -27,6 +27,8 @@ MEASURES = {
 """Columns of `scenes`, and what their means are called."""
 
 WITHOUT, WITH = "without", "with"
+HARDLY = 0.1
+"""Share of scenes below which a term is said hardly ever to act."""
 
 
 @dataclass(frozen=True)
@@ -139,12 +141,26 @@ def sentence(run: Run | str | Path, name: str, found: list[Effect]) -> str:
     configurations = effect.difference.n
     seeds, ragged = divmod(effect.seeds, configurations)
     each = f"{effect.seeds} trainings an arm" if ragged else f"{seeds} seeds"
+    acts = acting(run, name)
+    hardly = f" The term acts in {acts:.1%} of the scenes" if acts is not None else ""
+    if acts is not None and acts < HARDLY:
+        hardly += ": hardly ever, so it could do little; --definition takes one that acts"
     return (
         f"{name}: {verdict(effect)}; capped error {effect.without:.3f} without, "
         f"{effect.with_:.3f} with, difference {effect.difference} over {configurations} "
         f"configurations x {each} x {effect.scenes} scenes; "
-        f"detectable: {effect.detectable:.3f}{left_out}."
+        f"detectable: {effect.detectable:.3f}{left_out}." + (f"{hardly}." if hardly else "")
     )
+
+
+def acting(run: Run | str | Path, name: str) -> float | None:
+    """In which share of the scenes, over the SNRs of the objective, the term is above 0 for the
+    networks that were trained without it; None where nobody looked."""
+    run = as_run(run)
+    rows = run.tables["ablations"]
+    rows = rows[(rows["ablation"] == name) & (rows["arm"] == WITHOUT)]
+    share = rows[rows["snr_db"].isin(run.objective_snr_db)]["hinge_active"].mean()
+    return None if pd.isna(share) else float(share)
 
 
 def hinges(run: Run | str | Path, name: str) -> pd.DataFrame:
