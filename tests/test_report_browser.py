@@ -17,8 +17,8 @@ from tests import drawn_run
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 WIDTH = 1280
-A4_WIDTH = 718
-"""Pixels between the margins of a printed page: (210 - 2 x 10) mm at 96 dots per inch."""
+A4_WIDTH = 703
+"""Pixels between the margins of a printed page: (210 - 2 x 12) mm at 96 dots per inch."""
 
 
 @pytest.fixture(scope="module")

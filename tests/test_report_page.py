@@ -115,19 +115,20 @@ def test_confirmed_values_stand_beside_the_search_values(tmp_path):
     board = sections.leaderboard(run).tables[0]
     rows = {row.cells[0].text: row.cells for row in board.rows}
     assert list(rows)[:3] == ["√CRB", "LMMSE-MUSIC", "stochastic ML"]
-    search, _, again = rows[run.best][2:5]
+    search, again, curse, _ = rows[run.best][2:6]
     fresh = run.tables["scenes"].query(
         "trial_id == @run.best and changes == '' and snr_db in (-5, 0)"
     )
     assert float(again.key) == pytest.approx(fresh["capped_error"].mean(), rel=1e-9)
     assert again.small.endswith("] ×3")
+    assert float(curse.key) == pytest.approx(float(again.key) - float(search.key))
     assert float(search.key) == run.trials.set_index("trial_id")["objective"][run.best]
     said = "\n".join(sections.confirmations(run).text)
     assert "eigengap: hurts; capped error " in said
     assert f"{run.best} against" in said or "against LMMSE-MUSIC" in said
-    unconfirmed = [c for name, c in rows.items() if name.startswith("t") and not c[4].small]
+    unconfirmed = [c for name, c in rows.items() if name.startswith("t") and not c[3].small]
     assert unconfirmed
-    assert all(cells[4].text == "–" for cells in unconfirmed)
+    assert all(cell.text == "–" for cells in unconfirmed for cell in cells[3:5])
 
 
 def test_equal_runs_make_equal_figures(six):

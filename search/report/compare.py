@@ -13,7 +13,7 @@ from ..files import write_atomically
 from ..outcome import Outcome
 from . import sections
 from .figures import pictures_of
-from .leaderboard import ENDS, SCENE, table
+from .leaderboard import CONFIRMED, ENDS, SCENE, table
 from .page import (
     Cell,
     Heading,
@@ -133,7 +133,13 @@ def _numbers(run: Run, other: Run) -> Table:
                 for rows in bests
             ],
         ),
-        ("its confirmed error", best("confirmed")),
+        (
+            "its confirmed error",
+            [
+                with_interval([rows[0][end] for end in CONFIRMED]) if rows else number(None)
+                for rows in bests
+            ],
+        ),
         ("its RMSPE [°]", best("rmspe_deg", 1)),
     ]
     names = list(dict.fromkeys(n for b in boards for n in b.loc[b["trial_id"].isna(), "name"]))

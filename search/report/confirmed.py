@@ -17,6 +17,8 @@ from .leaderboard import BASELINES, BOUND
 from .runs import Run, as_run
 from .statistics import Interval, combined_interval, crossed_interval, mean_interval
 
+NO_SEED = -1
+"""Stands for the training seed of what is not trained."""
 REFERENCES = ("lmmse_music", "sml")
 """What a confirmed winner is compared with."""
 
@@ -32,14 +34,17 @@ def fresh_scenes(run: Run) -> pd.DataFrame:
     scenes = run.tables["scenes"]
     seeds = run.tables["confirmations"]["evaluation_seed"].unique()
     ours = scenes["evaluation_seed"].isin(seeds) & scenes["snr_db"].isin(run.objective_snr_db)
-    return scenes[ours & (scenes["trial_id"].isna() | (scenes["changes"] == ""))]
+    unchanged = scenes[ours & (scenes["trial_id"].isna() | (scenes["changes"] == ""))]
+    # an ablation's arm may be unchanged too, and scored on fewer scenes: no confirmation
+    size = unchanged.groupby(["trial_id", "seed"], dropna=False)["scene_id"].transform("nunique")
+    return unchanged[unchanged["trial_id"].isna() | (size == size.max())]
 
 
 def errors(rows: pd.DataFrame) -> pd.DataFrame:
     """Capped error, a row per seed and a column per scene: means over SNR and K; only scenes that
     every seed was scored on."""
     scene = rows["evaluation_seed"].astype(str) + "/" + rows["scene_id"].astype(str)
-    grouped = rows.assign(scene=scene, seed=rows["seed"].fillna(-1))
+    grouped = rows.assign(scene=scene, seed=rows["seed"].fillna(NO_SEED))
     return grouped.pivot_table(index="seed", columns="scene", values="capped_error").dropna(axis=1)
 
 
@@ -169,13 +174,16 @@ def text(run: Run | str | Path) -> str:
 
 
 def _ends(values: pd.DataFrame) -> dict[str, float]:
-    """Mean and interval: crossed where there are seeds, else over scenes."""
+    """Mean and interval: crossed where there are seeds, over scenes of what has none; of a single
+    seed no interval, since nobody knows what another one would do."""
     if values.shape[1] < 2:  # none, if its seeds were scored on different scenes
         return {"confirmed": float(values.iloc[:, 0].mean()) if values.size else float("nan")}
     if len(values) > 1:
         found = crossed_interval(values.to_numpy())
-    else:
+    elif values.index[0] == NO_SEED:
         found = mean_interval(values.iloc[0])
+    else:
+        return {"confirmed": float(values.iloc[0].mean())}
     return {
         "confirmed": found.mean,
         "confirmed_low": found.low,
