@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from . import ablation, ablation_plot, atlas, choices, pictures, plots, progress
+from . import ablation, ablation_plot, atlas, choices, pareto, pictures, plots, progress
 from .runs import Run
 
 if TYPE_CHECKING:
@@ -76,6 +76,14 @@ def pictures_of(run: Run) -> Iterator[Picture]:
         "trained. Hollow: stopped early, so of lower fidelity. The dashed line is classical "
         "MUSIC on held-out scenes.",
         progress.draw_history,
+    )
+    yield Picture(
+        "pareto",
+        "Error against cost",
+        "Completed trials. On the front no trial is beaten in both; its cheap end is where a "
+        "little more error saves much time. Cost is wall-clock time in training on the machine "
+        "that the trial had.",
+        pareto.draw_front,
     )
     yield Picture(
         "learning_curves",

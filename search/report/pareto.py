@@ -1,11 +1,17 @@
 """The Pareto front of error and cost: the trials that no other beats in both."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from ..outcome import Outcome
+from .progress import OBJECTIVE
 from .runs import Run, as_run
+from .style import BLUE, GREY, new_figure, plain
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 COST = "seconds_per_epoch"
 
@@ -21,6 +27,34 @@ def front(run: Run | str | Path) -> pd.DataFrame:
     ranked = known.sort_values([COST, "objective", "number"])
     before = ranked["objective"].cummin().shift(fill_value=float("inf"))
     return ranked[ranked["objective"] < before].reset_index(drop=True)
+
+
+def draw_front(run: Run) -> "Figure | str":
+    """Objective against cost of every completed trial; the front as a line, its trials named."""
+    best = front(run)
+    if best.empty:
+        return "No trial completed, so there is no Pareto front yet."
+    others = run.trials[run.trials["outcome"] == Outcome.COMPLETED].dropna(subset=[COST])
+    others = others[~others["trial_id"].isin(best["trial_id"])]
+    figure = new_figure(4.0)
+    axes = figure.subplots()
+    axes.scatter(others[COST], others["objective"], s=30, color=GREY, label="beaten in both")
+    axes.step(best[COST], best["objective"], where="post", color=BLUE, linewidth=1.4)
+    axes.scatter(best[COST], best["objective"], s=36, color=BLUE, label="Pareto front", zorder=3)
+    for row in best.itertuples():
+        axes.annotate(
+            str(row.trial_id),
+            (row.seconds_per_epoch, row.objective),
+            xytext=(5, 5),
+            textcoords="offset points",
+            fontsize=8,
+        )
+    axes.set_xscale("log")
+    axes.set_xlabel("cost [s per epoch]")
+    axes.set_ylabel(OBJECTIVE)
+    plain(axes)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    return figure
 
 
 def text(run: Run | str | Path) -> str:
