@@ -32,6 +32,8 @@ RARE = 3
 """Trials without which nothing can be said of a parameter."""
 TOGETHER = 0.8
 """Cramer's V from which two parameters count as one."""
+EXPECTED = 2.5
+"""Trials in which two choices should have met, before it is said that they did not."""
 WELL = (Outcome.COMPLETED, Outcome.STOPPED)
 
 
@@ -110,6 +112,7 @@ def unidentified(run: Run) -> list[str]:
         found.append(
             f"Drawn in fewer than {RARE} trials, which says nothing of them: {', '.join(rare)}."
         )
+    found += _never_together([p for p in varied if not p.numeric and p.values.notna().all()])
     pairs = list(itertools.combinations(varied, 2))
     for one, other in pairs:
         both = (one.values.notna() & other.values.notna()).to_numpy()
@@ -122,6 +125,21 @@ def unidentified(run: Run) -> list[str]:
                 f"`{one.name}` and `{other.name}` moved together in {both.sum()} trials (Cramér's "
                 f"V {together:.2f}): what one did cannot be told from what the other did. Draw "
                 "them apart, with `--sampler random`."
+            )
+    return found
+
+
+def _never_together(choices: list[Parameter]) -> list[str]:
+    """Choices that every trial makes and that never met, though chance would have let them."""
+    found = []
+    for one, other in itertools.combinations(choices, 2):
+        counts = pd.crosstab(one.values, other.values)
+        expected = stats.contingency.expected_freq(counts.to_numpy())
+        for i, j in np.argwhere((counts.to_numpy() == 0) & (expected >= EXPECTED)):
+            found.append(
+                f"`{one.name}` = {counts.index[i]} and `{other.name}` = {counts.columns[j]} never "
+                f"met, though {expected[i, j]:.1f} of {len(one.values)} trials were to be "
+                "expected: what the one did is mixed with what the other did."
             )
     return found
 

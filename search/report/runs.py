@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from ..arrow import arrow_schema
 from ..files import CorruptRun, RunNotFound, part_files, read_run
-from ..schema import TABLES, Parameters
+from ..schema import KEYS, TABLES, Parameters
 from ..store import best_trial
 
 OBJECTIVE_SNR_DB = (-5.0, 0.0)
@@ -62,6 +62,10 @@ class Run:
         return tuple(float(snr) for snr in given) if given else OBJECTIVE_SNR_DB
 
 
+DAMAGE = (pa.ArrowException, OSError, ValueError)
+"""What reading a damaged part may raise."""
+
+
 def load(path: str | Path) -> Run:
     """Reads whatever can be read of a run.
 
@@ -81,10 +85,9 @@ def load(path: str | Path) -> Run:
         notes.append(f"The plan is unknown: {error}")
     tables = {}
     for table in TABLES:
-        schema = arrow_schema(table, parameters)
-        found, said = _read(path / table, schema)
-        tables[table] = found.to_pandas()
-        notes += said
+        found, damaged = _read(path / table, arrow_schema(table, parameters))
+        tables[table], unsound = _sound(table, found)
+        notes += damaged + unsound
     return Run(path, plan, tables, tuple(notes))
 
 
@@ -93,29 +96,46 @@ def as_run(run: Run | str | Path) -> Run:
     return run if isinstance(run, Run) else load(run)
 
 
-def _read(folder: Path, schema: pa.Schema) -> tuple[pa.Table, list[str]]:
+def _read(folder: Path, schema: pa.Schema) -> tuple[pd.DataFrame, list[str]]:
     if not folder.is_dir():
-        return schema.empty_table(), [f"The table `{folder.name}` is missing."]
+        return schema.empty_table().to_pandas(), [f"The table `{folder.name}` is missing."]
     parts = part_files(folder)
     try:
         if all(pq.read_schema(part).equals(schema) for part in parts):
             files = [str(part) for part in parts]
-            return ds.dataset(files, schema=schema, format="parquet").to_table(), []
-    except (pa.ArrowException, OSError):
+            whole = ds.dataset(files, schema=schema, format="parquet").to_table()
+            return whole.to_pandas(), []
+    except DAMAGE:
         pass  # some part is damaged: find out which
     return _read_each(folder, parts, schema)
 
 
-def _read_each(folder: Path, parts: list[Path], schema: pa.Schema) -> tuple[pa.Table, list[str]]:
+def _read_each(
+    folder: Path, parts: list[Path], schema: pa.Schema
+) -> tuple[pd.DataFrame, list[str]]:
     """Part by part: what is readable, with whatever columns it has, and what is not."""
     good, notes, merged = [schema.empty_table()], [], schema
     for part in parts:
         try:
             read = pq.ParquetFile(part).read()
+            read.to_pandas()  # text that is none shows only here
             merged = pa.unify_schemas([merged, read.schema], promote_options="permissive")
             good.append(read)
-        except (pa.ArrowInvalid, OSError):
-            notes.append(f"{folder.name}/{part.name} is damaged and left out.")
         except pa.ArrowTypeError:
             notes.append(f"{folder.name}/{part.name} is of another run and left out.")
-    return pa.concat_tables(good, promote_options="permissive"), notes
+        except DAMAGE:
+            notes.append(f"{folder.name}/{part.name} is damaged and left out.")
+    return pa.concat_tables(good, promote_options="permissive").to_pandas(), notes
+
+
+def _sound(table: str, rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Without the rows that lack what every row has, and without what is there twice."""
+    notes = []
+    needed = [column.name for column in TABLES[table] if column.required]
+    known = rows.dropna(subset=needed)
+    if lacking := len(rows) - len(known):
+        notes.append(f"{lacking} rows of `{table}` lack {' or '.join(needed)} and are left out.")
+    single = known.drop_duplicates(list(KEYS[table]))
+    if twice := len(known) - len(single):
+        notes.append(f"{twice} rows of `{table}` are there twice and count once.")
+    return (single if notes else rows), notes
