@@ -48,6 +48,7 @@ from search.store import RunStore
 from trainer.checkpoint import TrainState
 from trainer.config import TrainConfig
 from trainer.loop import EpochReport, train
+from trainer.scores import EvaluationRow
 
 ONE = Resources(cpus=1, gpus=0, concurrent=1)
 WORKER_NICENESS = 15
@@ -66,6 +67,19 @@ HOOKS: tuple[tuple[type, str], ...] = (
 """All that Ray calls of ours while a search runs; what ends a trial is told from within."""
 
 
+SCORES = tuple(
+    EvaluationRow(
+        estimator="network", snr_db=snr_db, num_sources=num_sources, num_scenes=32,
+        capped_error=0.5, capped_error_low=0.4, capped_error_high=0.6, rmspe_deg=20.0,
+        median_error_deg=10.0, success_rate=0.5, success_rate_low=0.4, success_rate_high=0.6,
+        success_rate_3d=0.3, source_number_accuracy=0.5, source_number_accuracy_gap=0.5,
+        source_number_accuracy_mdl=0.5, source_number_accuracy_aic=0.5, crb_db=10.0,
+    )
+    for snr_db in (-10.0, -5.0, 0.0, 10.0) for num_sources in (1, 2)
+)  # fmt: skip
+"""As many rows as a trial of `smoke` has in `evaluations`."""
+
+
 def error_of(learning_rate: float) -> float:
     """Worse with a higher learning rate."""
     return 0.2 + min(learning_rate, 0.5)
@@ -80,7 +94,7 @@ def nothing(config: TrainConfig, *, resume: TrainState | None = None) -> Iterato
         epoch=1, step=1, losses={"total": error, "covariance": error}, gradient_norm=1.0,
         min_eigengap=0.1, median_eigengap=0.2, loading=1e-5, skipped_samples=0,
         replaced_samples=0, learning_rate=1e-3, capped_error=error, success_rate=0.5,
-        seconds=1e-3, evaluation=(), state=state,
+        seconds=1e-3, evaluation=SCORES, state=state,
     )  # fmt: skip
 
 

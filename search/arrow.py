@@ -23,6 +23,7 @@ TYPES: dict[str, pa.DataType] = {
     "str": pa.string(),
     "time": pa.timestamp("us", tz="UTC"),
 }
+PLAIN: dict[str, type] = {"float": float, "int": int, "int32": int, "str": str}
 PARAMETER_TYPES = ("float", "int", "str")
 
 
@@ -108,6 +109,9 @@ def _check_value(table: str, column: Column, row: Mapping[str, Any]) -> Any:
         if column.required:
             raise RowError(f"{where} must have a value in every row, but got none. Name it.")
         return None
+    plain = type(value) is PLAIN.get(column.type)
+    if plain and (column.type != "float" or math.isfinite(value)):
+        return value  # nearly all of them: the abstract types below take far longer
     number = not isinstance(value, bool)
     if column.type == "float" and isinstance(value, numbers.Real) and number:
         if not math.isfinite(value):
