@@ -103,9 +103,9 @@ ACTING: dict[str, dict[str, Any]] = {
     )
 }
 """Definition -> weight and margin, inside the ranges above, at which the term acts: networks
-trained without it fall short of the margin in about two of three training scenes, and the weighted
-shortfall is a tenth to a quarter of the covariance term. An ablation of a definition uses them.
-The founding margin, .03, is met by almost every scene: its term does nothing."""
+trained without it fall short of the margin in a large part of the scenes, from a third to two
+thirds (`benchmarks/eigengap_ablation.sh` prints it). An ablation of a definition uses them. The
+founding margin, .03, is met by almost every scene: its term does nothing."""
 
 
 def eigengap(trial: Trial) -> dict[str, Any]:
