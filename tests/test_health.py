@@ -70,6 +70,20 @@ def test_parameters_that_move_together_are_named_and_those_seen_once():
     assert together.startswith("`eps_psd` and `spectral.backend` moved together in 60 trials")
 
 
+def test_choices_that_never_met_are_named_however_few_trials_there_are():
+    """Twelve trials: the test of association asks for more of them."""
+    kinds = ["factor"] * 7 + ["unrolled"] * 5
+    backends = ["svd"] * 7 + ["exact"] * 5
+
+    rows = drawn(12)
+    for row, kind, backend in zip(rows, kinds, backends, strict=True):
+        row |= {"params.spectral.backend": backend, "params.network.kind": kind}
+    plan = PLAN | {"space": SPACE | {"network.kind": "one of factor, unrolled"}}
+    said = " ".join(health.unidentified(replace(run_of(rows), plan=plan)))
+    assert "never met, though 2.9 of 12 trials were to be expected" in said
+    assert "`network.kind` = unrolled" in said
+
+
 def test_parameters_drawn_apart_are_rarely_named():
     """At most 5 % of runs, as for bounds."""
     assert sum(bool(health.unidentified(run_of(drawn(40, seed)))) for seed in range(40)) <= 6

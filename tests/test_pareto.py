@@ -2,7 +2,8 @@
 
 import random
 
-from search.report.pareto import front, text
+from search.report.pareto import draw_front, front, text
+from search.report.runs import load
 from search.store import RunStore
 
 
@@ -42,5 +43,16 @@ def test_trials_of_lower_fidelity_are_not_on_it(tmp_path):
     assert "t0000" in text(path)
 
 
+def test_the_figure_has_the_front_and_whoever_is_beaten(tmp_path):
+    points = [(0.5, 2.0, "completed"), (0.4, 1.0, "completed"), (0.3, 4.0, "completed")]
+    (axes,) = draw_front(load(run_with(tmp_path, points))).axes
+    assert {word.get_text() for word in axes.texts} == {"t0001", "t0002"}
+    beaten, best = (dots.get_offsets().tolist() for dots in axes.collections)
+    assert beaten == [[2.0, 0.5]]
+    assert best == [[1.0, 0.4], [4.0, 0.3]]
+
+
 def test_an_empty_front_says_so(tmp_path):
-    assert text(run_with(tmp_path, [])) == "No Pareto front: no trial completed."
+    path = run_with(tmp_path, [])
+    assert text(path) == "No Pareto front: no trial completed."
+    assert draw_front(load(path)) == "No trial completed, so there is no Pareto front yet."

@@ -242,6 +242,14 @@ def test_a_missing_table_is_named_and_the_rest_is_shown(full, missing):
     assert ("lmmse_music" in shown) or missing == "evaluations"
 
 
+def test_rows_that_are_there_twice_count_once(full):
+    part = full.path / "trials" / "t001.parquet"
+    part.with_name("t001-copy.parquet").write_bytes(part.read_bytes())
+    run = report.load(full.path)
+    assert not run.trials["trial_id"].duplicated().any()
+    assert "1 rows of `trials` are there twice and count once." in run.notes
+
+
 @pytest.mark.parametrize("where", ["trials", "evaluations", "scenes"])
 @pytest.mark.parametrize("size", [0, 200])
 def test_a_truncated_part_is_named_and_left_out(full, where, size):

@@ -23,7 +23,9 @@ SNRS = (-5.0, 0.0, 10.0)
 SCENES, FRESH = 16, 3_000_003
 
 
-def run_with(folder: Path, effect: float, *, trials: int = 5, seeds: int = 5) -> runs.Run:
+def run_with(
+    folder: Path, effect: float, *, trials: int = 5, seeds: int = 5, acts: float = 0.8
+) -> runs.Run:
     """A run whose arm `with` errs by `effect` more at every SNR of the objective, and by seed and
     scene as networks do."""
     rng = np.random.default_rng(4)
@@ -66,7 +68,7 @@ def run_with(folder: Path, effect: float, *, trials: int = 5, seeds: int = 5) ->
                 ]
                 store.write_part("confirmations", name, totals, owner=trial)
                 hinge = {"hinge": 0.2 if arm == "with" else 0.3}
-                hinge |= {"hinge_active": 0.6 if arm == "with" else 0.8}
+                hinge |= {"hinge_active": 0.6 if arm == "with" else acts}
                 rows += [
                     about
                     | hinge
@@ -97,6 +99,14 @@ def test_the_verdict_is_of_the_sign_and_size_of_what_is_there(tmp_path, effect, 
     assert said.startswith("eigengap: ")
     assert "5 configurations x 5 seeds x 16 scenes" in said
     assert "| 0.300 (80%), 0.200 (60%) |" in said
+
+
+@pytest.mark.parametrize(("acts", "hardly"), [(0.8, False), (0.02, True)])
+def test_a_term_that_hardly_acts_is_said_to(tmp_path, acts, hardly):
+    run = run_with(tmp_path, 0.0, acts=acts)
+    said = ablation.sentence(run, "eigengap", ablation.effects(run, "eigengap"))
+    assert f"The term acts in {acts:.1%} of the scenes" in said
+    assert ("hardly ever" in said) is hardly
 
 
 def test_the_arms_differ_by_the_difference_and_the_objective_is_the_mean_of_its_snrs(tmp_path):
@@ -192,6 +202,23 @@ def test_confirmed_values_are_of_unchanged_reruns_only(tmp_path):
     assert (board["confirmed"] - 0.5).abs().max() < 0.03
     assert (board["confirmed_low"] < board["confirmed_high"]).all()
     assert list(board["seeds"]) == [5] * 5
+
+
+def test_a_single_seed_has_a_value_and_no_interval(tmp_path):
+    board = confirmed.table(run_with(tmp_path, 0.1, seeds=1))
+    assert board["confirmed"].notna().all()
+    assert board["confirmed_low"].isna().all()
+
+
+def test_a_rerun_on_fewer_scenes_confirms_nothing(tmp_path):
+    """An ablation's arm may be the unchanged configuration, under more seeds, on fewer scenes."""
+    run = run_with(tmp_path, 0.1)
+    before = confirmed.table(run)
+    store = RunStore.open(run.path)
+    few = store.read("scenes", "t0000-0-without").query("scene_id < 3")
+    few = few.assign(seed=77, capped_error=0.0)
+    store.write_part("scenes", "t0000-77", few.to_dict("records"), owner="t0000")
+    pd.testing.assert_frame_equal(confirmed.table(run.path), before)
 
 
 def test_a_finalist_whose_seeds_saw_different_scenes_has_no_value_and_comes_last(tmp_path):
