@@ -38,7 +38,7 @@ def draw_front(run: Run) -> "Figure | str":
     others = others[~others["trial_id"].isin(best["trial_id"])]
     figure = new_figure(4.0)
     axes = figure.subplots()
-    axes.scatter(others[COST], others["objective"], s=30, color=GREY, label="beaten in both")
+    axes.scatter(others[COST], others["objective"], s=30, color=GREY, label="beaten")
     axes.step(best[COST], best["objective"], where="post", color=BLUE, linewidth=1.4)
     axes.scatter(best[COST], best["objective"], s=36, color=BLUE, label="Pareto front", zorder=3)
     for row in best.itertuples():
@@ -50,6 +50,8 @@ def draw_front(run: Run) -> "Figure | str":
             fontsize=8,
         )
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("{x:g}")
     axes.set_xlabel("cost [s per epoch]")
     axes.set_ylabel(OBJECTIVE)
     plain(axes)
