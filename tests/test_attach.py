@@ -57,8 +57,8 @@ def test_a_follower_sees_all_and_ends_as_the_search_does(code, tmp_path, capsys,
     process.join()
     said = capsys.readouterr()
     assert "t0000  started" in said.out
-    assert "t0000  completed: 0.250 on here  (2 of 2 trials)" in said.out
-    assert "t0001  diverged: nonfinite_gradient" in said.out
+    assert "t0000  completed: 0.250 on here  (" in said.out  # 1 or 2 of 2: it may look between
+    assert "t0001  diverged: nonfinite_gradient  (2 of 2 trials)" in said.out
     if code is None:
         assert "has gone without a word: 2 of 2 trials. Continue with --resume" in said.err
     else:
