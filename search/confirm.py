@@ -39,7 +39,7 @@ def confirm(args: argparse.Namespace) -> int:
     from .reruns import session
 
     with session(asked.store, asked.plan) as reruns:
-        from .driver import SearchFailed
+        from .ending import SearchFailed
 
         try:
             failed = reruns.train(trainings)

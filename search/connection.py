@@ -1,13 +1,15 @@
-"""A Ray to work on, for as long as it is needed; left in order, also by Ctrl-C and SIGTERM."""
+"""A Ray to work on, for as long as it is needed; left in order, also by Ctrl-C and SIGTERM. And
+jobs for its workers."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import ray
 
 from .config import SearchConfig
+from .ending import SearchFailed
 from .environment import PACKAGES, STORAGE_ENV, WORKER_ENV
 from .interrupts import Interrupted, deaf, interruptible, listen
 from .preflight import Cluster, Node, Refused, Resources
@@ -96,3 +98,33 @@ def _started(options: dict[str, Any]) -> Any:
 def on_worker(task: Any, resources: Resources) -> Any:
     """A remote function that takes what a trial takes."""
     return task.options(num_cpus=resources.cpus, num_gpus=resources.gpus)
+
+
+def as_ready(
+    jobs: Mapping[str, tuple[Any, ...]], resources: Resources
+) -> Iterator[tuple[str, Any]]:
+    """Does each job, `(task, *arguments)`, on some worker; name and result, as they come.
+
+    Raises:
+        SearchFailed: if one of them fails.
+    """
+    waiting = {
+        on_worker(task, resources).remote(*arguments): name
+        for name, (task, *arguments) in jobs.items()
+    }
+    while waiting:
+        (done,), _ = ray.wait(list(waiting))
+        name = waiting.pop(done)
+        yield name, result_of(done, name)
+
+
+def result_of(job: Any, name: str) -> Any:
+    """What a job on a worker returns.
+
+    Raises:
+        SearchFailed: if it fails.
+    """
+    try:
+        return ray.get(job)
+    except ray.exceptions.RayError as error:
+        raise SearchFailed(f"{name} could not be scored: {error}") from error

@@ -89,7 +89,7 @@ class Session:
         Args:
             beside: whose scenes the bound and the classical methods are scored on, too.
         """
-        from .driver import as_ready
+        from .connection import as_ready
         from .tasks import baselines_task, state_task
 
         threads = self._resources.threads
@@ -121,7 +121,7 @@ class Session:
     ) -> dict[str, list[dict[str, float]]]:
         """The eigengap term on fresh scenes: for a training's name, the configuration that
         weighs it, which need not be its own."""
-        from .driver import as_ready
+        from .connection import as_ready
         from .tasks import hinges_task
 
         many = min(HINGE_SCENES, fresh.num_scenes)

@@ -261,8 +261,10 @@ def drive(plan: SearchConfig, store: RunStore, *, checked: bool, train: Train | 
     from .bucket import home_of
     from .checks import preflight_checks
     from .connection import connect
-    from .driver import SearchFailed, export_best, score_best, search
+    from .driver import search
+    from .ending import SearchFailed
     from .files import RunError
+    from .finish import Classical, finish
     from .preflight import allot
 
     started = time.monotonic()
@@ -279,9 +281,9 @@ def drive(plan: SearchConfig, store: RunStore, *, checked: bool, train: Train | 
             preflight_checks(plan, store, resources)
         print(flush=True)
         try:
-            search(plan, store, resources, train=train)
-            export_best(store, resources)
-            score_best(plan, store, resources)
+            classical = Classical(plan, store, resources)
+            search(plan, store, resources, exhausted=classical.begin_slow, train=train)
+            finish(plan, store, resources, classical)
         except (SearchFailed, OSError) as error:  # of the folder, after the last trial
             print(f"the search ended itself: {error}", file=sys.stderr)
             print(f"continue with --resume {home_of(store.path)}", file=sys.stderr)

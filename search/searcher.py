@@ -62,6 +62,7 @@ class OptunaSearcher(RecordedSearcher):
             under their old names, with their last checkpoint.
         record: called with (trial_id, record) before a trial starts; the record is plain data from
             which the trial can be replayed.
+        exhausted: called when a worker asks and no trial is left, and perhaps again.
     """
 
     def __init__(
@@ -71,10 +72,12 @@ class OptunaSearcher(RecordedSearcher):
         *,
         history: History,
         record: Callable[[str, dict[str, Any]], object],
+        exhausted: Callable[[], object],
     ) -> None:
         super().__init__(metric=OBJECTIVE, mode="min")
         self._plan = plan
         self._record = record
+        self._exhausted = exhausted
         self._unfinished = list(history.unfinished)
         given = history.numbers
         self._new = [n for n in range(plan.trials) if n not in given]
@@ -90,6 +93,7 @@ class OptunaSearcher(RecordedSearcher):
         if self._unfinished:
             return self._again(self._unfinished.pop(0))
         if not self._new:
+            self._exhausted()
             return Searcher.FINISHED
         number = self._new.pop(0)
         name = f"t{number:04d}"

@@ -115,20 +115,36 @@ def score_hinges(
     return hinges(network, TrainConfig.from_params(params), num_scenes)
 
 
+def measure_best(checkpoint: str, threads: int) -> dict[str, Any]:
+    """What a model folder says of the best epoch in a trial's checkpoint, as plain data."""
+    from trainer.model import measure
+
+    own_train(threads)
+    with brought(checkpoint) as there:
+        return asdict(measure(there / BEST_FILE))
+
+
 def export_best(
-    checkpoint: str, folder: str, about: dict[str, Any], others: list[dict[str, Any]], threads: int
+    checkpoint: str,
+    folder: str,
+    measured: dict[str, Any],
+    about: dict[str, Any],
+    others: list[dict[str, Any]],
+    threads: int,
 ) -> None:
     """Makes a model folder of the best epoch in a trial's checkpoint; see `trainer.model`.
 
     Args:
+        measured: of it, by `measure_best`.
         about: where it comes from, for the model card.
         others: rows of the bound and of the classical methods on the same scenes.
     """
-    from trainer.model import export
+    from trainer.model import Measured, export
 
     own_train(threads)
     with brought(checkpoint) as there, handed(folder) as model:
-        export(there / BEST_FILE, model, about=about, others=others)
+        known = Measured.of(measured)
+        export(there / BEST_FILE, model, about=about, others=others, measured=known)
 
 
 def _tables(scored: list[Any]) -> dict[str, list[dict[str, Any]]]:
@@ -142,6 +158,7 @@ backends_task = ray.remote(check_backends)
 baselines_task = ray.remote(score_baselines)
 state_task = ray.remote(score_state)
 hinges_task = ray.remote(score_hinges)
+measure_task = ray.remote(measure_best)
 export_task = ray.remote(export_best)
 node_task = ray.remote(look)
 smoke_task = ray.remote(take_one_step)

@@ -15,7 +15,8 @@ from search import waiting
 from search.checks import check_backends
 from search.config import SearchConfig
 from search.connection import connect
-from search.driver import SearchFailed, search
+from search.driver import search
+from search.ending import SearchFailed
 from search.outcome import Outcome
 from search.preflight import Refused, Resources
 from search.samplers import STARTUP_TRIALS

@@ -22,8 +22,8 @@ from search import trainable
 from search.checks import check_nodes
 from search.config import SearchConfig
 from search.connection import connect
-from search.driver import SearchFailed, search
-from search.ending import EndSearch
+from search.driver import search
+from search.ending import EndSearch, SearchFailed
 from search.preflight import Refused, Resources, refuse_other_versions
 from search.run import declared, main
 from search.schema import BASELINES

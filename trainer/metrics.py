@@ -19,7 +19,6 @@ from typing import Self
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from .estimates import Estimates
@@ -111,6 +110,8 @@ def assign(cost: Tensor) -> Tensor:
     """Column of every row in the cheapest one-to-one assignment: [B, n, n] -> [B, n]."""
     slots = cost.shape[-1]
     if slots > MAX_PERMUTED:
+        from scipy.optimize import linear_sum_assignment  # hardly ever, and slow to import
+
         solved = [linear_sum_assignment(c)[1] for c in cost.detach().cpu().numpy()]
         columns = np.stack(solved).astype(np.int64)  # SciPy has no batched form
         return torch.from_numpy(columns).to(cost.device)

@@ -19,7 +19,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -53,38 +53,69 @@ class Model:
     calibration: Calibration
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What is measured of a checkpoint before it is a model, which takes longest.
+
+    Attributes:
+        calibration: of its confidence.
+        rows: its scores on the held-out scenes, the source number told and not.
+    """
+
+    calibration: Calibration
+    rows: list[dict[str, Any]]
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> Self:
+        """The same again from `dataclasses.asdict`."""
+        return cls(Calibration(**plain["calibration"]), plain["rows"])
+
+
+def measure(state: Path) -> Measured:
+    """Calibrates a checkpoint's confidence, and scores it on held-out scenes.
+
+    Raises:
+        ConfigError: if the checkpoint cannot be read.
+    """
+    kept = TrainState.load(state)
+    device = resolve_device("cpu" if kept.config.device == "cpu" else "auto")
+    config, network = restore_network(state, device)
+    readouts = (score_network(network, config, scoring=scoring) for scoring in (False, True))
+    rows = [asdict(row) for scored in readouts for row in scored.rows]
+    return Measured(calibrate(network, config), rows)
+
+
 def export(
     state: Path,
     folder: Path,
     *,
     about: Mapping[str, Any],
     others: Sequence[Mapping[str, Any]] = (),
+    measured: Measured | None = None,
 ) -> None:
     """Makes a model folder of a checkpoint: calibrates its confidence and scores it, held out.
 
     Args:
         about: where it comes from, as `provenance` tells it.
         others: rows of other estimators on the same held-out scenes, for the card.
+        measured: what `measure` says of it, where it has been asked.
 
     Raises:
         ConfigError: if the checkpoint cannot be read, or the folder cannot be made.
     """
+    measured = measured or measure(state)
     kept = TrainState.load(state)
-    device = resolve_device("cpu" if kept.config.device == "cpu" else "auto")
-    config, network = restore_network(state, device)
-    calibration = calibrate(network, config)
-    readouts = (score_network(network, config, scoring=scoring) for scoring in (False, True))
-    rows = [asdict(row) for scored in readouts for row in scored.rows]
+    config, network = restore_network(state, resolve_device("cpu"))
     card = model_card(
         kept,
-        [*rows, *others],
-        calibration,
+        [*measured.rows, *others],
+        measured.calibration,
         about=about,
         size=sum(parameter.numel() for parameter in network.parameters()),
     )
     record = {
         "params": config.to_params(),
-        "confidence": asdict(calibration),
+        "confidence": asdict(measured.calibration),
         "state_sha256": hashlib.sha256(state.read_bytes()).hexdigest(),
     }
     hidden = folder.with_name(f".{folder.name}.new")
