@@ -15,9 +15,10 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 run=${1:-runs/eigengap-ablation}
 workers=${WORKERS:-2}
-# Scenes for each SNR and K. Finalists get more: an ablation is paired, a value is not.
+# Scenes for each SNR and K. Finalists get more: an ablation is paired, a value is not. The
+# objective's two SNRs and two K make 2,048 of them.
 scenes=${SCENES:-256}
-fresh=${FRESH:-2048}
+fresh=${FRESH:-512}
 reruns=(--top "${TOP:-5}" --seeds "${SEEDS:-5}" --snr="${SNR:--10,-5,0,10}"
     --max-concurrent "$workers")
 
