@@ -98,20 +98,24 @@ def _check_row(table: str, known: Mapping[str, Column], row: Mapping[str, Any]) 
             near = difflib.get_close_matches(name, known, n=1)
             hint = f" Did you mean `{near[0]}`?" if near else ""
             raise RowError(f"`{table}` has no column `{name}`.{hint}")
-    return {name: _check_value(table, column, row) for name, column in known.items()}
+    checked: dict[str, Any] = {}
+    for name, column in known.items():
+        value: Any = row.get(name)
+        plain = type(value) is PLAIN.get(column.type)
+        if not plain or (column.type == "float" and not math.isfinite(value)):
+            value = _check_value(table, column, row)  # hardly ever: abstract types take far longer
+        checked[name] = value
+    return checked
 
 
 def _check_value(table: str, column: Column, row: Mapping[str, Any]) -> Any:
     """The value as plain Python; booleans are no numbers, and numbers are finite."""
     value = row.get(column.name)
+    if value is None and not column.required:
+        return None
     where = f"`{table}.{column.name}`"
     if value is None:
-        if column.required:
-            raise RowError(f"{where} must have a value in every row, but got none. Name it.")
-        return None
-    plain = type(value) is PLAIN.get(column.type)
-    if plain and (column.type != "float" or math.isfinite(value)):
-        return value  # nearly all of them: the abstract types below take far longer
+        raise RowError(f"{where} must have a value in every row, but got none. Name it.")
     number = not isinstance(value, bool)
     if column.type == "float" and isinstance(value, numbers.Real) and number:
         if not math.isfinite(value):

@@ -14,6 +14,7 @@ from .bucket import home_of, opened
 from .checkpoints import RAY_FOLDER
 from .config import SearchConfig
 from .ending import EndSearch, SearchFailed
+from .environment import keep_what_is_loaded
 from .monitor import Monitor
 from .preflight import Resources
 from .recall import History, comparable, recall
@@ -116,6 +117,7 @@ def _work_off(
             that keeps what a trial is to be, with all else that a replay needs.
     """
     write_left(store)
+    keep_what_is_loaded()
     ending = EndSearch()
     trainable = make_trainable(train, resources.threads, plan.name, versions())
     while before := left():

@@ -4,7 +4,8 @@ The driver sets them, so they say what the tables say, and a resumed search goes
 Tags have few values (an outcome, a backend, an SNR, a host), never a trial's id: every value is a
 time series that Prometheus keeps. Ray puts `ray_` before each name; `deploy/grafana` draws them.
 
-Ray forgets a gauge that has not been set for some seconds, so all are set again and again.
+Ray forgets a gauge that has not been set for some seconds, so all are set once a second, and only
+then: at every event it would be a part of what a short trial costs.
 """
 
 import time
@@ -126,7 +127,6 @@ class Gauges:
     def _set(self, name: str, value: float | None, **tags: str) -> None:
         if value is not None:
             self._shown[name, tuple(tags.items())] = value
-            self._metrics[name].set(value, tags)
 
 
 def backend_of(record: Mapping[str, Any]) -> str:

@@ -85,7 +85,7 @@ class Monitor(tune.Callback):
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_bar": None, "_tell": None}
+        return self.__dict__ | {"_bar": None, "_tell": None, "_waiting": None}
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Says what is being tried."""
@@ -209,7 +209,6 @@ class Monitor(tune.Callback):
                 )
             ]
         epochs = self._epochs.pop(name, {})
-        how = {"outcome": outcome.value, "failure": next(iter(failures), None)}
         checkpoint = trial.checkpoint
         row = trial_row(
             record,
@@ -226,20 +225,19 @@ class Monitor(tune.Callback):
             record,
             record["params"]["evaluation.test_seed"],
         )
-        ended = Ended(
-            record | how | {"reached": reached(epochs)},
-            row,
-            list(epochs.values()),
-            evaluations,
-            failures,
-        )
-        if name not in self._has_parts:
-            self._waiting.add(ended)
-        self._store.write_config(name, ended.record)
+        ending = {
+            "outcome": outcome.value,
+            "failure": next(iter(failures), None),
+            "reached": reached(epochs),
+        }
         if name in self._has_parts:
+            self._store.write_endings(name, {name: ending})
             self._store.write_trial(
-                row, epochs=ended.epochs, evaluations=evaluations, failures=failures
+                row, epochs=epochs.values(), evaluations=evaluations, failures=failures
             )
+        else:
+            each = list(epochs.values())
+            self._waiting.add(Ended(ending, row, each, evaluations, failures))
         self._waiting.write()
         self._tell(
             Past(

@@ -83,6 +83,7 @@ class OptunaSearcher(RecordedSearcher):
         self._new = [n for n in range(plan.trials) if n not in given]
         self._asked: dict[str, optuna.trial.Trial] = {}
         self._mirror = Mirror(plan, journal, history.ended)
+        self._sampler: optuna.samplers.BaseSampler | None = None
         self.study = new_study(plan)
         self.study.add_trials(
             [frozen(past, plan, to_sampler=True) for past in history.known_to(plan)]
@@ -146,10 +147,11 @@ class OptunaSearcher(RecordedSearcher):
 
     def _ask(self, number: int, given: Any) -> optuna.trial.Trial:
         """A trial of the study: drawn by its own sampler, or with the values given."""
-        self.study.sampler = sampler_for(self._plan, number)
         if given:
             self.study.sampler = optuna.samplers.RandomSampler(seed=0)  # not asked: all is given
             self.study.enqueue_trial(dict(given))
+        else:
+            self.study.sampler = self._sampler = sampler_for(self._plan, number, self._sampler)
         return self.study.ask()
 
 

@@ -1,7 +1,8 @@
 """A run on disk: Parquet tables, JSON configurations, and the rules that keep them readable.
 
     runs/<name>/run.json                 plan and provenance, written first
-    runs/<name>/configs/<trial_id>.json  all that a replay needs, without Parquet
+    runs/<name>/configs/<trial_id>.json  what a trial is to be, written before it starts
+    runs/<name>/endings/<part>.json      how trials ended: all that a replay needs, without Parquet
     runs/<name>/<table>/<part>.parquet   one part per trial and table, `baselines` for no trial;
                                          reruns and ablations have parts of their own, and short
                                          trials that end together share one (`waiting`)
@@ -77,12 +78,12 @@ class Ended:
     """All that is kept of a trial that has ended.
 
     Attributes:
-        record: `configs/<trial_id>.json`, its ending included.
+        ending: its entry in `endings`.
         trial: its row in `trials`.
         epochs, evaluations, failures: its rows there.
     """
 
-    record: Row
+    ending: Row
     trial: Row
     epochs: Sequence[Row] = ()
     evaluations: Sequence[Row] = ()
@@ -249,6 +250,7 @@ class RunStore:
         Most of what a part takes, to be written and to be read, does not depend on its rows.
         """
         part = ended[0].trial["trial_id"]
+        self.write_endings(part, {one.trial["trial_id"]: one.ending for one in ended})
         for table in ("epochs", "evaluations", "failures"):
             rows = [row for one in ended for row in getattr(one, table)]
             if rows:
@@ -289,8 +291,14 @@ class RunStore:
         """Ids of the trials that have a configuration, ended or not, in order of their names."""
         return sorted(p.stem for p in self.path.joinpath("configs").glob("[!._]*.json"))
 
+    def write_endings(self, part: str, endings: Mapping[str, Row]) -> None:
+        """Writes how trials ended, by their ids, before their rows in that part of `trials`."""
+        folder = self.path / "endings"
+        folder.mkdir(exist_ok=True)
+        write_atomically(folder / f"{checked_name(part)}.json", to_json(endings))
+
     def write_config(self, trial_id: str, config: Mapping[str, Any]) -> Path:
-        """Writes what a replay of the trial needs."""
+        """Writes what the trial is to be."""
         path = self._config(trial_id)
         write_atomically(path, to_json(config))
         return path

@@ -160,12 +160,11 @@ class _Journal(JournalFileBackend):
 
     def __init__(self, path: Path) -> None:
         super().__init__(str(path))
-        self._path = path
+        self._file = path.open("a")
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
-        with self._path.open("ab") as file:
-            file.write(lines.encode())
+        self._file.writelines(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
+        self._file.flush()
 
 
 def _journal(path: Path) -> JournalStorage:

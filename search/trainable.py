@@ -31,6 +31,7 @@ from trainer.provenance import versions
 from .bucket import brought
 from .checkpoints import BEST_FILE, REPORTS_FILE, STATE_FILE, read_reports
 from .config import judged_epochs
+from .environment import keep_what_is_loaded
 from .outcome import WORST, Outcome, classify_error, signature
 from .preflight import other_versions
 
@@ -67,7 +68,7 @@ def run_trial(settings: Mapping[str, Any], train: Train) -> None:
     again, since nobody may have heard it, and the epochs after it follow.
     """
     began = time.time()
-    _keep_what_is_loaded()
+    keep_what_is_loaded()
     try:
         state, kept = _last_state(settings)
     except StorageLost as error:
@@ -222,12 +223,6 @@ def peak_bytes() -> int:
     if cuda is not None:
         return int(cuda.max_memory_allocated())
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-@cache
-def _keep_what_is_loaded() -> None:
-    """Libraries stay: looking for garbage among them would take a sixth of a second a trial."""
-    gc.freeze()
 
 
 def _free_memory() -> None:

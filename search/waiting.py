@@ -10,7 +10,7 @@ import json
 import math
 import time
 from datetime import datetime
-from typing import Any
+from typing import IO, Any
 
 from .schema import TABLES
 from .store import Ended, RunStore
@@ -32,14 +32,17 @@ class Waiting:
     def __init__(self, store: RunStore) -> None:
         self._store = store
         self._journal = store.path / JOURNAL
+        self._file: IO[str] | None = None
         self._ended: list[Ended] = []
         self._written = -math.inf
 
     def add(self, ended: Ended) -> None:
         """Keeps a trial that has no part in any table, until `write`."""
         line = json.dumps(vars(ended), default=datetime.isoformat, allow_nan=False)
-        with open(self._journal, "a") as journal:
-            journal.write(line + "\n")
+        if self._file is None:
+            self._file = open(self._journal, "a")  # noqa: SIM115  (until what it holds is written)
+        self._file.write(line + "\n")
+        self._file.flush()
         self._ended.append(ended)
 
     def write(self, *, now: bool = False) -> None:
@@ -47,6 +50,9 @@ class Waiting:
         if self._ended and (now or time.monotonic() - self._written > WAIT_SECONDS):
             self._store.write_together(self._ended)
             self._ended.clear()  # interrupted before: the same part is written again, with more
+            if self._file is not None:
+                self._file.close()
+                self._file = None
             self._journal.unlink(missing_ok=True)
             self._written = time.monotonic()
 
@@ -58,8 +64,6 @@ def write_left(store: RunStore) -> None:
         return
     known = store.ended()
     left = [each for each in _read(journal.read_text()) if each.trial["trial_id"] not in known]
-    for each in left:
-        store.write_config(each.trial["trial_id"], each.record)
     if left:
         store.write_together(left)
     journal.unlink()

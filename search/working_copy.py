@@ -10,11 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from pyarrow import fs
 
 from .bucket import home_of, is_uri, opened, refusal
 from .files import RunNotFound, driven, write_atomically
+from .store import RunStore
 
 CHECKPOINTS = "ray"
 """Folder that workers write to: never uploaded from here."""
@@ -38,6 +38,7 @@ def pull(run: Path, *, to_drive: bool = False) -> None:
 
     Raises:
         BucketError, RunNotFound: if it cannot be read, or has no such run.
+        CorruptRun: if what it has of `trials` is damaged, `to_drive`.
     """
     home = home_of(run)
     if not is_uri(home) or driven(run):
@@ -52,8 +53,7 @@ def pull(run: Path, *, to_drive: bool = False) -> None:
             _bring(where, path, run, found)
         if to_drive:
             shutil.rmtree(run / CHECKPOINTS, ignore_errors=True)
-            rows = pd.read_parquet(run / "trials", columns=["trial_id"])
-            ended = set(rows["trial_id"])
+            ended = set(RunStore(run, {}, {}).read("trials", columns=["trial_id"])["trial_id"])
             for name in sorted(found):
                 parts = name.split("/")
                 if parts[0] == CHECKPOINTS and len(parts) == 4 and _trial(parts[1]) not in ended:

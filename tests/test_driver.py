@@ -1,6 +1,5 @@
 """The search on a real local Ray: every outcome arrives in Optuna, in Parquet and in the tally."""
 
-import json
 import shutil
 from collections.abc import Iterator
 from functools import partial
@@ -23,6 +22,7 @@ from search.samplers import STARTUP_TRIALS
 from search.schema import BASELINES
 from search.store import RunStore, best_trial
 from tests import broken_eigh, scripted
+from trainer.arguments import read_trial
 from trainer.checkpoint import TrainState
 
 pytestmark = pytest.mark.ray
@@ -149,7 +149,7 @@ def test_a_divergence_leaves_its_cause_and_a_replay_command(run):
     assert (failure["step"], failure["epoch"]) == (7, 2)
     assert failure["min_eigengap"] == 1e-9
     assert failure["replay"] == f"python -m trainer replay {store.path} t0000"
-    record = json.loads((store.path / "configs" / "t0000.json").read_text())
+    record = read_trial(store.path, "t0000")
     assert record["failure"]["cause"] == "nonfinite_gradient"
     assert record["params"]["seed"] == 0
 

@@ -13,6 +13,7 @@ RAY_FILES = {
     "connection.py",
     "checks.py",
     "driver.py",
+    "finish.py",
     "trainable.py",
     "tasks.py",
     "searcher.py",

@@ -35,13 +35,16 @@ TIES = {
 """N - r noise eigenvalues of a factor are exactly equal: eigh has no derivative there."""
 
 
-def run_with(tmp_path, params, **record):
+def run_with(tmp_path, params, **ending):
     config = TrainConfig.from_params(SMALL | params)
-    folder = tmp_path / "run" / "configs"
-    folder.mkdir(parents=True)
-    record = {"params": config.to_params(), "failure": None} | record
-    (folder / "t0000.json").write_text(json.dumps(record))
-    return str(tmp_path / "run"), config
+    run = tmp_path / "run"
+    for folder in ("configs", "endings"):
+        (run / folder).mkdir(parents=True)
+    (run / "configs" / "t0000.json").write_text(json.dumps({"params": config.to_params()}))
+    if ending:  # it has ended with an earlier one
+        endings = {"t9999": {"outcome": "completed"}, "t0000": {"failure": None} | ending}
+        (run / "endings" / "t9999.json").write_text(json.dumps(endings))
+    return str(run), config
 
 
 def diverging(tmp_path):

@@ -61,6 +61,29 @@ def test_a_restarted_sampler_draws_what_an_undisturbed_one_draws(sampler):
     assert draw(searched, range(12, 20), restarted)[0] == whole[12:]
 
 
+def test_a_sampler_seeded_anew_draws_what_a_new_one_draws():
+    """Two trials at a time, told in another order than asked, some of them stopped or failed."""
+    states = [optuna.trial.TrialState[s] for s in ("COMPLETE", "PRUNED", "COMPLETE", "FAIL")]
+
+    def drawn(reuse):
+        searched = plan()
+        study, sampler, found = new_study(searched), None, []
+        for first in range(0, 40, 2):
+            pair = []
+            for number in (first, first + 1):
+                sampler = sampler_for(searched, number, sampler if reuse else None)
+                study.sampler = sampler
+                pair.append(study.ask())
+                found.append(searched.space.suggest(pair[-1]))
+            for trial in reversed(pair):
+                state, value = states[trial.number % 4], math.sin(trial.number) ** 2
+                trial.report(value, 1)
+                study.tell(trial, value if state.name == "COMPLETE" else None, state=state)
+        return found
+
+    assert drawn(reuse=True) == drawn(reuse=False)
+
+
 def test_sobol_points_fill_every_dimension_evenly():
     """A scrambled Sobol sequence has one of its first 2^k points in each interval of 2^-k."""
     sampler, names = plan(sampler="qmc"), sorted(plan().space.describe())

@@ -9,6 +9,7 @@ import pytest
 from search.store import Ended, RunStore
 from search.waiting import JOURNAL, Waiting, write_left
 from tests.stored import created, epochs, trial
+from trainer.arguments import read_trial
 
 store = pytest.fixture(created)
 STARTED = datetime.datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=datetime.UTC)
@@ -16,7 +17,7 @@ STARTED = datetime.datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=datetime.UTC)
 
 def ended(name: str, count: int, **more) -> Ended:
     row = trial(name, count, epochs=count, started=STARTED, **more)
-    return Ended({"trial_id": name, "outcome": "stopped"}, row, epochs(name, count))
+    return Ended({"outcome": "stopped"}, row, epochs(name, count))
 
 
 def begin(store: RunStore, *names: str) -> None:
@@ -45,6 +46,13 @@ def test_the_first_is_written_at_once_and_the_next_ones_together(store, tmp_path
     assert parts(store, "trials") == parts(store, "epochs") == ["t1", "t2"]
     assert RunStore.open(store.path).ended() == {"t1", "t2", "t4"}
     assert not (store.path / JOURNAL).exists()
+    assert sorted(p.stem for p in (store.path / "endings").iterdir()) == ["t1", "t2"]
+    (store.path / "endings" / "t9.json").write_text("{}")
+    for name in ("t1", "t2", "t4"):
+        assert read_trial(store.path, name) == {
+            "params": {"trial_id": name},
+            "outcome": "stopped",
+        }
 
     (tmp_path / "alone").mkdir()
     alone = created(tmp_path / "alone")
@@ -78,7 +86,7 @@ def test_what_a_killed_driver_could_not_write_the_next_one_writes(store, monkeyp
     with pytest.raises(KeyboardInterrupt):
         waiting.write(now=True)
     with open(store.path / JOURNAL, "a") as journal:
-        journal.write('{"record": {"trial_id": "t4"')  # torn: it has not ended
+        journal.write('{"ending": {"outcome": "st')  # torn: it has not ended
 
     reopened = RunStore.open(store.path)
     assert reopened.ended() == {"t1"}
@@ -88,7 +96,7 @@ def test_what_a_killed_driver_could_not_write_the_next_one_writes(store, monkeyp
     assert not found.duplicated(["trial_id", "epoch"]).any()
     assert len(found) == 1 + 2 + 3
     assert (reopened.read("trials")["started"] == STARTED).all()
-    assert reopened.read_config("t3")["outcome"] == "stopped"
+    assert read_trial(store.path, "t3")["outcome"] == "stopped"
     assert not (store.path / JOURNAL).exists()
     write_left(reopened)  # nothing is left
 

@@ -2,7 +2,7 @@
 
     train     one configuration, to a folder with config.json, state.pt, and best/, the model
     localise  the sources of recorded scenes, with a trained model
-    replay    a trial of a run, from runs/<name>/configs/<trial_id>.json
+    replay    a trial of a run, from its records in runs/<name>/configs and endings
     evaluate  a trained network on held-out scenes, next to the classical methods and the bound
     preflight the machine at hand: are its eigendecompositions right, and how fast
 
@@ -22,6 +22,7 @@ from .arguments import (
     localise_arguments,
     localise_options,
     read_record,
+    read_trial,
     settings,
 )
 from .config import ConfigError, TrainConfig, require
@@ -163,7 +164,7 @@ def replay(args: argparse.Namespace) -> int:
 
     named = args.out / args.run
     run = named if named.is_dir() else Path(args.run)
-    record = read_record(run / "configs" / f"{args.trial}.json")
+    record = read_trial(run, args.trial)
     return repeat(record) if args.step is None else look(record, args.step)
 
 

@@ -43,6 +43,11 @@ def read_record(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: if there is none, or it is damaged.
     """
+    record = _read_object(path)
+    return record if "params" in record else {"params": record}
+
+
+def _read_object(path: Path) -> dict[str, Any]:
     try:
         record = json.loads(path.read_text())
     except FileNotFoundError:
@@ -55,7 +60,22 @@ def read_record(path: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(record, dict):
         raise ConfigError(f"a record must be a JSON object, but {path} holds none.")
-    return record if "params" in record else {"params": record}
+    return record
+
+
+def read_trial(run: Path, trial: str) -> dict[str, Any]:
+    """What a run's trial was to be, and how it ended, if it has.
+
+    Raises:
+        ConfigError: if there is no such trial, or its files are damaged.
+    """
+    record = read_record(run / "configs" / f"{trial}.json")
+    own = run / "endings" / f"{trial}.json"  # unless it shares those of another trial
+    for file in [own] * own.exists() + sorted(run.glob("endings/[!._]*.json")):
+        ending = _read_object(file).get(trial)
+        if ending is not None:
+            return {**record, **ending}
+    return record
 
 
 def settings(items: Iterable[str]) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """A recorded trial again, alone: the same numbers on the same machine, and a look at one step.
 
-A record (`configs/<trial_id>.json`) has the configuration, the threads it was computed with, what
-its last epoch reported, and its failure, if it had one. Numbers are compared bit for bit.
+A record has the configuration and the threads it was computed with (`configs/<trial_id>.json`),
+what its last epoch reported, and its failure, if it had one (`endings`). Numbers are compared bit
+for bit.
 """
 
 import math
