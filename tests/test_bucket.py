@@ -131,6 +131,21 @@ def test_a_copy_that_was_only_read_never_counts_as_the_newest(server):
     assert RunStore.open(store.path).ended() == {"t0000", "t0001"}
 
 
+def test_a_damaged_part_on_the_bucket_is_named_in_one_line(server, capsys):
+    store = new_run()
+    with mirror.driving(store.path) as driver:
+        end_trial(store, 0)
+        driver.exit_code = 0
+    where, part = bucket.opened(f"{OUT}/x/trials/t0000.parquet")
+    with where.open_output_stream(part) as file:
+        file.write(b"PAR1")
+    elsewhere(store.path)
+    assert main(["--resume", f"{OUT}/x"]) == 2
+    said = capsys.readouterr().err
+    assert "trials must be readable" in said
+    assert "Traceback" not in said
+
+
 def test_what_a_copy_has_already_is_not_fetched_again(server, monkeypatch):
     """A run of thousands of trials is followed by what is new."""
     monkeypatch.setattr(working_copy, "YOUNG_NS", 0)
