@@ -23,7 +23,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import BaseJournalBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from spaces import Space
@@ -137,13 +137,11 @@ class Mirror:
     def __init__(self, plan: SearchConfig, journal: Path, past: Iterable[Past] = ()) -> None:
         self._plan = plan
         growing = journal.with_name(f".{journal.name}.tmp")
-        for stale in (growing, Path(f"{growing}.lock"), Path(f"{journal}.lock")):
-            stale.unlink(missing_ok=True)
-        self._study = new_study(plan, _journal(growing))
+        Path(f"{journal}.lock").unlink(missing_ok=True)  # of another program's Optuna
+        self._study = new_study(plan, JournalStorage(_Journal(growing)))
         for trial in past:
             self.add(trial)
         os.replace(growing, journal)
-        self._study = optuna.load_study(study_name=plan.name, storage=_journal(journal))
 
     def add(self, past: Past) -> None:
         """Adds a trial that has ended."""
@@ -154,21 +152,24 @@ class Mirror:
         self._study.add_trial(trial)
 
 
-class _Journal(JournalFileBackend):
-    """Optuna's own file, appended to without its lock and without waiting for the disk: a run has
-    one driver, and the file can be made anew."""
+class _Journal(BaseJournalBackend):
+    """Optuna's journal, begun anew, without its lock and without waiting for the disk: a run has
+    one driver, which knows what it has written, and the file can be made again."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(str(path))
-        self._file = path.open("a")
+        path.unlink(missing_ok=True)
+        self._file = path.open("a")  # a dashboard may append its users' notes
+        self._unread: list[dict[str, Any]] = []
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         self._file.writelines(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
         self._file.flush()
+        self._unread += logs
 
-
-def _journal(path: Path) -> JournalStorage:
-    return JournalStorage(_Journal(path))
+    def read_logs(self, log_number_from: int) -> list[dict[str, Any]]:
+        del log_number_from  # its storage reads on from where it was
+        logs, self._unread = self._unread, []
+        return logs
 
 
 class _Asked:

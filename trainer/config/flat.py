@@ -41,15 +41,23 @@ def _hints(cls: type) -> dict[str, Any]:
     return typing.get_type_hints(cls)
 
 
+@functools.cache
+def _kind(hint: Any) -> tuple[Any, bool, Any]:
+    """The type that a hint asks for, whether it may be None, and what a tuple holds."""
+    allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    kind = next(a for a in allowed if a is not types.NoneType)
+    item = typing.get_args(kind)[0] if typing.get_origin(kind) is tuple else None
+    return kind, types.NoneType in allowed, item
+
+
 def _coerce(hint: Any, value: Any, name: str) -> Any:
     """Accepts what JSON and command lines turn numbers into; refuses everything else."""
-    allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    if value is None and types.NoneType in allowed:
+    kind, optional, item = _kind(hint)
+    if value is None and optional:
         return None
-    kind = next(a for a in allowed if a is not types.NoneType)
-    if typing.get_origin(kind) is tuple:
+    if item is not None:
         if isinstance(value, (list, tuple)):
-            return tuple(_coerce(typing.get_args(kind)[0], v, name) for v in value)
+            return tuple(_coerce(item, v, name) for v in value)
     elif kind is float:
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             if value != value or value in (float("inf"), float("-inf")):
