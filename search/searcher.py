@@ -43,6 +43,9 @@ class RecordedSearcher(Searcher, ABC):
     ) -> None:
         """Nothing: see `ended`."""
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
     def save(self, checkpoint_path: str) -> None:
         """Nothing: see the class."""
         Path(checkpoint_path).write_text("restored from the run's own records\n")

@@ -1,6 +1,7 @@
 """The search on a real local Ray: every outcome arrives in Optuna, in Parquet and in the tally."""
 
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 
@@ -16,8 +17,10 @@ from search.config import SearchConfig
 from search.connection import connect
 from search.driver import search
 from search.ending import SearchFailed
+from search.finish import Classical
 from search.outcome import Outcome
 from search.preflight import Refused, Resources
+from search.rows import scored_rows
 from search.samplers import STARTUP_TRIALS
 from search.schema import BASELINES
 from search.store import RunStore, best_trial
@@ -27,6 +30,7 @@ from trainer.checkpoint import TrainState
 
 pytestmark = pytest.mark.ray
 
+ONE = Resources(cpus=1, gpus=0, concurrent=1)
 RATES = {"good": 0.005, "better": 0.008, "diverges": 0.025, "crashes": 0.015}
 PARAMETERS = {
     "optimizer.learning_rate": ("float", "1", "decides how the trial ends"),
@@ -65,8 +69,8 @@ def run(one_ray, tmp_path, monkeypatch):
         scheduler: str = "none",
         sampler: str = "tpe",
         suggest=suggest,
-        baselines: bool = False,
         train=scripted.train,
+        exhausted=lambda: None,
     ) -> RunStore:
         anchors = tuple({"optimizer.learning_rate": rate} for rate in rates)
         fixed = spaces.get("smoke").fixed | {"epochs": 3}
@@ -86,9 +90,7 @@ def run(one_ray, tmp_path, monkeypatch):
         else:
             record = {"search": plan.as_dict(), "fixed": dict(fixed)}
             store = RunStore.create(path, parameters=PARAMETERS, plan=record)
-            if not baselines:
-                store.write_part("evaluations", BASELINES, [])  # as if they were scored
-        search(plan, store, Resources(cpus=1, gpus=0, concurrent=1), train=train)
+        search(plan, store, ONE, exhausted=exhausted, train=train)
         return store
 
     return go
@@ -217,12 +219,25 @@ def test_cmaes_searches_and_finds_its_generation_again_after_a_restart(run):
     assert evolved == [False] * STARTUP_TRIALS + [True] * 5
 
 
-def test_the_baselines_are_scored_once_and_belong_to_no_trial(run):
-    rows = run(RATES["good"], baselines=True).read("evaluations")
-    baselines = rows[rows["trial_id"].isna()]
-    assert {"crb", "lmmse_music", "pinv_music"} <= set(baselines["estimator"])
-    key = ["estimator", "snr_db", "num_sources"]
-    assert not baselines.duplicated(key).any()
+def test_it_says_when_the_last_trial_has_been_suggested(run, tmp_path):
+    """The slow classical methods begin then: not while trials wait for a worker."""
+    suggested = []
+    configs = tmp_path / "run" / "configs"
+    run(*[RATES["good"]] * 3, exhausted=lambda: suggested.append(len(list(configs.iterdir()))))
+    assert suggested
+    assert set(suggested) == {3}
+
+
+def test_the_classical_methods_are_scored_once_and_belong_to_no_trial(run):
+    store = run(RATES["good"])
+    plan = SearchConfig.from_dict(store.plan["search"])
+    rows = Classical(plan, store, ONE).tables()["evaluations"]
+    scored = Counter((row["estimator"], row["snr_db"], row["num_sources"]) for row in rows)
+    assert {"sml", "crb", "lmmse_music", "pinv_music"} <= {estimator for estimator, _, _ in scored}
+    assert set(scored.values()) == {1}
+    kept = scored_rows(rows, "evaluations", None, plan.template.evaluation.test_seed)
+    store.write_part("evaluations", BASELINES, kept)
+    assert Classical(plan, store, ONE).tables() == {}
 
 
 def test_the_row_of_a_trial_holds_its_whole_configuration(run):
