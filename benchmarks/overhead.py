@@ -42,7 +42,6 @@ from search.ending import EndSearch
 from search.monitor import Monitor
 from search.preflight import Resources
 from search.samplers import SAMPLERS
-from search.schema import BASELINES
 from search.searcher import OptunaSearcher, Scheduler
 from search.store import RunStore
 from trainer.checkpoint import TrainState
@@ -99,15 +98,13 @@ def nothing(config: TrainConfig, *, resume: TrainState | None = None) -> Iterato
 
 
 def new_run(plan: SearchConfig) -> RunStore:
-    """A run without the classical baselines, which no trial pays for."""
+    """A run without trials."""
     declared = {name: spaces.PARAMETERS[name] for name in plan.space.parameters()}
-    store = RunStore.create(
+    return RunStore.create(
         Path(plan.out) / plan.name,
         parameters={name: (p.kind, p.unit, p.about) for name, p in declared.items()},
         plan={"search": plan.as_dict(), **plan.searched},
     )
-    store.write_part("evaluations", BASELINES, [])
-    return store
 
 
 class Stopwatch:

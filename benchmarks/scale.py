@@ -125,7 +125,6 @@ def measure(slots: int, trials: int, epochs: int, seconds: float, out: Path) -> 
     from search.driver import search
     from search.preflight import Resources
     from search.run import declared
-    from search.schema import BASELINES
     from search.store import RunStore
 
     smoke = spaces.get("smoke")
@@ -157,7 +156,6 @@ def measure(slots: int, trials: int, epochs: int, seconds: float, out: Path) -> 
         parameters=declared(plan.space),
         plan={"search": plan.as_dict(), **plan.searched},
     )
-    store.write_part("evaluations", BASELINES, [])  # they are not what is measured
     clocks = Path(tempfile.mkdtemp(prefix="clocks-", dir=out))
     try:
         with connect(plan):

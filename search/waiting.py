@@ -51,8 +51,8 @@ class Waiting:
             self._store.write_together(self._ended)
             self._ended.clear()  # interrupted before: the same part is written again, with more
             if self._file is not None:
-                self._file.close()
-                self._file = None
+                file, self._file = self._file, None
+                file.close()
             self._journal.unlink(missing_ok=True)
             self._written = time.monotonic()
 

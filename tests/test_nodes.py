@@ -26,7 +26,6 @@ from search.driver import search
 from search.ending import EndSearch, SearchFailed
 from search.preflight import Refused, Resources, refuse_other_versions
 from search.run import declared, main
-from search.schema import BASELINES
 from search.store import RunStore
 from trainer.provenance import versions
 
@@ -127,7 +126,6 @@ def test_a_node_with_another_torch_is_refused_and_named(cluster, tmp_path, anoth
 def test_a_node_that_came_after_the_checks_is_refused_too(cluster, tmp_path, another_torch):
     """On a cluster that grows there is no worker to ask before the first trial."""
     plan, store = on_cluster(cluster[0], tmp_path)
-    store.write_part("evaluations", BASELINES, [])  # they are not what is tested
     only_there = Resources(cpus=4, gpus=0, concurrent=1)
     with connect(plan), pytest.raises(SearchFailed, match=another_torch):
         search(plan, store, only_there)

@@ -18,7 +18,6 @@ from search.driver import search
 from search.environment import WORKER_ENV
 from search.preflight import LONG_MINUTES, Refused, Resources
 from search.samplers import STARTUP_TRIALS
-from search.schema import BASELINES
 from search.store import RunStore
 from tests import scripted
 
@@ -48,7 +47,6 @@ def searched(monkeypatch, folder: Path, trials: int, train, **more) -> RunStore:
     plan = SearchConfig("scripted", trials, "run", out=str(folder), **more)
     kinds = dict.fromkeys(space.parameters(), ("float", "1", ""))
     store = RunStore.create(folder / "run", parameters=kinds, plan={"search": plan.as_dict()})
-    store.write_part("evaluations", BASELINES, [])
     search(plan, store, ONE, train=train)
     return store
 
