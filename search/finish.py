@@ -47,7 +47,7 @@ class Classical:
         self._resources = resources
         self._jobs: dict[str, Any] = {}
         self._slow: list[str] = []
-        if not store.has_part("evaluations", BASELINES):
+        if not store.has_part("scenes", BASELINES):
             named = plan.template.evaluation.baselines
             self._slow = [name for name in LEADING if name not in named]
             self._begin(list(named))
@@ -126,6 +126,7 @@ def _write(
     store: RunStore, plan: SearchConfig, record: dict[str, Any] | None, tables: Tables
 ) -> None:
     part = record["trial_id"] if record else BASELINES
+    # `scenes` is the last of them: where it is, all is
     for table, rows in tables.items():
         if record is None or table != "evaluations":  # a trial has brought its own
             kept = scored_rows(rows, table, record, plan.template.evaluation.test_seed)

@@ -166,7 +166,7 @@ def resume(args: argparse.Namespace) -> int:
             f"--trials must be at least the {started} that have started, but got {plan.trials}. "
             "A run can be extended, not shortened."
         )
-    scored = store.has_part("evaluations", BASELINES)
+    scored = store.has_part("scenes", BASELINES)
     best = best_trial(store.read("trials"))
     if ended >= plan.trials and scored and (best is None or store.has_part("scenes", best)):
         return show(plan, store)

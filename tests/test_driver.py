@@ -20,7 +20,6 @@ from search.ending import SearchFailed
 from search.finish import Classical
 from search.outcome import Outcome
 from search.preflight import Refused, Resources
-from search.rows import scored_rows
 from search.samplers import STARTUP_TRIALS
 from search.schema import BASELINES
 from search.store import RunStore, best_trial
@@ -235,8 +234,7 @@ def test_the_classical_methods_are_scored_once_and_belong_to_no_trial(run):
     scored = Counter((row["estimator"], row["snr_db"], row["num_sources"]) for row in rows)
     assert {"sml", "crb", "lmmse_music", "pinv_music"} <= {estimator for estimator, _, _ in scored}
     assert set(scored.values()) == {1}
-    kept = scored_rows(rows, "evaluations", None, plan.template.evaluation.test_seed)
-    store.write_part("evaluations", BASELINES, kept)
+    store.write_part("scenes", BASELINES, [])  # what is written last of them
     assert Classical(plan, store, ONE).tables() == {}
 
 

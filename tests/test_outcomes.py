@@ -56,7 +56,7 @@ def ended(tmp_path_factory):
         kinds = {"optimizer.learning_rate": ("float", "1", ""), "eps_psd": ("float", "1", "")}
         record = {"search": plan.as_dict(), "fixed": dict(fixed)}
         store = RunStore.create(f"{plan.out}/run", parameters=kinds, plan=record)
-        store.write_part("evaluations", BASELINES, [])  # they have tests of their own
+        store.write_part("scenes", BASELINES, [])  # they have tests of their own
         code = go(plan, store, checked=False, train=scripted.train)
     return code, store
 
