@@ -2,7 +2,7 @@
 
 Two Parquet parts a trial would be half of the bookkeeping of a search of many short trials, and
 thousands of parts are slow to read. A trial that ends while others have just been written waits
-for company, at most two seconds, and shares their parts. A journal has it at once: what a driver
+for company, at most five seconds, and shares their parts. A journal has it at once: what a driver
 could not write any more, because it was killed or the disk was full, the next one writes.
 """
 
@@ -16,7 +16,7 @@ from .schema import TABLES
 from .store import Ended, RunStore
 
 JOURNAL = ".ended.jsonl"
-WAIT_SECONDS = 2.0
+WAIT_SECONDS = 5.0
 """A trial reaches the tables at most this late."""
 
 TIMES = [column.name for column in TABLES["trials"] if column.type == "time"]
