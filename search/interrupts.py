@@ -33,13 +33,26 @@ def interruptible() -> Iterator[None]:
     listen()
     try:
         yield
-    except KeyboardInterrupt:
-        after = dict.fromkeys(INTERRUPTS, signal.SIG_IGN)
-        raise
+    except BaseException as error:
+        stopped = meant(error)
+        if isinstance(stopped, KeyboardInterrupt):
+            after = dict.fromkeys(INTERRUPTS, signal.SIG_IGN)
+        if stopped is error:
+            raise
+        raise stopped from None
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         for each, handler in after.items():
             signal.signal(each, handler)
+
+
+def meant(error: BaseException) -> BaseException:
+    """The interruption that an error stands for, or else the error: what strikes while a class is
+    made, as in an import, leaves Python 3.11 as a RuntimeError because of it."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, Interrupted):
+        cause = cause.__cause__
+    return cause or error
 
 
 def listen() -> None:

@@ -18,7 +18,14 @@ class Swallows:
         print("in a finaliser", flush=True)
         time.sleep(60)
 
+class Waits:
+    def __set_name__(self, owner, name):
+        print("a class is made", flush=True)
+        time.sleep(60)
+
 def act():
+    if "class" in sys.argv:
+        type("Made", (), {"named": Waits()})
     if "finaliser" in sys.argv:
         Swallows()
     print("at work", flush=True)
@@ -68,6 +75,17 @@ def test_a_signal_that_a_finaliser_swallowed_is_not_lost():
     said = process.communicate(timeout=30)[1]
     assert process.returncode == 130
     assert "interrupted by SIGTERM" in said
+
+
+def test_a_signal_while_a_class_is_made_is_an_interruption():
+    """As in the middle of an import; Python 3.11 makes a RuntimeError of it."""
+    process = command("class")
+    assert process.stdout.readline() == "a class is made\n"
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate(timeout=30)[1]
+    assert process.returncode == 130
+    assert "interrupted by SIGTERM" in said
+    assert "Traceback" not in said
 
 
 def test_a_clean_up_that_is_not_to_be_disturbed_is_not():
