@@ -127,4 +127,4 @@ def result_of(job: Any, name: str) -> Any:
     try:
         return ray.get(job)
     except ray.exceptions.RayError as error:
-        raise SearchFailed(f"{name} could not be scored: {error}") from error
+        raise SearchFailed(f"{name} failed on its worker: {error}") from error

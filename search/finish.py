@@ -1,8 +1,8 @@
 """What a search leaves beside its trials: scores of the classical methods, the best trial's
 network as a model folder, and its scores scene by scene.
 
-Nothing of it waits for anything that it does not need: the slow methods begin when no trial waits
-for a worker any more, and the best network is measured beside them.
+The slow methods begin when no trial waits for a worker any more, and the best network is measured
+beside them.
 """
 
 import shutil
@@ -50,7 +50,8 @@ class Classical:
         if not store.has_part("scenes", BASELINES):
             named = plan.template.evaluation.baselines
             self._slow = [name for name in LEADING if name not in named]
-            self._begin(list(named))
+            if named:
+                self._begin(list(named))
 
     def begin_slow(self) -> None:
         """Begins with those that take long, once: not while trials wait for a worker."""

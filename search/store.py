@@ -2,7 +2,7 @@
 
     runs/<name>/run.json                 plan and provenance, written first
     runs/<name>/configs/<trial_id>.json  what a trial is to be, written before it starts
-    runs/<name>/endings/<part>.json      how trials ended: all that a replay needs, without Parquet
+    runs/<name>/endings/<part>.json      how trials ended, for replays, which read no Parquet
     runs/<name>/<table>/<part>.parquet   one part per trial and table, `baselines` for no trial;
                                          reruns and ablations have parts of their own, and short
                                          trials that end together share one (`waiting`)

@@ -70,11 +70,15 @@ def write_left(store: RunStore) -> None:
 
 
 def _read(journal: str) -> list[Ended]:
-    """Its whole lines; the last one may be torn, and its trial then has not ended."""
+    """Its whole lines; one may be torn, and its trial then has not ended."""
     ended = []
     for line in journal.splitlines(keepends=True):
-        if line.endswith("\n"):
-            found: dict[str, Any] = json.loads(line)
+        found: dict[str, Any]
+        try:
+            found = json.loads(line) if line.endswith("\n") else {}
+        except ValueError:  # torn where a disk was full, and written to again
+            continue
+        if "ending" in found:
             for name in TIMES:
                 if found["trial"].get(name):
                     found["trial"][name] = datetime.fromisoformat(found["trial"][name])

@@ -10,6 +10,7 @@ from search.store import Ended, RunStore
 from search.waiting import JOURNAL, Waiting, write_left
 from tests.stored import created, epochs, trial
 from trainer.arguments import read_trial
+from trainer.config import ConfigError
 
 store = pytest.fixture(created)
 STARTED = datetime.datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=datetime.UTC)
@@ -60,6 +61,32 @@ def test_the_first_is_written_at_once_and_the_next_ones_together(store, tmp_path
         one = ended(name, count)
         alone.write_trial(one.trial, epochs=one.epochs)
     same_tables(store, alone)
+
+
+def test_an_ending_is_found_before_it_has_a_file_and_beside_damaged_ones(store):
+    begin(store, "t1", "t2", "t3")
+    waiting = Waiting(store)
+    waiting.add(ended("t1", 1))
+    assert read_trial(store.path, "t1")["outcome"] == "stopped"  # the journal has it
+    waiting.write(now=True)
+    waiting.add(ended("t2", 2))
+    waiting.write(now=True)
+    (store.path / "endings" / "t1.json").write_text("")  # a power cut
+    assert read_trial(store.path, "t2")["outcome"] == "stopped"
+    for name in ("t1", "t3"):  # it may be in the damaged one
+        with pytest.raises(ConfigError, match=r"endings/t1\.json"):
+            read_trial(store.path, name)
+
+
+def test_a_torn_line_that_was_written_to_again_has_not_ended(store):
+    begin(store, "t1", "t2")
+    Waiting(store).add(ended("t2", 2))
+    journal = store.path / JOURNAL
+    whole = journal.read_text()
+    old = '{"record": {"trial_id": "t1"}, "trial": {"trial_id": "t1"}}'
+    journal.write_text(whole[:40] + whole + old + "\n" + whole)
+    write_left(store)
+    assert store.ended() == {"t2"}
 
 
 def interrupted_at(store: RunStore, monkeypatch, table: str) -> None:

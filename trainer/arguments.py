@@ -71,11 +71,32 @@ def read_trial(run: Path, trial: str) -> dict[str, Any]:
     """
     record = read_record(run / "configs" / f"{trial}.json")
     own = run / "endings" / f"{trial}.json"  # unless it shares those of another trial
-    for file in [own] * own.exists() + sorted(run.glob("endings/[!._]*.json")):
-        ending = _read_object(file).get(trial)
+    shared = [file for file in sorted(run.glob("endings/[!._]*.json")) if file != own]
+    damaged: ConfigError | None = None
+    for file in [own] * own.exists() + shared:
+        try:
+            ending = _read_object(file).get(trial)
+        except ConfigError as error:
+            damaged = damaged or error
+            continue
         if ending is not None:
             return {**record, **ending}
-    return record
+    waiting = _read_waiting(run / ".ended.jsonl").get(trial)
+    if waiting is None and damaged is not None:
+        raise damaged
+    return {**record, **(waiting or {})}
+
+
+def _read_waiting(journal: Path) -> dict[str, dict[str, Any]]:
+    """How trials ended whose endings no file has yet, by their ids; torn lines left out."""
+    found = {}
+    for line in journal.read_text().splitlines() if journal.exists() else ():
+        try:
+            ended = json.loads(line)
+            found[ended["trial"]["trial_id"]] = ended["ending"]
+        except (ValueError, KeyError):
+            continue
+    return found
 
 
 def settings(items: Iterable[str]) -> dict[str, Any]:
