@@ -43,6 +43,7 @@ class Classical:
     """
 
     def __init__(self, plan: SearchConfig, store: RunStore, resources: Resources) -> None:
+        self._store = store
         self._template = plan.template
         self._resources = resources
         self._jobs: dict[str, Any] = {}
@@ -59,8 +60,8 @@ class Classical:
             self._begin(self._slow)
             self._slow = []
 
-    def tables(self) -> Tables:
-        """All rows, waited for; empty where the run has them.
+    def keep(self) -> None:
+        """Writes all rows, waited for; nothing where the run has them.
 
         Raises:
             SearchFailed: if a worker failed.
@@ -70,7 +71,7 @@ class Classical:
         for names, job in self._jobs.items():
             for table, rows in result_of(job, names).items():
                 every.setdefault(table, []).extend(rows)
-        return every
+        _write(self._store, every, None, self._template.evaluation.test_seed)
 
     def _begin(self, names: list[str]) -> None:
         task = on_worker(baselines_task, self._resources)
@@ -89,19 +90,19 @@ def finish(
     classical.begin_slow()
     trials = store.read("trials")
     best = best_trial(trials)
-    if best is not None:
-        kept = store.path / str(trials.set_index("trial_id")["checkpoint"][best])
-        checkpoint, state = home_of(kept), home_of(kept / STATE_FILE)
-        measured = on_worker(measure_task, resources).remote(checkpoint, resources.threads)
-        if scored := not store.has_part("scenes", best):
-            scenes = on_worker(state_task, resources).remote(state, resources.threads)
-    if tables := classical.tables():
-        _write(store, plan, None, tables)
-    if best is None:
+    if best is None or store.has_part("scenes", best):
+        classical.keep()
         return
+    kept = store.path / str(trials.set_index("trial_id")["checkpoint"][best])
+    checkpoint, state = home_of(kept), home_of(kept / STATE_FILE)
+    measured = on_worker(measure_task, resources).remote(checkpoint, resources.threads)
+    scored = on_worker(state_task, resources).remote(state, resources.threads)
+    classical.keep()  # the model card has them too
     _export(store, resources, checkpoint, result_of(measured, best))
-    if scored:
-        _write(store, plan, store.read_config(best), result_of(scenes, best))
+    record, seed = store.read_config(best), plan.template.evaluation.test_seed
+    tables: Tables = result_of(scored, best)
+    del tables["evaluations"]  # the trial has brought its own
+    _write(store, tables, record, seed)
 
 
 def _export(
@@ -123,12 +124,7 @@ def _export(
         raise SearchFailed(f"the best network could not be kept: {error}") from error
 
 
-def _write(
-    store: RunStore, plan: SearchConfig, record: dict[str, Any] | None, tables: Tables
-) -> None:
+def _write(store: RunStore, tables: Tables, record: dict[str, Any] | None, seed: int) -> None:
     part = record["trial_id"] if record else BASELINES
-    # `scenes` is the last of them: where it is, all is
-    for table, rows in tables.items():
-        if record is None or table != "evaluations":  # a trial has brought its own
-            kept = scored_rows(rows, table, record, plan.template.evaluation.test_seed)
-            store.write_part(table, part, kept)
+    for table, rows in tables.items():  # `scenes` is the last of them: where it is, all is
+        store.write_part(table, part, scored_rows(rows, table, record, seed))

@@ -26,6 +26,8 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
+from trainer.record import CONFIGS, ENDINGS
+
 from .arrow import arrow_schema, arrow_table, check_parameters
 from .files import (
     FORMAT,
@@ -131,7 +133,7 @@ class RunStore:
             hidden.mkdir(parents=True)
             store = cls(hidden, parameters, {})
             store.write_run(plan)
-            hidden.joinpath("configs").mkdir()
+            hidden.joinpath(CONFIGS).mkdir()
             for table in TABLES:
                 hidden.joinpath(table).mkdir()
                 store._write(table, EMPTY, [])
@@ -170,8 +172,8 @@ class RunStore:
         content.pop("format")
         store = cls(path, {**(more or {}), **parameters}, content)
         store._written = parameters
-        if not path.joinpath("configs").is_dir():
-            raise CorruptRun(missing(path / "configs"))
+        if not path.joinpath(CONFIGS).is_dir():
+            raise CorruptRun(missing(path / CONFIGS))
         for table in TABLES:
             store._check_table(table)
         store._check_ended()
@@ -289,11 +291,11 @@ class RunStore:
 
     def started(self) -> list[str]:
         """Ids of the trials that have a configuration, ended or not, in order of their names."""
-        return sorted(p.stem for p in self.path.joinpath("configs").glob("[!._]*.json"))
+        return sorted(p.stem for p in self.path.joinpath(CONFIGS).glob("[!._]*.json"))
 
     def write_endings(self, part: str, endings: Mapping[str, Row]) -> None:
         """Writes how trials ended, by their ids, before their rows in that part of `trials`."""
-        folder = self.path / "endings"
+        folder = self.path / ENDINGS
         folder.mkdir(exist_ok=True)
         write_atomically(folder / f"{checked_name(part)}.json", to_json(endings))
 
@@ -342,7 +344,7 @@ class RunStore:
         return self.path / table / f"{checked_name(part)}.parquet"
 
     def _config(self, trial_id: str) -> Path:
-        return self.path / "configs" / f"{checked_name(trial_id)}.json"
+        return self.path / CONFIGS / f"{checked_name(trial_id)}.json"
 
     def _dataset(self, table: str) -> ds.Dataset:
         self._part(table, EMPTY)  # refuses an unknown table

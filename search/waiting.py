@@ -12,10 +12,11 @@ import time
 from datetime import datetime
 from typing import IO, Any
 
+from trainer.record import JOURNAL, read_journal
+
 from .schema import TABLES
 from .store import Ended, RunStore
 
-JOURNAL = ".ended.jsonl"
 WAIT_SECONDS = 5.0
 """A trial reaches the tables at most this late."""
 
@@ -63,24 +64,14 @@ def write_left(store: RunStore) -> None:
     if not journal.exists():
         return
     known = store.ended()
-    left = [each for each in _read(journal.read_text()) if each.trial["trial_id"] not in known]
+    left = [each for each in read_journal(journal) if each["trial"]["trial_id"] not in known]
     if left:
-        store.write_together(left)
+        store.write_together([_ended(each) for each in left])
     journal.unlink()
 
 
-def _read(journal: str) -> list[Ended]:
-    """Its whole lines; one may be torn, and its trial then has not ended."""
-    ended = []
-    for line in journal.splitlines(keepends=True):
-        found: dict[str, Any]
-        try:
-            found = json.loads(line) if line.endswith("\n") else {}
-        except ValueError:  # torn where a disk was full, and written to again
-            continue
-        if "ending" in found:
-            for name in TIMES:
-                if found["trial"].get(name):
-                    found["trial"][name] = datetime.fromisoformat(found["trial"][name])
-            ended.append(Ended(**found))
-    return ended
+def _ended(found: dict[str, Any]) -> Ended:
+    for name in TIMES:
+        if found["trial"].get(name):
+            found["trial"][name] = datetime.fromisoformat(found["trial"][name])
+    return Ended(**found)

@@ -1,7 +1,6 @@
 """The search on a real local Ray: every outcome arrives in Optuna, in Parquet and in the tally."""
 
 import shutil
-from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 
@@ -24,8 +23,8 @@ from search.samplers import STARTUP_TRIALS
 from search.schema import BASELINES
 from search.store import RunStore, best_trial
 from tests import broken_eigh, scripted
-from trainer.arguments import read_trial
 from trainer.checkpoint import TrainState
+from trainer.record import read_trial
 
 pytestmark = pytest.mark.ray
 
@@ -230,12 +229,14 @@ def test_it_says_when_the_last_trial_has_been_suggested(run, tmp_path):
 def test_the_classical_methods_are_scored_once_and_belong_to_no_trial(run):
     store = run(RATES["good"])
     plan = SearchConfig.from_dict(store.plan["search"])
-    rows = Classical(plan, store, ONE).tables()["evaluations"]
-    scored = Counter((row["estimator"], row["snr_db"], row["num_sources"]) for row in rows)
-    assert {"sml", "crb", "lmmse_music", "pinv_music"} <= {estimator for estimator, _, _ in scored}
-    assert set(scored.values()) == {1}
-    store.write_part("scenes", BASELINES, [])  # what is written last of them
-    assert Classical(plan, store, ONE).tables() == {}
+    Classical(plan, store, ONE).keep()
+    rows = store.read("evaluations")
+    rows = rows[rows["trial_id"].isna()]
+    assert {"sml", "crb", "lmmse_music", "pinv_music"} <= set(rows["estimator"])
+    assert not rows.duplicated(["estimator", "snr_db", "num_sources"]).any()
+    before = (store.path / "evaluations" / f"{BASELINES}.parquet").stat().st_mtime_ns
+    Classical(plan, store, ONE).keep()  # nothing
+    assert (store.path / "evaluations" / f"{BASELINES}.parquet").stat().st_mtime_ns == before
 
 
 def test_the_row_of_a_trial_holds_its_whole_configuration(run):

@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 
 from search.store import Ended, RunStore
-from search.waiting import JOURNAL, Waiting, write_left
+from search.waiting import Waiting, write_left
 from tests.stored import created, epochs, trial
-from trainer.arguments import read_trial
 from trainer.config import ConfigError
+from trainer.record import JOURNAL, read_trial
 
 store = pytest.fixture(created)
 STARTED = datetime.datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=datetime.UTC)

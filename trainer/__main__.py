@@ -21,11 +21,10 @@ from .arguments import (
     OneLineParser,
     localise_arguments,
     localise_options,
-    read_record,
-    read_trial,
     settings,
 )
 from .config import ConfigError, TrainConfig, require
+from .record import read_record, read_trial
 
 FACTOR_RANK = 8
 """Learned columns of the factor that `preflight` assumes where the configuration has none."""

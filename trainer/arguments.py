@@ -37,68 +37,6 @@ class OneLineParser(argparse.ArgumentParser):
                 yield from parser.options()
 
 
-def read_record(path: Path) -> dict[str, Any]:
-    """A JSON record that has `params`.
-
-    Raises:
-        ConfigError: if there is none, or it is damaged.
-    """
-    record = _read_object(path)
-    return record if "params" in record else {"params": record}
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        record = json.loads(path.read_text())
-    except FileNotFoundError:
-        known = sorted(p.stem for p in path.parent.glob("*.json"))
-        hint = f" The folder has {', '.join(known[:8])}." if known else ""
-        raise ConfigError(f"a record must exist, but {path} does not.{hint}") from None
-    except (OSError, json.JSONDecodeError) as error:
-        raise ConfigError(
-            f"a record must be readable JSON, but {path} is not: {error}."
-        ) from error
-    if not isinstance(record, dict):
-        raise ConfigError(f"a record must be a JSON object, but {path} holds none.")
-    return record
-
-
-def read_trial(run: Path, trial: str) -> dict[str, Any]:
-    """What a run's trial was to be, and how it ended, if it has.
-
-    Raises:
-        ConfigError: if there is no such trial, or its files are damaged.
-    """
-    record = read_record(run / "configs" / f"{trial}.json")
-    own = run / "endings" / f"{trial}.json"  # unless it shares those of another trial
-    shared = [file for file in sorted(run.glob("endings/[!._]*.json")) if file != own]
-    damaged: ConfigError | None = None
-    for file in [own] * own.exists() + shared:
-        try:
-            ending = _read_object(file).get(trial)
-        except ConfigError as error:
-            damaged = damaged or error
-            continue
-        if ending is not None:
-            return {**record, **ending}
-    waiting = _read_waiting(run / ".ended.jsonl").get(trial)
-    if waiting is None and damaged is not None:
-        raise damaged
-    return {**record, **(waiting or {})}
-
-
-def _read_waiting(journal: Path) -> dict[str, dict[str, Any]]:
-    """How trials ended whose endings no file has yet, by their ids; torn lines left out."""
-    found = {}
-    for line in journal.read_text().splitlines() if journal.exists() else ():
-        try:
-            ended = json.loads(line)
-            found[ended["trial"]["trial_id"]] = ended["ending"]
-        except (ValueError, KeyError):
-            continue
-    return found
-
-
 def settings(items: Iterable[str]) -> dict[str, Any]:
     """What `NAME=VALUE` arguments say; a value that is no JSON is a string.
 

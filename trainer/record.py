@@ -1,0 +1,81 @@
+"""What a run keeps of a trial for its replay, as plain JSON; no torch, no Parquet.
+
+configs/<trial_id>.json  what it was to be, written before it starts
+endings/<part>.json      how trials ended, by their ids; one file for those that ended together
+.ended.jsonl             how they ended until then, a line for each
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from .config import ConfigError
+
+CONFIGS = "configs"
+ENDINGS = "endings"
+JOURNAL = ".ended.jsonl"
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """A JSON record that has `params`.
+
+    Raises:
+        ConfigError: if there is none, or it is damaged.
+    """
+    record = _read_object(path)
+    return record if "params" in record else {"params": record}
+
+
+def read_trial(run: Path, trial: str) -> dict[str, Any]:
+    """What a run's trial was to be, and how it ended, if it has.
+
+    Raises:
+        ConfigError: if there is no such trial, or its files are damaged.
+    """
+    record = read_record(run / CONFIGS / f"{trial}.json")
+    damaged: ConfigError | None = None
+    # its own first, and else one that it shares
+    files = sorted(run.glob(f"{ENDINGS}/[!._]*.json"), key=lambda file: file.stem != trial)
+    for file in files:
+        try:
+            ending = _read_object(file).get(trial)
+        except ConfigError as error:
+            damaged = error
+            continue
+        if ending is not None:
+            return {**record, **ending}
+    for ended in read_journal(run / JOURNAL):
+        if ended["trial"]["trial_id"] == trial:
+            return {**record, **ended["ending"]}
+    if damaged is not None:  # it may be in that one
+        raise damaged
+    return record
+
+
+def read_journal(path: Path) -> Iterator[dict[str, Any]]:
+    """Its whole lines. A line may be torn, at the end or, where a disk was full, written to
+    again: its trial has not ended."""
+    for line in path.read_text().splitlines(keepends=True) if path.exists() else ():
+        try:
+            ended = json.loads(line)
+        except ValueError:
+            continue
+        if line.endswith("\n") and "ending" in ended:
+            yield ended
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_text())
+    except FileNotFoundError:
+        known = sorted(p.stem for p in path.parent.glob("*.json"))
+        hint = f" The folder has {', '.join(known[:8])}." if known else ""
+        raise ConfigError(f"a record must exist, but {path} does not.{hint}") from None
+    except (OSError, json.JSONDecodeError) as error:
+        raise ConfigError(
+            f"a record must be readable JSON, but {path} is not: {error}."
+        ) from error
+    if not isinstance(record, dict):
+        raise ConfigError(f"a record must be a JSON object, but {path} holds none.")
+    return record
