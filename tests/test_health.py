@@ -248,6 +248,43 @@ def test_a_network_that_fails_at_high_snr_is_named_with_its_training_range():
 
 
 @pytest.mark.parametrize(
+    ("failing", "classical", "says"),
+    [
+        (0.46, 0.7, None),
+        (0.60, 0.7, "0.450 to 0.600 over 5 seeds (standard deviation 0.067), more than the 0.030"),
+        (0.80, 0.7, "and its worst is no better than classical MUSIC (0.700)."),
+    ],
+)
+def test_a_winner_that_depends_on_its_seed_is_named(failing, classical, says):
+    def scenes(trial, estimator, errors):
+        return [
+            {
+                "trial_id": trial,
+                "estimator": estimator,
+                "seed": seed if trial else None,
+                "evaluation_seed": 3,
+                "changes": "" if trial else None,
+                "scene_id": scene,
+                "snr_db": snr,
+                "num_sources": 1,
+                "capped_error": error,
+            }
+            for seed, error in enumerate(errors)
+            for scene in range(4)
+            for snr in (-5.0, 0.0)
+        ]
+
+    trials = [row | {"objective": 0.4 + i / 100} for i, row in enumerate(drawn(2))]
+    own = [*[0.45] * 4, failing]
+    other = [sum(own) / 5 + 0.03] * 5
+    rows = scenes("t000", "network", own) + scenes("t001", "network", other)
+    rows += scenes(None, "lmmse_music", [classical])
+    said = " ".join(winner(run_of(trials, scenes=rows, confirmations=rows)))
+    assert ("depends on its training seed" in said) is (says is not None)
+    assert (says or "") in said
+
+
+@pytest.mark.parametrize(
     ("search", "says"),
     [
         (0.40, "+0.077."),

@@ -165,8 +165,32 @@ def test_trainings_that_did_not_complete_are_part_of_the_answer(tmp_path):
     assert asdict(ablation.incomplete(run, "eigengap")) == {"without": 0, "with_": 2, "asked": 25}
     said = ablation.text(run, "eigengap")
     assert "did not complete: 0 of 25 without, 2 of 25 with." in said
-    assert "5 configurations x 23 trainings an arm x 16 scenes" in said
+    assert "over 23 pairs of trainings of 5 configurations x 16 scenes" in said
     assert said.splitlines()[0] in " ".join(sections.confirmations(run).text)
+
+
+def test_pairs_that_divide_evenly_are_no_design_of_seeds(tmp_path):
+    """Two configurations with one and five seeds are not two with three."""
+    run = run_with(tmp_path, 0.1, trials=2)
+    rows = run.tables["ablations"]
+    kept = rows[(rows["trial_id"] == "t0001") | (rows["seed"] == rows["seed"].min())]
+    RunStore.open(run.path).write_part("ablations", "eigengap", plain(kept))
+    said = ablation.text(runs.load(run.path), "eigengap")
+    assert "over 6 pairs of trainings of 2 configurations x " in said
+
+
+def test_results_whose_scenes_or_trials_are_gone_are_not_called_undone(tmp_path):
+    run = run_with(tmp_path, 0.1)
+    (run.path / "scenes").rename(run.path / "away")
+    without = runs.load(run.path)
+    assert "the table `scenes` lacks" in ablation.text(without, "eigengap")
+    assert "trials were confirmed, but the table `scenes` lacks" in confirmed.text(without)
+    (run.path / "away").rename(run.path / "scenes")
+    for part in (run.path / "trials").glob("t*.parquet"):
+        part.unlink()
+    without = runs.load(run.path)
+    assert "trials were confirmed, but the table `trials` lacks" in confirmed.text(without)
+    assert any("trained again have no row in `trials`" in note for note in without.notes)
 
 
 def plain(rows):

@@ -42,6 +42,7 @@ class Effect:
         difference: over configurations.
         detectable: the smallest true difference that would be told from 0 with 80 % probability.
         seeds: trainings per arm.
+        balanced: whether every configuration has as many of them.
         scenes: behind each training.
     """
 
@@ -52,6 +53,7 @@ class Effect:
     difference: Interval
     detectable: float
     seeds: int
+    balanced: bool
     scenes: int
 
 
@@ -134,23 +136,34 @@ def sentence(run: Run | str | Path, name: str, found: list[Effect]) -> str:
     lost = incomplete(run, name)
     left_out = f"; did not complete: {lost}" if lost.any else ""
     if not found:
-        return (
-            f"{name}: nothing to compare, fewer than two configurations have both arms{left_out}."
-        )
+        return f"{name}: nothing to compare, {_nothing(run, name)}{left_out}."
     effect = found[0]
     configurations = effect.difference.n
-    seeds, ragged = divmod(effect.seeds, configurations)
-    each = f"{effect.seeds} trainings an arm" if ragged else f"{seeds} seeds"
+    over = (
+        f"{configurations} configurations x {effect.seeds // configurations} seeds"
+        if effect.balanced
+        else f"{effect.seeds} pairs of trainings of {configurations} configurations"
+    )
     acts = acting(run, name)
     hardly = f" The term acts in {acts:.1%} of the scenes" if acts is not None else ""
     if acts is not None and acts < HARDLY:
         hardly += ": hardly ever, so it could do little; --definition takes one that acts"
     return (
         f"{name}: {verdict(effect)}; capped error {effect.without:.3f} without, "
-        f"{effect.with_:.3f} with, difference {effect.difference} over {configurations} "
-        f"configurations x {each} x {effect.scenes} scenes; "
+        f"{effect.with_:.3f} with, difference {effect.difference} over "
+        f"{over} x {effect.scenes} scenes; "
         f"detectable: {effect.detectable:.3f}{left_out}." + (f"{hardly}." if hardly else "")
     )
+
+
+def _nothing(run: Run | str | Path, name: str) -> str:
+    """Why an ablation has no effects: what was never there, or is there no more."""
+    rows = as_run(run).tables["ablations"]
+    done = rows[(rows["ablation"] == name) & (rows["num_scenes"] != 0)]
+    arms = done.groupby("trial_id")["arm"].nunique()
+    if (arms == len((WITHOUT, WITH))).sum() < 2:
+        return "fewer than two configurations have both arms"
+    return "the table `scenes` lacks what they were scored on"
 
 
 def acting(run: Run | str | Path, name: str) -> float | None:
@@ -231,6 +244,7 @@ def _effect(trainings: pd.DataFrame, measure: str, snr_db: float | None) -> Effe
         crossed_interval(with_ - without),
         detectable(with_ - without),
         len(pairs),
+        len(set(pairs.get_level_values("trial_id").value_counts())) == 1,
         whole.shape[1],
     )
 

@@ -86,6 +86,8 @@ def winners(run: Run, other: Run) -> Interval | str:
     units = pairs["evaluation_seed"].astype(str) + "/" + pairs["scene_id"].astype(str)
     if units.nunique() < 2:
         return "The winners cannot be compared: they share fewer than two scored scenes."
+    if pairs["capped_error"].equals(pairs["capped_error_other"]):
+        return "The winners cannot be told apart: they score the same on every scene."
     return paired_difference(
         pairs["capped_error"], pairs["capped_error_other"], units=units.to_numpy(dtype=str)
     )

@@ -140,12 +140,21 @@ def _validated(run: Run) -> int:
     return int(given or EvaluationConfig().num_scenes)
 
 
+def nothing(run: Run) -> str:
+    """Why `table` has no finalist: none was confirmed, or what they rest on is not there."""
+    named = run.tables["confirmations"]["trial_id"].dropna().unique()
+    if not len(named):
+        return "Nothing is confirmed yet: run `python -m search.confirm RUN`."
+    table = "scenes" if fresh_scenes(run)["trial_id"].isna().all() else "trials"
+    return f"{len(named)} trials were confirmed, but the table `{table}` lacks their rows."
+
+
 def text(run: Run | str | Path) -> str:
     """The leaderboard for a console; says so if there is nothing to show."""
     run = as_run(run)
     board = table(run)
     if not (board["kind"] == "trial").any():
-        return "Nothing is confirmed yet: run `python -m search.confirm RUN`."
+        return nothing(run)
     scenes = fresh_scenes(run)
     snr = ", ".join(f"{s:g}" for s in run.objective_snr_db)
     about = f"{run.name}, confirmed: capped error over SNR {snr} dB and all K on "

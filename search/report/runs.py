@@ -88,6 +88,9 @@ def load(path: str | Path) -> Run:
         found, damaged = _read(path / table, arrow_schema(table, parameters))
         tables[table], unsound = _sound(table, found)
         notes += damaged + unsound
+    rerun = {*tables["confirmations"]["trial_id"].dropna(), *tables["ablations"]["trial_id"]}
+    if lost := len(rerun - set(tables["trials"]["trial_id"])):
+        notes.append(f"{lost} trials that were trained again have no row in `trials`.")
     return Run(path, plan, tables, tuple(notes))
 
 

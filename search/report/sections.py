@@ -210,7 +210,7 @@ def confirmations(run: Run) -> Section:
                     f"{found.n} fresh training seeds and common scenes."
                 )
     else:
-        text.append("Nothing is confirmed yet: run `python -m search.confirm RUN`.")
+        text.append(confirmed.nothing(run))
     tables = []
     for name in ablation.names(run):
         effects = ablation.effects(run, name)

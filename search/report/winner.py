@@ -5,7 +5,7 @@ import pandas as pd
 from ..config import judged_epochs
 from ..outcome import Outcome
 from . import confirmed
-from .leaderboard import ENDS, paired_with, table
+from .leaderboard import BASELINES, ENDS, paired_with, table
 from .runs import Run
 
 LEAST_EPOCHS = 4
@@ -17,7 +17,12 @@ def winner(run: Run) -> list[str]:
     best = run.best
     if best is None:
         return ["No trial completed, so there is no winner to examine."]
-    found = [*_unsteady(run, best), *_curse(run, best), *_elsewhere(run, best)]
+    found = [
+        *_unsteady(run, best),
+        *_curse(run, best),
+        *_seeds(run, best),
+        *_elsewhere(run, best),
+    ]
     return found or [f"Nothing unusual about {best}."]
 
 
@@ -136,6 +141,30 @@ def _curse(run: Run, best: str) -> list[str]:
         "`python -m search.confirm` does."
     )
     return [text]
+
+
+def _seeds(run: Run, best: str) -> list[str]:
+    """Whether its training seeds scatter by more than what tells it from the next finalist, or one
+    of them is no better than classical MUSIC."""
+    scenes = confirmed.fresh_scenes(run)
+    own = confirmed.errors(scenes[scenes["trial_id"] == best]).mean(axis=1)
+    if len(own) < 2:
+        return []
+    board = confirmed.table(run).set_index("name")["confirmed"].dropna()
+    others = (board.drop([*BASELINES, best], errors="ignore") - own.mean()).abs()
+    scatter, worst = float(own.std(ddof=1)), float(own.max())
+    reasons = []
+    if len(others) and scatter > others.min():
+        reasons.append(f"more than the {others.min():.3f} between it and {others.idxmin()}")
+    classical = float(board.get("lmmse_music", float("inf")))
+    if worst >= classical:
+        reasons.append(f"and its worst is no better than classical MUSIC ({classical:.3f})")
+    if not reasons:
+        return []
+    return [
+        f"{best} depends on its training seed: {own.min():.3f} to {worst:.3f} over {len(own)} "
+        f"seeds (standard deviation {scatter:.3f}), {', '.join(reasons)}."
+    ]
 
 
 def _elsewhere(run: Run, best: str) -> list[str]:
