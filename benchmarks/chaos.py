@@ -117,7 +117,7 @@ def replayed(store: RunStore) -> pd.DataFrame:
     import torch
 
     from search.config import judged_epochs
-    from search.rows import pick
+    from search.rows import judged, pick
     from trainer.config import TrainConfig
     from trainer.loop import train
 
@@ -125,11 +125,10 @@ def replayed(store: RunStore) -> pd.DataFrame:
     rows = []
     for trial in store.read("trials").itertuples():
         config = TrainConfig.from_params(store.read_config(trial.trial_id)["params"])
-        errors: list[float] = []
+        reports: list[dict[str, object]] = []
         for report in train(config):
-            errors.append(report.capped_error)
-            last = errors[-judged_epochs(config.epochs) :]
-            row = report.row() | {"objective": sum(last) / len(last)}
+            reports.append(report.row())
+            row = reports[-1] | judged(reports[-judged_epochs(config.epochs) :])
             rows.append(pick("epochs", row, trial_id=trial.trial_id))
             if report.epoch == trial.epochs:
                 break

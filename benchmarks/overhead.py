@@ -92,7 +92,8 @@ def nothing(config: TrainConfig, *, resume: TrainState | None = None) -> Iterato
     yield EpochReport(
         epoch=1, step=1, losses={"total": error, "covariance": error}, gradient_norm=1.0,
         min_eigengap=0.1, median_eigengap=0.2, loading=1e-5, skipped_samples=0,
-        replaced_samples=0, learning_rate=1e-3, capped_error=error, success_rate=0.5,
+        replaced_samples=0, learning_rate=1e-3, capped_error=error,
+        capped_error_low=error, capped_error_high=error, success_rate=0.5,
         seconds=1e-3, evaluation=SCORES, state=state,
     )  # fmt: skip
 

@@ -3,8 +3,9 @@
 A report's keys are those of the tables, but for `failure_<name>`, which is `<name>` in `failures`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from statistics import fmean
 from typing import Any
 
 from .outcome import Outcome
@@ -13,6 +14,21 @@ from .schema import TABLES
 Row = dict[str, Any]
 
 COMPARED = ("epoch", "loss_total", "gradient_norm", "min_eigengap", "validation_capped_error")
+
+JUDGED = ("objective", "objective_low", "objective_high")
+
+
+def judged(reports: Sequence[Mapping[str, Any]]) -> Row:
+    """The objective after some epochs and its interval: means over those that it is judged on.
+
+    Epochs share the validation scenes, so the means of the ends are never too close.
+    """
+    values = [f"validation_capped_error{end}" for end in ("", "_low", "_high")]
+    return {
+        name: fmean(report[value] for report in reports)
+        for name, value in zip(JUDGED, values, strict=True)
+        if all(value in report for report in reports)  # not in those of an earlier version
+    }
 
 
 def pick(table: str, report: Mapping[str, Any], **more: Any) -> Row:
@@ -50,7 +66,7 @@ def trial_row(
         "number": record["number"],
         "outcome": outcome.value,
         "cause": last.get("cause"),
-        "objective": last.get("objective") if ended_well else None,
+        **{name: last.get(name) if ended_well else None for name in JUDGED},
         "seed": record["params"]["seed"],
         "evaluation_seed": record["params"]["evaluation.seed"],
         "epochs": trained,

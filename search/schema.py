@@ -39,6 +39,8 @@ TRIALS = (
     Column("outcome", "str", "", "what became of it: a word of search.outcome.Outcome", True),
     Column("cause", "str", "", "why, unless completed or stopped; null otherwise"),
     Column("objective", "float", "1", "that of its last epoch, if completed or stopped; or null"),
+    Column("objective_low", "float", "1", "lower end of its 95 % interval, over scenes"),
+    Column("objective_high", "float", "1", "upper end of its 95 % interval, over scenes"),
     Column("seed", "int", "", "of initial weights and training scenes"),
     Column("evaluation_seed", "int", "", "of the validation scenes behind the objective"),
     Column("epochs", "int32", "1", "epochs trained"),
@@ -71,6 +73,8 @@ EPOCHS = (
     Column("loading", "float", "1", "diagonal loading used, eps tr(R)/N, mean of the last batch"),
     Column("objective", "float", "1", "mean of validation_capped_error over the last epochs"),
     Column("validation_capped_error", "float", "1", "mean(min(error, 10 deg))/10 deg"),
+    Column("validation_capped_error_low", "float", "1", "lower end of its 95 % interval"),
+    Column("validation_capped_error_high", "float", "1", "upper end of its 95 % interval"),
     Column("validation_success_rate", "float", "1", "share of sources within 5 deg and 5 deg"),
     Column("skipped_samples", "int", "1", "samples whose spectral term was left out"),
     Column("replaced_samples", "int", "1", "samples whose spectral term was replaced"),
@@ -216,7 +220,7 @@ KEYS: dict[str, tuple[str, ...]] = {
 }
 """Columns that together identify a row."""
 
-PARAMETERS_AFTER = "objective"
+PARAMETERS_AFTER = "objective_high"
 """Where `params.*` stand in `trials`."""
 
 

@@ -19,7 +19,6 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from ray import tune
@@ -34,6 +33,7 @@ from .config import judged_epochs
 from .environment import keep_what_is_loaded
 from .outcome import WORST, Outcome, classify_error, signature
 from .preflight import other_versions
+from .rows import judged
 
 Train = Callable[..., Iterator[Any]]
 """`trainer.loop.train`, or what else takes `(config, *, resume)` and yields `EpochReport`s."""
@@ -97,8 +97,7 @@ def run_trial(settings: Mapping[str, Any], train: Train) -> None:
                 return
         for report in train(config, resume=state):
             row = report.row()
-            errors = [r["validation_capped_error"] for r in (*reports, row)]
-            row["objective"] = fmean(errors[-judged_epochs(config.epochs) :])
+            row |= judged([*reports, row][-judged_epochs(config.epochs) :])
             last = row | about | used()
             if report.epoch == config.epochs:
                 last["outcome"] = Outcome.COMPLETED.value

@@ -139,6 +139,7 @@ def _trial(
         }
         store.write_trial(row, epochs=epochs, failures=[failure])
         return None
+    row |= {"objective_low": objective - 0.02, "objective_high": objective + 0.02}
     row["objective"] = objective
     rows = [*_evaluations(name, "network", objective - 0.5)] if outcome == "completed" else []
     store.write_trial(row, epochs=epochs, evaluations=rows)

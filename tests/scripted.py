@@ -34,11 +34,14 @@ def report(config: TrainConfig, epoch: int, error: float, **more: Any) -> EpochR
         "skipped_samples": 0,
         "replaced_samples": 0,
         "learning_rate": 1e-3,
+        "capped_error": error,
+        "capped_error_low": error - 0.01,
+        "capped_error_high": error + 0.01,
         "success_rate": 1 - error,
         "seconds": 0.01,
         "evaluation": (),
     }
-    return EpochReport(epoch=epoch, step=epoch, capped_error=error, state=state, **(plain | more))
+    return EpochReport(epoch=epoch, step=epoch, state=state, **(plain | more))
 
 
 def train(config: TrainConfig, *, resume: TrainState | None = None) -> Iterator[EpochReport]:

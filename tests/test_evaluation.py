@@ -21,7 +21,7 @@ from trainer.evaluation import (
     score,
     score_crb,
 )
-from trainer.intervals import paired_difference
+from trainer.intervals import normal_mean, paired_difference
 from trainer.network import build
 from trainer.scene import Scenes
 from trainer.scores import score_lines
@@ -98,7 +98,19 @@ def test_the_centre_guess_loses_to_every_classical_method():
         method = score(classical(name, SCENE), name, CONDITIONS, bound=False)
         pairs = paired_difference(guess.scenes.capped_error, method.scenes.capped_error)
         assert pairs.low > 0
-    assert objective(guess.rows, (-5.0, 0.0)) > 0.9
+    assert objective(guess.rows, (-5.0, 0.0)).mean > 0.9
+
+
+def test_the_interval_of_an_objective_is_never_shorter_than_that_of_its_scenes():
+    """Over its cells a scene's errors are correlated, but less than fully."""
+    rows = score(classical("lmmse_music", SCENE), "lmmse_music", CONDITIONS, bound=False)
+    found = objective(rows.rows, (-5.0, 0.0))
+    chosen = np.isin(rows.scenes.snr_db, (-5.0, 0.0))
+    error, scene = rows.scenes.capped_error[chosen], rows.scenes.scene_id[chosen]
+    own = normal_mean(np.bincount(scene, error) / np.bincount(scene))
+    assert found.mean == pytest.approx(own.mean)
+    assert found.low <= own.low < own.high <= found.high
+    assert found.n == own.n
 
 
 def test_scores_do_not_depend_on_the_size_of_the_chunks(monkeypatch):

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import spaces
-from search.config import SearchConfig
+from search.config import SearchConfig, judged_epochs
 from search.connection import connect
 from search.driver import search
 from search.preflight import Resources
@@ -61,6 +61,20 @@ def test_pandas_reads_every_table_and_no_number_is_non_finite(smoke):
     assert set(own["estimator"]) == {"network"}
     completed = tables["trials"].query("outcome == 'completed'")
     assert set(own["trial_id"]) == set(completed["trial_id"])
+
+
+def test_a_search_value_lies_in_its_interval_which_is_that_of_the_judged_epochs(smoke):
+    path, _ = smoke
+    trials = pd.read_parquet(path / "trials").dropna(subset=["objective"])
+    assert (trials["objective_low"] < trials["objective"]).all()
+    assert (trials["objective"] < trials["objective_high"]).all()
+    planned = json.loads((path / "configs" / "t0000.json").read_text())["params"]["epochs"]
+    count = judged_epochs(planned)
+    epochs = pd.read_parquet(path / "epochs").sort_values("epoch").groupby("trial_id").tail(count)
+    means = epochs.groupby("trial_id").mean().loc[trials["trial_id"]]
+    for end in ("", "_low", "_high"):
+        of_epochs, of_trial = means[f"validation_capped_error{end}"], trials[f"objective{end}"]
+        np.testing.assert_allclose(of_epochs, of_trial, rtol=1e-12)
 
 
 def test_the_plan_was_written_and_optuna_reads_the_journal(smoke):

@@ -122,7 +122,9 @@ def test_confirmed_values_stand_beside_the_search_values(tmp_path):
     assert float(again.key) == pytest.approx(fresh["capped_error"].mean(), rel=1e-9)
     assert again.small.endswith("] ×3")
     assert float(curse.key) == pytest.approx(float(again.key) - float(search.key))
-    assert float(search.key) == run.trials.set_index("trial_id")["objective"][run.best]
+    own = run.trials.set_index("trial_id").loc[run.best]
+    assert float(search.key) == own["objective"]
+    assert search.small == f"[{own['objective_low']:.3f}, {own['objective_high']:.3f}]"
     said = "\n".join(sections.confirmations(run).text)
     assert "eigengap: hurts; capped error " in said
     assert f"{run.best} against" in said or "against LMMSE-MUSIC" in said

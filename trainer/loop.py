@@ -33,6 +33,9 @@ from .terms import loss_terms
 CLIP_NORM = 1.0
 """Gradients are scaled down to this norm: low-SNR batches have a heavy tail."""
 
+VALIDATED = ("capped_error", "capped_error_low", "capped_error_high", "success_rate")
+"""What an epoch says of the validation scenes."""
+
 
 @dataclass(frozen=True)
 class EpochReport:
@@ -47,7 +50,8 @@ class EpochReport:
         loading: diagonal loading used, eps · tr(R)/N, mean of the last batch.
         skipped_samples, replaced_samples: by the fallback policy, in the whole epoch.
         learning_rate: of the epoch's last step.
-        capped_error, success_rate: on the validation scenes; the first is the objective.
+        capped_error, success_rate: on the validation scenes; the first is the objective, and has
+            the ends of its 95 % interval over scenes.
         seconds: of this epoch, validation included.
         evaluation: rows on the held-out scenes; only with the last epoch.
         state: what a checkpoint holds.
@@ -64,6 +68,8 @@ class EpochReport:
     replaced_samples: int
     learning_rate: float
     capped_error: float
+    capped_error_low: float
+    capped_error_high: float
     success_rate: float
     seconds: float
     evaluation: tuple[EvaluationRow, ...]
@@ -74,18 +80,11 @@ class EpochReport:
         plain = {
             name: getattr(self, name)
             for name in self.__dataclass_fields__
-            if name not in ("losses", "evaluation", "state", "capped_error", "success_rate")
+            if name not in ("losses", "evaluation", "state", *VALIDATED)
         }
         losses = {f"loss_{term}": value for term, value in self.losses.items()}
-        return (
-            plain
-            | losses
-            | {
-                "objective": self.capped_error,
-                "validation_capped_error": self.capped_error,
-                "validation_success_rate": self.success_rate,
-            }
-        )
+        validated = {f"validation_{name}": getattr(self, name) for name in VALIDATED}
+        return plain | losses | validated | {"objective": self.capped_error}
 
 
 def train(config: TrainConfig, *, resume: TrainState | None = None) -> Iterator[EpochReport]:
@@ -207,6 +206,7 @@ class Training:
             covariance = self.network(scenes)
             gaps = smallest_gaps(covariance, scenes)
         judged = validate(self.network, config)
+        error = objective(judged, config.evaluation.objective_snr_db)
         last = self.epoch == config.epochs
         return EpochReport(
             epoch=self.epoch,
@@ -219,7 +219,9 @@ class Training:
             skipped_samples=round(math.fsum(s["skipped"] for s in steps)),
             replaced_samples=round(math.fsum(s["replaced"] for s in steps)),
             learning_rate=float(self.schedule.get_last_lr()[0]),
-            capped_error=objective(judged, config.evaluation.objective_snr_db),
+            capped_error=error.mean,
+            capped_error_low=error.low,
+            capped_error_high=error.high,
             success_rate=math.fsum(row.success_rate or 0.0 for row in judged) / len(judged),
             seconds=time.perf_counter() - started,
             evaluation=score_network(self.network, config).rows if last else (),

@@ -4,9 +4,9 @@ K is known to the estimators; how well it could have been told is a column of it
 """
 
 import functools
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from torch import Tensor
 from .config import SceneConfig
 from .crb import stochastic_crb
 from .estimates import Estimates
-from .intervals import LEAST_SCENES, normal_mean
+from .intervals import LEAST_SCENES, Interval, normal_mean
 from .metrics import Errors, capped_error, match
 from .scene import EvalScenes, Scenes
 from .scores import EvaluationRow, SceneErrors, Scored, summarise, summarise_bound, to_numpy
@@ -131,19 +131,27 @@ def score_crb(conditions: Conditions) -> Scored:
     return Scored.of_points(points)
 
 
-def objective(rows: Iterable[EvaluationRow], snr_db: Sequence[float]) -> float:
+def objective(rows: Iterable[EvaluationRow], snr_db: Sequence[float]) -> Interval:
     """Mean capped error over the rows at these SNRs, every SNR and K weighing alike.
+
+    The rows share their scenes, so the ends are the means of their ends: full correlation is the
+    worst case, and the interval never too short.
 
     Raises:
         ValueError: if no row is at one of these SNRs.
     """
-    chosen = [row.capped_error for row in rows if row.snr_db in snr_db]
+    chosen = [row for row in rows if row.snr_db in snr_db]
     if not chosen:
         raise ValueError(
             f"an objective needs rows at its SNRs, but got none at {tuple(snr_db)}. "
             "Score at these SNRs first."
         )
-    return math.fsum(chosen) / len(chosen)
+    return Interval(
+        fmean(row.capped_error for row in chosen),
+        fmean(row.capped_error_low for row in chosen),
+        fmean(row.capped_error_high for row in chosen),
+        n=min(row.num_scenes for row in chosen),
+    )
 
 
 def _chunks(count: int) -> list[range]:

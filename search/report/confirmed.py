@@ -13,6 +13,7 @@ import pandas as pd
 
 from trainer.config import EvaluationConfig
 
+from ..rows import JUDGED
 from .leaderboard import BASELINES, BOUND
 from .runs import Run, as_run
 from .statistics import Interval, combined_interval, crossed_interval, mean_interval
@@ -22,9 +23,10 @@ NO_SEED = -1
 REFERENCES = ("lmmse_music", "sml")
 """What a confirmed winner is compared with."""
 
+SEARCH = ("search", "search_low", "search_high")
 COLUMNS = (
-    *("name", "kind", "seeds", "search", "confirmed", "confirmed_low", "confirmed_high"),
-    *("curse", "search_rank"),
+    *("name", "kind", "seeds", *SEARCH),
+    *("confirmed", "confirmed_low", "confirmed_high", "curse", "search_rank"),
 )
 
 
@@ -51,9 +53,9 @@ def errors(rows: pd.DataFrame) -> pd.DataFrame:
 def table(run: Run | str | Path) -> pd.DataFrame:
     """One row per classical method and bound, then one per finalist, by confirmed value.
 
-    Columns: name, kind (`bound`, `classical`, `trial`), seeds, search (the trial's objective),
-    confirmed with its 95 % interval ends, curse (confirmed - search), search_rank. What is not
-    known is null.
+    Columns: name, kind (`bound`, `classical`, `trial`), seeds, search (the trial's objective)
+    and confirmed with their 95 % interval ends, curse (confirmed - search), search_rank. What is
+    not known is null.
     """
     run = as_run(run)
     scenes = fresh_scenes(run)
@@ -70,11 +72,11 @@ def table(run: Run | str | Path) -> pd.DataFrame:
     for trial in own.to_dict("records"):
         values = errors(found[trial["trial_id"]])
         ends = _ends(values)
-        search = trial["objective"]
-        curse = None if pd.isna(search) else ends["confirmed"] - search
+        search = dict(zip(SEARCH, (trial[name] for name in JUDGED), strict=True))
+        curse = None if pd.isna(search["search"]) else ends["confirmed"] - search["search"]
         about = {"name": trial["trial_id"], "kind": "trial", "seeds": len(values)}
-        found_here = {"search": search, "curse": curse, "search_rank": trial["search_rank"]}
-        trials.append(about | ends | found_here)
+        found_here = {"curse": curse, "search_rank": trial["search_rank"]}
+        trials.append(about | search | ends | found_here)
     trials.sort(key=lambda row: (pd.isna(row["confirmed"]), row["confirmed"]))
     return pd.DataFrame([*rows, *trials], columns=list(COLUMNS))
 
@@ -161,13 +163,15 @@ def text(run: Run | str | Path) -> str:
     about += f"{scenes['scene_id'].nunique()} fresh scenes, fresh training seeds, 95 % intervals"
     lines = [
         about,
-        f"{'':18}{'search':>8}{'confirmed':>11}{'':>16}{'curse':>9}{'seeds':>7}{'rank':>9}",
+        f"{'':18}{'search':>8}{'':16}{'confirmed':>11}{'':16}{'curse':>9}{'seeds':>7}{'rank':>9}",
     ]
     place = 0
     for row in board.to_dict("records"):
-        ends = f"[{_number(row['confirmed_low'])}, {_number(row['confirmed_high'])}]"
-        value = _number(row["confirmed"])
-        line = f"{row['name']:18}{_number(row['search']):>8}{value:>11}{ends:>16}"
+        line = f"{row['name']:18}"
+        for name, width in (("search", 8), ("confirmed", 11)):
+            ends = f"[{_number(row[f'{name}_low'])}, {_number(row[f'{name}_high'])}]"
+            known = pd.notna(row[f"{name}_low"])
+            line += f"{_number(row[name]):>{width}}{ends if known else '':>16}"
         if row["kind"] == "trial":
             place += 1
             ranks = f"{_number(row['search_rank'], 0)} -> {place}"

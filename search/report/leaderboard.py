@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..outcome import Outcome
+from ..rows import JUDGED
 from .runs import Run, as_run
 from .statistics import Interval, paired_difference
 
@@ -34,7 +35,7 @@ def table(run: Run | str | Path) -> pd.DataFrame:
     """One row per baseline, then one per trial: completed ones by objective, then the others.
 
     Columns: name, trial_id (null for baselines), outcome (`bound`, `classical`, or the trial's),
-    cause, best, objective, epochs, seconds, capped_error and confirmed with their interval ends,
+    cause, best, epochs, seconds, objective, capped_error and confirmed with their interval ends,
     confirmed_seeds, rmspe_deg, one `success_<snr>_db` per SNR. What is not known is null.
     """
     run = as_run(run)
@@ -63,7 +64,7 @@ def table(run: Run | str | Path) -> pd.DataFrame:
                 "trial_id": trial["trial_id"],
                 "outcome": trial["outcome"],
                 "cause": trial["cause"],
-                "objective": trial["objective"],
+                **{name: trial[name] for name in JUDGED},
                 "epochs": trial["epochs"],
                 "seconds": trial["seconds"],
                 "best": trial["trial_id"] == best,
@@ -257,6 +258,6 @@ def _number(value: float | None, digits: int = 3) -> str:
 
 
 def _columns() -> list[str]:
-    head = ["name", "trial_id", "outcome", "cause", "best", "objective", "epochs", "seconds"]
+    head = ["name", "trial_id", "outcome", "cause", "best", *JUDGED, "epochs", "seconds"]
     scores = [*ENDS, *CONFIRMED, "confirmed_seeds", "rmspe_deg"]
     return [*head, *scores, *(success_column(snr) for snr in SUCCESS_SNR_DB)]

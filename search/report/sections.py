@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from ..outcome import Outcome
+from ..rows import JUDGED
 from . import ablation, confirmed, health
 from .importance import Importance
 from .leaderboard import (
@@ -80,7 +81,7 @@ def leaderboard(run: Run) -> Section:
     headings = (
         Heading("", hint="the bound, a classical method, or a trial"),
         Heading("outcome"),
-        Heading("search value", True, "objective: validation error; the best owes to luck"),
+        Heading("search value", True, "validation error, one seed; the best owes to luck"),
         Heading("confirmed error", True, "fresh scenes, 95 % interval, × training seeds"),
         Heading("confirmed - search", True, "the winner's curse, where it is above 0"),
         Heading("held-out error", True, "capped error with its 95 % interval, one training seed"),
@@ -291,7 +292,7 @@ def _row(row: "pd.Series[Any]") -> Row:
     cells = (
         words(name),
         words(f"{outcome}, best" if row["best"] else outcome),
-        number(row["objective"]),
+        with_interval([row[end] for end in JUDGED]),
         with_interval([row[end] for end in CONFIRMED], more=more),
         number(row[CONFIRMED[0]] - row["objective"]),
         with_interval([row[end] for end in ENDS]),

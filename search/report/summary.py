@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from ..arrow import TYPES
 from ..files import write_atomically
+from ..rows import JUDGED
 from ..schema import TRIALS, Column
 from .leaderboard import SUCCESS_SNR_DB, success_column, table
 from .runs import Run
@@ -28,7 +29,7 @@ COLUMNS = (
     Column("outcome", "str", "", "bound, classical, or what became of the trial"),
     _OF_TRIALS["cause"],
     Column("best", "bool", "", "whether it is the run's best trial"),
-    _OF_TRIALS["objective"],
+    *(_OF_TRIALS[name] for name in JUDGED),
     _OF_TRIALS["epochs"],
     _OF_TRIALS["seconds"],
     Column("capped_error", "float", "1", "on held-out scenes, mean over objective SNRs and K"),

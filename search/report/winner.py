@@ -161,10 +161,11 @@ def _seeds(run: Run, best: str) -> list[str]:
         reasons.append(f"and its worst is no better than classical MUSIC ({classical:.3f})")
     if not reasons:
         return []
-    return [
+    text = (
         f"{best} depends on its training seed: {own.min():.3f} to {worst:.3f} over {len(own)} "
         f"seeds (standard deviation {scatter:.3f}), {', '.join(reasons)}."
-    ]
+    )
+    return [text]
 
 
 def _elsewhere(run: Run, best: str) -> list[str]:
