@@ -14,6 +14,7 @@ from trainer.arguments import OneLineParser, UsageError
 from trainer.config import TrainConfig, did_you_mean
 
 from .options import RESOURCES, add_resources, exit_code
+from .schema import RERUNS
 from .training import MOST_SEEDS, Fresh, Training, seeds_of
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ class Asked:
 
     def describe(self, trainings: Iterable[Training]) -> str:
         """The plan, for a person: what is to be trained and scored, and what that takes."""
-        from .reruns import RERUNS, covered
+        from .reruns import covered
         from .store import RunStore
 
         wanted = {one.name: one for one in trainings}

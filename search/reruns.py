@@ -24,16 +24,13 @@ from .checkpoints import STATE_FILE
 from .config import SearchConfig
 from .outcome import Outcome
 from .rows import scored_rows
-from .schema import BASELINES
+from .schema import BASELINES, RERUNS
 from .store import RunStore
 from .training import Fresh, Training
 
 if TYPE_CHECKING:
     from .preflight import Resources
     from .trainable import Train
-
-RERUNS = "reruns"
-"""The folder of the trainings, in that of the run."""
 
 FRESH_BASELINES = "baselines-fresh"
 """The part of what belongs to no training, on the fresh scenes."""

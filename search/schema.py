@@ -13,6 +13,9 @@ LOSS_TERMS = ("covariance", "eigengap")
 BASELINES = "baselines"
 """The part whose rows belong to no trial."""
 
+RERUNS = "reruns"
+"""The folder of what was trained again, in that of the run: a run of its own."""
+
 Parameters = Mapping[str, tuple[str, str, str]]
 """Dotted name -> (`float`, `int` or `str`; unit; description)."""
 

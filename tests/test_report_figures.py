@@ -1,5 +1,7 @@
 """Figures draw what the tables hold: every number that can be read off is one of the run's."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -96,6 +98,21 @@ def test_the_atlas_counts_the_failures_and_shares_them_out(run):
     own = run.trials["params.network.kind"]
     expected = [bad[own == kind].mean() for kind in kinds if (own == kind).any()]
     np.testing.assert_allclose([bar.get_height() for bar in panel.patches], expected)
+
+
+def test_what_was_trained_again_has_figures_of_its_own(run, tmp_path):
+    assert not [p.name for p in pictures_of(run) if p.name.endswith("_reruns")]
+    shutil.copytree(run.path, tmp_path / "run")
+    shutil.copytree(run.path, tmp_path / "run" / "reruns")
+    for part in (tmp_path / "run" / "trials").glob("t*.parquet"):
+        part.unlink()
+    emptied = report.load(tmp_path / "run")
+    drawn = {picture.name: picture.draw for picture in pictures_of(emptied)}
+    assert isinstance(drawn["failure_atlas"](emptied), str)
+    counts, *_ = drawn["failure_atlas_reruns"](emptied).axes
+    bad = ~run.trials["outcome"].isin(atlas.WELL)
+    assert sum(int(text.get_text()) for text in counts.texts) == bad.sum() > 0
+    assert not isinstance(drawn["backends_reruns"](emptied), str)
 
 
 def test_the_gap_is_marked_between_k_and_the_next_eigenvalue(run):

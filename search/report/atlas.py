@@ -35,7 +35,7 @@ def draw_failure_atlas(run: Run) -> "Figure | str":
         return " ".join([none, *lost_trainings(run)])
     cause = trials["cause"].fillna(trials["outcome"]).where(bad).astype(object)
     causes = [str(name) for name in cause.dropna().value_counts().index]
-    varied = [p for p in parameters(run) if p.varies]
+    varied = [p for p in parameters(run) if p.varies and not (p.numeric and p.low == p.high)]
     rows = rows_of(len(varied), COLUMNS)
     figure = new_figure(2.0 + 0.3 * len(causes) + 1.9 * rows)
     heights = [1.6 + 0.3 * len(causes), max(1.9 * rows, 0.1)]

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from ..schema import RERUNS
 from . import ablation, ablation_plot, atlas, choices, pareto, pictures, plots, progress
-from .runs import Run
+from .runs import Run, load
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -114,14 +115,14 @@ def pictures_of(run: Run) -> Iterator[Picture]:
         "twenty does that has no effect.",
         choices.draw_importances,
     )
-    yield Picture(
+    backends = Picture(
         "backends",
         "Spectral backends",
         "Each dot is a trial. Not a paired comparison: trials of different backends differ in "
         "other parameters too, and `gram` goes with the factor network only.",
         choices.draw_backends,
     )
-    yield Picture(
+    failure_atlas = Picture(
         "failure_atlas",
         "Failure atlas",
         "Above: failed trials by cause, backend and loss term. Below: along each parameter, the "
@@ -129,6 +130,11 @@ def pictures_of(run: Run) -> Iterator[Picture]:
         "those that ended well.",
         atlas.draw_failure_atlas,
     )
+    yield from (backends, failure_atlas)
+    if (run.path / RERUNS).is_dir():
+        again = load(run.path / RERUNS)
+        yield _of_reruns(again, backends)
+        yield _of_reruns(again, failure_atlas)
     yield Picture(
         "spectra",
         "Eigenvalues before and after training",
@@ -143,6 +149,16 @@ def pictures_of(run: Run) -> Iterator[Picture]:
         "MUSIC pseudospectrum, the highest over all ranges"
         + (f"; {where}. The first of the held-out scenes, not a chosen one." if where else "."),
         pictures.draw_pseudospectra,
+    )
+
+
+def _of_reruns(reruns: Run, picture: Picture) -> Picture:
+    """The same of the trainings of confirmations and ablations, which are a run of their own."""
+    return Picture(
+        f"{picture.name}_reruns",
+        f"{picture.title}, reruns",
+        f"The trainings of confirmations and ablations. {picture.caption}",
+        lambda _: picture.draw(reruns),
     )
 
 
