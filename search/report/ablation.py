@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from .runs import Run, as_run
+from .runs import Run, as_run, once_per_run
 from .statistics import Interval, crossed_interval, detectable
 
 MEASURES = {
@@ -99,6 +99,7 @@ def lost_trainings(run: Run) -> list[str]:
     ]
 
 
+@once_per_run
 def effects(run: Run | str | Path, name: str) -> list[Effect]:
     """Every measure over the objective's SNRs, then at each SNR; empty if there are fewer than two
     configurations to compare."""

@@ -15,7 +15,7 @@ from trainer.config import EvaluationConfig
 
 from ..rows import JUDGED
 from .leaderboard import BASELINES, BOUND
-from .runs import Run, as_run
+from .runs import Run, as_run, once_per_run
 from .statistics import Interval, combined_interval, crossed_interval, mean_interval
 
 NO_SEED = -1
@@ -30,6 +30,7 @@ COLUMNS = (
 )
 
 
+@once_per_run
 def fresh_scenes(run: Run) -> pd.DataFrame:
     """Rows of `scenes` that confirm: of unchanged reruns, and of what was scored beside them, at
     the SNRs of the objective."""
@@ -50,6 +51,7 @@ def errors(rows: pd.DataFrame) -> pd.DataFrame:
     return grouped.pivot_table(index="seed", columns="scene", values="capped_error").dropna(axis=1)
 
 
+@once_per_run
 def table(run: Run | str | Path) -> pd.DataFrame:
     """One row per classical method and bound, then one per finalist, by confirmed value.
 

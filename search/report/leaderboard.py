@@ -13,7 +13,7 @@ import pandas as pd
 
 from ..outcome import Outcome
 from ..rows import JUDGED
-from .runs import Run, as_run
+from .runs import Run, as_run, once_per_run
 from .statistics import Interval, paired_difference
 
 BOUND = "crb"
@@ -31,6 +31,7 @@ SCENE = ["evaluation_seed", "scene_id", "snr_db", "num_sources"]
 _STANDING = {outcome: rank for rank, outcome in enumerate(Outcome)}
 
 
+@once_per_run
 def table(run: Run | str | Path) -> pd.DataFrame:
     """One row per baseline, then one per trial: completed ones by objective, then the others.
 

@@ -5,9 +5,11 @@ part that cannot be read is left out and named in `notes`; a table that is missi
 its columns.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import pandas as pd
 import pyarrow as pa
@@ -18,6 +20,8 @@ from ..arrow import arrow_schema
 from ..files import CorruptRun, RunNotFound, part_files, read_run
 from ..schema import KEYS, TABLES, Parameters
 from ..store import best_trial
+
+Finder = TypeVar("Finder", bound=Callable[..., Any])
 
 OBJECTIVE_SNR_DB = (-5.0, 0.0)
 """SNRs that the objective averages over, unless the run says otherwise."""
@@ -32,12 +36,14 @@ class Run:
         plan: `run.json`; empty if it cannot be read.
         tables: every table by name, also the missing ones.
         notes: one sentence for each thing that is missing or damaged.
+        known: what `once_per_run` has found of it.
     """
 
     path: Path
     plan: dict[str, Any] = field(default_factory=dict)
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    known: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def name(self) -> str:
@@ -97,6 +103,21 @@ def load(path: str | Path) -> Run:
 def as_run(run: Run | str | Path) -> Run:
     """A loaded run as it is, a folder loaded."""
     return run if isinstance(run, Run) else load(run)
+
+
+def once_per_run(find: Finder) -> Finder:
+    """Remembers in a loaded run what `find(run, ...)` found of it: several sections and figures
+    show the same. What it returns is shared, so nobody may change it."""
+
+    @wraps(find)
+    def found(run: Run | str | Path, *args: Any) -> Any:
+        run = as_run(run)
+        key = (find, *args)
+        if key not in run.known:
+            run.known[key] = find(run, *args)
+        return run.known[key]
+
+    return cast("Finder", found)
 
 
 def _read(folder: Path, schema: pa.Schema) -> tuple[pd.DataFrame, list[str]]:
