@@ -105,6 +105,7 @@ class RunStore:
         self.path = path
         self.parameters = dict(parameters)
         self._written = self.parameters
+        self._older: set[str] = set()
         self.plan = dict(plan)
 
     @classmethod
@@ -154,6 +155,9 @@ class RunStore:
     def open(cls, path: str | Path, *, more: Parameters | None = None) -> Self:
         """Reads and checks a run: `run.json`, every table, the footer of every part.
 
+        A table of an earlier version, which lacks columns, reads as if they were null, and gets
+        them before anything is written to it, so that its parts stay alike.
+
         Args:
             more: parameters that the run is to have too; its `trials` get their columns, and
                 `run.json` their names, with the next `write_run`.
@@ -174,8 +178,7 @@ class RunStore:
         store._written = parameters
         if not path.joinpath(CONFIGS).is_dir():
             raise CorruptRun(missing(path / CONFIGS))
-        for table in TABLES:
-            store._check_table(table)
+        store._older = {table for table in TABLES if store._lacks_columns(table)}
         store._check_ended()
         return store
 
@@ -185,9 +188,9 @@ class RunStore:
             raise ValueError(
                 f"a plan must not name {', '.join(_RESERVED)}, but has {taken}. Rename them."
             )
-        if set(self.parameters) - set(self._written):
-            self._rewrite("trials")  # then run.json: killed between, it can be done again
-            self._written = self.parameters
+        for table in sorted(self._older):
+            self._complete(table)  # then run.json: killed between, it can be done again
+        self._written = self.parameters
         content = {"format": FORMAT, **plan, "parameters": self.parameters}
         write_atomically(self.path / "run.json", to_json(content), sync=True)
         self.plan = dict(plan)
@@ -319,6 +322,8 @@ class RunStore:
         return read_json(path)
 
     def _write(self, table: str, part: str, rows: list[Row]) -> Path:
+        if table in self._older:
+            self._complete(table)
         path = self._part(table, part)
         sink = pa.BufferOutputStream()
         # parts are a few rows long: dictionaries and statistics would only cost time and space
@@ -331,7 +336,9 @@ class RunStore:
         write_atomically(path, sink.getvalue().to_pybytes())
         return path
 
-    def _rewrite(self, table: str) -> None:
+    def _complete(self, table: str) -> None:
+        """Gives every part of a table all its columns."""
+        self._older.discard(table)
         for part in part_files(self.path / table):
             rows = pq.read_table(part).to_pylist()
             self._write(table, part.stem, rows)
@@ -351,17 +358,25 @@ class RunStore:
         schema = arrow_schema(table, self.parameters)
         return ds.dataset(str(self.path / table), schema=schema, format="parquet")
 
-    def _check_table(self, table: str) -> None:
+    def _lacks_columns(self, table: str) -> bool:
+        """Whether some part has fewer columns than the table; refuses one with others."""
         folder = self.path / table
         if not folder.is_dir():
             raise CorruptRun(missing(folder))
-        expected = [arrow_schema(table, each) for each in (self.parameters, self._written)]
+        whole = arrow_schema(table, self.parameters)
+        drawn = {f"params.{name}" for name in self._written}
+        found = False
         for part in part_files(folder):
-            if read_part_schema(part) not in expected:
+            own = read_part_schema(part)
+            if own == whole:
+                continue
+            found = True
+            if not _earlier(own, whole, drawn & set(whole.names)):
                 raise CorruptRun(
                     f"all parts of a table have the schema of run.json, but {part} has another. "
                     "Was it copied from another run? Move it away and `--resume` the run."
                 )
+        return found
 
     def _check_ended(self) -> None:
         """Refuses a run in which an ended trial lacks what was written before its last row."""
@@ -378,6 +393,14 @@ class RunStore:
                         f"an ended trial has all its files, but {file} is missing. Restore it, or "
                         f"delete {part} and `--resume`: what it held is computed again."
                     )
+
+
+def _earlier(own: pa.Schema, whole: pa.Schema, needed: set[str]) -> bool:
+    """Whether a part has the columns `needed`, and lacks of the whole only what may be null."""
+    lacking = set(whole.names) - set(own.names)
+    known = pa.schema([whole.field(name) for name in own.names if name in whole.names])
+    nullable = all(whole.field(name).nullable for name in lacking)
+    return own == known and nullable and not lacking & needed
 
 
 def best_trial(trials: pd.DataFrame) -> str | None:

@@ -1,5 +1,7 @@
 """A run folder that is broken, or is none, says what is wrong with it and what to do."""
 
+import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from search.schema import TABLES
@@ -84,6 +86,36 @@ def test_a_part_of_another_run_is_named(store, tmp_path):
         (other.path / "trials" / "t9.parquet").read_bytes()
     )
     with pytest.raises(CorruptRun, match=r"t9\.parquet has another"):
+        RunStore.open(store.path)
+
+
+def without(store, table, *names):
+    """Takes columns out of every part, as an earlier version had not written them."""
+    for part in store.path.joinpath(table).glob("*.parquet"):
+        pq.write_table(pq.read_table(part).drop_columns(list(names)), part)
+
+
+def test_a_run_of_an_earlier_version_gets_the_columns_that_came_since(store):
+    store.write_config("t1", {"trial_id": "t1"})
+    store.write_trial(trial(objective_low=0.1), epochs=epochs())
+    whole = pd.read_parquet(store.path / "trials")
+    without(store, "trials", "objective_low")
+    opened = RunStore.open(store.path)
+    assert opened.read("trials")["objective_low"].isna().all()
+    opened.write_part("trials", "t2", [trial("t2", objective_low=0.2)])
+    found = pd.read_parquet(store.path / "trials")
+    assert list(found) == list(whole)
+    assert found["objective_low"].fillna(0).tolist() == [0, 0.2]
+    same = whole.columns.drop("objective_low")
+    pd.testing.assert_frame_equal(found[found["trial_id"] == "t1"][same], whole[same])
+
+
+@pytest.mark.parametrize("name", ["outcome", "params.network.width"])
+def test_a_part_without_what_every_version_has_is_refused(store, name):
+    store.write_config("t1", {"trial_id": "t1"})
+    store.write_trial(trial(), epochs=epochs())
+    without(store, "trials", name)
+    with pytest.raises(CorruptRun, match="has another"):
         RunStore.open(store.path)
 
 
