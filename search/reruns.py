@@ -83,12 +83,16 @@ class Session:
     ) -> None:
         """Scores on fresh scenes what has not been scored there yet.
 
+        What was scored on other scenes stays.
+
         Args:
-            beside: whose scenes the bound and the classical methods are scored on, too.
+            beside: for a confirmation: whose scenes the bound and the classical methods are
+                scored on, too.
         """
         from .connection import as_ready
         from .tasks import baselines_task, state_task
 
+        trainings = list(trainings)
         threads = self._resources.threads
         jobs: dict[str, tuple[Any, ...]] = {}
         if beside is not None:
@@ -112,6 +116,9 @@ class Session:
                     self._write(FRESH_BASELINES, None, every, fresh.seed)
             about = left[name].about if name in left else name
             print(f"scored {count}/{len(jobs)}: {about}", flush=True)
+        if beside is not None:
+            for one in trainings:
+                self._mark(one, fresh)
 
     def hinges(
         self, pairs: Mapping[str, TrainConfig], fresh: Fresh
@@ -165,10 +172,42 @@ class Session:
         owner = one.trial_id if one else BASELINES
         record = {"trial_id": one.trial_id, "params": one.config.to_params()} if one else None
         changes = {"changes": one.changes if one else None}
+        known = {_cell(row): row for row in self._rows("confirmations", part)}
+        new: dict[tuple[Any, ...], dict[str, Any]] = {}
+        for row in scored_rows(tables["evaluations"], "confirmations", record, seed):
+            old = known.get(_cell(row), {})
+            if row["num_scenes"] >= old.get("num_scenes", 0):
+                new[_cell(row)] = row | changes | {"confirmed": old.get("confirmed")}
+        scenes = [
+            row | changes
+            for row in scored_rows(tables["scenes"], "scenes", record, seed)
+            if _cell(row) in new
+        ]
         # the confirmation last: a training is scored exactly if it is there
-        for table, name in (("scenes", "scenes"), ("confirmations", "evaluations")):
-            rows = scored_rows(tables[name], table, record, seed)
-            self._store.write_part(table, part, [row | changes for row in rows], owner=owner)
+        for table, rows in (("scenes", scenes), ("confirmations", list(new.values()))):
+            kept = [row for row in self._rows(table, part) if _cell(row) not in new]
+            self._store.write_part(table, part, kept + rows, owner=owner)
+
+    def _mark(self, one: Training, fresh: Fresh) -> None:
+        """Notes of a training's scores that a confirmation asked for them."""
+        rows = self._rows("confirmations", one.name)
+        asked = [
+            row | {"confirmed": max(row.get("confirmed") or 0, fresh.num_scenes)}
+            if row["evaluation_seed"] == fresh.seed
+            else row
+            for row in rows
+        ]
+        if asked != rows:
+            self._store.write_part("confirmations", one.name, asked, owner=one.trial_id)
+
+    def _rows(self, table: str, part: str) -> list[dict[str, Any]]:
+        """What a part holds; nothing where there is none."""
+        return self._store.rows(table, part) if self._store.has_part(table, part) else []
+
+
+def _cell(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What a row's scenes are scenes of, and whose score it is."""
+    return tuple(row[n] for n in ("estimator", "evaluation_seed", "snr_db", "num_sources"))
 
 
 @contextmanager
@@ -213,6 +252,7 @@ def covered(store: RunStore, part: str, evaluation: EvaluationConfig) -> bool:
         return False
     rows = store.read("confirmations", part)
     rows = rows[rows["evaluation_seed"] == evaluation.test_seed]
+    rows = rows[rows["snr_db"].isin(evaluation.report_snr_db)]
     return set(evaluation.report_snr_db) <= set(rows["snr_db"]) and bool(
         rows["num_scenes"].min() >= evaluation.num_test_scenes
     )

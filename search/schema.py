@@ -134,7 +134,12 @@ SCENES = (
     Column("source_number_found", "float", "1", "1 if K was found, else 0; null if not asked"),
 )
 
-CONFIRMATIONS = (*_SCORED, _CHANGES, *EVALUATIONS[len(_SCORED) :])
+CONFIRMATIONS = (
+    *_SCORED,
+    _CHANGES,
+    *EVALUATIONS[len(_SCORED) :],
+    Column("confirmed", "int", "1", "scenes that a confirmation asked for; null if none did"),
+)
 
 ABLATIONS = (
     Column("ablation", "str", "", "its name; also that of the part", True),

@@ -284,6 +284,11 @@ class RunStore:
                 "then `--resume` the run: what they held is computed again."
             ) from None
 
+    def rows(self, table: str, part: str) -> list[dict[str, Any]]:
+        """The rows of one part as they are written, None where there is nothing."""
+        found: list[dict[str, Any]] = pq.ParquetFile(self._part(table, part)).read().to_pylist()
+        return found
+
     def ended(self) -> set[str]:
         """Ids of the trials that have a row in `trials`."""
         return set(self._dataset("trials").to_table(columns=["trial_id"])[0].to_pylist())

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import spaces
 from search import ablate, confirm, waiting
 from search.report import ablation, confirmed, runs
 from search.run import main as search
+from search.schema import KEYS
 from search.store import RunStore
 
 DRILL = Path(__file__).parents[1] / "benchmarks" / "drill.py"
@@ -107,6 +109,26 @@ def test_the_confirmed_leaderboard_has_both_values_and_the_curse(confirmed_run):
     said = confirmed.text(confirmed_run)
     assert "winner's curse" in said
     assert " - sml: " in said
+
+
+@pytest.mark.ray
+def test_other_scenes_later_take_nothing_away(confirmed_run, tmp_path):
+    """More scenes for an arm that is a finalist too, and a second draw of scenes for another."""
+    run = tmp_path / "x"
+    shutil.copytree(confirmed_run, run)
+    before = confirmed.table(run)
+    more = ("--scenes", "6", *FRESH[2:])
+    flags = ("--term", "eigengap", "--definition", "subspace", "--trials", "t0000,t0001")
+    assert ablate.main([str(run), *flags, *more, "--name", "on"]) == 0
+    # 32-bit networks round as their batches are cut
+    pd.testing.assert_frame_equal(confirmed.table(run), before, atol=1e-5)
+    effects = ablation.effects(run, "on")
+    for seed in ("5", "6"):
+        assert confirm.main([str(run), "--trials", "t0000", "--scene-seed", seed, *FRESH]) == 0
+    pd.testing.assert_frame_equal(confirmed.table(run), before, atol=1e-5)
+    assert ablation.effects(run, "on") == effects
+    scenes = pd.read_parquet(run / "scenes")
+    assert not scenes.duplicated(list(KEYS["scenes"])).any()
 
 
 @pytest.mark.ray

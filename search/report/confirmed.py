@@ -23,6 +23,7 @@ NO_SEED = -1
 REFERENCES = ("lmmse_music", "sml")
 """What a confirmed winner is compared with."""
 
+TRAINING = ["trial_id", "seed"]
 SEARCH = ("search", "search_low", "search_high")
 COLUMNS = (
     *("name", "kind", "seeds", *SEARCH),
@@ -35,12 +36,46 @@ def fresh_scenes(run: Run) -> pd.DataFrame:
     """Rows of `scenes` that confirm: of unchanged reruns, and of what was scored beside them, at
     the SNRs of the objective."""
     scenes = run.tables["scenes"]
-    seeds = run.tables["confirmations"]["evaluation_seed"].unique()
+    asked = asked_for(run)
+    seeds = asked["evaluation_seed"].iloc[:1]
+    if asked.empty:
+        seeds = run.tables["confirmations"]["evaluation_seed"].drop_duplicates()
     ours = scenes["evaluation_seed"].isin(seeds) & scenes["snr_db"].isin(run.objective_snr_db)
     unchanged = scenes[ours & (scenes["trial_id"].isna() | (scenes["changes"] == ""))]
-    # an ablation's arm may be unchanged too, and scored on fewer scenes: no confirmation
-    size = unchanged.groupby(["trial_id", "seed"], dropna=False)["scene_id"].transform("nunique")
-    return unchanged[unchanged["trial_id"].isna() | (size == size.max())]
+    own = unchanged["trial_id"].notna()
+    if asked.empty:  # of an earlier version: those of an ablation's arms are fewer
+        size = unchanged.groupby(TRAINING, dropna=False)["scene_id"].transform("nunique")
+        return unchanged[~own | (size == size.max())]
+    asked = asked[asked["evaluation_seed"].isin(seeds)]
+    trainings = pd.MultiIndex.from_frame(asked[TRAINING])
+    unchanged = unchanged[~own | pd.MultiIndex.from_frame(unchanged[TRAINING]).isin(trainings)]
+    return unchanged[unchanged["scene_id"] < asked["confirmed"].min()]
+
+
+def asked_for(run: Run) -> pd.DataFrame:
+    """Trainings that a confirmation asked for: trial_id, seed, evaluation_seed, confirmed; those
+    on the scenes that most trials were confirmed on come first."""
+    rows = run.tables["confirmations"].dropna(subset=["confirmed", "trial_id"])
+    rows = rows.groupby([*TRAINING, "evaluation_seed"], as_index=False)["confirmed"].min()
+    trials = rows.groupby("evaluation_seed")["trial_id"].transform("nunique")
+    order = rows.assign(trials=trials).sort_values(
+        ["trials", "confirmed", "evaluation_seed"], ascending=False
+    )
+    return order.drop(columns="trials")
+
+
+def elsewhere(run: Run) -> list[str]:
+    """Says of trials that were confirmed on other scenes than most that they do not compare."""
+    by_seed = dict(iter(asked_for(run).groupby("evaluation_seed", sort=False)["trial_id"]))
+    if len(by_seed) < 2:
+        return []
+    seed, here = next(iter(by_seed.items()))
+    others = ", ".join(sorted(set().union(*by_seed.values()) - set(here)))
+    said = (
+        f"Confirmed on other scenes than the rest, so not compared: {others}. "
+        f"`search.confirm --scene-seed {seed}` scores them on these."
+    )
+    return [said] if others else []
 
 
 def errors(rows: pd.DataFrame) -> pd.DataFrame:
@@ -185,7 +220,7 @@ def text(run: Run | str | Path) -> str:
     for reference in REFERENCES:
         if (found := against(run, best, reference)) is not None:
             lines.append(f"{best} - {reference}: {found}, paired over {found.n} seeds x scenes")
-    return "\n".join(lines)
+    return "\n".join([*lines, *elsewhere(run)])
 
 
 def _ends(values: pd.DataFrame) -> dict[str, float]:

@@ -212,6 +212,7 @@ def confirmations(run: Run) -> Section:
                 )
     else:
         text.append(confirmed.nothing(run))
+    text += confirmed.elsewhere(run)
     tables = []
     for name in ablation.names(run):
         effects = ablation.effects(run, name)

@@ -1,12 +1,16 @@
 """Is the winner one? How steady the best trial was, where else it holds, what noise decides."""
 
 import pandas as pd
+from scipy import stats
 
 from ..config import judged_epochs
 from ..outcome import Outcome
 from . import confirmed
-from .leaderboard import BASELINES, ENDS, paired_with, table
+from .leaderboard import ENDS, REFERENCE, paired_with, table
 from .runs import Run
+
+LEVEL = 0.05
+"""Chance that a winner like the other finalists is said to scatter more."""
 
 LEAST_EPOCHS = 4
 """Epochs without which steadiness means nothing."""
@@ -144,19 +148,23 @@ def _curse(run: Run, best: str) -> list[str]:
 
 
 def _seeds(run: Run, best: str) -> list[str]:
-    """Whether its training seeds scatter by more than what tells it from the next finalist, or one
-    of them is no better than classical MUSIC."""
+    """Whether its training seeds scatter by more than those of the other finalists (F test at
+    `LEVEL`), or one of them is no better than classical MUSIC."""
     scenes = confirmed.fresh_scenes(run)
-    own = confirmed.errors(scenes[scenes["trial_id"] == best]).mean(axis=1)
+    found = dict(iter(scenes[scenes["trial_id"].notna()].groupby("trial_id")))
+    seeds = {trial: confirmed.errors(rows).mean(axis=1) for trial, rows in found.items()}
+    own = seeds.pop(best, pd.Series(dtype=float))
     if len(own) < 2:
         return []
-    board = confirmed.table(run).set_index("name")["confirmed"].dropna()
-    others = (board.drop([*BASELINES, best], errors="ignore") - own.mean()).abs()
     scatter, worst = float(own.std(ddof=1)), float(own.max())
     reasons = []
-    if len(others) and scatter > others.min():
-        reasons.append(f"more than the {others.min():.3f} between it and {others.idxmin()}")
-    classical = float(board.get("lmmse_music", float("inf")))
+    freedom = sum(len(each) - 1 for each in seeds.values())
+    if freedom:
+        pooled = sum(float(each.var(ddof=0)) * len(each) for each in seeds.values()) / freedom
+        if stats.f.sf(scatter**2, len(own) - 1, freedom, scale=pooled) < LEVEL:
+            reasons.append(f"more than that of the other finalists ({pooled**0.5:.3f})")
+    board = confirmed.table(run).set_index("name")["confirmed"].dropna()
+    classical = float(board.get(REFERENCE, float("inf")))
     if worst >= classical:
         reasons.append(f"and its worst is no better than classical MUSIC ({classical:.3f})")
     if not reasons:
