@@ -15,8 +15,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 run=${1:-runs/eigengap-ablation}
 workers=${WORKERS:-2}
-# Scenes for each SNR and K. Finalists get more: an ablation is paired, a value is not. The
-# objective's two SNRs and two K make 2,048 of them.
+# Scenes for each SNR and K. Finalists get more: an ablation is paired, a value is not. The 2,048
+# that search.confirm has by default would take longer than the whole may (FRESH=2048).
 scenes=${SCENES:-256}
 fresh=${FRESH:-512}
 reruns=(--top "${TOP:-5}" --seeds "${SEEDS:-5}" --snr="${SNR:--10,-5,0,10}"
@@ -45,4 +45,4 @@ if [ "${WRITE:-yes}" = no ]; then
 else
     python benchmarks/eigengap_ablation.py "$run"
 fi
-echo "took $((SECONDS / 60)) min"
+echo "took $((SECONDS / 60)) min since it was started last"

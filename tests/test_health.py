@@ -247,41 +247,58 @@ def test_a_network_that_fails_at_high_snr_is_named_with_its_training_range():
     assert "capped error 0.20 at 0 dB, 0.60 at 20 dB; it was trained at -10 to 4 dB" in said
 
 
+def fresh(trial, estimator, errors):
+    """Rows of `scenes`, all alike but for the training seed."""
+    return [
+        {
+            "trial_id": trial,
+            "estimator": estimator,
+            "seed": seed if trial else None,
+            "evaluation_seed": 3,
+            "changes": "" if trial else None,
+            "scene_id": scene,
+            "snr_db": snr,
+            "num_sources": 1,
+            "capped_error": error,
+        }
+        for seed, error in enumerate(errors)
+        for scene in range(4)
+        for snr in (-5.0, 0.0)
+    ]
+
+
 @pytest.mark.parametrize(
     ("failing", "classical", "says"),
     [
         (0.46, 0.7, None),
-        (0.60, 0.7, "0.450 to 0.600 over 5 seeds (standard deviation 0.067), more than the 0.030"),
+        (0.60, 0.7, "0.450 to 0.600 over 5 seeds (standard deviation 0.065), more than that of"),
         (0.80, 0.7, "and its worst is no better than classical MUSIC (0.700)."),
     ],
 )
 def test_a_winner_that_depends_on_its_seed_is_named(failing, classical, says):
-    def scenes(trial, estimator, errors):
-        return [
-            {
-                "trial_id": trial,
-                "estimator": estimator,
-                "seed": seed if trial else None,
-                "evaluation_seed": 3,
-                "changes": "" if trial else None,
-                "scene_id": scene,
-                "snr_db": snr,
-                "num_sources": 1,
-                "capped_error": error,
-            }
-            for seed, error in enumerate(errors)
-            for scene in range(4)
-            for snr in (-5.0, 0.0)
-        ]
-
     trials = [row | {"objective": 0.4 + i / 100} for i, row in enumerate(drawn(2))]
-    own = [*[0.45] * 4, failing]
-    other = [sum(own) / 5 + 0.03] * 5
-    rows = scenes("t000", "network", own) + scenes("t001", "network", other)
-    rows += scenes(None, "lmmse_music", [classical])
+    own = [0.45, 0.45, 0.46, 0.46, failing]
+    other = [sum(own) / 5 + off for off in (-0.01, 0.0, 0.0, 0.01, 0.02)]
+    rows = fresh("t000", "network", own) + fresh("t001", "network", other)
+    rows += fresh(None, "lmmse_music", [classical])
     said = " ".join(winner(run_of(trials, scenes=rows, confirmations=rows)))
     assert ("depends on its training seed" in said) is (says is not None)
     assert (says or "") in said
+
+
+def test_a_winner_that_scatters_like_the_others_is_hardly_ever_named():
+    random = np.random.default_rng(0)
+    trials = [row | {"objective": 0.4 + i / 100} for i, row in enumerate(drawn(3))]
+    named = 0
+    for _ in range(100):
+        rows = [
+            row
+            for i in range(3)
+            for row in fresh(f"t{i:03d}", "network", random.normal(0.4, 0.01, 5))
+        ]
+        said = " ".join(winner(run_of(trials, scenes=rows, confirmations=rows)))
+        named += "depends on its training seed" in said
+    assert named <= 12  # 5 are expected, and more with one chance in a thousand
 
 
 @pytest.mark.parametrize(

@@ -67,8 +67,8 @@ def report(args: argparse.Namespace) -> int:
         print(f"compare: {page}")
     for note in run.notes:
         print(f"note:    {note}")
-    if args.open:
-        webbrowser.open(page.resolve().as_uri())
+    if args.open and not webbrowser.open(page.resolve().as_uri()):
+        print("note:    no browser could be started; open the report yourself")
     return 0
 
 

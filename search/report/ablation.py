@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ..schema import RERUNS
 from .runs import Run, as_run, once_per_run
 from .statistics import Interval, crossed_interval, detectable
 
@@ -92,8 +93,12 @@ def lost_trainings(run: Run) -> list[str]:
     """A sentence for each ablation of which trainings did not complete."""
     counts = {name: incomplete(run, name) for name in names(run)}
     return [
-        f"Of the reruns of the ablation {name} did not complete: {lost}. Their failures are in "
-        f"{run.name}/reruns."
+        f"Of the reruns of the ablation {name} did not complete: {lost}. "
+        + (
+            f"The folder {run.name}/{RERUNS}, which has their failures, is not there."
+            if run.reruns is None
+            else f"Their failures are in {run.name}/{RERUNS}."
+        )
         for name, lost in counts.items()
         if lost.any
     ]

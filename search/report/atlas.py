@@ -1,5 +1,6 @@
 """The failure atlas: where in the space trials end badly, of what, in which backend and term."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from trainer.intervals import wilson_share
 
 from ..outcome import Outcome
 from .ablation import lost_trainings
-from .choices import BACKEND, NO_TERM
+from .choices import BACKEND, NO_TERM, backends_of
 from .runs import Run
 from .searched import Parameter, parameters, shown
 from .style import BLACK, CYCLE, GREY, new_figure, plain, rows_of
@@ -28,7 +29,7 @@ def draw_failure_atlas(run: Run) -> "Figure | str":
     """A table of causes by backend and term; for each parameter, where the failures lie."""
     trials = run.trials
     if trials.empty:
-        return "No trial has ended, so none has failed."
+        return run.empty("trials", "No trial has ended, so none has failed.")
     bad = ~trials["outcome"].isin(WELL)
     if not bad.any():
         none = f"None of {len(trials)} trials of the search failed: there is no atlas to draw."
@@ -36,6 +37,9 @@ def draw_failure_atlas(run: Run) -> "Figure | str":
     cause = trials["cause"].fillna(trials["outcome"]).where(bad).astype(object)
     causes = [str(name) for name in cause.dropna().value_counts().index]
     varied = [p for p in parameters(run) if p.varies and not (p.numeric and p.low == p.high)]
+    backend = backends_of(run)
+    used = backend.where(backend != NO_TERM)
+    varied = [replace(p, values=used) if p.name == BACKEND else p for p in varied]
     rows = rows_of(len(varied), COLUMNS)
     figure = new_figure(2.0 + 0.3 * len(causes) + 1.9 * rows)
     heights = [1.6 + 0.3 * len(causes), max(1.9 * rows, 0.1)]
@@ -66,12 +70,8 @@ def _counts(axes: "Axes", run: Run, cause: "pd.Series[Any]", causes: list[str]) 
     terms = run.tables["failures"].drop_duplicates("trial_id", keep="last")
     term = trials["trial_id"].map(terms.set_index("trial_id")["term"].to_dict())
     term = term.astype(object).fillna("-")
-    backend = (
-        trials[f"params.{BACKEND}"].fillna(NO_TERM)
-        if f"params.{BACKEND}" in trials
-        else pd.Series(NO_TERM, index=trials.index)
-    )
-    failed = pd.DataFrame({"cause": cause, "where": backend + "\n" + term})[cause.notna()]
+    where = backends_of(run) + "\n" + term
+    failed = pd.DataFrame({"cause": cause, "where": where})[cause.notna()]
     counts = failed.groupby(["cause", "where"]).size().unstack(fill_value=0).reindex(causes)
     shown_counts = counts.to_numpy(dtype=float)
     axes.imshow(shown_counts, cmap="Reds", aspect="auto", vmin=0, vmax=shown_counts.max() * 2.5)

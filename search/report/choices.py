@@ -11,7 +11,7 @@ from trainer.intervals import wilson_share
 from ..outcome import Outcome
 from .importance import Importance, importances, same_fidelity
 from .runs import Run
-from .searched import Parameter, parameters, shown
+from .searched import WEIGHT, Parameter, parameters, shown
 from .style import BLACK, BLUE, COLOURMAP, GREY, RED, new_figure, plain
 
 if TYPE_CHECKING:
@@ -105,12 +105,21 @@ def draw_importances(run: Run, found: Importance | str | None = None) -> "Figure
     return figure
 
 
+def backends_of(run: Run) -> "pd.Series[str]":
+    """The spectral backend of every trial; `NO_TERM` where none had to do with its training."""
+    trials = run.trials
+    none = pd.Series(None, index=trials.index, dtype=object)
+    backend = trials.get(f"params.{BACKEND}", none).astype(object)
+    off = trials.get(f"params.{WEIGHT}", none) == 0
+    return backend.mask(off | backend.isna(), NO_TERM)
+
+
 def draw_backends(run: Run) -> "Figure | str":
     """Objective, share that diverged, and seconds per epoch, by spectral backend."""
     column = f"params.{BACKEND}"
     if column not in run.trials or run.trials[column].isna().all():
         return "No trial has a spectral backend: the term is off, or the space does not vary it."
-    trials = run.trials.assign(backend=run.trials[column].fillna(NO_TERM))
+    trials = run.trials.assign(backend=backends_of(run))
     names = sorted(set(trials["backend"]) - {NO_TERM})
     names += [NO_TERM] if NO_TERM in set(trials["backend"]) else []
     figure = new_figure(3.4)

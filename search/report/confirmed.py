@@ -48,15 +48,16 @@ def fresh_scenes(run: Run) -> pd.DataFrame:
         return unchanged[~own | (size == size.max())]
     asked = asked[asked["evaluation_seed"].isin(seeds)]
     trainings = pd.MultiIndex.from_frame(asked[TRAINING])
-    unchanged = unchanged[~own | pd.MultiIndex.from_frame(unchanged[TRAINING]).isin(trainings)]
-    return unchanged[unchanged["scene_id"] < asked["confirmed"].min()]
+    ours = ~own | pd.MultiIndex.from_frame(unchanged[TRAINING]).isin(trainings)
+    return unchanged[ours & (unchanged["scene_id"] < asked["confirmed"].min())]
 
 
 def asked_for(run: Run) -> pd.DataFrame:
     """Trainings that a confirmation asked for: trial_id, seed, evaluation_seed, confirmed; those
     on the scenes that most trials were confirmed on come first."""
     rows = run.tables["confirmations"].dropna(subset=["confirmed", "trial_id"])
-    rows = rows.groupby([*TRAINING, "evaluation_seed"], as_index=False)["confirmed"].min()
+    scored = rows.groupby([*TRAINING, "evaluation_seed"])["confirmed"]
+    rows = scored.min().reset_index()
     trials = rows.groupby("evaluation_seed")["trial_id"].transform("nunique")
     order = rows.assign(trials=trials).sort_values(
         ["trials", "confirmed", "evaluation_seed"], ascending=False
@@ -183,7 +184,8 @@ def nothing(run: Run) -> str:
     """Why `table` has no finalist: none was confirmed, or what they rest on is not there."""
     named = run.tables["confirmations"]["trial_id"].dropna().unique()
     if not len(named):
-        return "Nothing is confirmed yet: run `python -m search.confirm RUN`."
+        none = "Nothing is confirmed yet: run `python -m search.confirm RUN`."
+        return run.empty("confirmations", none)
     table = "scenes" if fresh_scenes(run)["trial_id"].isna().all() else "trials"
     return f"{len(named)} trials were confirmed, but the table `{table}` lacks their rows."
 

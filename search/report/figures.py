@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ..schema import RERUNS
 from . import ablation, ablation_plot, atlas, choices, pareto, pictures, plots, progress
-from .runs import Run, load
+from .runs import Run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,7 +44,8 @@ def pictures_of(run: Run) -> Iterator[Picture]:
             "Right: RMSPE on a logarithmic axis. Grey columns are the SNRs of the objective "
             f"({snrs} dB); elsewhere the network was not selected. The bound holds for unbiased "
             "estimators: below threshold, where errors are capped by the region, a biased one may "
-            "lie beneath it.",
+            "lie beneath it. √CRB is a root mean square, and the mean error of an estimator that "
+            "reaches it is up to a fifth smaller, so on the left it may lie beneath it anywhere.",
             partial(plots.draw_error_of, count=count),
         )
     if not counts:
@@ -131,10 +131,9 @@ def pictures_of(run: Run) -> Iterator[Picture]:
         atlas.draw_failure_atlas,
     )
     yield from (backends, failure_atlas)
-    if (run.path / RERUNS).is_dir():
-        again = load(run.path / RERUNS)
-        yield _of_reruns(again, backends)
-        yield _of_reruns(again, failure_atlas)
+    if run.reruns is not None:
+        yield _of_reruns(run.reruns, backends)
+        yield _of_reruns(run.reruns, failure_atlas)
     yield Picture(
         "spectra",
         "Eigenvalues before and after training",

@@ -128,7 +128,7 @@ def text(run: Run | str | Path, *, trials: int = 16) -> str:
     if shared.empty:
         lines.append("The classical methods have not been scored.")
     if own.empty:
-        lines.append("No trial has ended.")
+        lines.append(run.empty("trials", "No trial has ended."))
     elif completed.empty:
         lines.append("No trial completed, so there is no best one.")
     difference = paired_with(run)

@@ -22,7 +22,7 @@ def draw_history(run: Run) -> "Figure | str":
     """Objective of every trial in order of suggestion, and the best one so far."""
     trials = run.trials.sort_values("number")
     if trials.empty:
-        return "No trial has ended, so there is no history yet."
+        return run.empty("trials", "No trial has ended, so there is no history yet.")
     valued = trials.dropna(subset=["objective"])
     figure = new_figure(4.0)
     axes = figure.subplots()

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from ..arrow import arrow_schema
 from ..files import CorruptRun, RunNotFound, part_files, read_run
-from ..schema import KEYS, TABLES, Parameters
+from ..schema import KEYS, RERUNS, TABLES, Parameters
 from ..store import best_trial
 
 Finder = TypeVar("Finder", bound=Callable[..., Any])
@@ -36,6 +36,7 @@ class Run:
         plan: `run.json`; empty if it cannot be read.
         tables: every table by name, also the missing ones.
         notes: one sentence for each thing that is missing or damaged.
+        reruns: what was trained again, a run of its own; None where there is none.
         known: what `once_per_run` has found of it.
     """
 
@@ -43,6 +44,7 @@ class Run:
     plan: dict[str, Any] = field(default_factory=dict)
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    reruns: "Run | None" = None
     known: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
@@ -54,6 +56,12 @@ class Run:
     def trials(self) -> pd.DataFrame:
         """One row per ended trial."""
         return self.tables["trials"]
+
+    def empty(self, table: str, says: str) -> str:
+        """What an empty table says; nothing, where it is missing or some of it damaged."""
+        if any(f"`{table}`" in note or note.startswith(f"{table}/") for note in self.notes):
+            return f"Not known, since the table `{table}` is missing or damaged."
+        return says
 
     @property
     def best(self) -> str | None:
@@ -97,7 +105,11 @@ def load(path: str | Path) -> Run:
     rerun = {*tables["confirmations"]["trial_id"].dropna(), *tables["ablations"]["trial_id"]}
     if lost := len(rerun - set(tables["trials"]["trial_id"])):
         notes.append(f"{lost} trials that were trained again have no row in `trials`.")
-    return Run(path, plan, tables, tuple(notes))
+    reruns = load(path / RERUNS) if (path / RERUNS).is_dir() else None
+    if reruns is not None and reruns.notes:
+        also = f", and {len(reruns.notes) - 1} more of that kind" if reruns.notes[1:] else ""
+        notes.append(f"In {RERUNS}: {reruns.notes[0].rstrip('.')}{also}.")
+    return Run(path, plan, tables, tuple(notes), reruns)
 
 
 def as_run(run: Run | str | Path) -> Run:

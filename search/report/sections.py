@@ -36,6 +36,8 @@ def state(run: Run) -> str:
     counts = ", ".join(f"{count} {outcome}" for outcome, count in tally(run).items())
     of = f" of {planned} planned" if planned else ""
     text = f"{ended}{of} trials have ended" + (f": {counts}." if counts else ".")
+    if not ended:
+        text = run.empty("trials", text)
     if run.notes:
         text += " Some of its files are missing or damaged: this report is of what is there."
     elif planned and ended < planned:
@@ -93,7 +95,8 @@ def leaderboard(run: Run) -> Section:
     note = (
         f"Capped error: mean(min(angle error, 10°)) / 10° over SNR {snrs} dB and all K; lower is "
         "better. The search value of the best of many owes to luck as well; compare the "
-        "held-out one, and trust the confirmed one (`python -m search.confirm`)."
+        "held-out one, and trust the confirmed one (`python -m search.confirm`). √CRB is a root "
+        "mean square: the mean error of an estimator that reaches it is up to a fifth smaller."
     )
     hidden = int((~shared).sum()) - MOST_ROWS
     if hidden > 0:
@@ -102,7 +105,7 @@ def leaderboard(run: Run) -> Section:
     if not shared.any():
         text.append("The classical methods and the bound have not been scored.")
     if run.trials.empty:
-        text.append("No trial has ended.")
+        text.append(run.empty("trials", "No trial has ended."))
     elif run.best is None:
         text.append("No trial completed, so there is no best one.")
     tables = [Table("leaderboard-table", headings, rows, note=note)] if rows else []
@@ -121,7 +124,8 @@ def failures(run: Run) -> Section:
     rows = run.tables["failures"]
     reruns = ablation.lost_trainings(run)
     if rows.empty:
-        return Section("failures", "Failures", ["No failure of a trial is on record.", *reruns])
+        none = run.empty("failures", "No failure of a trial is on record.")
+        return Section("failures", "Failures", [none, *reruns])
     headings = (
         Heading("trial"),
         Heading("outcome"),
@@ -220,10 +224,10 @@ def confirmations(run: Run) -> Section:
         if effects:
             tables.append(_effects(name, effects))
     if not ablation.names(run):
-        text.append(
+        none = (
             "Nothing is ablated yet: `python -m search.ablate RUN --term eigengap` says whether "
-            "the term helps."
         )
+        text.append(run.empty("ablations", f"{none}the term helps."))
     return Section("confirmed", "Confirmed and ablated", text, tables)
 
 
