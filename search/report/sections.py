@@ -224,10 +224,9 @@ def confirmations(run: Run) -> Section:
         if effects:
             tables.append(_effects(name, effects))
     if not ablation.names(run):
-        none = (
-            "Nothing is ablated yet: `python -m search.ablate RUN --term eigengap` says whether "
-        )
-        text.append(run.empty("ablations", f"{none}the term helps."))
+        yet = "Nothing is ablated yet: "
+        says = "`python -m search.ablate RUN --term eigengap` says whether the term helps."
+        text.append(run.empty("ablations", yet + says))
     return Section("confirmed", "Confirmed and ablated", text, tables)
 
 
