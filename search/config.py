@@ -91,8 +91,8 @@ class SearchConfig:
             "Use tpe for two.",
         )
         require(
-            self.trial_timeout_s > 0,
-            "--trial-timeout > 0",
+            0 < self.trial_timeout_s < math.inf,
+            "0 < --trial-timeout < inf",
             f"{self.trial_timeout_s}",
             "It is in seconds; 1e9 is never.",
         )

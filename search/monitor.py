@@ -30,6 +30,9 @@ from .waiting import Waiting
 
 BAR = "{n_fmt}/{total_fmt} trials |{bar:20}| {elapsed} < {remaining}{postfix}"
 
+STALL_SECONDS = 10.0
+"""A driver that took no step for so long had stopped itself: no trial was silent then."""
+
 FLUSH_SECONDS = 2.0
 """Epoch rows of a running trial reach its Parquet part at most this late."""
 
@@ -73,6 +76,7 @@ class Monitor(tune.Callback):
         self._waiting = Waiting(store)
         self._heard: dict[str, float] = {}
         self._hung: set[str] = set()
+        self._stepped = time.monotonic()
         self._attempts: Counter[str] = Counter()
         self._started = time.monotonic()
         self._before = len(history.ended)
@@ -128,7 +132,11 @@ class Monitor(tune.Callback):
         self._gauges.refresh()
         with self._ending.on_storage_failure(self._store.path):
             self._waiting.write()
-        latest = time.monotonic() - self._plan.trial_timeout_s
+        now = time.monotonic()
+        if (stalled := now - self._stepped) > STALL_SECONDS:  # this process was not listening
+            self._heard = {name: heard + stalled for name, heard in self._heard.items()}
+        self._stepped = now
+        latest = now - self._plan.trial_timeout_s
         silent = {name for name, heard in self._heard.items() if heard < latest} - self._hung
         for trial in trials if silent else []:
             name, actor = trial.config["trial_id"], trial.temporary_state.ray_actor

@@ -40,22 +40,26 @@ Train = Callable[..., Iterator[Any]]
 
 
 def make_trainable(
-    train: Train | None, threads: int, name: str, own: Mapping[str, str | None]
+    train: Train | None, threads: int, name: str, driver: Mapping[str, str | None]
 ) -> Callable[[dict[str, Any]], None]:
     """A Ray trainable around `train`; None is the trainer's own, imported on the worker.
 
     Args:
         name: of the run, which the dashboard shows with every worker.
-        own: versions of the driver, which a machine that came after its checks must have too.
+        driver: versions of the driver, which a machine that came after its checks must have too.
     """
+
+    def own(config: TrainConfig, *, resume: Any = None) -> Any:
+        # imported within the trial, which then ends with what is wrong with the machine's torch
+        return own_train(threads)(config, resume=resume)
 
     def trainable(settings: dict[str, Any]) -> None:
         # the worker's log, which the dashboard shows: what runs where
         print(f"{settings['trial_id']} of {name} on {platform.node()}", flush=True)
-        if wrong := other_versions(own, {platform.node(): _own_versions()}):
+        if wrong := other_versions(driver, {platform.node(): _own_versions()}):
             _report({"epoch": 0, "objective": WORST, "refused": wrong})
             return
-        run_trial(settings, train or own_train(threads))
+        run_trial(settings, train or own)
 
     trainable.__name__ = f"trials of {name}"
     return trainable

@@ -45,7 +45,7 @@ def refused(capsys, *argv: str) -> str:
         (["--resume", "x", "--preset", "smoke"], "takes the plan from the run"),
         (["--sampler", "tpee"], "Did you mean `tpe`"),
         (["--objectives", "cost"], "--objectives is capped_error"),
-        (["--trial-timeout", "0"], "--trial-timeout > 0"),
+        (["--trial-timeout", "0"], "0 < --trial-timeout < inf"),
     ],
 )
 def test_a_bad_option_is_refused_in_one_line(argv, says, capsys, tmp_path):

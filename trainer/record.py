@@ -56,12 +56,13 @@ def read_trial(run: Path, trial: str) -> dict[str, Any]:
 def read_journal(path: Path) -> Iterator[dict[str, Any]]:
     """Its whole lines. A line may be torn, at the end or, where a disk was full, written to
     again: its trial has not ended."""
-    for line in path.read_text().splitlines(keepends=True) if path.exists() else ():
+    text = path.read_text(errors="replace") if path.exists() else ""
+    for line in text.splitlines(keepends=True):
         try:
             ended = json.loads(line)
         except ValueError:
             continue
-        if line.endswith("\n") and "ending" in ended:
+        if line.endswith("\n") and isinstance(ended, dict) and "ending" in ended:
             yield ended
 
 
