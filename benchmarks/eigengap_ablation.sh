@@ -15,8 +15,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 run=${1:-runs/eigengap-ablation}
 workers=${WORKERS:-2}
-# Scenes for each SNR and K. Finalists get more: an ablation is paired, a value is not. The 2,048
-# that search.confirm has by default would take longer than the whole may (FRESH=2048).
+# Scenes for each SNR and K. Finalists get more: an ablation is paired, a value is not. FRESH=2048,
+# the default of search.confirm, is four times the scoring.
 scenes=${SCENES:-256}
 fresh=${FRESH:-512}
 reruns=(--top "${TOP:-5}" --seeds "${SEEDS:-5}" --snr="${SNR:--10,-5,0,10}"

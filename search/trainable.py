@@ -72,7 +72,6 @@ def run_trial(settings: Mapping[str, Any], train: Train) -> None:
     again, since nobody may have heard it, and the epochs after it follow.
     """
     began = time.time()
-    keep_what_is_loaded()
     try:
         state, kept = _last_state(settings)
     except StorageLost as error:
@@ -99,7 +98,9 @@ def run_trial(settings: Mapping[str, Any], train: Train) -> None:
             kept.report(state)
             if last.get("outcome"):
                 return
-        for report in train(config, resume=state):
+        reported = train(config, resume=state)
+        keep_what_is_loaded()  # torch too, which `own_train` has imported by now
+        for report in reported:
             row = report.row()
             row |= judged([*reports, row][-judged_epochs(config.epochs) :])
             last = row | about | used()

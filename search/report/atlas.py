@@ -9,7 +9,6 @@ import pandas as pd
 from trainer.intervals import wilson_share
 
 from ..outcome import Outcome
-from .ablation import lost_trainings
 from .choices import BACKEND, NO_TERM, backends_of
 from .runs import Run
 from .searched import Parameter, parameters, shown
@@ -32,8 +31,7 @@ def draw_failure_atlas(run: Run) -> "Figure | str":
         return run.empty("trials", "No trial has ended, so none has failed.")
     bad = ~trials["outcome"].isin(WELL)
     if not bad.any():
-        none = f"None of {len(trials)} trials of the search failed: there is no atlas to draw."
-        return " ".join([none, *lost_trainings(run)])
+        return f"None of {len(trials)} trials failed: there is no atlas to draw."
     cause = trials["cause"].fillna(trials["outcome"]).where(bad).astype(object)
     causes = [str(name) for name in cause.dropna().value_counts().index]
     varied = [p for p in parameters(run) if p.varies and not (p.numeric and p.low == p.high)]
