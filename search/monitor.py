@@ -24,14 +24,12 @@ from .gauges import Gauges
 from .outcome import RULES, Outcome, classify, may_be_best
 from .recall import History
 from .rows import failure_row, pick, reached, scored_rows, trial_row
+from .silence import Silence
 from .store import Ended, RunStore
 from .study import Past
 from .waiting import Waiting
 
 BAR = "{n_fmt}/{total_fmt} trials |{bar:20}| {elapsed} < {remaining}{postfix}"
-
-STALL_SECONDS = 10.0
-"""A driver that took no step for so long had stopped itself: no trial was silent then."""
 
 FLUSH_SECONDS = 2.0
 """Epoch rows of a running trial reach its Parquet part at most this late."""
@@ -74,9 +72,8 @@ class Monitor(tune.Callback):
         self._flushed: dict[str, float] = {}
         self._has_parts = set(self._epochs)
         self._waiting = Waiting(store)
-        self._heard: dict[str, float] = {}
+        self._silence = Silence(plan.trial_timeout_s)
         self._hung: set[str] = set()
-        self._stepped = time.monotonic()
         self._attempts: Counter[str] = Counter()
         self._started = time.monotonic()
         self._before = len(history.ended)
@@ -94,7 +91,8 @@ class Monitor(tune.Callback):
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Says what is being tried."""
         name = trial.config["trial_id"]
-        self._heard[name] = self._flushed[name] = time.monotonic()
+        self._silence.hear(name)
+        self._flushed[name] = time.monotonic()
         self._attempts[name] += 1
         again = f"again ({self._attempts[name]}) " if self._attempts[name] > 1 else ""
         if name in self._epochs:
@@ -107,7 +105,7 @@ class Monitor(tune.Callback):
     ) -> None:
         """Keeps the epoch's row and says when the search has a new best."""
         name = trial.config["trial_id"]
-        self._heard[name] = time.monotonic()
+        self._silence.hear(name)
         if result.get("outcome") not in (None, Outcome.COMPLETED) or not result["epoch"]:
             return  # an ending, not an epoch
         rows = self._epochs.setdefault(name, {})
@@ -132,12 +130,7 @@ class Monitor(tune.Callback):
         self._gauges.refresh()
         with self._ending.on_storage_failure(self._store.path):
             self._waiting.write()
-        now = time.monotonic()
-        if (stalled := now - self._stepped) > STALL_SECONDS:  # this process was not listening
-            self._heard = {name: heard + stalled for name, heard in self._heard.items()}
-        self._stepped = now
-        latest = now - self._plan.trial_timeout_s
-        silent = {name for name, heard in self._heard.items() if heard < latest} - self._hung
+        silent = self._silence.silent() - self._hung
         for trial in trials if silent else []:
             name, actor = trial.config["trial_id"], trial.temporary_state.ray_actor
             if name in silent and trial.status == "RUNNING" and actor is not None:
@@ -158,7 +151,7 @@ class Monitor(tune.Callback):
         trial is unfinished, and goes on when the others have ended.
         """
         if trial.run_metadata.num_failures <= trial.max_failures:
-            self._heard.pop(trial.config["trial_id"], None)
+            self._silence.forget(trial.config["trial_id"])
             self._say(trial.config["trial_id"], "lost", "its worker; it goes on later")
             return
         file = trial.error_file
@@ -179,7 +172,7 @@ class Monitor(tune.Callback):
     def _end(self, trial: Any, error: str | None) -> None:
         name, last = trial.config["trial_id"], dict(trial.last_result or {})
         record = self._records.pop(name)
-        self._heard.pop(name, None)
+        self._silence.forget(name)
         self._flushed.pop(name, None)
         if self._ending.reason is not None and not last.get("outcome"):
             return  # it ends with the search, and goes on when that is resumed

@@ -36,6 +36,7 @@ class Run:
         plan: `run.json`; empty if it cannot be read.
         tables: every table by name, also the missing ones.
         notes: one sentence for each thing that is missing or damaged.
+        lacking: tables that are missing, or some of which is.
         reruns: what was trained again, a run of its own; None where there is none.
         known: what `once_per_run` has found of it.
     """
@@ -44,6 +45,7 @@ class Run:
     plan: dict[str, Any] = field(default_factory=dict)
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    lacking: frozenset[str] = frozenset()
     reruns: "Run | None" = None
     known: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -59,7 +61,7 @@ class Run:
 
     def empty(self, table: str, says: str) -> str:
         """What an empty table says; nothing, where it is missing or some of it damaged."""
-        if any(f"`{table}`" in note or note.startswith(f"{table}/") for note in self.notes):
+        if table in self.lacking:
             return f"Not known, since the table `{table}` is missing or damaged."
         return says
 
@@ -97,19 +99,21 @@ def load(path: str | Path) -> Run:
         parameters = {k: tuple(v) for k, v in plan["parameters"].items()}
     except CorruptRun as error:
         notes.append(f"The plan is unknown: {error}")
-    tables = {}
+    tables, lacking = {}, set[str]()
     for table in TABLES:
         found, damaged = _read(path / table, arrow_schema(table, parameters))
         tables[table], unsound = _sound(table, found)
         notes += damaged + unsound
+        lacking |= {table} if damaged else set()
     rerun = {*tables["confirmations"]["trial_id"].dropna(), *tables["ablations"]["trial_id"]}
     if lost := len(rerun - set(tables["trials"]["trial_id"])):
         notes.append(f"{lost} trials that were trained again have no row in `trials`.")
+        lacking.add("trials")
     reruns = load(path / RERUNS) if (path / RERUNS).is_dir() else None
     if reruns is not None and reruns.notes:
         also = f", and {len(reruns.notes) - 1} more of that kind" if reruns.notes[1:] else ""
         notes.append(f"In {RERUNS}: {reruns.notes[0].rstrip('.')}{also}.")
-    return Run(path, plan, tables, tuple(notes), reruns)
+    return Run(path, plan, tables, tuple(notes), frozenset(lacking), reruns)
 
 
 def as_run(run: Run | str | Path) -> Run:
