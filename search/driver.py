@@ -26,7 +26,7 @@ from .waiting import write_left
 from .warm import warm_trials
 
 Record = dict[str, Any]
-Recorder = Callable[[str, Record], object]
+Recorder = Callable[[Record], Record]
 
 LOST_RETRIES = 3
 
@@ -114,19 +114,21 @@ def _work_off(
 
     Args:
         suggesting: who suggests and who judges, given what has happened so far, and a function
-            that keeps what a trial is to be, with all else that a replay needs.
+            that keeps what a trial is to be and returns it with all else that a replay needs.
     """
     write_left(store)
     keep_what_is_loaded()
     ending = EndSearch()
-    trainable = make_trainable(train, resources.threads, plan.name, versions())
+    trainable = make_trainable(train, plan.name, versions())
     while before := left():
         history = recall(store, warm_trials(store.path))
         records = {trial.name: dict(trial.record) for trial in history.unfinished}
 
-        def record(name: str, suggested: Record, records: dict[str, Record] = records) -> None:
+        def record(suggested: Record, records: dict[str, Record] = records) -> Record:
+            name = suggested["trial_id"]
             records[name] = {**suggested, "threads": resources.threads}
             store.write_config(name, records[name])
+            return records[name]
 
         searcher, judge = suggesting(history, record)
         monitor = Monitor(plan, store, history, records, ending, searcher.ended)
@@ -184,16 +186,16 @@ def _fit(
 def judge(plan: SearchConfig, history: History) -> Judge:
     """The scheduler, with all that trials have reached already.
 
-    An unfinished trial makes its last report again, which is not judged again: it had passed, or
-    it would have ended. Values of another budget or other scenes (the space was changed) are no
-    match for those of this plan.
+    But for the last report of an unfinished trial, which is made again and judged when it is:
+    nobody knows whether it had been. Values of another budget or other scenes (the space was
+    changed) are no match for those of this plan.
     """
     epochs = plan.template.epochs
     judge = judge_of(plan.scheduler, epochs)
     for past in comparable(history.ended, plan):
         judge.recall(past.trial_id, past.number, past.values)
     for trial in history.unfinished:
-        values = {r["epoch"]: r[OBJECTIVE] for r in trial.reports}
+        values = {r["epoch"]: r[OBJECTIVE] for r in trial.reports[:-1]}
         judge.recall(trial.name, int(trial.record["number"]), values)
     return judge
 

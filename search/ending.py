@@ -23,7 +23,7 @@ class EndSearch(tune.Stopper):
     """
 
     def __init__(self) -> None:
-        self._seen: Counter[tuple[str, str]] = Counter()
+        self._seen: Counter[tuple[Outcome, str]] = Counter()
         self.reason: str | None = None
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
@@ -34,17 +34,20 @@ class EndSearch(tune.Stopper):
         if lost := result.get("storage_lost"):
             self.reason = self.reason or f"a worker could not keep its checkpoint: {lost}"
             return True
-        word = result.get("outcome")
-        if not word:
+        if not (word := result.get("outcome")):
             return False
-        limit = RULES[Outcome(word)].ends_search_at
-        signature = (word, str(result.get("cause")))
-        self._seen[signature] += 1
-        if limit is not None and self._seen[signature] >= limit:
-            seen = str(result.get("failure_traceback") or result.get("cause"))
-            times = f"the same failure {limit} times" if limit > 1 else "a failure"
-            self.reason = f"{times}, which is a bug and not a trial:\n{seen}"
+        cause = str(result.get("cause"))
+        self.count(Outcome(word), cause, str(result.get("failure_traceback") or cause))
         return True
+
+    def count(self, outcome: Outcome, cause: str, said: str) -> None:
+        """Ends the search with what was said, if so many trials have ended so for that cause."""
+        limit = RULES[outcome].ends_search_at
+        self._seen[outcome, cause] += 1
+        if limit is not None and self._seen[outcome, cause] >= limit:
+            times = f"the same failure {limit} times" if limit > 1 else "a failure"
+            reason = f"{times}, which is a bug and not a trial:\n{said}"
+            self.reason = self.reason or reason
 
     def stop_all(self) -> bool:
         """Whether the search must end."""

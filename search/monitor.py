@@ -21,7 +21,7 @@ from .checkpoints import folders
 from .config import SearchConfig
 from .ending import EndSearch
 from .gauges import Gauges
-from .outcome import RULES, Outcome, classify, may_be_best
+from .outcome import RULES, Outcome, classify, may_be_best, signature
 from .recall import History
 from .rows import failure_row, pick, reached, scored_rows, trial_row
 from .silence import Silence
@@ -177,6 +177,10 @@ class Monitor(tune.Callback):
         if self._ending.reason is not None and not last.get("outcome"):
             return  # it ends with the search, and goes on when that is resumed
         outcome = classify(last, error)
+        if error and RULES[outcome].ends_search_at and not last.get("outcome"):
+            # a bug where the trial could not report it
+            last["cause"] = signature(error)
+            self._ending.count(outcome, last["cause"], error)
         if name in self._hung and outcome is Outcome.LOST:
             outcome = Outcome.TIMED_OUT
             last["cause"] = f"no report for {self._plan.trial_timeout_s:g} s"

@@ -135,6 +135,9 @@ LOST_TYPES = frozenset(
 )
 """Exceptions of Ray that speak of the machine, not of our code."""
 
+_OUR_OWN = ("raised in its creation task", "failed to import on the worker")
+"""What Ray says of the death of an actor that our code caused."""
+
 # Messages, not types: torch raises RuntimeError for host memory and several types for CUDA, and
 # Ray's memory monitor kills the worker, which arrives as the death of an actor.
 _MEMORY = re.compile(
@@ -186,7 +189,7 @@ def classify_error(error: str, error_type: str | None = None) -> Outcome:
         return Outcome.DIVERGED
     if _MEMORY.search(f"{kind}\n{said}"):
         return Outcome.OUT_OF_MEMORY
-    if "raised in its creation task" in said:  # an actor's death that our own code caused
+    if any(words in said for words in _OUR_OWN):
         return Outcome.CRASHED
     if kind in LOST_TYPES or _LOST.search(said):
         return Outcome.LOST

@@ -63,8 +63,8 @@ class OptunaSearcher(RecordedSearcher):
         journal: file that ended trials are mirrored to; written anew from `history`.
         history: what earlier drivers of this run have left; unfinished trials are suggested first,
             under their old names, with their last checkpoint.
-        record: called with (trial_id, record) before a trial starts; the record is plain data from
-            which the trial can be replayed.
+        record: called before a trial starts, with plain data from which it can be replayed; what
+            it returns is what the trial is run by.
         exhausted: called when a worker asks and no trial is left, and perhaps again.
     """
 
@@ -74,7 +74,7 @@ class OptunaSearcher(RecordedSearcher):
         journal: Path,
         *,
         history: History,
-        record: Callable[[str, dict[str, Any]], object],
+        record: Callable[[dict[str, Any]], dict[str, Any]],
         exhausted: Callable[[], object],
     ) -> None:
         super().__init__(metric=OBJECTIVE, mode="min")
@@ -109,17 +109,18 @@ class OptunaSearcher(RecordedSearcher):
             params, digest = config.to_params(), config.digest
         except ConfigError:  # for the worker to find, so that it is recorded like every outcome
             params, digest = self._plan.template.to_params() | drawn, None
-        record = {
-            "trial_id": name,
-            "number": number,
-            "sampler": dict(trial.params),
-            "sampler_attributes": _own_attributes(trial),
-            "drawn": drawn,
-            "params": params,
-            "config_hash": digest,
-        }
+        record = self._record(
+            {
+                "trial_id": name,
+                "number": number,
+                "sampler": dict(trial.params),
+                "sampler_attributes": _own_attributes(trial),
+                "drawn": drawn,
+                "params": params,
+                "config_hash": digest,
+            }
+        )
         self._asked[name] = trial
-        self._record(name, record)
         return _settings(record, folder=name)
 
     def ended(self, past: Past) -> None:
@@ -164,7 +165,7 @@ class ListSearcher(RecordedSearcher):
     Args:
         records: of the trainings, plain data from which each can be replayed.
         history: what earlier drivers of this run have left.
-        record: called with (trial_id, record) before a training starts.
+        record: called before a training starts, as for `OptunaSearcher`.
     """
 
     def __init__(
@@ -172,7 +173,7 @@ class ListSearcher(RecordedSearcher):
         records: Iterable[dict[str, Any]],
         *,
         history: History,
-        record: Callable[[str, dict[str, Any]], object],
+        record: Callable[[dict[str, Any]], dict[str, Any]],
     ) -> None:
         super().__init__(metric=OBJECTIVE, mode="min")
         ended = {past.trial_id for past in history.ended}
@@ -188,8 +189,7 @@ class ListSearcher(RecordedSearcher):
         name = record["trial_id"]
         if name in self._begun:
             return _again(self._begun[name])
-        self._record(name, record)
-        return _settings(record, folder=name)
+        return _settings(self._record(record), folder=name)
 
     def ended(self, past: Past) -> None:
         """Nothing: the list is fixed."""
@@ -217,7 +217,7 @@ def _settings(
     record: dict[str, Any], *, folder: str, checkpoint: str | None = None
 ) -> dict[str, Any]:
     """What a worker is handed."""
-    same = {name: record[name] for name in ("trial_id", "number", "params")}
+    same = {name: record[name] for name in ("trial_id", "number", "params", "threads")}
     return same | {"folder": folder, "checkpoint": checkpoint}
 
 

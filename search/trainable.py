@@ -40,7 +40,7 @@ Train = Callable[..., Iterator[Any]]
 
 
 def make_trainable(
-    train: Train | None, threads: int, name: str, driver: Mapping[str, str | None]
+    train: Train | None, name: str, driver: Mapping[str, str | None]
 ) -> Callable[[dict[str, Any]], None]:
     """A Ray trainable around `train`; None is the trainer's own, imported on the worker.
 
@@ -49,11 +49,11 @@ def make_trainable(
         driver: versions of the driver, which a machine that came after its checks must have too.
     """
 
-    def own(config: TrainConfig, *, resume: Any = None) -> Any:
-        # imported within the trial, which then ends with what is wrong with the machine's torch
-        return own_train(threads)(config, resume=resume)
-
     def trainable(settings: dict[str, Any]) -> None:
+        def own(config: TrainConfig, *, resume: Any = None) -> Any:
+            # imported within the trial, which then ends with what is wrong with a machine's torch
+            return own_train(settings["threads"])(config, resume=resume)
+
         # the worker's log, which the dashboard shows: what runs where
         print(f"{settings['trial_id']} of {name} on {platform.node()}", flush=True)
         if wrong := other_versions(driver, {platform.node(): _own_versions()}):
@@ -71,20 +71,9 @@ def run_trial(settings: Mapping[str, Any], train: Train) -> None:
     A trial that an earlier driver began goes on from its checkpoint: its last report is made
     again, since nobody may have heard it, and the epochs after it follow.
     """
-    began = time.time()
-    try:
-        state, kept = _last_state(settings)
-    except StorageLost as error:
-        _report({"epoch": 0, "objective": WORST, "storage_lost": str(error)})
-        return
-    reports = kept.reports
-    last: dict[str, Any] = reports[-1] if reports else {"epoch": 0, "objective": WORST}
-    trained = last.get("seconds_total", 0.0)
-    about = {
-        "host": platform.node(),
-        "started": last.get("started", began),
-        "device": _device(),
-    }
+    began, trained = time.time(), 0.0
+    about = {"host": platform.node(), "started": began, "device": _device()}
+    last: dict[str, Any] = {"epoch": 0, "objective": WORST}
 
     def used() -> dict[str, Any]:
         return {"seconds_total": trained + time.time() - began, "peak_bytes": peak_bytes()}
@@ -92,9 +81,15 @@ def run_trial(settings: Mapping[str, Any], train: Train) -> None:
     def end(**how: Any) -> None:
         _report(last | about | how | used())
 
+    lost = tune.get_checkpoint()  # by a worker of this driver's; else it is an earlier driver's
+    place = settings["checkpoint"] if lost is None else lost.path
     try:
+        state, kept = _last_state(place, lost)
+        if reports := kept.reports:
+            last, trained = reports[-1], reports[-1].get("seconds_total", 0.0)
+            about["started"] = last.get("started", began)
         config = TrainConfig.from_params(settings["params"])
-        if reports and tune.get_checkpoint() is None:
+        if reports and lost is None:
             kept.report(state)
             if last.get("outcome"):
                 return
@@ -103,12 +98,13 @@ def run_trial(settings: Mapping[str, Any], train: Train) -> None:
         for report in reported:
             row = report.row()
             row |= judged([*reports, row][-judged_epochs(config.epochs) :])
-            last = row | about | used()
+            row |= about | used()
             if report.epoch == config.epochs:
-                last["outcome"] = Outcome.COMPLETED.value
-                last["evaluations"] = [asdict(row) for row in report.evaluation]
-            reports.append(last)
+                row["outcome"] = Outcome.COMPLETED.value
+                row["evaluations"] = [asdict(row) for row in report.evaluation]
+            reports.append(row)
             kept.report(report.state)
+            last = row
         if not last.get("outcome"):
             raise RuntimeError(f"a training must report {config.epochs} epochs, but ended earlier")
     except StorageLost as error:
@@ -120,6 +116,9 @@ def run_trial(settings: Mapping[str, Any], train: Train) -> None:
     except Exception as error:  # noqa: BLE001 - whatever it is, the table of outcomes has a row
         text = traceback.format_exc()
         outcome = classify_error(text, type(error).__name__)
+        if outcome is Outcome.INVALID and place is not None:  # it was valid when it began
+            end(outcome=None, refused=_stranded(settings["trial_id"], place, error))
+            return
         crashed = outcome is Outcome.CRASHED
         end(
             outcome=outcome.value,
@@ -178,20 +177,20 @@ def own_train(threads: int) -> Train:
     return train
 
 
-def _last_state(settings: Mapping[str, Any]) -> tuple[Any, Kept]:
-    """The state that the trial had reached, and what else its checkpoint held.
+def _last_state(place: str | None, lost: tune.Checkpoint | None) -> tuple[Any, Kept]:
+    """The state that the trial had reached, and what else its checkpoint held; None and nothing
+    at a first start.
 
-    From the checkpoint that Ray gives a trial whose worker was lost, or else from the one that an
-    earlier driver left; None and nothing at a first start.
+    Args:
+        place: where the checkpoint is.
+        lost: itself, where Ray gives it to a trial whose worker was lost.
     """
-    checkpoint = tune.get_checkpoint()
-    place = settings["checkpoint"] if checkpoint is None else checkpoint.path
     if place is None:
         return None, Kept([], b"")
     from trainer.checkpoint import TrainState
 
     try:
-        with brought(place) if checkpoint is None else checkpoint.as_directory() as folder:
+        with brought(place) if lost is None else lost.as_directory() as folder:
             reports = read_reports(Path(folder))
             if not reports:
                 raise StorageLost(f"the checkpoint {place} has gone or is not whole")
@@ -199,6 +198,14 @@ def _last_state(settings: Mapping[str, Any]) -> tuple[Any, Kept]:
             return TrainState.load(Path(folder) / STATE_FILE), Kept(reports, best)
     except OSError as error:
         raise StorageLost(f"the checkpoint {place}: {error}") from error
+
+
+def _stranded(trial_id: str, place: str, error: Exception) -> str:
+    return (
+        f"{trial_id} cannot go on from its checkpoint {place}: {error} It is left as it is. Go on "
+        f"with the code that wrote it (run.json has its commit), or delete ray/{trial_id} and "
+        f"ray/{trial_id}.* in the run's folder, and it begins anew."
+    )
 
 
 def _report(row: dict[str, Any], checkpoint: tune.Checkpoint | None = None) -> None:

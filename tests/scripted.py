@@ -95,6 +95,22 @@ def note_and_train(
     yield from train(config, resume=resume)
 
 
+class Unpackable:
+    """Cannot be sent to a worker: no trial begins there."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpack, (os.getpid(),)
+
+    def __call__(self, config: TrainConfig, *, resume: TrainState | None = None) -> Any:
+        raise AssertionError("it has arrived")
+
+
+def _unpack(driver: int) -> Unpackable:
+    if os.getpid() != driver:
+        raise RuntimeError("this trainer cannot be unpacked")
+    return Unpackable()
+
+
 BLOCKS = 0.007
 
 

@@ -8,9 +8,11 @@ import optuna
 import pandas as pd
 import pytest
 import ray
+import torch
 
 import spaces
-from search import waiting
+from search import driver, waiting
+from search.checkpoints import folders
 from search.checks import check_backends
 from search.config import SearchConfig
 from search.connection import connect
@@ -181,11 +183,7 @@ def test_a_bug_that_repeats_itself_ends_the_search_with_its_traceback(run, tmp_p
 def test_a_resumed_search_keeps_what_has_ended_and_goes_on_with_the_rest(run, left):
     store = run(RATES["good"], RATES["better"], trials=2)
     before = store.read("trials")
-    # what a driver killed between a suggestion and its end leaves behind
-    unfinished = store.read_config("t0001") | {"outcome": None}
-    store.write_config("t0001", unfinished)
-    for table in ("trials", "epochs"):
-        (store.path / table / "t0001.parquet").unlink()
+    unfinished(store, "t0001")
     if left == "nothing":
         shutil.rmtree(store.path / "ray" / "t0001")
     (store.path / "optuna.log").write_text('{"torn": ')
@@ -201,6 +199,38 @@ def test_a_resumed_search_keeps_what_has_ended_and_goes_on_with_the_rest(run, le
     assert restarted["checkpoint"].startswith("ray/t0001" + "." * (left != "nothing"))
     epochs = store.read("epochs")
     assert list(epochs[epochs["trial_id"] == "t0001"]["epoch"]) == [1, 2, 3]
+
+
+def unfinished(store: RunStore, name: str, **changed: object) -> None:
+    """What a driver leaves behind that is killed before the trial has ended."""
+    store.write_config(name, store.read_config(name) | changed)
+    for table in ("trials", "epochs"):
+        (store.path / table / f"{name}.parquet").unlink()
+
+
+def test_a_checkpoint_of_other_code_ends_the_search_and_not_the_trial(run):
+    good, better = RATES["good"], RATES["better"]
+    store = run(good, better)
+    unfinished(store, "t0001")
+    (state,) = (store.path / "ray" / "t0001").glob("checkpoint_*/state.pt")
+    torch.save(torch.load(state) | {"momentum": 0.9}, state)
+    with pytest.raises(
+        SearchFailed, match=r"t0001 cannot go on from its checkpoint .*delete ray/"
+    ):
+        run(good, better)
+    assert store.ended() == {"t0000"}
+    for folder in folders(store.path, "t0001"):
+        shutil.rmtree(folder)
+    assert list(run(good, better).read("trials")["outcome"]) == ["completed"] * 2
+
+
+def test_a_bug_that_no_trial_can_report_ends_the_search_too(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(driver, "LOST_RETRIES", 0)  # each takes seconds
+    with pytest.raises(SearchFailed, match=r"(?s)the same failure 3 times.*cannot be unpacked"):
+        run(*[RATES["good"]] * 5, train=scripted.Unpackable())
+    trials = RunStore.open(tmp_path / "run").read("trials")
+    assert list(trials["outcome"]) == ["crashed"] * 3
+    assert trials["cause"].nunique() == 1
 
 
 def test_cmaes_searches_and_finds_its_generation_again_after_a_restart(run):

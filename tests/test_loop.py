@@ -4,6 +4,7 @@ import ast
 import dataclasses
 import pickle
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,13 @@ def test_a_state_of_another_configuration_is_refused(tmp_path):
     report = next(train(config()))
     with pytest.raises(ConfigError, match="under the configuration it began with"):
         next(train(config(seed=1), resume=report.state))
+
+
+def test_a_state_of_another_networks_code_is_refused(tmp_path):
+    report = next(train(config()))
+    renamed = {f"new.{name}": weights for name, weights in report.state.network.items()}
+    with pytest.raises(ConfigError, match="with the code it began with"):
+        next(train(config(), resume=replace(report.state, network=renamed)))
 
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", None])

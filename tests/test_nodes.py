@@ -66,7 +66,7 @@ def test_a_worker_with_another_version_trains_nothing_and_ends_the_search(monkey
     def train(config: object, *, resume: object = None) -> Iterator[object]:
         pytest.fail("trained")
 
-    trainable.make_trainable(train, 1, "x", own)({"trial_id": "t0000"})
+    trainable.make_trainable(train, "x", own)({"trial_id": "t0000"})
     (last,) = reports
     ending = EndSearch()
     assert ending("t0000", last)

@@ -43,6 +43,12 @@ CREATION = """The actor died because of an error raised in its creation task, ra
 ImportError: no module named trainer
 """
 
+IMPORT = """The actor died unexpectedly before finishing this task.
+The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR
+RuntimeError: The actor with name ImplicitFunc failed to import on the worker.
+ModuleNotFoundError: No module named 'trainer'
+"""
+
 MEMORY_MONITOR = """The actor died unexpectedly before finishing this task.
 Task was killed due to the node running low on memory.
 """
@@ -131,11 +137,8 @@ def test_silence_after_a_report_is_a_stop_and_before_any_report_a_loss():
         (WORKER_DEATH, "ActorDiedError", Outcome.LOST),
         ("The actor 0a1b is unavailable: socket closed. The task may ...", None, Outcome.LOST),
         ("", "NodeDiedError", Outcome.LOST),
-        (
-            CREATION,
-            "ActorDiedError",
-            Outcome.CRASHED,
-        ),
+        (CREATION, "ActorDiedError", Outcome.CRASHED),
+        (IMPORT, "ActorDiedError", Outcome.CRASHED),
     ],
 )  # fmt: skip
 def test_errors(error, error_type, outcome):

@@ -69,8 +69,11 @@ def test_a_search_interrupted_and_then_killed_equals_an_undisturbed_one(tmp_path
     assert all(again.get(name, EPOCHS) >= epochs for name, epochs in reached.items())
     assert again["t0001"] >= 9 or "t0001" in RunStore.open(run).ended()
 
-    assert drive(tmp_path, "--resume", "x", "--trials", "3", "--no-preflight").wait(300) == 0
+    # what has begun keeps its threads; the new trial takes as many as it is given
+    more = ("--trials", "3", "--cpus-per-trial", "2", "--max-concurrent", "1", "--no-preflight")
+    assert drive(tmp_path, "--resume", "x", *more).wait(300) == 0
     store = RunStore.open(run)
+    assert [store.read_config(n)["threads"] for n in store.started()] == [1, 1, 2]
     trials, epochs = store.read("trials"), store.read("epochs")
     assert list(trials["trial_id"]) == ["t0000", "t0001", "t0002"]
     for table in ("trials", "epochs", "evaluations", "scenes"):
@@ -123,10 +126,13 @@ def undisturbed(store: RunStore) -> pd.DataFrame:
     rows = []
     for name in sorted(store.ended()):
         errors = []
-        for report in train(TrainConfig.from_params(store.read_config(name)["params"])):
+        record = store.read_config(name)
+        torch.set_num_threads(record["threads"])
+        for report in train(TrainConfig.from_params(record["params"])):
             errors.append(report.capped_error)
             mean = sum(errors[-3:]) / len(errors[-3:])
             rows.append((name, report.losses["total"], report.gradient_norm, mean))
+    torch.set_num_threads(1)
     columns = ["trial_id", "loss_total", "gradient_norm", "objective"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -247,16 +253,17 @@ def of_plan(number: int, plan: SearchConfig, **changed: object) -> Past:
     return Past(f"t{number:04d}", number, {}, Outcome.COMPLETED, values=values, params=params)
 
 
-def test_a_trial_that_had_passed_a_rung_is_not_stopped_there_by_a_resume():
-    """It makes its last report again; meanwhile better trials have ended."""
+def test_the_last_report_before_a_kill_is_judged_by_the_next_driver():
+    """It is made again, and nobody knows whether it had been judged; those before it had."""
     plan = SearchConfig("smoke", 8, "x")
     ended = tuple(of_plan(n, plan) for n in range(3))
     record = {"trial_id": "t0009", "number": 9, "params": {}}
-    reports = ({"epoch": 1, "objective": 0.9},)
-    old = Unfinished(record, "t0009.1", reports=reports)
-    judged = judge(plan, History(ended, (old,)))
-    assert not judged.stops("t0009", 9, 1, 0.9)
-    assert judged.stops("t0010", 10, 1, 0.9)  # one that comes new
+    reports = tuple({"epoch": epoch, "objective": 0.9} for epoch in (1, 2))
+    for reported in (1, 2):
+        old = Unfinished(record, "t0009.1", reports=reports[:reported])
+        judged = judge(plan, History(ended, (old,)))
+        assert judged.stops("t0009", 9, 1, 0.9) == (reported == 1)
+        assert judged.stops("t0010", 10, 1, 0.9)  # one that comes new
 
 
 def test_values_of_another_budget_or_evaluation_are_told_to_nobody():

@@ -10,7 +10,7 @@ import pytest
 import ray
 
 import spaces
-from search import trainable
+from search import searcher, trainable
 from search.checks import try_networks
 from search.config import SearchConfig
 from search.connection import connect
@@ -20,6 +20,7 @@ from search.preflight import LONG_MINUTES, Refused, Resources
 from search.samplers import STARTUP_TRIALS
 from search.store import RunStore
 from tests import scripted
+from trainer.provenance import versions
 
 pytestmark = pytest.mark.ray
 
@@ -58,6 +59,22 @@ def test_trials_share_one_process_with_its_settings(monkeypatch, tmp_path):
     notes = [json.loads(line) for line in (tmp_path / "notes").read_text().splitlines()]
     assert len(notes) == 4
     assert notes == [notes[0] | WORKER_ENV | {"OMP_NUM_THREADS": "1"}] * 4
+
+
+def test_a_trial_computes_on_the_threads_of_its_record(monkeypatch):
+    """Also one that is resumed with other resources: its first epochs were, its replay will be."""
+    asked: list[int] = []
+
+    def own_train(threads):
+        asked.append(threads)
+        return scripted.train
+
+    monkeypatch.setattr(trainable, "own_train", own_train)
+    monkeypatch.setattr(trainable, "_report", lambda *given: None)
+    record = {"trial_id": "t0", "number": 0, "params": spaces.get("smoke").fixed, "threads": 3}
+    settings = searcher._settings(record, folder="t0")
+    trainable.make_trainable(None, "x", versions())(settings)
+    assert asked == [3]
 
 
 def test_one_worker_and_the_same_seed_make_the_same_search(monkeypatch, tmp_path):

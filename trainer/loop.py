@@ -95,7 +95,7 @@ def train(config: TrainConfig, *, resume: TrainState | None = None) -> Iterator[
 
     Raises:
         Diverged: before an optimiser step would be taken on a non-finite loss or gradient.
-        ConfigError: if `resume` belongs to another configuration.
+        ConfigError: if `resume` belongs to another configuration, or to another network's code.
     """
     training = Training(config, resolve_device(config.device))
     if resume is not None:
@@ -161,10 +161,17 @@ class Training:
                 "a training resumes under the configuration it began with, but the checkpoint has "
                 f"{state.config.digest} and this is {self.config.digest}. Start it afresh."
             )
-        self.network.load_state_dict(state.network)
-        self.optimizer.load_state_dict(state.optimizer)
-        self.schedule.load_state_dict(state.schedule)
-        self.generator.set_state(state.generator)
+        try:
+            self.network.load_state_dict(state.network)
+            self.optimizer.load_state_dict(state.optimizer)
+            self.schedule.load_state_dict(state.schedule)
+            self.generator.set_state(state.generator)
+        except UNREADABLE as error:
+            reason = " ".join(str(error).split())
+            raise ConfigError(
+                "a training resumes with the code it began with, but what the checkpoint holds "
+                f"does not fit this one's ({reason}). Start it afresh."
+            ) from error
         self.epoch, self.steps = state.epoch, state.step
 
     def step(self) -> tuple[Scenes, dict[str, float]]:
