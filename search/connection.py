@@ -1,7 +1,9 @@
 """A Ray to work on, for as long as it is needed; left in order, also by Ctrl-C and SIGTERM. And
 jobs for its workers."""
 
+import atexit
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -11,7 +13,7 @@ import ray
 from .config import SearchConfig
 from .ending import SearchFailed
 from .environment import PACKAGES, STORAGE_ENV, WORKER_ENV
-from .interrupts import Interrupted, deaf, interruptible, listen
+from .interrupts import INTERRUPTED, Interrupted, deaf, interruptible, listen, meant
 from .preflight import Cluster, Node, Refused, Resources
 
 
@@ -63,36 +65,52 @@ def _started(options: dict[str, Any]) -> Any:
     Raises:
         Refused: if Ray does not start here, or there is no cluster at that address.
     """
-    address = options["address"]
     try:
         return ray.init(**options)
-    except SystemExit as stopped:  # Ray's own way with SIGTERM, which it takes for its start
-        raise Interrupted("SIGTERM") from stopped
-    except ray.exceptions.AuthenticationError as error:
-        raise Refused(
+    except BaseException as error:
+        stopped = meant(error)
+        if isinstance(stopped, SystemExit):  # Ray's own way with SIGTERM, which it takes meanwhile
+            stopped = Interrupted("SIGTERM")
+        if isinstance(stopped, Interrupted):
+            atexit.register(_leave)
+            raise stopped from None
+        if isinstance(error, Exception):  # Ray raises that very class if it is not in time
+            raise _refusal(error, options["address"]) from error
+        raise
+
+
+def _leave() -> None:
+    """Ends a process in which Ray was begun and not finished: its half would end the interpreter
+    with a segmentation fault."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(INTERRUPTED)
+
+
+def _refusal(error: Exception, address: str) -> Refused:
+    """What to tell a person of a Ray that did not start."""
+    said = " ".join(str(error).split())
+    if isinstance(error, ray.exceptions.AuthenticationError):
+        return Refused(
             f"--address must name a Ray cluster that lets this user in, but {address!r} "
             f"asks for another token ({str(error)[:200]}). Put the token of the cluster (there: "
             "`ray get-auth-token`) into ~/.ray/auth_token or RAY_AUTH_TOKEN."
-        ) from error
-    except Exception as error:  # Ray raises that very class where its processes are not in time
-        said = " ".join(str(error).split())
-        if "Version mismatch" in said:  # Ray's own check, of itself and of Python
-            reason = (
-                f"the driver and the cluster must have the same versions, but: {said}. Run the "
-                "driver where the cluster's image runs, or start the cluster with this one's."
-            )
-        elif address == "local":
-            reason = (
-                f"a local Ray must start, but did not ({said[:200]}). It gives its own processes "
-                "half a minute: try again when this machine is less busy."
-            )
-        else:
-            reason = (
-                f"--address must name a running Ray cluster, but {address!r} does not answer "
-                f"({said[:200]}). Start one with `ray start --head`, give the token "
-                "of one started elsewhere in RAY_AUTH_TOKEN, or leave --address out."
-            )
-        raise Refused(reason) from error
+        )
+    if "Version mismatch" in said:  # Ray's own check, of itself and of Python
+        return Refused(
+            f"the driver and the cluster must have the same versions, but: {said}. Run the "
+            "driver where the cluster's image runs, or start the cluster with this one's."
+        )
+    if address == "local":
+        return Refused(
+            f"a local Ray must start, but did not ({said[:200]}). It gives its own processes "
+            "half a minute: try again when this machine is less busy."
+        )
+    return Refused(
+        f"--address must name a running Ray cluster, but {address!r} does not answer "
+        f"({said[:200]}). Start one with `ray start --head`, give the token "
+        "of one started elsewhere in RAY_AUTH_TOKEN, or leave --address out."
+    )
 
 
 def on_worker(task: Any, resources: Resources) -> Any:

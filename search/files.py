@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .arrow import check_parameters
-from .interrupts import meant
+from .interrupts import INTERRUPTED, meant
 from .schema import TABLES
 
 FORMAT = 1
@@ -103,7 +103,7 @@ class Driver:
         try:
             yield
         except BaseException as error:
-            codes = {KeyboardInterrupt: 130, RunError: 2}
+            codes = {KeyboardInterrupt: INTERRUPTED, RunError: 2}
             fitting = [code for kind, code in codes.items() if isinstance(meant(error), kind)]
             self.exit_code = fitting[0] if fitting else 1
             raise

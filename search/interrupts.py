@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
+INTERRUPTED = 130
+"""Exit code of a command that was."""
 AGAIN_SECONDS = 2.0
 """An interrupt that has not arrived by then is raised once more."""
 STAY_DEAF_SECONDS = 0.002

@@ -12,7 +12,7 @@ from trainer.arguments import OneLineParser
 from trainer.config import ConfigError
 
 from .config import OBJECTIVES, SAMPLERS, SCHEDULERS
-from .interrupts import interruptible
+from .interrupts import INTERRUPTED, interruptible
 
 RESOURCES = ("max_concurrent", "cpus_per_trial", "gpus_per_trial", "trial_timeout_s", "address")
 """Flags that may differ from machine to machine: those of `add_resources`."""
@@ -31,7 +31,7 @@ def exit_code(name: str, act: Callable[[], int], again: str) -> int:
     except KeyboardInterrupt as interrupt:
         said = f" by {interrupt}" if str(interrupt) else ""
         print(f"\ninterrupted{said}; nothing is lost: {again}", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     except Exception as error:
         from .preflight import Refused
         from .store import RunError

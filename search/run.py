@@ -21,6 +21,7 @@ from trainer.arguments import UsageError
 from trainer.config import ConfigError
 
 from .config import SearchConfig
+from .interrupts import INTERRUPTED
 from .options import RESOURCES, exit_code, parser
 from .shown import describe, dry_run, show
 
@@ -130,7 +131,7 @@ def follow(args: argparse.Namespace) -> int:
         return attach(args.attach, args.out)
     except KeyboardInterrupt:
         print("\nleft; the search goes on", file=sys.stderr)
-        return 130
+        return INTERRUPTED
 
 
 def resume(args: argparse.Namespace) -> int:

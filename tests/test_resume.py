@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -192,12 +193,17 @@ def test_a_driver_that_is_refused_has_changed_nothing(tmp_path, capsys, flag):
 
 @pytest.mark.ray
 @pytest.mark.parametrize("word", [signal.SIGINT, signal.SIGTERM])
-def test_a_search_can_be_stopped_while_ray_starts(tmp_path, word):
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_search_can_be_stopped_while_ray_starts(tmp_path, word, begun):
+    """Before and after Ray has begun its part of the driver, which takes a second."""
     driver = drive(tmp_path, "--preset", "drill", "--name", "x", *FREE)
-    while not (tmp_path / "x" / ".driver").exists():  # written just before
+    logs = Path(tempfile.gettempdir(), "ray")
+    while not (tmp_path / "x" / ".driver").exists() or (
+        begun and not list(logs.glob(f"session_*_{driver.pid}/logs/python-core-driver*"))
+    ):
         assert driver.poll() is None
         time.sleep(0.02)
-    time.sleep(1.0)
+    time.sleep(0.2 if begun else 1.0)
     began = time.monotonic()
     driver.send_signal(word)
     assert driver.wait(60) == 130
