@@ -133,3 +133,11 @@ def _check_value(table: str, column: Column, row: Mapping[str, Any]) -> Any:
         return value
     expected = "a datetime with a time zone" if column.type == "time" else f"a {column.type}"
     raise RowError(f"{where} must be {expected}, but got {value!r}. Convert it.")
+
+
+def is_earlier(own: pa.Schema, whole: pa.Schema, needed: set[str]) -> bool:
+    """Whether a part has the columns `needed`, and lacks of the whole only what may be null."""
+    lacking = set(whole.names) - set(own.names)
+    known = pa.schema([whole.field(name) for name in own.names if name in whole.names])
+    nullable = all(whole.field(name).nullable for name in lacking)
+    return own == known and nullable and not lacking & needed

@@ -20,7 +20,7 @@ from .store import RunStore
 POLL_SECONDS = 1.0
 
 
-def attach(run: str, out: str) -> int:
+def attach(run: str, out: str | None) -> int:
     """Prints what happens in a run until its driver has ended.
 
     Returns:

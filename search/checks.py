@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 import ray
+from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from trainer.provenance import versions
@@ -13,9 +14,20 @@ from trainer.provenance import versions
 from .bucket import home_of, opened
 from .config import SearchConfig
 from .connection import on_worker
-from .preflight import LONG_MINUTES, Refused, Resources, refuse_other_versions, smallest_training
+from .preflight import (
+    LONG_MINUTES,
+    Cluster,
+    Refused,
+    Resources,
+    holds,
+    refuse_other_versions,
+    smallest_training,
+)
 from .store import RunStore
 from .tasks import backends_task, node_task, smoke_task
+
+SAID_EVERY_SECONDS = 30.0
+"""How often it is said that a search still waits for a machine."""
 
 
 def preflight_checks(plan: SearchConfig, store: RunStore, resources: Resources) -> None:
@@ -27,6 +39,32 @@ def preflight_checks(plan: SearchConfig, store: RunStore, resources: Resources) 
     check_nodes(store)
     for line in (*check_backends(plan, resources), *try_networks(plan, resources)):
         print(line, flush=True)
+
+
+def await_room(plan: SearchConfig, cluster: Cluster, resources: Resources) -> None:
+    """Waits for the first machine that holds a trial, where none does and the cluster may grow.
+
+    Raises:
+        Refused: if none has come within `--trial-timeout`.
+    """
+    if holds(cluster, resources):
+        return
+    trial = f"a trial of {resources.cpus:g} CPUs and {resources.gpus:g} GPUs"
+    needs = {"CPU": resources.cpus, "GPU": resources.gpus}
+    asked = placement_group([{name: amount for name, amount in needs.items() if amount}])
+    left = plan.trial_timeout_s
+    try:
+        while not asked.wait(min(left, SAID_EVERY_SECONDS)):
+            left -= SAID_EVERY_SECONDS
+            if left <= 0:
+                raise Refused(
+                    f"one machine must hold {trial}, but none does and none has come within "
+                    f"{plan.trial_timeout_s:g} s. Lower --cpus-per-trial or --gpus-per-trial; or, "
+                    "if `ray status` says that one is on its way, raise --trial-timeout."
+                )
+            print(f"no machine holds {trial} yet: waiting for the cluster to grow", flush=True)
+    finally:
+        remove_placement_group(asked)
 
 
 def check_nodes(store: RunStore) -> None:

@@ -15,6 +15,8 @@ from typing import Any, Self
 import spaces
 from trainer.config import TrainConfig, require, require_choice
 
+RUNS = "runs"
+"""The folder of runs, unless another is asked for."""
 SEEDS = 2**31
 """Seeds are below this: samplers take 32 bits."""
 SCHEDULERS = ("asha", "hyperband", "median", "none")
@@ -58,7 +60,7 @@ class SearchConfig:
     preset: str
     trials: int
     name: str
-    out: str = "runs"
+    out: str = RUNS
     seed: int = 0
     epochs: int | None = None
     max_concurrent: int | None = None

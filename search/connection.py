@@ -51,7 +51,7 @@ def connect(plan: SearchConfig) -> Iterator[Cluster]:
                     if n["Alive"]
                 ),
                 dashboard=f"http://{url}" if url else None,
-                # whoever says how many trials to run on a cluster knows that it grows to hold them
+                # whoever says how many trials to run on a cluster expects it to grow for them
                 can_grow=plan.address is not None and plan.max_concurrent is not None,
             )
         finally:

@@ -22,7 +22,7 @@ from .rungs import Judge, judge_of
 from .searcher import OBJECTIVE, ListSearcher, OptunaSearcher, Scheduler
 from .store import RunStore
 from .trainable import Train, make_trainable
-from .waiting import write_left
+from .waiting import drop_orphans, write_left
 from .warm import warm_trials
 
 Record = dict[str, Any]
@@ -117,6 +117,7 @@ def _work_off(
             that keeps what a trial is to be and returns it with all else that a replay needs.
     """
     write_left(store)
+    drop_orphans(store)
     keep_what_is_loaded()
     ending = EndSearch()
     trainable = make_trainable(train, plan.name, versions())

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .arrow import check_parameters
+from .config import RUNS
 from .interrupts import INTERRUPTED, meant
 from .schema import TABLES
 
@@ -53,7 +54,7 @@ class CorruptRun(RunError):
     """A run folder whose files contradict the layout."""
 
 
-def resolve_run(run: str | Path, out: str | Path = "runs") -> Path:
+def resolve_run(run: str | Path, out: str | Path | None = None) -> Path:
     """The folder that RUN stands for: a name under `out`, or a path.
 
     One on object storage is brought into its working copy.
@@ -63,6 +64,7 @@ def resolve_run(run: str | Path, out: str | Path = "runs") -> Path:
     """
     from . import bucket, working_copy  # which rest on this module
 
+    out = out or RUNS
     if bucket.is_uri(run):
         out, run = bucket.split(str(run))
     if bucket.is_uri(out):
@@ -239,16 +241,21 @@ def write_atomically(path: Path, content: bytes, *, sync: bool = False) -> None:
         raise
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path, remedy: str = "start anew with another `--name`") -> dict[str, Any]:
+    """What a file holds.
+
+    Raises:
+        CorruptRun: if that is no JSON object; it is to be restored, or else `remedy`.
+    """
     try:
         content = json.loads(path.read_bytes())
+        if not isinstance(content, dict):
+            raise ValueError(f"it holds a {type(content).__name__}")
     except (OSError, ValueError) as error:
         raise CorruptRun(
-            f"{path} must be readable JSON, but is not ({error}). Restore it from a copy, or "
-            "start anew with another `--name`."
+            f"{path} must hold a JSON object, but does not ({error}). Restore it from a copy, or "
+            f"{remedy}."
         ) from None
-    if not isinstance(content, dict):
-        raise CorruptRun(f"{path} must hold a JSON object, but holds {type(content).__name__}.")
     return content
 
 

@@ -11,8 +11,9 @@ import spaces
 from trainer.arguments import OneLineParser
 from trainer.config import ConfigError
 
-from .config import OBJECTIVES, SAMPLERS, SCHEDULERS
+from .config import OBJECTIVES, RUNS, SAMPLERS, SCHEDULERS
 from .interrupts import INTERRUPTED, interruptible
+from .streams import lasting
 
 RESOURCES = ("max_concurrent", "cpus_per_trial", "gpus_per_trial", "trial_timeout_s", "address")
 """Flags that may differ from machine to machine: those of `add_resources`."""
@@ -25,21 +26,22 @@ def exit_code(name: str, act: Callable[[], int], again: str) -> int:
         name: of the command, in front of a message.
         again: how to go on after an interruption.
     """
-    try:
-        with interruptible():
-            return act()
-    except KeyboardInterrupt as interrupt:
-        said = f" by {interrupt}" if str(interrupt) else ""
-        print(f"\ninterrupted{said}; nothing is lost: {again}", file=sys.stderr)
-        return INTERRUPTED
-    except Exception as error:
-        from .preflight import Refused
-        from .store import RunError
+    with lasting():
+        try:
+            with interruptible():
+                return act()
+        except KeyboardInterrupt as interrupt:
+            said = f" by {interrupt}" if str(interrupt) else ""
+            print(f"\ninterrupted{said}; nothing is lost: {again}", file=sys.stderr)
+            return INTERRUPTED
+        except Exception as error:
+            from .preflight import Refused
+            from .store import RunError
 
-        if isinstance(error, ConfigError | Refused | RunError):
-            print(f"{name}: {error}", file=sys.stderr)
-            return 2
-        raise
+            if isinstance(error, ConfigError | Refused | RunError):
+                print(f"{name}: {error}", file=sys.stderr)
+                return 2
+            raise
 
 
 def add_resources(p: argparse.ArgumentParser, default: str | None = None) -> None:
@@ -103,8 +105,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--out",
         metavar="DIR",
-        default="runs",
-        help="folder of runs, or s3://bucket/prefix (gs://, ...); default runs",
+        help=f"folder of runs, or s3://bucket/prefix (gs://, ...); default {RUNS}",
     )
     p.add_argument("--seed", type=int, metavar="INT", help="of sampler and trainings; default 0")
     p.add_argument(

@@ -185,6 +185,11 @@ def allot(plan: SearchConfig, cluster: Cluster) -> Resources:
     return Resources(cpus, gpus, max(1, min(wanted, plan.trials)))
 
 
+def holds(cluster: Cluster, resources: Resources) -> bool:
+    """Whether some machine of the cluster, as it is now, could hold a trial."""
+    return any(_slots(node, resources.cpus, resources.gpus) for node in cluster.nodes)
+
+
 def _slots(node: Node, cpus: float, gpus: float) -> int:
     by_cpu = int(node.cpus / cpus + 1e-9)
     return by_cpu if gpus == 0 else min(by_cpu, int(node.gpus / gpus + 1e-9))

@@ -20,7 +20,7 @@ import spaces
 from trainer.arguments import UsageError
 from trainer.config import ConfigError
 
-from .config import SearchConfig
+from .config import RUNS, SearchConfig
 from .interrupts import INTERRUPTED
 from .options import RESOURCES, exit_code, parser
 from .shown import describe, dry_run, show
@@ -61,8 +61,13 @@ def plan_of(args: argparse.Namespace) -> SearchConfig:
     name = args.name
     if name is None:
         name = f"{space.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    out = args.out
+    out = args.out or RUNS
     if os.sep in name:  # RUN may be a path
+        if args.out is not None:
+            raise UsageError(
+                f"--name may be a path, and then says where the run is, but got --name {name} and "
+                f"--out {args.out}. Give the last part alone, or leave --out out."
+            )
         out, name = os.path.split(name.rstrip(os.sep))
     given = {
         field: value
@@ -171,9 +176,11 @@ def resume(args: argparse.Namespace) -> int:
     best = best_trial(store.read("trials"))
     if ended >= plan.trials and scored and (best is None or store.has_part("scenes", best)):
         return show(plan, store)
-    check_space(plan, store.plan, accept=args.accept_space_change)
+    check_space(plan, store, accept=args.accept_space_change)
     preflight.check_out(store.path)
     preflight.check_address(plan.address)
+    for name in store.started():
+        store.read_config(name)  # refuses a damaged one before Ray is started for it
     said = f"resuming {store.path}: {ended} of {plan.trials} trials have ended"
     apart = ended - len(comparable(past_trials(store), plan))
     code = provenance()
@@ -212,15 +219,15 @@ def planned(path: Path, stored: Mapping[str, Any], asked: Mapping[str, object]) 
         ) from None
 
 
-def check_space(plan: SearchConfig, stored: Mapping[str, Any], *, accept: bool) -> None:
+def check_space(plan: SearchConfig, store: RunStore, *, accept: bool) -> None:
     """Refuses to mix trials of two spaces in one run, unless that is what is wanted.
 
     Raises:
         UsageError: with what differs.
     """
-    from .warm import differences
+    from .warm import defaults_changed, differences
 
-    changed = differences(stored, plan.searched)
+    changed = differences(store.plan, plan.searched) or defaults_changed(store, plan)
     if changed and not accept:
         raise UsageError(
             f"a run has one space, but `{plan.preset}` is not what this run began with: "
@@ -260,7 +267,7 @@ def go(
 def drive(plan: SearchConfig, store: RunStore, *, checked: bool, train: Train | None) -> int:
     """Runs what is left of a search that nobody else drives; the exit code."""
     from .bucket import home_of
-    from .checks import preflight_checks
+    from .checks import await_room, preflight_checks
     from .connection import connect
     from .driver import search
     from .ending import SearchFailed
@@ -278,6 +285,7 @@ def drive(plan: SearchConfig, store: RunStore, *, checked: bool, train: Train | 
             f"{resources.gpus:g} GPUs",
             flush=True,
         )
+        await_room(plan, cluster, resources)
         if checked:
             preflight_checks(plan, store, resources)
         print(flush=True)

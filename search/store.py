@@ -28,7 +28,8 @@ import pyarrow.parquet as pq
 
 from trainer.record import CONFIGS, ENDINGS
 
-from .arrow import arrow_schema, arrow_table, check_parameters
+from .arrow import arrow_schema, arrow_table, check_parameters, is_earlier
+from .checkpoints import RAY_FOLDER
 from .files import (
     FORMAT,
     CorruptRun,
@@ -69,6 +70,9 @@ __all__ = [
 
 EMPTY = "empty"
 """The part without rows that gives every table its schema from the start."""
+
+SHARED = ("epochs", "evaluations", "failures")
+"""Tables in which trials that ended together have one part, named as theirs of `trials` is."""
 
 _RESERVED = ("format", "parameters")
 
@@ -256,7 +260,7 @@ class RunStore:
         """
         part = ended[0].trial["trial_id"]
         self.write_endings(part, {one.trial["trial_id"]: one.ending for one in ended})
-        for table in ("epochs", "evaluations", "failures"):
+        for table in SHARED:
             rows = [row for one in ended for row in getattr(one, table)]
             if rows:
                 self._write(table, part, rows)
@@ -324,7 +328,8 @@ class RunStore:
         if not path.exists():
             near = hint(trial_id, self.started())
             raise RunNotFound(f"{self.path} has no trial `{trial_id}`.{near}")
-        return read_json(path)
+        anew = f"delete it and {RAY_FOLDER}/{trial_id}* there: `--resume` draws the trial anew"
+        return read_json(path, f"if the trial has no row in trials, {anew}")
 
     def _write(self, table: str, part: str, rows: list[Row]) -> Path:
         if table in self._older:
@@ -376,7 +381,7 @@ class RunStore:
             if own == whole:
                 continue
             found = True
-            if not _earlier(own, whole, drawn & set(whole.names)):
+            if not is_earlier(own, whole, drawn & set(whole.names)):
                 raise CorruptRun(
                     f"all parts of a table have the schema of run.json, but {part} has another. "
                     "Was it copied from another run? Move it away and `--resume` the run."
@@ -398,14 +403,6 @@ class RunStore:
                         f"an ended trial has all its files, but {file} is missing. Restore it, or "
                         f"delete {part} and `--resume`: what it held is computed again."
                     )
-
-
-def _earlier(own: pa.Schema, whole: pa.Schema, needed: set[str]) -> bool:
-    """Whether a part has the columns `needed`, and lacks of the whole only what may be null."""
-    lacking = set(whole.names) - set(own.names)
-    known = pa.schema([whole.field(name) for name in own.names if name in whole.names])
-    nullable = all(whole.field(name).nullable for name in lacking)
-    return own == known and nullable and not lacking & needed
 
 
 def best_trial(trials: pd.DataFrame) -> str | None:

@@ -14,8 +14,9 @@ from typing import IO, Any
 
 from trainer.record import JOURNAL, read_journal
 
+from .files import part_files
 from .schema import TABLES
-from .store import Ended, RunStore
+from .store import SHARED, Ended, RunStore
 
 WAIT_SECONDS = 5.0
 """A trial reaches the tables at most this late."""
@@ -68,6 +69,21 @@ def write_left(store: RunStore) -> None:
     if left:
         store.write_together([_ended(each) for each in left])
     journal.unlink()
+
+
+def drop_orphans(store: RunStore) -> None:
+    """Deletes parts that trials share and whose part of `trials` has gone.
+
+    Somebody deleted it, and so made those trials unfinished: they go on, and are written anew.
+    """
+    ended = {part.stem for part in part_files(store.path / "trials")}
+    alone = set(store.started()) - ended
+    for table in SHARED:
+        for part in part_files(store.path / table):
+            if part.stem in alone and any(
+                row["trial_id"] != part.stem for row in store.rows(table, part.stem)
+            ):
+                part.unlink()
 
 
 def _ended(found: dict[str, Any]) -> Ended:

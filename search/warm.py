@@ -51,7 +51,7 @@ def warm_start(plan: SearchConfig, code: Mapping[str, Any]) -> tuple[str, list[s
     if theirs and theirs != ours:
         changed.append(f"objectives were {','.join(theirs)}, are {','.join(ours)}")
     if not changed:
-        changed = _defaults_changed(store, plan)
+        changed = defaults_changed(store, plan)
     if changed:
         raise Refused(
             f"--warm-start needs a run of the same space, scenes and objective, but in "
@@ -68,10 +68,11 @@ def warm_start(plan: SearchConfig, code: Mapping[str, Any]) -> tuple[str, list[s
     return json.dumps({"trials": [asdict(one) for one in past]}), notes
 
 
-def _defaults_changed(store: RunStore, plan: SearchConfig) -> list[str]:
+def defaults_changed(store: RunStore, plan: SearchConfig) -> list[str]:
     """What neither of two equal plans names and their trainings share: a field's own default, such
-    as the seed of the evaluation's scenes, may be another in another version."""
-    name = next(iter(sorted(store.ended())), None)
+    as the seed of the evaluation's scenes, may be another in another version. Of a run that was
+    resumed through such a change, the last training counts."""
+    name = max(store.ended(), default=None)
     if name is None:
         return []
     theirs = store.read_config(name).get("params", {})

@@ -1,5 +1,6 @@
 """Bad input at the command line: exit code 2, one line with rule, value, remedy; nothing lost."""
 
+import os
 import socket
 import subprocess
 import sys
@@ -46,6 +47,7 @@ def refused(capsys, *argv: str) -> str:
         (["--sampler", "tpee"], "Did you mean `tpe`"),
         (["--objectives", "cost"], "--objectives is capped_error"),
         (["--trial-timeout", "0"], "0 < --trial-timeout < inf"),
+        (["--name", "a/b"], "Give the last part alone, or leave --out out"),
     ],
 )
 def test_a_bad_option_is_refused_in_one_line(argv, says, capsys, tmp_path):
@@ -145,6 +147,20 @@ def test_a_dry_run_prints_ten_configurations_and_starts_nothing(capsys, tmp_path
     said = capsys.readouterr().out.splitlines()
     assert sum("anchor  " in line or "sample  " in line for line in said) == 10
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_a_command_outlives_who_reads_it(both):
+    """The report's reader may be `head`; the search's, a terminal that is closed."""
+    command = [sys.executable, "-m", "search.run", "--preset", "smoke", "--dry-run"]
+    gone, end = os.pipe()
+    os.close(gone)
+    errors = end if both else subprocess.PIPE
+    done = subprocess.run(command, stdout=end, stderr=errors, text=True)
+    os.close(end)
+    assert done.returncode == 0
+    if not both:
+        assert done.stderr == "stdout takes no more text (Broken pipe); going on without\n"
 
 
 def test_help_answers_in_under_a_second():

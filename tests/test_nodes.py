@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,8 @@ import ray
 from ray.cluster_utils import Cluster
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from search import trainable
-from search.checks import check_nodes
+from search import checks, trainable
+from search.checks import await_room, check_nodes
 from search.config import SearchConfig
 from search.connection import connect
 from search.driver import search
@@ -130,6 +131,35 @@ def test_a_node_that_came_after_the_checks_is_refused_too(cluster, tmp_path, ano
     with connect(plan), pytest.raises(SearchFailed, match=another_torch):
         search(plan, store, only_there)
     assert store.ended() == set()  # the trial did not do it, and goes on elsewhere
+
+
+@pytest.mark.ray
+def test_a_machine_that_never_comes_is_waited_for_as_long_as_was_said(cluster, tmp_path, capfd):
+    """Whether a cluster grows, Ray does not say: `--max-concurrent` is taken for its word."""
+    where = ("--address", cluster[0].address, "--out", str(tmp_path), "--name", "y")
+    wide = ("--cpus-per-trial", "64", "--max-concurrent", "1", "--gpus-per-trial", "0")
+    began = time.monotonic()
+    assert main(["--preset", "smoke", *where, *wide, "--trial-timeout", "4"]) == 2
+    assert 4 < time.monotonic() - began < 30
+    assert (
+        "64 CPUs and 0 GPUs, but none does and none has come within 4 s" in capfd.readouterr().err
+    )
+    assert not (tmp_path / "y").exists()
+
+
+@pytest.mark.ray
+def test_a_machine_that_comes_is_used(cluster, tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(checks, "SAID_EVERY_SECONDS", 1.0)
+    plan, _ = on_cluster(cluster[0], tmp_path)
+    resources = Resources(cpus=3, gpus=0, concurrent=1)
+    with connect(plan) as now, ThreadPoolExecutor() as beside:
+        waiting = beside.submit(await_room, plan, now, resources)
+        while "no machine holds a trial of 3 CPUs" not in capfd.readouterr().out:
+            assert not waiting.done()
+            time.sleep(0.1)
+        node = cluster[0].add_node(num_cpus=3)
+        waiting.result(60)
+    cluster[0].remove_node(node)
 
 
 @pytest.mark.ray

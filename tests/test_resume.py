@@ -170,6 +170,18 @@ def test_a_run_is_extended_but_not_shortened(tmp_path, capsys):
     assert "at least the 3 that have started" in capsys.readouterr().err
 
 
+def test_a_damaged_record_of_an_unfinished_trial_is_named_with_what_to_delete(tmp_path, capsys):
+    store = planned(tmp_path)
+    store.write_config("t0000", {"trial_id": "t0000", "number": 0})
+    (store.path / "configs" / "t0000.json").write_bytes(b"")  # a power cut
+    flags = ("--accept-space-change", "--no-preflight", "--out", str(tmp_path))
+    assert main(["--resume", "x", *flags]) == 2
+    said = capsys.readouterr().err
+    assert "t0000.json must hold a JSON object" in said
+    assert "delete it and ray/t0000* there: `--resume` draws the trial anew" in said
+    assert not (store.path / ".driver").exists()  # nothing was begun
+
+
 def test_a_run_has_one_driver(tmp_path):
     store = planned(tmp_path)
     with exclusive(store.path):

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from search.store import Ended, RunStore
-from search.waiting import Waiting, write_left
+from search.waiting import Waiting, drop_orphans, write_left
 from tests.stored import created, epochs, trial
 from trainer.config import ConfigError
 from trainer.record import JOURNAL, read_trial
@@ -87,6 +87,16 @@ def test_a_torn_line_that_was_written_to_again_has_not_ended(store):
     journal.write_text(whole[:40] + whole + old + "\n" + whole)
     write_left(store)
     assert store.ended() == {"t2"}
+
+
+def test_trials_whose_shared_part_of_trials_was_deleted_leave_no_rows_behind(store):
+    begin(store, "t1", "t2", "t3", "t4")
+    store.write_together([ended("t1", 1), ended("t2", 2)])
+    store.write_together([ended("t3", 3)])
+    store.write_part("epochs", "t4", epochs("t4"))  # of one that trains
+    store.path.joinpath("trials", "t1.parquet").unlink()
+    drop_orphans(store)
+    assert set(store.read("epochs")["trial_id"]) == {"t3", "t4"}
 
 
 def interrupted_at(store: RunStore, monkeypatch, table: str) -> None:

@@ -9,8 +9,10 @@ from search.config import SearchConfig
 from search.outcome import Outcome
 from search.preflight import Refused
 from search.recall import History, past_trials
+from search.run import check_space
 from search.store import RunStore
 from search.warm import differences, warm_start, warm_trials
+from trainer.arguments import UsageError
 
 CODE = {"code": {"sha": "new"}, "versions": {"torch": "2.13"}}
 DRAWN = {"optimizer.learning_rate": 5e-3, "eigengap.term": "off"}
@@ -81,12 +83,15 @@ def test_what_does_not_compare_is_refused_and_named(old, monkeypatch):
 def test_a_default_that_no_plan_names_is_compared_too(old):
     """The seed of the evaluation's scenes is fixed by no preset."""
     recorded = plan(old).template.to_params() | {"optimizer.learning_rate": 5e-3}
-    old.write_config("t0000", old.read_config("t0000") | {"params": recorded})
+    old.write_config("t0001", old.read_config("t0001") | {"params": recorded})
     assert warm_start(plan(old), CODE)[0]
     recorded["evaluation.seed"] += 1
-    old.write_config("t0000", old.read_config("t0000") | {"params": recorded})
+    old.write_config("t0001", old.read_config("t0001") | {"params": recorded})
     with pytest.raises(Refused, match=r"evaluation.seed was \d+, is \d+\. Start without it"):
         warm_start(plan(old), CODE)
+    with pytest.raises(UsageError, match=r"evaluation.seed was .*--accept-space-change"):
+        check_space(plan(old), old, accept=False)
+    check_space(plan(old), old, accept=True)
 
 
 def test_equal_searches_do_not_differ(old):
