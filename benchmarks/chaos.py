@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import pandas as pd
 
+from search.checkpoints import folders
 from search.environment import prepare
 from search.schema import KEYS
 from search.store import RunStore
@@ -68,15 +69,19 @@ def killed_search(
     wrong: list[str] = []
     new = ("--preset", "drill", "--trials", str(TRIALS), "--name", name, "--out", str(out), *flags)
     again = ("--resume", name, "--out", str(out))
-    kept: dict[str, bytes] = {}
+    kept: dict[str, tuple[bytes, set[str]]] = {}
     for kill_after in [*kills, None]:
         started = (out / name / "run.json").exists()
         code = drive(*(again if started else new), kill_after=kill_after)
         if kill_after is not None and code == EXIT_OF_A_KILLED_PROCESS:
             met.append(kill_after)
         for part in (out / name / "trials").glob("t*.parquet"):
-            if kept.setdefault(part.name, part.read_bytes()) != part.read_bytes():
-                wrong.append(f"{part.stem} had ended and was run again")
+            for trial in pd.read_parquet(part)["trial_id"]:
+                # its row has the time it began; a worker that is given it makes a folder
+                places = {folder.name for folder in folders(out / name, trial)}
+                row, before = kept.setdefault(trial, (part.read_bytes(), places))
+                if row != part.read_bytes() or places - before:
+                    wrong.append(f"{trial} had ended and was run again")
     return met, wrong
 
 

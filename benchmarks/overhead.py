@@ -61,9 +61,10 @@ HOOKS: tuple[tuple[type, str], ...] = (
     (Monitor, "on_trial_start"),
     (Monitor, "on_trial_result"),
     (Monitor, "on_trial_complete"),
+    (Monitor, "on_trial_error"),
     (Monitor, "on_step_begin"),
 )
-"""All that Ray calls of ours while a search runs; what ends a trial is told from within."""
+"""All that Ray calls of ours while trials run; what ends a trial is told from within."""
 
 
 SCORES = tuple(
