@@ -250,10 +250,10 @@ def read_json(path: Path, remedy: str = "start anew with another `--name`") -> d
     try:
         content = json.loads(path.read_bytes())
         if not isinstance(content, dict):
-            raise ValueError(f"it holds a {type(content).__name__}")
+            raise ValueError(f"it is a {type(content).__name__}, not an object")
     except (OSError, ValueError) as error:
         raise CorruptRun(
-            f"{path} must hold a JSON object, but does not ({error}). Restore it from a copy, or "
+            f"{path} must be readable JSON, but is not ({error}). Restore it from a copy, or "
             f"{remedy}."
         ) from None
     return content

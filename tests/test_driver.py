@@ -11,7 +11,7 @@ import ray
 import torch
 
 import spaces
-from search import driver, waiting
+from search import driver, monitor, waiting
 from search.checkpoints import folders
 from search.checks import check_backends
 from search.config import SearchConfig
@@ -73,7 +73,7 @@ def run(one_ray, tmp_path, monkeypatch):
         exhausted=lambda: None,
     ) -> RunStore:
         anchors = tuple({"optimizer.learning_rate": rate} for rate in rates)
-        fixed = spaces.get("smoke").fixed | {"epochs": 3}
+        fixed = spaces.get("smoke").fixed | {"epochs": 3, "evaluation.num_test_scenes": 4}
         space = spaces.Space("scripted", "for tests", suggest, anchors, fixed)
         monkeypatch.setitem(spaces.PRESETS, "scripted", space)
         plan = SearchConfig(
@@ -107,6 +107,7 @@ def told(store: RunStore) -> dict[str, optuna.trial.FrozenTrial]:
 
 def test_short_trials_that_end_together_lose_nothing(run, monkeypatch):
     """The first is written at once, the others together, at the end."""
+    monkeypatch.setattr(monitor, "FLUSH_SECONDS", 1e9)  # one that takes long has a part
     monkeypatch.setattr(waiting, "WAIT_SECONDS", 1e9)
     good, diverges = RATES["good"], RATES["diverges"]
     store = run(good, good, good, diverges, good, good)

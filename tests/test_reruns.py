@@ -112,6 +112,7 @@ def test_the_confirmed_leaderboard_has_both_values_and_the_curse(confirmed_run):
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_other_scenes_later_take_nothing_away(confirmed_run, tmp_path):
     """More scenes for an arm that is a finalist too, and a second draw of scenes for another."""
     run = tmp_path / "x"

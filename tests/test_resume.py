@@ -177,7 +177,7 @@ def test_a_damaged_record_of_an_unfinished_trial_is_named_with_what_to_delete(tm
     flags = ("--accept-space-change", "--no-preflight", "--out", str(tmp_path))
     assert main(["--resume", "x", *flags]) == 2
     said = capsys.readouterr().err
-    assert "t0000.json must hold a JSON object" in said
+    assert "t0000.json must be readable JSON" in said
     assert "delete it and ray/t0000* there: `--resume` draws the trial anew" in said
     assert not (store.path / ".driver").exists()  # nothing was begun
 

@@ -235,7 +235,7 @@ def test_configs(store):
     with pytest.raises(RunNotFound, match="Did you mean `t1`"):
         store.read_config("t11")
     (store.path / "configs" / "t1.json").write_text('{"config": {"se')
-    with pytest.raises(CorruptRun, match=r"t1\.json must hold a JSON object"):
+    with pytest.raises(CorruptRun, match=r"t1\.json must be readable JSON"):
         store.read_config("t1")
 
 

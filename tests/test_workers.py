@@ -88,6 +88,7 @@ def test_one_worker_and_the_same_seed_make_the_same_search(monkeypatch, tmp_path
     assert drawn[0] != drawn[2]
 
 
+@pytest.mark.slow
 def test_long_plans_try_each_kind_of_network_for_a_step():
     local = spaces.get("local")
     short = SearchConfig("local", 1, "x")
