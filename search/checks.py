@@ -3,6 +3,7 @@ folder, have they the driver's versions, are their eigendecompositions right, do
 survive a step. What needs no cluster to be checked is in `preflight`."""
 
 import os
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -37,7 +38,8 @@ def preflight_checks(plan: SearchConfig, store: RunStore, resources: Resources) 
         Refused: if trials could not keep their checkpoints, or not train, or not as here.
     """
     check_nodes(store)
-    for line in (*check_backends(plan, resources), *try_networks(plan, resources)):
+    left = replace(plan, trials=max(1, plan.trials - len(store.ended())))
+    for line in (*check_backends(left, resources), *try_networks(left, resources)):
         print(line, flush=True)
 
 

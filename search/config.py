@@ -26,12 +26,13 @@ OBJECTIVES = ("capped_error", "cost")
 
 
 def judged_epochs(epochs: int) -> int:
-    """How many last epochs a trial's objective is the mean of: a fifth of its budget.
+    """How many last epochs a trial's objective is the mean of: a fifth of its budget, two at least
+    (at the first epoch there is one).
 
     One epoch's validation error scatters by more than good trials differ, and the best of many
     trials judged on one epoch is the luckiest.
     """
-    return max(1, epochs // 5)
+    return max(2, epochs // 5)
 
 
 @dataclass(frozen=True)

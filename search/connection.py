@@ -27,7 +27,8 @@ def connect(plan: SearchConfig) -> Iterator[Cluster]:
         Refused: if there is no cluster at that address.
     """
     # ending a stopped trial takes long on a busy machine; Ray drops the next one after this time
-    workers = WORKER_ENV | {"TUNE_FUNCTION_THREAD_TIMEOUT_S": f"{plan.trial_timeout_s:.0f}"}
+    workers = {name: os.environ.get(name, value) for name, value in WORKER_ENV.items()}
+    workers |= {"TUNE_FUNCTION_THREAD_TIMEOUT_S": f"{plan.trial_timeout_s:.0f}"}
     workers |= {name: os.environ[name] for name in STORAGE_ENV if name in os.environ}
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if plan.address is None:

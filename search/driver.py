@@ -3,6 +3,7 @@
 Everything that must outlive the driver is in the run's store before `search` returns.
 """
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -65,7 +66,7 @@ def search(
                 record=record,
                 exhausted=exhausted,
             ),
-            judge(plan, history),
+            Scheduler(judge(plan, history), aside=history.strangers(plan)),
         ),
     )
 
@@ -97,7 +98,7 @@ def rerun(
         lambda: len(names - store.ended()),
         lambda history, record: (
             ListSearcher(records, history=history, record=record),
-            judge_of("none", plan.template.epochs),
+            Scheduler(judge_of("none", plan.template.epochs)),
         ),
     )
 
@@ -108,7 +109,7 @@ def _work_off(
     resources: Resources,
     train: Train | None,
     left: Callable[[], int],
-    suggesting: Callable[[History, Recorder], tuple[OptunaSearcher | ListSearcher, Judge]],
+    suggesting: Callable[[History, Recorder], tuple[OptunaSearcher | ListSearcher, Scheduler]],
 ) -> None:
     """Lets Ray run trials until `left` says that none is.
 
@@ -122,7 +123,7 @@ def _work_off(
     ending = EndSearch()
     trainable = make_trainable(train, plan.name, versions())
     while before := left():
-        history = recall(store, warm_trials(store.path))
+        history = recall(store, warm_trials(store))
         records = {trial.name: dict(trial.record) for trial in history.unfinished}
 
         def record(suggested: Record, records: dict[str, Record] = records) -> Record:
@@ -131,9 +132,9 @@ def _work_off(
             store.write_config(name, records[name])
             return records[name]
 
-        searcher, judge = suggesting(history, record)
+        searcher, judging = suggesting(history, record)
         monitor = Monitor(plan, store, history, records, ending, searcher.ended)
-        _fit(store, resources, ending, trainable, searcher, judge, monitor)
+        _fit(store, resources, ending, trainable, searcher, judging, monitor)
         if ending.reason:
             raise SearchFailed(ending.reason)
         if left() == before:
@@ -148,17 +149,19 @@ def _fit(
     ending: EndSearch,
     trainable: Any,
     searcher: OptunaSearcher | ListSearcher,
-    judge: Judge,
+    judging: Scheduler,
     monitor: Monitor,
 ) -> None:
     """Lets Ray run what is left, until nothing is or `ending` has a reason."""
+    # a full disk is told in one sentence; nothing is restored from what Ray could not save
+    logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)
     needs = {"cpu": resources.cpus} | ({"gpu": resources.gpus} if resources.gpus else {})
     where, path = opened(home_of(store.path))
     tuner = tune.Tuner(
         tune.with_resources(trainable, needs),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
-            scheduler=Scheduler(judge),
+            scheduler=judging,
             num_samples=-1,
             max_concurrent_trials=resources.concurrent,
             reuse_actors=True,
@@ -188,14 +191,14 @@ def judge(plan: SearchConfig, history: History) -> Judge:
     """The scheduler, with all that trials have reached already.
 
     But for the last report of an unfinished trial, which is made again and judged when it is:
-    nobody knows whether it had been. Values of another budget or other scenes (the space was
+    nobody knows whether it had been. Trials of another budget or other scenes (the space was
     changed) are no match for those of this plan.
     """
     epochs = plan.template.epochs
     judge = judge_of(plan.scheduler, epochs)
     for past in comparable(history.ended, plan):
         judge.recall(past.trial_id, past.number, past.values)
-    for trial in history.unfinished:
+    for trial in comparable(history.unfinished, plan):
         values = {r["epoch"]: r[OBJECTIVE] for r in trial.reports[:-1]}
         judge.recall(trial.name, int(trial.record["number"]), values)
     return judge

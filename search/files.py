@@ -201,6 +201,15 @@ def part_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("[!._]*.parquet"))
 
 
+def is_readable(part: Path) -> bool:
+    """Whether every row of a part can be read."""
+    try:
+        pq.ParquetFile(part).read()
+    except (pa.ArrowException, OSError):
+        return False
+    return True
+
+
 def read_part_schema(part: Path) -> pa.Schema:
     """The schema in a part's footer.
 

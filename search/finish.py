@@ -1,12 +1,11 @@
 """What a search leaves beside its trials: scores of the classical methods, the best trial's
 network as a model folder, and its scores scene by scene.
 
-The slow methods begin when no trial waits for a worker any more, and the best network is measured
-beside them.
+The classical methods begin when no trial waits for a worker any more, and the best network is
+measured beside them.
 """
 
 import shutil
-from collections.abc import Mapping
 from typing import Any
 
 import ray
@@ -20,14 +19,9 @@ from .connection import on_worker, result_of
 from .ending import SearchFailed
 from .preflight import Resources
 from .rows import scored_rows
-from .schema import BASELINES
+from .scored import BEST_TABLES, add_baseline, lacks_scores, unscored
 from .store import RunStore, best_trial
 from .tasks import baselines_task, export_task, measure_task, state_task
-
-Tables = dict[str, list[Mapping[str, Any]]]
-
-LEADING = ("crb", "lmmse_music", "sml")
-"""What every leaderboard begins with, whatever else a network is held against."""
 
 BEST_FOLDER = "best"
 """The best trial's network, as `trainer.model` keeps one."""
@@ -46,51 +40,44 @@ class Classical:
         self._store = store
         self._template = plan.template
         self._resources = resources
-        self._jobs: dict[str, Any] = {}
-        self._slow: list[str] = []
-        if not store.has_part("scenes", BASELINES):
-            named = plan.template.evaluation.baselines
-            self._slow = [name for name in LEADING if name not in named]
-            if named:
-                self._begin(list(named))
+        self._left = unscored(store, plan.template.evaluation)
+        self._jobs: dict[Any, str] = {}
 
-    def begin_slow(self) -> None:
-        """Begins with those that take long, once: not while trials wait for a worker."""
-        if self._slow:
-            self._begin(self._slow)
-            self._slow = []
+    def begin(self) -> None:
+        """Begins, once: not while trials wait for a worker."""
+        task = on_worker(baselines_task, self._resources)
+        while self._left:
+            name = self._left.pop(0)
+            self._jobs[task.remote(self._template, self._resources.threads, [name])] = name
 
     def keep(self) -> None:
-        """Writes all rows, waited for; nothing where the run has them.
+        """Writes the rows of each method as soon as they are there.
 
         Raises:
             SearchFailed: if a worker failed.
         """
-        self.begin_slow()
-        every: Tables = {}
-        for names, job in self._jobs.items():
-            for table, rows in result_of(job, names).items():
-                every.setdefault(table, []).extend(rows)
-        _write(self._store, every, None, self._template.evaluation.test_seed)
-
-    def _begin(self, names: list[str]) -> None:
-        task = on_worker(baselines_task, self._resources)
-        self._jobs[", ".join(names)] = task.remote(self._template, self._resources.threads, names)
+        self.begin()
+        many = len(self._jobs)
+        while self._jobs:
+            (done,), _ = ray.wait(list(self._jobs))
+            name = self._jobs.pop(done)
+            seed = self._template.evaluation.test_seed
+            add_baseline(self._store, name, result_of(done, name), seed)
+            print(f"scored {many - len(self._jobs)} of {many} methods: {name}", flush=True)
 
 
 def finish(
     plan: SearchConfig, store: RunStore, resources: Resources, classical: Classical
 ) -> None:
-    """Keeps what came of a search whose trials have ended; once, the best trial's scenes last: a
-    search whose best trial has its scenes is through.
+    """Keeps what came of a search whose trials have ended.
 
     Raises:
         SearchFailed: if something cannot be scored or kept.
     """
-    classical.begin_slow()
+    classical.begin()
     trials = store.read("trials")
     best = best_trial(trials)
-    if best is None or store.has_part("scenes", best):
+    if best is None or not lacks_scores(store, best):
         classical.keep()
         return
     kept = store.path / str(trials.set_index("trial_id")["checkpoint"][best])
@@ -100,9 +87,9 @@ def finish(
     classical.keep()  # the model card has them too
     _export(store, resources, checkpoint, result_of(measured, best))
     record, seed = store.read_config(best), plan.template.evaluation.test_seed
-    tables: Tables = result_of(scored, best)
-    del tables["evaluations"]  # the trial has brought its own
-    _write(store, tables, record, seed)
+    tables = result_of(scored, best)  # its `evaluations` the trial has brought itself
+    for table in BEST_TABLES:  # once the network is there: a run that has these is through
+        store.write_part(table, best, scored_rows(tables[table], table, record, seed))
 
 
 def _export(
@@ -122,9 +109,3 @@ def _export(
                 shutil.copytree(model, store.path / BEST_FOLDER, dirs_exist_ok=True)
     except (ConfigError, ray.exceptions.RayError) as error:
         raise SearchFailed(f"the best network could not be kept: {error}") from error
-
-
-def _write(store: RunStore, tables: Tables, record: dict[str, Any] | None, seed: int) -> None:
-    part = record["trial_id"] if record else BASELINES
-    for table, rows in tables.items():  # `scenes` is the last of them: where it is, all is
-        store.write_part(table, part, scored_rows(rows, table, record, seed))

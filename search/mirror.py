@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from .bucket import first_line, home_of, is_uri, opened, refusal
+from .checkpoints import RAY_FOLDER
 from .files import DRIVER_FILE, Driver, RunError, exclusive
-from .working_copy import CHECKPOINTS, SESSION_FILE, of_trials, read
+from .working_copy import SESSION_FILE, of_trials, read
 
 MIRROR_SECONDS = 5.0
 """The bucket is this far behind the working copy."""
@@ -117,7 +118,7 @@ class Mirror:
         self._run, self._home = run, home
         self._where, self._path = opened(home)
         self._sent: dict[str, tuple[int, int]] = {}
-        self._old = {p.parent for p in run.glob(f"{CHECKPOINTS}/*/checkpoint_*")}
+        self._old = {p.parent for p in run.glob(f"{RAY_FOLDER}/*/checkpoint_*")}
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._keep_up, daemon=True)
 
@@ -151,7 +152,7 @@ class Mirror:
             if name != DRIVER_FILE:  # that one is a sign of life
                 self._sent[name] = stamp
         for folder in [folder for folder in self._old if not folder.exists()]:
-            self._where.delete_dir(f"{self._path}/{CHECKPOINTS}/{folder.name}")
+            self._where.delete_dir(f"{self._path}/{RAY_FOLDER}/{folder.name}")
             self._old.discard(folder)
 
     def _new(self) -> dict[str, tuple[int, int]]:
@@ -159,7 +160,7 @@ class Mirror:
         new = {}
         for path in sorted(self._run.rglob("*")):
             name = path.relative_to(self._run).as_posix()
-            if CHECKPOINTS in name.split("/")[:-1] or name.endswith(".tmp"):
+            if RAY_FOLDER in name.split("/")[:-1] or name.endswith(".tmp"):
                 continue
             with contextlib.suppress(FileNotFoundError):  # replaced or moved meanwhile
                 stat = path.stat()

@@ -202,7 +202,7 @@ class Monitor(tune.Callback):
         """Everything of a trial that has ended; its mean seconds per epoch."""
         name = record["trial_id"]
         failures = []
-        if outcome not in (Outcome.COMPLETED, Outcome.STOPPED):
+        if RULES[outcome].failed:
             failures = [
                 failure_row(
                     record,

@@ -1,13 +1,13 @@
 """What can become of a trial: one table, and the one function that reads it off the evidence.
 
-Every place that must treat trials differently (what Optuna is told, whether a trial is retried,
-whether it may be best, when the search itself must end) asks `RULES`. The evidence is plain data:
-the last metrics that were reported and the error, if any; so a trial can be judged without Ray,
-and a recorded one again later.
+Every place that must treat trials differently (what Optuna is told, whether a trial has failed or
+may be best, when the search itself must end) asks `RULES`. The evidence is plain data: the last
+metrics that were reported and the error, if any; so a trial can be judged without Ray, and a
+recorded one again later.
 
-A training tells its own end: its last report has `outcome` (a word of `Outcome`) or `abort` (the
-cause of a divergence), both empty in every other report. Silence without an error is a trial that
-the scheduler ended at a rung.
+A training tells its own end: its last report has `outcome`, a word of `Outcome`, and no other
+report has. Silence without an error is a trial that the scheduler ended at a rung. What Ray
+reports itself, mostly the loss of a worker, it tries again from the last checkpoint first.
 """
 
 import difflib
@@ -40,81 +40,66 @@ class Rule:
     """How one outcome is treated.
 
     Attributes:
-        raised_by: where the evidence comes from.
         optuna_state: name of the `optuna.trial.TrialState` it is told as.
         constraint: whether Optuna is told that the parameters are infeasible; such a trial is
             never best.
-        retried: whether the trial is run again, from its last checkpoint.
         about: one sentence for a person.
         ends_search_at: how many such trials with one signature end the search; None is never.
     """
 
-    raised_by: str
     optuna_state: str
     constraint: bool
-    retried: bool
     about: str
     ends_search_at: int | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether it has a row in `failures` and no objective."""
+        return self.constraint or self.optuna_state == "FAIL"
 
 
 RULES: dict[Outcome, Rule] = {
     Outcome.COMPLETED: Rule(
-        raised_by="the generator ends",
         optuna_state="COMPLETE",
         constraint=False,
-        retried=False,
         about="All epochs are trained; its objective counts.",
     ),
     Outcome.STOPPED: Rule(
-        raised_by="the scheduler, at a rung",
         optuna_state="PRUNED",
         constraint=False,
-        retried=False,
         about="Others were better at the same rung; its objective is of that rung's fidelity.",
     ),
     # FAIL would teach the sampler nothing and let it drill into the unstable region; PRUNED with
     # a constraint makes it leave.
     Outcome.DIVERGED: Rule(
-        raised_by="trainer.Diverged: non-finite loss or gradient, spectral breakdown",
         optuna_state="PRUNED",
         constraint=True,
-        retried=False,
         about="Its parameters led to a number that is not finite; the cause is in `failures`.",
     ),
     Outcome.OUT_OF_MEMORY: Rule(
-        raised_by="memory exhausted on the GPU or the host",
         optuna_state="PRUNED",
         constraint=True,
-        retried=False,
         about="It did not fit; peak bytes are in `failures`.",
     ),
     Outcome.LOST: Rule(
-        raised_by="node death or preemption",
         optuna_state="FAIL",
         constraint=False,
-        retried=True,
         about="Its worker vanished; Optuna is told nothing until retries have run out.",
     ),
     Outcome.TIMED_OUT: Rule(
-        raised_by="the driver: no report within --trial-timeout",
         optuna_state="FAIL",
         constraint=False,
-        retried=False,
         about="It hung and was ended; run again, it would most likely hang again.",
     ),
     Outcome.CRASHED: Rule(
-        raised_by="any other exception",
         optuna_state="FAIL",
         constraint=False,
-        retried=False,
         about="A bug, not a trial: the same signature three times ends the search.",
         ends_search_at=3,
     ),
     Outcome.INVALID: Rule(
-        raised_by="TrainConfig refuses",
         optuna_state="FAIL",
         constraint=False,
-        retried=False,
         about="The space drew a configuration that breaks a rule; the search ends.",
         ends_search_at=1,
     ),
@@ -171,8 +156,6 @@ def classify(
     # The training's own last word wins: a worker that dies while it is torn down has finished.
     if word := last.get("outcome"):
         return _parse(str(word))
-    if last.get("abort"):
-        return Outcome.DIVERGED
     if error or error_type:
         return classify_error(error or "", error_type)
     # Neither word nor error nor report: it never ran, which says nothing about its parameters.

@@ -66,8 +66,11 @@ class Resources:
         return max(1, int(self.cpus))
 
 
-def check_out(out: Path) -> None:
+def check_out(out: Path, remedy: str = "Choose another with --out.") -> None:
     """Refuses a results folder that cannot be written to, by writing to it.
+
+    Args:
+        remedy: what a person can do about it.
 
     Raises:
         Refused: naming the first existing folder on the way.
@@ -81,7 +84,7 @@ def check_out(out: Path) -> None:
     except OSError as error:
         raise Refused(
             f"--out must be a folder that can be written to, but {existing} is not "
-            f"({error.strerror}). Choose another with --out."
+            f"({error.strerror}). {remedy}"
         ) from None
 
 

@@ -7,14 +7,16 @@ it has a row in `trials`. One that has not goes on from its newest whole checkpo
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
+
+from trainer.record import CONFIGS
 
 from .checkpoints import checkpoints, folders, read_reports
 from .config import SearchConfig
 from .outcome import Outcome
-from .store import RunStore
+from .store import CorruptRun, RunStore, redrawn
 from .study import Past, distributions
 
 HELD_OUT = tuple(
@@ -45,6 +47,15 @@ class Unfinished:
         """The trial's id."""
         return str(self.record["trial_id"])
 
+    @property
+    def params(self) -> Mapping[str, Any]:
+        """Its whole configuration."""
+        params: Mapping[str, Any] = self.record.get("params", {})
+        return params
+
+
+P = TypeVar("P", Past, Unfinished)
+
 
 @dataclass(frozen=True)
 class History:
@@ -65,22 +76,27 @@ class History:
         running = {int(trial.record["number"]) for trial in self.unfinished}
         return running | {past.number for past in self.ended}
 
+    def strangers(self, plan: SearchConfig) -> set[str]:
+        """Unfinished trials of another budget, scene or validation: they train to their end."""
+        ours = {trial.name for trial in comparable(self.unfinished, plan)}
+        return {trial.name for trial in self.unfinished} - ours
+
     def known_to(self, plan: SearchConfig) -> list[Past]:
         """What the sampler is told: all that the plan's space could draw and that compares."""
         known = comparable((*self.warm, *self.ended), plan)
-        return [past for past in known if _drawable(past, plan)]
+        return [past for past in known if drawable(past.sampler, plan)]
 
 
 def recall(store: RunStore, warm: tuple[Past, ...] = ()) -> History:
     """Reads a run's history; a new run has an empty one."""
-    ended = past_trials(store)
-    names = {past.trial_id for past in ended}
-    unfinished = []
-    for name in store.started():
-        if name not in names:
-            unfinished.append(_unfinished(store, name))
-    unfinished.sort(key=lambda trial: int(trial.record["number"]))
-    return History(tuple(ended), tuple(unfinished), warm)
+    return History(tuple(past_trials(store)), tuple(unfinished(store)), warm)
+
+
+def unfinished(store: RunStore) -> list[Unfinished]:
+    """The trials that have begun and not ended, in order of their numbers."""
+    ended = store.ended()
+    found = [_unfinished(store, name) for name in store.started() if name not in ended]
+    return sorted(found, key=lambda trial: int(trial.record["number"]))
 
 
 def past_trials(store: RunStore) -> list[Past]:
@@ -90,7 +106,7 @@ def past_trials(store: RunStore) -> list[Past]:
     past = []
     for row in trials.sort_values("number").to_dict("records"):
         name = str(row["trial_id"])
-        record = store.read_config(name)
+        record = _record(store, name, "sampler")
         own = values.get(name)
         past.append(
             Past(
@@ -118,7 +134,7 @@ def objectives(epochs: pd.DataFrame) -> dict[int, float]:
 
 
 def _unfinished(store: RunStore, name: str) -> Unfinished:
-    record = store.read_config(name)
+    record = _record(store, name, "number")
     session = len(folders(store.path, name))
     taken = {folder.name for folder in folders(store.path, name)}
     folder = name
@@ -133,20 +149,31 @@ def _unfinished(store: RunStore, name: str) -> Unfinished:
     return Unfinished(record, folder, best[0], tuple(best[1]))
 
 
-def comparable(past: Iterable[Past], plan: SearchConfig) -> list[Past]:
-    """The trials that had the budget, scene and validation of this plan's trials: what the space
+def comparable(past: Iterable[P], plan: SearchConfig) -> list[P]:
+    """The trials that have the budget, scene and validation of this plan's trials: what the space
     does not search and no value depends on aside."""
     aside = {"seed", *HELD_OUT, *plan.space.parameters()}
     ours = {n: v for n, v in plan.template.to_params().items() if n not in aside}
     return [one for one in past if all(one.params.get(n, v) == v for n, v in ours.items())]
 
 
-def _drawable(past: Past, plan: SearchConfig) -> bool:
+def drawable(sampler: Mapping[str, Any], plan: SearchConfig) -> bool:
+    """Whether the plan's space could draw these sampler values."""
     try:
-        distributions(plan.space, past.sampler)
+        distributions(plan.space, sampler)
     except ValueError:
         return False
     return True
+
+
+def _record(store: RunStore, name: str, needed: str) -> dict[str, Any]:
+    record = store.read_config(name)
+    if needed not in record:
+        raise CorruptRun(
+            f"{store.path / CONFIGS / name}.json must have `{needed}`, but has not. Restore it "
+            f"from a copy, or {redrawn(name)}."
+        )
+    return record
 
 
 def _finite(value: Any) -> float | None:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from statistics import fmean
 from typing import Any
 
-from .outcome import Outcome
+from .outcome import RULES, Outcome
 from .schema import TABLES
 
 Row = dict[str, Any]
@@ -59,14 +59,13 @@ def trial_row(
     trained = int(last.get("epoch", 0))
     each = [row["seconds"] for row in epochs.values()]
     seconds = float(last.get("seconds_total", 0.0))
-    ended_well = outcome in (Outcome.COMPLETED, Outcome.STOPPED)
     drawn = {f"params.{name}": value for name, value in record["drawn"].items()}
     return drawn | {
         "trial_id": record["trial_id"],
         "number": record["number"],
         "outcome": outcome.value,
         "cause": last.get("cause"),
-        **{name: last.get(name) if ended_well else None for name in JUDGED},
+        **{name: None if RULES[outcome].failed else last.get(name) for name in JUDGED},
         "seed": record["params"]["seed"],
         "evaluation_seed": record["params"]["evaluation.seed"],
         "epochs": trained,

@@ -145,8 +145,8 @@ def resume(args: argparse.Namespace) -> int:
 
     from . import preflight, working_copy
     from .files import read_run
-    from .recall import comparable, past_trials
-    from .schema import BASELINES
+    from .recall import comparable, past_trials, unfinished
+    from .scored import lacks_scores, unscored
     from .store import RunStore, best_trial, resolve_run
     from .warm import versions_changed
 
@@ -172,15 +172,14 @@ def resume(args: argparse.Namespace) -> int:
             f"--trials must be at least the {started} that have started, but got {plan.trials}. "
             "A run can be extended, not shortened."
         )
-    scored = store.has_part("scenes", BASELINES)
     best = best_trial(store.read("trials"))
-    if ended >= plan.trials and scored and (best is None or store.has_part("scenes", best)):
+    lacking = unscored(store, plan.template.evaluation) or (best and lacks_scores(store, best))
+    if ended >= plan.trials and not lacking:
         return show(plan, store)
     check_space(plan, store, accept=args.accept_space_change)
-    preflight.check_out(store.path)
+    preflight.check_out(store.path, "Make room there, or make it writable.")
     preflight.check_address(plan.address)
-    for name in store.started():
-        store.read_config(name)  # refuses a damaged one before Ray is started for it
+    unfinished(store)  # refuses a damaged one before Ray is started for it
     said = f"resuming {store.path}: {ended} of {plan.trials} trials have ended"
     apart = ended - len(comparable(past_trials(store), plan))
     code = provenance()
@@ -291,10 +290,13 @@ def drive(plan: SearchConfig, store: RunStore, *, checked: bool, train: Train | 
         print(flush=True)
         try:
             classical = Classical(plan, store, resources)
-            search(plan, store, resources, exhausted=classical.begin_slow, train=train)
+            search(plan, store, resources, exhausted=classical.begin, train=train)
             finish(plan, store, resources, classical)
         except (SearchFailed, OSError) as error:  # of the folder, after the last trial
             print(f"the search ended itself: {error}", file=sys.stderr)
+            if not (store.path / "run.json").exists():
+                print(f"the run has gone: somebody took {store.path} away", file=sys.stderr)
+                return 1
             print(f"continue with --resume {home_of(store.path)}", file=sys.stderr)
             with suppress(RunError, OSError):  # of a folder that is damaged or has gone
                 show(plan, store)

@@ -6,7 +6,7 @@ outcome has its state, and a trial that may not be best carries a constraint.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,10 @@ from trainer.config import ConfigError
 
 from .bucket import home_of
 from .config import SearchConfig
-from .outcome import constraint_value
-from .recall import History, Unfinished
+from .recall import History, Unfinished, comparable, drawable
 from .rungs import Judge
 from .samplers import sampler_for
-from .study import CONSTRAINT, Mirror, Past, frozen, new_study, told
+from .study import Mirror, Past, constraints, frozen, new_study, told
 
 OBJECTIVE = "objective"
 
@@ -131,17 +130,15 @@ class OptunaSearcher(RecordedSearcher):
             if len(self._plan.objectives) == 1:
                 for epoch, value in past.values.items():
                     trial.report(value, step=epoch)
-            trial.set_constraint(CONSTRAINT, constraint_value(past.outcome))
+            for name, value in constraints(past, self._plan, to_sampler=True).items():
+                trial.set_constraint(name, value)
             self.study.tell(trial, values, state=state)
         self._mirror.add(past)
 
     def _again(self, old: Unfinished) -> dict[str, Any]:
         record = dict(old.record)
-        try:
-            self._plan.space.draw(record["sampler"])
-        except ValueError:
-            pass  # the space has changed: the trial goes on, but the sampler cannot place it
-        else:
+        # if the space has changed, it goes on, but the sampler cannot place or compare it
+        if comparable([old], self._plan) and drawable(record["sampler"], self._plan):
             trial = self._ask(int(record["number"]), record["sampler"])
             self._plan.space.suggest(trial)
             for noted, value in record.get("sampler_attributes", {}).items():
@@ -200,15 +197,19 @@ class Scheduler(FIFOScheduler):
 
     Args:
         judge: has been told of what earlier drivers have left.
+        aside: names of trials that are not judged.
     """
 
-    def __init__(self, judge: Judge) -> None:
+    def __init__(self, judge: Judge, aside: Collection[str] = ()) -> None:
         super().__init__()
         self._judge = judge
+        self._aside = frozenset(aside)
 
     def on_trial_result(self, controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Ray's word for what becomes of the trial."""
         name, number = trial.config["trial_id"], trial.config["number"]
+        if name in self._aside:
+            return str(FIFOScheduler.CONTINUE)
         stops = self._judge.stops(name, number, result["epoch"], result["objective"])
         return str(FIFOScheduler.STOP if stops else FIFOScheduler.CONTINUE)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from typing import TYPE_CHECKING
 
@@ -22,9 +23,13 @@ def show(plan: SearchConfig, store: RunStore) -> int:
     if len(plan.objectives) > 1:
         print(pareto.text(store.path))
     print()
-    plot = plots.error_vs_snr(store.path)
-    if plot:
-        print(f"plot:     {plot}")
+    try:
+        plot = plots.error_vs_snr(store.path)
+    except OSError as error:  # a finished run may lie where nothing can be written any more
+        print(f"no plot: {store.path} takes no files ({error.strerror})", file=sys.stderr)
+    else:
+        if plot:
+            print(f"plot:     {plot}")
     print(f"report:   python -m search.report {store.path} --open")
     trials = store.read("trials")
     best = best_trial(trials)
@@ -52,13 +57,16 @@ def dry_run(plan: SearchConfig) -> int:
     """Prints the plan and ten configurations as the search would draw them; starts nothing."""
     from trainer.provenance import provenance
 
+    from .recall import History
     from .samplers import sampler_for
-    from .study import new_study
-    from .warm import warm_start
+    from .study import frozen, new_study
+    from .warm import past_of, warm_start
 
-    _, notes = warm_start(plan, provenance())
+    text, notes = warm_start(plan, provenance())
     print(describe(plan), *notes, sep="\n")
     study = new_study(plan)
+    known = History(warm=past_of(json.loads(text)) if text else ()).known_to(plan)
+    study.add_trials([frozen(past, plan, to_sampler=True) for past in known])
     for anchor in plan.space.anchors:
         study.enqueue_trial(dict(anchor))
     for number in range(SAMPLES_SHOWN):

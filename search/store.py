@@ -39,6 +39,7 @@ from .files import (
     RunNotWritable,
     checked_name,
     hint,
+    is_readable,
     missing,
     part_files,
     read_json,
@@ -272,18 +273,21 @@ class RunStore:
         """All rows of a table, ordered by part name; or those of one part.
 
         Args:
-            columns: of all rows, these alone; `__filename` is the path of a row's part.
+            columns: these alone; of all rows, `__filename` is the path of a row's part.
 
         Raises:
             CorruptRun: if a part cannot be read.
         """
         try:
             if part is not None:
-                return pq.ParquetFile(self._part(table, part)).read().to_pandas()
+                own = pq.ParquetFile(self._part(table, part))
+                return own.read(columns=columns).to_pandas()
             return self._dataset(table).to_table(columns=columns).to_pandas()
         except (pa.ArrowException, OSError) as error:
+            damaged = [f.name for f in part_files(self.path / table) if not is_readable(f)]
+            named = ", ".join(damaged) or "one"
             raise CorruptRun(
-                f"every part of {self.path / table} must be readable, but one is not "
+                f"every part of {self.path / table} must be readable, but {named} is not "
                 f"({str(error).splitlines()[0]}). Delete it and the part of that name in trials/, "
                 "then `--resume` the run: what they held is computed again."
             ) from None
@@ -298,8 +302,13 @@ class RunStore:
         return set(self._dataset("trials").to_table(columns=["trial_id"])[0].to_pylist())
 
     def has_part(self, table: str, part: str) -> bool:
-        """Whether that trial (or `baselines`) has rows of its own in `table`."""
+        """Whether that trial (or `baselines`) has a part of its own in `table`."""
         return self._part(table, part).exists()
+
+    def has_rows(self, table: str, part: str) -> bool:
+        """Whether that trial (or `baselines`) has a part in `table` that is not empty."""
+        path = self._part(table, part)
+        return path.exists() and pq.read_metadata(path).num_rows > 0
 
     def started(self) -> list[str]:
         """Ids of the trials that have a configuration, ended or not, in order of their names."""
@@ -328,8 +337,7 @@ class RunStore:
         if not path.exists():
             near = hint(trial_id, self.started())
             raise RunNotFound(f"{self.path} has no trial `{trial_id}`.{near}")
-        anew = f"delete it and {RAY_FOLDER}/{trial_id}* there: `--resume` draws the trial anew"
-        return read_json(path, f"if the trial has no row in trials, {anew}")
+        return read_json(path, redrawn(trial_id))
 
     def _write(self, table: str, part: str, rows: list[Row]) -> Path:
         if table in self._older:
@@ -399,10 +407,19 @@ class RunStore:
                 needed.append(self._part("epochs", part.stem))
             for file in needed:
                 if not file.exists():
+                    redraw = f", and {redrawn(name)}" if file == needed[0] else ""
                     raise CorruptRun(
                         f"an ended trial has all its files, but {file} is missing. Restore it, or "
-                        f"delete {part} and `--resume`: what it held is computed again."
+                        f"delete {part} and `--resume`: what it held is computed again{redraw}."
                     )
+
+
+def redrawn(trial_id: str) -> str:
+    """What to do about a trial whose configuration is lost."""
+    return (
+        f"delete {CONFIGS}/{trial_id}.json and {RAY_FOLDER}/{trial_id}* in the run's folder (and "
+        "what holds its row in trials, if it has one): `--resume` gives it another configuration"
+    )
 
 
 def best_trial(trials: pd.DataFrame) -> str | None:

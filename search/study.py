@@ -91,6 +91,14 @@ def told(past: Past, plan: SearchConfig, *, to_sampler: bool) -> tuple[TrialStat
     return (TrialState.FAIL, None) if None in values else (state, values)
 
 
+def constraints(past: Past, plan: SearchConfig, *, to_sampler: bool) -> dict[str, float]:
+    """What Optuna is told of a trial's feasibility, by name; a sampler that takes no constraints
+    would warn of it at every trial."""
+    if to_sampler and plan.sampler == "cmaes":
+        return {}
+    return {CONSTRAINT: constraint_value(past.outcome)}
+
+
 def frozen(past: Past, plan: SearchConfig, *, to_sampler: bool) -> FrozenTrial:
     """The trial as Optuna holds it once it has ended.
 
@@ -110,7 +118,7 @@ def frozen(past: Past, plan: SearchConfig, *, to_sampler: bool) -> FrozenTrial:
         user_attrs=attrs | ({"cause": past.cause} if past.cause else {}),
         system_attrs=dict(past.attributes),
         intermediate_values=dict(past.values) if single else {},
-        constraints={CONSTRAINT: constraint_value(past.outcome)},
+        constraints=constraints(past, plan, to_sampler=to_sampler),
     )
 
 

@@ -65,24 +65,25 @@ def write_left(store: RunStore) -> None:
     if not journal.exists():
         return
     known = store.ended()
-    left = [each for each in read_journal(journal) if each["trial"]["trial_id"] not in known]
+    found = {each["trial"]["trial_id"]: each for each in read_journal(journal)}
+    left = [each for name, each in found.items() if name not in known]
     if left:
         store.write_together([_ended(each) for each in left])
     journal.unlink()
 
 
 def drop_orphans(store: RunStore) -> None:
-    """Deletes parts that trials share and whose part of `trials` has gone.
-
-    Somebody deleted it, and so made those trials unfinished: they go on, and are written anew.
-    """
+    """Deletes parts of trials whose part of `trials` somebody has deleted: they are written anew,
+    and under other names if they share a part then. An unfinished trial keeps its own."""
     ended = {part.stem for part in part_files(store.path / "trials")}
-    alone = set(store.started()) - ended
+    started = set(store.started())
     for table in SHARED:
         for part in part_files(store.path / table):
-            if part.stem in alone and any(
-                row["trial_id"] != part.stem for row in store.rows(table, part.stem)
-            ):
+            if part.stem in ended:
+                continue
+            trials = {row["trial_id"] for row in store.rows(table, part.stem)}
+            own = part.stem in trials  # and no rerun's, nor the classical methods'
+            if own and (len(trials) > 1 or part.stem not in started):
                 part.unlink()
 
 

@@ -8,8 +8,9 @@ another version of the code or of a library is named and left to the reader.
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
+
+from trainer.record import JOURNAL, read_journal
 
 from .config import SearchConfig
 from .files import read_json
@@ -62,6 +63,10 @@ def warm_start(plan: SearchConfig, code: Mapping[str, Any]) -> tuple[str, list[s
         f"warm start: {len(past)} trials of {store.path}",
         *versions_changed(store.plan, code),
     ]
+    ended = {one.trial_id for one in past}
+    journal = {each["trial"]["trial_id"] for each in read_journal(store.path / JOURNAL)} - ended
+    if journal:
+        notes.append(f"  note: {len(journal)} more wait in its journal until it is resumed")
     seed = store.plan["search"].get("seed", 0)
     if seed != plan.seed:
         notes.append(f"  note: they trained with seed {seed}, these train with {plan.seed}")
@@ -81,11 +86,19 @@ def defaults_changed(store: RunStore, plan: SearchConfig) -> list[str]:
     return differences({"fixed": {n: theirs[n] for n in ours}}, {"fixed": ours})
 
 
-def warm_trials(run: Path) -> tuple[Past, ...]:
-    """The trials that a run was started with."""
-    if not (run / WARM_FILE).exists():
+def warm_trials(store: RunStore) -> tuple[Past, ...]:
+    """The trials that a run was started with.
+
+    Raises:
+        CorruptRun: if they are lost.
+    """
+    if not store.plan.get("search", {}).get("warm_start"):
         return ()
-    trials = read_json(run / WARM_FILE)["trials"]
+    return past_of(read_json(store.path / WARM_FILE))
+
+
+def past_of(warm: Mapping[str, Any]) -> tuple[Past, ...]:
+    """The trials in what `warm.json` holds."""
     return tuple(
         Past(
             **one
@@ -94,7 +107,7 @@ def warm_trials(run: Path) -> tuple[Past, ...]:
                 "values": {int(epoch): value for epoch, value in one["values"].items()},
             }
         )
-        for one in trials
+        for one in warm["trials"]
     )
 
 

@@ -13,11 +13,10 @@ from typing import Any
 from pyarrow import fs
 
 from .bucket import home_of, is_uri, opened, refusal
+from .checkpoints import RAY_FOLDER
 from .files import RunNotFound, driven, write_atomically
 from .store import RunStore
 
-CHECKPOINTS = "ray"
-"""Folder that workers write to: never uploaded from here."""
 SESSION_FILE = ".session"
 """Holds a number that is new whenever a driver takes a run over; never copied from the bucket."""
 READ_TRIES = 10
@@ -52,11 +51,11 @@ def pull(run: Path, *, to_drive: bool = False) -> None:
         if session != _own_session(run) or not run.joinpath("run.json").exists():
             _bring(where, path, run, found)
         if to_drive:
-            shutil.rmtree(run / CHECKPOINTS, ignore_errors=True)
+            shutil.rmtree(run / RAY_FOLDER, ignore_errors=True)
             ended = set(RunStore(run, {}, {}).read("trials", columns=["trial_id"])["trial_id"])
             for name in sorted(found):
                 parts = name.split("/")
-                if parts[0] == CHECKPOINTS and len(parts) == 4 and _trial(parts[1]) not in ended:
+                if parts[0] == RAY_FOLDER and len(parts) == 4 and _trial(parts[1]) not in ended:
                     _download(where, path, run, name)
     except OSError as error:
         raise refusal(home, error) from None
@@ -71,12 +70,12 @@ def _bring(where: fs.FileSystem, path: str, run: Path, found: dict[str, fs.FileI
     wanted = {
         name: info
         for name, info in found.items()
-        if name.split("/")[0] != CHECKPOINTS and name != SESSION_FILE
+        if name.split("/")[0] != RAY_FOLDER and name != SESSION_FILE
     }
     own = {
         name: file
         for file in run.rglob("*")
-        if (name := file.relative_to(run).as_posix()).split("/")[0] != CHECKPOINTS
+        if (name := file.relative_to(run).as_posix()).split("/")[0] != RAY_FOLDER
         and file.is_file()
         and name != SESSION_FILE
         and not name.endswith(".tmp")  # of another reader on this machine

@@ -170,15 +170,18 @@ def test_a_run_is_extended_but_not_shortened(tmp_path, capsys):
     assert "at least the 3 that have started" in capsys.readouterr().err
 
 
-def test_a_damaged_record_of_an_unfinished_trial_is_named_with_what_to_delete(tmp_path, capsys):
+@pytest.mark.parametrize("content", [b"", b"{}", b"[]"])
+def test_a_damaged_record_of_an_unfinished_trial_is_named_with_what_to_delete(
+    content, tmp_path, capsys
+):
     store = planned(tmp_path)
     store.write_config("t0000", {"trial_id": "t0000", "number": 0})
-    (store.path / "configs" / "t0000.json").write_bytes(b"")  # a power cut
+    (store.path / "configs" / "t0000.json").write_bytes(content)
     flags = ("--accept-space-change", "--no-preflight", "--out", str(tmp_path))
     assert main(["--resume", "x", *flags]) == 2
     said = capsys.readouterr().err
-    assert "t0000.json must be readable JSON" in said
-    assert "delete it and ray/t0000* there: `--resume` draws the trial anew" in said
+    assert "t0000.json must " in said
+    assert "delete configs/t0000.json and ray/t0000* in the run's folder" in said
     assert not (store.path / ".driver").exists()  # nothing was begun
 
 
@@ -292,3 +295,10 @@ def test_values_of_another_budget_or_evaluation_are_told_to_nobody():
     assert comparable((same, other, moved), plan) == [same]
     assert not judge(plan, History((other, moved))).stops("t0003", 3, 1, 0.9)
     assert judge(plan, History((same,))).stops("t0003", 3, 1, 0.9)
+    reports = ({"epoch": 1, "objective": 0.1}, {"epoch": 2, "objective": 0.1})
+    left = [
+        Unfinished({"trial_id": f"t000{past.number}", "params": past.params}, "", reports=reports)
+        for past in (same, other)
+    ]
+    assert History((), tuple(left)).strangers(plan) == {"t0001"}
+    assert not judge(plan, History((), (left[1],))).stops("t0003", 3, 1, 0.9)

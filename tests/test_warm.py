@@ -1,5 +1,6 @@
 """A warm start: what compares is told to the sampler, what does not is refused, all is named."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -10,9 +11,10 @@ from search.outcome import Outcome
 from search.preflight import Refused
 from search.recall import History, past_trials
 from search.run import check_space
-from search.store import RunStore
+from search.store import CorruptRun, RunStore
 from search.warm import differences, warm_start, warm_trials
 from trainer.arguments import UsageError
+from trainer.record import JOURNAL
 
 CODE = {"code": {"sha": "new"}, "versions": {"torch": "2.13"}}
 DRAWN = {"optimizer.learning_rate": 5e-3, "eigengap.term": "off"}
@@ -47,8 +49,13 @@ def plan(old, **more):
 
 def test_past_trials_are_told_as_they_ended_and_are_none_of_the_new_run(old, tmp_path):
     text, notes = warm_start(plan(old), CODE)
-    (tmp_path / "warm.json").write_text(text)
-    warm = warm_trials(tmp_path)
+    new = RunStore.create(
+        tmp_path / "new",
+        parameters={},
+        plan={"search": plan(old).as_dict()},
+        files={"warm.json": text},
+    )
+    warm = warm_trials(new)
     assert list(warm) == past_trials(old)
     assert [past.outcome for past in warm] == [Outcome.COMPLETED, Outcome.DIVERGED]
     assert warm[0].values == {1: 0.5, 2: 0.25}
@@ -100,4 +107,17 @@ def test_equal_searches_do_not_differ(old):
 
 def test_a_cold_start_says_nothing(tmp_path):
     assert warm_start(SearchConfig("smoke", 4, "new"), CODE) == ("", [])
-    assert warm_trials(tmp_path) == ()
+    cold = {"search": SearchConfig("smoke", 4, "new").as_dict()}
+    assert warm_trials(RunStore.create(tmp_path / "new", parameters={}, plan=cold)) == ()
+
+
+def test_a_warm_start_that_was_lost_is_no_cold_one(old, tmp_path):
+    lost = {"search": plan(old).as_dict()}
+    with pytest.raises(CorruptRun, match=r"warm\.json"):
+        warm_trials(RunStore.create(tmp_path / "new", parameters={}, plan=lost))
+
+
+def test_what_waits_in_the_journal_is_named(old):
+    ended = {"ending": {}, "trial": {"trial_id": "t0007"}}
+    (old.path / JOURNAL).write_text(json.dumps(ended) + "\n")
+    assert "1 more wait in its journal" in "\n".join(warm_start(plan(old), CODE)[1])

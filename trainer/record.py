@@ -62,7 +62,7 @@ def read_journal(path: Path) -> Iterator[dict[str, Any]]:
             ended = json.loads(line)
         except ValueError:
             continue
-        if line.endswith("\n") and isinstance(ended, dict) and "ending" in ended:
+        if line.endswith("\n") and isinstance(ended, dict) and {"ending", "trial"} <= set(ended):
             yield ended
 
 
