@@ -10,10 +10,10 @@ from collections.abc import Callable
 import spaces
 from trainer.arguments import OneLineParser
 from trainer.config import ConfigError
+from trainer.streams import lasting
 
 from .config import OBJECTIVES, RUNS, SAMPLERS, SCHEDULERS
 from .interrupts import INTERRUPTED, interruptible
-from .streams import lasting
 
 RESOURCES = ("max_concurrent", "cpus_per_trial", "gpus_per_trial", "trial_timeout_s", "address")
 """Flags that may differ from machine to machine: those of `add_resources`."""

@@ -25,6 +25,7 @@ from .arguments import (
 )
 from .config import ConfigError, TrainConfig, require
 from .record import read_record, read_trial
+from .streams import lasting
 
 FACTOR_RANK = 8
 """Learned columns of the factor that `preflight` assumes where the configuration has none."""
@@ -100,12 +101,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         "localise": localise,
         "preflight": preflight,
     }
-    try:
-        args = parser().parse_args(argv)
-        return verbs[args.verb](args)
-    except ConfigError as error:
-        print(f"trainer: {error}", file=sys.stderr)
-        return 2
+    with lasting():
+        try:
+            args = parser().parse_args(argv)
+            return verbs[args.verb](args)
+        except ConfigError as error:
+            print(f"trainer: {error}", file=sys.stderr)
+            return 2
 
 
 def train(args: argparse.Namespace) -> int:

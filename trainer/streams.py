@@ -1,5 +1,5 @@
 """A command that outlives whoever reads what it prints: `| head` that has seen enough, a closed
-terminal, a log on a disk that is full. A search is not to end for that."""
+terminal, a log on a disk that is full. Neither a search nor a training is to end for that."""
 
 import os
 import sys
