@@ -129,10 +129,10 @@ def test_a_trial_replays_from_its_configuration_alone(smoke):
     assert f"capped error {last['validation_capped_error']:.3f}" in done.stdout
 
 
-@pytest.mark.parametrize(
-    "held",
-    [*(pytest.param(name, marks=pytest.mark.slow) for name in ("checkpoint", "best")), "run"],
-)
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("checkpoint", "best")]
+
+
+@pytest.mark.parametrize("held", ["run", *SLOW])
 def test_a_trained_network_is_evaluated_without_ray(held, smoke):
     path, _ = smoke
     trials = pd.read_parquet(path / "trials").set_index("trial_id")
