@@ -137,7 +137,7 @@ def of_best(store: RunStore, term: str) -> dict[str, Any]:
     Raises:
         UsageError: if none of its completed trials has it.
     """
-    from .store import best_trials
+    from .best import best_trials
 
     for trial in best_trials(store.read("trials")):
         params = store.read_config(trial)["params"]

@@ -20,6 +20,7 @@ from .preflight import (
     Cluster,
     Refused,
     Resources,
+    allot,
     holds,
     refuse_other_versions,
     smallest_training,
@@ -43,14 +44,16 @@ def preflight_checks(plan: SearchConfig, store: RunStore, resources: Resources) 
         print(line, flush=True)
 
 
-def await_room(plan: SearchConfig, cluster: Cluster, resources: Resources) -> None:
-    """Waits for the first machine that holds a trial, where none does and the cluster may grow.
+def room_for(plan: SearchConfig, cluster: Cluster) -> Resources:
+    """What one trial gets and how many run at a time; waits for the first machine that holds one,
+    where none does and the cluster may grow.
 
     Raises:
-        Refused: if none has come within `--trial-timeout`.
+        Refused: if no machine could ever hold one, or none has come within `--trial-timeout`.
     """
+    resources = allot(plan, cluster)
     if holds(cluster, resources):
-        return
+        return resources
     trial = f"a trial of {resources.cpus:g} CPUs and {resources.gpus:g} GPUs"
     needs = {"CPU": resources.cpus, "GPU": resources.gpus}
     asked = placement_group([{name: amount for name, amount in needs.items() if amount}])
@@ -67,6 +70,7 @@ def await_room(plan: SearchConfig, cluster: Cluster, resources: Resources) -> No
             print(f"no machine holds {trial} yet: waiting for the cluster to grow", flush=True)
     finally:
         remove_placement_group(asked)
+    return resources
 
 
 def check_nodes(store: RunStore) -> None:

@@ -5,7 +5,7 @@ import atexit
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import ray
@@ -84,7 +84,8 @@ def _leave() -> None:
     """Ends a process in which Ray was begun and not finished: its half would end the interpreter
     with a segmentation fault."""
     for stream in (sys.stdout, sys.stderr):
-        stream.flush()
+        with suppress(OSError):  # of one that nobody reads any more
+            stream.flush()
     os._exit(INTERRUPTED)
 
 

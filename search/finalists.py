@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from trainer.arguments import OneLineParser, UsageError
 from trainer.config import TrainConfig, did_you_mean
 
+from .config import RUNS
 from .options import RESOURCES, add_resources, exit_code
 from .schema import RERUNS
 from .training import MOST_SEEDS, Fresh, Training, seeds_of
@@ -30,7 +31,7 @@ SCORING_MS = 1.5
 def add_flags(p: argparse.ArgumentParser) -> None:
     """The flags that both commands have."""
     p.add_argument("run", metavar="RUN", help="name under --out, or path")
-    p.add_argument("--out", metavar="DIR", default="runs", help="folder of runs; default runs")
+    p.add_argument("--out", metavar="DIR", default=RUNS, help=f"folder of runs; default {RUNS}")
     p.add_argument("--top", type=int, default=5, metavar="N", help="best N trials; default 5")
     p.add_argument(
         "--trials", metavar="ID,ID,...", help="these trials instead, whatever became of them"
@@ -86,8 +87,9 @@ class Asked:
         """
         from dataclasses import replace
 
+        from .best import best_trials
         from .run import planned
-        from .store import RunStore, best_trials, resolve_run
+        from .store import RunStore, resolve_run
 
         for name in ("top", "seeds"):
             if getattr(args, name) < 1:

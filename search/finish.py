@@ -12,6 +12,7 @@ import ray
 
 from trainer.config import ConfigError
 
+from .best import best_trial
 from .bucket import brought, home_of
 from .checkpoints import STATE_FILE
 from .config import SearchConfig
@@ -20,7 +21,7 @@ from .ending import SearchFailed
 from .preflight import Resources
 from .rows import scored_rows
 from .scored import BEST_TABLES, add_baseline, lacks_scores, unscored
-from .store import RunStore, best_trial
+from .store import RunStore
 from .tasks import baselines_task, export_task, measure_task, state_task
 
 BEST_FOLDER = "best"

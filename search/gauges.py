@@ -15,9 +15,10 @@ from typing import Any
 
 from ray.util import metrics
 
+from .best import best_trial
 from .config import SearchConfig
 from .outcome import Outcome, may_be_best
-from .store import RunStore, best_trial
+from .store import RunStore
 
 NAMES: dict[str, tuple[str, tuple[str, ...]]] = {
     "ris_trials": ("trials that have ended, by outcome", ("outcome",)),

@@ -89,14 +89,11 @@ class History:
 
 def recall(store: RunStore, warm: tuple[Past, ...] = ()) -> History:
     """Reads a run's history; a new run has an empty one."""
-    return History(tuple(past_trials(store)), tuple(unfinished(store)), warm)
-
-
-def unfinished(store: RunStore) -> list[Unfinished]:
-    """The trials that have begun and not ended, in order of their numbers."""
-    ended = store.ended()
-    found = [_unfinished(store, name) for name in store.started() if name not in ended]
-    return sorted(found, key=lambda trial: int(trial.record["number"]))
+    ended = past_trials(store)
+    names = {past.trial_id for past in ended}
+    left = [_unfinished(store, name) for name in store.started() if name not in names]
+    left.sort(key=lambda trial: int(trial.record["number"]))
+    return History(tuple(ended), tuple(left), warm)
 
 
 def past_trials(store: RunStore) -> list[Past]:

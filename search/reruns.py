@@ -221,13 +221,12 @@ def session(store: RunStore, plan: SearchConfig) -> Iterator[Session]:
     from .environment import prepare
 
     prepare(plan.address)
-    from .checks import check_nodes
+    from .checks import check_nodes, room_for
     from .connection import connect
     from .mirror import driving
-    from .preflight import allot
 
     with driving(store.path), connect(plan) as cluster:
-        resources = allot(plan, cluster)
+        resources = room_for(plan, cluster)
         trained = open_reruns(store, plan)
         check_nodes(trained)
         print(f"{resources.concurrent} trainings at a time\n", flush=True)

@@ -144,10 +144,11 @@ def resume(args: argparse.Namespace) -> int:
     from trainer.provenance import provenance
 
     from . import preflight, working_copy
+    from .best import best_trial
     from .files import read_run
-    from .recall import comparable, past_trials, unfinished
+    from .recall import comparable, recall
     from .scored import lacks_scores, unscored
-    from .store import RunStore, best_trial, resolve_run
+    from .store import RunStore, resolve_run
     from .warm import versions_changed
 
     fixed = [f"--{name.replace('_', '-')}" for name in PLANNED if getattr(args, name) is not None]
@@ -179,9 +180,9 @@ def resume(args: argparse.Namespace) -> int:
     check_space(plan, store, accept=args.accept_space_change)
     preflight.check_out(store.path, "Make room there, or make it writable.")
     preflight.check_address(plan.address)
-    unfinished(store)  # refuses a damaged one before Ray is started for it
     said = f"resuming {store.path}: {ended} of {plan.trials} trials have ended"
-    apart = ended - len(comparable(past_trials(store), plan))
+    past = recall(store).ended  # refuses a damaged record before Ray is started for it
+    apart = len(past) - len(comparable(past, plan))
     code = provenance()
     notes = versions_changed(store.plan, code)
     if apart:
@@ -266,25 +267,23 @@ def go(
 def drive(plan: SearchConfig, store: RunStore, *, checked: bool, train: Train | None) -> int:
     """Runs what is left of a search that nobody else drives; the exit code."""
     from .bucket import home_of
-    from .checks import await_room, preflight_checks
+    from .checks import preflight_checks, room_for
     from .connection import connect
     from .driver import search
     from .ending import SearchFailed
     from .files import RunError
     from .finish import Classical, finish
-    from .preflight import allot
 
     started = time.monotonic()
     with connect(plan) as cluster:
-        resources = allot(plan, cluster)
         if cluster.dashboard:
             print(f"Ray dashboard: {cluster.dashboard}  (token, if asked: ray get-auth-token)")
+        resources = room_for(plan, cluster)
         print(
             f"{resources.concurrent} trials at a time, each with {resources.cpus:g} CPUs and "
             f"{resources.gpus:g} GPUs",
             flush=True,
         )
-        await_room(plan, cluster, resources)
         if checked:
             preflight_checks(plan, store, resources)
         print(flush=True)

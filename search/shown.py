@@ -16,8 +16,8 @@ SAMPLES_SHOWN = 10
 
 def show(plan: SearchConfig, store: RunStore) -> int:
     """Prints the leaderboard, draws the plot, and names the next commands."""
+    from .best import best_trial
     from .report import leaderboard, pareto, plots
-    from .store import best_trial
 
     print(leaderboard.text(store.path))
     if len(plan.objectives) > 1:

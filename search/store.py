@@ -50,7 +50,7 @@ from .files import (
     to_json,
     write_atomically,
 )
-from .outcome import Outcome, may_be_best
+from .outcome import Outcome
 from .schema import (
     BASELINES,
     TABLES,
@@ -64,8 +64,6 @@ __all__ = [
     "RunNotFound",
     "RunNotWritable",
     "RunStore",
-    "best_trial",
-    "best_trials",
     "resolve_run",
 ]
 
@@ -420,20 +418,3 @@ def redrawn(trial_id: str) -> str:
         f"delete {CONFIGS}/{trial_id}.json and {RAY_FOLDER}/{trial_id}* in the run's folder (and "
         "what holds its row in trials, if it has one): `--resume` gives it another configuration"
     )
-
-
-def best_trial(trials: pd.DataFrame) -> str | None:
-    """Id of the best trial, or None: see `best_trials`."""
-    return next(iter(best_trials(trials)), None)
-
-
-def best_trials(trials: pd.DataFrame) -> list[str]:
-    """Ids of the trials that may be best: of full fidelity, feasible; the smallest objective
-    first, then the oldest.
-
-    Args:
-        trials: rows of the `trials` table.
-    """
-    may = trials[trials["outcome"].isin([o.value for o in Outcome if may_be_best(o)])]
-    ranked = may.dropna(subset=["objective"]).sort_values(["objective", "number"])
-    return [str(name) for name in ranked["trial_id"]]

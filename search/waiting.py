@@ -81,8 +81,8 @@ def drop_orphans(store: RunStore) -> None:
         for part in part_files(store.path / table):
             if part.stem in ended:
                 continue
-            trials = {row["trial_id"] for row in store.rows(table, part.stem)}
-            own = part.stem in trials  # and no rerun's, nor the classical methods'
+            trials = set(store.read(table, part.stem, columns=["trial_id"])["trial_id"])
+            own = part.stem in trials  # not the classical methods'
             if own and (len(trials) > 1 or part.stem not in started):
                 part.unlink()
 

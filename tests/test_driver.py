@@ -12,6 +12,7 @@ import torch
 
 import spaces
 from search import driver, monitor, waiting
+from search.best import best_trial
 from search.checkpoints import folders
 from search.checks import check_backends
 from search.config import SearchConfig
@@ -23,7 +24,7 @@ from search.outcome import Outcome
 from search.preflight import Refused, Resources
 from search.samplers import STARTUP_TRIALS
 from search.schema import BASELINES
-from search.store import RunStore, best_trial
+from search.store import RunStore
 from tests import broken_eigh, scripted
 from trainer.checkpoint import TrainState
 from trainer.record import read_trial

@@ -18,6 +18,7 @@ import ray
 from ray.cluster_utils import Cluster
 
 import spaces
+from search.best import best_trial
 from search.config import SearchConfig
 from search.connection import connect
 from search.driver import search
@@ -25,7 +26,7 @@ from search.gauges import NAMES, errors_by_snr
 from search.outcome import Outcome
 from search.preflight import Resources
 from search.run import declared
-from search.store import RunStore, best_trial
+from search.store import RunStore
 from tests import poisoned
 
 BOARD = Path(__file__).parents[1] / "deploy" / "grafana" / "search.json"

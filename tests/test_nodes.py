@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from ray.cluster_utils import Cluster
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from search import checks, trainable
-from search.checks import await_room, check_nodes
+from search.checks import check_nodes, room_for
 from search.config import SearchConfig
 from search.connection import connect
 from search.driver import search
@@ -151,14 +152,14 @@ def test_a_machine_that_never_comes_is_waited_for_as_long_as_was_said(cluster, t
 def test_a_machine_that_comes_is_used(cluster, tmp_path, capfd, monkeypatch):
     monkeypatch.setattr(checks, "SAID_EVERY_SECONDS", 1.0)
     plan, _ = on_cluster(cluster[0], tmp_path)
-    resources = Resources(cpus=3, gpus=0, concurrent=1)
+    plan = replace(plan, cpus_per_trial=3, gpus_per_trial=0, max_concurrent=1)
     with connect(plan) as now, ThreadPoolExecutor() as beside:
-        waiting = beside.submit(await_room, plan, now, resources)
+        waiting = beside.submit(room_for, plan, now)
         while "no machine holds a trial of 3 CPUs" not in capfd.readouterr().out:
             assert not waiting.done()
             time.sleep(0.1)
         node = cluster[0].add_node(num_cpus=3)
-        waiting.result(60)
+        assert waiting.result(60) == Resources(cpus=3, gpus=0, concurrent=1)
     cluster[0].remove_node(node)
 
 

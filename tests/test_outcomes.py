@@ -9,11 +9,12 @@ import pandas as pd
 import pytest
 
 import spaces
+from search.best import best_trial
 from search.config import SearchConfig
 from search.outcome import RULES, Outcome
 from search.run import go
 from search.schema import BASELINES
-from search.store import RunStore, best_trial
+from search.store import RunStore
 from tests import scripted
 
 pytestmark = pytest.mark.ray

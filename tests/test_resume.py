@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import torch
 
+from search.best import best_trial
 from search.checkpoints import BEST_FILE, STATE_FILE, checkpoints, read_reports
 from search.config import SearchConfig
 from search.driver import judge
@@ -22,7 +23,7 @@ from search.outcome import Outcome
 from search.recall import History, Unfinished, comparable, recall
 from search.run import main
 from search.schema import KEYS
-from search.store import RunStore, best_trial
+from search.store import RunStore
 from search.study import Past
 from trainer.config import TrainConfig
 from trainer.loop import train

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from search.arrow import RowError, arrow_schema
+from search.best import best_trial
 from search.outcome import Outcome
 from search.schema import TABLES, columns
 from search.store import (
@@ -20,7 +21,6 @@ from search.store import (
     RunNotFound,
     RunNotWritable,
     RunStore,
-    best_trial,
 )
 from tests.stored import PARAMETERS, created, epochs, trial
 

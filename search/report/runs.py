@@ -17,9 +17,9 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from ..arrow import arrow_schema
+from ..best import best_trial
 from ..files import CorruptRun, RunNotFound, part_files, read_run
 from ..schema import KEYS, RERUNS, TABLES, Parameters
-from ..store import best_trial
 
 Finder = TypeVar("Finder", bound=Callable[..., Any])
 
