@@ -47,7 +47,7 @@ from trainer.evaluation import Conditions, classical
 from trainer.intervals import bootstrap_mean, wilson_share
 from trainer.localisation import localise
 from trainer.model import Model
-from trainer.scene import EvalScenes, Scenes
+from trainer.scenes.simulation import EvalScenes, Scenes
 from trainer.scoring import CHUNK
 
 SNR_DB = {"local": (-10.0, -5.0, 0.0), "full": (-10.0, -5.0, 0.0, 5.0)}

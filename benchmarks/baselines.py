@@ -35,7 +35,7 @@ from trainer.evaluation import classical
 from trainer.methods import localise, method
 from trainer.metrics import Errors, gospa, match, mean_over_sources, success
 from trainer.modes import modes
-from trainer.scene import EvalScenes
+from trainer.scenes.simulation import EvalScenes
 from trainer.scores import to_numpy
 from trainer.source_number import SOURCE_NUMBERS
 

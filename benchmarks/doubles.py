@@ -14,7 +14,7 @@ import torch
 from trainer.config import TrainConfig
 from trainer.intervals import wilson_share
 from trainer.methods import method
-from trainer.scene import EvalScenes
+from trainer.scenes.simulation import EvalScenes
 
 SEED = 15_000_003
 SNR_DB = (0.0, 10.0, 20.0)

@@ -29,7 +29,7 @@ from spaces.presets import FULL_SCENE
 from trainer.config import TrainConfig
 from trainer.losses import eigengap_loss
 from trainer.network import build
-from trainer.scene import Scenes, simulate
+from trainer.scenes.simulation import Scenes, simulate
 from trainer.spectral import spectrum
 from trainer.terms import eigengap_term, loss_terms
 

@@ -43,7 +43,7 @@ from trainer.config import TrainConfig
 from trainer.evaluation import Conditions, classical
 from trainer.intervals import bootstrap_mean
 from trainer.loop import CLIP_NORM, Training
-from trainer.scene import simulate
+from trainer.scenes.simulation import simulate
 
 FRESH_SEED = 11_000_003
 """Of the scenes: not those of published accuracy, on which nothing is to be chosen."""

@@ -23,8 +23,8 @@ from trainer.backprojection import whiten
 from trainer.config import TrainConfig
 from trainer.covariance import Covariance, true_factor
 from trainer.dictionary import PLANE_PHASE, POINTS_PER_BEAM
-from trainer.scene import Scenes
-from trainer.search_grid import search_grid
+from trainer.scenes.grid import search_grid
+from trainer.scenes.simulation import Scenes
 from trainer.terms import eigengap_hinge
 
 HINGES = {

@@ -14,8 +14,8 @@ from trainer.estimates import Estimates
 from trainer.evaluation import Conditions, network_estimate
 from trainer.intervals import Interval, bootstrap_mean, paired_difference
 from trainer.one_step import one_step
-from trainer.scene import Scenes
-from trainer.search_grid import search_grid
+from trainer.scenes.grid import search_grid
+from trainer.scenes.simulation import Scenes
 
 OBJECTIVE_SNR_DB = (-5.0, 0.0)
 DOCUMENT = Path("docs/network.md")

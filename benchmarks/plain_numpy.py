@@ -14,7 +14,7 @@ from trainer.config import SceneConfig
 
 
 class PlainScene(NamedTuple):
-    """One scene; shapes as in `trainer.scene`, without the batch."""
+    """One scene; shapes as in `trainer.scenes.simulation`, without the batch."""
 
     snapshots: np.ndarray  # [L, M]
     channel: np.ndarray  # [M, N]
@@ -50,7 +50,7 @@ def steering_matrix(
 
 
 def draw_scene(config: SceneConfig, generator: np.random.Generator, snr_db: float) -> PlainScene:
-    """One scene of equal powers, random codes and white noise, by the law of `trainer.scene`."""
+    """One scene of equal powers, random codes and white noise, by the law of `trainer.scenes.simulation`."""
     antennas, elements = config.num_antennas, config.num_elements
     count = int(generator.integers(1, config.max_sources + 1))
     limits = np.radians([config.azimuth_max_deg, config.elevation_max_deg])

@@ -25,7 +25,7 @@ from trainer.covariance import Covariance, normalise
 from trainer.estimates import Estimates
 from trainer.evaluation import Conditions, classical, network_estimate, score
 from trainer.intervals import bootstrap_mean, paired_difference
-from trainer.scene import Scenes, simulate
+from trainer.scenes.simulation import Scenes, simulate
 
 SNR_DB = (-10.0, -5.0, 0.0)
 FRESH_SEED = 7_000_003

@@ -37,9 +37,9 @@ from trainer.config import SceneConfig, TrainConfig
 from trainer.estimates import Estimates
 from trainer.estimators import music
 from trainer.metrics import capped_error, match
-from trainer.scene import EvalScenes, simulate
+from trainer.scenes.grid import POINTS_PER_BEAM, search_grid
+from trainer.scenes.simulation import EvalScenes, simulate
 from trainer.scoring import CHUNK
-from trainer.search_grid import POINTS_PER_BEAM, search_grid
 from trainer.sml import sml
 
 SCENES = {"full": FULL_SCENE, "local": LOCAL_SCENE}

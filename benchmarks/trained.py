@@ -25,7 +25,7 @@ from trainer.config import TrainConfig
 from trainer.estimates import Estimates
 from trainer.evaluation import Conditions, score
 from trainer.loop import restore_network, train
-from trainer.scene import Scenes
+from trainer.scenes.simulation import Scenes
 from trainer.scoring import Estimate
 
 SCENES = {"local": LOCAL_SCENE, "full": FULL_SCENE}

@@ -7,7 +7,7 @@ import trainer.loop
 from trainer.checkpoint import TrainState
 from trainer.config import TrainConfig
 from trainer.loop import EpochReport
-from trainer.scene import Scenes
+from trainer.scenes.simulation import Scenes
 
 POISONED_RATE = 0.011
 honest = trainer.loop.simulate

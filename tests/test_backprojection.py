@@ -9,7 +9,7 @@ import torch
 
 from trainer.backprojection import channel_modes, fit_loading, lmmse, pinv, sample_covariance
 from trainer.config import SceneConfig
-from trainer.scene import EvalScenes
+from trainer.scenes.simulation import EvalScenes
 
 SCENE = SceneConfig(
     num_horizontal=4, num_vertical=3, num_antennas=5, num_snapshots=6, max_sources=2

@@ -9,9 +9,9 @@ import scipy.stats
 import torch
 from torch import Tensor
 
-from trainer.codes import CODES, build_codes, uniforms_shape
 from trainer.config import CODE_KINDS, SceneConfig
-from trainer.geometry import Panel, planar_steering_vector
+from trainer.scenes.codes import CODES, build_codes, uniforms_shape
+from trainer.scenes.geometry import Panel, planar_steering_vector
 
 SCENE = SceneConfig(num_horizontal=4, num_vertical=3, num_snapshots=10)
 

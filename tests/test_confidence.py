@@ -16,7 +16,7 @@ from trainer.config import NetworkConfig, SceneConfig, TrainConfig
 from trainer.covariance import Covariance, normalise, true_factor
 from trainer.estimates import Estimates
 from trainer.network import build
-from trainer.scene import Scenes, simulate
+from trainer.scenes.simulation import Scenes, simulate
 
 SCENE = SceneConfig(num_horizontal=4, num_vertical=4, num_antennas=6, num_snapshots=8)
 

@@ -17,7 +17,7 @@ from trainer.covariance import (
     true_factor,
     unit_trace,
 )
-from trainer.scene import Scenes, simulate, true_covariance
+from trainer.scenes.simulation import Scenes, simulate, true_covariance
 from trainer.spectral import spectrum
 
 SCENE = SceneConfig(num_horizontal=4, num_vertical=3, num_antennas=5, num_snapshots=6)

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from trainer.config import SceneConfig
 from trainer.crb import Bound, deterministic_crb, stochastic_crb
-from trainer.geometry import Panel, steering_derivatives, steering_vector
-from trainer.scene import EvalScenes, Scenes, Sources
+from trainer.scenes.geometry import Panel, steering_derivatives, steering_vector
+from trainer.scenes.simulation import EvalScenes, Scenes, Sources
 
 SCENE = SceneConfig(
     num_horizontal=6, num_vertical=5, num_antennas=7, num_snapshots=8, max_sources=3

@@ -13,12 +13,12 @@ from trainer import subspace_fit
 from trainer.config import SceneConfig
 from trainer.crb import stochastic_crb
 from trainer.estimators import ESTIMATORS, beamformer, music, mvdr
-from trainer.geometry import Panel, steering_vector
 from trainer.levenberg import descend
-from trainer.measurement import Scenes, Sources
 from trainer.metrics import match
-from trainer.scene import EvalScenes, true_covariance
-from trainer.search_grid import SearchGrid, search_grid
+from trainer.scenes.geometry import Panel, steering_vector
+from trainer.scenes.grid import SearchGrid, search_grid
+from trainer.scenes.measurement import Scenes, Sources
+from trainer.scenes.simulation import EvalScenes, true_covariance
 
 SMALL = SceneConfig()
 LARGE = SceneConfig(

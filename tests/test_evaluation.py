@@ -23,7 +23,7 @@ from trainer.evaluation import (
 )
 from trainer.intervals import normal_mean, paired_difference
 from trainer.network import build
-from trainer.scene import Scenes
+from trainer.scenes.simulation import Scenes
 from trainer.scores import score_lines
 from trainer.scoring import common_scenes
 from trainer.source_number import SOURCE_NUMBERS

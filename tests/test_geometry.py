@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from trainer.config import SceneConfig
-from trainer.geometry import (
+from trainer.scenes.geometry import (
     Panel,
     fresnel_steering_vector,
     planar_steering_vector,

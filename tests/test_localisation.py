@@ -15,7 +15,7 @@ from trainer.__main__ import main
 from trainer.config import ConfigError, TrainConfig
 from trainer.localisation import localise
 from trainer.model import export, find, load
-from trainer.scene import Scenes
+from trainer.scenes.simulation import Scenes
 from trainer.scores import EvaluationRow
 
 trained = pytest.fixture(scope="module")(trained_model)

@@ -12,7 +12,7 @@ from trainer.__main__ import main
 from trainer.config import ConfigError
 from trainer.localisation import localise
 from trainer.model import load
-from trainer.scene import Scenes
+from trainer.scenes.simulation import Scenes
 
 trained = pytest.fixture(scope="module")(trained_model)
 

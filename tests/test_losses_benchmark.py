@@ -14,8 +14,8 @@ from trainer.config import NetworkConfig, SceneConfig, TrainConfig
 from trainer.covariance import normalise, true_factor
 from trainer.dictionary import PLANE_PHASE, POINTS_PER_BEAM
 from trainer.network import build
-from trainer.scene import Scenes, simulate
-from trainer.search_grid import search_grid
+from trainer.scenes.grid import search_grid
+from trainer.scenes.simulation import Scenes, simulate
 
 SCENE = SceneConfig(num_horizontal=4, num_vertical=4, num_antennas=6, num_snapshots=5)
 CONFIG = TrainConfig(scene=SCENE, network=NetworkConfig(kind="unrolled", width=4, stages=1))

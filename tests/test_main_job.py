@@ -16,7 +16,7 @@ from search.store import RunStore
 from tests import poisoned
 from tests.commands import command
 from trainer.config import SceneConfig
-from trainer.scene import EvalScenes
+from trainer.scenes.simulation import EvalScenes
 
 pytestmark = pytest.mark.ray
 PARAMETERS = {

@@ -8,10 +8,10 @@ import torch
 
 from trainer.config import COVARIANCE_NAMES, ESTIMATOR_NAMES, SceneConfig
 from trainer.estimators import ESTIMATORS
-from trainer.measurement import Scenes
 from trainer.methods import COVARIANCES, localise, method
 from trainer.metrics import gospa, match
-from trainer.scene import EvalScenes
+from trainer.scenes.measurement import Scenes
+from trainer.scenes.simulation import EvalScenes
 
 SCENE = SceneConfig()
 

@@ -12,7 +12,6 @@ from scipy.optimize import linear_sum_assignment
 
 from trainer.estimates import Estimates
 from trainer.intervals import bootstrap_mean, normal_mean, paired_difference, wilson_share
-from trainer.measurement import Sources
 from trainer.metrics import (
     MAX_PERMUTED,
     assign,
@@ -24,6 +23,7 @@ from trainer.metrics import (
     success,
     success_3d,
 )
+from trainer.scenes.measurement import Sources
 
 Place = tuple[float, float, float]
 

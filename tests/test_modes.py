@@ -9,7 +9,7 @@ from trainer.config import SceneConfig
 from trainer.covariance import Covariance, normalise
 from trainer.estimators import ESTIMATORS
 from trainer.modes import modes
-from trainer.search_grid import search_grid
+from trainer.scenes.grid import search_grid
 
 
 def factor(columns: int, size: int = 36, batch: int = 5, dtype=torch.complex128):

@@ -13,8 +13,8 @@ from trainer.estimators import music
 from trainer.methods import method
 from trainer.metrics import match
 from trainer.one_step import one_step
-from trainer.scene import Scenes, simulate
-from trainer.search_grid import search_grid
+from trainer.scenes.grid import search_grid
+from trainer.scenes.simulation import Scenes, simulate
 
 SCENE = SceneConfig(num_horizontal=6, num_vertical=6, num_antennas=10, num_snapshots=16)
 SEARCH = search_grid(SCENE)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from trainer.config import SceneConfig
-from trainer.placement import ATTEMPTS, ROUNDS, candidates_shape, place
+from trainer.scenes.placement import ATTEMPTS, ROUNDS, candidates_shape, place
 
 SCENE = SceneConfig(num_horizontal=12, num_vertical=12, max_sources=5)
 

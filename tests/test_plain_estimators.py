@@ -9,9 +9,9 @@ import torch
 from trainer.backprojection import lmmse, sample_covariance
 from trainer.config import SceneConfig
 from trainer.estimators import music
-from trainer.measurement import Scenes
-from trainer.scene import EvalScenes
-from trainer.search_grid import search_grid
+from trainer.scenes.grid import search_grid
+from trainer.scenes.measurement import Scenes
+from trainer.scenes.simulation import EvalScenes
 from trainer.sml import sml
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))

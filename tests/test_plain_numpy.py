@@ -10,9 +10,9 @@ import scipy.stats
 import torch
 
 from trainer.config import SceneConfig
-from trainer.geometry import Panel, steering_vector
-from trainer.measurement import expected_snr_db
-from trainer.scene import Scenes, Sources, simulate
+from trainer.scenes.geometry import Panel, steering_vector
+from trainer.scenes.measurement import expected_snr_db
+from trainer.scenes.simulation import Scenes, Sources, simulate
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 import plain_numpy

@@ -10,7 +10,7 @@ import torch
 
 from trainer.config import ConfigError, SceneConfig
 from trainer.crb import stochastic_crb
-from trainer.scene import EvalScenes, Scenes, true_covariance
+from trainer.scenes.simulation import EvalScenes, Scenes, true_covariance
 
 CONFIG = SceneConfig(num_horizontal=4, num_vertical=3, num_antennas=5, num_snapshots=6)
 COLOURED = replace(

@@ -11,8 +11,8 @@ from trainer.estimates import LEAST_RATIO
 from trainer.estimators import ESTIMATORS
 from trainer.methods import method
 from trainer.metrics import capped_error, match
-from trainer.scene import EvalScenes, Scenes
-from trainer.search_grid import search_grid
+from trainer.scenes.grid import search_grid
+from trainer.scenes.simulation import EvalScenes, Scenes
 
 SCENE = SceneConfig()
 SEARCH = search_grid(SCENE)

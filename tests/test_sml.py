@@ -12,12 +12,12 @@ from torch import Tensor
 from trainer.backprojection import whiten
 from trainer.config import SceneConfig
 from trainer.crb import stochastic_crb
-from trainer.geometry import steering_vector
 from trainer.likelihood import Likelihood, Whitened
-from trainer.measurement import Scenes
 from trainer.metrics import match
-from trainer.scene import EvalScenes
-from trainer.search_grid import search_grid
+from trainer.scenes.geometry import steering_vector
+from trainer.scenes.grid import search_grid
+from trainer.scenes.measurement import Scenes
+from trainer.scenes.simulation import EvalScenes
 from trainer.sml import Scan, profile, sml
 
 SCENE = SceneConfig(max_sources=3)

@@ -8,10 +8,10 @@ import torch
 from trainer.backprojection import whiten
 from trainer.config import SceneConfig
 from trainer.estimators import music
-from trainer.measurement import Scenes
 from trainer.metrics import match
-from trainer.scene import EvalScenes
-from trainer.search_grid import search_grid
+from trainer.scenes.grid import search_grid
+from trainer.scenes.measurement import Scenes
+from trainer.scenes.simulation import EvalScenes
 from trainer.sparse import ascend, sparse_covariance, synthesise
 
 SCENE = SceneConfig(num_horizontal=4, num_vertical=4, num_antennas=6, num_snapshots=8)

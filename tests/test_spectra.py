@@ -9,7 +9,7 @@ from torch import nn
 from trainer.config import TrainConfig
 from trainer.covariance import Covariance, normalise, true_factor
 from trainer.loop import initial_network
-from trainer.scene import Scenes
+from trainer.scenes.simulation import Scenes
 from trainer.spectra import eigenvalue_rows, pseudospectrum_rows
 
 CONFIG = TrainConfig.from_params({"network.width": 8, "network.depth": 2})

@@ -16,7 +16,7 @@ from trainer.config import NetworkConfig, SceneConfig, TrainConfig
 from trainer.covariance_fit import Observed, improved_noise, inverse_covariances, pull
 from trainer.dictionary import Dictionary, dictionary, unpack_hermitian
 from trainer.network import build
-from trainer.scene import Scenes, simulate
+from trainer.scenes.simulation import Scenes, simulate
 from trainer.unrolled import Stage
 
 SCENE = SceneConfig(num_horizontal=4, num_vertical=4, num_antennas=6, num_snapshots=5)

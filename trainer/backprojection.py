@@ -19,8 +19,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from trainer.scenes.simulation import Scenes
+
 from .covariance import Covariance, normalise
-from .scene import Scenes
 
 RANK_TOLERANCE = 1e-6
 """Eigenvalues of H Hᴴ below this times the largest count as zero in the pseudo-inverse."""

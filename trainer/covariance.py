@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .geometry import steering_vector
-from .scene import Scenes
+from trainer.scenes.geometry import steering_vector
+from trainer.scenes.simulation import Scenes
 
 TRACE_FLOOR = 1e-12
 """Traces below this are divided by this instead: R = 0 then stays 0, with a finite gradient."""

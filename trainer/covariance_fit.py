@@ -25,9 +25,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from trainer.scenes.simulation import Scenes
+
 from .backprojection import whiten
 from .dictionary import pack_hermitian
-from .scene import Scenes
 
 NOISE_FLOOR = 1e-3
 """Least λ that is looked for, -30 dB: below, C_l may be too ill conditioned for float32."""

@@ -26,8 +26,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .geometry import steering_derivatives, steering_vector
-from .measurement import Scenes, respond
+from trainer.scenes.geometry import steering_derivatives, steering_vector
+from trainer.scenes.measurement import Scenes, respond
 
 SINGULAR = 1e-11
 """Least eigenvalue of an information matrix whose entries are scaled to magnitude 1 and carry

@@ -17,8 +17,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from trainer.scenes.grid import search_grid
+
 from .config import SceneConfig, TrainConfig
-from .search_grid import search_grid
 
 POINTS_PER_BEAM = 3.5
 """Grid points per wavelength / aperture, the distance from a beam's peak to its first null."""

@@ -8,11 +8,12 @@ less, and only for one panel.)
 import torch
 from torch import Tensor, nn
 
+from trainer.scenes.simulation import Scenes
+
 from .config import TrainConfig
 from .covariance import Covariance, blend_factors, normalise
 from .dictionary import OnDictionary
 from .power_map import GridLogits, power_maps
-from .scene import Scenes
 
 
 class Blend(nn.Module):

@@ -21,9 +21,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from trainer.scenes.grid import SearchGrid
+from trainer.scenes.measurement import respond
+
 from .levenberg import Model
-from .measurement import respond
-from .search_grid import SearchGrid
 
 
 class Whitened(NamedTuple):

@@ -20,15 +20,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from . import methods, recorded
+from trainer.scenes import recorded
+from trainer.scenes.grid import grid_shape
+from trainer.scenes.measurement import Scenes
+
+from . import methods
 from .confidence import numbers_of
 from .config import ConfigError, SceneConfig, TrainConfig, require
 from .dictionary import PLANE_PHASE, POINTS_PER_BEAM
 from .loop import resolve_device
-from .measurement import Scenes
 from .model import Model, load
 from .network import build
-from .search_grid import grid_shape
 
 PART = 128
 """Scenes done at once: large enough for the hardware, small enough for memory."""

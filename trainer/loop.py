@@ -19,13 +19,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trainer.scenes.simulation import Scenes, simulate
+
 from .checkpoint import UNREADABLE, TrainState
 from .config import ConfigError, TrainConfig
 from .covariance import Covariance
 from .evaluation import score_network, validate
 from .failure import Cause, Diverged, Failure
 from .network import build
-from .scene import Scenes, simulate
 from .scoring import EvaluationRow, objective
 from .spectral import spectrum
 from .terms import loss_terms

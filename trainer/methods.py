@@ -12,16 +12,17 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from trainer.scenes.geometry import Panel
+from trainer.scenes.grid import SearchGrid, search_grid
+from trainer.scenes.simulation import Scenes
+
 from .backprojection import lmmse, pinv, sample_covariance
 from .config import SceneConfig
 from .covariance import Covariance, normalise, true_factor
 from .estimates import Estimates
 from .estimators import ESTIMATORS
-from .geometry import Panel
 from .modes import modes
 from .one_step import one_step
-from .scene import Scenes
-from .search_grid import SearchGrid, search_grid
 from .sml import sml
 from .source_number import SOURCE_NUMBERS
 from .sparse import sparse_covariance

@@ -21,8 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trainer.scenes.simulation import Sources
+
 from .estimates import Estimates
-from .scene import Sources
 
 CAP_DEG = 10.0
 """Angle errors beyond this are one kind of failure."""

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from trainer.scenes.simulation import Scenes
+
 from .covariance import Covariance
 from .loop import Training
-from .scene import Scenes
 from .spectral import spectrum
 from .terms import loss_terms
 

@@ -16,13 +16,14 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from trainer.scenes.grid import SearchGrid
+from trainer.scenes.measurement import Scenes, respond
+
 from .backprojection import whiten
 from .estimates import LEAST_RATIO, Estimates
 from .estimators import interior, repeated
 from .levenberg import descend
 from .likelihood import Likelihood, Whitened
-from .measurement import Scenes, respond
-from .search_grid import SearchGrid
 from .sml import all_noise
 from .subspace_fit import squares
 

@@ -17,11 +17,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from trainer.scenes.grid import SearchGrid
+from trainer.scenes.measurement import Scenes
+
 from .backprojection import channel_modes, fit_loading, whiten
 from .covariance import unit_trace
 from .covariance_fit import Forms, Observed
-from .measurement import Scenes
-from .search_grid import SearchGrid
 from .subspace_fit import squares
 
 STEPS = 30

@@ -17,13 +17,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from trainer.scenes.grid import search_grid
+from trainer.scenes.simulation import EvalScenes, Scenes
+
 from .backprojection import lmmse, sample_covariance
 from .config import TrainConfig
 from .covariance import Covariance
 from .estimators import music
 from .modes import modes
-from .scene import EvalScenes, Scenes
-from .search_grid import search_grid
 
 NUM_SCENES = 64
 """Scenes behind an eigenvalue's median and spread."""

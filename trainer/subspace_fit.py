@@ -17,8 +17,9 @@ B of their own (see `estimators`), and share what follows.
 import torch
 from torch import Tensor
 
+from trainer.scenes.grid import SearchGrid
+
 from .levenberg import Minimum, Model, descend
-from .search_grid import SearchGrid
 
 DEFLATION_STEPS = 6
 """Descent steps for one source; deflation needs it right to a small part of a beam."""

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from trainer.scenes.simulation import Scenes
+
 from ._guard import Guarded, guard
 from .config import TrainConfig
 from .covariance import Covariance, signal_basis
 from .losses import dominance_loss, eigengap_loss
-from .scene import Scenes
 from .spectral import spectrum
 
 

@@ -22,13 +22,14 @@ import math
 import torch
 from torch import Tensor, nn
 
+from trainer.scenes.simulation import Scenes
+
 from .config import NetworkConfig, TrainConfig
 from .covariance import Covariance, normalise
 from .covariance_fit import NOISE_FLOOR, Observed, Pull, improved_noise, pull
 from .dictionary import OnDictionary
 from .lone_source import SHARES, lone_source_likelihoods
 from .power_map import NOISE_RANGE, MapTrunk, PowerMaps, power_maps
-from .scene import Scenes
 
 LEAST_LOG_POWER = -8.0
 """Log powers, relative to uniform ones, are cut here before convolutions see them."""

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .config import SceneConfig
+from trainer.config import SceneConfig
 
 
 def uniforms_shape(config: SceneConfig) -> tuple[int, int]:

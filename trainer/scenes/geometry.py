@@ -22,7 +22,7 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor
 
-from .config import SceneConfig
+from trainer.config import SceneConfig
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ import math
 import torch
 from torch import Tensor
 
-from .config import SceneConfig
+from trainer.config import SceneConfig
+
 from .geometry import Panel, planar_steering_vector
 
 ARRIVAL_MAX_DEG = 60.0

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .config import SceneConfig
+from trainer.config import SceneConfig
+
 from .geometry import Panel, steering_derivatives, steering_vector
 
 POINTS_PER_BEAM = 2.5

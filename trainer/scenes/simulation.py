@@ -20,9 +20,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trainer.config import SceneConfig
+
 from .channel import antenna_noise_covariance, rician_channel
 from .codes import build_codes, uniforms_shape
-from .config import SceneConfig
 from .geometry import Panel
 from .measurement import Scenes, Sources, expected_signal, responses, true_covariance
 from .placement import candidates_shape, place

@@ -17,7 +17,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .config import SceneConfig
+from trainer.config import SceneConfig
 
 ATTEMPTS = 16
 """Candidates per source and round. With room for four candidates in five, one round fails once

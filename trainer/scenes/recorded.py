@@ -32,7 +32,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .config import ConfigError, did_you_mean, require
+from trainer.config import ConfigError, did_you_mean, require
+
 from .geometry import Panel
 from .measurement import Scenes, Sources, expected_snr_db
 
