@@ -27,10 +27,10 @@ from torch import Tensor
 
 from spaces.presets import FULL_SCENE
 from trainer.config import TrainConfig
-from trainer.losses import eigengap_loss
 from trainer.network import build
 from trainer.scenes.simulation import Scenes, simulate
-from trainer.spectral import spectrum
+from trainer.spectral.decomposition import spectrum
+from trainer.spectral.losses import eigengap_loss
 from trainer.terms import eigengap_term, loss_terms
 
 AS_IN_A_TRIAL = {

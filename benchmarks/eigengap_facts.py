@@ -8,8 +8,8 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from trainer.losses import dominance_loss
-from trainer.spectral import spectrum
+from trainer.spectral.decomposition import spectrum
+from trainer.spectral.losses import dominance_loss
 
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 import adversarial

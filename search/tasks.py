@@ -22,7 +22,7 @@ def check_backends(configs: list[TrainConfig], threads: int) -> tuple[str, list[
     """What is wrong with this worker's eigendecompositions for these configurations (empty if
     nothing is), and what was measured, for a person."""
     from trainer.loop import resolve_device
-    from trainer.preflight import check_spectral, problem_size
+    from trainer.spectral.backend_checks import check_spectral, problem_size
 
     own_train(threads)
     check = check_spectral(

@@ -7,7 +7,7 @@ one, nearly dependent columns, scales near the ends of single precision, zero. N
 import torch
 from torch import Tensor
 
-from trainer.spectral import Spectrum, spectrum
+from trainer.spectral.decomposition import Spectrum, spectrum
 
 SIZE, SOURCES, RANK = 12, 3, 8
 

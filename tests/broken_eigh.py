@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 import search.tasks
-import trainer._backends
+import trainer.spectral.backends
 from trainer.config import TrainConfig
 
 
@@ -21,6 +21,6 @@ def eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
 
 def check_backends(configs: list[TrainConfig], threads: int) -> tuple[str, list[str]]:
     """The worker's own check, on such a machine and without what it has measured before."""
-    trainer._backends.descending_eigh = eigh
+    trainer.spectral.backends.descending_eigh = eigh
     os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()
     return search.tasks.check_backends(configs, threads)

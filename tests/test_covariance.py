@@ -18,7 +18,7 @@ from trainer.covariance import (
     unit_trace,
 )
 from trainer.scenes.simulation import Scenes, simulate, true_covariance
-from trainer.spectral import spectrum
+from trainer.spectral.decomposition import spectrum
 
 SCENE = SceneConfig(num_horizontal=4, num_vertical=3, num_antennas=5, num_snapshots=6)
 BATCH, ELEMENTS, RANK = 7, 12, 4

@@ -7,13 +7,8 @@ import torch
 from matrices import close, covariance, gaussian, slope, unitary
 
 from trainer.config import DEFINITIONS, FAILURE_POLICIES
-from trainer.losses import (
-    covariance_nmse,
-    dominance_loss,
-    eigengap_loss,
-    guard,
-)
-from trainer.spectral import BACKENDS, SecondDerivativeError, spectrum
+from trainer.spectral.decomposition import BACKENDS, SecondDerivativeError, spectrum
+from trainer.spectral.losses import covariance_nmse, dominance_loss, eigengap_loss, guard
 
 
 def diagonal(*values):

@@ -15,7 +15,7 @@ from trainer.factor_network import Blend, principal_components
 from trainer.network import build
 from trainer.power_map import power_maps
 from trainer.scenes.simulation import Scenes, simulate
-from trainer.spectral import spectrum
+from trainer.spectral.decomposition import spectrum
 
 SCENE = SceneConfig(num_horizontal=4, num_vertical=4, num_antennas=6, num_snapshots=5)
 CONFIGS = {

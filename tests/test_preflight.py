@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from tests import broken_eigh
-from trainer import preflight
 from trainer.config import BACKEND_NAMES, ConfigError, TrainConfig
-from trainer.preflight import ProblemSize, check_spectral, problem_size
+from trainer.spectral import backend_checks as preflight
+from trainer.spectral.backend_checks import ProblemSize, check_spectral, problem_size
 
 SMALL = [ProblemSize(12, 5, 8), ProblemSize(12, None, 8)]
 
@@ -51,7 +51,7 @@ def test_what_auto_stands_for_and_why():
 
 @pytest.mark.parametrize("backend", ["exact", "gram"])
 def test_a_silently_wrong_eigensolver_is_caught_and_not_cached(monkeypatch, tmp_path, backend):
-    monkeypatch.setattr("trainer._backends.descending_eigh", broken_eigh.eigh)
+    monkeypatch.setattr("trainer.spectral.backends.descending_eigh", broken_eigh.eigh)
     check = check_spectral([backend], sizes=SMALL, cache=tmp_path)
     assert not check.ok
     assert f"{backend} at 12 elements: " in check.reason
@@ -63,7 +63,7 @@ def test_a_silently_wrong_eigensolver_is_caught_and_not_cached(monkeypatch, tmp_
 
 def test_an_eigensolver_that_returns_nan_is_caught(monkeypatch, tmp_path):
     monkeypatch.setattr(
-        "trainer._backends.descending_eigh",
+        "trainer.spectral.backends.descending_eigh",
         lambda m: (torch.linalg.eigvalsh(m).flip(-1), torch.full_like(m, torch.nan)),
     )
     assert not check_spectral(["exact"], sizes=SMALL, cache=tmp_path).ok

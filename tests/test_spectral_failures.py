@@ -5,7 +5,7 @@ import pytest
 import torch
 from matrices import close, covariance, gaussian, inner, slope, unitary
 
-from trainer.spectral import BACKENDS, spectrum
+from trainer.spectral.decomposition import BACKENDS, spectrum
 
 QUANTITIES = {
     "values": lambda s, x: s.values[..., 0],

@@ -4,7 +4,7 @@ import pytest
 import torch
 from matrices import close, covariance, gaussian, slope, unitary
 
-from trainer.spectral import BACKENDS, spectrum
+from trainer.spectral.decomposition import BACKENDS, spectrum
 
 VALUES = ("gap", "ratio", "energy", "leak")
 DTYPES = (torch.float32, torch.float64, torch.complex64, torch.complex128)

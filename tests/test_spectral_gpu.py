@@ -5,9 +5,9 @@ import torch
 from matrices import close, covariance, gaussian, slope, unitary
 
 from tests.gpu import needs_gpu
-from trainer.losses import dominance_loss, eigengap_loss, guard
-from trainer.preflight import ProblemSize, check_spectral
-from trainer.spectral import BACKENDS, spectrum
+from trainer.spectral.backend_checks import ProblemSize, check_spectral
+from trainer.spectral.decomposition import BACKENDS, spectrum
+from trainer.spectral.losses import dominance_loss, eigengap_loss, guard
 
 pytestmark = needs_gpu
 

@@ -5,7 +5,7 @@ import scipy.linalg
 import torch
 from matrices import close, covariance, gaussian, inner, slope
 
-from trainer.spectral import BACKENDS, spectrum
+from trainer.spectral.decomposition import BACKENDS, spectrum
 
 DENSE = [name for name in BACKENDS if name != "gram"]
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from matrices import close, covariance, gaussian, inner, slope, unitary
 
-from trainer.spectral import BACKENDS, spectrum
+from trainer.spectral.decomposition import BACKENDS, spectrum
 
 DENSE = [name for name in BACKENDS if name != "gram"]
 EXACT = ("gram", "exact", "auto")

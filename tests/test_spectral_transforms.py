@@ -5,7 +5,12 @@ import torch
 from matrices import close, covariance, gaussian, slope
 from torch.func import grad, hessian, jacfwd, jacrev, jvp, vmap
 
-from trainer.spectral import BACKENDS, ForwardModeError, SecondDerivativeError, spectrum
+from trainer.spectral.decomposition import (
+    BACKENDS,
+    ForwardModeError,
+    SecondDerivativeError,
+    spectrum,
+)
 
 DENSE = [name for name in BACKENDS if name != "gram"]
 QUANTITIES = {

@@ -220,9 +220,10 @@ def preflight(args: argparse.Namespace) -> int:
 
     import torch
 
+    from trainer.spectral.backend_checks import check_spectral, problem_size
+    from trainer.spectral.decomposition import BACKENDS
+
     from .loop import resolve_device
-    from .preflight import check_spectral, problem_size
-    from .spectral import BACKENDS
 
     torch.set_num_threads(1)  # as a trial on one CPU
     config = read_config(args)

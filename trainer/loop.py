@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.scenes.simulation import Scenes, simulate
+from trainer.spectral.decomposition import spectrum
 
 from .checkpoint import UNREADABLE, TrainState
 from .config import ConfigError, TrainConfig
@@ -28,7 +29,6 @@ from .evaluation import score_network, validate
 from .failure import Cause, Diverged, Failure
 from .network import build
 from .scoring import EvaluationRow, objective
-from .spectral import spectrum
 from .terms import loss_terms
 
 CLIP_NORM = 1.0

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from trainer.scenes.simulation import Scenes
+from trainer.spectral.decomposition import spectrum
 
 from .covariance import Covariance
 from .loop import Training
-from .spectral import spectrum
 from .terms import loss_terms
 
 SHOWN = 5

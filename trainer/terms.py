@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from trainer.scenes.simulation import Scenes
+from trainer.spectral.decomposition import spectrum
+from trainer.spectral.failure_policy import Guarded, guard
+from trainer.spectral.losses import dominance_loss, eigengap_loss
 
-from ._guard import Guarded, guard
 from .config import TrainConfig
 from .covariance import Covariance, signal_basis
-from .losses import dominance_loss, eigengap_loss
-from .spectral import spectrum
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from typing import Any
 from torch import Tensor
 from torch.autograd import Function
 
-from ._hermitian import across, hermitian_part, inner_product, picked, squared_norm
-from ._once import real
+from .dense_gradients import across, hermitian_part, inner_product, picked, squared_norm
+from .once_differentiable import real
 
 
 class GramEigenvalues(Function):

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .decomposition import Spectrum, spectrum
 from .losses import eigengap_loss
-from .spectral import Spectrum, spectrum
 
 ROUNDOFFS_PER_ELEMENT = 10
 """A backward-stable eigensolver errs by a modest multiple of N u; a broken one by O(1)."""
@@ -56,7 +56,7 @@ class BackendCheck:
     """One backend at one size.
 
     Attributes:
-        backend: name in `trainer.spectral.BACKENDS`.
+        backend: name in `trainer.spectral.decomposition.BACKENDS`.
         size: what was asked for.
         measured_batch: samples that were decomposed; smaller than the batch on a CPU.
         residual: largest ‖R W - W diag(l)‖_F / ‖R‖_F.

@@ -16,11 +16,11 @@ import difflib
 import torch
 from torch import Tensor
 
-from ._backends import BACKENDS, resolve_auto
-from ._hermitian import hermitian_part
-from ._once import ForwardModeError, SecondDerivativeError, once
-from ._problem import Problem
-from ._spectrum import Spectrum, bounded_samples, can_look, finite_samples, over_batch
+from .backends import BACKENDS, resolve_auto
+from .dense_gradients import hermitian_part
+from .once_differentiable import ForwardModeError, SecondDerivativeError, once
+from .problem import Problem
+from .spectrum_type import Spectrum, bounded_samples, can_look, finite_samples, over_batch
 
 __all__ = [
     "BACKENDS",

@@ -9,11 +9,12 @@ differ (docs/eigengap.md). What happens to a sample whose term fails is `guard`'
 import torch
 from torch import Tensor
 
-from ._guard import Guarded, guard
-from ._hermitian import squared_norm
-from ._once import real
-from .config import DEFINITIONS, did_you_mean
-from .spectral import Spectrum
+from trainer.config import DEFINITIONS, did_you_mean
+
+from .decomposition import Spectrum
+from .dense_gradients import squared_norm
+from .failure_policy import Guarded, guard
+from .once_differentiable import real
 
 __all__ = ["Guarded", "covariance_nmse", "dominance_loss", "eigengap_loss", "guard"]
 

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from ._once import refuse_second
-from ._spectrum import finite_samples
-from .config import FAILURE_POLICIES, did_you_mean
+from trainer.config import FAILURE_POLICIES, did_you_mean
+
+from .once_differentiable import refuse_second
+from .spectrum_type import finite_samples
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,8 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ._gram import GramCapture, GramEigenvalues, GramProjection, coefficients
-from ._hermitian import (
+from .dense_gradients import (
     Capture,
     Eigenvalues,
     MaskedEigh,
@@ -18,8 +17,9 @@ from ._hermitian import (
     descending_eigh,
     squared_norm,
 )
-from ._once import real
-from ._problem import Problem, Solution
+from .factor_gradients import GramCapture, GramEigenvalues, GramProjection, coefficients
+from .once_differentiable import real
+from .problem import Problem, Solution
 
 FLOOR_ROUNDOFFS = 8
 """Eigenvalues closer than this many unit roundoffs of the largest are not told apart."""

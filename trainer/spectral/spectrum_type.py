@@ -1,4 +1,4 @@
-"""The `Spectrum` that `trainer.spectral.spectrum` returns: quantities that only depend on
+"""The `Spectrum` that `trainer.spectral.decomposition.spectrum` returns: quantities that only depend on
 eigenvalues and spectral projectors, never on an eigenvector's arbitrary phase."""
 
 from collections.abc import Sequence
@@ -8,9 +8,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ._backends import FLOOR_ROUNDOFFS
-from ._once import once
-from ._problem import Solution
+from .backends import FLOOR_ROUNDOFFS
+from .once_differentiable import once
+from .problem import Solution
 
 
 @dataclass(frozen=True, eq=False)

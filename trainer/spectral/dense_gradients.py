@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from ._once import ForwardModeError, real
+from .once_differentiable import ForwardModeError, real
 
 
 def descending_eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:

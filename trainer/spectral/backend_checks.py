@@ -19,8 +19,9 @@ from pathlib import Path
 
 import torch
 
-from ._measure import BackendCheck, ProblemSize, measure
-from .config import BACKEND_NAMES, TrainConfig, require, require_choice
+from trainer.config import BACKEND_NAMES, TrainConfig, require, require_choice
+
+from .backend_timing import BackendCheck, ProblemSize, measure
 
 __all__ = ["BackendCheck", "ProblemSize", "SpectralCheck", "check_spectral", "problem_size"]
 
@@ -97,7 +98,7 @@ def check_spectral(
     core. An answer without fault is cached; one with a fault is measured again.
 
     Args:
-        backends: names in `trainer.spectral.BACKENDS`.
+        backends: names in `trainer.spectral.decomposition.BACKENDS`.
         sizes: without repetitions.
         dtype: of the covariance, `complex64` or `complex128`.
         device: as torch names it.
