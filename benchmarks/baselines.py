@@ -28,13 +28,13 @@ from baselines_tables import Point, Table, plot, tables
 from documents import write_tables
 
 from spaces.presets import FULL_SCENE, LOCAL_SCENE
-from trainer.backprojection import lmmse, sample_covariance
 from trainer.config import SceneConfig, TrainConfig
+from trainer.covariance.backprojection import lmmse, sample_covariance
+from trainer.covariance.eigenvectors import modes
 from trainer.crb import stochastic_crb
 from trainer.evaluation import classical
 from trainer.methods import localise, method
 from trainer.metrics import Errors, gospa, match, mean_over_sources, success
-from trainer.modes import modes
 from trainer.scenes.simulation import EvalScenes
 from trainer.scores import to_numpy
 from trainer.source_number import SOURCE_NUMBERS

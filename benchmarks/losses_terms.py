@@ -19,10 +19,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from trainer.backprojection import whiten
 from trainer.config import TrainConfig
-from trainer.covariance import Covariance, true_factor
-from trainer.dictionary import PLANE_PHASE, POINTS_PER_BEAM
+from trainer.covariance.backprojection import whiten
+from trainer.covariance.covariance_type import Covariance, true_factor
+from trainer.covariance.dictionary import PLANE_PHASE, POINTS_PER_BEAM
 from trainer.scenes.grid import search_grid
 from trainer.scenes.simulation import Scenes
 from trainer.terms import eigengap_hinge

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from spaces.presets import LOCAL_SCENE
 from trainer.config import SceneConfig, TrainConfig
-from trainer.covariance import Covariance, normalise
+from trainer.covariance.covariance_type import Covariance, normalise
 from trainer.estimates import Estimates
 from trainer.evaluation import Conditions, classical, network_estimate, score
 from trainer.intervals import bootstrap_mean, paired_difference

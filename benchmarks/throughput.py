@@ -32,8 +32,8 @@ import torch
 from documents import write_tables
 
 from spaces.presets import FULL_SCENE, LOCAL_SCENE
-from trainer.backprojection import lmmse, sample_covariance
 from trainer.config import SceneConfig, TrainConfig
+from trainer.covariance.backprojection import lmmse, sample_covariance
 from trainer.estimates import Estimates
 from trainer.estimators import music
 from trainer.metrics import capped_error, match

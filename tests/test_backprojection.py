@@ -7,8 +7,14 @@ import pytest
 import scipy.optimize
 import torch
 
-from trainer.backprojection import channel_modes, fit_loading, lmmse, pinv, sample_covariance
 from trainer.config import SceneConfig
+from trainer.covariance.backprojection import (
+    channel_modes,
+    fit_loading,
+    lmmse,
+    pinv,
+    sample_covariance,
+)
 from trainer.scenes.simulation import EvalScenes
 
 SCENE = SceneConfig(

@@ -13,7 +13,7 @@ from trainer.confidence import (
     numbers_of,
 )
 from trainer.config import NetworkConfig, SceneConfig, TrainConfig
-from trainer.covariance import Covariance, normalise, true_factor
+from trainer.covariance.covariance_type import Covariance, normalise, true_factor
 from trainer.estimates import Estimates
 from trainer.network import build
 from trainer.scenes.simulation import Scenes, simulate

@@ -11,8 +11,8 @@ sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 from losses_terms import HINGES, Predicted, terms_of, true_map
 
 from trainer.config import NetworkConfig, SceneConfig, TrainConfig
-from trainer.covariance import normalise, true_factor
-from trainer.dictionary import PLANE_PHASE, POINTS_PER_BEAM
+from trainer.covariance.covariance_type import normalise, true_factor
+from trainer.covariance.dictionary import PLANE_PHASE, POINTS_PER_BEAM
 from trainer.network import build
 from trainer.scenes.grid import search_grid
 from trainer.scenes.simulation import Scenes, simulate

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from trainer.config import SceneConfig
-from trainer.covariance import Covariance, normalise
+from trainer.covariance.covariance_type import Covariance, normalise
+from trainer.covariance.eigenvectors import modes
 from trainer.estimators import ESTIMATORS
-from trainer.modes import modes
 from trainer.scenes.grid import search_grid
 
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trainer.backprojection import channel_modes, fit_loading, lmmse
 from trainer.config import CovarianceConfig, NetworkConfig, SceneConfig, TrainConfig
-from trainer.covariance import Covariance, normalise, true_factor
-from trainer.dictionary import dictionary, pack_hermitian, unpack_hermitian
+from trainer.covariance.backprojection import channel_modes, fit_loading, lmmse
+from trainer.covariance.covariance_type import Covariance, normalise, true_factor
+from trainer.covariance.dictionary import dictionary, pack_hermitian, unpack_hermitian
 from trainer.factor_network import Blend, principal_components
 from trainer.network import build
 from trainer.power_map import power_maps

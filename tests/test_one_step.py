@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from trainer.config import SceneConfig
-from trainer.covariance import normalise, true_factor
+from trainer.covariance.covariance_type import normalise, true_factor
 from trainer.crb import stochastic_crb
 from trainer.estimates import Estimates
 from trainer.estimators import music

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from trainer.backprojection import lmmse, sample_covariance
 from trainer.config import SceneConfig
+from trainer.covariance.backprojection import lmmse, sample_covariance
 from trainer.estimators import music
 from trainer.scenes.grid import search_grid
 from trainer.scenes.measurement import Scenes

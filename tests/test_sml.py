@@ -9,8 +9,8 @@ import scipy.optimize
 import torch
 from torch import Tensor
 
-from trainer.backprojection import whiten
 from trainer.config import SceneConfig
+from trainer.covariance.backprojection import whiten
 from trainer.crb import stochastic_crb
 from trainer.likelihood import Likelihood, Whitened
 from trainer.metrics import match

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from trainer.backprojection import whiten
 from trainer.config import SceneConfig
+from trainer.covariance.backprojection import whiten
 from trainer.estimators import music
 from trainer.metrics import match
 from trainer.scenes.grid import search_grid

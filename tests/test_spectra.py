@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from trainer.config import TrainConfig
-from trainer.covariance import Covariance, normalise, true_factor
+from trainer.covariance.covariance_type import Covariance, normalise, true_factor
 from trainer.loop import initial_network
 from trainer.scenes.simulation import Scenes
 from trainer.spectra import eigenvalue_rows, pseudospectrum_rows

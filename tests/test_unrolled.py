@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from trainer import lone_source
-from trainer.backprojection import channel_modes, fit_loading
 from trainer.config import NetworkConfig, SceneConfig, TrainConfig
-from trainer.covariance_fit import Observed, improved_noise, inverse_covariances, pull
-from trainer.dictionary import Dictionary, dictionary, unpack_hermitian
+from trainer.covariance.backprojection import channel_modes, fit_loading
+from trainer.covariance.covariance_fit import Observed, improved_noise, inverse_covariances, pull
+from trainer.covariance.dictionary import Dictionary, dictionary, unpack_hermitian
 from trainer.network import build
 from trainer.scenes.simulation import Scenes, simulate
 from trainer.unrolled import Stage

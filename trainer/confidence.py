@@ -19,16 +19,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from trainer.covariance.covariance_type import Covariance
+from trainer.covariance.eigenvectors import modes
 from trainer.scenes.grid import search_grid
 from trainer.scenes.measurement import Scenes
 from trainer.scenes.simulation import simulate
 
 from .config import SceneConfig, TrainConfig
-from .covariance import Covariance
 from .estimates import Estimates
 from .methods import read
 from .metrics import TOLERANCE_DEG
-from .modes import modes
 
 SCENES = 1024
 """Scenes to fit to, and as many to measure the fit on."""

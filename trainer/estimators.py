@@ -20,11 +20,11 @@ from scipy.special import betainccinv
 from torch import Tensor
 from torch.nn import functional
 
+from trainer.covariance.covariance_type import Covariance
+from trainer.covariance.eigenvectors import Modes, modes
 from trainer.scenes.grid import SearchGrid
 
-from .covariance import Covariance
 from .estimates import CHANCE, Estimates
-from .modes import Modes, modes
 from .source_number import SOURCE_NUMBERS
 from .subspace_fit import JITTER, SAME_PLACE, deflate, pick, refine, squares
 

@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
+from trainer.covariance.covariance_type import Covariance
 from trainer.scenes.simulation import Scenes
 
 from .config import SceneConfig, TrainConfig
-from .covariance import Covariance
 from .methods import SHARPER, Method, covariance_method, method, sharpened
 from .scoring import (
     Conditions,

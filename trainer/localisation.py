@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from trainer.covariance.dictionary import PLANE_PHASE, POINTS_PER_BEAM
 from trainer.scenes import recorded
 from trainer.scenes.grid import grid_shape
 from trainer.scenes.measurement import Scenes
@@ -27,7 +28,6 @@ from trainer.scenes.measurement import Scenes
 from . import methods
 from .confidence import numbers_of
 from .config import ConfigError, SceneConfig, TrainConfig, require
-from .dictionary import PLANE_PHASE, POINTS_PER_BEAM
 from .loop import resolve_device
 from .model import Model, load
 from .network import build

@@ -19,12 +19,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trainer.covariance.covariance_type import Covariance
 from trainer.scenes.simulation import Scenes, simulate
 from trainer.spectral.decomposition import spectrum
 
 from .checkpoint import UNREADABLE, TrainState
 from .config import ConfigError, TrainConfig
-from .covariance import Covariance
 from .evaluation import score_network, validate
 from .failure import Cause, Diverged, Failure
 from .network import build

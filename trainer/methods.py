@@ -12,16 +12,16 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from trainer.covariance.backprojection import lmmse, pinv, sample_covariance
+from trainer.covariance.covariance_type import Covariance, normalise, true_factor
+from trainer.covariance.eigenvectors import modes
 from trainer.scenes.geometry import Panel
 from trainer.scenes.grid import SearchGrid, search_grid
 from trainer.scenes.simulation import Scenes
 
-from .backprojection import lmmse, pinv, sample_covariance
 from .config import SceneConfig
-from .covariance import Covariance, normalise, true_factor
 from .estimates import Estimates
 from .estimators import ESTIMATORS
-from .modes import modes
 from .one_step import one_step
 from .sml import sml
 from .source_number import SOURCE_NUMBERS

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from trainer.covariance.covariance_type import Covariance
 from trainer.scenes.simulation import Scenes
 from trainer.spectral.decomposition import spectrum
 
-from .covariance import Covariance
 from .loop import Training
 from .terms import loss_terms
 

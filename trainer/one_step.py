@@ -16,10 +16,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from trainer.covariance.backprojection import whiten
 from trainer.scenes.grid import SearchGrid
 from trainer.scenes.measurement import Scenes, respond
 
-from .backprojection import whiten
 from .estimates import LEAST_RATIO, Estimates
 from .estimators import interior, repeated
 from .levenberg import descend

@@ -18,10 +18,10 @@ Efficient above its threshold; below it, it is not Bayes-optimal, and a learned 
 import torch
 from torch import Tensor
 
+from trainer.covariance.backprojection import whiten
 from trainer.scenes.grid import SearchGrid
 from trainer.scenes.measurement import Scenes, respond
 
-from .backprojection import whiten
 from .estimates import LEAST_RATIO, Estimates
 from .estimators import as_estimates, interior, repeated
 from .levenberg import Minimum, descend

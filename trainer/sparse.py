@@ -17,12 +17,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from trainer.covariance.backprojection import channel_modes, fit_loading, whiten
+from trainer.covariance.covariance_fit import Forms, Observed
+from trainer.covariance.covariance_type import unit_trace
 from trainer.scenes.grid import SearchGrid
 from trainer.scenes.measurement import Scenes
 
-from .backprojection import channel_modes, fit_loading, whiten
-from .covariance import unit_trace
-from .covariance_fit import Forms, Observed
 from .subspace_fit import squares
 
 STEPS = 30

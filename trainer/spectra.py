@@ -17,14 +17,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from trainer.covariance.backprojection import lmmse, sample_covariance
+from trainer.covariance.covariance_type import Covariance
+from trainer.covariance.eigenvectors import modes
 from trainer.scenes.grid import search_grid
 from trainer.scenes.simulation import EvalScenes, Scenes
 
-from .backprojection import lmmse, sample_covariance
 from .config import TrainConfig
-from .covariance import Covariance
 from .estimators import music
-from .modes import modes
 
 NUM_SCENES = 64
 """Scenes behind an eigenvalue's median and spread."""

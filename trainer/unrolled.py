@@ -22,12 +22,12 @@ import math
 import torch
 from torch import Tensor, nn
 
+from trainer.covariance.covariance_fit import NOISE_FLOOR, Observed, Pull, improved_noise, pull
+from trainer.covariance.covariance_type import Covariance, normalise
+from trainer.covariance.dictionary import OnDictionary
 from trainer.scenes.simulation import Scenes
 
 from .config import NetworkConfig, TrainConfig
-from .covariance import Covariance, normalise
-from .covariance_fit import NOISE_FLOOR, Observed, Pull, improved_noise, pull
-from .dictionary import OnDictionary
 from .lone_source import SHARES, lone_source_likelihoods
 from .power_map import NOISE_RANGE, MapTrunk, PowerMaps, power_maps
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .covariance import Covariance
+from .covariance_type import Covariance
 
 
 @dataclass(frozen=True)

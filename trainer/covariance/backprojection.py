@@ -21,7 +21,7 @@ from torch import Tensor
 
 from trainer.scenes.simulation import Scenes
 
-from .covariance import Covariance, normalise
+from .covariance_type import Covariance, normalise
 
 RANK_TOLERANCE = 1e-6
 """Eigenvalues of H Hᴴ below this times the largest count as zero in the pseudo-inverse."""
