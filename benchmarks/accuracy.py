@@ -42,7 +42,7 @@ from torch import nn
 
 from trainer.confidence import BINS, calibrate, near_a_source
 from trainer.config import TrainConfig
-from trainer.estimates import Estimates
+from trainer.estimation.estimates import Estimates
 from trainer.evaluation import Conditions, classical
 from trainer.intervals import bootstrap_mean, wilson_share
 from trainer.localisation import localise

@@ -32,12 +32,12 @@ from trainer.config import SceneConfig, TrainConfig
 from trainer.covariance.backprojection import lmmse, sample_covariance
 from trainer.covariance.eigenvectors import modes
 from trainer.crb import stochastic_crb
+from trainer.estimation.methods import localise, method
+from trainer.estimation.source_number import SOURCE_NUMBERS
 from trainer.evaluation import classical
-from trainer.methods import localise, method
 from trainer.metrics import Errors, gospa, match, mean_over_sources, success
 from trainer.scenes.simulation import EvalScenes
 from trainer.scores import to_numpy
-from trainer.source_number import SOURCE_NUMBERS
 
 SCENES = {"full": FULL_SCENE, "local": LOCAL_SCENE}
 ESTIMATORS = {

@@ -12,8 +12,8 @@ from trained import LOCAL_SCENE  # isort: skip  (sets threads)
 import torch
 
 from trainer.config import TrainConfig
+from trainer.estimation.methods import method
 from trainer.intervals import wilson_share
-from trainer.methods import method
 from trainer.scenes.simulation import EvalScenes
 
 SEED = 15_000_003

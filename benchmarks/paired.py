@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from trainer.estimates import Estimates
+from trainer.estimation.estimates import Estimates
+from trainer.estimation.fisher_scoring import one_step
 from trainer.evaluation import Conditions, network_estimate
 from trainer.intervals import Interval, bootstrap_mean, paired_difference
-from trainer.one_step import one_step
 from trainer.scenes.grid import search_grid
 from trainer.scenes.simulation import Scenes
 

@@ -22,7 +22,7 @@ from torch import nn
 from spaces.presets import FULL_SCENE, LOCAL_SCENE
 from trainer.checkpoint import TrainState
 from trainer.config import TrainConfig
-from trainer.estimates import Estimates
+from trainer.estimation.estimates import Estimates
 from trainer.evaluation import Conditions, score
 from trainer.loop import restore_network, train
 from trainer.scenes.simulation import Scenes

@@ -20,10 +20,10 @@ from documents import write_tables
 from paired import DOCUMENT, add_flags, difference, everywhere, mean_of, shown
 
 from trainer.config import SceneConfig
+from trainer.estimation.methods import SHARPER, sharpened
 from trainer.evaluation import Conditions, classical, network_estimate
 from trainer.intervals import bootstrap_mean
 from trainer.localisation import on_scene
-from trainer.methods import SHARPER, sharpened
 
 PANELS = {
     "6x6, 12 antennas, 16 snapshots, as trained": {},

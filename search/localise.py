@@ -7,7 +7,7 @@ One row per estimate; the same numbers as `python -m trainer localise` writes as
     azimuth, elevation  rad
     range_m      m
     confidence   probability of lying within 5° and 5° of a source
-    resolved     bool   whether it stands out from noise (`trainer.estimates`)
+    resolved     bool   whether it stands out from noise (`trainer.estimation.estimates`)
     num_sources  int    K of the scene, as given or as the eigenvalues say
 
 Exit codes: 0 done, 2 bad usage. Ray is not needed.

@@ -14,7 +14,7 @@ from trainer.confidence import (
 )
 from trainer.config import NetworkConfig, SceneConfig, TrainConfig
 from trainer.covariance.covariance_type import Covariance, normalise, true_factor
-from trainer.estimates import Estimates
+from trainer.estimation.estimates import Estimates
 from trainer.network import build
 from trainer.scenes.simulation import Scenes, simulate
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from trainer import subspace_fit
 from trainer.config import SceneConfig
 from trainer.crb import stochastic_crb
-from trainer.estimators import ESTIMATORS, beamformer, music, mvdr
-from trainer.levenberg import descend
+from trainer.estimation import subspace_fit
+from trainer.estimation.estimators import ESTIMATORS, beamformer, music, mvdr
+from trainer.estimation.levenberg_marquardt import descend
 from trainer.metrics import match
 from trainer.scenes.geometry import Panel, steering_vector
 from trainer.scenes.grid import SearchGrid, search_grid

@@ -11,7 +11,8 @@ from tests.gpu import needs_gpu
 from trainer import evaluation, scoring
 from trainer.config import BASELINES, SceneConfig, TrainConfig
 from trainer.crb import stochastic_crb
-from trainer.estimates import Estimates
+from trainer.estimation.estimates import Estimates
+from trainer.estimation.source_number import SOURCE_NUMBERS
 from trainer.evaluation import (
     Conditions,
     baselines,
@@ -26,7 +27,6 @@ from trainer.network import build
 from trainer.scenes.simulation import Scenes
 from trainer.scores import score_lines
 from trainer.scoring import common_scenes
-from trainer.source_number import SOURCE_NUMBERS
 from trainer.terms import loss_terms
 
 SCENE = SceneConfig()

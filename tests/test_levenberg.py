@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.optimize import lsq_linear
 
-from trainer.levenberg import Model, descend
+from trainer.estimation.levenberg_marquardt import Model, descend
 
 
 def least_squares(matrix, target):

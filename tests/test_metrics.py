@@ -10,7 +10,7 @@ import scipy.stats
 import torch
 from scipy.optimize import linear_sum_assignment
 
-from trainer.estimates import Estimates
+from trainer.estimation.estimates import Estimates
 from trainer.intervals import bootstrap_mean, normal_mean, paired_difference, wilson_share
 from trainer.metrics import (
     MAX_PERMUTED,

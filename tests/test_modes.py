@@ -8,7 +8,7 @@ import torch
 from trainer.config import SceneConfig
 from trainer.covariance.covariance_type import Covariance, normalise
 from trainer.covariance.eigenvectors import modes
-from trainer.estimators import ESTIMATORS
+from trainer.estimation.estimators import ESTIMATORS
 from trainer.scenes.grid import search_grid
 
 

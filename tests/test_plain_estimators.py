@@ -8,11 +8,11 @@ import torch
 
 from trainer.config import SceneConfig
 from trainer.covariance.backprojection import lmmse, sample_covariance
-from trainer.estimators import music
+from trainer.estimation.estimators import music
+from trainer.estimation.maximum_likelihood import sml
 from trainer.scenes.grid import search_grid
 from trainer.scenes.measurement import Scenes
 from trainer.scenes.simulation import EvalScenes
-from trainer.sml import sml
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 import plain_estimators

@@ -7,9 +7,9 @@ import torch
 from scipy.stats import chi2
 
 from trainer.config import SceneConfig
-from trainer.estimates import LEAST_RATIO
-from trainer.estimators import ESTIMATORS
-from trainer.methods import method
+from trainer.estimation.estimates import LEAST_RATIO
+from trainer.estimation.estimators import ESTIMATORS
+from trainer.estimation.methods import method
 from trainer.metrics import capped_error, match
 from trainer.scenes.grid import search_grid
 from trainer.scenes.simulation import EvalScenes, Scenes

@@ -12,13 +12,13 @@ from torch import Tensor
 from trainer.config import SceneConfig
 from trainer.covariance.backprojection import whiten
 from trainer.crb import stochastic_crb
-from trainer.likelihood import Likelihood, Whitened
+from trainer.estimation.likelihood import Likelihood, Whitened
+from trainer.estimation.maximum_likelihood import Scan, profile, sml
 from trainer.metrics import match
 from trainer.scenes.geometry import steering_vector
 from trainer.scenes.grid import search_grid
 from trainer.scenes.measurement import Scenes
 from trainer.scenes.simulation import EvalScenes
-from trainer.sml import Scan, profile, sml
 
 SCENE = SceneConfig(max_sources=3)
 SEARCH = search_grid(SCENE, torch.float64)
@@ -186,8 +186,8 @@ def test_sml_is_efficient_over_thousands_of_scenes(snr_db):
 
 @pytest.mark.parametrize("num_sources", [1, 2])
 def test_sml_seldom_ends_below_the_optimum_that_a_start_at_the_truth_finds(num_sources):
-    from trainer.levenberg import descend
-    from trainer.sml import all_noise
+    from trainer.estimation.levenberg_marquardt import descend
+    from trainer.estimation.maximum_likelihood import all_noise
 
     scenes = make(60, 5.0, num_sources=num_sources)
     data, active = data_of(scenes), scenes.sources.active

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from trainer.source_number import SOURCE_NUMBERS, aic, mdl, widest_gap, widest_ratio
+from trainer.estimation.source_number import SOURCE_NUMBERS, aic, mdl, widest_gap, widest_ratio
 
 
 def wax_kailath(values: np.ndarray, snapshots: int, k: int, which: str) -> float:

@@ -7,12 +7,12 @@ import torch
 
 from trainer.config import SceneConfig
 from trainer.covariance.backprojection import whiten
-from trainer.estimators import music
+from trainer.estimation.estimators import music
+from trainer.estimation.sparse import ascend, sparse_covariance, synthesise
 from trainer.metrics import match
 from trainer.scenes.grid import search_grid
 from trainer.scenes.measurement import Scenes
 from trainer.scenes.simulation import EvalScenes
-from trainer.sparse import ascend, sparse_covariance, synthesise
 
 SCENE = SceneConfig(num_horizontal=4, num_vertical=4, num_antennas=6, num_snapshots=8)
 SEARCH = search_grid(SCENE, torch.float64)

@@ -21,13 +21,13 @@ from torch import Tensor, nn
 
 from trainer.covariance.covariance_type import Covariance
 from trainer.covariance.eigenvectors import modes
+from trainer.estimation.estimates import Estimates
+from trainer.estimation.methods import read
 from trainer.scenes.grid import search_grid
 from trainer.scenes.measurement import Scenes
 from trainer.scenes.simulation import simulate
 
 from .config import SceneConfig, TrainConfig
-from .estimates import Estimates
-from .methods import read
 from .metrics import TOLERANCE_DEG
 
 SCENES = 1024

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from trainer.covariance.covariance_type import Covariance
+from trainer.estimation.methods import SHARPER, Method, covariance_method, method, sharpened
 from trainer.scenes.simulation import Scenes
 
 from .config import SceneConfig, TrainConfig
-from .methods import SHARPER, Method, covariance_method, method, sharpened
 from .scoring import (
     Conditions,
     Estimate,

@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from trainer.covariance.dictionary import PLANE_PHASE, POINTS_PER_BEAM
+from trainer.estimation import methods
 from trainer.scenes import recorded
 from trainer.scenes.grid import grid_shape
 from trainer.scenes.measurement import Scenes
 
-from . import methods
 from .confidence import numbers_of
 from .config import ConfigError, SceneConfig, TrainConfig, require
 from .loop import resolve_device

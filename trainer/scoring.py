@@ -11,11 +11,11 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
+from trainer.estimation.estimates import Estimates
 from trainer.scenes.simulation import EvalScenes, Scenes
 
 from .config import SceneConfig
 from .crb import stochastic_crb
-from .estimates import Estimates
 from .intervals import LEAST_SCENES, Interval, normal_mean
 from .metrics import Errors, capped_error, match
 from .scores import EvaluationRow, SceneErrors, Scored, summarise, summarise_bound, to_numpy

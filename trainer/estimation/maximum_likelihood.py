@@ -24,7 +24,7 @@ from trainer.scenes.measurement import Scenes, respond
 
 from .estimates import LEAST_RATIO, Estimates
 from .estimators import as_estimates, interior, repeated
-from .levenberg import Minimum, descend
+from .levenberg_marquardt import Minimum, descend
 from .likelihood import Lemma, Likelihood, Whitened
 from .subspace_fit import squares
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from trainer.scenes.grid import SearchGrid
 
-from .levenberg import Minimum, Model, descend
+from .levenberg_marquardt import Minimum, Model, descend
 
 DEFLATION_STEPS = 6
 """Descent steps for one source; deflation needs it right to a small part of a beam."""

@@ -24,7 +24,7 @@ from torch import Tensor
 from trainer.scenes.grid import SearchGrid
 from trainer.scenes.measurement import respond
 
-from .levenberg import Model
+from .levenberg_marquardt import Model
 
 
 class Whitened(NamedTuple):

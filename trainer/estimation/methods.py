@@ -12,6 +12,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from trainer.config import SceneConfig
 from trainer.covariance.backprojection import lmmse, pinv, sample_covariance
 from trainer.covariance.covariance_type import Covariance, normalise, true_factor
 from trainer.covariance.eigenvectors import modes
@@ -19,11 +20,10 @@ from trainer.scenes.geometry import Panel
 from trainer.scenes.grid import SearchGrid, search_grid
 from trainer.scenes.simulation import Scenes
 
-from .config import SceneConfig
 from .estimates import Estimates
 from .estimators import ESTIMATORS
-from .one_step import one_step
-from .sml import sml
+from .fisher_scoring import one_step
+from .maximum_likelihood import sml
 from .source_number import SOURCE_NUMBERS
 from .sparse import sparse_covariance
 

@@ -22,9 +22,9 @@ from trainer.scenes.measurement import Scenes, respond
 
 from .estimates import LEAST_RATIO, Estimates
 from .estimators import interior, repeated
-from .levenberg import descend
+from .levenberg_marquardt import descend
 from .likelihood import Likelihood, Whitened
-from .sml import all_noise
+from .maximum_likelihood import all_noise
 from .subspace_fit import squares
 
 STEPS = 2
