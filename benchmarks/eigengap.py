@@ -27,7 +27,7 @@ from torch import Tensor
 
 from spaces.presets import FULL_SCENE
 from trainer.config import TrainConfig
-from trainer.network import build
+from trainer.networks.registry import build
 from trainer.scenes.simulation import Scenes, simulate
 from trainer.spectral.decomposition import spectrum
 from trainer.spectral.losses import eigengap_loss

@@ -15,7 +15,7 @@ from trainer.confidence import (
 from trainer.config import NetworkConfig, SceneConfig, TrainConfig
 from trainer.covariance.covariance_type import Covariance, normalise, true_factor
 from trainer.estimation.estimates import Estimates
-from trainer.network import build
+from trainer.networks.registry import build
 from trainer.scenes.simulation import Scenes, simulate
 
 SCENE = SceneConfig(num_horizontal=4, num_vertical=4, num_antennas=6, num_snapshots=8)

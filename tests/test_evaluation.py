@@ -23,7 +23,7 @@ from trainer.evaluation import (
     score_crb,
 )
 from trainer.intervals import normal_mean, paired_difference
-from trainer.network import build
+from trainer.networks.registry import build
 from trainer.scenes.simulation import Scenes
 from trainer.scores import score_lines
 from trainer.scoring import common_scenes

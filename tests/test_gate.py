@@ -12,7 +12,7 @@ from trainer.config import NetworkConfig, TrainConfig
 from trainer.evaluation import Conditions, classical, network_estimate, score
 from trainer.intervals import paired_difference
 from trainer.loop import train
-from trainer.network import build
+from trainer.networks.registry import build
 
 SNR_DB = (-10.0, -5.0, 0.0)
 HELD_OUT = 9_000_003

@@ -13,7 +13,7 @@ from losses_terms import HINGES, Predicted, terms_of, true_map
 from trainer.config import NetworkConfig, SceneConfig, TrainConfig
 from trainer.covariance.covariance_type import normalise, true_factor
 from trainer.covariance.dictionary import PLANE_PHASE, POINTS_PER_BEAM
-from trainer.network import build
+from trainer.networks.registry import build
 from trainer.scenes.grid import search_grid
 from trainer.scenes.simulation import Scenes, simulate
 

@@ -11,9 +11,9 @@ from trainer.config import CovarianceConfig, NetworkConfig, SceneConfig, TrainCo
 from trainer.covariance.backprojection import channel_modes, fit_loading, lmmse
 from trainer.covariance.covariance_type import Covariance, normalise, true_factor
 from trainer.covariance.dictionary import dictionary, pack_hermitian, unpack_hermitian
-from trainer.factor_network import Blend, principal_components
-from trainer.network import build
-from trainer.power_map import power_maps
+from trainer.networks.factor_network import Blend, principal_components
+from trainer.networks.power_map import power_maps
+from trainer.networks.registry import build
 from trainer.scenes.simulation import Scenes, simulate
 from trainer.spectral.decomposition import spectrum
 

@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from trainer import lone_source
 from trainer.config import NetworkConfig, SceneConfig, TrainConfig
 from trainer.covariance.backprojection import channel_modes, fit_loading
 from trainer.covariance.covariance_fit import Observed, improved_noise, inverse_covariances, pull
 from trainer.covariance.dictionary import Dictionary, dictionary, unpack_hermitian
-from trainer.network import build
+from trainer.networks import single_source as lone_source
+from trainer.networks.registry import build
+from trainer.networks.unrolled import Stage
 from trainer.scenes.simulation import Scenes, simulate
-from trainer.unrolled import Stage
 
 SCENE = SceneConfig(num_horizontal=4, num_vertical=4, num_antennas=6, num_snapshots=5)
 BATCH = 4

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from trainer.covariance.dictionary import PLANE_PHASE, POINTS_PER_BEAM
 from trainer.estimation import methods
+from trainer.networks.registry import build
 from trainer.scenes import recorded
 from trainer.scenes.grid import grid_shape
 from trainer.scenes.measurement import Scenes
@@ -30,7 +31,6 @@ from .confidence import numbers_of
 from .config import ConfigError, SceneConfig, TrainConfig, require
 from .loop import resolve_device
 from .model import Model, load
-from .network import build
 
 PART = 128
 """Scenes done at once: large enough for the hardware, small enough for memory."""

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.covariance.covariance_type import Covariance
+from trainer.networks.registry import build
 from trainer.scenes.simulation import Scenes, simulate
 from trainer.spectral.decomposition import spectrum
 
@@ -27,7 +28,6 @@ from .checkpoint import UNREADABLE, TrainState
 from .config import ConfigError, TrainConfig
 from .evaluation import score_network, validate
 from .failure import Cause, Diverged, Failure
-from .network import build
 from .scoring import EvaluationRow, objective
 from .terms import loss_terms
 

@@ -22,14 +22,14 @@ import math
 import torch
 from torch import Tensor, nn
 
+from trainer.config import NetworkConfig, TrainConfig
 from trainer.covariance.covariance_fit import NOISE_FLOOR, Observed, Pull, improved_noise, pull
 from trainer.covariance.covariance_type import Covariance, normalise
 from trainer.covariance.dictionary import OnDictionary
 from trainer.scenes.simulation import Scenes
 
-from .config import NetworkConfig, TrainConfig
-from .lone_source import SHARES, lone_source_likelihoods
 from .power_map import NOISE_RANGE, MapTrunk, PowerMaps, power_maps
+from .single_source import SHARES, lone_source_likelihoods
 
 LEAST_LOG_POWER = -8.0
 """Log powers, relative to uniform ones, are cut here before convolutions see them."""

@@ -12,7 +12,8 @@ from collections.abc import Callable
 
 from torch import nn
 
-from .config import TrainConfig
+from trainer.config import TrainConfig
+
 from .dictionary_network import DictionaryNetwork
 from .factor_network import FactorNetwork
 from .unrolled import UnrolledNetwork

@@ -8,11 +8,11 @@ less, and only for one panel.)
 import torch
 from torch import Tensor, nn
 
+from trainer.config import TrainConfig
 from trainer.covariance.covariance_type import Covariance, blend_factors, normalise
 from trainer.covariance.dictionary import OnDictionary
 from trainer.scenes.simulation import Scenes
 
-from .config import TrainConfig
 from .power_map import GridLogits, power_maps
 
 

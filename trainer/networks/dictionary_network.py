@@ -5,11 +5,11 @@ The form is that of sparse covariance fitting (Stoica, Babu, Li 2011, SPICE), wi
 instead of iterated.
 """
 
+from trainer.config import TrainConfig
 from trainer.covariance.covariance_type import Covariance, normalise
 from trainer.covariance.dictionary import OnDictionary
 from trainer.scenes.simulation import Scenes
 
-from .config import TrainConfig
 from .power_map import GridLogits, power_maps
 
 
