@@ -40,15 +40,15 @@ from paired import (
 )
 from torch import nn
 
-from trainer.confidence import BINS, calibrate, near_a_source
 from trainer.config import TrainConfig
 from trainer.estimation.estimates import Estimates
-from trainer.evaluation import Conditions, classical
+from trainer.evaluation.conditions import CHUNK
+from trainer.evaluation.confidence import BINS, calibrate, near_a_source
+from trainer.evaluation.scored_methods import Conditions, classical
 from trainer.intervals import bootstrap_mean, wilson_share
 from trainer.localisation import localise
 from trainer.model import Model
 from trainer.scenes.simulation import EvalScenes, Scenes
-from trainer.scoring import CHUNK
 
 SNR_DB = {"local": (-10.0, -5.0, 0.0), "full": (-10.0, -5.0, 0.0, 5.0)}
 COUNTS = {"local": (1, 2), "full": (1, 2, 3)}

@@ -40,7 +40,7 @@ from paired import (
 from torch import nn
 
 from trainer.config import TrainConfig
-from trainer.evaluation import Conditions, classical
+from trainer.evaluation.scored_methods import Conditions, classical
 from trainer.intervals import bootstrap_mean
 from trainer.loop import CLIP_NORM, Training
 from trainer.scenes.simulation import simulate

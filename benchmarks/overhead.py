@@ -46,8 +46,8 @@ from search.searcher import OptunaSearcher, Scheduler
 from search.store import RunStore
 from trainer.checkpoint import TrainState
 from trainer.config import TrainConfig
+from trainer.evaluation.summaries import EvaluationRow
 from trainer.loop import EpochReport, train
-from trainer.scores import EvaluationRow
 
 ONE = Resources(cpus=1, gpus=0, concurrent=1)
 WORKER_NICENESS = 15

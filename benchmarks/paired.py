@@ -12,7 +12,7 @@ from torch import nn
 
 from trainer.estimation.estimates import Estimates
 from trainer.estimation.fisher_scoring import one_step
-from trainer.evaluation import Conditions, network_estimate
+from trainer.evaluation.scored_methods import Conditions, network_estimate
 from trainer.intervals import Interval, bootstrap_mean, paired_difference
 from trainer.scenes.grid import search_grid
 from trainer.scenes.simulation import Scenes

@@ -23,7 +23,7 @@ from spaces.presets import LOCAL_SCENE
 from trainer.config import SceneConfig, TrainConfig
 from trainer.covariance.covariance_type import Covariance, normalise
 from trainer.estimation.estimates import Estimates
-from trainer.evaluation import Conditions, classical, network_estimate, score
+from trainer.evaluation.scored_methods import Conditions, classical, network_estimate, score
 from trainer.intervals import bootstrap_mean, paired_difference
 from trainer.scenes.simulation import Scenes, simulate
 

@@ -37,10 +37,10 @@ from trainer.covariance.backprojection import lmmse, sample_covariance
 from trainer.estimation.estimates import Estimates
 from trainer.estimation.estimators import music
 from trainer.estimation.maximum_likelihood import sml
-from trainer.metrics import capped_error, match
+from trainer.evaluation.conditions import CHUNK
+from trainer.evaluation.metrics import capped_error, match
 from trainer.scenes.grid import POINTS_PER_BEAM, search_grid
 from trainer.scenes.simulation import EvalScenes, simulate
-from trainer.scoring import CHUNK
 
 SCENES = {"full": FULL_SCENE, "local": LOCAL_SCENE}
 SNR_DB = 10.0

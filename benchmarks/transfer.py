@@ -21,7 +21,7 @@ from paired import DOCUMENT, add_flags, difference, everywhere, mean_of, shown
 
 from trainer.config import SceneConfig
 from trainer.estimation.methods import SHARPER, sharpened
-from trainer.evaluation import Conditions, classical, network_estimate
+from trainer.evaluation.scored_methods import Conditions, classical, network_estimate
 from trainer.intervals import bootstrap_mean
 from trainer.localisation import on_scene
 

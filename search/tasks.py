@@ -68,7 +68,7 @@ def score_baselines(
 ) -> dict[str, list[dict[str, Any]]]:
     """Rows of the bound and of the classical methods on the held-out scenes, and their errors per
     scene, as plain data: `{"evaluations": rows, "scenes": rows}`."""
-    from trainer.evaluation import baselines
+    from trainer.evaluation.scored_methods import baselines
     from trainer.loop import resolve_device
 
     own_train(threads)
@@ -82,9 +82,9 @@ def score_state(
     """The same tables for a trained network, read from its checkpoint; on the scenes of
     `evaluation`, or else those held out from its own training, and then also `spectra` and
     `pseudospectra`, which show what the training did."""
-    from trainer.evaluation import score_network
+    from trainer.evaluation.scored_methods import score_network
+    from trainer.evaluation.spectra import eigenvalue_rows, pseudospectrum_rows
     from trainer.loop import initial_network, resolve_device, restore_network
-    from trainer.spectra import eigenvalue_rows, pseudospectrum_rows
 
     own_train(threads)
     with brought(state_path) as path:
@@ -106,7 +106,7 @@ def score_hinges(
     state_path: str, threads: int, params: dict[str, Any], num_scenes: int
 ) -> list[dict[str, float]]:
     """Rows of the eigengap term that `params` weigh, on a trained network."""
-    from trainer.evaluation import hinges
+    from trainer.evaluation.scored_methods import hinges
     from trainer.loop import resolve_device, restore_network
 
     own_train(threads)

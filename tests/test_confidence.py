@@ -4,7 +4,10 @@ from dataclasses import replace
 
 import torch
 
-from trainer.confidence import (
+from trainer.config import NetworkConfig, SceneConfig, TrainConfig
+from trainer.covariance.covariance_type import Covariance, normalise, true_factor
+from trainer.estimation.estimates import Estimates
+from trainer.evaluation.confidence import (
     Calibration,
     calibrate,
     calibration_error,
@@ -12,9 +15,6 @@ from trainer.confidence import (
     near_a_source,
     numbers_of,
 )
-from trainer.config import NetworkConfig, SceneConfig, TrainConfig
-from trainer.covariance.covariance_type import Covariance, normalise, true_factor
-from trainer.estimation.estimates import Estimates
 from trainer.networks.registry import build
 from trainer.scenes.simulation import Scenes, simulate
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from trainer.config import SceneConfig
-from trainer.crb import Bound, deterministic_crb, stochastic_crb
+from trainer.evaluation.crb import Bound, deterministic_crb, stochastic_crb
 from trainer.scenes.geometry import Panel, steering_derivatives, steering_vector
 from trainer.scenes.simulation import EvalScenes, Scenes, Sources
 

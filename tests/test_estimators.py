@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from trainer.config import SceneConfig
-from trainer.crb import stochastic_crb
 from trainer.estimation import subspace_fit
 from trainer.estimation.estimators import ESTIMATORS, beamformer, music, mvdr
 from trainer.estimation.levenberg_marquardt import descend
-from trainer.metrics import match
+from trainer.evaluation.crb import stochastic_crb
+from trainer.evaluation.metrics import match
 from trainer.scenes.geometry import Panel, steering_vector
 from trainer.scenes.grid import SearchGrid, search_grid
 from trainer.scenes.measurement import Scenes, Sources

@@ -8,12 +8,14 @@ import pytest
 import torch
 
 from tests.gpu import needs_gpu
-from trainer import evaluation, scoring
 from trainer.config import BASELINES, SceneConfig, TrainConfig
-from trainer.crb import stochastic_crb
 from trainer.estimation.estimates import Estimates
 from trainer.estimation.source_number import SOURCE_NUMBERS
-from trainer.evaluation import (
+from trainer.evaluation import conditions as scoring
+from trainer.evaluation import scored_methods as evaluation
+from trainer.evaluation.conditions import common_scenes
+from trainer.evaluation.crb import stochastic_crb
+from trainer.evaluation.scored_methods import (
     Conditions,
     baselines,
     classical,
@@ -22,11 +24,10 @@ from trainer.evaluation import (
     score,
     score_crb,
 )
+from trainer.evaluation.summaries import score_lines
 from trainer.intervals import normal_mean, paired_difference
 from trainer.networks.registry import build
 from trainer.scenes.simulation import Scenes
-from trainer.scores import score_lines
-from trainer.scoring import common_scenes
 from trainer.terms import loss_terms
 
 SCENE = SceneConfig()

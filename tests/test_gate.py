@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from trainer.config import NetworkConfig, TrainConfig
-from trainer.evaluation import Conditions, classical, network_estimate, score
+from trainer.evaluation.scored_methods import Conditions, classical, network_estimate, score
 from trainer.intervals import paired_difference
 from trainer.loop import train
 from trainer.networks.registry import build

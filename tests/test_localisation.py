@@ -13,10 +13,10 @@ from tests.small_model import CONFIG, SCENE, scenes_of, trained_model
 from trainer import model
 from trainer.__main__ import main
 from trainer.config import ConfigError, TrainConfig
+from trainer.evaluation.summaries import EvaluationRow
 from trainer.localisation import localise
 from trainer.model import export, find, load
 from trainer.scenes.simulation import Scenes
-from trainer.scores import EvaluationRow
 
 trained = pytest.fixture(scope="module")(trained_model)
 

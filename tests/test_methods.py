@@ -9,7 +9,7 @@ import torch
 from trainer.config import COVARIANCE_NAMES, ESTIMATOR_NAMES, SceneConfig
 from trainer.estimation.estimators import ESTIMATORS
 from trainer.estimation.methods import COVARIANCES, localise, method
-from trainer.metrics import gospa, match
+from trainer.evaluation.metrics import gospa, match
 from trainer.scenes.measurement import Scenes
 from trainer.scenes.simulation import EvalScenes
 

@@ -11,8 +11,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 
 from trainer.estimation.estimates import Estimates
-from trainer.intervals import bootstrap_mean, normal_mean, paired_difference, wilson_share
-from trainer.metrics import (
+from trainer.evaluation.metrics import (
     MAX_PERMUTED,
     assign,
     capped_error,
@@ -23,6 +22,7 @@ from trainer.metrics import (
     success,
     success_3d,
 )
+from trainer.intervals import bootstrap_mean, normal_mean, paired_difference, wilson_share
 from trainer.scenes.measurement import Sources
 
 Place = tuple[float, float, float]

@@ -7,12 +7,12 @@ import torch
 
 from trainer.config import SceneConfig
 from trainer.covariance.covariance_type import normalise, true_factor
-from trainer.crb import stochastic_crb
 from trainer.estimation.estimates import Estimates
 from trainer.estimation.estimators import music
 from trainer.estimation.fisher_scoring import one_step
 from trainer.estimation.methods import method
-from trainer.metrics import match
+from trainer.evaluation.crb import stochastic_crb
+from trainer.evaluation.metrics import match
 from trainer.scenes.grid import search_grid
 from trainer.scenes.simulation import Scenes, simulate
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from trainer.config import ConfigError, SceneConfig
-from trainer.crb import stochastic_crb
+from trainer.evaluation.crb import stochastic_crb
 from trainer.scenes.simulation import EvalScenes, Scenes, true_covariance
 
 CONFIG = SceneConfig(num_horizontal=4, num_vertical=3, num_antennas=5, num_snapshots=6)

@@ -10,7 +10,7 @@ from trainer.config import SceneConfig
 from trainer.estimation.estimates import LEAST_RATIO
 from trainer.estimation.estimators import ESTIMATORS
 from trainer.estimation.methods import method
-from trainer.metrics import capped_error, match
+from trainer.evaluation.metrics import capped_error, match
 from trainer.scenes.grid import search_grid
 from trainer.scenes.simulation import EvalScenes, Scenes
 

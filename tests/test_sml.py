@@ -11,10 +11,10 @@ from torch import Tensor
 
 from trainer.config import SceneConfig
 from trainer.covariance.backprojection import whiten
-from trainer.crb import stochastic_crb
 from trainer.estimation.likelihood import Likelihood, Whitened
 from trainer.estimation.maximum_likelihood import Scan, profile, sml
-from trainer.metrics import match
+from trainer.evaluation.crb import stochastic_crb
+from trainer.evaluation.metrics import match
 from trainer.scenes.geometry import steering_vector
 from trainer.scenes.grid import search_grid
 from trainer.scenes.measurement import Scenes

@@ -9,7 +9,7 @@ from trainer.config import SceneConfig
 from trainer.covariance.backprojection import whiten
 from trainer.estimation.estimators import music
 from trainer.estimation.sparse import ascend, sparse_covariance, synthesise
-from trainer.metrics import match
+from trainer.evaluation.metrics import match
 from trainer.scenes.grid import search_grid
 from trainer.scenes.measurement import Scenes
 from trainer.scenes.simulation import EvalScenes

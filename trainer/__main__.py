@@ -173,10 +173,11 @@ def evaluate(args: argparse.Namespace) -> int:
     """Prints one row per estimator, SNR and K."""
     import dataclasses
 
-    from .evaluation import baselines, score_network
+    from trainer.evaluation.scored_methods import baselines, score_network
+    from trainer.evaluation.summaries import score_lines
+
     from .loop import resolve_device, restore_network
     from .model import FOLDER, STATE_FILE
-    from .scores import score_lines
 
     # a training's folder has its last epoch too; what it is worth is its model's, the best one
     best = args.state / FOLDER / STATE_FILE

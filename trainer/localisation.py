@@ -22,12 +22,12 @@ from torch import Tensor, nn
 
 from trainer.covariance.dictionary import PLANE_PHASE, POINTS_PER_BEAM
 from trainer.estimation import methods
+from trainer.evaluation.confidence import numbers_of
 from trainer.networks.registry import build
 from trainer.scenes import recorded
 from trainer.scenes.grid import grid_shape
 from trainer.scenes.measurement import Scenes
 
-from .confidence import numbers_of
 from .config import ConfigError, SceneConfig, TrainConfig, require
 from .loop import resolve_device
 from .model import Model, load

@@ -20,15 +20,15 @@ import torch
 from torch import Tensor, nn
 
 from trainer.covariance.covariance_type import Covariance
+from trainer.evaluation.conditions import EvaluationRow, objective
+from trainer.evaluation.scored_methods import score_network, validate
 from trainer.networks.registry import build
 from trainer.scenes.simulation import Scenes, simulate
 from trainer.spectral.decomposition import spectrum
 
 from .checkpoint import UNREADABLE, TrainState
 from .config import ConfigError, TrainConfig
-from .evaluation import score_network, validate
 from .failure import Cause, Diverged, Failure
-from .scoring import EvaluationRow, objective
 from .terms import loss_terms
 
 CLIP_NORM = 1.0

@@ -24,10 +24,11 @@ from typing import Any, Self
 import torch
 from torch import nn
 
+from trainer.evaluation.confidence import COEFFICIENTS, Calibration, calibrate
+from trainer.evaluation.scored_methods import score_network
+
 from .checkpoint import TrainState
-from .confidence import COEFFICIENTS, Calibration, calibrate
 from .config import ConfigError, TrainConfig
-from .evaluation import score_network
 from .loop import resolve_device, restore_network
 from .model_card import model_card
 

@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from trainer.evaluation.confidence import Calibration
+
 from .checkpoint import TrainState
-from .confidence import Calibration
 from .intervals import wilson_share
 
 CARD = """\

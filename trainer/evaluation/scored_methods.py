@@ -9,12 +9,13 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
+from trainer.config import SceneConfig, TrainConfig
 from trainer.covariance.covariance_type import Covariance
 from trainer.estimation.methods import SHARPER, Method, covariance_method, method, sharpened
 from trainer.scenes.simulation import Scenes
+from trainer.terms import eigengap_hinge
 
-from .config import SceneConfig, TrainConfig
-from .scoring import (
+from .conditions import (
     Conditions,
     Estimate,
     EvaluationRow,
@@ -25,7 +26,6 @@ from .scoring import (
     score,
     score_crb,
 )
-from .terms import eigengap_hinge
 
 __all__ = [
     "Conditions",

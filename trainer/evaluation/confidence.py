@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from trainer.config import SceneConfig, TrainConfig
 from trainer.covariance.covariance_type import Covariance
 from trainer.covariance.eigenvectors import modes
 from trainer.estimation.estimates import Estimates
@@ -27,7 +28,6 @@ from trainer.scenes.grid import search_grid
 from trainer.scenes.measurement import Scenes
 from trainer.scenes.simulation import simulate
 
-from .config import SceneConfig, TrainConfig
 from .metrics import TOLERANCE_DEG
 
 SCENES = 1024

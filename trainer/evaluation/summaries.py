@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .intervals import bootstrap_mean, wilson_share
+from trainer.intervals import bootstrap_mean, wilson_share
+
 from .metrics import (
     CAP_DEG,
     Errors,

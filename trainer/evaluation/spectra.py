@@ -17,14 +17,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from trainer.config import TrainConfig
 from trainer.covariance.backprojection import lmmse, sample_covariance
 from trainer.covariance.covariance_type import Covariance
 from trainer.covariance.eigenvectors import modes
 from trainer.estimation.estimators import music
 from trainer.scenes.grid import search_grid
 from trainer.scenes.simulation import EvalScenes, Scenes
-
-from .config import TrainConfig
 
 NUM_SCENES = 64
 """Scenes behind an eigenvalue's median and spread."""

@@ -11,14 +11,14 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
+from trainer.config import SceneConfig
 from trainer.estimation.estimates import Estimates
+from trainer.intervals import LEAST_SCENES, Interval, normal_mean
 from trainer.scenes.simulation import EvalScenes, Scenes
 
-from .config import SceneConfig
 from .crb import stochastic_crb
-from .intervals import LEAST_SCENES, Interval, normal_mean
 from .metrics import Errors, capped_error, match
-from .scores import EvaluationRow, SceneErrors, Scored, summarise, summarise_bound, to_numpy
+from .summaries import EvaluationRow, SceneErrors, Scored, summarise, summarise_bound, to_numpy
 
 __all__ = [
     "Conditions",
