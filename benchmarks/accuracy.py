@@ -46,9 +46,9 @@ from trainer.evaluation.conditions import CHUNK
 from trainer.evaluation.confidence import BINS, calibrate, near_a_source
 from trainer.evaluation.scored_methods import Conditions, classical
 from trainer.intervals import bootstrap_mean, wilson_share
-from trainer.localisation import localise
-from trainer.model import Model
 from trainer.scenes.simulation import EvalScenes, Scenes
+from trainer.training.localisation import localise
+from trainer.training.model import Model
 
 SNR_DB = {"local": (-10.0, -5.0, 0.0), "full": (-10.0, -5.0, 0.0, 5.0)}
 COUNTS = {"local": (1, 2), "full": (1, 2, 3)}

@@ -124,7 +124,7 @@ def replayed(store: RunStore) -> pd.DataFrame:
     from search.config import judged_epochs
     from search.rows import judged, pick
     from trainer.config import TrainConfig
-    from trainer.loop import train
+    from trainer.training.loop import train
 
     torch.set_num_threads(1)
     rows = []

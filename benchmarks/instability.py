@@ -37,7 +37,7 @@ from search.samplers import STARTUP_TRIALS, sampler_for
 from search.study import CONSTRAINT, Past, new_study, told
 from trainer.config import TrainConfig
 from trainer.failure import Diverged
-from trainer.loop import train
+from trainer.training.loop import train
 
 FIXED: dict[str, Any] = {
     "epochs": 1,

@@ -27,8 +27,8 @@ from search.files import write_atomically
 from search.samplers import sampler_for
 from search.study import new_study
 from trainer.failure import Diverged
-from trainer.loop import train
 from trainer.provenance import provenance
+from trainer.training.loop import train
 
 PRESET = "local"
 SEED = 6

@@ -44,10 +44,10 @@ from search.preflight import Resources
 from search.samplers import SAMPLERS
 from search.searcher import OptunaSearcher, Scheduler
 from search.store import RunStore
-from trainer.checkpoint import TrainState
 from trainer.config import TrainConfig
 from trainer.evaluation.summaries import EvaluationRow
-from trainer.loop import EpochReport, train
+from trainer.training.checkpoint import TrainState
+from trainer.training.loop import EpochReport, train
 
 ONE = Resources(cpus=1, gpus=0, concurrent=1)
 WORKER_NICENESS = 15

@@ -16,7 +16,7 @@ import torch
 
 import spaces
 from search.config import SearchConfig
-from trainer.loop import Training
+from trainer.training.loop import Training
 
 
 def main() -> None:

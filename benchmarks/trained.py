@@ -20,13 +20,13 @@ import torch
 from torch import nn
 
 from spaces.presets import FULL_SCENE, LOCAL_SCENE
-from trainer.checkpoint import TrainState
 from trainer.config import TrainConfig
 from trainer.estimation.estimates import Estimates
 from trainer.evaluation.conditions import Estimate
 from trainer.evaluation.scored_methods import Conditions, score
-from trainer.loop import restore_network, train
 from trainer.scenes.simulation import Scenes
+from trainer.training.checkpoint import TrainState
+from trainer.training.loop import restore_network, train
 
 SCENES = {"local": LOCAL_SCENE, "full": FULL_SCENE}
 FOLDER = Path("runs/benchmark")

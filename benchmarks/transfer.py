@@ -23,7 +23,7 @@ from trainer.config import SceneConfig
 from trainer.estimation.methods import SHARPER, sharpened
 from trainer.evaluation.scored_methods import Conditions, classical, network_estimate
 from trainer.intervals import bootstrap_mean
-from trainer.localisation import on_scene
+from trainer.training.localisation import on_scene
 
 PANELS = {
     "6x6, 12 antennas, 16 snapshots, as trained": {},

@@ -47,7 +47,7 @@ def search(
         store: of a new run, or of one that is resumed.
         resources: of one trial, as `preflight.allot` found them possible.
         exhausted: called when a worker asks and no trial is left, and perhaps again.
-        train: instead of `trainer.loop.train`.
+        train: instead of `trainer.training.loop.train`.
 
     Raises:
         SearchFailed: if the search ended itself; what had finished is in the store.

@@ -25,7 +25,7 @@ from .store import RunStore
 from .tasks import baselines_task, export_task, measure_task, state_task
 
 BEST_FOLDER = "best"
-"""The best trial's network, as `trainer.model` keeps one."""
+"""The best trial's network, as `trainer.training.model` keeps one."""
 
 
 class Classical:

@@ -26,7 +26,7 @@ from trainer.config import ConfigError, require
 from .files import write_atomically
 
 if TYPE_CHECKING:
-    from trainer.localisation import Localised
+    from trainer.training.localisation import Localised
 
 COLUMNS = ("azimuth", "elevation", "range_m", "confidence", "resolved")
 
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         args = p.parse_args(argv)
         require(args.out.suffix == ".parquet", "--out ends in .parquet", f"{args.out}", "Rename.")
-        from trainer.localisation import localise
+        from trainer.training.localisation import localise
 
         rows = table(localise(**localise_arguments(args)))
         write(rows, args.out)

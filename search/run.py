@@ -248,7 +248,7 @@ def go(
     Args:
         checked: whether the machines are checked first.
         resumed: provenance of what is going on with a run, which `run.json` is to have too.
-        train: instead of `trainer.loop.train`.
+        train: instead of `trainer.training.loop.train`.
     """
     from .environment import prepare
 

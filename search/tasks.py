@@ -21,8 +21,8 @@ from .trainable import own_train, peak_bytes
 def check_backends(configs: list[TrainConfig], threads: int) -> tuple[str, list[str]]:
     """What is wrong with this worker's eigendecompositions for these configurations (empty if
     nothing is), and what was measured, for a person."""
-    from trainer.loop import resolve_device
     from trainer.spectral.backend_checks import check_spectral, problem_size
+    from trainer.training.loop import resolve_device
 
     own_train(threads)
     check = check_spectral(
@@ -69,7 +69,7 @@ def score_baselines(
     """Rows of the bound and of the classical methods on the held-out scenes, and their errors per
     scene, as plain data: `{"evaluations": rows, "scenes": rows}`."""
     from trainer.evaluation.scored_methods import baselines
-    from trainer.loop import resolve_device
+    from trainer.training.loop import resolve_device
 
     own_train(threads)
     device = str(resolve_device(config.device))
@@ -84,7 +84,7 @@ def score_state(
     `pseudospectra`, which show what the training did."""
     from trainer.evaluation.scored_methods import score_network
     from trainer.evaluation.spectra import eigenvalue_rows, pseudospectrum_rows
-    from trainer.loop import initial_network, resolve_device, restore_network
+    from trainer.training.loop import initial_network, resolve_device, restore_network
 
     own_train(threads)
     with brought(state_path) as path:
@@ -107,7 +107,7 @@ def score_hinges(
 ) -> list[dict[str, float]]:
     """Rows of the eigengap term that `params` weigh, on a trained network."""
     from trainer.evaluation.scored_methods import hinges
-    from trainer.loop import resolve_device, restore_network
+    from trainer.training.loop import resolve_device, restore_network
 
     own_train(threads)
     with brought(state_path) as path:
@@ -117,7 +117,7 @@ def score_hinges(
 
 def measure_best(checkpoint: str, threads: int) -> dict[str, Any]:
     """What a model folder says of the best epoch in a trial's checkpoint, as plain data."""
-    from trainer.model import measure
+    from trainer.training.model import measure
 
     own_train(threads)
     with brought(checkpoint) as there:
@@ -132,14 +132,14 @@ def export_best(
     others: list[dict[str, Any]],
     threads: int,
 ) -> None:
-    """Makes a model folder of the best epoch in a trial's checkpoint; see `trainer.model`.
+    """Makes a model folder of the best epoch in a trial's checkpoint; see `trainer.training.model`.
 
     Args:
         measured: of it, by `measure_best`.
         about: where it comes from, for the model card.
         others: rows of the bound and of the classical methods on the same scenes.
     """
-    from trainer.model import Measured, export
+    from trainer.training.model import Measured, export
 
     own_train(threads)
     with brought(checkpoint) as there, handed(folder) as model:

@@ -36,7 +36,7 @@ from .preflight import other_versions
 from .rows import judged
 
 Train = Callable[..., Iterator[Any]]
-"""`trainer.loop.train`, or what else takes `(config, *, resume)` and yields `EpochReport`s."""
+"""`trainer.training.loop.train`, or what else takes `(config, *, resume)` and yields `EpochReport`s."""
 
 
 def make_trainable(
@@ -171,7 +171,7 @@ def own_train(threads: int) -> Train:
     """The trainer's own `train`, imported on the worker, which computes on so many threads."""
     import torch
 
-    from trainer.loop import train
+    from trainer.training.loop import train
 
     torch.set_num_threads(threads)
     return train
@@ -187,7 +187,7 @@ def _last_state(place: str | None, lost: tune.Checkpoint | None) -> tuple[Any, K
     """
     if place is None:
         return None, Kept([], b"")
-    from trainer.checkpoint import TrainState
+    from trainer.training.checkpoint import TrainState
 
     try:
         with brought(place) if lost is None else lost.as_directory() as folder:

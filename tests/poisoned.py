@@ -3,14 +3,14 @@
 import dataclasses
 from collections.abc import Iterator
 
-import trainer.loop
-from trainer.checkpoint import TrainState
+import trainer.training.loop
 from trainer.config import TrainConfig
-from trainer.loop import EpochReport
 from trainer.scenes.simulation import Scenes
+from trainer.training.checkpoint import TrainState
+from trainer.training.loop import EpochReport
 
 POISONED_RATE = 0.011
-honest = trainer.loop.simulate
+honest = trainer.training.loop.simulate
 
 
 def train(config: TrainConfig, *, resume: TrainState | None = None) -> Iterator[EpochReport]:
@@ -25,8 +25,8 @@ def train(config: TrainConfig, *, resume: TrainState | None = None) -> Iterator[
             scenes = dataclasses.replace(scenes, snapshots=snapshots)
         return scenes
 
-    trainer.loop.simulate = simulate  # type: ignore[assignment]
+    trainer.training.loop.simulate = simulate  # type: ignore[assignment]
     try:
-        yield from trainer.loop.train(config, resume=resume)
+        yield from trainer.training.loop.train(config, resume=resume)
     finally:
-        trainer.loop.simulate = honest
+        trainer.training.loop.simulate = honest

@@ -1,6 +1,6 @@
 """A trainer that ends as its parameters say: the search is real, only the learning is not.
 
-Handed to the driver in place of `trainer.loop.train`. What happens follows from the learning rate
+Handed to the driver in place of `trainer.training.loop.train`. What happens follows from the learning rate
 that the trial was given, so that a test can ask for each outcome by an anchor.
 """
 
@@ -16,10 +16,10 @@ from typing import Any
 import torch
 
 from search.environment import WORKER_ENV
-from trainer.checkpoint import TrainState
 from trainer.config import TrainConfig
 from trainer.failure import Cause, Diverged, Failure
-from trainer.loop import EpochReport
+from trainer.training.checkpoint import TrainState
+from trainer.training.loop import EpochReport
 
 
 def report(config: TrainConfig, epoch: int, error: float, **more: Any) -> EpochReport:

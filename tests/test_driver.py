@@ -26,8 +26,8 @@ from search.samplers import STARTUP_TRIALS
 from search.schema import BASELINES
 from search.store import RunStore
 from tests import broken_eigh, scripted
-from trainer.checkpoint import TrainState
 from trainer.record import read_trial
+from trainer.training.checkpoint import TrainState
 
 pytestmark = pytest.mark.ray
 

@@ -6,8 +6,8 @@ import torch
 import spaces
 from spaces.presets import FULL_SCENE
 from trainer.config import TrainConfig
-from trainer.loop import train
 from trainer.scenes.simulation import simulate
+from trainer.training.loop import train
 
 
 def test_it_is_the_large_scene_with_up_to_five_sources_and_large_batches():

@@ -11,8 +11,8 @@ import numpy as np
 from trainer.config import NetworkConfig, TrainConfig
 from trainer.evaluation.scored_methods import Conditions, classical, network_estimate, score
 from trainer.intervals import paired_difference
-from trainer.loop import train
 from trainer.networks.registry import build
+from trainer.training.loop import train
 
 SNR_DB = (-10.0, -5.0, 0.0)
 HELD_OUT = 9_000_003

@@ -79,7 +79,7 @@ def test_a_worker_loads_no_sampler_and_torch_only_to_train():
 
 
 def test_parquet_of_estimates_needs_no_ray():
-    assert loaded({"ray"}, "search.localise", "trainer.localisation") == set()
+    assert loaded({"ray"}, "search.localise", "trainer.training.localisation") == set()
 
 
 def test_configurations_load_without_torch():

@@ -21,7 +21,7 @@ from local_table import PRESET, load
 from search.config import SearchConfig
 from search.report import leaderboard, runs
 from tests.commands import command
-from trainer.loop import train
+from trainer.training.loop import train
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

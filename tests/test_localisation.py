@@ -10,13 +10,13 @@ import torch
 
 from search import localise as search_localise
 from tests.small_model import CONFIG, SCENE, scenes_of, trained_model
-from trainer import model
 from trainer.__main__ import main
 from trainer.config import ConfigError, TrainConfig
 from trainer.evaluation.summaries import EvaluationRow
-from trainer.localisation import localise
-from trainer.model import export, find, load
 from trainer.scenes.simulation import Scenes
+from trainer.training import model
+from trainer.training.localisation import localise
+from trainer.training.model import export, find, load
 
 trained = pytest.fixture(scope="module")(trained_model)
 
@@ -57,8 +57,8 @@ def test_a_training_leaves_a_model_with_weights_configuration_and_card(trained):
 
 
 def test_the_kept_epoch_is_the_best_one(trained):
-    from trainer.checkpoint import TrainState
-    from trainer.loop import train
+    from trainer.training.checkpoint import TrainState
+    from trainer.training.loop import train
 
     reports = [(r.capped_error, r.epoch) for r in train(TrainConfig.from_params(CONFIG))]
     assert TrainState.load(find(trained) / "state.pt").epoch == min(reports)[1]

@@ -10,9 +10,9 @@ from search import localise as search_localise
 from tests.small_model import scenes_of, trained_model
 from trainer.__main__ import main
 from trainer.config import ConfigError
-from trainer.localisation import localise
-from trainer.model import load
 from trainer.scenes.simulation import Scenes
+from trainer.training.localisation import localise
+from trainer.training.model import load
 
 trained = pytest.fixture(scope="module")(trained_model)
 

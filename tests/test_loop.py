@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
-import trainer.loop
-import trainer.terms
-from trainer.checkpoint import TrainState
+import trainer.training.loop
+import trainer.training.loss_terms
 from trainer.config import MARGIN_FIELDS, ConfigError, TrainConfig
 from trainer.failure import Cause, Diverged, Failure
-from trainer.loop import train
+from trainer.training.checkpoint import TrainState
+from trainer.training.loop import train
 
 SHORT = {
     "epochs": 3,
@@ -95,7 +95,7 @@ def test_every_reported_number_is_finite_and_the_last_epoch_has_the_evaluation()
 
 def poisoned(monkeypatch, name: str, at_step: int) -> None:
     """Puts a NaN into one field of the scenes of one training step."""
-    honest = trainer.loop.simulate
+    honest = trainer.training.loop.simulate
     calls = iter(range(1, 1000))
 
     def simulate(*args, **kwargs):
@@ -134,7 +134,7 @@ def bad_backward(monkeypatch, value: float) -> None:
         def backward(ctx, gradient):
             return torch.full_like(gradient, value)
 
-    honest = trainer.terms.eigengap_loss
+    honest = trainer.training.loss_terms.eigengap_loss
     monkeypatch.setattr(trainer.terms, "eigengap_loss", lambda *a, **k: Bad.apply(honest(*a, **k)))
 
 
@@ -142,7 +142,7 @@ def bad_backward(monkeypatch, value: float) -> None:
 def test_a_bad_gradient_names_the_term_and_a_tensor_and_no_weight_changes(value, monkeypatch):
     bad_backward(monkeypatch, value)
     gap = {"eigengap.weight": 0.1, "eigengap.definition": "gap", "eigengap.margin": 0.5}
-    run = trainer.loop.Training(config(**gap), torch.device("cpu"))
+    run = trainer.training.loop.Training(config(**gap), torch.device("cpu"))
     before = {k: v.clone() for k, v in run.network.state_dict().items()}
     with pytest.raises(Diverged) as caught:
         run.step()
@@ -163,7 +163,7 @@ def test_finite_gradients_with_an_infinite_norm_are_a_cause_of_their_own(monkeyp
 
 
 def test_a_non_finite_term_is_named(monkeypatch):
-    honest = trainer.terms.eigengap_loss
+    honest = trainer.training.loss_terms.eigengap_loss
     monkeypatch.setattr(
         trainer.terms, "eigengap_loss", lambda *a, **k: honest(*a, **k) * float("inf")
     )
@@ -247,7 +247,7 @@ def test_failed_samples_are_counted_in_the_epoch_that_they_failed_in(policy, col
 
 
 def test_every_field_of_a_configuration_is_read_by_code_outside_it():
-    folder = Path(trainer.loop.__file__).parent
+    folder = Path(trainer.training.loop.__file__).parent
     names = {"scene": "scene", "eigengap": "eigengap", "evaluation": "evaluation"}
     found: set[tuple[str, str]] = set()
     for file in folder.glob("*.py"):

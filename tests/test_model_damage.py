@@ -13,8 +13,8 @@ import torch
 from tests.small_model import scenes_of, trained_model
 from trainer.__main__ import main
 from trainer.config import ConfigError
-from trainer.loop import restore_network
-from trainer.model import find
+from trainer.training.loop import restore_network
+from trainer.training.model import find
 
 trained = pytest.fixture(scope="module")(trained_model)
 

@@ -9,9 +9,9 @@ import torch
 from trainer.__main__ import main
 from trainer.config import TrainConfig
 from trainer.failure import Diverged
-from trainer.loop import Training, train
-from trainer.moment import examine
-from trainer.replay import CUT_SHORT
+from trainer.training.inspect_step import examine
+from trainer.training.loop import Training, train
+from trainer.training.replay import CUT_SHORT
 
 SMALL = {
     "epochs": 2,

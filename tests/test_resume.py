@@ -26,7 +26,7 @@ from search.schema import KEYS
 from search.store import RunStore
 from search.study import Past
 from trainer.config import TrainConfig
-from trainer.loop import train
+from trainer.training.loop import train
 
 DRILL = Path(__file__).parents[1] / "benchmarks" / "drill.py"
 EPOCHS = 18

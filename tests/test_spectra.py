@@ -9,8 +9,8 @@ from torch import nn
 from trainer.config import TrainConfig
 from trainer.covariance.covariance_type import Covariance, normalise, true_factor
 from trainer.evaluation.spectra import eigenvalue_rows, pseudospectrum_rows
-from trainer.loop import initial_network
 from trainer.scenes.simulation import Scenes
+from trainer.training.loop import initial_network
 
 CONFIG = TrainConfig.from_params({"network.width": 8, "network.depth": 2})
 ELEMENTS = CONFIG.scene.num_elements

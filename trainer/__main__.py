@@ -112,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def train(args: argparse.Namespace) -> int:
     """Trains; leaves `config.json`, the last `state.pt`, and in `best` the model."""
-    from .model import FOLDER
+    from trainer.training.model import FOLDER
 
     config = read_config(args)
     require(
@@ -129,8 +129,8 @@ def train(args: argparse.Namespace) -> int:
             "Choose another."
         ) from error
     record: dict[str, Any] = {"params": config.to_params(), "failure": None}
-    from .loop import train as train_epochs
-    from .replay import BEST_FILE, follow
+    from trainer.training.loop import train as train_epochs
+    from trainer.training.replay import BEST_FILE, follow
 
     failure = follow(config, train_epochs(config), save_to=args.out)
     record["failure"] = failure and failure.as_dict()
@@ -138,7 +138,8 @@ def train(args: argparse.Namespace) -> int:
     if failure:
         print(f"wrote {args.out}/config.json")
         return 1
-    from . import model
+    from trainer.training import model
+
     from .provenance import provenance
 
     best = args.out / BEST_FILE
@@ -151,7 +152,7 @@ def train(args: argparse.Namespace) -> int:
 
 def localise(args: argparse.Namespace) -> int:
     """Writes the estimates of every scene of a recording."""
-    from .localisation import localise as localise_scenes
+    from trainer.training.localisation import localise as localise_scenes
 
     found = localise_scenes(**localise_arguments(args))
     found.save(args.out)
@@ -161,7 +162,7 @@ def localise(args: argparse.Namespace) -> int:
 
 def replay(args: argparse.Namespace) -> int:
     """Repeats a recorded trial; says whether it ended the same way."""
-    from .replay import look, repeat
+    from trainer.training.replay import look, repeat
 
     named = args.out / args.run
     run = named if named.is_dir() else Path(args.run)
@@ -175,9 +176,8 @@ def evaluate(args: argparse.Namespace) -> int:
 
     from trainer.evaluation.scored_methods import baselines, score_network
     from trainer.evaluation.summaries import score_lines
-
-    from .loop import resolve_device, restore_network
-    from .model import FOLDER, STATE_FILE
+    from trainer.training.loop import resolve_device, restore_network
+    from trainer.training.model import FOLDER, STATE_FILE
 
     # a training's folder has its last epoch too; what it is worth is its model's, the best one
     best = args.state / FOLDER / STATE_FILE
@@ -223,8 +223,7 @@ def preflight(args: argparse.Namespace) -> int:
 
     from trainer.spectral.backend_checks import check_spectral, problem_size
     from trainer.spectral.decomposition import BACKENDS
-
-    from .loop import resolve_device
+    from trainer.training.loop import resolve_device
 
     torch.set_num_threads(1)  # as a trial on one CPU
     config = read_config(args)

@@ -13,7 +13,7 @@ from trainer.config import SceneConfig, TrainConfig
 from trainer.covariance.covariance_type import Covariance
 from trainer.estimation.methods import SHARPER, Method, covariance_method, method, sharpened
 from trainer.scenes.simulation import Scenes
-from trainer.terms import eigengap_hinge
+from trainer.training.loss_terms import eigengap_hinge
 
 from .conditions import (
     Conditions,

@@ -10,13 +10,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from trainer.config import TrainConfig
 from trainer.covariance.covariance_type import Covariance, signal_basis
 from trainer.scenes.simulation import Scenes
 from trainer.spectral.decomposition import spectrum
 from trainer.spectral.failure_policy import Guarded, guard
 from trainer.spectral.losses import dominance_loss, eigengap_loss
-
-from .config import TrainConfig
 
 
 @dataclass(frozen=True)

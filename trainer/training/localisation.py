@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from trainer.config import ConfigError, SceneConfig, TrainConfig, require
 from trainer.covariance.dictionary import PLANE_PHASE, POINTS_PER_BEAM
 from trainer.estimation import methods
 from trainer.evaluation.confidence import numbers_of
@@ -28,7 +29,6 @@ from trainer.scenes import recorded
 from trainer.scenes.grid import grid_shape
 from trainer.scenes.measurement import Scenes
 
-from .config import ConfigError, SceneConfig, TrainConfig, require
 from .loop import resolve_device
 from .model import Model, load
 

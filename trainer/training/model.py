@@ -24,13 +24,13 @@ from typing import Any, Self
 import torch
 from torch import nn
 
+from trainer.config import ConfigError, TrainConfig
 from trainer.evaluation.confidence import COEFFICIENTS, Calibration, calibrate
 from trainer.evaluation.scored_methods import score_network
 
+from .card import model_card
 from .checkpoint import TrainState
-from .config import ConfigError, TrainConfig
 from .loop import resolve_device, restore_network
-from .model_card import model_card
 
 STATE_FILE = "state.pt"
 CONFIG_FILE = "config.json"

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import torch
 
-from .config import ConfigError, TrainConfig
+from trainer.config import ConfigError, TrainConfig
 
 UNREADABLE = (
     *(OSError, RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile, struct.error),

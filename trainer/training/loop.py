@@ -19,17 +19,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trainer.config import ConfigError, TrainConfig
 from trainer.covariance.covariance_type import Covariance
 from trainer.evaluation.conditions import EvaluationRow, objective
 from trainer.evaluation.scored_methods import score_network, validate
+from trainer.failure import Cause, Diverged, Failure
 from trainer.networks.registry import build
 from trainer.scenes.simulation import Scenes, simulate
 from trainer.spectral.decomposition import spectrum
 
 from .checkpoint import UNREADABLE, TrainState
-from .config import ConfigError, TrainConfig
-from .failure import Cause, Diverged, Failure
-from .terms import loss_terms
+from .loss_terms import loss_terms
 
 CLIP_NORM = 1.0
 """Gradients are scaled down to this norm: low-SNR batches have a heavy tail."""

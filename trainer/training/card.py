@@ -10,9 +10,9 @@ from dataclasses import asdict
 from typing import Any
 
 from trainer.evaluation.confidence import Calibration
+from trainer.intervals import wilson_share
 
 from .checkpoint import TrainState
-from .intervals import wilson_share
 
 CARD = """\
 # {kind} network for {scene.num_horizontal}x{scene.num_vertical} elements

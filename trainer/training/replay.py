@@ -13,10 +13,11 @@ from typing import Any
 
 import torch
 
-from .config import ConfigError, TrainConfig
-from .failure import Diverged, Failure
+from trainer.config import ConfigError, TrainConfig
+from trainer.failure import Diverged, Failure
+
+from .inspect_step import examine
 from .loop import EpochReport, Training, resolve_device
-from .moment import examine
 
 BEST_FILE = "best.pt"
 """Where a training that has not ended keeps the state of its best epoch."""
