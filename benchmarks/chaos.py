@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import pandas as pd
 
 from search.checkpoints import folders
-from search.environment import prepare
+from search.plan.environment import prepare
 from search.schema import KEYS
 from search.store import RunStore
 
@@ -121,7 +121,7 @@ def replayed(store: RunStore) -> pd.DataFrame:
     """The epochs of every recorded configuration, trained here without Ray or interruption."""
     import torch
 
-    from search.config import judged_epochs
+    from search.plan.config import judged_epochs
     from search.rows import judged, pick
     from trainer.config import TrainConfig
     from trainer.training.loop import train

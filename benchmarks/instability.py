@@ -31,8 +31,8 @@ import optuna
 import torch
 
 import spaces
-from search.config import SearchConfig
-from search.outcome import RULES, WORST, Outcome, constraint_value
+from search.plan.config import SearchConfig
+from search.plan.outcome import RULES, WORST, Outcome, constraint_value
 from search.samplers import STARTUP_TRIALS, sampler_for
 from search.study import CONSTRAINT, Past, new_study, told
 from trainer.config import TrainConfig

@@ -35,12 +35,12 @@ import optuna
 import torch
 
 import spaces
-from search.config import SearchConfig
 from search.connection import connect
 from search.driver import search
 from search.ending import EndSearch
 from search.monitor import Monitor
-from search.preflight import Resources
+from search.plan.config import SearchConfig
+from search.plan.preflight import Resources
 from search.samplers import SAMPLERS
 from search.searcher import OptunaSearcher, Scheduler
 from search.store import RunStore

@@ -20,9 +20,9 @@ import optuna
 from local_table import Training
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
-from search.config import SearchConfig, judged_epochs
-from search.outcome import Outcome, constraint_value
-from search.rungs import Judge
+from search.plan.config import SearchConfig, judged_epochs
+from search.plan.outcome import Outcome, constraint_value
+from search.plan.rungs import Judge
 from search.study import CONSTRAINT, Past, distributions, new_study, told
 
 Sampler = Callable[[SearchConfig, int], optuna.samplers.BaseSampler]
@@ -35,7 +35,7 @@ class Contender:
     Attributes:
         name: as printed.
         sampler: of the trial with that number; as in `search.samplers.SAMPLERS`.
-        judge: for trials of so many epochs; as in `search.rungs.JUDGES`.
+        judge: for trials of so many epochs; as in `search.plan.rungs.JUDGES`.
         workers: trials at a time.
         reads: name of the sampler whose rules of telling apply.
         tell: what the sampler is told of an ended trial; `study.told` is our table.

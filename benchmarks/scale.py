@@ -38,7 +38,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 
-from search.environment import prepare
+from search.plan.environment import prepare
 
 prepare()
 
@@ -120,10 +120,10 @@ def measure(slots: int, trials: int, epochs: int, seconds: float, out: Path) -> 
 
     import spaces
     from search import monitor as watching
-    from search.config import SearchConfig
     from search.connection import connect
     from search.driver import search
-    from search.preflight import Resources
+    from search.plan.config import SearchConfig
+    from search.plan.preflight import Resources
     from search.run import declared
     from search.store import RunStore
 

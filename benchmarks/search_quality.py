@@ -28,8 +28,8 @@ import numpy as np
 import optuna
 from replayed_search import Contender, Table, compute_to_reach
 
-from search.config import SearchConfig, judged_epochs
-from search.rungs import Judge, Never, asha, hyperband, judge_of
+from search.plan.config import SearchConfig, judged_epochs
+from search.plan.rungs import Judge, Never, asha, hyperband, judge_of
 from search.samplers import SAMPLERS, stream
 from search.study import Past, told
 

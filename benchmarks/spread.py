@@ -19,7 +19,7 @@ from pathlib import Path
 import chaos
 from drill import disturbed, training, wait_for
 
-from search.environment import prepare
+from search.plan.environment import prepare
 from search.store import RunStore
 
 NOTICE_S = 5

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 import spaces
-from search.config import SearchConfig
+from search.plan.config import SearchConfig
 from trainer.training.loop import Training
 
 

@@ -20,12 +20,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from search.plan.rerun import Training
 from spaces.blocks import ACTING
 from trainer.arguments import UsageError
 
 from .arms import TERMS, paired, pairs_shown
 from .finalists import Asked, command, parser
-from .training import Training
 
 if TYPE_CHECKING:
     from .store import RunStore

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
+from search.plan.rerun import Training
 from spaces.blocks import ACTING
 from trainer.arguments import UsageError, settings
 from trainer.config import TrainConfig, require_choice
 
 from .finalists import Asked
-from .training import Training
 
 if TYPE_CHECKING:
     from .store import RunStore

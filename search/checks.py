@@ -10,12 +10,8 @@ import ray
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from trainer.provenance import versions
-
-from .bucket import home_of, opened
-from .config import SearchConfig
-from .connection import on_worker
-from .preflight import (
+from search.plan.config import SearchConfig
+from search.plan.preflight import (
     LONG_MINUTES,
     Cluster,
     Refused,
@@ -25,6 +21,10 @@ from .preflight import (
     refuse_other_versions,
     smallest_training,
 )
+from trainer.provenance import versions
+
+from .bucket import home_of, opened
+from .connection import on_worker
 from .store import RunStore
 from .tasks import backends_task, node_task, smoke_task
 

@@ -10,11 +10,12 @@ from typing import Any
 
 import ray
 
-from .config import SearchConfig
+from search.plan.config import SearchConfig
+from search.plan.environment import PACKAGES, STORAGE_ENV, WORKER_ENV
+from search.plan.interrupts import INTERRUPTED, Interrupted, deaf, interruptible, listen, meant
+from search.plan.preflight import Cluster, Node, Refused, Resources
+
 from .ending import SearchFailed
-from .environment import PACKAGES, STORAGE_ENV, WORKER_ENV
-from .interrupts import INTERRUPTED, Interrupted, deaf, interruptible, listen, meant
-from .preflight import Cluster, Node, Refused, Resources
 
 
 @contextmanager

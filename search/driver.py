@@ -9,17 +9,17 @@ from typing import Any
 
 from ray import tune
 
+from search.plan.config import SearchConfig
+from search.plan.environment import keep_what_is_loaded
+from search.plan.preflight import Resources
+from search.plan.rungs import Judge, judge_of
 from trainer.provenance import versions
 
 from .bucket import home_of, opened
 from .checkpoints import RAY_FOLDER
-from .config import SearchConfig
 from .ending import EndSearch, SearchFailed
-from .environment import keep_what_is_loaded
 from .monitor import Monitor
-from .preflight import Resources
 from .recall import History, comparable, recall
-from .rungs import Judge, judge_of
 from .searcher import OBJECTIVE, ListSearcher, OptunaSearcher, Scheduler
 from .store import RunStore
 from .trainable import Train, make_trainable

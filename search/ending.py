@@ -8,7 +8,7 @@ from typing import Any
 
 from ray import tune
 
-from .outcome import RULES, Outcome
+from search.plan.outcome import RULES, Outcome
 
 
 class SearchFailed(Exception):

@@ -19,9 +19,10 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from search.plan.config import RUNS
+from search.plan.interrupts import INTERRUPTED, meant
+
 from .arrow import check_parameters
-from .config import RUNS
-from .interrupts import INTERRUPTED, meant
 from .schema import TABLES
 
 FORMAT = 1

@@ -10,16 +10,17 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from search.plan.config import RUNS
+from search.plan.options import RESOURCES, add_resources, exit_code
+from search.plan.rerun import MOST_SEEDS, Fresh, Training, seeds_of
 from trainer.arguments import OneLineParser, UsageError
 from trainer.config import TrainConfig, did_you_mean
 
-from .config import RUNS
-from .options import RESOURCES, add_resources, exit_code
 from .schema import RERUNS
-from .training import MOST_SEEDS, Fresh, Training, seeds_of
 
 if TYPE_CHECKING:
-    from .config import SearchConfig
+    from search.plan.config import SearchConfig
+
     from .store import RunStore
 
 SCENE_SEED = 3_000_003

@@ -10,15 +10,15 @@ from typing import Any
 
 import ray
 
+from search.plan.config import SearchConfig
+from search.plan.preflight import Resources
 from trainer.config import ConfigError
 
 from .best import best_trial
 from .bucket import brought, home_of
 from .checkpoints import STATE_FILE
-from .config import SearchConfig
 from .connection import on_worker, result_of
 from .ending import SearchFailed
-from .preflight import Resources
 from .rows import scored_rows
 from .scored import BEST_TABLES, add_baseline, lacks_scores, unscored
 from .store import RunStore

@@ -15,9 +15,10 @@ from typing import Any
 
 from ray.util import metrics
 
+from search.plan.config import SearchConfig
+from search.plan.outcome import Outcome, may_be_best
+
 from .best import best_trial
-from .config import SearchConfig
-from .outcome import Outcome, may_be_best
 from .store import RunStore
 
 NAMES: dict[str, tuple[str, tuple[str, ...]]] = {

@@ -17,11 +17,12 @@ import ray
 from ray import tune
 from tqdm import tqdm
 
+from search.plan.config import SearchConfig
+from search.plan.outcome import RULES, Outcome, classify, may_be_best, signature
+
 from .checkpoints import folders
-from .config import SearchConfig
 from .ending import EndSearch
 from .gauges import Gauges
-from .outcome import RULES, Outcome, classify, may_be_best, signature
 from .recall import History
 from .rows import failure_row, pick, reached, scored_rows, trial_row
 from .silence import Silence

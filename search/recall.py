@@ -11,11 +11,11 @@ from typing import Any, TypeVar
 
 import pandas as pd
 
+from search.plan.config import SearchConfig
+from search.plan.outcome import Outcome
 from trainer.record import CONFIGS
 
 from .checkpoints import checkpoints, folders, read_reports
-from .config import SearchConfig
-from .outcome import Outcome
 from .store import CorruptRun, RunStore, redrawn
 from .study import Past, distributions
 

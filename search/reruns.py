@@ -16,20 +16,21 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import spaces
+from search.plan.config import SearchConfig
+from search.plan.outcome import Outcome
+from search.plan.rerun import Fresh, Training
 from trainer.config import EvaluationConfig, TrainConfig
 from trainer.provenance import provenance
 
 from .bucket import home_of
 from .checkpoints import STATE_FILE
-from .config import SearchConfig
-from .outcome import Outcome
 from .rows import scored_rows
 from .schema import BASELINES, RERUNS
 from .store import RunStore
-from .training import Fresh, Training
 
 if TYPE_CHECKING:
-    from .preflight import Resources
+    from search.plan.preflight import Resources
+
     from .trainable import Train
 
 FRESH_BASELINES = "baselines-fresh"
@@ -218,7 +219,7 @@ def session(store: RunStore, plan: SearchConfig) -> Iterator[Session]:
         Refused: if no machine could hold a training.
         RunError: if the run has another driver now.
     """
-    from .environment import prepare
+    from search.plan.environment import prepare
 
     prepare(plan.address)
     from .checks import check_nodes, room_for

@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from statistics import fmean
 from typing import Any
 
-from .outcome import RULES, Outcome
+from search.plan.outcome import RULES, Outcome
+
 from .schema import TABLES
 
 Row = dict[str, Any]

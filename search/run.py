@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import spaces
+from search.plan.config import RUNS, SearchConfig
+from search.plan.interrupts import INTERRUPTED
+from search.plan.options import RESOURCES, exit_code, parser
 from trainer.arguments import UsageError
 from trainer.config import ConfigError
 
-from .config import RUNS, SearchConfig
-from .interrupts import INTERRUPTED
-from .options import RESOURCES, exit_code, parser
 from .shown import describe, dry_run, show
 
 if TYPE_CHECKING:
@@ -91,9 +91,10 @@ def plan_of(args: argparse.Namespace) -> SearchConfig:
 
 def start(plan: SearchConfig, args: argparse.Namespace) -> int:
     """Starts a new run."""
+    from search.plan import preflight
     from trainer.provenance import provenance
 
-    from . import bucket, preflight
+    from . import bucket
     from .store import RunStore
     from .warm import WARM_FILE, warm_start
 
@@ -141,9 +142,10 @@ def follow(args: argparse.Namespace) -> int:
 
 def resume(args: argparse.Namespace) -> int:
     """Continues or extends a run, or shows it if it has ended."""
+    from search.plan import preflight
     from trainer.provenance import provenance
 
-    from . import preflight, working_copy
+    from . import working_copy
     from .best import best_trial
     from .files import read_run
     from .recall import comparable, recall
@@ -250,7 +252,7 @@ def go(
         resumed: provenance of what is going on with a run, which `run.json` is to have too.
         train: instead of `trainer.training.loop.train`.
     """
-    from .environment import prepare
+    from search.plan.environment import prepare
 
     prepare(plan.address)
     from .mirror import driving

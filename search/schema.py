@@ -39,7 +39,7 @@ def _trial(required: bool = True) -> Column:
 TRIALS = (
     _trial(),
     Column("number", "int", "1", "order in which the trials were suggested, from 0", True),
-    Column("outcome", "str", "", "what became of it: a word of search.outcome.Outcome", True),
+    Column("outcome", "str", "", "what became of it: a word of search.plan.outcome.Outcome", True),
     Column("cause", "str", "", "why, unless completed or stopped; null otherwise"),
     Column("objective", "float", "1", "that of its last epoch, if completed or stopped; or null"),
     Column("objective_low", "float", "1", "lower end of its 95 % interval, over scenes"),

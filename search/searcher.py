@@ -14,12 +14,12 @@ import optuna
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
+from search.plan.config import SearchConfig
+from search.plan.rungs import Judge
 from trainer.config import ConfigError
 
 from .bucket import home_of
-from .config import SearchConfig
 from .recall import History, Unfinished, comparable, drawable
-from .rungs import Judge
 from .samplers import sampler_for
 from .study import Mirror, Past, constraints, frozen, new_study, told
 

@@ -6,7 +6,7 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-from .config import SearchConfig
+from search.plan.config import SearchConfig
 
 if TYPE_CHECKING:
     from .store import RunStore

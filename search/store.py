@@ -26,6 +26,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
+from search.plan.outcome import Outcome
 from trainer.record import CONFIGS, ENDINGS
 
 from .arrow import arrow_schema, arrow_table, check_parameters, is_earlier
@@ -50,7 +51,6 @@ from .files import (
     to_json,
     write_atomically,
 )
-from .outcome import Outcome
 from .schema import (
     BASELINES,
     TABLES,

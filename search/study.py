@@ -26,10 +26,10 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import BaseJournalBackend
 from optuna.trial import FrozenTrial, TrialState
 
+from search.plan.config import SearchConfig
+from search.plan.outcome import RULES, WORST, Outcome, constraint_value
 from spaces import Space
 
-from .config import SearchConfig
-from .outcome import RULES, WORST, Outcome, constraint_value
 from .samplers import MODELS_COMPLETE_ONLY
 
 CONSTRAINT = "aborted"

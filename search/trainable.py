@@ -23,16 +23,16 @@ from typing import Any
 
 from ray import tune
 
+from search.plan.config import judged_epochs
+from search.plan.environment import keep_what_is_loaded
+from search.plan.outcome import WORST, Outcome, classify_error, signature
+from search.plan.preflight import other_versions
 from trainer.config import TrainConfig
 from trainer.failure import Diverged
 from trainer.provenance import versions
 
 from .bucket import brought
 from .checkpoints import BEST_FILE, REPORTS_FILE, STATE_FILE, read_reports
-from .config import judged_epochs
-from .environment import keep_what_is_loaded
-from .outcome import WORST, Outcome, classify_error, signature
-from .preflight import other_versions
 from .rows import judged
 
 Train = Callable[..., Iterator[Any]]

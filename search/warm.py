@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from search.plan.config import SearchConfig
+from search.plan.outcome import Outcome
+from search.plan.preflight import Refused
 from trainer.record import JOURNAL, read_journal
 
-from .config import SearchConfig
 from .files import read_json
-from .outcome import Outcome
-from .preflight import Refused
 from .recall import past_trials
 from .store import RunStore
 from .study import Past

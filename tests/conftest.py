@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from search.environment import prepare
+from search.plan.environment import prepare
 from tests.commands import command
 
 prepare()

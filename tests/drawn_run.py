@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import optuna
 
-from search.config import SearchConfig, judged_epochs
+from search.plan.config import SearchConfig, judged_epochs
+from search.plan.rungs import judge_of
 from search.run import declared
-from search.rungs import judge_of
 from search.store import RunStore
 
 SNRS_DB = (-15.0, -10.0, -5.0, 0.0, 5.0, 10.0, 20.0)

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from search.environment import WORKER_ENV
+from search.plan.environment import WORKER_ENV
 from trainer.config import TrainConfig
 from trainer.failure import Cause, Diverged, Failure
 from trainer.training.checkpoint import TrainState

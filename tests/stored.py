@@ -1,6 +1,6 @@
 """A run folder for tests, and rows for it."""
 
-from search.outcome import Outcome
+from search.plan.outcome import Outcome
 from search.store import RunStore
 
 PARAMETERS = {

@@ -2,8 +2,8 @@
 
 import pytest
 
-from search.config import SearchConfig
-from search.preflight import LOCAL_GPU_SHARE, Cluster, Node, Refused, allot
+from search.plan.config import SearchConfig
+from search.plan.preflight import LOCAL_GPU_SHARE, Cluster, Node, Refused, allot
 
 
 def allotted(*nodes: Node, can_grow: bool = False, trials: int = 100, **more):

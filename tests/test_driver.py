@@ -15,13 +15,13 @@ from search import driver, monitor, waiting
 from search.best import best_trial
 from search.checkpoints import folders
 from search.checks import check_backends
-from search.config import SearchConfig
 from search.connection import connect
 from search.driver import search
 from search.ending import SearchFailed
 from search.finish import Classical
-from search.outcome import Outcome
-from search.preflight import Refused, Resources
+from search.plan.config import SearchConfig
+from search.plan.outcome import Outcome
+from search.plan.preflight import Refused, Resources
 from search.samplers import STARTUP_TRIALS
 from search.schema import BASELINES
 from search.store import RunStore

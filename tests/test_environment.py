@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from search.environment import DRIVER_ENV, prepare
+from search.plan.environment import DRIVER_ENV, prepare
 
 
 @pytest.fixture(autouse=True)

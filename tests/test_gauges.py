@@ -19,12 +19,12 @@ from ray.cluster_utils import Cluster
 
 import spaces
 from search.best import best_trial
-from search.config import SearchConfig
 from search.connection import connect
 from search.driver import search
 from search.gauges import NAMES, errors_by_snr
-from search.outcome import Outcome
-from search.preflight import Resources
+from search.plan.config import SearchConfig
+from search.plan.outcome import Outcome
+from search.plan.preflight import Resources
 from search.run import declared
 from search.store import RunStore
 from tests import poisoned

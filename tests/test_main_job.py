@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 
 import spaces
-from search.config import SearchConfig, judged_epochs
 from search.connection import connect
 from search.driver import search
-from search.preflight import Resources
+from search.plan.config import SearchConfig, judged_epochs
+from search.plan.preflight import Resources
 from search.store import RunStore
 from tests import poisoned
 from tests.commands import command

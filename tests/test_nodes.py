@@ -22,11 +22,11 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from search import checks, trainable
 from search.checks import check_nodes, room_for
-from search.config import SearchConfig
 from search.connection import connect
 from search.driver import search
 from search.ending import EndSearch, SearchFailed
-from search.preflight import Refused, Resources, refuse_other_versions
+from search.plan.config import SearchConfig
+from search.plan.preflight import Refused, Resources, refuse_other_versions
 from search.run import declared, main
 from search.store import RunStore
 from trainer.provenance import versions

@@ -6,7 +6,7 @@ from pathlib import Path
 import optuna
 import pytest
 
-from search.outcome import (
+from search.plan.outcome import (
     RULES,
     Outcome,
     classify,
@@ -175,7 +175,7 @@ def test_the_ray_exceptions_named_exist():
     """Read as text: this file, like the module, works where Ray cannot be imported."""
     from importlib.util import find_spec
 
-    from search.outcome import LOST_TYPES
+    from search.plan.outcome import LOST_TYPES
 
     spec = find_spec("ray")
     if spec is None or spec.origin is None:

@@ -10,8 +10,8 @@ import pytest
 
 import spaces
 from search.best import best_trial
-from search.config import SearchConfig
-from search.outcome import RULES, Outcome
+from search.plan.config import SearchConfig
+from search.plan.outcome import RULES, Outcome
 from search.run import go
 from search.schema import BASELINES
 from search.store import RunStore

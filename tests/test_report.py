@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from search import report
-from search.outcome import Outcome
+from search.plan.outcome import Outcome
 from search.report.leaderboard import paired_with, table, tally, text
 from search.report.plots import draw_error_vs_snr, error_vs_snr
 from search.schema import TABLES

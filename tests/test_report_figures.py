@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from search import report
-from search.outcome import Outcome
+from search.plan.outcome import Outcome
 from search.report import atlas, choices, pictures, plots, progress
 from search.report.figures import pictures_of
 from tests import drawn_run

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from search import report
-from search.outcome import Outcome
+from search.plan.outcome import Outcome
 from search.report import health, sections, summary
 from search.report.__main__ import main
 from search.report.atlas import draw_failure_atlas

@@ -255,7 +255,7 @@ def test_a_dry_run_prints_the_plan_and_starts_nothing(run, capsys):
 
 
 def test_a_run_without_finalists_is_refused(tmp_path, capsys):
-    from search.config import SearchConfig
+    from search.plan.config import SearchConfig
 
     plan = SearchConfig("smoke", 4, "x", out=str(tmp_path))
     RunStore.create(tmp_path / "x", parameters={}, plan={"search": plan.as_dict()})

@@ -16,10 +16,10 @@ import torch
 
 from search.best import best_trial
 from search.checkpoints import BEST_FILE, STATE_FILE, checkpoints, read_reports
-from search.config import SearchConfig
 from search.driver import judge
 from search.files import RunError, exclusive
-from search.outcome import Outcome
+from search.plan.config import SearchConfig
+from search.plan.outcome import Outcome
 from search.recall import History, Unfinished, comparable, recall
 from search.run import main
 from search.schema import KEYS

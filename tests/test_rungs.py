@@ -5,8 +5,8 @@ import random
 import pytest
 from ray.tune.schedulers import AsyncHyperBandScheduler
 
-from search.config import SCHEDULERS, judged_epochs
-from search.rungs import JUDGES, Rungs, asha, hyperband, judge_of
+from search.plan.config import SCHEDULERS, judged_epochs
+from search.plan.rungs import JUDGES, Rungs, asha, hyperband, judge_of
 
 CURVES = {
     f"t{n:04d}": (n, {e: random.Random(100 * n + e).random() for e in range(1, 19)})

@@ -14,8 +14,8 @@ from local_table import TABLE, Training, load
 from replayed_search import Contender, Table, compute_to_reach
 from search_quality import GROUPS, OURS, shipped
 
-from search.config import SearchConfig
-from search.rungs import Never, asha
+from search.plan.config import SearchConfig
+from search.plan.rungs import Never, asha
 from search.samplers import SAMPLERS, sampler_for
 from search.study import new_study
 

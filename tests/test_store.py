@@ -13,7 +13,7 @@ import pytest
 
 from search.arrow import RowError, arrow_schema
 from search.best import best_trial
-from search.outcome import Outcome
+from search.plan.outcome import Outcome
 from search.schema import TABLES, columns
 from search.store import (
     CorruptRun,

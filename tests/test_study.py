@@ -6,8 +6,8 @@ import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from search.config import SAMPLERS, SearchConfig
-from search.outcome import WORST, Outcome
+from search.plan.config import SAMPLERS, SearchConfig
+from search.plan.outcome import WORST, Outcome
 from search.samplers import at_quantile, sampler_for
 from search.study import Mirror, Past, frozen, new_study, told
 

@@ -5,8 +5,8 @@ import pytest
 import spaces
 from search import ablate, arms
 from search.finalists import Asked
+from search.plan.rerun import MOST_SEEDS, Fresh, Training, seeds_of
 from search.store import RunStore
-from search.training import MOST_SEEDS, Fresh, Training, seeds_of
 from trainer.config import ConfigError, TrainConfig
 
 

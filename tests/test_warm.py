@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 
 import spaces
-from search.config import SearchConfig
-from search.outcome import Outcome
-from search.preflight import Refused
+from search.plan.config import SearchConfig
+from search.plan.outcome import Outcome
+from search.plan.preflight import Refused
 from search.recall import History, past_trials
 from search.run import check_space
 from search.store import CorruptRun, RunStore

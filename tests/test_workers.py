@@ -12,11 +12,11 @@ import ray
 import spaces
 from search import searcher, trainable
 from search.checks import try_networks
-from search.config import SearchConfig
 from search.connection import connect
 from search.driver import search
-from search.environment import WORKER_ENV
-from search.preflight import LONG_MINUTES, Refused, Resources
+from search.plan.config import SearchConfig
+from search.plan.environment import WORKER_ENV
+from search.plan.preflight import LONG_MINUTES, Refused, Resources
 from search.samplers import STARTUP_TRIALS
 from search.store import RunStore
 from tests import scripted

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from search.plan.outcome import Outcome
 from trainer.intervals import wilson_share
 
-from ..outcome import Outcome
 from .choices import BACKEND, NO_TERM, backends_of
 from .runs import Run
 from .searched import Parameter, parameters, shown

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from search.plan.outcome import Outcome
 from trainer.intervals import wilson_share
 
-from ..outcome import Outcome
 from .importance import Importance, importances, same_fidelity
 from .runs import Run
 from .searched import WEIGHT, Parameter, parameters, shown

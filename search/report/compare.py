@@ -9,8 +9,9 @@ from typing import Any
 
 import pandas as pd
 
+from search.plan.outcome import Outcome
+
 from ..files import write_atomically
-from ..outcome import Outcome
 from . import sections
 from .figures import pictures_of
 from .leaderboard import CONFIRMED, ENDS, SCENE, table

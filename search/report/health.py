@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ..outcome import Outcome
+from search.plan.outcome import Outcome
+
 from . import ablation
 from .importance import Importance, importances
 from .progress import rungs

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..outcome import Outcome
+from search.plan.outcome import Outcome
+
 from ..rows import JUDGED
 from .runs import Run, as_run, once_per_run
 from .statistics import Interval, paired_difference

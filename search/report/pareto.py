@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from ..outcome import Outcome
+from search.plan.outcome import Outcome
+
 from .progress import OBJECTIVE
 from .runs import Run, as_run
 from .style import BLUE, GREY, new_figure, plain

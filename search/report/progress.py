@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from ..outcome import Outcome
-from ..rungs import Rungs, judge_of
+from search.plan.outcome import Outcome
+from search.plan.rungs import Rungs, judge_of
+
 from .leaderboard import REFERENCE, table
 from .runs import Run
 from .style import BLACK, BLUE, GREY, OUTCOME_COLOURS, RED, new_figure, plain, whole_numbers

@@ -6,7 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from ..outcome import Outcome
+from search.plan.outcome import Outcome
+
 from ..rows import JUDGED
 from . import ablation, confirmed, health
 from .importance import Importance

@@ -8,8 +8,9 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from search.plan.outcome import Outcome
+
 from ..files import write_atomically
-from ..outcome import Outcome
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

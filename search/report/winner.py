@@ -3,8 +3,9 @@
 import pandas as pd
 from scipy import stats
 
-from ..config import judged_epochs
-from ..outcome import Outcome
+from search.plan.config import judged_epochs
+from search.plan.outcome import Outcome
+
 from . import confirmed
 from .leaderboard import ENDS, REFERENCE, paired_with, table
 from .runs import Run

@@ -35,8 +35,9 @@ def exit_code(name: str, act: Callable[[], int], again: str) -> int:
             print(f"\ninterrupted{said}; nothing is lost: {again}", file=sys.stderr)
             return INTERRUPTED
         except Exception as error:
+            from search.store import RunError
+
             from .preflight import Refused
-            from .store import RunError
 
             if isinstance(error, ConfigError | Refused | RunError):
                 print(f"{name}: {error}", file=sys.stderr)

@@ -8,7 +8,7 @@ import os
 from functools import cache
 from pathlib import Path
 
-PACKAGES = tuple(Path(__file__).parents[1] / name for name in ("search", "spaces", "trainer"))
+PACKAGES = tuple(Path(__file__).parents[2] / name for name in ("search", "spaces", "trainer"))
 """The code that workers of a cluster are given."""
 
 STORAGE_ENV = ("AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION", "AWS_REGION")
