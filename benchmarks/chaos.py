@@ -27,10 +27,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import pandas as pd
 
-from search.checkpoints import folders
 from search.plan.environment import prepare
-from search.schema import KEYS
-from search.store import RunStore
+from search.records.checkpoints import folders
+from search.records.schema import KEYS
+from search.records.store import RunStore
 
 TRIALS = 4
 DRILL = Path(__file__).parent / "drill.py"
@@ -122,7 +122,7 @@ def replayed(store: RunStore) -> pd.DataFrame:
     import torch
 
     from search.plan.config import judged_epochs
-    from search.rows import judged, pick
+    from search.records.rows import judged, pick
     from trainer.config import TrainConfig
     from trainer.training.loop import train
 

@@ -17,9 +17,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import spaces
-from search.checkpoints import checkpoints
+from search.records.checkpoints import checkpoints
+from search.records.store import RunStore
 from search.run import main
-from search.store import RunStore
 
 SMOKE = spaces.get("smoke")
 spaces.PRESETS["drill"] = replace(

@@ -22,8 +22,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from search.files import write_atomically
 from search.plan.config import SearchConfig
+from search.records.files import write_atomically
 from search.samplers import sampler_for
 from search.study import new_study
 from trainer.failure import Diverged

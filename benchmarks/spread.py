@@ -20,7 +20,7 @@ import chaos
 from drill import disturbed, training, wait_for
 
 from search.plan.environment import prepare
-from search.store import RunStore
+from search.records.store import RunStore
 
 NOTICE_S = 5
 """Warning that the drained node gets, as a spot machine does."""

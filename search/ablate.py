@@ -28,7 +28,7 @@ from .arms import TERMS, paired, pairs_shown
 from .finalists import Asked, command, parser
 
 if TYPE_CHECKING:
-    from .store import RunStore
+    from search.records.store import RunStore
 
 MEANS = {
     "capped_error": "capped_error",
@@ -124,7 +124,7 @@ def named(args: argparse.Namespace) -> str:
     Raises:
         UsageError: for one that could not name a file.
     """
-    from .files import checked_name
+    from search.records.files import checked_name
 
     if args.name is not None:
         try:
@@ -191,7 +191,8 @@ def identity(
 
 def show(store: RunStore, name: str, notes: list[str]) -> int:
     """Prints the verdict and its table, and leaves them as JSON, Markdown and a figure."""
-    from .files import to_json, write_atomically
+    from search.records.files import to_json, write_atomically
+
     from .mirror import push
     from .report import ablation, ablation_plot, runs
 

@@ -15,7 +15,7 @@ from trainer.config import TrainConfig, require_choice
 from .finalists import Asked
 
 if TYPE_CHECKING:
-    from .store import RunStore
+    from search.records.store import RunStore
 
 TERMS = tuple(
     field.name
@@ -137,7 +137,7 @@ def of_best(store: RunStore, term: str) -> dict[str, Any]:
     Raises:
         UsageError: if none of its completed trials has it.
     """
-    from .best import best_trials
+    from search.records.best import best_trials
 
     for trial in best_trials(store.read("trials")):
         params = store.read_config(trial)["params"]

@@ -13,10 +13,10 @@ from typing import Any
 import pandas as pd
 
 from search.plan.outcome import Outcome
+from search.records.files import DRIVER_FILE, RunNotFound, driven, read_run, resolve_run
+from search.records.store import RunStore
 
 from . import bucket, mirror, working_copy
-from .files import DRIVER_FILE, RunNotFound, driven, read_run, resolve_run
-from .store import RunStore
 
 POLL_SECONDS = 1.0
 

@@ -19,7 +19,7 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 import pyarrow as pa
 from pyarrow import fs
 
-from .files import RunError, RunExists
+from search.records.files import RunError, RunExists
 
 
 class BucketError(RunError):

@@ -21,11 +21,11 @@ from search.plan.preflight import (
     refuse_other_versions,
     smallest_training,
 )
+from search.records.store import RunStore
 from trainer.provenance import versions
 
 from .bucket import home_of, opened
 from .connection import on_worker
-from .store import RunStore
 from .tasks import backends_task, node_task, smoke_task
 
 SAID_EVERY_SECONDS = 30.0

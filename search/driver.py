@@ -13,17 +13,17 @@ from search.plan.config import SearchConfig
 from search.plan.environment import keep_what_is_loaded
 from search.plan.preflight import Resources
 from search.plan.rungs import Judge, judge_of
+from search.records.checkpoints import RAY_FOLDER
+from search.records.store import RunStore
+from search.records.write_buffer import drop_orphans, write_left
 from trainer.provenance import versions
 
 from .bucket import home_of, opened
-from .checkpoints import RAY_FOLDER
 from .ending import EndSearch, SearchFailed
 from .monitor import Monitor
 from .recall import History, comparable, recall
 from .searcher import OBJECTIVE, ListSearcher, OptunaSearcher, Scheduler
-from .store import RunStore
 from .trainable import Train, make_trainable
-from .waiting import drop_orphans, write_left
 from .warm import warm_trials
 
 Record = dict[str, Any]

@@ -13,15 +13,13 @@ from typing import TYPE_CHECKING, Any
 from search.plan.config import RUNS
 from search.plan.options import RESOURCES, add_resources, exit_code
 from search.plan.rerun import MOST_SEEDS, Fresh, Training, seeds_of
+from search.records.schema import RERUNS
 from trainer.arguments import OneLineParser, UsageError
 from trainer.config import TrainConfig, did_you_mean
 
-from .schema import RERUNS
-
 if TYPE_CHECKING:
     from search.plan.config import SearchConfig
-
-    from .store import RunStore
+    from search.records.store import RunStore
 
 SCENE_SEED = 3_000_003
 NUM_SCENES = 2048
@@ -88,9 +86,10 @@ class Asked:
         """
         from dataclasses import replace
 
-        from .best import best_trials
+        from search.records.best import best_trials
+        from search.records.store import RunStore, resolve_run
+
         from .run import planned
-        from .store import RunStore, resolve_run
 
         for name in ("top", "seeds"):
             if getattr(args, name) < 1:
@@ -147,8 +146,9 @@ class Asked:
 
     def describe(self, trainings: Iterable[Training]) -> str:
         """The plan, for a person: what is to be trained and scored, and what that takes."""
+        from search.records.store import RunStore
+
         from .reruns import covered
-        from .store import RunStore
 
         wanted = {one.name: one for one in trainings}
         folder = self.store.path / RERUNS

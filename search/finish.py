@@ -12,16 +12,16 @@ import ray
 
 from search.plan.config import SearchConfig
 from search.plan.preflight import Resources
+from search.records.best import best_trial
+from search.records.checkpoints import STATE_FILE
+from search.records.missing_scores import BEST_TABLES, add_baseline, lacks_scores, unscored
+from search.records.rows import scored_rows
+from search.records.store import RunStore
 from trainer.config import ConfigError
 
-from .best import best_trial
 from .bucket import brought, home_of
-from .checkpoints import STATE_FILE
 from .connection import on_worker, result_of
 from .ending import SearchFailed
-from .rows import scored_rows
-from .scored import BEST_TABLES, add_baseline, lacks_scores, unscored
-from .store import RunStore
 from .tasks import baselines_task, export_task, measure_task, state_task
 
 BEST_FOLDER = "best"

@@ -17,9 +17,8 @@ from ray.util import metrics
 
 from search.plan.config import SearchConfig
 from search.plan.outcome import Outcome, may_be_best
-
-from .best import best_trial
-from .store import RunStore
+from search.records.best import best_trial
+from search.records.store import RunStore
 
 NAMES: dict[str, tuple[str, tuple[str, ...]]] = {
     "ris_trials": ("trials that have ended, by outcome", ("outcome",)),

@@ -20,10 +20,9 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from search.records.files import write_atomically
 from trainer.arguments import OneLineParser, localise_arguments, localise_options
 from trainer.config import ConfigError, require
-
-from .files import write_atomically
 
 if TYPE_CHECKING:
     from trainer.training.localisation import Localised

@@ -15,9 +15,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from search.records.checkpoints import RAY_FOLDER
+from search.records.files import DRIVER_FILE, Driver, RunError, exclusive
+
 from .bucket import first_line, home_of, is_uri, opened, refusal
-from .checkpoints import RAY_FOLDER
-from .files import DRIVER_FILE, Driver, RunError, exclusive
 from .working_copy import SESSION_FILE, of_trials, read
 
 MIRROR_SECONDS = 5.0

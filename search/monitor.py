@@ -19,16 +19,16 @@ from tqdm import tqdm
 
 from search.plan.config import SearchConfig
 from search.plan.outcome import RULES, Outcome, classify, may_be_best, signature
+from search.records.checkpoints import folders
+from search.records.rows import failure_row, pick, reached, scored_rows, trial_row
+from search.records.store import Ended, RunStore
+from search.records.write_buffer import Waiting
 
-from .checkpoints import folders
 from .ending import EndSearch
 from .gauges import Gauges
 from .recall import History
-from .rows import failure_row, pick, reached, scored_rows, trial_row
 from .silence import Silence
-from .store import Ended, RunStore
 from .study import Past
-from .waiting import Waiting
 
 BAR = "{n_fmt}/{total_fmt} trials |{bar:20}| {elapsed} < {remaining}{postfix}"
 

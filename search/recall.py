@@ -13,10 +13,10 @@ import pandas as pd
 
 from search.plan.config import SearchConfig
 from search.plan.outcome import Outcome
+from search.records.checkpoints import checkpoints, folders, read_reports
+from search.records.store import CorruptRun, RunStore, redrawn
 from trainer.record import CONFIGS
 
-from .checkpoints import checkpoints, folders, read_reports
-from .store import CorruptRun, RunStore, redrawn
 from .study import Past, distributions
 
 HELD_OUT = tuple(

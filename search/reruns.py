@@ -19,14 +19,14 @@ import spaces
 from search.plan.config import SearchConfig
 from search.plan.outcome import Outcome
 from search.plan.rerun import Fresh, Training
+from search.records.checkpoints import STATE_FILE
+from search.records.rows import scored_rows
+from search.records.schema import BASELINES, RERUNS
+from search.records.store import RunStore
 from trainer.config import EvaluationConfig, TrainConfig
 from trainer.provenance import provenance
 
 from .bucket import home_of
-from .checkpoints import STATE_FILE
-from .rows import scored_rows
-from .schema import BASELINES, RERUNS
-from .store import RunStore
 
 if TYPE_CHECKING:
     from search.plan.preflight import Resources

@@ -26,7 +26,8 @@ from trainer.config import ConfigError
 from .shown import describe, dry_run, show
 
 if TYPE_CHECKING:
-    from .store import RunStore
+    from search.records.store import RunStore
+
     from .trainable import Train
 
 CHOSEN = ("seed", "epochs", "scheduler", "sampler", "objectives")
@@ -77,7 +78,7 @@ def plan_of(args: argparse.Namespace) -> SearchConfig:
     if args.objectives is not None:
         given["objectives"] = tuple(args.objectives.split(","))
     if args.warm_start is not None:
-        from .store import resolve_run
+        from search.records.store import resolve_run
 
         given["warm_start"] = str(resolve_run(args.warm_start, args.out))
     return SearchConfig(
@@ -92,10 +93,10 @@ def plan_of(args: argparse.Namespace) -> SearchConfig:
 def start(plan: SearchConfig, args: argparse.Namespace) -> int:
     """Starts a new run."""
     from search.plan import preflight
+    from search.records.store import RunStore
     from trainer.provenance import provenance
 
     from . import bucket
-    from .store import RunStore
     from .warm import WARM_FILE, warm_start
 
     folder = bucket.folder_of(plan.out)
@@ -143,14 +144,14 @@ def follow(args: argparse.Namespace) -> int:
 def resume(args: argparse.Namespace) -> int:
     """Continues or extends a run, or shows it if it has ended."""
     from search.plan import preflight
+    from search.records.best import best_trial
+    from search.records.files import read_run
+    from search.records.missing_scores import lacks_scores, unscored
+    from search.records.store import RunStore, resolve_run
     from trainer.provenance import provenance
 
     from . import working_copy
-    from .best import best_trial
-    from .files import read_run
     from .recall import comparable, recall
-    from .scored import lacks_scores, unscored
-    from .store import RunStore, resolve_run
     from .warm import versions_changed
 
     fixed = [f"--{name.replace('_', '-')}" for name in PLANNED if getattr(args, name) is not None]
@@ -208,7 +209,7 @@ def planned(path: Path, stored: Mapping[str, Any], asked: Mapping[str, object]) 
     Raises:
         CorruptRun: if `run.json` holds no plan.
     """
-    from .store import CorruptRun
+    from search.records.store import CorruptRun
 
     try:
         return SearchConfig.from_dict({**stored["search"], **asked})
@@ -268,12 +269,13 @@ def go(
 
 def drive(plan: SearchConfig, store: RunStore, *, checked: bool, train: Train | None) -> int:
     """Runs what is left of a search that nobody else drives; the exit code."""
+    from search.records.files import RunError
+
     from .bucket import home_of
     from .checks import preflight_checks, room_for
     from .connection import connect
     from .driver import search
     from .ending import SearchFailed
-    from .files import RunError
     from .finish import Classical, finish
 
     started = time.monotonic()

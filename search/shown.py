@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING
 from search.plan.config import SearchConfig
 
 if TYPE_CHECKING:
-    from .store import RunStore
+    from search.records.store import RunStore
 
 SAMPLES_SHOWN = 10
 
 
 def show(plan: SearchConfig, store: RunStore) -> int:
     """Prints the leaderboard, draws the plot, and names the next commands."""
-    from .best import best_trial
+    from search.records.best import best_trial
+
     from .report import leaderboard, pareto, plots
 
     print(leaderboard.text(store.path))

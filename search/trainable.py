@@ -27,13 +27,13 @@ from search.plan.config import judged_epochs
 from search.plan.environment import keep_what_is_loaded
 from search.plan.outcome import WORST, Outcome, classify_error, signature
 from search.plan.preflight import other_versions
+from search.records.checkpoints import BEST_FILE, REPORTS_FILE, STATE_FILE, read_reports
+from search.records.rows import judged
 from trainer.config import TrainConfig
 from trainer.failure import Diverged
 from trainer.provenance import versions
 
 from .bucket import brought
-from .checkpoints import BEST_FILE, REPORTS_FILE, STATE_FILE, read_reports
-from .rows import judged
 
 Train = Callable[..., Iterator[Any]]
 """`trainer.training.loop.train`, or what else takes `(config, *, resume)` and yields `EpochReport`s."""

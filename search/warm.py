@@ -13,11 +13,11 @@ from typing import Any
 from search.plan.config import SearchConfig
 from search.plan.outcome import Outcome
 from search.plan.preflight import Refused
+from search.records.files import read_json
+from search.records.store import RunStore
 from trainer.record import JOURNAL, read_journal
 
-from .files import read_json
 from .recall import past_trials
-from .store import RunStore
 from .study import Past
 
 WARM_FILE = "warm.json"

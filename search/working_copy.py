@@ -12,10 +12,11 @@ from typing import Any
 
 from pyarrow import fs
 
+from search.records.checkpoints import RAY_FOLDER
+from search.records.files import RunNotFound, driven, write_atomically
+from search.records.store import RunStore
+
 from .bucket import home_of, is_uri, opened, refusal
-from .checkpoints import RAY_FOLDER
-from .files import RunNotFound, driven, write_atomically
-from .store import RunStore
 
 SESSION_FILE = ".session"
 """Holds a number that is new whenever a driver takes a run over; never copied from the bucket."""

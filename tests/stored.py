@@ -1,7 +1,7 @@
 """A run folder for tests, and rows for it."""
 
 from search.plan.outcome import Outcome
-from search.store import RunStore
+from search.records.store import RunStore
 
 PARAMETERS = {
     "eigengap.weight": ("float", "1", "factor of the eigengap term; 0 is off"),

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from search import attach as following
-from search.files import driven, exclusive
+from search.records.files import driven, exclusive
+from search.records.store import RunStore
 from search.run import main
-from search.store import RunStore
 
 
 def new_run(out: Path) -> RunStore:

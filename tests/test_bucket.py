@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from search import bucket, mirror, working_copy
-from search.files import RunError, RunExists, RunNotFound, resolve_run
+from search.records.files import RunError, RunExists, RunNotFound, resolve_run
+from search.records.store import RunStore
 from search.run import main
-from search.store import RunStore
 from tests.s3 import OUT, elsewhere, held, served, storage
 
 server = pytest.fixture(served)

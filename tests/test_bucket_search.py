@@ -14,9 +14,9 @@ from ray.cluster_utils import Cluster
 
 import spaces
 from search import bucket
-from search.files import resolve_run
+from search.records.files import resolve_run
+from search.records.store import RunStore
 from search.run import main
-from search.store import RunStore
 from tests.s3 import OUT, elsewhere, held, served
 
 server = pytest.fixture(served)

@@ -10,8 +10,8 @@ from dataclasses import replace
 import pytest
 
 from search.plan.config import SearchConfig
+from search.records.store import RunStore
 from search.run import main
-from search.store import RunStore
 from trainer.__main__ import main as trainer_main
 
 

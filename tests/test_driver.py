@@ -11,9 +11,7 @@ import ray
 import torch
 
 import spaces
-from search import driver, monitor, waiting
-from search.best import best_trial
-from search.checkpoints import folders
+from search import driver, monitor
 from search.checks import check_backends
 from search.connection import connect
 from search.driver import search
@@ -22,9 +20,12 @@ from search.finish import Classical
 from search.plan.config import SearchConfig
 from search.plan.outcome import Outcome
 from search.plan.preflight import Refused, Resources
+from search.records import write_buffer as waiting
+from search.records.best import best_trial
+from search.records.checkpoints import folders
+from search.records.schema import BASELINES
+from search.records.store import RunStore
 from search.samplers import STARTUP_TRIALS
-from search.schema import BASELINES
-from search.store import RunStore
 from tests import broken_eigh, scripted
 from trainer.record import read_trial
 from trainer.training.checkpoint import TrainState

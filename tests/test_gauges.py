@@ -18,15 +18,15 @@ import ray
 from ray.cluster_utils import Cluster
 
 import spaces
-from search.best import best_trial
 from search.connection import connect
 from search.driver import search
 from search.gauges import NAMES, errors_by_snr
 from search.plan.config import SearchConfig
 from search.plan.outcome import Outcome
 from search.plan.preflight import Resources
+from search.records.best import best_trial
+from search.records.store import RunStore
 from search.run import declared
-from search.store import RunStore
 from tests import poisoned
 
 BOARD = Path(__file__).parents[1] / "deploy" / "grafana" / "search.json"

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from search.records.schema import TABLES, columns
 from search.report import health
 from search.report.runs import Run
 from search.report.winner import noise, winner
-from search.schema import TABLES, columns
 
 SPACE = {
     "eps_psd": "float [1e-06, 0.1] log",

@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from search.records.schema import TABLES, columns
 from search.report.importance import LEAST_TRIALS, importances, same_fidelity
 from search.report.runs import Run
 from search.report.searched import parameters
-from search.schema import TABLES, columns
 
 SPACE = {
     "optimizer.learning_rate": "float [0.001, 0.03] log",

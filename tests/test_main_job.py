@@ -12,7 +12,7 @@ from search.connection import connect
 from search.driver import search
 from search.plan.config import SearchConfig, judged_epochs
 from search.plan.preflight import Resources
-from search.store import RunStore
+from search.records.store import RunStore
 from tests import poisoned
 from tests.commands import command
 from trainer.config import SceneConfig

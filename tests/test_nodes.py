@@ -27,8 +27,8 @@ from search.driver import search
 from search.ending import EndSearch, SearchFailed
 from search.plan.config import SearchConfig
 from search.plan.preflight import Refused, Resources, refuse_other_versions
+from search.records.store import RunStore
 from search.run import declared, main
-from search.store import RunStore
 from trainer.provenance import versions
 
 ROOT = Path(__file__).parents[1]

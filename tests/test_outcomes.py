@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 
 import spaces
-from search.best import best_trial
 from search.plan.config import SearchConfig
 from search.plan.outcome import RULES, Outcome
+from search.records.best import best_trial
+from search.records.schema import BASELINES
+from search.records.store import RunStore
 from search.run import go
-from search.schema import BASELINES
-from search.store import RunStore
 from tests import scripted
 
 pytestmark = pytest.mark.ray

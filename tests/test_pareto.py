@@ -2,9 +2,9 @@
 
 import random
 
+from search.records.store import RunStore
 from search.report.pareto import draw_front, front, text
 from search.report.runs import load
-from search.store import RunStore
 
 
 def run_with(tmp_path, points):

@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from search.records.store import RunStore
 from search.report import ablation, ablation_plot, confirmed, runs, sections
 from search.report.leaderboard import paired_with
 from search.report.winner import noise
-from search.store import RunStore
 from tests import drawn_run
 
 BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "eigengap_ablation.py"

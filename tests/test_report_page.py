@@ -13,6 +13,8 @@ import pytest
 
 from search import report
 from search.plan.outcome import Outcome
+from search.records.schema import TABLES
+from search.records.store import RunStore
 from search.report import health, sections, summary
 from search.report.__main__ import main
 from search.report.atlas import draw_failure_atlas
@@ -21,8 +23,6 @@ from search.report.figures import pictures_of
 from search.report.progress import draw_history
 from search.report.style import rendered
 from search.report.write import drawn, write_report
-from search.schema import TABLES
-from search.store import RunStore
 from tests import drawn_run
 
 

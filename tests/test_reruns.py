@@ -14,11 +14,12 @@ import pandas as pd
 import pytest
 
 import spaces
-from search import ablate, confirm, waiting
+from search import ablate, confirm
+from search.records import write_buffer as waiting
+from search.records.schema import KEYS
+from search.records.store import RunStore
 from search.report import ablation, confirmed, runs
 from search.run import main as search
-from search.schema import KEYS
-from search.store import RunStore
 
 DRILL = Path(__file__).parents[1] / "benchmarks" / "drill.py"
 TINY = {"epochs": 1, "steps_per_epoch": 2, "batch_size": 8, "network.width": 8}

@@ -14,16 +14,16 @@ import pandas as pd
 import pytest
 import torch
 
-from search.best import best_trial
-from search.checkpoints import BEST_FILE, STATE_FILE, checkpoints, read_reports
 from search.driver import judge
-from search.files import RunError, exclusive
 from search.plan.config import SearchConfig
 from search.plan.outcome import Outcome
 from search.recall import History, Unfinished, comparable, recall
+from search.records.best import best_trial
+from search.records.checkpoints import BEST_FILE, STATE_FILE, checkpoints, read_reports
+from search.records.files import RunError, exclusive
+from search.records.schema import KEYS
+from search.records.store import RunStore
 from search.run import main
-from search.schema import KEYS
-from search.store import RunStore
 from search.study import Past
 from trainer.config import TrainConfig
 from trainer.training.loop import train

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from search.records.schema import KEYS, TABLES, columns
 from search.report import summary
-from search.schema import KEYS, TABLES, columns
 
 DOCS = (Path(__file__).parents[1] / "docs" / "results.md").read_text()
 PARAMETERS = {"eigengap.weight": ("float", "1", "factor of the term")}

@@ -2,8 +2,7 @@
 
 import pytest
 
-from search.schema import BASELINES, TABLES
-from search.scored import (
+from search.records.missing_scores import (
     BASELINE_TABLES,
     BEST_TABLES,
     LEADING,
@@ -11,6 +10,7 @@ from search.scored import (
     lacks_scores,
     unscored,
 )
+from search.records.schema import BASELINES, TABLES
 from tests.stored import created
 from trainer.config import EvaluationConfig
 

@@ -11,17 +11,11 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from search.arrow import RowError, arrow_schema
-from search.best import best_trial
 from search.plan.outcome import Outcome
-from search.schema import TABLES, columns
-from search.store import (
-    CorruptRun,
-    RunExists,
-    RunNotFound,
-    RunNotWritable,
-    RunStore,
-)
+from search.records.arrow import RowError, arrow_schema
+from search.records.best import best_trial
+from search.records.schema import TABLES, columns
+from search.records.store import CorruptRun, RunExists, RunNotFound, RunNotWritable, RunStore
 from tests.stored import PARAMETERS, created, epochs, trial
 
 store = pytest.fixture(created)

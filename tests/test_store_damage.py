@@ -4,8 +4,8 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from search.schema import TABLES
-from search.store import CorruptRun, Ended, RunError, RunNotFound, RunStore, resolve_run
+from search.records.schema import TABLES
+from search.records.store import CorruptRun, Ended, RunError, RunNotFound, RunStore, resolve_run
 from tests.stored import created, epochs, trial
 
 store = pytest.fixture(created)

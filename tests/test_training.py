@@ -6,7 +6,7 @@ import spaces
 from search import ablate, arms
 from search.finalists import Asked
 from search.plan.rerun import MOST_SEEDS, Fresh, Training, seeds_of
-from search.store import RunStore
+from search.records.store import RunStore
 from trainer.config import ConfigError, TrainConfig
 
 

@@ -6,9 +6,9 @@ import json
 import pandas as pd
 import pytest
 
-from search.schema import BASELINES
-from search.store import Ended, RunStore
-from search.waiting import Waiting, drop_orphans, write_left
+from search.records.schema import BASELINES
+from search.records.store import Ended, RunStore
+from search.records.write_buffer import Waiting, drop_orphans, write_left
 from tests.stored import created, epochs, trial
 from trainer.config import ConfigError
 from trainer.record import JOURNAL, read_trial

@@ -10,8 +10,8 @@ from search.plan.config import SearchConfig
 from search.plan.outcome import Outcome
 from search.plan.preflight import Refused
 from search.recall import History, past_trials
+from search.records.store import CorruptRun, RunStore
 from search.run import check_space
-from search.store import CorruptRun, RunStore
 from search.warm import differences, warm_start, warm_trials
 from trainer.arguments import UsageError
 from trainer.record import JOURNAL

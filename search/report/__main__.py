@@ -10,9 +10,9 @@ import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
 
+from search.records.files import RunError, resolve_run
 from trainer.arguments import OneLineParser, UsageError
 
-from ..files import RunError, resolve_run
 from ..mirror import push
 
 

@@ -16,7 +16,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..schema import RERUNS
+from search.records.schema import RERUNS
+
 from .runs import Run, as_run, once_per_run
 from .statistics import Interval, crossed_interval, detectable
 

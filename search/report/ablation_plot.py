@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..files import write_atomically
+from search.records.files import write_atomically
+
 from .ablation import MEASURES, Effect, incomplete, verdict
 from .plots import BEST, STYLES
 from .runs import Run, as_run

@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 
 from search.plan.outcome import Outcome
+from search.records.files import write_atomically
 
-from ..files import write_atomically
 from . import sections
 from .figures import pictures_of
 from .leaderboard import CONFIRMED, ENDS, SCENE, table

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from search.records.rows import JUDGED
 from trainer.config import EvaluationConfig
 
-from ..rows import JUDGED
 from .leaderboard import BASELINES, BOUND
 from .runs import Run, as_run, once_per_run
 from .statistics import Interval, combined_interval, crossed_interval, mean_interval

@@ -12,8 +12,8 @@ from pathlib import Path
 import pandas as pd
 
 from search.plan.outcome import Outcome
+from search.records.rows import JUDGED
 
-from ..rows import JUDGED
 from .runs import Run, as_run, once_per_run
 from .statistics import Interval, paired_difference
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from ..files import write_atomically
+from search.records.files import write_atomically
+
 from .leaderboard import BASELINES, BOUND, REFERENCE
 from .runs import Run, as_run
 from .style import (

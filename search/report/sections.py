@@ -7,8 +7,8 @@ from typing import Any
 import pandas as pd
 
 from search.plan.outcome import Outcome
+from search.records.rows import JUDGED
 
-from ..rows import JUDGED
 from . import ablation, confirmed, health
 from .importance import Importance
 from .leaderboard import (

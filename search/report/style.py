@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from search.plan.outcome import Outcome
-
-from ..files import write_atomically
+from search.records.files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,10 +10,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..arrow import TYPES
-from ..files import write_atomically
-from ..rows import JUDGED
-from ..schema import TRIALS, Column
+from search.records.arrow import TYPES
+from search.records.files import write_atomically
+from search.records.rows import JUDGED
+from search.records.schema import TRIALS, Column
+
 from .leaderboard import SUCCESS_SNR_DB, success_column, table
 from .runs import Run
 from .searched import PREFIX

@@ -6,7 +6,8 @@ cannot be drawn is said on the page, and an older figure of that name is removed
 
 from pathlib import Path
 
-from ..files import RunNotWritable, write_atomically
+from search.records.files import RunNotWritable, write_atomically
+
 from . import sections, summary
 from .choices import draw_importances
 from .figures import Picture, pictures_of

@@ -51,11 +51,7 @@ from .files import (
     to_json,
     write_atomically,
 )
-from .schema import (
-    BASELINES,
-    TABLES,
-    Parameters,
-)
+from .schema import BASELINES, TABLES, Parameters
 
 __all__ = [
     "CorruptRun",

@@ -63,7 +63,10 @@ def resolve_run(run: str | Path, out: str | Path | None = None) -> Path:
     Raises:
         RunNotFound: with the nearest existing name.
     """
-    from . import bucket, working_copy  # which rest on this module
+    from search import (
+        bucket,
+        working_copy,  # which rest on this module
+    )
 
     out = out or RUNS
     if bucket.is_uri(run):
