@@ -192,8 +192,8 @@ def identity(
 def show(store: RunStore, name: str, notes: list[str]) -> int:
     """Prints the verdict and its table, and leaves them as JSON, Markdown and a figure."""
     from search.records.files import to_json, write_atomically
+    from search.remote.mirror import push
 
-    from .mirror import push
     from .report import ablation, ablation_plot, runs
 
     run = runs.load(store.path)

@@ -22,9 +22,9 @@ from search.plan.preflight import (
     smallest_training,
 )
 from search.records.store import RunStore
+from search.remote.bucket import home_of, opened
 from trainer.provenance import versions
 
-from .bucket import home_of, opened
 from .connection import on_worker
 from .tasks import backends_task, node_task, smoke_task
 

@@ -16,9 +16,9 @@ from search.plan.rungs import Judge, judge_of
 from search.records.checkpoints import RAY_FOLDER
 from search.records.store import RunStore
 from search.records.write_buffer import drop_orphans, write_left
+from search.remote.bucket import home_of, opened
 from trainer.provenance import versions
 
-from .bucket import home_of, opened
 from .ending import EndSearch, SearchFailed
 from .monitor import Monitor
 from .recall import History, comparable, recall

@@ -17,9 +17,9 @@ from search.records.checkpoints import STATE_FILE
 from search.records.missing_scores import BEST_TABLES, add_baseline, lacks_scores, unscored
 from search.records.rows import scored_rows
 from search.records.store import RunStore
+from search.remote.bucket import brought, home_of
 from trainer.config import ConfigError
 
-from .bucket import brought, home_of
 from .connection import on_worker, result_of
 from .ending import SearchFailed
 from .tasks import baselines_task, export_task, measure_task, state_task

@@ -23,10 +23,9 @@ from search.records.checkpoints import STATE_FILE
 from search.records.rows import scored_rows
 from search.records.schema import BASELINES, RERUNS
 from search.records.store import RunStore
+from search.remote.bucket import home_of
 from trainer.config import EvaluationConfig, TrainConfig
 from trainer.provenance import provenance
-
-from .bucket import home_of
 
 if TYPE_CHECKING:
     from search.plan.preflight import Resources
@@ -222,9 +221,10 @@ def session(store: RunStore, plan: SearchConfig) -> Iterator[Session]:
     from search.plan.environment import prepare
 
     prepare(plan.address)
+    from search.remote.mirror import driving
+
     from .checks import check_nodes, room_for
     from .connection import connect
-    from .mirror import driving
 
     with driving(store.path), connect(plan) as cluster:
         resources = room_for(plan, cluster)

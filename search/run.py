@@ -94,9 +94,9 @@ def start(plan: SearchConfig, args: argparse.Namespace) -> int:
     """Starts a new run."""
     from search.plan import preflight
     from search.records.store import RunStore
+    from search.remote import bucket
     from trainer.provenance import provenance
 
-    from . import bucket
     from .warm import WARM_FILE, warm_start
 
     folder = bucket.folder_of(plan.out)
@@ -130,7 +130,7 @@ def start(plan: SearchConfig, args: argparse.Namespace) -> int:
 
 def follow(args: argparse.Namespace) -> int:
     """Follows a run that another process drives."""
-    from .attach import attach
+    from search.remote.follow import attach
 
     if args.resume is not None or args.dry_run:
         raise UsageError("--attach only watches, but got --resume or --dry-run too. Leave it out.")
@@ -148,9 +148,9 @@ def resume(args: argparse.Namespace) -> int:
     from search.records.files import read_run
     from search.records.missing_scores import lacks_scores, unscored
     from search.records.store import RunStore, resolve_run
+    from search.remote import working_copy
     from trainer.provenance import provenance
 
-    from . import working_copy
     from .recall import comparable, recall
     from .warm import versions_changed
 
@@ -256,7 +256,7 @@ def go(
     from search.plan.environment import prepare
 
     prepare(plan.address)
-    from .mirror import driving
+    from search.remote.mirror import driving
 
     with driving(store.path) as driver:  # who is refused here has changed nothing
         kept = store.plan["search"] | {"trials": plan.trials}
@@ -270,8 +270,8 @@ def go(
 def drive(plan: SearchConfig, store: RunStore, *, checked: bool, train: Train | None) -> int:
     """Runs what is left of a search that nobody else drives; the exit code."""
     from search.records.files import RunError
+    from search.remote.bucket import home_of
 
-    from .bucket import home_of
     from .checks import preflight_checks, room_for
     from .connection import connect
     from .driver import search

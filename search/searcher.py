@@ -16,9 +16,9 @@ from ray.tune.search import Searcher
 
 from search.plan.config import SearchConfig
 from search.plan.rungs import Judge
+from search.remote.bucket import home_of
 from trainer.config import ConfigError
 
-from .bucket import home_of
 from .recall import History, Unfinished, comparable, drawable
 from .samplers import sampler_for
 from .study import Mirror, Past, constraints, frozen, new_study, told

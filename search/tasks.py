@@ -11,10 +11,10 @@ from typing import Any
 import ray
 
 from search.records.checkpoints import BEST_FILE
+from search.remote.bucket import BucketError, brought, handed, opened
 from trainer.config import EvaluationConfig, TrainConfig
 from trainer.provenance import versions
 
-from .bucket import BucketError, brought, handed, opened
 from .trainable import own_train, peak_bytes
 
 

@@ -29,11 +29,10 @@ from search.plan.outcome import WORST, Outcome, classify_error, signature
 from search.plan.preflight import other_versions
 from search.records.checkpoints import BEST_FILE, REPORTS_FILE, STATE_FILE, read_reports
 from search.records.rows import judged
+from search.remote.bucket import brought
 from trainer.config import TrainConfig
 from trainer.failure import Diverged
 from trainer.provenance import versions
-
-from .bucket import brought
 
 Train = Callable[..., Iterator[Any]]
 """`trainer.training.loop.train`, or what else takes `(config, *, resume)` and yields `EpochReport`s."""

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from search import bucket, mirror, working_copy
 from search.records.files import RunError, RunExists, RunNotFound, resolve_run
 from search.records.store import RunStore
+from search.remote import bucket, mirror, working_copy
 from search.run import main
 from tests.s3 import OUT, elsewhere, held, served, storage
 

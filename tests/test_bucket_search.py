@@ -13,9 +13,9 @@ import pytest
 from ray.cluster_utils import Cluster
 
 import spaces
-from search import bucket
 from search.records.files import resolve_run
 from search.records.store import RunStore
+from search.remote import bucket
 from search.run import main
 from tests.s3 import OUT, elsewhere, held, served
 
@@ -57,7 +57,7 @@ def test_a_search_whose_bucket_dies_ends_with_1_and_is_resumed_elsewhere(
     # the driver could not take its sign of life out of a dead bucket
     assert main(["--resume", f"{OUT}/x"]) == 2
     assert "wait 60 s if it was killed" in capfd.readouterr().err
-    monkeypatch.setattr("search.mirror.STALE_SECONDS", 0.0)
+    monkeypatch.setattr("search.remote.mirror.STALE_SECONDS", 0.0)
     assert main(["--resume", f"{OUT}/x"]) == 0
     said = capfd.readouterr().out
     assert "again, from epoch" in said

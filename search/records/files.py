@@ -63,10 +63,7 @@ def resolve_run(run: str | Path, out: str | Path | None = None) -> Path:
     Raises:
         RunNotFound: with the nearest existing name.
     """
-    from search import (
-        bucket,
-        working_copy,  # which rest on this module
-    )
+    from search.remote import bucket, working_copy
 
     out = out or RUNS
     if bucket.is_uri(run):

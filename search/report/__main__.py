@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from search.records.files import RunError, resolve_run
+from search.remote.mirror import push
 from trainer.arguments import OneLineParser, UsageError
-
-from ..mirror import push
 
 
 def parser() -> argparse.ArgumentParser:
