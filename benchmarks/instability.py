@@ -33,8 +33,8 @@ import torch
 import spaces
 from search.plan.config import SearchConfig
 from search.plan.outcome import RULES, WORST, Outcome, constraint_value
-from search.samplers import STARTUP_TRIALS, sampler_for
-from search.study import CONSTRAINT, Past, new_study, told
+from search.suggest.samplers import STARTUP_TRIALS, sampler_for
+from search.suggest.study import CONSTRAINT, Past, new_study, told
 from trainer.config import TrainConfig
 from trainer.failure import Diverged
 from trainer.training.loop import train

@@ -24,8 +24,8 @@ import torch
 
 from search.plan.config import SearchConfig
 from search.records.files import write_atomically
-from search.samplers import sampler_for
-from search.study import new_study
+from search.suggest.samplers import sampler_for
+from search.suggest.study import new_study
 from trainer.failure import Diverged
 from trainer.provenance import provenance
 from trainer.training.loop import train

@@ -42,8 +42,8 @@ from search.monitor import Monitor
 from search.plan.config import SearchConfig
 from search.plan.preflight import Resources
 from search.records.store import RunStore
-from search.samplers import SAMPLERS
 from search.searcher import OptunaSearcher, Scheduler
+from search.suggest.samplers import SAMPLERS
 from trainer.config import TrainConfig
 from trainer.evaluation.summaries import EvaluationRow
 from trainer.training.checkpoint import TrainState

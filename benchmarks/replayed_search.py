@@ -3,7 +3,7 @@
 Two workers train what is suggested on a clock of their own, an event per epoch. A suggestion is
 mapped to the nearest configuration of the table that the search has not used yet, and the study is
 told of that one, so what a sampler learns is true. The suggesting, judging and telling are those
-of `search/samplers.py`, `study.py`, `outcome.py` and `rungs.py`.
+of `search/suggest/samplers.py`, `study.py`, `outcome.py` and `rungs.py`.
 
 Distance: sum over all names that either configuration was asked for of |Δ| on the parameter's own
 scale (logarithmic where it is), 1 for unequal categories, 1 for a name that only one of them has.
@@ -23,7 +23,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from search.plan.config import SearchConfig, judged_epochs
 from search.plan.outcome import Outcome, constraint_value
 from search.plan.rungs import Judge
-from search.study import CONSTRAINT, Past, distributions, new_study, told
+from search.suggest.study import CONSTRAINT, Past, distributions, new_study, told
 
 Sampler = Callable[[SearchConfig, int], optuna.samplers.BaseSampler]
 
@@ -34,7 +34,7 @@ class Contender:
 
     Attributes:
         name: as printed.
-        sampler: of the trial with that number; as in `search.samplers.SAMPLERS`.
+        sampler: of the trial with that number; as in `search.suggest.samplers.SAMPLERS`.
         judge: for trials of so many epochs; as in `search.plan.rungs.JUDGES`.
         workers: trials at a time.
         reads: name of the sampler whose rules of telling apply.

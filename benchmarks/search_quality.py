@@ -30,8 +30,8 @@ from replayed_search import Contender, Table, compute_to_reach
 
 from search.plan.config import SearchConfig, judged_epochs
 from search.plan.rungs import Judge, Never, asha, hyperband, judge_of
-from search.samplers import SAMPLERS, stream
-from search.study import Past, told
+from search.suggest.samplers import SAMPLERS, stream
+from search.suggest.study import Past, told
 
 REFERENCE = "random"
 RESAMPLES = 10_000

@@ -17,14 +17,14 @@ from search.records.checkpoints import RAY_FOLDER
 from search.records.store import RunStore
 from search.records.write_buffer import drop_orphans, write_left
 from search.remote.bucket import home_of, opened
+from search.suggest.history import History, comparable, recall
+from search.suggest.warm import warm_trials
 from trainer.provenance import versions
 
 from .ending import EndSearch, SearchFailed
 from .monitor import Monitor
-from .recall import History, comparable, recall
 from .searcher import OBJECTIVE, ListSearcher, OptunaSearcher, Scheduler
 from .trainable import Train, make_trainable
-from .warm import warm_trials
 
 Record = dict[str, Any]
 Recorder = Callable[[Record], Record]

@@ -184,9 +184,8 @@ class Asked:
 
     def _versions(self) -> list[str]:
         """What differs between the code of the search and this one."""
+        from search.suggest.warm import versions_changed
         from trainer.provenance import provenance
-
-        from .warm import versions_changed
 
         return versions_changed(self.store.plan, provenance())
 

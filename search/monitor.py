@@ -23,12 +23,12 @@ from search.records.checkpoints import folders
 from search.records.rows import failure_row, pick, reached, scored_rows, trial_row
 from search.records.store import Ended, RunStore
 from search.records.write_buffer import Waiting
+from search.suggest.history import History
+from search.suggest.study import Past
 
 from .ending import EndSearch
 from .gauges import Gauges
-from .recall import History
 from .silence import Silence
-from .study import Past
 
 BAR = "{n_fmt}/{total_fmt} trials |{bar:20}| {elapsed} < {remaining}{postfix}"
 

@@ -95,9 +95,8 @@ def start(plan: SearchConfig, args: argparse.Namespace) -> int:
     from search.plan import preflight
     from search.records.store import RunStore
     from search.remote import bucket
+    from search.suggest.warm import WARM_FILE, warm_start
     from trainer.provenance import provenance
-
-    from .warm import WARM_FILE, warm_start
 
     folder = bucket.folder_of(plan.out)
     preflight.check_out(folder)
@@ -149,10 +148,9 @@ def resume(args: argparse.Namespace) -> int:
     from search.records.missing_scores import lacks_scores, unscored
     from search.records.store import RunStore, resolve_run
     from search.remote import working_copy
+    from search.suggest.history import comparable, recall
+    from search.suggest.warm import versions_changed
     from trainer.provenance import provenance
-
-    from .recall import comparable, recall
-    from .warm import versions_changed
 
     fixed = [f"--{name.replace('_', '-')}" for name in PLANNED if getattr(args, name) is not None]
     if args.dry_run:
@@ -228,7 +226,7 @@ def check_space(plan: SearchConfig, store: RunStore, *, accept: bool) -> None:
     Raises:
         UsageError: with what differs.
     """
-    from .warm import defaults_changed, differences
+    from search.suggest.warm import defaults_changed, differences
 
     changed = differences(store.plan, plan.searched) or defaults_changed(store, plan)
     if changed and not accept:

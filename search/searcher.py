@@ -17,11 +17,10 @@ from ray.tune.search import Searcher
 from search.plan.config import SearchConfig
 from search.plan.rungs import Judge
 from search.remote.bucket import home_of
+from search.suggest.history import History, Unfinished, comparable, drawable
+from search.suggest.samplers import sampler_for
+from search.suggest.study import Mirror, Past, constraints, frozen, new_study, told
 from trainer.config import ConfigError
-
-from .recall import History, Unfinished, comparable, drawable
-from .samplers import sampler_for
-from .study import Mirror, Past, constraints, frozen, new_study, told
 
 OBJECTIVE = "objective"
 

@@ -56,12 +56,11 @@ def show(plan: SearchConfig, store: RunStore) -> int:
 
 def dry_run(plan: SearchConfig) -> int:
     """Prints the plan and ten configurations as the search would draw them; starts nothing."""
+    from search.suggest.history import History
+    from search.suggest.samplers import sampler_for
+    from search.suggest.study import frozen, new_study
+    from search.suggest.warm import past_of, warm_start
     from trainer.provenance import provenance
-
-    from .recall import History
-    from .samplers import sampler_for
-    from .study import frozen, new_study
-    from .warm import past_of, warm_start
 
     text, notes = warm_start(plan, provenance())
     print(describe(plan), *notes, sep="\n")

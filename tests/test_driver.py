@@ -25,7 +25,7 @@ from search.records.best import best_trial
 from search.records.checkpoints import folders
 from search.records.schema import BASELINES
 from search.records.store import RunStore
-from search.samplers import STARTUP_TRIALS
+from search.suggest.samplers import STARTUP_TRIALS
 from tests import broken_eigh, scripted
 from trainer.record import read_trial
 from trainer.training.checkpoint import TrainState

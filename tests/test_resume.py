@@ -17,14 +17,14 @@ import torch
 from search.driver import judge
 from search.plan.config import SearchConfig
 from search.plan.outcome import Outcome
-from search.recall import History, Unfinished, comparable, recall
 from search.records.best import best_trial
 from search.records.checkpoints import BEST_FILE, STATE_FILE, checkpoints, read_reports
 from search.records.files import RunError, exclusive
 from search.records.schema import KEYS
 from search.records.store import RunStore
 from search.run import main
-from search.study import Past
+from search.suggest.history import History, Unfinished, comparable, recall
+from search.suggest.study import Past
 from trainer.config import TrainConfig
 from trainer.training.loop import train
 

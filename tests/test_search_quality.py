@@ -16,8 +16,8 @@ from search_quality import GROUPS, OURS, shipped
 
 from search.plan.config import SearchConfig
 from search.plan.rungs import Never, asha
-from search.samplers import SAMPLERS, sampler_for
-from search.study import new_study
+from search.suggest.samplers import SAMPLERS, sampler_for
+from search.suggest.study import new_study
 
 PLAN = SearchConfig("local", 1, "replay")
 RANDOM = Contender("random", SAMPLERS["random"], Never, workers=1, reads="random")

@@ -8,8 +8,8 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from search.plan.config import SAMPLERS, SearchConfig
 from search.plan.outcome import WORST, Outcome
-from search.samplers import at_quantile, sampler_for
-from search.study import Mirror, Past, frozen, new_study, told
+from search.suggest.samplers import at_quantile, sampler_for
+from search.suggest.study import Mirror, Past, frozen, new_study, told
 
 
 def plan(**more):

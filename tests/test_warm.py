@@ -9,10 +9,10 @@ import spaces
 from search.plan.config import SearchConfig
 from search.plan.outcome import Outcome
 from search.plan.preflight import Refused
-from search.recall import History, past_trials
 from search.records.store import CorruptRun, RunStore
 from search.run import check_space
-from search.warm import differences, warm_start, warm_trials
+from search.suggest.history import History, past_trials
+from search.suggest.warm import differences, warm_start, warm_trials
 from trainer.arguments import UsageError
 from trainer.record import JOURNAL
 

@@ -18,7 +18,7 @@ from search.plan.config import SearchConfig
 from search.plan.environment import WORKER_ENV
 from search.plan.preflight import LONG_MINUTES, Refused, Resources
 from search.records.store import RunStore
-from search.samplers import STARTUP_TRIALS
+from search.suggest.samplers import STARTUP_TRIALS
 from tests import scripted
 from trainer.provenance import versions
 

@@ -17,7 +17,7 @@ from search.records.files import read_json
 from search.records.store import RunStore
 from trainer.record import JOURNAL, read_journal
 
-from .recall import past_trials
+from .history import past_trials
 from .study import Past
 
 WARM_FILE = "warm.json"
