@@ -35,9 +35,9 @@ import optuna
 import torch
 
 import spaces
-from search.connection import connect
+from search.cluster.connection import connect
+from search.cluster.stopper import EndSearch
 from search.driver import search
-from search.ending import EndSearch
 from search.monitor import Monitor
 from search.plan.config import SearchConfig
 from search.plan.preflight import Resources

@@ -120,7 +120,7 @@ def measure(slots: int, trials: int, epochs: int, seconds: float, out: Path) -> 
 
     import spaces
     from search import monitor as watching
-    from search.connection import connect
+    from search.cluster.connection import connect
     from search.driver import search
     from search.plan.config import SearchConfig
     from search.plan.preflight import Resources

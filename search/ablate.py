@@ -84,7 +84,7 @@ def ablate(args: argparse.Namespace) -> int:
     from .reruns import session
 
     with session(asked.store, asked.plan) as reruns:
-        from .ending import SearchFailed
+        from search.cluster.stopper import SearchFailed
 
         try:
             failed = reruns.train(trainings)

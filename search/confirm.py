@@ -39,7 +39,7 @@ def confirm(args: argparse.Namespace) -> int:
     from .reruns import session
 
     with session(asked.store, asked.plan) as reruns:
-        from .ending import SearchFailed
+        from search.cluster.stopper import SearchFailed
 
         try:
             failed = reruns.train(trainings)

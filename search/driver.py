@@ -9,6 +9,8 @@ from typing import Any
 
 from ray import tune
 
+from search.cluster.stopper import EndSearch, SearchFailed
+from search.cluster.trainable import Train, make_trainable
 from search.plan.config import SearchConfig
 from search.plan.environment import keep_what_is_loaded
 from search.plan.preflight import Resources
@@ -21,10 +23,8 @@ from search.suggest.history import History, comparable, recall
 from search.suggest.warm import warm_trials
 from trainer.provenance import versions
 
-from .ending import EndSearch, SearchFailed
 from .monitor import Monitor
 from .searcher import OBJECTIVE, ListSearcher, OptunaSearcher, Scheduler
-from .trainable import Train, make_trainable
 
 Record = dict[str, Any]
 Recorder = Callable[[Record], Record]

@@ -10,6 +10,9 @@ from typing import Any
 
 import ray
 
+from search.cluster.connection import on_worker, result_of
+from search.cluster.stopper import SearchFailed
+from search.cluster.tasks import baselines_task, export_task, measure_task, state_task
 from search.plan.config import SearchConfig
 from search.plan.preflight import Resources
 from search.records.best import best_trial
@@ -19,10 +22,6 @@ from search.records.rows import scored_rows
 from search.records.store import RunStore
 from search.remote.bucket import brought, home_of
 from trainer.config import ConfigError
-
-from .connection import on_worker, result_of
-from .ending import SearchFailed
-from .tasks import baselines_task, export_task, measure_task, state_task
 
 BEST_FOLDER = "best"
 """The best trial's network, as `trainer.training.model` keeps one."""

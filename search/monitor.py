@@ -17,6 +17,7 @@ import ray
 from ray import tune
 from tqdm import tqdm
 
+from search.cluster.stopper import EndSearch
 from search.plan.config import SearchConfig
 from search.plan.outcome import RULES, Outcome, classify, may_be_best, signature
 from search.records.checkpoints import folders
@@ -26,7 +27,6 @@ from search.records.write_buffer import Waiting
 from search.suggest.history import History
 from search.suggest.study import Past
 
-from .ending import EndSearch
 from .gauges import Gauges
 from .silence import Silence
 

@@ -28,9 +28,8 @@ from trainer.config import EvaluationConfig, TrainConfig
 from trainer.provenance import provenance
 
 if TYPE_CHECKING:
+    from search.cluster.trainable import Train
     from search.plan.preflight import Resources
-
-    from .trainable import Train
 
 FRESH_BASELINES = "baselines-fresh"
 """The part of what belongs to no training, on the fresh scenes."""
@@ -89,8 +88,8 @@ class Session:
             beside: for a confirmation: whose scenes the bound and the classical methods are
                 scored on, too.
         """
-        from .connection import as_ready
-        from .tasks import baselines_task, state_task
+        from search.cluster.connection import as_ready
+        from search.cluster.tasks import baselines_task, state_task
 
         trainings = list(trainings)
         threads = self._resources.threads
@@ -125,8 +124,8 @@ class Session:
     ) -> dict[str, list[dict[str, float]]]:
         """The eigengap term on fresh scenes: for a training's name, the configuration that
         weighs it, which need not be its own."""
-        from .connection import as_ready
-        from .tasks import hinges_task
+        from search.cluster.connection import as_ready
+        from search.cluster.tasks import hinges_task
 
         many = min(HINGE_SCENES, fresh.num_scenes)
         jobs = {
@@ -221,10 +220,9 @@ def session(store: RunStore, plan: SearchConfig) -> Iterator[Session]:
     from search.plan.environment import prepare
 
     prepare(plan.address)
+    from search.cluster.checks import check_nodes, room_for
+    from search.cluster.connection import connect
     from search.remote.mirror import driving
-
-    from .checks import check_nodes, room_for
-    from .connection import connect
 
     with driving(store.path), connect(plan) as cluster:
         resources = room_for(plan, cluster)

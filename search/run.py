@@ -26,9 +26,8 @@ from trainer.config import ConfigError
 from .shown import describe, dry_run, show
 
 if TYPE_CHECKING:
+    from search.cluster.trainable import Train
     from search.records.store import RunStore
-
-    from .trainable import Train
 
 CHOSEN = ("seed", "epochs", "scheduler", "sampler", "objectives")
 PLANNED = ("preset", "name", *CHOSEN, "warm_start")
@@ -267,13 +266,13 @@ def go(
 
 def drive(plan: SearchConfig, store: RunStore, *, checked: bool, train: Train | None) -> int:
     """Runs what is left of a search that nobody else drives; the exit code."""
+    from search.cluster.checks import preflight_checks, room_for
+    from search.cluster.connection import connect
+    from search.cluster.stopper import SearchFailed
     from search.records.files import RunError
     from search.remote.bucket import home_of
 
-    from .checks import preflight_checks, room_for
-    from .connection import connect
     from .driver import search
-    from .ending import SearchFailed
     from .finish import Classical, finish
 
     started = time.monotonic()

@@ -6,7 +6,7 @@ import tempfile
 import torch
 from torch import Tensor
 
-import search.tasks
+import search.cluster.tasks
 import trainer.spectral.backends
 from trainer.config import TrainConfig
 
@@ -23,4 +23,4 @@ def check_backends(configs: list[TrainConfig], threads: int) -> tuple[str, list[
     """The worker's own check, on such a machine and without what it has measured before."""
     trainer.spectral.backends.descending_eigh = eigh
     os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()
-    return search.tasks.check_backends(configs, threads)
+    return search.cluster.tasks.check_backends(configs, threads)

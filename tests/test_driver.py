@@ -12,10 +12,10 @@ import torch
 
 import spaces
 from search import driver, monitor
-from search.checks import check_backends
-from search.connection import connect
+from search.cluster.checks import check_backends
+from search.cluster.connection import connect
+from search.cluster.stopper import SearchFailed
 from search.driver import search
-from search.ending import SearchFailed
 from search.finish import Classical
 from search.plan.config import SearchConfig
 from search.plan.outcome import Outcome
@@ -310,6 +310,6 @@ def test_a_worker_whose_eigensolver_is_wrong_is_refused(one_ray, monkeypatch):
     resources = Resources(cpus=1.0, gpus=0.0, concurrent=1)
     assert any("auto is" in line for line in check_backends(plan, resources))
     broken = ray.remote(broken_eigh.check_backends)
-    monkeypatch.setattr("search.checks.backends_task", broken)
+    monkeypatch.setattr("search.cluster.checks.backends_task", broken)
     with pytest.raises(Refused, match=r"auto at 36 elements: .*exceeds.*use another backend"):
         check_backends(plan, resources)

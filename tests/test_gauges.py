@@ -18,7 +18,7 @@ import ray
 from ray.cluster_utils import Cluster
 
 import spaces
-from search.connection import connect
+from search.cluster.connection import connect
 from search.driver import search
 from search.gauges import NAMES, errors_by_snr
 from search.plan.config import SearchConfig

@@ -74,7 +74,7 @@ def test_a_report_loads_neither_ray_nor_torch():
 
 def test_a_worker_loads_no_sampler_and_torch_only_to_train():
     """Each of its processes would take 40 MiB and a second for Optuna's samplers."""
-    worker = ("search.trainable", "search.tasks")
+    worker = ("search.cluster.trainable", "search.cluster.tasks")
     assert loaded({"optuna", "scipy", "torch"}, *worker) == set()
 
 

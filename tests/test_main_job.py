@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import spaces
-from search.connection import connect
+from search.cluster.connection import connect
 from search.driver import search
 from search.plan.config import SearchConfig, judged_epochs
 from search.plan.preflight import Resources

@@ -20,11 +20,11 @@ import ray
 from ray.cluster_utils import Cluster
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from search import checks, trainable
-from search.checks import check_nodes, room_for
-from search.connection import connect
+from search.cluster import checks, trainable
+from search.cluster.checks import check_nodes, room_for
+from search.cluster.connection import connect
+from search.cluster.stopper import EndSearch, SearchFailed
 from search.driver import search
-from search.ending import EndSearch, SearchFailed
 from search.plan.config import SearchConfig
 from search.plan.preflight import Refused, Resources, refuse_other_versions
 from search.records.store import RunStore

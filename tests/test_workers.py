@@ -10,9 +10,10 @@ import pytest
 import ray
 
 import spaces
-from search import searcher, trainable
-from search.checks import try_networks
-from search.connection import connect
+from search import searcher
+from search.cluster import trainable
+from search.cluster.checks import try_networks
+from search.cluster.connection import connect
 from search.driver import search
 from search.plan.config import SearchConfig
 from search.plan.environment import WORKER_ENV

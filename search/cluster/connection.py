@@ -15,7 +15,7 @@ from search.plan.environment import PACKAGES, STORAGE_ENV, WORKER_ENV
 from search.plan.interrupts import INTERRUPTED, Interrupted, deaf, interruptible, listen, meant
 from search.plan.preflight import Cluster, Node, Refused, Resources
 
-from .ending import SearchFailed
+from .stopper import SearchFailed
 
 
 @contextmanager
