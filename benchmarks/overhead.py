@@ -37,12 +37,12 @@ import torch
 import spaces
 from search.cluster.connection import connect
 from search.cluster.stopper import EndSearch
-from search.driver import search
-from search.monitor import Monitor
+from search.driver.driver import search
+from search.driver.monitor import Monitor
+from search.driver.searcher import OptunaSearcher, Scheduler
 from search.plan.config import SearchConfig
 from search.plan.preflight import Resources
 from search.records.store import RunStore
-from search.searcher import OptunaSearcher, Scheduler
 from search.suggest.samplers import SAMPLERS
 from trainer.config import TrainConfig
 from trainer.evaluation.summaries import EvaluationRow

@@ -119,9 +119,9 @@ def measure(slots: int, trials: int, epochs: int, seconds: float, out: Path) -> 
     from ray.cluster_utils import Cluster
 
     import spaces
-    from search import monitor as watching
     from search.cluster.connection import connect
-    from search.driver import search
+    from search.driver import monitor as watching
+    from search.driver.driver import search
     from search.plan.config import SearchConfig
     from search.plan.preflight import Resources
     from search.records.store import RunStore

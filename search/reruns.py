@@ -66,7 +66,7 @@ class Session:
         Raises:
             SearchFailed: if Ray gave up; what had finished is kept.
         """
-        from .driver import rerun
+        from search.driver.driver import rerun
 
         wanted = {one.name: one for one in trainings}
         started = self._trained.started()

@@ -269,11 +269,10 @@ def drive(plan: SearchConfig, store: RunStore, *, checked: bool, train: Train | 
     from search.cluster.checks import preflight_checks, room_for
     from search.cluster.connection import connect
     from search.cluster.stopper import SearchFailed
+    from search.driver.driver import search
+    from search.driver.score_best import Classical, finish
     from search.records.files import RunError
     from search.remote.bucket import home_of
-
-    from .driver import search
-    from .finish import Classical, finish
 
     started = time.monotonic()
     with connect(plan) as cluster:

@@ -11,12 +11,12 @@ import ray
 import torch
 
 import spaces
-from search import driver, monitor
 from search.cluster.checks import check_backends
 from search.cluster.connection import connect
 from search.cluster.stopper import SearchFailed
-from search.driver import search
-from search.finish import Classical
+from search.driver import driver, monitor
+from search.driver.driver import search
+from search.driver.score_best import Classical
 from search.plan.config import SearchConfig
 from search.plan.outcome import Outcome
 from search.plan.preflight import Refused, Resources

@@ -19,8 +19,8 @@ from ray.cluster_utils import Cluster
 
 import spaces
 from search.cluster.connection import connect
-from search.driver import search
-from search.gauges import NAMES, errors_by_snr
+from search.driver.driver import search
+from search.driver.metrics import NAMES, errors_by_snr
 from search.plan.config import SearchConfig
 from search.plan.outcome import Outcome
 from search.plan.preflight import Resources

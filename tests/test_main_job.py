@@ -9,7 +9,7 @@ import pytest
 
 import spaces
 from search.cluster.connection import connect
-from search.driver import search
+from search.driver.driver import search
 from search.plan.config import SearchConfig, judged_epochs
 from search.plan.preflight import Resources
 from search.records.store import RunStore

@@ -24,7 +24,7 @@ from search.cluster import checks, trainable
 from search.cluster.checks import check_nodes, room_for
 from search.cluster.connection import connect
 from search.cluster.stopper import EndSearch, SearchFailed
-from search.driver import search
+from search.driver.driver import search
 from search.plan.config import SearchConfig
 from search.plan.preflight import Refused, Resources, refuse_other_versions
 from search.records.store import RunStore

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import torch
 
-from search.driver import judge
+from search.driver.driver import judge
 from search.plan.config import SearchConfig
 from search.plan.outcome import Outcome
 from search.records.best import best_trial

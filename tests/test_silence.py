@@ -1,6 +1,6 @@
 """A trial is silent by the time in which its driver listened, not by the time on the wall."""
 
-from search.silence import STALL_SECONDS, Silence
+from search.driver.watchdog import STALL_SECONDS, Silence
 
 
 class Clock:

@@ -10,11 +10,11 @@ import pytest
 import ray
 
 import spaces
-from search import searcher
 from search.cluster import trainable
 from search.cluster.checks import try_networks
 from search.cluster.connection import connect
-from search.driver import search
+from search.driver import searcher
+from search.driver.driver import search
 from search.plan.config import SearchConfig
 from search.plan.environment import WORKER_ENV
 from search.plan.preflight import LONG_MINUTES, Refused, Resources

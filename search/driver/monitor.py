@@ -27,8 +27,8 @@ from search.records.write_buffer import Waiting
 from search.suggest.history import History
 from search.suggest.study import Past
 
-from .gauges import Gauges
-from .silence import Silence
+from .metrics import Gauges
+from .watchdog import Silence
 
 BAR = "{n_fmt}/{total_fmt} trials |{bar:20}| {elapsed} < {remaining}{postfix}"
 
