@@ -21,11 +21,10 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from search.plan.rerun import Training
+from search.reruns.arms import TERMS, paired, pairs_shown
+from search.reruns.finalists import Asked, command, parser
 from spaces.blocks import ACTING
 from trainer.arguments import UsageError
-
-from .arms import TERMS, paired, pairs_shown
-from .finalists import Asked, command, parser
 
 if TYPE_CHECKING:
     from search.records.store import RunStore
@@ -81,7 +80,7 @@ def ablate(args: argparse.Namespace) -> int:
     print(*notes, sep="\n", end="\n" * bool(notes), flush=True)
     if args.dry_run:
         return 0
-    from .reruns import session
+    from search.reruns.sessions import session
 
     with session(asked.store, asked.plan) as reruns:
         from search.cluster.stopper import SearchFailed

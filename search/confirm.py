@@ -14,7 +14,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from .finalists import Asked, command, parser
+from search.reruns.finalists import Asked, command, parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,7 +36,7 @@ def confirm(args: argparse.Namespace) -> int:
     print(asked.describe(trainings), flush=True)
     if args.dry_run:
         return 0
-    from .reruns import session
+    from search.reruns.sessions import session
 
     with session(asked.store, asked.plan) as reruns:
         from search.cluster.stopper import SearchFailed

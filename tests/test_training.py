@@ -3,10 +3,11 @@
 import pytest
 
 import spaces
-from search import ablate, arms
-from search.finalists import Asked
+from search import ablate
 from search.plan.rerun import MOST_SEEDS, Fresh, Training, seeds_of
 from search.records.store import RunStore
+from search.reruns import arms
+from search.reruns.finalists import Asked
 from trainer.config import ConfigError, TrainConfig
 
 

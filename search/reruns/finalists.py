@@ -88,8 +88,7 @@ class Asked:
 
         from search.records.best import best_trials
         from search.records.store import RunStore, resolve_run
-
-        from .run import planned
+        from search.run import planned
 
         for name in ("top", "seeds"):
             if getattr(args, name) < 1:
@@ -148,7 +147,7 @@ class Asked:
         """The plan, for a person: what is to be trained and scored, and what that takes."""
         from search.records.store import RunStore
 
-        from .reruns import covered
+        from .sessions import covered
 
         wanted = {one.name: one for one in trainings}
         folder = self.store.path / RERUNS
