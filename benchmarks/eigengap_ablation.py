@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from search.report import ablation, ablation_plot, confirmed, runs
+from search.report import ablation, ablation_plot, confirmed
 from search.report.ablation import Effect
-from search.report.runs import Run
+from search.report.data import runs
+from search.report.data.runs import Run
 from trainer.config import DEFINITIONS, TrainConfig
 
 ROOT = Path(__file__).parents[1]

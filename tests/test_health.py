@@ -8,7 +8,7 @@ import pytest
 
 from search.records.schema import TABLES, columns
 from search.report import health
-from search.report.runs import Run
+from search.report.data.runs import Run
 from search.report.winner import noise, winner
 
 SPACE = {

@@ -19,7 +19,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 from local_table import PRESET, load
 
 from search.plan.config import SearchConfig
-from search.report import leaderboard, runs
+from search.report import leaderboard
+from search.report.data import runs
 from tests.commands import command
 from trainer.training.loop import train
 

@@ -3,8 +3,8 @@
 import random
 
 from search.records.store import RunStore
+from search.report.data.runs import load
 from search.report.pareto import draw_front, front, text
-from search.report.runs import load
 
 
 def run_with(tmp_path, points):

@@ -13,7 +13,8 @@ import pytest
 from scipy import stats
 
 from search.records.store import RunStore
-from search.report import ablation, ablation_plot, confirmed, runs, sections
+from search.report import ablation, ablation_plot, confirmed, sections
+from search.report.data import runs
 from search.report.leaderboard import paired_with
 from search.report.winner import noise
 from tests import drawn_run

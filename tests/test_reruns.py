@@ -18,7 +18,8 @@ from search import ablate, confirm
 from search.records import write_buffer as waiting
 from search.records.schema import KEYS
 from search.records.store import RunStore
-from search.report import ablation, confirmed, runs
+from search.report import ablation, confirmed
+from search.report.data import runs
 from search.run import main as search
 
 DRILL = Path(__file__).parents[1] / "benchmarks" / "drill.py"

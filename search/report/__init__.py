@@ -1,7 +1,9 @@
 """What a run says: leaderboard, statistics, pictures; reads Parquet and JSON, no Ray, no torch."""
 
-from . import leaderboard, plots, runs, statistics
-from .runs import Run, load
+from search.report.data import runs
+from search.report.data.runs import Run, load
+
+from . import leaderboard, plots, statistics
 from .statistics import Interval, mean_interval, paired_difference
 
 __all__ = [

@@ -48,8 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def report(args: argparse.Namespace) -> int:
     """Writes what was asked for and says where it lies."""
+    from search.report.data.runs import load
+
     from .compare import write_comparison
-    from .runs import load
     from .write import FOLDER, write_report
 
     run = load(resolve_run(args.run, args.runs))

@@ -17,8 +17,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from search.records.schema import RERUNS
+from search.report.data.runs import Run, as_run, once_per_run
 
-from .runs import Run, as_run, once_per_run
 from .statistics import Interval, crossed_interval, detectable
 
 MEASURES = {

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from search.records.files import write_atomically
+from search.report.data.runs import Run, as_run
 
 from .ablation import MEASURES, Effect, incomplete, verdict
 from .plots import BEST, STYLES
-from .runs import Run, as_run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 
 from search.plan.outcome import Outcome
+from search.report.data.ranges import Parameter, parameters, shown
+from search.report.data.runs import Run
 from trainer.intervals import wilson_share
 
 from .choices import BACKEND, NO_TERM, backends_of
-from .runs import Run
-from .searched import Parameter, parameters, shown
 from .style import BLACK, CYCLE, GREY, new_figure, plain, rows_of
 
 if TYPE_CHECKING:

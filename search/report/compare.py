@@ -11,6 +11,7 @@ import pandas as pd
 
 from search.plan.outcome import Outcome
 from search.records.files import write_atomically
+from search.report.data.runs import Run
 
 from . import sections
 from .figures import pictures_of
@@ -29,7 +30,6 @@ from .page import (
     words,
 )
 from .plots import short_label
-from .runs import Run
 from .statistics import Interval, paired_difference
 from .write import drawn, not_writable
 

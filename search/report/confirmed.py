@@ -12,10 +12,10 @@ from pathlib import Path
 import pandas as pd
 
 from search.records.rows import JUDGED
+from search.report.data.runs import Run, as_run, once_per_run
 from trainer.config import EvaluationConfig
 
 from .leaderboard import BASELINES, BOUND
-from .runs import Run, as_run, once_per_run
 from .statistics import Interval, combined_interval, crossed_interval, mean_interval
 
 NO_SEED = -1

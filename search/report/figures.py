@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from search.report.data.runs import Run
+
 from . import ablation, ablation_plot, atlas, choices, pareto, pictures, plots, progress
-from .runs import Run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

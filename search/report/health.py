@@ -13,12 +13,12 @@ import pandas as pd
 from scipy import stats
 
 from search.plan.outcome import Outcome
+from search.report.data.ranges import Parameter, parameters, shown
+from search.report.data.runs import Run
 
 from . import ablation
 from .importance import Importance, importances
 from .progress import rungs
-from .runs import Run
-from .searched import Parameter, parameters, shown
 from .winner import noise, winner
 
 LEVEL = 0.05

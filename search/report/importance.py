@@ -17,8 +17,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from .runs import Run
-from .searched import Parameter, parameters
+from search.report.data.ranges import Parameter, parameters
+from search.report.data.runs import Run
 
 LEAST_TRIALS = 10
 """Trials at one epoch without which no importance is given."""

@@ -13,8 +13,8 @@ import pandas as pd
 
 from search.plan.outcome import Outcome
 from search.records.rows import JUDGED
+from search.report.data.runs import Run, as_run, once_per_run
 
-from .runs import Run, as_run, once_per_run
 from .statistics import Interval, paired_difference
 
 BOUND = "crb"

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from search.plan.outcome import Outcome
+from search.report.data.runs import Run, as_run
 
 from .progress import OBJECTIVE
-from .runs import Run, as_run
 from .style import BLUE, GREY, new_figure, plain
 
 if TYPE_CHECKING:

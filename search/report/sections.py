@@ -8,6 +8,8 @@ import pandas as pd
 
 from search.plan.outcome import Outcome
 from search.records.rows import JUDGED
+from search.report.data.ranges import PREFIX, shown
+from search.report.data.runs import Run
 
 from . import ablation, confirmed, health
 from .importance import Importance
@@ -24,8 +26,6 @@ from .leaderboard import (
 )
 from .page import Cell, Heading, Row, Section, Shown, Table, number, with_interval, words
 from .plots import LABELS, short_label
-from .runs import Run
-from .searched import PREFIX, shown
 
 MOST_ROWS = 200
 """Rows of a table on the page; all are in the Parquet tables."""

@@ -14,10 +14,10 @@ from search.records.arrow import TYPES
 from search.records.files import write_atomically
 from search.records.rows import JUDGED
 from search.records.schema import TRIALS, Column
+from search.report.data.ranges import PREFIX
+from search.report.data.runs import Run
 
 from .leaderboard import SUCCESS_SNR_DB, success_column, table
-from .runs import Run
-from .searched import PREFIX
 
 FILE = "summary.parquet"
 SUMMARY_TYPES = TYPES | {"bool": pa.bool_()}

@@ -5,10 +5,10 @@ from scipy import stats
 
 from search.plan.config import judged_epochs
 from search.plan.outcome import Outcome
+from search.report.data.runs import Run
 
 from . import confirmed
 from .leaderboard import ENDS, REFERENCE, paired_with, table
-from .runs import Run
 
 LEVEL = 0.05
 """Chance that a winner like the other finalists is said to scatter more."""
