@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from search.report import ablation, ablation_plot, confirmed
-from search.report.ablation import Effect
+from search.report import ablation_plot
+from search.report.analysis import ablation, confirmed
+from search.report.analysis.ablation import Effect
 from search.report.data import runs
 from search.report.data.runs import Run
 from trainer.config import DEFINITIONS, TrainConfig

@@ -48,7 +48,7 @@ def confirm(args: argparse.Namespace) -> int:
         except SearchFailed as error:
             print(f"it ended itself: {error}", file=sys.stderr)
             return 1
-    from .report import confirmed
+    from search.report.analysis import confirmed
 
     print(f"\n{confirmed.text(asked.store.path)}")
     for name, outcome in failed.items():

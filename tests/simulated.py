@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from search.report.statistics import crossed_moments
+from search.report.analysis.statistics import crossed_moments
 
 Array = NDArray[np.float64]
 

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 from search.records.schema import TABLES, columns
-from search.report import health
+from search.report.analysis import health
+from search.report.analysis.winner import noise, winner
 from search.report.data.runs import Run
-from search.report.winner import noise, winner
 
 SPACE = {
     "eps_psd": "float [1e-06, 0.1] log",

@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 
 from search.records.schema import TABLES, columns
+from search.report.analysis.importance import LEAST_TRIALS, importances, same_fidelity
 from search.report.data.ranges import parameters
 from search.report.data.runs import Run
-from search.report.importance import LEAST_TRIALS, importances, same_fidelity
 
 SPACE = {
     "optimizer.learning_rate": "float [0.001, 0.03] log",

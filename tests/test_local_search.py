@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 from local_table import PRESET, load
 
 from search.plan.config import SearchConfig
-from search.report import leaderboard
+from search.report.analysis import leaderboard
 from search.report.data import runs
 from tests.commands import command
 from trainer.training.loop import train

@@ -13,10 +13,11 @@ import pytest
 from scipy import stats
 
 from search.records.store import RunStore
-from search.report import ablation, ablation_plot, confirmed, sections
+from search.report import ablation_plot, sections
+from search.report.analysis import ablation, confirmed
+from search.report.analysis.leaderboard import paired_with
+from search.report.analysis.winner import noise
 from search.report.data import runs
-from search.report.leaderboard import paired_with
-from search.report.winner import noise
 from tests import drawn_run
 
 BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "eigengap_ablation.py"

@@ -15,8 +15,9 @@ from search import report
 from search.plan.outcome import Outcome
 from search.records.schema import TABLES
 from search.records.store import RunStore
-from search.report import health, sections, summary
+from search.report import sections
 from search.report.__main__ import main
+from search.report.analysis import health, summary
 from search.report.atlas import draw_failure_atlas
 from search.report.compare import winners
 from search.report.figures import pictures_of

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from search.report.statistics import (
+from search.report.analysis.statistics import (
     crossed_interval,
     detectable,
     mean_interval,

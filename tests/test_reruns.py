@@ -18,7 +18,7 @@ from search import ablate, confirm
 from search.records import write_buffer as waiting
 from search.records.schema import KEYS
 from search.records.store import RunStore
-from search.report import ablation, confirmed
+from search.report.analysis import ablation, confirmed
 from search.report.data import runs
 from search.run import main as search
 

@@ -76,7 +76,7 @@ def test_the_answers_are_those_of_the_run(answers):
 def test_question_six_pairs_equal_scenes_of_a_confirmed_run_too(tmp_path):
     """Classical methods are scored twice then, on two draws of scenes whose ids agree."""
     from search.report import load
-    from search.report.leaderboard import paired_with
+    from search.report.analysis.leaderboard import paired_with
     from tests import drawn_run
 
     store = drawn_run.make(tmp_path / "x", trials=12, confirmed=True)

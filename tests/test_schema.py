@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from search.records.schema import KEYS, TABLES, columns
-from search.report import summary
+from search.report.analysis import summary
 
 DOCS = (Path(__file__).parents[1] / "docs" / "results.md").read_text()
 PARAMETERS = {"eigengap.weight": ("float", "1", "factor of the term")}

@@ -1,10 +1,11 @@
 """What a run says: leaderboard, statistics, pictures; reads Parquet and JSON, no Ray, no torch."""
 
+from search.report.analysis import leaderboard, statistics
+from search.report.analysis.statistics import Interval, mean_interval, paired_difference
 from search.report.data import runs
 from search.report.data.runs import Run, load
 
-from . import leaderboard, plots, statistics
-from .statistics import Interval, mean_interval, paired_difference
+from . import plots
 
 __all__ = [
     "Interval",

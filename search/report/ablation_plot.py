@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from search.records.files import write_atomically
+from search.report.analysis.ablation import MEASURES, Effect, incomplete, verdict
 from search.report.data.runs import Run, as_run
 
-from .ablation import MEASURES, Effect, incomplete, verdict
 from .plots import BEST, STYLES
 
 if TYPE_CHECKING:

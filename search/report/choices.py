@@ -7,11 +7,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from search.plan.outcome import Outcome
+from search.report.analysis.importance import Importance, importances, same_fidelity
 from search.report.data.ranges import WEIGHT, Parameter, parameters, shown
 from search.report.data.runs import Run
 from trainer.intervals import wilson_share
 
-from .importance import Importance, importances, same_fidelity
 from .style import BLACK, BLUE, COLOURMAP, GREY, RED, new_figure, plain
 
 if TYPE_CHECKING:

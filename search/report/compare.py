@@ -11,11 +11,12 @@ import pandas as pd
 
 from search.plan.outcome import Outcome
 from search.records.files import write_atomically
+from search.report.analysis.leaderboard import CONFIRMED, ENDS, SCENE, table
+from search.report.analysis.statistics import Interval, paired_difference
 from search.report.data.runs import Run
 
 from . import sections
 from .figures import pictures_of
-from .leaderboard import CONFIRMED, ENDS, SCENE, table
 from .page import (
     Cell,
     Heading,
@@ -30,7 +31,6 @@ from .page import (
     words,
 )
 from .plots import short_label
-from .statistics import Interval, paired_difference
 from .write import drawn, not_writable
 
 SCENES_OF = ("scene.", "evaluation.")

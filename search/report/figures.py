@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from search.report.analysis import ablation
 from search.report.data.runs import Run
 
-from . import ablation, ablation_plot, atlas, choices, pareto, pictures, plots, progress
+from . import ablation_plot, atlas, choices, pareto, pictures, plots, progress
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from search.records.files import write_atomically
+from search.report.analysis.leaderboard import BASELINES, BOUND, REFERENCE
 from search.report.data.runs import Run, as_run
 
-from .leaderboard import BASELINES, BOUND, REFERENCE
 from .style import (
     BLUE,
     GREEN,

@@ -7,9 +7,9 @@ import pandas as pd
 
 from search.plan.outcome import Outcome
 from search.plan.rungs import Rungs, judge_of
+from search.report.analysis.leaderboard import REFERENCE, table
 from search.report.data.runs import Run
 
-from .leaderboard import REFERENCE, table
 from .style import BLACK, BLUE, GREY, OUTCOME_COLOURS, RED, new_figure, plain, whole_numbers
 
 if TYPE_CHECKING:

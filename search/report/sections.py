@@ -8,12 +8,9 @@ import pandas as pd
 
 from search.plan.outcome import Outcome
 from search.records.rows import JUDGED
-from search.report.data.ranges import PREFIX, shown
-from search.report.data.runs import Run
-
-from . import ablation, confirmed, health
-from .importance import Importance
-from .leaderboard import (
+from search.report.analysis import ablation, confirmed, health
+from search.report.analysis.importance import Importance
+from search.report.analysis.leaderboard import (
     CONFIRMED,
     ENDS,
     SUCCESS_SNR_DB,
@@ -24,6 +21,9 @@ from .leaderboard import (
     tally,
     verdict,
 )
+from search.report.data.ranges import PREFIX, shown
+from search.report.data.runs import Run
+
 from .page import Cell, Heading, Row, Section, Shown, Table, number, with_interval, words
 from .plots import LABELS, short_label
 

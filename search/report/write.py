@@ -7,12 +7,13 @@ cannot be drawn is said on the page, and an older figure of that name is removed
 from pathlib import Path
 
 from search.records.files import RunNotWritable, write_atomically
+from search.report.analysis import summary
+from search.report.analysis.importance import Importance, importances
 from search.report.data.runs import Run
 
-from . import sections, summary
+from . import sections
 from .choices import draw_importances
 from .figures import Picture, pictures_of
-from .importance import Importance, importances
 from .page import Page, Shown, html, svg_source
 from .style import FORMATS, rendered, save
 
