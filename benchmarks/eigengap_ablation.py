@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from search.report import ablation_plot
 from search.report.analysis import ablation, confirmed
 from search.report.analysis.ablation import Effect
 from search.report.data import runs
 from search.report.data.runs import Run
+from search.report.figures import ablation_plot
 from trainer.config import DEFINITIONS, TrainConfig
 
 ROOT = Path(__file__).parents[1]

@@ -192,9 +192,9 @@ def show(store: RunStore, name: str, notes: list[str]) -> int:
     """Prints the verdict and its table, and leaves them as JSON, Markdown and a figure."""
     from search.records.files import to_json, write_atomically
     from search.remote.mirror import push
-    from search.report import ablation_plot
     from search.report.analysis import ablation
     from search.report.data import runs
+    from search.report.figures import ablation_plot
 
     run = runs.load(store.path)
     found = ablation.effects(run, name)

@@ -17,8 +17,8 @@ SAMPLES_SHOWN = 10
 def show(plan: SearchConfig, store: RunStore) -> int:
     """Prints the leaderboard, draws the plot, and names the next commands."""
     from search.records.best import best_trial
-    from search.report import pareto, plots
     from search.report.analysis import leaderboard
+    from search.report.figures import pareto, plots
 
     print(leaderboard.text(store.path))
     if len(plan.objectives) > 1:

@@ -4,7 +4,7 @@ import random
 
 from search.records.store import RunStore
 from search.report.data.runs import load
-from search.report.pareto import draw_front, front, text
+from search.report.figures.pareto import draw_front, front, text
 
 
 def run_with(tmp_path, points):

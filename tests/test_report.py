@@ -13,7 +13,7 @@ from search.plan.outcome import Outcome
 from search.records.schema import TABLES
 from search.records.store import RunStore
 from search.report.analysis.leaderboard import paired_with, table, tally, text
-from search.report.plots import draw_error_vs_snr, error_vs_snr
+from search.report.figures.plots import draw_error_vs_snr, error_vs_snr
 
 SNRS_DB = (-10.0, -5.0, 0.0, 10.0)
 SEED = 2_000_003

@@ -11,7 +11,7 @@ import pytest
 
 from search import report
 from search.report.compare import write_comparison
-from search.report.figures import pictures_of
+from search.report.figures.catalogue import pictures_of
 from search.report.write import write_report
 from tests import drawn_run
 

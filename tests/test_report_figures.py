@@ -7,8 +7,8 @@ import pytest
 
 from search import report
 from search.plan.outcome import Outcome
-from search.report import atlas, choices, pictures, plots, progress
-from search.report.figures import pictures_of
+from search.report.figures import atlas, choices, pictures, plots, progress
+from search.report.figures.catalogue import pictures_of
 from tests import drawn_run
 
 

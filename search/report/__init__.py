@@ -4,8 +4,7 @@ from search.report.analysis import leaderboard, statistics
 from search.report.analysis.statistics import Interval, mean_interval, paired_difference
 from search.report.data import runs
 from search.report.data.runs import Run, load
-
-from . import plots
+from search.report.figures import plots
 
 __all__ = [
     "Interval",

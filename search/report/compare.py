@@ -14,9 +14,10 @@ from search.records.files import write_atomically
 from search.report.analysis.leaderboard import CONFIRMED, ENDS, SCENE, table
 from search.report.analysis.statistics import Interval, paired_difference
 from search.report.data.runs import Run
+from search.report.figures.catalogue import pictures_of
+from search.report.figures.plots import short_label
 
 from . import sections
-from .figures import pictures_of
 from .page import (
     Cell,
     Heading,
@@ -30,7 +31,6 @@ from .page import (
     with_interval,
     words,
 )
-from .plots import short_label
 from .write import drawn, not_writable
 
 SCENES_OF = ("scene.", "evaluation.")

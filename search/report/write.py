@@ -10,12 +10,12 @@ from search.records.files import RunNotWritable, write_atomically
 from search.report.analysis import summary
 from search.report.analysis.importance import Importance, importances
 from search.report.data.runs import Run
+from search.report.figures.catalogue import Picture, pictures_of
+from search.report.figures.choices import draw_importances
+from search.report.figures.style import FORMATS, rendered, save
 
 from . import sections
-from .choices import draw_importances
-from .figures import Picture, pictures_of
 from .page import Page, Shown, html, svg_source
-from .style import FORMATS, rendered, save
 
 INDEX = "index.html"
 FOLDER = "report"

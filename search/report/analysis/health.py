@@ -15,7 +15,7 @@ from scipy import stats
 from search.plan.outcome import Outcome
 from search.report.data.ranges import Parameter, parameters, shown
 from search.report.data.runs import Run
-from search.report.progress import rungs
+from search.report.figures.progress import rungs
 
 from . import ablation
 from .importance import Importance, importances
