@@ -68,7 +68,7 @@ def loaded(names: set[str], *modules: str) -> set[str]:
 
 
 def test_a_report_loads_neither_ray_nor_torch():
-    report = ("search.report.__main__", "search.report.write", "search.report.compare")
+    report = ("search.report.__main__", "search.report.page.write", "search.report.page.compare")
     assert loaded({"ray", "torch"}, *report) == set()
 
 

@@ -13,12 +13,12 @@ import pytest
 from scipy import stats
 
 from search.records.store import RunStore
-from search.report import sections
 from search.report.analysis import ablation, confirmed
 from search.report.analysis.leaderboard import paired_with
 from search.report.analysis.winner import noise
 from search.report.data import runs
 from search.report.figures import ablation_plot
+from search.report.page import sections
 from tests import drawn_run
 
 BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "eigengap_ablation.py"

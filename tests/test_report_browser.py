@@ -10,9 +10,9 @@ import shutil
 import pytest
 
 from search import report
-from search.report.compare import write_comparison
 from search.report.figures.catalogue import pictures_of
-from search.report.write import write_report
+from search.report.page.compare import write_comparison
+from search.report.page.write import write_report
 from tests import drawn_run
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")

@@ -15,15 +15,15 @@ from search import report
 from search.plan.outcome import Outcome
 from search.records.schema import TABLES
 from search.records.store import RunStore
-from search.report import sections
 from search.report.__main__ import main
 from search.report.analysis import health, summary
-from search.report.compare import winners
 from search.report.figures.atlas import draw_failure_atlas
 from search.report.figures.catalogue import pictures_of
 from search.report.figures.progress import draw_history
 from search.report.figures.style import rendered
-from search.report.write import drawn, write_report
+from search.report.page import sections
+from search.report.page.compare import winners
+from search.report.page.write import drawn, write_report
 from tests import drawn_run
 
 

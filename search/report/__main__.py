@@ -49,9 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def report(args: argparse.Namespace) -> int:
     """Writes what was asked for and says where it lies."""
     from search.report.data.runs import load
-
-    from .compare import write_comparison
-    from .write import FOLDER, write_report
+    from search.report.page.compare import write_comparison
+    from search.report.page.write import FOLDER, write_report
 
     run = load(resolve_run(args.run, args.runs))
     other = None if args.compare is None else load(resolve_run(args.compare, args.runs))

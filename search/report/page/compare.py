@@ -18,7 +18,7 @@ from search.report.figures.catalogue import pictures_of
 from search.report.figures.plots import short_label
 
 from . import sections
-from .page import (
+from .layout import (
     Cell,
     Heading,
     Page,

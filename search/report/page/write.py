@@ -15,7 +15,7 @@ from search.report.figures.choices import draw_importances
 from search.report.figures.style import FORMATS, rendered, save
 
 from . import sections
-from .page import Page, Shown, html, svg_source
+from .layout import Page, Shown, html, svg_source
 
 INDEX = "index.html"
 FOLDER = "report"

@@ -25,7 +25,7 @@ from search.report.data.ranges import PREFIX, shown
 from search.report.data.runs import Run
 from search.report.figures.plots import LABELS, short_label
 
-from .page import Cell, Heading, Row, Section, Shown, Table, number, with_interval, words
+from .layout import Cell, Heading, Row, Section, Shown, Table, number, with_interval, words
 
 MOST_ROWS = 200
 """Rows of a table on the page; all are in the Parquet tables."""
