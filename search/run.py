@@ -23,7 +23,7 @@ from search.plan.options import RESOURCES, exit_code, parser
 from trainer.arguments import UsageError
 from trainer.config import ConfigError
 
-from .shown import describe, dry_run, show
+from .console import describe, dry_run, show
 
 if TYPE_CHECKING:
     from search.cluster.trainable import Train
