@@ -124,8 +124,8 @@ def measure(slots: int, trials: int, epochs: int, seconds: float, out: Path) -> 
     from search.driver.driver import search
     from search.plan.config import SearchConfig
     from search.plan.preflight import Resources
+    from search.records.planned import declared
     from search.records.store import RunStore
-    from search.run import declared
 
     smoke = spaces.get("smoke")
     spaces.PRESETS["waiting"] = spaces.Space(

@@ -83,7 +83,7 @@ def ablate(args: argparse.Namespace) -> int:
     from search.reruns.sessions import session
 
     with session(asked.store, asked.plan) as reruns:
-        from search.cluster.stopper import SearchFailed
+        from search.plan.errors import SearchFailed
 
         try:
             failed = reruns.train(trainings)

@@ -13,15 +13,14 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import spaces
 from search.plan.config import RUNS, SearchConfig
 from search.plan.interrupts import INTERRUPTED
 from search.plan.options import RESOURCES, exit_code, parser
+from search.records.planned import declared, planned
 from trainer.arguments import UsageError
-from trainer.config import ConfigError
 
 from .console import describe, dry_run, show
 
@@ -194,31 +193,6 @@ def resume(args: argparse.Namespace) -> int:
     return go(plan, store, checked=not args.no_preflight, resumed=code)
 
 
-def declared(space: spaces.Space) -> dict[str, tuple[str, str, str]]:
-    """What a run of that space has columns for."""
-    known = {name: spaces.PARAMETERS[name] for name in space.parameters()}
-    return {name: (p.kind, p.unit, p.about) for name, p in known.items()}
-
-
-def planned(path: Path, stored: Mapping[str, Any], asked: Mapping[str, object]) -> SearchConfig:
-    """The plan of a run, with what else is asked for.
-
-    Raises:
-        CorruptRun: if `run.json` holds no plan.
-    """
-    from search.records.store import CorruptRun
-
-    try:
-        return SearchConfig.from_dict({**stored["search"], **asked})
-    except (KeyError, TypeError, ValueError) as error:
-        if isinstance(error, ConfigError) and asked:
-            raise
-        raise CorruptRun(
-            f"{path / 'run.json'} must hold the plan of a search, but does not ({error}). "
-            "Restore it from a copy, or start anew with another `--name`."
-        ) from None
-
-
 def check_space(plan: SearchConfig, store: RunStore, *, accept: bool) -> None:
     """Refuses to mix trials of two spaces in one run, unless that is what is wanted.
 
@@ -268,10 +242,9 @@ def drive(plan: SearchConfig, store: RunStore, *, checked: bool, train: Train | 
     """Runs what is left of a search that nobody else drives; the exit code."""
     from search.cluster.checks import preflight_checks, room_for
     from search.cluster.connection import connect
-    from search.cluster.stopper import SearchFailed
     from search.driver.driver import search
     from search.driver.score_best import Classical, finish
-    from search.records.files import RunError
+    from search.plan.errors import RunError, SearchFailed
     from search.remote.bucket import home_of
 
     started = time.monotonic()

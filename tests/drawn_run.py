@@ -15,8 +15,8 @@ import optuna
 
 from search.plan.config import SearchConfig, judged_epochs
 from search.plan.rungs import judge_of
+from search.records.planned import declared
 from search.records.store import RunStore
-from search.run import declared
 
 SNRS_DB = (-15.0, -10.0, -5.0, 0.0, 5.0, 10.0, 20.0)
 SEED = 2_000_003

@@ -3,7 +3,8 @@
 import pytest
 
 from search.plan.config import SearchConfig
-from search.plan.preflight import LOCAL_GPU_SHARE, Cluster, Node, Refused, allot
+from search.plan.errors import Refused
+from search.plan.preflight import LOCAL_GPU_SHARE, Cluster, Node, allot
 
 
 def allotted(*nodes: Node, can_grow: bool = False, trials: int = 100, **more):

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from search.records.files import driven, exclusive
 from search.records.store import RunStore
 from search.remote import follow as following
+from search.remote.lock import driven, exclusive
 from search.run import main
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from search.records.files import RunError, RunExists, RunNotFound, resolve_run
+from search.plan.errors import RunError, RunExists, RunNotFound
 from search.records.store import RunStore
 from search.remote import bucket, mirror, working_copy
+from search.remote.locate import resolve_run
 from search.run import main
 from tests.s3 import OUT, elsewhere, held, served, storage
 

@@ -20,8 +20,9 @@ from ray.autoscaler._private.kuberay.autoscaling_config import (
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from search.plan.config import SearchConfig
+from search.plan.errors import Refused
 from search.plan.options import parser
-from search.plan.preflight import Cluster, Node, Refused, allot
+from search.plan.preflight import Cluster, Node, allot
 from search.run import plan_of
 
 ROOT = Path(__file__).parents[1]

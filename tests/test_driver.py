@@ -13,13 +13,13 @@ import torch
 import spaces
 from search.cluster.checks import check_backends
 from search.cluster.connection import connect
-from search.cluster.stopper import SearchFailed
 from search.driver import driver, monitor
 from search.driver.driver import search
 from search.driver.score_best import Classical
 from search.plan.config import SearchConfig
+from search.plan.errors import Refused, SearchFailed
 from search.plan.outcome import Outcome
-from search.plan.preflight import Refused, Resources
+from search.plan.preflight import Resources
 from search.records import write_buffer as waiting
 from search.records.best import best_trial
 from search.records.checkpoints import folders

@@ -19,7 +19,6 @@ from trainer.evaluation.scored_methods import (
     Conditions,
     baselines,
     classical,
-    hinges,
     objective,
     score,
     score_crb,
@@ -28,6 +27,7 @@ from trainer.evaluation.summaries import score_lines
 from trainer.intervals import normal_mean, paired_difference
 from trainer.networks.registry import build
 from trainer.scenes.simulation import Scenes
+from trainer.training.hinges import hinges
 from trainer.training.loss_terms import loss_terms
 
 SCENE = SceneConfig()

@@ -25,8 +25,8 @@ from search.plan.config import SearchConfig
 from search.plan.outcome import Outcome
 from search.plan.preflight import Resources
 from search.records.best import best_trial
+from search.records.planned import declared
 from search.records.store import RunStore
-from search.run import declared
 from tests import poisoned
 
 BOARD = Path(__file__).parents[1] / "deploy" / "grafana" / "search.json"

@@ -23,12 +23,14 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from search.cluster import checks, trainable
 from search.cluster.checks import check_nodes, room_for
 from search.cluster.connection import connect
-from search.cluster.stopper import EndSearch, SearchFailed
+from search.cluster.stopper import EndSearch
 from search.driver.driver import search
 from search.plan.config import SearchConfig
-from search.plan.preflight import Refused, Resources, refuse_other_versions
+from search.plan.errors import Refused, SearchFailed
+from search.plan.preflight import Resources, refuse_other_versions
+from search.records.planned import declared
 from search.records.store import RunStore
-from search.run import declared, main
+from search.run import main
 from trainer.provenance import versions
 
 ROOT = Path(__file__).parents[1]

@@ -16,12 +16,13 @@ import torch
 
 from search.driver.driver import judge
 from search.plan.config import SearchConfig
+from search.plan.errors import RunError
 from search.plan.outcome import Outcome
 from search.records.best import best_trial
 from search.records.checkpoints import BEST_FILE, STATE_FILE, checkpoints, read_reports
-from search.records.files import RunError, exclusive
 from search.records.schema import KEYS
 from search.records.store import RunStore
+from search.remote.lock import exclusive
 from search.run import main
 from search.suggest.history import History, Unfinished, comparable, recall
 from search.suggest.study import Past

@@ -7,8 +7,8 @@ import pytest
 
 import spaces
 from search.plan.config import SearchConfig
+from search.plan.errors import Refused
 from search.plan.outcome import Outcome
-from search.plan.preflight import Refused
 from search.records.store import CorruptRun, RunStore
 from search.run import check_space
 from search.suggest.history import History, past_trials

@@ -17,7 +17,8 @@ from search.driver import searcher
 from search.driver.driver import search
 from search.plan.config import SearchConfig
 from search.plan.environment import WORKER_ENV
-from search.plan.preflight import LONG_MINUTES, Refused, Resources
+from search.plan.errors import Refused
+from search.plan.preflight import LONG_MINUTES, Resources
 from search.records.store import RunStore
 from search.suggest.samplers import STARTUP_TRIALS
 from tests import scripted

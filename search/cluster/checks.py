@@ -11,10 +11,10 @@ from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from search.plan.config import SearchConfig
+from search.plan.errors import Refused
 from search.plan.preflight import (
     LONG_MINUTES,
     Cluster,
-    Refused,
     Resources,
     allot,
     holds,

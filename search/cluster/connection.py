@@ -12,10 +12,9 @@ import ray
 
 from search.plan.config import SearchConfig
 from search.plan.environment import PACKAGES, STORAGE_ENV, WORKER_ENV
+from search.plan.errors import Refused, SearchFailed
 from search.plan.interrupts import INTERRUPTED, Interrupted, deaf, interruptible, listen, meant
-from search.plan.preflight import Cluster, Node, Refused, Resources
-
-from .stopper import SearchFailed
+from search.plan.preflight import Cluster, Node, Resources
 
 
 @contextmanager

@@ -11,10 +11,6 @@ from ray import tune
 from search.plan.outcome import RULES, Outcome
 
 
-class SearchFailed(Exception):
-    """The search ended itself; the message says why."""
-
-
 class EndSearch(tune.Stopper):
     """Ends a trial that has said how it ended, and the search where going on is of no use.
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import ray
 
+from search.plan.errors import BucketError
 from search.records.checkpoints import BEST_FILE
-from search.remote.bucket import BucketError, brought, handed, opened
+from search.remote.bucket import brought, handed, opened
 from trainer.config import EvaluationConfig, TrainConfig
 from trainer.provenance import versions
 
@@ -106,7 +107,7 @@ def score_hinges(
     state_path: str, threads: int, params: dict[str, Any], num_scenes: int
 ) -> list[dict[str, float]]:
     """Rows of the eigengap term that `params` weigh, on a trained network."""
-    from trainer.evaluation.scored_methods import hinges
+    from trainer.training.hinges import hinges
     from trainer.training.loop import resolve_device, restore_network
 
     own_train(threads)

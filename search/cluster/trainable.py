@@ -25,6 +25,7 @@ from ray import tune
 
 from search.plan.config import judged_epochs
 from search.plan.environment import keep_what_is_loaded
+from search.plan.errors import StorageLost
 from search.plan.outcome import WORST, Outcome, classify_error, signature
 from search.plan.preflight import other_versions
 from search.records.checkpoints import BEST_FILE, REPORTS_FILE, STATE_FILE, read_reports
@@ -127,10 +128,6 @@ def run_trial(settings: Mapping[str, Any], train: Train) -> None:
         )
     finally:
         _free_memory()
-
-
-class StorageLost(Exception):
-    """The results folder takes no writes; the machine's fault, not the trial's."""
 
 
 @dataclass

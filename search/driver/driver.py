@@ -9,10 +9,11 @@ from typing import Any
 
 from ray import tune
 
-from search.cluster.stopper import EndSearch, SearchFailed
+from search.cluster.stopper import EndSearch
 from search.cluster.trainable import Train, make_trainable
 from search.plan.config import SearchConfig
 from search.plan.environment import keep_what_is_loaded
+from search.plan.errors import SearchFailed
 from search.plan.preflight import Resources
 from search.plan.rungs import Judge, judge_of
 from search.records.checkpoints import RAY_FOLDER

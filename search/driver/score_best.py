@@ -11,9 +11,9 @@ from typing import Any
 import ray
 
 from search.cluster.connection import on_worker, result_of
-from search.cluster.stopper import SearchFailed
 from search.cluster.tasks import baselines_task, export_task, measure_task, state_task
 from search.plan.config import SearchConfig
+from search.plan.errors import SearchFailed
 from search.plan.preflight import Resources
 from search.records.best import best_trial
 from search.records.checkpoints import STATE_FILE

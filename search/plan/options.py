@@ -37,7 +37,7 @@ def exit_code(name: str, act: Callable[[], int], again: str) -> int:
         except Exception as error:
             from search.records.store import RunError
 
-            from .preflight import Refused
+            from .errors import Refused
 
             if isinstance(error, ConfigError | Refused | RunError):
                 print(f"{name}: {error}", file=sys.stderr)

@@ -12,6 +12,7 @@ from pathlib import Path
 from trainer.config import TrainConfig
 
 from .config import SearchConfig
+from .errors import Refused
 
 LOCAL_GPU_SHARE = 0.25
 """Of one GPU, per trial, unless asked otherwise: a small network leaves most of it idle."""
@@ -23,10 +24,6 @@ LONG_MINUTES = 10.0
 
 MUST_AGREE = ("python", "ray", "torch", "numpy")
 """Versions that driver and workers must share; the project's own code is sent along."""
-
-
-class Refused(Exception):
-    """A search that must not start; the message has the rule, the value and the remedy."""
 
 
 @dataclass(frozen=True)

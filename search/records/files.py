@@ -5,162 +5,27 @@ remedy.
 """
 
 import difflib
-import fcntl
 import json
 import os
-import platform
 import re
-import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from search.plan.config import RUNS
-from search.plan.interrupts import INTERRUPTED, meant
+from search.plan.errors import CorruptRun, RunExists
 
 from .arrow import check_parameters
-from .schema import TABLES
 
 FORMAT = 1
 """Version of the layout; a run of another one is refused, not guessed at."""
 
-DRIVER_FILE = ".driver"
-"""Who drives a run, and how that ended; locked for as long as it lasts."""
 
 _JSON = json.JSONEncoder(allow_nan=False, ensure_ascii=False)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-
-
-class RunError(Exception):
-    """A run that cannot be used as asked; the message has the rule, the value and the remedy."""
-
-
-class RunExists(RunError):
-    """A new run was to be made where one lies already."""
-
-
-class RunNotFound(RunError):
-    """No run under that name or path."""
-
-
-class RunNotWritable(RunError):
-    """The file system refuses to take the run's files."""
-
-
-class CorruptRun(RunError):
-    """A run folder whose files contradict the layout."""
-
-
-def resolve_run(run: str | Path, out: str | Path | None = None) -> Path:
-    """The folder that RUN stands for: a name under `out`, or a path.
-
-    One on object storage is brought into its working copy.
-
-    Raises:
-        RunNotFound: with the nearest existing name.
-    """
-    from search.remote import bucket, working_copy
-
-    out = out or RUNS
-    if bucket.is_uri(run):
-        out, run = bucket.split(str(run))
-    if bucket.is_uri(out):
-        path = bucket.folder_of(out) / run
-        working_copy.pull(path)
-        return path
-    for path in (Path(out) / run, Path(run)):
-        if path.joinpath("run.json").exists():
-            return path
-    # A folder that has lost its run.json is still the one that was meant: `open` says what is
-    # wrong with it.
-    for path in (Path(out) / run, Path(run)):
-        if any(path.joinpath(table).is_dir() for table in TABLES):
-            return path
-    existing = sorted(p.parent.name for p in Path(out).glob("*/run.json"))
-    known = f"{out} has {', '.join(existing[:8])}." if existing else f"{out} has no runs."
-    raise RunNotFound(
-        f"RUN is a name under `--out` or a path, but {str(run)!r} is neither. {known}"
-        + hint(str(run), existing)
-    )
-
-
-class Driver:
-    """What `.driver` says of the process that drives a run.
-
-    Attributes:
-        exit_code: how it ended; None while it lasts.
-    """
-
-    def __init__(self, file: IO[str]) -> None:
-        self._file = file
-        self._about = {"host": platform.node(), "pid": os.getpid(), "since": time.time()}
-        self.exit_code: int | None = None
-
-    @contextmanager
-    def noting(self) -> Iterator[None]:
-        """Notes the exit code that the command line has for how the context ends."""
-        try:
-            yield
-        except BaseException as error:
-            codes = {KeyboardInterrupt: INTERRUPTED, RunError: 2}
-            fitting = [code for kind, code in codes.items() if isinstance(meant(error), kind)]
-            self.exit_code = fitting[0] if fitting else 1
-            raise
-        else:
-            self.exit_code = self.exit_code or 0
-        finally:
-            self.write()
-
-    def write(self) -> None:
-        """Puts it into the file, in place: the lock is on the file and not on its name."""
-        ended = {} if self.exit_code is None else {"exit_code": self.exit_code}
-        self._file.seek(0)
-        self._file.truncate()
-        self._file.write(json.dumps(self._about | ended))
-        self._file.flush()
-
-
-@contextmanager
-def exclusive(run: Path) -> Iterator[Driver]:
-    """Holds a run for one driver; the system gives it back even if that is killed.
-
-    Raises:
-        RunError: if another driver holds it.
-    """
-    with open(run / DRIVER_FILE, "a") as lock:
-        for patience in (0.1, 0.1, 0.0):  # `driven` may hold it for an instant
-            with suppress(OSError):
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            time.sleep(patience)
-        else:
-            raise _driven(run)
-        driver = Driver(lock)
-        driver.write()
-        with driver.noting():
-            yield driver
-
-
-def driven(run: Path) -> bool:
-    """Whether a driver of this machine, or of one that shares the folder, holds the run."""
-    try:
-        with open(run / DRIVER_FILE) as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except FileNotFoundError:
-        return False
-    return False
-
-
-def _driven(run: Path) -> RunError:
-    return RunError(
-        f"a run has one driver at a time, but {run} has one now. Wait for it, or stop it."
-    )
 
 
 def refuse_existing(path: Path) -> None:

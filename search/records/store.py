@@ -26,18 +26,15 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
+from search.plan.errors import CorruptRun, RunError, RunExists, RunNotFound, RunNotWritable
 from search.plan.outcome import Outcome
+from search.remote.locate import resolve_run
 from trainer.record import CONFIGS, ENDINGS
 
 from .arrow import arrow_schema, arrow_table, check_parameters, is_earlier
 from .checkpoints import RAY_FOLDER
 from .files import (
     FORMAT,
-    CorruptRun,
-    RunError,
-    RunExists,
-    RunNotFound,
-    RunNotWritable,
     checked_name,
     hint,
     is_readable,
@@ -47,7 +44,6 @@ from .files import (
     read_part_schema,
     read_run,
     refuse_existing,
-    resolve_run,
     to_json,
     write_atomically,
 )

@@ -19,11 +19,7 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 import pyarrow as pa
 from pyarrow import fs
 
-from search.records.files import RunError, RunExists
-
-
-class BucketError(RunError):
-    """Object storage that cannot be used as asked."""
+from search.plan.errors import BucketError, RunExists
 
 
 def is_uri(place: str | Path) -> bool:

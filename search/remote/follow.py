@@ -12,11 +12,14 @@ from typing import Any
 
 import pandas as pd
 
+from search.plan.errors import RunNotFound
 from search.plan.outcome import Outcome
-from search.records.files import DRIVER_FILE, RunNotFound, driven, read_run, resolve_run
+from search.records.files import read_run
 from search.records.store import RunStore
 
 from . import bucket, mirror, working_copy
+from .locate import resolve_run
+from .lock import DRIVER_FILE, driven
 
 POLL_SECONDS = 1.0
 

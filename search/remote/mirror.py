@@ -15,10 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from search.plan.errors import RunError
 from search.records.checkpoints import RAY_FOLDER
-from search.records.files import DRIVER_FILE, Driver, RunError, exclusive
 
 from .bucket import first_line, home_of, is_uri, opened, refusal
+from .lock import DRIVER_FILE, Driver, exclusive
 from .working_copy import SESSION_FILE, of_trials, read
 
 MIRROR_SECONDS = 5.0

@@ -12,11 +12,13 @@ from typing import Any
 
 from pyarrow import fs
 
+from search.plan.errors import RunNotFound
 from search.records.checkpoints import RAY_FOLDER
-from search.records.files import RunNotFound, driven, write_atomically
+from search.records.files import write_atomically
 from search.records.store import RunStore
 
 from .bucket import home_of, is_uri, opened, refusal
+from .lock import driven
 
 SESSION_FILE = ".session"
 """Holds a number that is new whenever a driver takes a run over; never copied from the bucket."""

@@ -10,7 +10,8 @@ import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
 
-from search.records.files import RunError, resolve_run
+from search.plan.errors import RunError
+from search.remote.locate import resolve_run
 from search.remote.mirror import push
 from trainer.arguments import OneLineParser, UsageError
 

@@ -87,8 +87,8 @@ class Asked:
         from dataclasses import replace
 
         from search.records.best import best_trials
+        from search.records.planned import planned
         from search.records.store import RunStore, resolve_run
-        from search.run import planned
 
         for name in ("top", "seeds"):
             if getattr(args, name) < 1:

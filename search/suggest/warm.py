@@ -11,8 +11,8 @@ from dataclasses import asdict
 from typing import Any
 
 from search.plan.config import SearchConfig
+from search.plan.errors import Refused
 from search.plan.outcome import Outcome
-from search.plan.preflight import Refused
 from search.records.files import read_json
 from search.records.store import RunStore
 from trainer.record import JOURNAL, read_journal

@@ -13,7 +13,6 @@ from trainer.config import SceneConfig, TrainConfig
 from trainer.covariance.covariance_type import Covariance
 from trainer.estimation.methods import SHARPER, Method, covariance_method, method, sharpened
 from trainer.scenes.simulation import Scenes
-from trainer.training.loss_terms import eigengap_hinge
 
 from .conditions import (
     Conditions,
@@ -21,7 +20,6 @@ from .conditions import (
     EvaluationRow,
     SceneErrors,
     Scored,
-    common_scenes,
     objective,
     score,
     score_crb,
@@ -34,7 +32,6 @@ __all__ = [
     "Scored",
     "baselines",
     "classical",
-    "hinges",
     "network_estimate",
     "objective",
     "score",
@@ -69,7 +66,7 @@ def baselines(
     """
     if device is None:
         device = "cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu"
-    conditions = _held_out(config, device, num_sources)
+    conditions = held_out(config, device, num_sources)
     return [
         score_crb(conditions)
         if name == "crb"
@@ -98,39 +95,12 @@ def score_network(
         num_sources: values of K, 0 being noise alone; by default 1 ... max_sources.
         scoring: sharpen what MUSIC finds, as `localise` does; the row is `network+scoring`.
     """
-    device = _device_of(network)
+    device = device_of(network)
     locate = covariance_method(network, config.scene, device)
     name = "network"
     if scoring:
         locate, name = sharpened(locate, config.scene, device), name + SHARPER
-    return score(_told(locate), name, _held_out(config, device, num_sources))
-
-
-def hinges(network: nn.Module, config: TrainConfig, num_scenes: int) -> list[dict[str, float]]:
-    """The eigengap term that `config` weighs, on a network that need not have been trained with
-    it: mean and share above 0, a row per SNR and K of the held-out scenes.
-
-    Args:
-        num_scenes: of each; at most as many as are held out.
-    """
-    rows = []
-    conditions = _held_out(config, _device_of(network))
-    for snr_db, count in conditions.points():
-        scenes = common_scenes(
-            config.scene, conditions.seed, snr_db, count, range(num_scenes), conditions.device
-        )
-        with torch.no_grad():
-            covariance = network(scenes)
-            hinge = eigengap_hinge(covariance, scenes, config)(covariance.held).double()
-        rows.append(
-            {
-                "snr_db": snr_db,
-                "num_sources": count,
-                "hinge": float(hinge.mean()),
-                "hinge_active": float((hinge > 0).double().mean()),
-            }
-        )
-    return rows
+    return score(_told(locate), name, held_out(config, device, num_sources))
 
 
 def validate(network: nn.Module, config: TrainConfig) -> tuple[EvaluationRow, ...]:
@@ -139,7 +109,7 @@ def validate(network: nn.Module, config: TrainConfig) -> tuple[EvaluationRow, ..
     The scenes are the same in every call, and are kept between calls.
     """
     evaluation = config.evaluation
-    device = _device_of(network)
+    device = device_of(network)
     conditions = Conditions(
         config.scene, evaluation.seed, evaluation.objective_snr_db, evaluation.num_scenes, device
     )
@@ -147,7 +117,7 @@ def validate(network: nn.Module, config: TrainConfig) -> tuple[EvaluationRow, ..
     return score(estimate, "network", conditions, bound=False).rows
 
 
-def _held_out(
+def held_out(
     config: TrainConfig, device: str, num_sources: tuple[int, ...] | None = None
 ) -> Conditions:
     evaluation = config.evaluation
@@ -166,5 +136,5 @@ def _told(locate: Method) -> Estimate:
     return lambda scenes: locate(scenes, scenes.sources.num_sources)
 
 
-def _device_of(network: nn.Module) -> str:
+def device_of(network: nn.Module) -> str:
     return str(next(network.parameters()).device)

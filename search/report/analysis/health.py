@@ -15,10 +15,10 @@ from scipy import stats
 from search.plan.outcome import Outcome
 from search.report.data.ranges import Parameter, parameters, shown
 from search.report.data.runs import Run
-from search.report.figures.progress import rungs
 
 from . import ablation
 from .importance import Importance, importances
+from .leaderboard import rungs
 from .winner import noise, winner
 
 LEVEL = 0.05

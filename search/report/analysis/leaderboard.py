@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from search.plan.outcome import Outcome
+from search.plan.rungs import Rungs, judge_of
 from search.records.rows import JUDGED
 from search.report.data.runs import Run, as_run, once_per_run
 
@@ -263,3 +264,23 @@ def _columns() -> list[str]:
     head = ["name", "trial_id", "outcome", "cause", "best", *JUDGED, "epochs", "seconds"]
     scores = [*ENDS, *CONFIRMED, "confirmed_seeds", "rmspe_deg"]
     return [*head, *scores, *(success_column(snr) for snr in SUCCESS_SNR_DB)]
+
+
+def rungs(run: Run, scheduler: str | None = None) -> list[int]:
+    """Epochs at which the run's scheduler, or another, may stop a trial; none for rules without
+    rungs."""
+    search, fixed = run.plan.get("search"), run.plan.get("fixed")
+    if not isinstance(search, dict) or not isinstance(fixed, dict):
+        return []
+    budget = fixed.get("epochs") or _longest(run)
+    scheduler = scheduler or search.get("scheduler", "asha")
+    if not budget or scheduler not in ("asha", "hyperband"):
+        return []
+    judge = judge_of(scheduler, int(budget))
+    assert isinstance(judge, Rungs), "asha and hyperband have rungs"
+    return sorted({rung for bracket in judge.brackets for rung in bracket})
+
+
+def _longest(run: Run) -> int:
+    epochs = run.trials.loc[run.trials["outcome"] == Outcome.COMPLETED, "epochs"].dropna()
+    return int(epochs.max()) if len(epochs) else 0

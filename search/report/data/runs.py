@@ -16,9 +16,10 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
+from search.plan.errors import CorruptRun, RunNotFound
 from search.records.arrow import arrow_schema
 from search.records.best import best_trial
-from search.records.files import CorruptRun, RunNotFound, part_files, read_run
+from search.records.files import part_files, read_run
 from search.records.schema import KEYS, RERUNS, TABLES, Parameters
 
 Finder = TypeVar("Finder", bound=Callable[..., Any])

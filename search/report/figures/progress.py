@@ -6,8 +6,7 @@ import numpy as np
 import pandas as pd
 
 from search.plan.outcome import Outcome
-from search.plan.rungs import Rungs, judge_of
-from search.report.analysis.leaderboard import REFERENCE, table
+from search.report.analysis.leaderboard import REFERENCE, rungs, table
 from search.report.data.runs import Run
 
 from .style import BLACK, BLUE, GREY, OUTCOME_COLOURS, RED, new_figure, plain, whole_numbers
@@ -107,26 +106,6 @@ def draw_learning_curves(run: Run) -> "Figure | str":
     plain(axes)
     figure.legend(loc="outside lower center", ncols=6, frameon=False, fontsize=9)
     return figure
-
-
-def rungs(run: Run, scheduler: str | None = None) -> list[int]:
-    """Epochs at which the run's scheduler, or another, may stop a trial; none for rules without
-    rungs."""
-    search, fixed = run.plan.get("search"), run.plan.get("fixed")
-    if not isinstance(search, dict) or not isinstance(fixed, dict):
-        return []
-    budget = fixed.get("epochs") or _longest(run)
-    scheduler = scheduler or search.get("scheduler", "asha")
-    if not budget or scheduler not in ("asha", "hyperband"):
-        return []
-    judge = judge_of(scheduler, int(budget))
-    assert isinstance(judge, Rungs), "asha and hyperband have rungs"
-    return sorted({rung for bracket in judge.brackets for rung in bracket})
-
-
-def _longest(run: Run) -> int:
-    epochs = run.trials.loc[run.trials["outcome"] == Outcome.COMPLETED, "epochs"].dropna()
-    return int(epochs.max()) if len(epochs) else 0
 
 
 def _reference_line(axes: "Axes", run: Run) -> None:

@@ -6,7 +6,8 @@ cannot be drawn is said on the page, and an older figure of that name is removed
 
 from pathlib import Path
 
-from search.records.files import RunNotWritable, write_atomically
+from search.plan.errors import RunNotWritable
+from search.records.files import write_atomically
 from search.report.analysis import summary
 from search.report.analysis.importance import Importance, importances
 from search.report.data.runs import Run
