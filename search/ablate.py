@@ -24,7 +24,7 @@ from search.plan.rerun import Training
 from search.reruns.arms import TERMS, paired, pairs_shown
 from search.reruns.finalists import Asked, command, parser
 from spaces.blocks import ACTING
-from trainer.arguments import UsageError
+from trainer.cli import UsageError
 
 if TYPE_CHECKING:
     from search.records.store import RunStore

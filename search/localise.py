@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from search.records.files import write_atomically
-from trainer.arguments import OneLineParser, localise_arguments, localise_options
+from trainer.cli import OneLineParser, localise_arguments, localise_options
 from trainer.config import ConfigError, require
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from search.plan.config import RUNS, SearchConfig
 from search.plan.interrupts import INTERRUPTED
 from search.plan.options import RESOURCES, exit_code, parser
 from search.records.planned import declared, planned
-from trainer.arguments import UsageError
+from trainer.cli import UsageError
 
 from .console import describe, dry_run, show
 

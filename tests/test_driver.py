@@ -23,7 +23,7 @@ from search.plan.preflight import Resources
 from search.records import write_buffer as waiting
 from search.records.best import best_trial
 from search.records.checkpoints import folders
-from search.records.schema import BASELINES
+from search.records.schema import BASELINE_PART
 from search.records.store import RunStore
 from search.suggest.samplers import STARTUP_TRIALS
 from tests import broken_eigh, scripted
@@ -267,9 +267,9 @@ def test_the_classical_methods_are_scored_once_and_belong_to_no_trial(run):
     rows = rows[rows["trial_id"].isna()]
     assert {"sml", "crb", "lmmse_music", "pinv_music"} <= set(rows["estimator"])
     assert not rows.duplicated(["estimator", "snr_db", "num_sources"]).any()
-    before = (store.path / "evaluations" / f"{BASELINES}.parquet").stat().st_mtime_ns
+    before = (store.path / "evaluations" / f"{BASELINE_PART}.parquet").stat().st_mtime_ns
     Classical(plan, store, ONE).keep()  # nothing
-    assert (store.path / "evaluations" / f"{BASELINES}.parquet").stat().st_mtime_ns == before
+    assert (store.path / "evaluations" / f"{BASELINE_PART}.parquet").stat().st_mtime_ns == before
 
 
 def test_the_row_of_a_trial_holds_its_whole_configuration(run):

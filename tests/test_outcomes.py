@@ -12,7 +12,7 @@ import spaces
 from search.plan.config import SearchConfig
 from search.plan.outcome import RULES, Outcome
 from search.records.best import best_trial
-from search.records.schema import BASELINES
+from search.records.schema import BASELINE_PART
 from search.records.store import RunStore
 from search.run import go
 from tests import scripted
@@ -57,7 +57,7 @@ def ended(tmp_path_factory):
         kinds = {"optimizer.learning_rate": ("float", "1", ""), "eps_psd": ("float", "1", "")}
         record = {"search": plan.as_dict(), "fixed": dict(fixed)}
         store = RunStore.create(f"{plan.out}/run", parameters=kinds, plan=record)
-        store.write_part("scenes", BASELINES, [])  # they have tests of their own
+        store.write_part("scenes", BASELINE_PART, [])  # they have tests of their own
         code = go(plan, store, checked=False, train=scripted.train)
     return code, store
 

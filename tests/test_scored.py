@@ -10,7 +10,7 @@ from search.records.missing_scores import (
     lacks_scores,
     unscored,
 )
-from search.records.schema import BASELINES, TABLES
+from search.records.schema import BASELINE_PART, TABLES
 from tests.stored import created
 from trainer.config import EvaluationConfig
 
@@ -40,9 +40,9 @@ def test_scores_that_were_lost_from_one_table_are_made_again_and_not_doubled(sto
     for name in WANTED:
         add_baseline(store, name, tables(name), seed=5)
     if how == "deleted":
-        (store.path / table / f"{BASELINES}.parquet").unlink()
+        (store.path / table / f"{BASELINE_PART}.parquet").unlink()
     else:
-        store.write_part(table, BASELINES, [])
+        store.write_part(table, BASELINE_PART, [])
     assert unscored(store, EVALUATION) == WANTED
     for name in WANTED:
         add_baseline(store, name, tables(name, error=0.25), seed=5)

@@ -6,7 +6,7 @@ import json
 import pandas as pd
 import pytest
 
-from search.records.schema import BASELINES
+from search.records.schema import BASELINE_PART
 from search.records.store import Ended, RunStore
 from search.records.write_buffer import Waiting, drop_orphans, write_left
 from tests.stored import created, epochs, trial
@@ -97,7 +97,7 @@ def test_trials_whose_shared_part_of_trials_was_deleted_leave_no_rows_behind(sto
     store.write_part("epochs", "t4", epochs("t4"))  # of one that trains
     store.write_part("epochs", "t5", epochs("t5"))  # of one whose configuration was deleted too
     shared = {"trial_id": None, "estimator": "x", "snr_db": 0.0, "num_sources": 1}
-    store.write_part("evaluations", BASELINES, [shared])
+    store.write_part("evaluations", BASELINE_PART, [shared])
     store.path.joinpath("trials", "t1.parquet").unlink()
     drop_orphans(store)
     assert set(store.read("epochs")["trial_id"]) == {"t3", "t4"}

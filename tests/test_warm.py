@@ -13,7 +13,7 @@ from search.records.store import CorruptRun, RunStore
 from search.run import check_space
 from search.suggest.history import History, past_trials
 from search.suggest.warm import differences, warm_start, warm_trials
-from trainer.arguments import UsageError
+from trainer.cli import UsageError
 from trainer.record import JOURNAL
 
 CODE = {"code": {"sha": "new"}, "versions": {"torch": "2.13"}}

@@ -17,15 +17,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .arguments import (
+from .cli import (
     OneLineParser,
+    lasting,
     localise_arguments,
     localise_options,
     settings,
 )
 from .config import ConfigError, TrainConfig, require
 from .record import read_record, read_trial
-from .streams import lasting
 
 FACTOR_RANK = 8
 """Learned columns of the factor that `preflight` assumes where the configuration has none."""

@@ -8,9 +8,8 @@ import sys
 from collections.abc import Callable
 
 import spaces
-from trainer.arguments import OneLineParser
+from trainer.cli import OneLineParser, lasting
 from trainer.config import ConfigError
-from trainer.streams import lasting
 
 from .config import OBJECTIVES, RUNS, SAMPLERS, SCHEDULERS
 from .interrupts import INTERRUPTED, interruptible

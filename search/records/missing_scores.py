@@ -7,7 +7,7 @@ from typing import Any
 from trainer.config import EvaluationConfig
 
 from .rows import scored_rows
-from .schema import BASELINES
+from .schema import BASELINE_PART
 from .store import RunStore
 
 LEADING = ("sml", "crb", "lmmse_music")
@@ -37,12 +37,12 @@ def add_baseline(
     """Adds one method's scores to those of the others, in place of what there is of them."""
     for table in BASELINE_TABLES:
         new = scored_rows(tables[table], table, None, seed)
-        old = store.rows(table, BASELINES) if store.has_part(table, BASELINES) else []
+        old = store.rows(table, BASELINE_PART) if store.has_part(table, BASELINE_PART) else []
         others = [row for row in old if row["estimator"] != name]
-        store.write_part(table, BASELINES, others + new)
+        store.write_part(table, BASELINE_PART, others + new)
 
 
 def _estimators(store: RunStore, table: str) -> set[str]:
-    if not store.has_part(table, BASELINES):
+    if not store.has_part(table, BASELINE_PART):
         return set()
-    return set(store.read(table, BASELINES, columns=["estimator"])["estimator"])
+    return set(store.read(table, BASELINE_PART, columns=["estimator"])["estimator"])

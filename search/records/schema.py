@@ -10,7 +10,7 @@ from dataclasses import dataclass
 LOSS_TERMS = ("covariance", "eigengap")
 """Loss terms with a column of their own in `epochs`, after `loss_`."""
 
-BASELINES = "baselines"
+BASELINE_PART = "baselines"
 """The part whose rows belong to no trial."""
 
 RERUNS = "reruns"

@@ -47,7 +47,7 @@ from .files import (
     to_json,
     write_atomically,
 )
-from .schema import BASELINES, TABLES, Parameters
+from .schema import BASELINE_PART, TABLES, Parameters
 
 __all__ = [
     "CorruptRun",
@@ -205,7 +205,7 @@ class RunStore:
         """
         rows = list(rows)
         column = "ablation" if table == "ablations" else "trial_id"
-        expected = None if (owner or part) == BASELINES else owner or part
+        expected = None if (owner or part) == BASELINE_PART else owner or part
         for row in rows:
             if row.get(column) != expected:
                 raise ValueError(

@@ -13,7 +13,7 @@ from pathlib import Path
 from search.plan.errors import RunError
 from search.remote.locate import resolve_run
 from search.remote.mirror import push
-from trainer.arguments import OneLineParser, UsageError
+from trainer.cli import OneLineParser, UsageError
 
 
 def parser() -> argparse.ArgumentParser:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from search.plan.rerun import Training
 from spaces.blocks import ACTING
-from trainer.arguments import UsageError, settings
+from trainer.cli import UsageError, settings
 from trainer.config import TrainConfig, require_choice
 
 from .finalists import Asked

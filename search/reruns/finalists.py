@@ -14,7 +14,7 @@ from search.plan.config import RUNS
 from search.plan.options import RESOURCES, add_resources, exit_code
 from search.plan.rerun import MOST_SEEDS, Fresh, Training, seeds_of
 from search.records.schema import RERUNS
-from trainer.arguments import OneLineParser, UsageError
+from trainer.cli import OneLineParser, UsageError
 from trainer.config import TrainConfig, did_you_mean
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from search.plan.outcome import Outcome
 from search.plan.rerun import Fresh, Training
 from search.records.checkpoints import STATE_FILE
 from search.records.rows import scored_rows
-from search.records.schema import BASELINES, RERUNS
+from search.records.schema import BASELINE_PART, RERUNS
 from search.records.store import RunStore
 from search.remote.bucket import home_of
 from trainer.config import EvaluationConfig, TrainConfig
@@ -168,7 +168,7 @@ class Session:
     def _write(
         self, part: str, one: Training | None, tables: Mapping[str, list[Any]], seed: int
     ) -> None:
-        owner = one.trial_id if one else BASELINES
+        owner = one.trial_id if one else BASELINE_PART
         record = {"trial_id": one.trial_id, "params": one.config.to_params()} if one else None
         changes = {"changes": one.changes if one else None}
         known = {_cell(row): row for row in self._rows("confirmations", part)}

@@ -15,7 +15,7 @@ from search.records.rows import JUDGED
 from search.report.data.runs import Run, as_run, once_per_run
 from trainer.config import EvaluationConfig
 
-from .leaderboard import BASELINES, BOUND
+from .estimators import BOUND, ROW_ORDER
 from .statistics import Interval, combined_interval, crossed_interval, mean_interval
 
 NO_SEED = -1
@@ -99,7 +99,7 @@ def table(run: Run | str | Path) -> pd.DataFrame:
     scenes = fresh_scenes(run)
     rows: list[dict[str, object]] = []
     shared = scenes[scenes["trial_id"].isna()]
-    for name in [n for n in BASELINES if n in set(shared["estimator"])]:
+    for name in [n for n in ROW_ORDER if n in set(shared["estimator"])]:
         values = errors(shared[shared["estimator"] == name])
         kind = "bound" if name == BOUND else "classical"
         rows.append({"name": name, "kind": kind, **_ends(values)})

@@ -16,14 +16,9 @@ from search.plan.rungs import Rungs, judge_of
 from search.records.rows import JUDGED
 from search.report.data.runs import Run, as_run, once_per_run
 
+from . import confirmed
+from .estimators import BOUND, REFERENCE, ROW_ORDER
 from .statistics import Interval, paired_difference
-
-BOUND = "crb"
-REFERENCE = "lmmse_music"
-"""The classical method that a network has to beat."""
-
-BASELINES = (BOUND, REFERENCE, "sml", "lmmse_mvdr", "lmmse_beamformer", "pinv_music")
-"""In the order of the leaderboard; others follow by name."""
 
 SUCCESS_SNR_DB = (-10.0, -5.0, 0.0)
 ENDS = ("capped_error", "capped_error_low", "capped_error_high")
@@ -188,8 +183,6 @@ def _summarise(cells: pd.DataFrame, objective_snr_db: tuple[float, ...]) -> dict
 
 def _confirmed(run: Run) -> dict[str, dict[str, float]]:
     """Confirmed values by the name of a trial or method; empty until there are some."""
-    from . import confirmed  # which ranks by this module's order of baselines
-
     rows = confirmed.table(run)
     known = rows[rows["confirmed"].notna()].rename(columns={"seeds": "confirmed_seeds"})
     kept = known.set_index("name")[[*CONFIRMED, "confirmed_seeds"]].to_dict("index")
@@ -203,7 +196,7 @@ def _ranked(trials: pd.DataFrame) -> pd.DataFrame:
 
 
 def _in_order(names: set[str]) -> list[str]:
-    known = [name for name in BASELINES if name in names]
+    known = [name for name in ROW_ORDER if name in names]
     return known + sorted(names - set(known))
 
 

@@ -8,7 +8,8 @@ from search.plan.outcome import Outcome
 from search.report.data.runs import Run
 
 from . import confirmed
-from .leaderboard import ENDS, REFERENCE, paired_with, table
+from .estimators import REFERENCE
+from .leaderboard import ENDS, paired_with, table
 
 LEVEL = 0.05
 """Chance that a winner like the other finalists is said to scatter more."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from search.records.files import write_atomically
-from search.report.analysis.leaderboard import BASELINES, BOUND, REFERENCE
+from search.report.analysis.estimators import BOUND, REFERENCE, ROW_ORDER
 from search.report.data.runs import Run, as_run
 
 from .style import (
@@ -162,7 +162,7 @@ def _series(run: Run) -> list[tuple[Style, str, pd.DataFrame]]:
     """
     evaluations = run.tables["evaluations"]
     shared = evaluations[evaluations["trial_id"].isna()]
-    names = [n for n in BASELINES if n in set(shared["estimator"])]
+    names = [n for n in ROW_ORDER if n in set(shared["estimator"])]
     names += sorted(set(shared["estimator"]) - set(names))
     best = evaluations[
         (evaluations["trial_id"] == run.best) & (evaluations["estimator"] == "network")

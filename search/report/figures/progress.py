@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 
 from search.plan.outcome import Outcome
-from search.report.analysis.leaderboard import REFERENCE, rungs, table
+from search.report.analysis.estimators import REFERENCE
+from search.report.analysis.leaderboard import rungs, table
 from search.report.data.runs import Run
 
 from .style import BLACK, BLUE, GREY, OUTCOME_COLOURS, RED, new_figure, plain, whole_numbers
