@@ -17,7 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import spaces
-from search.records.checkpoints import checkpoints
+from search.records.checkpoints import checkpoints_of
 from search.records.store import RunStore
 from search.run import main
 
@@ -34,7 +34,7 @@ def training(run: Path) -> set[str]:
         return set()
     store = RunStore.open(run)
     ended = store.ended()
-    return {t for t in store.started() if t not in ended and checkpoints(run, t)}
+    return {t for t in store.started() if t not in ended and checkpoints_of(run, t)}
 
 
 def wait_for(what: str, happened: Callable[[], bool]) -> float:

@@ -31,7 +31,7 @@ from trainer.networks.registry import build
 from trainer.scenes.simulation import Scenes, simulate
 from trainer.spectral.decomposition import spectrum
 from trainer.spectral.losses import eigengap_loss
-from trainer.training.loss_terms import eigengap_term, loss_terms
+from trainer.training.terms import eigengap_term, loss_terms
 
 AS_IN_A_TRIAL = {
     "OMP_NUM_THREADS": "1",

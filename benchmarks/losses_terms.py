@@ -25,7 +25,7 @@ from trainer.covariance.covariance_type import Covariance, true_factor
 from trainer.covariance.dictionary import PLANE_PHASE, POINTS_PER_BEAM
 from trainer.scenes.grid import search_grid
 from trainer.scenes.simulation import Scenes
-from trainer.training.loss_terms import eigengap_hinge
+from trainer.training.terms import eigengap_hinge
 
 HINGES = {
     "gap": ("gap", {"eigengap.margin": 1.0}),

@@ -124,7 +124,7 @@ def measure(slots: int, trials: int, epochs: int, seconds: float, out: Path) -> 
     from search.driver.driver import search
     from search.plan.config import SearchConfig
     from search.plan.preflight import Resources
-    from search.records.planned import declared
+    from search.records.run_plan import declared
     from search.records.store import RunStore
 
     smoke = spaces.get("smoke")

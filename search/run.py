@@ -19,7 +19,7 @@ import spaces
 from search.plan.config import RUNS, SearchConfig
 from search.plan.interrupts import INTERRUPTED
 from search.plan.options import RESOURCES, exit_code, parser
-from search.records.planned import declared, planned
+from search.records.run_plan import declared, planned
 from trainer.cli import UsageError
 
 from .console import describe, dry_run, show

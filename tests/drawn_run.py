@@ -15,7 +15,7 @@ import optuna
 
 from search.plan.config import SearchConfig, judged_epochs
 from search.plan.rungs import judge_of
-from search.records.planned import declared
+from search.records.run_plan import declared
 from search.records.store import RunStore
 
 SNRS_DB = (-15.0, -10.0, -5.0, 0.0, 5.0, 10.0, 20.0)

@@ -27,8 +27,8 @@ from trainer.evaluation.summaries import score_lines
 from trainer.intervals import normal_mean, paired_difference
 from trainer.networks.registry import build
 from trainer.scenes.simulation import Scenes
-from trainer.training.hinges import hinges
-from trainer.training.loss_terms import loss_terms
+from trainer.training.hinge_rows import hinges
+from trainer.training.terms import loss_terms
 
 SCENE = SceneConfig()
 NOT_MDL = ["1.00", "1.00", "0.00", "1.00"]  # ratio, gap, MDL, AIC

@@ -25,7 +25,7 @@ from search.plan.config import SearchConfig
 from search.plan.outcome import Outcome
 from search.plan.preflight import Resources
 from search.records.best import best_trial
-from search.records.planned import declared
+from search.records.run_plan import declared
 from search.records.store import RunStore
 from tests import poisoned
 

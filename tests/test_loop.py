@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import trainer.training.loop
-import trainer.training.loss_terms
+import trainer.training.terms
 from trainer.config import MARGIN_FIELDS, ConfigError, TrainConfig
 from trainer.failure import Cause, Diverged, Failure
 from trainer.training.checkpoint import TrainState
@@ -134,7 +134,7 @@ def bad_backward(monkeypatch, value: float) -> None:
         def backward(ctx, gradient):
             return torch.full_like(gradient, value)
 
-    honest = trainer.training.loss_terms.eigengap_loss
+    honest = trainer.training.terms.eigengap_loss
     monkeypatch.setattr(trainer.terms, "eigengap_loss", lambda *a, **k: Bad.apply(honest(*a, **k)))
 
 
@@ -163,7 +163,7 @@ def test_finite_gradients_with_an_infinite_norm_are_a_cause_of_their_own(monkeyp
 
 
 def test_a_non_finite_term_is_named(monkeypatch):
-    honest = trainer.training.loss_terms.eigengap_loss
+    honest = trainer.training.terms.eigengap_loss
     monkeypatch.setattr(
         trainer.terms, "eigengap_loss", lambda *a, **k: honest(*a, **k) * float("inf")
     )

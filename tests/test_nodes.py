@@ -28,7 +28,7 @@ from search.driver.driver import search
 from search.plan.config import SearchConfig
 from search.plan.errors import Refused, SearchFailed
 from search.plan.preflight import Resources, refuse_other_versions
-from search.records.planned import declared
+from search.records.run_plan import declared
 from search.records.store import RunStore
 from search.run import main
 from trainer.provenance import versions

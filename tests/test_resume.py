@@ -19,7 +19,7 @@ from search.plan.config import SearchConfig
 from search.plan.errors import RunError
 from search.plan.outcome import Outcome
 from search.records.best import best_trial
-from search.records.checkpoints import BEST_FILE, STATE_FILE, checkpoints, read_reports
+from search.records.checkpoints import BEST_FILE, STATE_FILE, checkpoints_of, read_reports
 from search.records.schema import KEYS
 from search.records.store import RunStore
 from search.remote.lock import exclusive
@@ -45,7 +45,7 @@ def wait_for_epochs(store: Path, count: int, driver: subprocess.Popen[bytes]) ->
     deadline = time.monotonic() + 240
     while time.monotonic() < deadline:
         assert driver.poll() is None, "the driver has ended by itself"
-        reports = [len(read_reports(p)) for p in checkpoints(store, "t0001")]
+        reports = [len(read_reports(p)) for p in checkpoints_of(store, "t0001")]
         if max(reports, default=0) >= count:
             return
         time.sleep(0.05)
@@ -88,7 +88,7 @@ def test_a_search_interrupted_and_then_killed_equals_an_undisturbed_one(tmp_path
     # only the newest checkpoint of each trial is left, and it is whole
     for trial in trials.itertuples():
         assert (run / trial.checkpoint / STATE_FILE).exists()
-        assert {p.parent for p in checkpoints(run, trial.trial_id)} == {
+        assert {p.parent for p in checkpoints_of(run, trial.trial_id)} == {
             (run / trial.checkpoint).parent
         }
 

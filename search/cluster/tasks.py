@@ -107,7 +107,7 @@ def score_hinges(
     state_path: str, threads: int, params: dict[str, Any], num_scenes: int
 ) -> list[dict[str, float]]:
     """Rows of the eigengap term that `params` weigh, on a trained network."""
-    from trainer.training.hinges import hinges
+    from trainer.training.hinge_rows import hinges
     from trainer.training.loop import resolve_device, restore_network
 
     own_train(threads)

@@ -29,7 +29,7 @@ def read_reports(checkpoint: Path) -> list[dict[str, Any]]:
     return reports if isinstance(reports, list) else []
 
 
-def checkpoints(run: Path, trial_id: str) -> list[Path]:
+def checkpoints_of(run: Path, trial_id: str) -> list[Path]:
     """All checkpoints of a trial, of every session, whole or not."""
     return [path for folder in folders(run, trial_id) for path in folder.glob("checkpoint_*")]
 

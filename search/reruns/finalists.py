@@ -87,7 +87,7 @@ class Asked:
         from dataclasses import replace
 
         from search.records.best import best_trials
-        from search.records.planned import planned
+        from search.records.run_plan import planned
         from search.records.store import RunStore, resolve_run
 
         for name in ("top", "seeds"):

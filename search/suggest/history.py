@@ -13,7 +13,7 @@ import pandas as pd
 
 from search.plan.config import SearchConfig
 from search.plan.outcome import Outcome
-from search.records.checkpoints import checkpoints, folders, read_reports
+from search.records.checkpoints import checkpoints_of, folders, read_reports
 from search.records.store import CorruptRun, RunStore, redrawn
 from trainer.record import CONFIGS
 
@@ -139,7 +139,7 @@ def _unfinished(store: RunStore, name: str) -> Unfinished:
         folder = f"{name}.{session}"
         session += 1
     best: tuple[Path | None, list[dict[str, Any]]] = (None, [])
-    for checkpoint in checkpoints(store.path, name):
+    for checkpoint in checkpoints_of(store.path, name):
         reports = read_reports(checkpoint)
         if len(reports) > len(best[1]):
             best = (checkpoint, reports)

@@ -17,7 +17,7 @@ from trainer.scenes.simulation import Scenes
 from trainer.spectral.decomposition import spectrum
 
 from .loop import Training
-from .loss_terms import loss_terms
+from .terms import loss_terms
 
 SHOWN = 5
 """Samples whose eigenvalues are shown, and tensors where none is at fault."""

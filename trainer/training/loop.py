@@ -29,7 +29,7 @@ from trainer.scenes.simulation import Scenes, simulate
 from trainer.spectral.decomposition import spectrum
 
 from .checkpoint import UNREADABLE, TrainState
-from .loss_terms import loss_terms
+from .terms import loss_terms
 
 CLIP_NORM = 1.0
 """Gradients are scaled down to this norm: low-SNR batches have a heavy tail."""

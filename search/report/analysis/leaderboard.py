@@ -129,7 +129,7 @@ def text(run: Run | str | Path, *, trials: int = 16) -> str:
     elif completed.empty:
         lines.append("No trial completed, so there is no best one.")
     difference = paired_with(run)
-    lines.append(difference if isinstance(difference, str) else verdict(run, difference))
+    lines.append(difference if isinstance(difference, str) else verdict_on_best(run, difference))
     return "\n".join([*lines, *no_effect(run), *run.notes])
 
 
@@ -142,7 +142,7 @@ def no_effect(run: Run) -> list[str]:
     return [f"Without effect by theory: {said}."]
 
 
-def verdict(run: Run, difference: Interval) -> str:
+def verdict_on_best(run: Run, difference: Interval) -> str:
     """One sentence on the best trial against the reference, with n and interval."""
     return (
         f"{run.best} {compares(difference)} {REFERENCE}: capped error {difference}, paired over "

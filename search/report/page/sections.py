@@ -19,7 +19,7 @@ from search.report.analysis.leaderboard import (
     success_column,
     table,
     tally,
-    verdict,
+    verdict_on_best,
 )
 from search.report.data.ranges import PREFIX, shown
 from search.report.data.runs import Run
@@ -51,7 +51,7 @@ def state(run: Run) -> str:
 def lead(run: Run) -> list[str]:
     """What a hurried reader reads."""
     difference = paired_with(run)
-    says = difference if isinstance(difference, str) else verdict(run, difference)
+    says = difference if isinstance(difference, str) else verdict_on_best(run, difference)
     return [state(run), says, *_confirmed_lead(run)]
 
 

@@ -7,7 +7,7 @@ from trainer.config import TrainConfig
 from trainer.evaluation.conditions import common_scenes
 from trainer.evaluation.scored_methods import device_of, held_out
 
-from .loss_terms import eigengap_hinge
+from .terms import eigengap_hinge
 
 
 def hinges(network: nn.Module, config: TrainConfig, num_scenes: int) -> list[dict[str, float]]:
