@@ -41,14 +41,11 @@ from paired import (
 from torch import nn
 
 from trainer.config import TrainConfig
-from trainer.estimation.estimates import Estimates
-from trainer.evaluation.conditions import CHUNK
-from trainer.evaluation.confidence import BINS, calibrate, near_a_source
-from trainer.evaluation.scored_methods import Conditions, classical
+from trainer.estimation import Estimates
+from trainer.evaluation import BINS, CHUNK, Conditions, calibrate, classical, near_a_source
 from trainer.intervals import bootstrap_mean, wilson_share
-from trainer.scenes.simulation import EvalScenes, Scenes
-from trainer.training.localisation import localise
-from trainer.training.model import Model
+from trainer.scenes import EvalScenes, Scenes
+from trainer.training import Model, localise
 
 SNR_DB = {"local": (-10.0, -5.0, 0.0), "full": (-10.0, -5.0, 0.0, 5.0)}
 COUNTS = {"local": (1, 2), "full": (1, 2, 3)}

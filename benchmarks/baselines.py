@@ -29,15 +29,19 @@ from documents import write_tables
 
 from spaces.presets import FULL_SCENE, LOCAL_SCENE
 from trainer.config import SceneConfig, TrainConfig
-from trainer.covariance.backprojection import lmmse, sample_covariance
-from trainer.covariance.eigenvectors import modes
-from trainer.estimation.methods import localise, method
-from trainer.estimation.source_number import SOURCE_NUMBERS
-from trainer.evaluation.crb import stochastic_crb
-from trainer.evaluation.metrics import Errors, gospa, match, mean_over_sources, success
-from trainer.evaluation.scored_methods import classical
-from trainer.evaluation.summaries import to_numpy
-from trainer.scenes.simulation import EvalScenes
+from trainer.covariance import lmmse, modes, sample_covariance
+from trainer.estimation import SOURCE_NUMBERS, localise, method
+from trainer.evaluation import (
+    Errors,
+    classical,
+    gospa,
+    match,
+    mean_over_sources,
+    stochastic_crb,
+    success,
+    to_numpy,
+)
+from trainer.scenes import EvalScenes
 
 SCENES = {"full": FULL_SCENE, "local": LOCAL_SCENE}
 ESTIMATORS = {

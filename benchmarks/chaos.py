@@ -27,10 +27,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import pandas as pd
 
-from search.plan.environment import prepare
-from search.records.checkpoints import folders
-from search.records.schema import KEYS
-from search.records.store import RunStore
+from search.plan import prepare
+from search.records import KEYS, RunStore, folders
 
 TRIALS = 4
 DRILL = Path(__file__).parent / "drill.py"
@@ -121,10 +119,10 @@ def replayed(store: RunStore) -> pd.DataFrame:
     """The epochs of every recorded configuration, trained here without Ray or interruption."""
     import torch
 
-    from search.plan.config import judged_epochs
-    from search.records.rows import judged, pick
+    from search.plan import judged_epochs
+    from search.records import judged, pick
     from trainer.config import TrainConfig
-    from trainer.training.loop import train
+    from trainer.training import train
 
     torch.set_num_threads(1)
     rows = []

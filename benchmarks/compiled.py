@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from trainer.training.loop import CLIP_NORM, Training
+from trainer.training import CLIP_NORM, Training
 
 
 def now(device: str) -> float:

@@ -15,7 +15,7 @@ from scipy import stats
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from search.report.analysis.statistics import mean_interval
+from search.report.analysis import mean_interval
 from tests.simulated import RATIOS, ends, trainings
 
 DOCS = Path(__file__).parents[1] / "docs" / "search.md"

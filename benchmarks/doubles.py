@@ -12,9 +12,9 @@ from trained import LOCAL_SCENE  # isort: skip  (sets threads)
 import torch
 
 from trainer.config import TrainConfig
-from trainer.estimation.methods import method
+from trainer.estimation import method
 from trainer.intervals import wilson_share
-from trainer.scenes.simulation import EvalScenes
+from trainer.scenes import EvalScenes
 
 SEED = 15_000_003
 SNR_DB = (0.0, 10.0, 20.0)

@@ -17,8 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import spaces
-from search.records.checkpoints import checkpoints_of
-from search.records.store import RunStore
+from search.records import RunStore, checkpoints_of
 from search.run import main
 
 SMOKE = spaces.get("smoke")

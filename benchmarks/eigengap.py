@@ -27,11 +27,10 @@ from torch import Tensor
 
 from spaces.presets import FULL_SCENE
 from trainer.config import TrainConfig
-from trainer.networks.registry import build
-from trainer.scenes.simulation import Scenes, simulate
-from trainer.spectral.decomposition import spectrum
-from trainer.spectral.losses import eigengap_loss
-from trainer.training.terms import eigengap_term, loss_terms
+from trainer.networks import build
+from trainer.scenes import Scenes, simulate
+from trainer.spectral import eigengap_loss, spectrum
+from trainer.training import eigengap_term, loss_terms
 
 AS_IN_A_TRIAL = {
     "OMP_NUM_THREADS": "1",

@@ -13,10 +13,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from search.report.analysis import ablation, confirmed
-from search.report.analysis.ablation import Effect
-from search.report.data import runs
-from search.report.data.runs import Run
+from search.report.analysis import Effect, ablation, confirmed
+from search.report.data import Run, runs
 from search.report.figures import ablation_plot
 from trainer.config import DEFINITIONS, TrainConfig
 

@@ -8,8 +8,7 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from trainer.spectral.decomposition import spectrum
-from trainer.spectral.losses import dominance_loss
+from trainer.spectral import dominance_loss, spectrum
 
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 import adversarial

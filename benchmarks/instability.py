@@ -31,13 +31,11 @@ import optuna
 import torch
 
 import spaces
-from search.plan.config import SearchConfig
-from search.plan.outcome import RULES, WORST, Outcome, constraint_value
-from search.suggest.samplers import STARTUP_TRIALS, sampler_for
-from search.suggest.study import CONSTRAINT, Past, new_study, told
+from search.plan import RULES, WORST, Outcome, SearchConfig, constraint_value
+from search.suggest import CONSTRAINT, STARTUP_TRIALS, Past, new_study, sampler_for, told
 from trainer.config import TrainConfig
 from trainer.failure import Diverged
-from trainer.training.loop import train
+from trainer.training import train
 
 FIXED: dict[str, Any] = {
     "epochs": 1,

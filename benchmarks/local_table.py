@@ -22,13 +22,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from search.plan.config import SearchConfig
-from search.records.files import write_atomically
-from search.suggest.samplers import sampler_for
-from search.suggest.study import new_study
+from search.plan import SearchConfig
+from search.records import write_atomically
+from search.suggest import new_study, sampler_for
 from trainer.failure import Diverged
 from trainer.provenance import provenance
-from trainer.training.loop import train
+from trainer.training import train
 
 PRESET = "local"
 SEED = 6

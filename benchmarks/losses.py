@@ -40,10 +40,10 @@ from paired import (
 from torch import nn
 
 from trainer.config import TrainConfig
-from trainer.evaluation.scored_methods import Conditions, classical
+from trainer.evaluation import Conditions, classical
 from trainer.intervals import bootstrap_mean
-from trainer.scenes.simulation import simulate
-from trainer.training.loop import CLIP_NORM, Training
+from trainer.scenes import simulate
+from trainer.training import CLIP_NORM, Training
 
 FRESH_SEED = 11_000_003
 """Of the scenes: not those of published accuracy, on which nothing is to be chosen."""

@@ -20,12 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from trainer.config import TrainConfig
-from trainer.covariance.backprojection import whiten
-from trainer.covariance.covariance_type import Covariance, true_factor
-from trainer.covariance.dictionary import PLANE_PHASE, POINTS_PER_BEAM
-from trainer.scenes.grid import search_grid
-from trainer.scenes.simulation import Scenes
-from trainer.training.terms import eigengap_hinge
+from trainer.covariance import PLANE_PHASE, POINTS_PER_BEAM, Covariance, true_factor, whiten
+from trainer.scenes import Scenes, search_grid
+from trainer.training import eigengap_hinge
 
 HINGES = {
     "gap": ("gap", {"eigengap.margin": 1.0}),

@@ -35,19 +35,14 @@ import optuna
 import torch
 
 import spaces
-from search.cluster.connection import connect
-from search.cluster.stopper import EndSearch
-from search.driver.driver import search
-from search.driver.monitor import Monitor
-from search.driver.searcher import OptunaSearcher, Scheduler
-from search.plan.config import SearchConfig
-from search.plan.preflight import Resources
-from search.records.store import RunStore
-from search.suggest.samplers import SAMPLERS
+from search.cluster import EndSearch, connect
+from search.driver import Monitor, OptunaSearcher, Scheduler, search
+from search.plan import Resources, SearchConfig
+from search.records import RunStore
+from search.suggest import SAMPLERS
 from trainer.config import TrainConfig
-from trainer.evaluation.summaries import EvaluationRow
-from trainer.training.checkpoint import TrainState
-from trainer.training.loop import EpochReport, train
+from trainer.evaluation import EvaluationRow
+from trainer.training import EpochReport, TrainState, train
 
 ONE = Resources(cpus=1, gpus=0, concurrent=1)
 WORKER_NICENESS = 15

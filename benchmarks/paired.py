@@ -10,12 +10,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from trainer.estimation.estimates import Estimates
-from trainer.estimation.fisher_scoring import one_step
-from trainer.evaluation.scored_methods import Conditions, network_estimate
+from trainer.estimation import Estimates, one_step
+from trainer.evaluation import Conditions, network_estimate
 from trainer.intervals import Interval, bootstrap_mean, paired_difference
-from trainer.scenes.grid import search_grid
-from trainer.scenes.simulation import Scenes
+from trainer.scenes import Scenes, search_grid
 
 OBJECTIVE_SNR_DB = (-5.0, 0.0)
 DOCUMENT = Path("docs/network.md")

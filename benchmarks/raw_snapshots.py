@@ -21,11 +21,11 @@ from torch import Tensor, nn
 
 from spaces.presets import LOCAL_SCENE
 from trainer.config import SceneConfig, TrainConfig
-from trainer.covariance.covariance_type import Covariance, normalise
-from trainer.estimation.estimates import Estimates
-from trainer.evaluation.scored_methods import Conditions, classical, network_estimate, score
+from trainer.covariance import Covariance, normalise
+from trainer.estimation import Estimates
+from trainer.evaluation import Conditions, classical, network_estimate, score
 from trainer.intervals import bootstrap_mean, paired_difference
-from trainer.scenes.simulation import Scenes, simulate
+from trainer.scenes import Scenes, simulate
 
 SNR_DB = (-10.0, -5.0, 0.0)
 FRESH_SEED = 7_000_003

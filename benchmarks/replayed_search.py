@@ -20,10 +20,8 @@ import optuna
 from local_table import Training
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
-from search.plan.config import SearchConfig, judged_epochs
-from search.plan.outcome import Outcome, constraint_value
-from search.plan.rungs import Judge
-from search.suggest.study import CONSTRAINT, Past, distributions, new_study, told
+from search.plan import Judge, Outcome, SearchConfig, constraint_value, judged_epochs
+from search.suggest import CONSTRAINT, Past, distributions, new_study, told
 
 Sampler = Callable[[SearchConfig, int], optuna.samplers.BaseSampler]
 

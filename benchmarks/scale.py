@@ -38,7 +38,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 
-from search.plan.environment import prepare
+from search.plan import prepare
 
 prepare()
 
@@ -119,13 +119,11 @@ def measure(slots: int, trials: int, epochs: int, seconds: float, out: Path) -> 
     from ray.cluster_utils import Cluster
 
     import spaces
-    from search.cluster.connection import connect
+    from search.cluster import connect
     from search.driver import monitor as watching
-    from search.driver.driver import search
-    from search.plan.config import SearchConfig
-    from search.plan.preflight import Resources
-    from search.records.run_plan import declared
-    from search.records.store import RunStore
+    from search.driver import search
+    from search.plan import Resources, SearchConfig
+    from search.records import RunStore, declared
 
     smoke = spaces.get("smoke")
     spaces.PRESETS["waiting"] = spaces.Space(

@@ -28,10 +28,8 @@ import numpy as np
 import optuna
 from replayed_search import Contender, Table, compute_to_reach
 
-from search.plan.config import SearchConfig, judged_epochs
-from search.plan.rungs import Judge, Never, asha, hyperband, judge_of
-from search.suggest.samplers import SAMPLERS, stream
-from search.suggest.study import Past, told
+from search.plan import Judge, Never, SearchConfig, asha, hyperband, judge_of, judged_epochs
+from search.suggest import SAMPLERS, Past, stream, told
 
 REFERENCE = "random"
 RESAMPLES = 10_000

@@ -19,8 +19,8 @@ from pathlib import Path
 import chaos
 from drill import disturbed, training, wait_for
 
-from search.plan.environment import prepare
-from search.records.store import RunStore
+from search.plan import prepare
+from search.records import RunStore
 
 NOTICE_S = 5
 """Warning that the drained node gets, as a spot machine does."""

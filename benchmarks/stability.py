@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 import spaces
-from search.plan.config import SearchConfig
-from trainer.training.loop import Training
+from search.plan import SearchConfig
+from trainer.training import Training
 
 
 def main() -> None:

@@ -33,14 +33,10 @@ from documents import write_tables
 
 from spaces.presets import FULL_SCENE, LOCAL_SCENE
 from trainer.config import SceneConfig, TrainConfig
-from trainer.covariance.backprojection import lmmse, sample_covariance
-from trainer.estimation.estimates import Estimates
-from trainer.estimation.estimators import music
-from trainer.estimation.maximum_likelihood import sml
-from trainer.evaluation.conditions import CHUNK
-from trainer.evaluation.metrics import capped_error, match
-from trainer.scenes.grid import POINTS_PER_BEAM, search_grid
-from trainer.scenes.simulation import EvalScenes, simulate
+from trainer.covariance import lmmse, sample_covariance
+from trainer.estimation import Estimates, music, sml
+from trainer.evaluation import CHUNK, capped_error, match
+from trainer.scenes import POINTS_PER_BEAM, EvalScenes, search_grid, simulate
 
 SCENES = {"full": FULL_SCENE, "local": LOCAL_SCENE}
 SNR_DB = 10.0

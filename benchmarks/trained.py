@@ -21,12 +21,10 @@ from torch import nn
 
 from spaces.presets import FULL_SCENE, LOCAL_SCENE
 from trainer.config import TrainConfig
-from trainer.estimation.estimates import Estimates
-from trainer.evaluation.conditions import Estimate
-from trainer.evaluation.scored_methods import Conditions, score
-from trainer.scenes.simulation import Scenes
-from trainer.training.checkpoint import TrainState
-from trainer.training.loop import restore_network, train
+from trainer.estimation import Estimates
+from trainer.evaluation import Conditions, Estimate, score
+from trainer.scenes import Scenes
+from trainer.training import TrainState, restore_network, train
 
 SCENES = {"local": LOCAL_SCENE, "full": FULL_SCENE}
 FOLDER = Path("runs/benchmark")

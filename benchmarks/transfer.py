@@ -20,10 +20,10 @@ from documents import write_tables
 from paired import DOCUMENT, add_flags, difference, everywhere, mean_of, shown
 
 from trainer.config import SceneConfig
-from trainer.estimation.methods import SHARPER, sharpened
-from trainer.evaluation.scored_methods import Conditions, classical, network_estimate
+from trainer.estimation import SHARPER, sharpened
+from trainer.evaluation import Conditions, classical, network_estimate
 from trainer.intervals import bootstrap_mean
-from trainer.training.localisation import on_scene
+from trainer.training import on_scene
 
 PANELS = {
     "6x6, 12 antennas, 16 snapshots, as trained": {},

@@ -20,14 +20,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from search.plan.rerun import Training
-from search.reruns.arms import TERMS, paired, pairs_shown
-from search.reruns.finalists import Asked, command, parser
+from search.plan import Training
+from search.reruns import TERMS, Asked, command, paired, pairs_shown, parser
 from spaces.blocks import ACTING
 from trainer.cli import UsageError
 
 if TYPE_CHECKING:
-    from search.records.store import RunStore
+    from search.records import RunStore
 
 MEANS = {
     "capped_error": "capped_error",
@@ -80,10 +79,10 @@ def ablate(args: argparse.Namespace) -> int:
     print(*notes, sep="\n", end="\n" * bool(notes), flush=True)
     if args.dry_run:
         return 0
-    from search.reruns.sessions import session
+    from search.reruns import session
 
     with session(asked.store, asked.plan) as reruns:
-        from search.plan.errors import SearchFailed
+        from search.plan import SearchFailed
 
         try:
             failed = reruns.train(trainings)
@@ -123,7 +122,7 @@ def named(args: argparse.Namespace) -> str:
     Raises:
         UsageError: for one that could not name a file.
     """
-    from search.records.files import checked_name
+    from search.records import checked_name
 
     if args.name is not None:
         try:
@@ -190,8 +189,8 @@ def identity(
 
 def show(store: RunStore, name: str, notes: list[str]) -> int:
     """Prints the verdict and its table, and leaves them as JSON, Markdown and a figure."""
-    from search.records.files import to_json, write_atomically
-    from search.remote.mirror import push
+    from search.records import to_json, write_atomically
+    from search.remote import push
     from search.report.analysis import ablation
     from search.report.data import runs
     from search.report.figures import ablation_plot

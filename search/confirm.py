@@ -14,7 +14,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from search.reruns.finalists import Asked, command, parser
+from search.reruns import Asked, command, parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,10 +36,10 @@ def confirm(args: argparse.Namespace) -> int:
     print(asked.describe(trainings), flush=True)
     if args.dry_run:
         return 0
-    from search.reruns.sessions import session
+    from search.reruns import session
 
     with session(asked.store, asked.plan) as reruns:
-        from search.plan.errors import SearchFailed
+        from search.plan import SearchFailed
 
         try:
             failed = reruns.train(trainings)

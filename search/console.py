@@ -6,17 +6,17 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-from search.plan.config import SearchConfig
+from search.plan import SearchConfig
 
 if TYPE_CHECKING:
-    from search.records.store import RunStore
+    from search.records import RunStore
 
 SAMPLES_SHOWN = 10
 
 
 def show(plan: SearchConfig, store: RunStore) -> int:
     """Prints the leaderboard, draws the plot, and names the next commands."""
-    from search.records.best import best_trial
+    from search.records import best_trial
     from search.report.analysis import leaderboard
     from search.report.figures import pareto, plots
 
@@ -56,10 +56,7 @@ def show(plan: SearchConfig, store: RunStore) -> int:
 
 def dry_run(plan: SearchConfig) -> int:
     """Prints the plan and ten configurations as the search would draw them; starts nothing."""
-    from search.suggest.history import History
-    from search.suggest.samplers import sampler_for
-    from search.suggest.study import frozen, new_study
-    from search.suggest.warm import past_of, warm_start
+    from search.suggest import History, frozen, new_study, past_of, sampler_for, warm_start
     from trainer.provenance import provenance
 
     text, notes = warm_start(plan, provenance())

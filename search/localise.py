@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from search.records.files import write_atomically
+from search.records import write_atomically
 from trainer.cli import OneLineParser, localise_arguments, localise_options
 from trainer.config import ConfigError, require
 
 if TYPE_CHECKING:
-    from trainer.training.localisation import Localised
+    from trainer.training import Localised
 
 COLUMNS = ("azimuth", "elevation", "range_m", "confidence", "resolved")
 
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         args = p.parse_args(argv)
         require(args.out.suffix == ".parquet", "--out ends in .parquet", f"{args.out}", "Rename.")
-        from trainer.training.localisation import localise
+        from trainer.training import localise
 
         rows = table(localise(**localise_arguments(args)))
         write(rows, args.out)

@@ -16,17 +16,15 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import spaces
-from search.plan.config import RUNS, SearchConfig
-from search.plan.interrupts import INTERRUPTED
-from search.plan.options import RESOURCES, exit_code, parser
-from search.records.run_plan import declared, planned
+from search.plan import INTERRUPTED, RESOURCES, RUNS, SearchConfig, exit_code, parser
+from search.records import declared, planned
 from trainer.cli import UsageError
 
 from .console import describe, dry_run, show
 
 if TYPE_CHECKING:
-    from search.cluster.trainable import Train
-    from search.records.store import RunStore
+    from search.cluster import Train
+    from search.records import RunStore
 
 CHOSEN = ("seed", "epochs", "scheduler", "sampler", "objectives")
 PLANNED = ("preset", "name", *CHOSEN, "warm_start")
@@ -76,7 +74,7 @@ def plan_of(args: argparse.Namespace) -> SearchConfig:
     if args.objectives is not None:
         given["objectives"] = tuple(args.objectives.split(","))
     if args.warm_start is not None:
-        from search.records.store import resolve_run
+        from search.remote import resolve_run
 
         given["warm_start"] = str(resolve_run(args.warm_start, args.out))
     return SearchConfig(
@@ -91,9 +89,9 @@ def plan_of(args: argparse.Namespace) -> SearchConfig:
 def start(plan: SearchConfig, args: argparse.Namespace) -> int:
     """Starts a new run."""
     from search.plan import preflight
-    from search.records.store import RunStore
+    from search.records import RunStore
     from search.remote import bucket
-    from search.suggest.warm import WARM_FILE, warm_start
+    from search.suggest import WARM_FILE, warm_start
     from trainer.provenance import provenance
 
     folder = bucket.folder_of(plan.out)
@@ -127,7 +125,7 @@ def start(plan: SearchConfig, args: argparse.Namespace) -> int:
 
 def follow(args: argparse.Namespace) -> int:
     """Follows a run that another process drives."""
-    from search.remote.follow import attach
+    from search.remote import attach
 
     if args.resume is not None or args.dry_run:
         raise UsageError("--attach only watches, but got --resume or --dry-run too. Leave it out.")
@@ -141,13 +139,9 @@ def follow(args: argparse.Namespace) -> int:
 def resume(args: argparse.Namespace) -> int:
     """Continues or extends a run, or shows it if it has ended."""
     from search.plan import preflight
-    from search.records.best import best_trial
-    from search.records.files import read_run
-    from search.records.missing_scores import lacks_scores, unscored
-    from search.records.store import RunStore, resolve_run
-    from search.remote import working_copy
-    from search.suggest.history import comparable, recall
-    from search.suggest.warm import versions_changed
+    from search.records import RunStore, best_trial, lacks_scores, read_run, unscored
+    from search.remote import resolve_run, working_copy
+    from search.suggest import comparable, recall, versions_changed
     from trainer.provenance import provenance
 
     fixed = [f"--{name.replace('_', '-')}" for name in PLANNED if getattr(args, name) is not None]
@@ -199,7 +193,7 @@ def check_space(plan: SearchConfig, store: RunStore, *, accept: bool) -> None:
     Raises:
         UsageError: with what differs.
     """
-    from search.suggest.warm import defaults_changed, differences
+    from search.suggest import defaults_changed, differences
 
     changed = differences(store.plan, plan.searched) or defaults_changed(store, plan)
     if changed and not accept:
@@ -224,10 +218,10 @@ def go(
         resumed: provenance of what is going on with a run, which `run.json` is to have too.
         train: instead of `trainer.training.loop.train`.
     """
-    from search.plan.environment import prepare
+    from search.plan import prepare
 
     prepare(plan.address)
-    from search.remote.mirror import driving
+    from search.remote import driving
 
     with driving(store.path) as driver:  # who is refused here has changed nothing
         kept = store.plan["search"] | {"trials": plan.trials}
@@ -240,12 +234,10 @@ def go(
 
 def drive(plan: SearchConfig, store: RunStore, *, checked: bool, train: Train | None) -> int:
     """Runs what is left of a search that nobody else drives; the exit code."""
-    from search.cluster.checks import preflight_checks, room_for
-    from search.cluster.connection import connect
-    from search.driver.driver import search
-    from search.driver.score_best import Classical, finish
-    from search.plan.errors import RunError, SearchFailed
-    from search.remote.bucket import home_of
+    from search.cluster import connect, preflight_checks, room_for
+    from search.driver import Classical, finish, search
+    from search.plan import RunError, SearchFailed
+    from search.remote import home_of
 
     started = time.monotonic()
     with connect(plan) as cluster:

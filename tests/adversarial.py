@@ -7,7 +7,8 @@ one, nearly dependent columns, scales near the ends of single precision, zero. N
 import torch
 from torch import Tensor
 
-from trainer.spectral.decomposition import Spectrum, spectrum
+from trainer.spectral.decomposition import spectrum
+from trainer.spectral.spectrum_type import Spectrum
 
 SIZE, SOURCES, RANK = 12, 3, 8
 

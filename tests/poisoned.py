@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import trainer.training.loop
 from trainer.config import TrainConfig
-from trainer.scenes.simulation import Scenes
+from trainer.scenes.measurement import Scenes
 from trainer.training.checkpoint import TrainState
 from trainer.training.loop import EpochReport
 

@@ -8,7 +8,8 @@ import pytest
 
 from trainer.__main__ import main
 from trainer.config import SceneConfig
-from trainer.scenes.simulation import EvalScenes, Scenes
+from trainer.scenes.measurement import Scenes
+from trainer.scenes.simulation import EvalScenes
 
 SCENE = SceneConfig(num_horizontal=5, num_vertical=4, num_antennas=8, num_snapshots=12)
 CONFIG = {

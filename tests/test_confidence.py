@@ -16,7 +16,8 @@ from trainer.evaluation.confidence import (
     numbers_of,
 )
 from trainer.networks.registry import build
-from trainer.scenes.simulation import Scenes, simulate
+from trainer.scenes.measurement import Scenes
+from trainer.scenes.simulation import simulate
 
 SCENE = SceneConfig(num_horizontal=4, num_vertical=4, num_antennas=6, num_snapshots=8)
 

@@ -17,7 +17,8 @@ from trainer.covariance.covariance_type import (
     true_factor,
     unit_trace,
 )
-from trainer.scenes.simulation import Scenes, simulate, true_covariance
+from trainer.scenes.measurement import Scenes, true_covariance
+from trainer.scenes.simulation import simulate
 from trainer.spectral.decomposition import spectrum
 
 SCENE = SceneConfig(num_horizontal=4, num_vertical=3, num_antennas=5, num_snapshots=6)

@@ -12,7 +12,8 @@ from torch import Tensor
 from trainer.config import SceneConfig
 from trainer.evaluation.crb import Bound, deterministic_crb, stochastic_crb
 from trainer.scenes.geometry import Panel, steering_derivatives, steering_vector
-from trainer.scenes.simulation import EvalScenes, Scenes, Sources
+from trainer.scenes.measurement import Scenes, Sources
+from trainer.scenes.simulation import EvalScenes
 
 SCENE = SceneConfig(
     num_horizontal=6, num_vertical=5, num_antennas=7, num_snapshots=8, max_sources=3

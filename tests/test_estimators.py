@@ -17,8 +17,8 @@ from trainer.evaluation.crb import stochastic_crb
 from trainer.evaluation.metrics import match
 from trainer.scenes.geometry import Panel, steering_vector
 from trainer.scenes.grid import SearchGrid, search_grid
-from trainer.scenes.measurement import Scenes, Sources
-from trainer.scenes.simulation import EvalScenes, true_covariance
+from trainer.scenes.measurement import Scenes, Sources, true_covariance
+from trainer.scenes.simulation import EvalScenes
 
 SMALL = SceneConfig()
 LARGE = SceneConfig(

@@ -13,20 +13,13 @@ from trainer.estimation.estimates import Estimates
 from trainer.estimation.source_number import SOURCE_NUMBERS
 from trainer.evaluation import conditions as scoring
 from trainer.evaluation import scored_methods as evaluation
-from trainer.evaluation.conditions import common_scenes
+from trainer.evaluation.conditions import Conditions, common_scenes, objective, score, score_crb
 from trainer.evaluation.crb import stochastic_crb
-from trainer.evaluation.scored_methods import (
-    Conditions,
-    baselines,
-    classical,
-    objective,
-    score,
-    score_crb,
-)
+from trainer.evaluation.scored_methods import baselines, classical
 from trainer.evaluation.summaries import score_lines
 from trainer.intervals import normal_mean, paired_difference
 from trainer.networks.registry import build
-from trainer.scenes.simulation import Scenes
+from trainer.scenes.measurement import Scenes
 from trainer.training.hinge_rows import hinges
 from trainer.training.terms import loss_terms
 

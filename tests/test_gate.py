@@ -9,7 +9,8 @@ from dataclasses import replace
 import numpy as np
 
 from trainer.config import NetworkConfig, TrainConfig
-from trainer.evaluation.scored_methods import Conditions, classical, network_estimate, score
+from trainer.evaluation.conditions import Conditions, score
+from trainer.evaluation.scored_methods import classical, network_estimate
 from trainer.intervals import paired_difference
 from trainer.networks.registry import build
 from trainer.training.loop import train

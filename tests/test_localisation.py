@@ -13,7 +13,7 @@ from tests.small_model import CONFIG, SCENE, scenes_of, trained_model
 from trainer.__main__ import main
 from trainer.config import ConfigError, TrainConfig
 from trainer.evaluation.summaries import EvaluationRow
-from trainer.scenes.simulation import Scenes
+from trainer.scenes.measurement import Scenes
 from trainer.training import model
 from trainer.training.localisation import localise
 from trainer.training.model import export, find, load

@@ -10,7 +10,7 @@ from search import localise as search_localise
 from tests.small_model import scenes_of, trained_model
 from trainer.__main__ import main
 from trainer.config import ConfigError
-from trainer.scenes.simulation import Scenes
+from trainer.scenes.measurement import Scenes
 from trainer.training.localisation import localise
 from trainer.training.model import load
 

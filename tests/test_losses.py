@@ -7,8 +7,11 @@ import torch
 from matrices import close, covariance, gaussian, slope, unitary
 
 from trainer.config import DEFINITIONS, FAILURE_POLICIES
-from trainer.spectral.decomposition import BACKENDS, SecondDerivativeError, spectrum
-from trainer.spectral.losses import covariance_nmse, dominance_loss, eigengap_loss, guard
+from trainer.spectral.backends import BACKENDS
+from trainer.spectral.decomposition import spectrum
+from trainer.spectral.failure_policy import guard
+from trainer.spectral.losses import covariance_nmse, dominance_loss, eigengap_loss
+from trainer.spectral.once_differentiable import SecondDerivativeError
 
 
 def diagonal(*values):

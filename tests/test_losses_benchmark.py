@@ -15,7 +15,8 @@ from trainer.covariance.covariance_type import normalise, true_factor
 from trainer.covariance.dictionary import PLANE_PHASE, POINTS_PER_BEAM
 from trainer.networks.registry import build
 from trainer.scenes.grid import search_grid
-from trainer.scenes.simulation import Scenes, simulate
+from trainer.scenes.measurement import Scenes
+from trainer.scenes.simulation import simulate
 
 SCENE = SceneConfig(num_horizontal=4, num_vertical=4, num_antennas=6, num_snapshots=5)
 CONFIG = TrainConfig(scene=SCENE, network=NetworkConfig(kind="unrolled", width=4, stages=1))

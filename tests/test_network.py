@@ -14,7 +14,8 @@ from trainer.covariance.dictionary import dictionary, pack_hermitian, unpack_her
 from trainer.networks.factor_network import Blend, principal_components
 from trainer.networks.power_map import power_maps
 from trainer.networks.registry import build
-from trainer.scenes.simulation import Scenes, simulate
+from trainer.scenes.measurement import Scenes
+from trainer.scenes.simulation import simulate
 from trainer.spectral.decomposition import spectrum
 
 SCENE = SceneConfig(num_horizontal=4, num_vertical=4, num_antennas=6, num_snapshots=5)

@@ -14,7 +14,8 @@ from trainer.estimation.methods import method
 from trainer.evaluation.crb import stochastic_crb
 from trainer.evaluation.metrics import match
 from trainer.scenes.grid import search_grid
-from trainer.scenes.simulation import Scenes, simulate
+from trainer.scenes.measurement import Scenes
+from trainer.scenes.simulation import simulate
 
 SCENE = SceneConfig(num_horizontal=6, num_vertical=6, num_antennas=10, num_snapshots=16)
 SEARCH = search_grid(SCENE)

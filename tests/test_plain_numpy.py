@@ -11,8 +11,8 @@ import torch
 
 from trainer.config import SceneConfig
 from trainer.scenes.geometry import Panel, steering_vector
-from trainer.scenes.measurement import expected_snr_db
-from trainer.scenes.simulation import Scenes, Sources, simulate
+from trainer.scenes.measurement import Scenes, Sources, expected_snr_db
+from trainer.scenes.simulation import simulate
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 import plain_numpy

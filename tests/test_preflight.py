@@ -9,7 +9,8 @@ import torch
 from tests import broken_eigh
 from trainer.config import BACKEND_NAMES, ConfigError, TrainConfig
 from trainer.spectral import backend_checks as preflight
-from trainer.spectral.backend_checks import ProblemSize, check_spectral, problem_size
+from trainer.spectral.backend_checks import check_spectral, problem_size
+from trainer.spectral.backend_timing import ProblemSize
 
 SMALL = [ProblemSize(12, 5, 8), ProblemSize(12, None, 8)]
 

@@ -10,7 +10,8 @@ import torch
 
 from trainer.config import ConfigError, SceneConfig
 from trainer.evaluation.crb import stochastic_crb
-from trainer.scenes.simulation import EvalScenes, Scenes, true_covariance
+from trainer.scenes.measurement import Scenes, true_covariance
+from trainer.scenes.simulation import EvalScenes
 
 CONFIG = SceneConfig(num_horizontal=4, num_vertical=3, num_antennas=5, num_snapshots=6)
 COLOURED = replace(

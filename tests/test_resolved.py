@@ -12,7 +12,8 @@ from trainer.estimation.estimators import ESTIMATORS
 from trainer.estimation.methods import method
 from trainer.evaluation.metrics import capped_error, match
 from trainer.scenes.grid import search_grid
-from trainer.scenes.simulation import EvalScenes, Scenes
+from trainer.scenes.measurement import Scenes
+from trainer.scenes.simulation import EvalScenes
 
 SCENE = SceneConfig()
 SEARCH = search_grid(SCENE)

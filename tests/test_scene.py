@@ -15,8 +15,8 @@ from torch import Tensor
 from tests.gpu import needs_gpu
 from trainer.config import SceneConfig
 from trainer.scenes.geometry import steering_vector
-from trainer.scenes.measurement import expected_snr_db
-from trainer.scenes.simulation import EvalScenes, Scenes, responses, simulate, true_covariance
+from trainer.scenes.measurement import Scenes, expected_snr_db, responses, true_covariance
+from trainer.scenes.simulation import EvalScenes, simulate
 
 SMALL = SceneConfig(num_horizontal=4, num_vertical=3, num_antennas=6, num_snapshots=10)
 COLOURED = replace(

@@ -9,7 +9,7 @@ from torch import nn
 from trainer.config import TrainConfig
 from trainer.covariance.covariance_type import Covariance, normalise, true_factor
 from trainer.evaluation.spectra import eigenvalue_rows, pseudospectrum_rows
-from trainer.scenes.simulation import Scenes
+from trainer.scenes.measurement import Scenes
 from trainer.training.loop import initial_network
 
 CONFIG = TrainConfig.from_params({"network.width": 8, "network.depth": 2})

@@ -6,7 +6,8 @@ import pytest
 import torch
 from matrices import close, covariance, gaussian, hermitian, inner, slope, unitary
 
-from trainer.spectral.decomposition import BACKENDS, spectrum
+from trainer.spectral.backends import BACKENDS
+from trainer.spectral.decomposition import spectrum
 
 DENSE = [name for name in BACKENDS if name != "gram"]
 HERMITIAN = [name for name in DENSE if name != "svd"]  # svd answers for R >= 0 only

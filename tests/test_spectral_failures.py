@@ -5,7 +5,8 @@ import pytest
 import torch
 from matrices import close, covariance, gaussian, inner, slope, unitary
 
-from trainer.spectral.decomposition import BACKENDS, spectrum
+from trainer.spectral.backends import BACKENDS
+from trainer.spectral.decomposition import spectrum
 
 QUANTITIES = {
     "values": lambda s, x: s.values[..., 0],

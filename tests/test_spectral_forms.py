@@ -4,7 +4,8 @@ import pytest
 import torch
 from matrices import close, covariance, gaussian, slope, unitary
 
-from trainer.spectral.decomposition import BACKENDS, spectrum
+from trainer.spectral.backends import BACKENDS
+from trainer.spectral.decomposition import spectrum
 
 VALUES = ("gap", "ratio", "energy", "leak")
 DTYPES = (torch.float32, torch.float64, torch.complex64, torch.complex128)

@@ -5,9 +5,12 @@ import torch
 from matrices import close, covariance, gaussian, slope, unitary
 
 from tests.gpu import needs_gpu
-from trainer.spectral.backend_checks import ProblemSize, check_spectral
-from trainer.spectral.decomposition import BACKENDS, spectrum
-from trainer.spectral.losses import dominance_loss, eigengap_loss, guard
+from trainer.spectral.backend_checks import check_spectral
+from trainer.spectral.backend_timing import ProblemSize
+from trainer.spectral.backends import BACKENDS
+from trainer.spectral.decomposition import spectrum
+from trainer.spectral.failure_policy import guard
+from trainer.spectral.losses import dominance_loss, eigengap_loss
 
 pytestmark = needs_gpu
 

@@ -5,7 +5,8 @@ import scipy.linalg
 import torch
 from matrices import close, covariance, gaussian, inner, slope
 
-from trainer.spectral.decomposition import BACKENDS, spectrum
+from trainer.spectral.backends import BACKENDS
+from trainer.spectral.decomposition import spectrum
 
 DENSE = [name for name in BACKENDS if name != "gram"]
 

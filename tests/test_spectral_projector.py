@@ -4,7 +4,8 @@ import pytest
 import torch
 from matrices import close, covariance, gaussian, inner, slope, unitary
 
-from trainer.spectral.decomposition import BACKENDS, spectrum
+from trainer.spectral.backends import BACKENDS
+from trainer.spectral.decomposition import spectrum
 
 DENSE = [name for name in BACKENDS if name != "gram"]
 EXACT = ("gram", "exact", "auto")

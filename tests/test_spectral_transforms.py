@@ -5,12 +5,9 @@ import torch
 from matrices import close, covariance, gaussian, slope
 from torch.func import grad, hessian, jacfwd, jacrev, jvp, vmap
 
-from trainer.spectral.decomposition import (
-    BACKENDS,
-    ForwardModeError,
-    SecondDerivativeError,
-    spectrum,
-)
+from trainer.spectral.backends import BACKENDS
+from trainer.spectral.decomposition import spectrum
+from trainer.spectral.once_differentiable import ForwardModeError, SecondDerivativeError
 
 DENSE = [name for name in BACKENDS if name != "gram"]
 QUANTITIES = {

@@ -11,11 +11,12 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from search.plan.errors import CorruptRun, RunExists, RunNotFound, RunNotWritable
 from search.plan.outcome import Outcome
 from search.records.arrow import RowError, arrow_schema
 from search.records.best import best_trial
 from search.records.schema import TABLES, columns
-from search.records.store import CorruptRun, RunExists, RunNotFound, RunNotWritable, RunStore
+from search.records.store import RunStore
 from tests.stored import PARAMETERS, created, epochs, trial
 
 store = pytest.fixture(created)

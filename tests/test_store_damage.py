@@ -4,8 +4,10 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from search.plan.errors import CorruptRun, RunError, RunNotFound
 from search.records.schema import TABLES
-from search.records.store import CorruptRun, Ended, RunError, RunNotFound, RunStore, resolve_run
+from search.records.store import Ended, RunStore
+from search.remote.locate import resolve_run
 from tests.stored import created, epochs, trial
 
 store = pytest.fixture(created)

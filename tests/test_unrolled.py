@@ -17,7 +17,8 @@ from trainer.covariance.dictionary import Dictionary, dictionary, unpack_hermiti
 from trainer.networks import single_source as lone_source
 from trainer.networks.registry import build
 from trainer.networks.unrolled import Stage
-from trainer.scenes.simulation import Scenes, simulate
+from trainer.scenes.measurement import Scenes
+from trainer.scenes.simulation import simulate
 
 SCENE = SceneConfig(num_horizontal=4, num_vertical=4, num_antennas=6, num_snapshots=5)
 BATCH = 4

@@ -7,9 +7,9 @@ import pytest
 
 import spaces
 from search.plan.config import SearchConfig
-from search.plan.errors import Refused
+from search.plan.errors import CorruptRun, Refused
 from search.plan.outcome import Outcome
-from search.records.store import CorruptRun, RunStore
+from search.records.store import RunStore
 from search.run import check_space
 from search.suggest.history import History, past_trials
 from search.suggest.warm import differences, warm_start, warm_trials

@@ -112,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def train(args: argparse.Namespace) -> int:
     """Trains; leaves `config.json`, the last `state.pt`, and in `best` the model."""
-    from trainer.training.model import FOLDER
+    from trainer.training import FOLDER
 
     config = read_config(args)
     require(
@@ -129,8 +129,8 @@ def train(args: argparse.Namespace) -> int:
             "Choose another."
         ) from error
     record: dict[str, Any] = {"params": config.to_params(), "failure": None}
-    from trainer.training.loop import train as train_epochs
-    from trainer.training.replay import BEST_FILE, follow
+    from trainer.training import BEST_FILE, follow
+    from trainer.training import train as train_epochs
 
     failure = follow(config, train_epochs(config), save_to=args.out)
     record["failure"] = failure and failure.as_dict()
@@ -152,7 +152,7 @@ def train(args: argparse.Namespace) -> int:
 
 def localise(args: argparse.Namespace) -> int:
     """Writes the estimates of every scene of a recording."""
-    from trainer.training.localisation import localise as localise_scenes
+    from trainer.training import localise as localise_scenes
 
     found = localise_scenes(**localise_arguments(args))
     found.save(args.out)
@@ -162,7 +162,7 @@ def localise(args: argparse.Namespace) -> int:
 
 def replay(args: argparse.Namespace) -> int:
     """Repeats a recorded trial; says whether it ended the same way."""
-    from trainer.training.replay import look, repeat
+    from trainer.training import look, repeat
 
     named = args.out / args.run
     run = named if named.is_dir() else Path(args.run)
@@ -174,10 +174,8 @@ def evaluate(args: argparse.Namespace) -> int:
     """Prints one row per estimator, SNR and K."""
     import dataclasses
 
-    from trainer.evaluation.scored_methods import baselines, score_network
-    from trainer.evaluation.summaries import score_lines
-    from trainer.training.loop import resolve_device, restore_network
-    from trainer.training.model import FOLDER, STATE_FILE
+    from trainer.evaluation import baselines, score_lines, score_network
+    from trainer.training import FOLDER, STATE_FILE, resolve_device, restore_network
 
     # a training's folder has its last epoch too; what it is worth is its model's, the best one
     best = args.state / FOLDER / STATE_FILE
@@ -221,9 +219,8 @@ def preflight(args: argparse.Namespace) -> int:
 
     import torch
 
-    from trainer.spectral.backend_checks import check_spectral, problem_size
-    from trainer.spectral.decomposition import BACKENDS
-    from trainer.training.loop import resolve_device
+    from trainer.spectral import BACKENDS, check_spectral, problem_size
+    from trainer.training import resolve_device
 
     torch.set_num_threads(1)  # as a trial on one CPU
     config = read_config(args)

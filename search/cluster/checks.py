@@ -10,19 +10,19 @@ import ray
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from search.plan.config import SearchConfig
-from search.plan.errors import Refused
-from search.plan.preflight import (
+from search.plan import (
     LONG_MINUTES,
     Cluster,
+    Refused,
     Resources,
+    SearchConfig,
     allot,
     holds,
     refuse_other_versions,
     smallest_training,
 )
-from search.records.store import RunStore
-from search.remote.bucket import home_of, opened
+from search.records import RunStore
+from search.remote import home_of, opened
 from trainer.provenance import versions
 
 from .connection import on_worker

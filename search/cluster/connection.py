@@ -10,11 +10,23 @@ from typing import Any
 
 import ray
 
-from search.plan.config import SearchConfig
-from search.plan.environment import PACKAGES, STORAGE_ENV, WORKER_ENV
-from search.plan.errors import Refused, SearchFailed
-from search.plan.interrupts import INTERRUPTED, Interrupted, deaf, interruptible, listen, meant
-from search.plan.preflight import Cluster, Node, Resources
+from search.plan import (
+    INTERRUPTED,
+    PACKAGES,
+    STORAGE_ENV,
+    WORKER_ENV,
+    Cluster,
+    Interrupted,
+    Node,
+    Refused,
+    Resources,
+    SearchConfig,
+    SearchFailed,
+    deaf,
+    interruptible,
+    listen,
+    meant,
+)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import Any
 
 from ray import tune
 
-from search.plan.outcome import RULES, Outcome
+from search.plan import RULES, Outcome
 
 
 class EndSearch(tune.Stopper):

@@ -10,9 +10,9 @@ from typing import Any
 
 import ray
 
-from search.plan.errors import BucketError
-from search.records.checkpoints import BEST_FILE
-from search.remote.bucket import brought, handed, opened
+from search.plan import BucketError
+from search.records import BEST_FILE
+from search.remote import brought, handed, opened
 from trainer.config import EvaluationConfig, TrainConfig
 from trainer.provenance import versions
 
@@ -22,8 +22,8 @@ from .trainable import own_train, peak_bytes
 def check_backends(configs: list[TrainConfig], threads: int) -> tuple[str, list[str]]:
     """What is wrong with this worker's eigendecompositions for these configurations (empty if
     nothing is), and what was measured, for a person."""
-    from trainer.spectral.backend_checks import check_spectral, problem_size
-    from trainer.training.loop import resolve_device
+    from trainer.spectral import check_spectral, problem_size
+    from trainer.training import resolve_device
 
     own_train(threads)
     check = check_spectral(
@@ -69,8 +69,8 @@ def score_baselines(
 ) -> dict[str, list[dict[str, Any]]]:
     """Rows of the bound and of the classical methods on the held-out scenes, and their errors per
     scene, as plain data: `{"evaluations": rows, "scenes": rows}`."""
-    from trainer.evaluation.scored_methods import baselines
-    from trainer.training.loop import resolve_device
+    from trainer.evaluation import baselines
+    from trainer.training import resolve_device
 
     own_train(threads)
     device = str(resolve_device(config.device))
@@ -83,9 +83,8 @@ def score_state(
     """The same tables for a trained network, read from its checkpoint; on the scenes of
     `evaluation`, or else those held out from its own training, and then also `spectra` and
     `pseudospectra`, which show what the training did."""
-    from trainer.evaluation.scored_methods import score_network
-    from trainer.evaluation.spectra import eigenvalue_rows, pseudospectrum_rows
-    from trainer.training.loop import initial_network, resolve_device, restore_network
+    from trainer.evaluation import eigenvalue_rows, pseudospectrum_rows, score_network
+    from trainer.training import initial_network, resolve_device, restore_network
 
     own_train(threads)
     with brought(state_path) as path:
@@ -107,8 +106,7 @@ def score_hinges(
     state_path: str, threads: int, params: dict[str, Any], num_scenes: int
 ) -> list[dict[str, float]]:
     """Rows of the eigengap term that `params` weigh, on a trained network."""
-    from trainer.training.hinge_rows import hinges
-    from trainer.training.loop import resolve_device, restore_network
+    from trainer.training import hinges, resolve_device, restore_network
 
     own_train(threads)
     with brought(state_path) as path:
@@ -118,7 +116,7 @@ def score_hinges(
 
 def measure_best(checkpoint: str, threads: int) -> dict[str, Any]:
     """What a model folder says of the best epoch in a trial's checkpoint, as plain data."""
-    from trainer.training.model import measure
+    from trainer.training import measure
 
     own_train(threads)
     with brought(checkpoint) as there:
@@ -140,7 +138,7 @@ def export_best(
         about: where it comes from, for the model card.
         others: rows of the bound and of the classical methods on the same scenes.
     """
-    from trainer.training.model import Measured, export
+    from trainer.training import Measured, export
 
     own_train(threads)
     with brought(checkpoint) as there, handed(folder) as model:

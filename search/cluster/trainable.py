@@ -23,14 +23,18 @@ from typing import Any
 
 from ray import tune
 
-from search.plan.config import judged_epochs
-from search.plan.environment import keep_what_is_loaded
-from search.plan.errors import StorageLost
-from search.plan.outcome import WORST, Outcome, classify_error, signature
-from search.plan.preflight import other_versions
-from search.records.checkpoints import BEST_FILE, REPORTS_FILE, STATE_FILE, read_reports
-from search.records.rows import judged
-from search.remote.bucket import brought
+from search.plan import (
+    WORST,
+    Outcome,
+    StorageLost,
+    classify_error,
+    judged_epochs,
+    keep_what_is_loaded,
+    other_versions,
+    signature,
+)
+from search.records import BEST_FILE, REPORTS_FILE, STATE_FILE, judged, read_reports
+from search.remote import brought
 from trainer.config import TrainConfig
 from trainer.failure import Diverged
 from trainer.provenance import versions
@@ -167,7 +171,7 @@ def own_train(threads: int) -> Train:
     """The trainer's own `train`, imported on the worker, which computes on so many threads."""
     import torch
 
-    from trainer.training.loop import train
+    from trainer.training import train
 
     torch.set_num_threads(threads)
     return train
@@ -183,7 +187,7 @@ def _last_state(place: str | None, lost: tune.Checkpoint | None) -> tuple[Any, K
     """
     if place is None:
         return None, Kept([], b"")
-    from trainer.training.checkpoint import TrainState
+    from trainer.training import TrainState
 
     try:
         with brought(place) if lost is None else lost.as_directory() as folder:

@@ -9,19 +9,11 @@ from typing import Any
 
 from ray import tune
 
-from search.cluster.stopper import EndSearch
-from search.cluster.trainable import Train, make_trainable
-from search.plan.config import SearchConfig
-from search.plan.environment import keep_what_is_loaded
-from search.plan.errors import SearchFailed
-from search.plan.preflight import Resources
-from search.plan.rungs import Judge, judge_of
-from search.records.checkpoints import RAY_FOLDER
-from search.records.store import RunStore
-from search.records.write_buffer import drop_orphans, write_left
-from search.remote.bucket import home_of, opened
-from search.suggest.history import History, comparable, recall
-from search.suggest.warm import warm_trials
+from search.cluster import EndSearch, Train, make_trainable
+from search.plan import Judge, Resources, SearchConfig, SearchFailed, judge_of, keep_what_is_loaded
+from search.records import RAY_FOLDER, RunStore, drop_orphans, write_left
+from search.remote import home_of, opened
+from search.suggest import History, comparable, recall, warm_trials
 from trainer.provenance import versions
 
 from .monitor import Monitor

@@ -15,10 +15,8 @@ from typing import Any
 
 from ray.util import metrics
 
-from search.plan.config import SearchConfig
-from search.plan.outcome import Outcome, may_be_best
-from search.records.best import best_trial
-from search.records.store import RunStore
+from search.plan import Outcome, SearchConfig, may_be_best
+from search.records import RunStore, best_trial
 
 NAMES: dict[str, tuple[str, tuple[str, ...]]] = {
     "ris_trials": ("trials that have ended, by outcome", ("outcome",)),

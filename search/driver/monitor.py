@@ -17,15 +17,20 @@ import ray
 from ray import tune
 from tqdm import tqdm
 
-from search.cluster.stopper import EndSearch
-from search.plan.config import SearchConfig
-from search.plan.outcome import RULES, Outcome, classify, may_be_best, signature
-from search.records.checkpoints import folders
-from search.records.rows import failure_row, pick, reached, scored_rows, trial_row
-from search.records.store import Ended, RunStore
-from search.records.write_buffer import Waiting
-from search.suggest.history import History
-from search.suggest.study import Past
+from search.cluster import EndSearch
+from search.plan import RULES, Outcome, SearchConfig, classify, may_be_best, signature
+from search.records import (
+    Ended,
+    RunStore,
+    Waiting,
+    failure_row,
+    folders,
+    pick,
+    reached,
+    scored_rows,
+    trial_row,
+)
+from search.suggest import History, Past
 
 from .metrics import Gauges
 from .watchdog import Silence

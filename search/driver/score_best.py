@@ -10,17 +10,26 @@ from typing import Any
 
 import ray
 
-from search.cluster.connection import on_worker, result_of
-from search.cluster.tasks import baselines_task, export_task, measure_task, state_task
-from search.plan.config import SearchConfig
-from search.plan.errors import SearchFailed
-from search.plan.preflight import Resources
-from search.records.best import best_trial
-from search.records.checkpoints import STATE_FILE
-from search.records.missing_scores import BEST_TABLES, add_baseline, lacks_scores, unscored
-from search.records.rows import scored_rows
-from search.records.store import RunStore
-from search.remote.bucket import brought, home_of
+from search.cluster import (
+    baselines_task,
+    export_task,
+    measure_task,
+    on_worker,
+    result_of,
+    state_task,
+)
+from search.plan import Resources, SearchConfig, SearchFailed
+from search.records import (
+    BEST_TABLES,
+    STATE_FILE,
+    RunStore,
+    add_baseline,
+    best_trial,
+    lacks_scores,
+    scored_rows,
+    unscored,
+)
+from search.remote import brought, home_of
 from trainer.config import ConfigError
 
 BEST_FOLDER = "best"

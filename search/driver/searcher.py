@@ -14,12 +14,21 @@ import optuna
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
-from search.plan.config import SearchConfig
-from search.plan.rungs import Judge
-from search.remote.bucket import home_of
-from search.suggest.history import History, Unfinished, comparable, drawable
-from search.suggest.samplers import sampler_for
-from search.suggest.study import Mirror, Past, constraints, frozen, new_study, told
+from search.plan import Judge, SearchConfig
+from search.remote import home_of
+from search.suggest import (
+    History,
+    Mirror,
+    Past,
+    Unfinished,
+    comparable,
+    constraints,
+    drawable,
+    frozen,
+    new_study,
+    sampler_for,
+    told,
+)
 from trainer.config import ConfigError
 
 OBJECTIVE = "objective"

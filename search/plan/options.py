@@ -34,7 +34,7 @@ def exit_code(name: str, act: Callable[[], int], again: str) -> int:
             print(f"\ninterrupted{said}; nothing is lost: {again}", file=sys.stderr)
             return INTERRUPTED
         except Exception as error:
-            from search.records.store import RunError
+            from search.plan import RunError
 
             from .errors import Refused
 

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from search.plan.outcome import Outcome, may_be_best
+from search.plan import Outcome, may_be_best
 
 
 def best_trial(trials: pd.DataFrame) -> str | None:

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from search.plan.errors import CorruptRun, RunExists
+from search.plan import CorruptRun, RunExists
 
 from .arrow import check_parameters
 

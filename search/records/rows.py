@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from statistics import fmean
 from typing import Any
 
-from search.plan.outcome import RULES, Outcome
+from search.plan import RULES, Outcome
 
 from .schema import TABLES
 

@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import spaces
-from search.plan.config import SearchConfig
-from search.plan.errors import CorruptRun
+from search.plan import CorruptRun, SearchConfig
 from trainer.config import ConfigError
 
 

@@ -26,9 +26,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from search.plan.errors import CorruptRun, RunError, RunExists, RunNotFound, RunNotWritable
-from search.plan.outcome import Outcome
-from search.remote.locate import resolve_run
+from search.plan import CorruptRun, Outcome, RunNotFound, RunNotWritable
 from trainer.record import CONFIGS, ENDINGS
 
 from .arrow import arrow_schema, arrow_table, check_parameters, is_earlier
@@ -48,16 +46,6 @@ from .files import (
     write_atomically,
 )
 from .schema import BASELINE_PART, TABLES, Parameters
-
-__all__ = [
-    "CorruptRun",
-    "RunError",
-    "RunExists",
-    "RunNotFound",
-    "RunNotWritable",
-    "RunStore",
-    "resolve_run",
-]
 
 EMPTY = "empty"
 """The part without rows that gives every table its schema from the start."""

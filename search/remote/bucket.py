@@ -19,7 +19,7 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 import pyarrow as pa
 from pyarrow import fs
 
-from search.plan.errors import BucketError, RunExists
+from search.plan import BucketError, RunExists
 
 
 def is_uri(place: str | Path) -> bool:

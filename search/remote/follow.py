@@ -12,10 +12,8 @@ from typing import Any
 
 import pandas as pd
 
-from search.plan.errors import RunNotFound
-from search.plan.outcome import Outcome
-from search.records.files import read_run
-from search.records.store import RunStore
+from search.plan import Outcome, RunNotFound
+from search.records import RunStore, read_run
 
 from . import bucket, mirror, working_copy
 from .locate import resolve_run

@@ -2,10 +2,8 @@
 
 from pathlib import Path
 
-from search.plan.config import RUNS
-from search.plan.errors import RunNotFound
-from search.records.files import hint
-from search.records.schema import TABLES
+from search.plan import RUNS, RunNotFound
+from search.records import TABLES, hint
 
 from . import bucket, working_copy
 

@@ -10,8 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from search.plan.errors import RunError
-from search.plan.interrupts import INTERRUPTED, meant
+from search.plan import INTERRUPTED, RunError, meant
 
 DRIVER_FILE = ".driver"
 """Who drives a run, and how that ended; locked for as long as it lasts."""

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from search.plan.errors import RunError
-from search.records.checkpoints import RAY_FOLDER
+from search.plan import RunError
+from search.records import RAY_FOLDER
 
 from .bucket import first_line, home_of, is_uri, opened, refusal
 from .lock import DRIVER_FILE, Driver, exclusive

@@ -12,10 +12,8 @@ from typing import Any
 
 from pyarrow import fs
 
-from search.plan.errors import RunNotFound
-from search.records.checkpoints import RAY_FOLDER
-from search.records.files import write_atomically
-from search.records.store import RunStore
+from search.plan import RunNotFound
+from search.records import RAY_FOLDER, RunStore, write_atomically
 
 from .bucket import home_of, is_uri, opened, refusal
 from .lock import driven

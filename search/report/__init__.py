@@ -1,10 +1,9 @@
 """What a run says: leaderboard, statistics, pictures; reads Parquet and JSON, no Ray, no torch."""
 
-from search.report.analysis import leaderboard, statistics
-from search.report.analysis.statistics import Interval, mean_interval, paired_difference
-from search.report.data import runs
-from search.report.data.runs import Run, load
+from search.report.analysis import leaderboard, mean_interval, paired_difference, statistics
+from search.report.data import Run, load, runs
 from search.report.figures import plots
+from trainer.intervals import Interval
 
 __all__ = [
     "Interval",

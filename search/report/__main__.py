@@ -10,9 +10,8 @@ import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
 
-from search.plan.errors import RunError
-from search.remote.locate import resolve_run
-from search.remote.mirror import push
+from search.plan import RunError
+from search.remote import push, resolve_run
 from trainer.cli import OneLineParser, UsageError
 
 
@@ -49,9 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def report(args: argparse.Namespace) -> int:
     """Writes what was asked for and says where it lies."""
-    from search.report.data.runs import load
-    from search.report.page.compare import write_comparison
-    from search.report.page.write import FOLDER, write_report
+    from search.report.data import load
+    from search.report.page import FOLDER, write_comparison, write_report
 
     run = load(resolve_run(args.run, args.runs))
     other = None if args.compare is None else load(resolve_run(args.compare, args.runs))

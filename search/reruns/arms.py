@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
-from search.plan.rerun import Training
+from search.plan import Training
 from spaces.blocks import ACTING
 from trainer.cli import UsageError, settings
 from trainer.config import TrainConfig, require_choice
@@ -15,7 +15,7 @@ from trainer.config import TrainConfig, require_choice
 from .finalists import Asked
 
 if TYPE_CHECKING:
-    from search.records.store import RunStore
+    from search.records import RunStore
 
 TERMS = tuple(
     field.name
@@ -137,7 +137,7 @@ def of_best(store: RunStore, term: str) -> dict[str, Any]:
     Raises:
         UsageError: if none of its completed trials has it.
     """
-    from search.records.best import best_trials
+    from search.records import best_trials
 
     for trial in best_trials(store.read("trials")):
         params = store.read_config(trial)["params"]

@@ -10,16 +10,23 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from search.plan.config import RUNS
-from search.plan.options import RESOURCES, add_resources, exit_code
-from search.plan.rerun import MOST_SEEDS, Fresh, Training, seeds_of
-from search.records.schema import RERUNS
+from search.plan import (
+    MOST_SEEDS,
+    RESOURCES,
+    RUNS,
+    Fresh,
+    Training,
+    add_resources,
+    exit_code,
+    seeds_of,
+)
+from search.records import RERUNS
 from trainer.cli import OneLineParser, UsageError
 from trainer.config import TrainConfig, did_you_mean
 
 if TYPE_CHECKING:
-    from search.plan.config import SearchConfig
-    from search.records.store import RunStore
+    from search.plan import SearchConfig
+    from search.records import RunStore
 
 SCENE_SEED = 3_000_003
 NUM_SCENES = 2048
@@ -86,9 +93,8 @@ class Asked:
         """
         from dataclasses import replace
 
-        from search.records.best import best_trials
-        from search.records.run_plan import planned
-        from search.records.store import RunStore, resolve_run
+        from search.records import RunStore, best_trials, planned
+        from search.remote import resolve_run
 
         for name in ("top", "seeds"):
             if getattr(args, name) < 1:
@@ -145,7 +151,7 @@ class Asked:
 
     def describe(self, trainings: Iterable[Training]) -> str:
         """The plan, for a person: what is to be trained and scored, and what that takes."""
-        from search.records.store import RunStore
+        from search.records import RunStore
 
         from .sessions import covered
 
@@ -183,7 +189,7 @@ class Asked:
 
     def _versions(self) -> list[str]:
         """What differs between the code of the search and this one."""
-        from search.suggest.warm import versions_changed
+        from search.suggest import versions_changed
         from trainer.provenance import provenance
 
         return versions_changed(self.store.plan, provenance())

@@ -16,20 +16,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import spaces
-from search.plan.config import SearchConfig
-from search.plan.outcome import Outcome
-from search.plan.rerun import Fresh, Training
-from search.records.checkpoints import STATE_FILE
-from search.records.rows import scored_rows
-from search.records.schema import BASELINE_PART, RERUNS
-from search.records.store import RunStore
-from search.remote.bucket import home_of
+from search.plan import Fresh, Outcome, SearchConfig, Training
+from search.records import BASELINE_PART, RERUNS, STATE_FILE, RunStore, scored_rows
+from search.remote import home_of
 from trainer.config import EvaluationConfig, TrainConfig
 from trainer.provenance import provenance
 
 if TYPE_CHECKING:
-    from search.cluster.trainable import Train
-    from search.plan.preflight import Resources
+    from search.cluster import Train
+    from search.plan import Resources
 
 FRESH_BASELINES = "baselines-fresh"
 """The part of what belongs to no training, on the fresh scenes."""
@@ -66,7 +61,7 @@ class Session:
         Raises:
             SearchFailed: if Ray gave up; what had finished is kept.
         """
-        from search.driver.driver import rerun
+        from search.driver import rerun
 
         wanted = {one.name: one for one in trainings}
         started = self._trained.started()
@@ -88,8 +83,7 @@ class Session:
             beside: for a confirmation: whose scenes the bound and the classical methods are
                 scored on, too.
         """
-        from search.cluster.connection import as_ready
-        from search.cluster.tasks import baselines_task, state_task
+        from search.cluster import as_ready, baselines_task, state_task
 
         trainings = list(trainings)
         threads = self._resources.threads
@@ -124,8 +118,7 @@ class Session:
     ) -> dict[str, list[dict[str, float]]]:
         """The eigengap term on fresh scenes: for a training's name, the configuration that
         weighs it, which need not be its own."""
-        from search.cluster.connection import as_ready
-        from search.cluster.tasks import hinges_task
+        from search.cluster import as_ready, hinges_task
 
         many = min(HINGE_SCENES, fresh.num_scenes)
         jobs = {
@@ -217,12 +210,11 @@ def session(store: RunStore, plan: SearchConfig) -> Iterator[Session]:
         Refused: if no machine could hold a training.
         RunError: if the run has another driver now.
     """
-    from search.plan.environment import prepare
+    from search.plan import prepare
 
     prepare(plan.address)
-    from search.cluster.checks import check_nodes, room_for
-    from search.cluster.connection import connect
-    from search.remote.mirror import driving
+    from search.cluster import check_nodes, connect, room_for
+    from search.remote import driving
 
     with driving(store.path), connect(plan) as cluster:
         resources = room_for(plan, cluster)

@@ -11,10 +11,8 @@ from typing import Any, TypeVar
 
 import pandas as pd
 
-from search.plan.config import SearchConfig
-from search.plan.outcome import Outcome
-from search.records.checkpoints import checkpoints_of, folders, read_reports
-from search.records.store import CorruptRun, RunStore, redrawn
+from search.plan import CorruptRun, Outcome, SearchConfig
+from search.records import RunStore, checkpoints_of, folders, read_reports, redrawn
 from trainer.record import CONFIGS
 
 from .study import Past, distributions

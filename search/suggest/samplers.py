@@ -25,7 +25,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from search.plan.config import SearchConfig
+from search.plan import SearchConfig
 
 STARTUP_TRIALS = 8
 """Trials drawn at random before the sampler models anything."""

@@ -26,8 +26,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import BaseJournalBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from search.plan.config import SearchConfig
-from search.plan.outcome import RULES, WORST, Outcome, constraint_value
+from search.plan import RULES, WORST, Outcome, SearchConfig, constraint_value
 from spaces import Space
 
 from .samplers import MODELS_COMPLETE_ONLY

@@ -10,11 +10,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from search.plan.config import SearchConfig
-from search.plan.errors import Refused
-from search.plan.outcome import Outcome
-from search.records.files import read_json
-from search.records.store import RunStore
+from search.plan import Outcome, Refused, SearchConfig
+from search.records import RunStore, read_json
 from trainer.record import JOURNAL, read_journal
 
 from .history import past_trials

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from trainer.scenes.simulation import Scenes
+from trainer.scenes import Scenes
 
 from .covariance_type import Covariance, normalise
 

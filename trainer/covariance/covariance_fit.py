@@ -25,7 +25,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from trainer.scenes.simulation import Scenes
+from trainer.scenes import Scenes
 
 from .backprojection import whiten
 from .dictionary import pack_hermitian

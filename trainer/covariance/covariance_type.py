@@ -18,8 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer.scenes.geometry import steering_vector
-from trainer.scenes.simulation import Scenes
+from trainer.scenes import Scenes, steering_vector
 
 TRACE_FLOOR = 1e-12
 """Traces below this are divided by this instead: R = 0 then stays 0, with a finite gradient."""

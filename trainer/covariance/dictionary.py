@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.config import SceneConfig, TrainConfig
-from trainer.scenes.grid import search_grid
+from trainer.scenes import search_grid
 
 POINTS_PER_BEAM = 3.5
 """Grid points per wavelength / aperture, the distance from a beam's peak to its first null."""

@@ -20,9 +20,8 @@ from scipy.special import betainccinv
 from torch import Tensor
 from torch.nn import functional
 
-from trainer.covariance.covariance_type import Covariance
-from trainer.covariance.eigenvectors import Modes, modes
-from trainer.scenes.grid import SearchGrid
+from trainer.covariance import Covariance, Modes, modes
+from trainer.scenes import SearchGrid
 
 from .estimates import CHANCE, Estimates
 from .source_number import SOURCE_NUMBERS

@@ -16,9 +16,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from trainer.covariance.backprojection import whiten
-from trainer.scenes.grid import SearchGrid
-from trainer.scenes.measurement import Scenes, respond
+from trainer.covariance import whiten
+from trainer.scenes import Scenes, SearchGrid, respond
 
 from .estimates import LEAST_RATIO, Estimates
 from .estimators import interior, repeated

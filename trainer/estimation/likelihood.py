@@ -21,8 +21,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from trainer.scenes.grid import SearchGrid
-from trainer.scenes.measurement import respond
+from trainer.scenes import SearchGrid, respond
 
 from .levenberg_marquardt import Model
 

@@ -18,9 +18,8 @@ Efficient above its threshold; below it, it is not Bayes-optimal, and a learned 
 import torch
 from torch import Tensor
 
-from trainer.covariance.backprojection import whiten
-from trainer.scenes.grid import SearchGrid
-from trainer.scenes.measurement import Scenes, respond
+from trainer.covariance import whiten
+from trainer.scenes import Scenes, SearchGrid, respond
 
 from .estimates import LEAST_RATIO, Estimates
 from .estimators import as_estimates, interior, repeated

@@ -13,12 +13,16 @@ import torch
 from torch import Tensor
 
 from trainer.config import SceneConfig
-from trainer.covariance.backprojection import lmmse, pinv, sample_covariance
-from trainer.covariance.covariance_type import Covariance, normalise, true_factor
-from trainer.covariance.eigenvectors import modes
-from trainer.scenes.geometry import Panel
-from trainer.scenes.grid import SearchGrid, search_grid
-from trainer.scenes.simulation import Scenes
+from trainer.covariance import (
+    Covariance,
+    lmmse,
+    modes,
+    normalise,
+    pinv,
+    sample_covariance,
+    true_factor,
+)
+from trainer.scenes import Panel, Scenes, SearchGrid, search_grid
 
 from .estimates import Estimates
 from .estimators import ESTIMATORS

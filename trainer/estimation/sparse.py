@@ -17,11 +17,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from trainer.covariance.backprojection import channel_modes, fit_loading, whiten
-from trainer.covariance.covariance_fit import Forms, Observed
-from trainer.covariance.covariance_type import unit_trace
-from trainer.scenes.grid import SearchGrid
-from trainer.scenes.measurement import Scenes
+from trainer.covariance import Forms, Observed, channel_modes, fit_loading, unit_trace, whiten
+from trainer.scenes import Scenes, SearchGrid
 
 from .subspace_fit import squares
 

@@ -17,7 +17,7 @@ B of their own (see `estimators`), and share what follows.
 import torch
 from torch import Tensor
 
-from trainer.scenes.grid import SearchGrid
+from trainer.scenes import SearchGrid
 
 from .levenberg_marquardt import Minimum, Model, descend
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from trainer.config import SceneConfig
-from trainer.estimation.estimates import Estimates
+from trainer.estimation import Estimates
 from trainer.intervals import LEAST_SCENES, Interval, normal_mean
-from trainer.scenes.simulation import EvalScenes, Scenes
+from trainer.scenes import EvalScenes, Scenes
 
 from .crb import stochastic_crb
 from .metrics import Errors, capped_error, match

@@ -20,13 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from trainer.config import SceneConfig, TrainConfig
-from trainer.covariance.covariance_type import Covariance
-from trainer.covariance.eigenvectors import modes
-from trainer.estimation.estimates import Estimates
-from trainer.estimation.methods import read
-from trainer.scenes.grid import search_grid
-from trainer.scenes.measurement import Scenes
-from trainer.scenes.simulation import simulate
+from trainer.covariance import Covariance, modes
+from trainer.estimation import Estimates, read
+from trainer.scenes import Scenes, search_grid, simulate
 
 from .metrics import TOLERANCE_DEG
 

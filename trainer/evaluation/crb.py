@@ -26,8 +26,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trainer.scenes.geometry import steering_derivatives, steering_vector
-from trainer.scenes.measurement import Scenes, respond
+from trainer.scenes import Scenes, respond, steering_derivatives, steering_vector
 
 SINGULAR = 1e-11
 """Least eigenvalue of an information matrix whose entries are scaled to magnitude 1 and carry

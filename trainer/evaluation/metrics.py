@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainer.estimation.estimates import Estimates
-from trainer.scenes.simulation import Sources
+from trainer.estimation import Estimates
+from trainer.scenes import Sources
 
 CAP_DEG = 10.0
 """Angle errors beyond this are one kind of failure."""

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from trainer.config import SceneConfig, TrainConfig
-from trainer.covariance.covariance_type import Covariance
-from trainer.estimation.methods import SHARPER, Method, covariance_method, method, sharpened
-from trainer.scenes.simulation import Scenes
+from trainer.covariance import Covariance
+from trainer.estimation import SHARPER, Method, covariance_method, method, sharpened
+from trainer.scenes import Scenes
 
 from .conditions import (
     Conditions,

@@ -18,12 +18,9 @@ import torch
 from torch import nn
 
 from trainer.config import TrainConfig
-from trainer.covariance.backprojection import lmmse, sample_covariance
-from trainer.covariance.covariance_type import Covariance
-from trainer.covariance.eigenvectors import modes
-from trainer.estimation.estimators import music
-from trainer.scenes.grid import search_grid
-from trainer.scenes.simulation import EvalScenes, Scenes
+from trainer.covariance import Covariance, lmmse, modes, sample_covariance
+from trainer.estimation import music
+from trainer.scenes import EvalScenes, Scenes, search_grid
 
 NUM_SCENES = 64
 """Scenes behind an eigenvalue's median and spread."""

@@ -1,0 +1,5 @@
+"""Learned covariances by name."""
+
+from .registry import build
+
+__all__ = ["build"]

@@ -6,9 +6,8 @@ instead of iterated.
 """
 
 from trainer.config import TrainConfig
-from trainer.covariance.covariance_type import Covariance, normalise
-from trainer.covariance.dictionary import OnDictionary
-from trainer.scenes.simulation import Scenes
+from trainer.covariance import Covariance, OnDictionary, normalise
+from trainer.scenes import Scenes
 
 from .power_map import GridLogits, power_maps
 

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from trainer.config import TrainConfig
-from trainer.covariance.covariance_type import Covariance, blend_factors, normalise
-from trainer.covariance.dictionary import OnDictionary
-from trainer.scenes.simulation import Scenes
+from trainer.covariance import Covariance, OnDictionary, blend_factors, normalise
+from trainer.scenes import Scenes
 
 from .power_map import GridLogits, power_maps
 

@@ -18,10 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from trainer.config import NetworkConfig
-from trainer.covariance.backprojection import ChannelModes, channel_modes, fit_loading
-from trainer.covariance.covariance_type import unit_trace
-from trainer.covariance.dictionary import pack_hermitian
-from trainer.scenes.simulation import Scenes
+from trainer.covariance import ChannelModes, channel_modes, fit_loading, pack_hermitian, unit_trace
+from trainer.scenes import Scenes
 
 LOG_FLOOR = 1e-12
 """Least relative power under a logarithm."""

@@ -15,8 +15,8 @@ few strong modes: those are exact, and the rest enter by their mean over random 
 import torch
 from torch import Tensor
 
-from trainer.covariance.backprojection import ChannelModes
-from trainer.scenes.simulation import Scenes
+from trainer.covariance import ChannelModes
+from trainer.scenes import Scenes
 
 EXACT_MODES = 2
 """Strongest modes of the channel that are followed from code to code. With 1, 2, 4 and all 12 the

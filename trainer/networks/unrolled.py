@@ -23,10 +23,17 @@ import torch
 from torch import Tensor, nn
 
 from trainer.config import NetworkConfig, TrainConfig
-from trainer.covariance.covariance_fit import NOISE_FLOOR, Observed, Pull, improved_noise, pull
-from trainer.covariance.covariance_type import Covariance, normalise
-from trainer.covariance.dictionary import OnDictionary
-from trainer.scenes.simulation import Scenes
+from trainer.covariance import (
+    NOISE_FLOOR,
+    Covariance,
+    Observed,
+    OnDictionary,
+    Pull,
+    improved_noise,
+    normalise,
+    pull,
+)
+from trainer.scenes import Scenes
 
 from .power_map import NOISE_RANGE, MapTrunk, PowerMaps, power_maps
 from .single_source import SHARES, lone_source_likelihoods

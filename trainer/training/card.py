@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from trainer.evaluation.confidence import Calibration
+from trainer.evaluation import Calibration
 from trainer.intervals import wilson_share
 
 from .checkpoint import TrainState

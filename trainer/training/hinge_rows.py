@@ -4,8 +4,7 @@ import torch
 from torch import nn
 
 from trainer.config import TrainConfig
-from trainer.evaluation.conditions import common_scenes
-from trainer.evaluation.scored_methods import device_of, held_out
+from trainer.evaluation import common_scenes, device_of, held_out
 
 from .terms import eigengap_hinge
 

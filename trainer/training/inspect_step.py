@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trainer.covariance.covariance_type import Covariance
-from trainer.scenes.simulation import Scenes
-from trainer.spectral.decomposition import spectrum
+from trainer.covariance import Covariance
+from trainer.scenes import Scenes
+from trainer.spectral import spectrum
 
 from .loop import Training
 from .terms import loss_terms

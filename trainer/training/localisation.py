@@ -21,13 +21,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from trainer.config import ConfigError, SceneConfig, TrainConfig, require
-from trainer.covariance.dictionary import PLANE_PHASE, POINTS_PER_BEAM
+from trainer.covariance import PLANE_PHASE, POINTS_PER_BEAM
 from trainer.estimation import methods
-from trainer.evaluation.confidence import numbers_of
-from trainer.networks.registry import build
-from trainer.scenes import recorded
-from trainer.scenes.grid import grid_shape
-from trainer.scenes.measurement import Scenes
+from trainer.evaluation import numbers_of
+from trainer.networks import build
+from trainer.scenes import Scenes, grid_shape, recorded
 
 from .loop import resolve_device
 from .model import Model, load

@@ -20,13 +20,12 @@ import torch
 from torch import Tensor, nn
 
 from trainer.config import ConfigError, TrainConfig
-from trainer.covariance.covariance_type import Covariance
-from trainer.evaluation.conditions import EvaluationRow, objective
-from trainer.evaluation.scored_methods import score_network, validate
+from trainer.covariance import Covariance
+from trainer.evaluation import EvaluationRow, objective, score_network, validate
 from trainer.failure import Cause, Diverged, Failure
-from trainer.networks.registry import build
-from trainer.scenes.simulation import Scenes, simulate
-from trainer.spectral.decomposition import spectrum
+from trainer.networks import build
+from trainer.scenes import Scenes, simulate
+from trainer.spectral import spectrum
 
 from .checkpoint import UNREADABLE, TrainState
 from .terms import loss_terms

@@ -25,8 +25,7 @@ import torch
 from torch import nn
 
 from trainer.config import ConfigError, TrainConfig
-from trainer.evaluation.confidence import COEFFICIENTS, Calibration, calibrate
-from trainer.evaluation.scored_methods import score_network
+from trainer.evaluation import COEFFICIENTS, Calibration, calibrate, score_network
 
 from .card import model_card
 from .checkpoint import TrainState

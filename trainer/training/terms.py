@@ -11,11 +11,9 @@ import torch
 from torch import Tensor
 
 from trainer.config import TrainConfig
-from trainer.covariance.covariance_type import Covariance, signal_basis
-from trainer.scenes.simulation import Scenes
-from trainer.spectral.decomposition import spectrum
-from trainer.spectral.failure_policy import Guarded, guard
-from trainer.spectral.losses import dominance_loss, eigengap_loss
+from trainer.covariance import Covariance, signal_basis
+from trainer.scenes import Scenes
+from trainer.spectral import Guarded, dominance_loss, eigengap_loss, guard, spectrum
 
 
 @dataclass(frozen=True)

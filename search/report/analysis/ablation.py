@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from search.records.schema import RERUNS
-from search.report.data.runs import Run, as_run, once_per_run
+from search.records import RERUNS
+from search.report.data import Run, as_run, once_per_run
 
 from .statistics import Interval, crossed_interval, detectable
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from search.records.rows import JUDGED
-from search.report.data.runs import Run, as_run, once_per_run
+from search.records import JUDGED
+from search.report.data import Run, as_run, once_per_run
 from trainer.config import EvaluationConfig
 
 from .estimators import BOUND, ROW_ORDER

@@ -12,9 +12,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from search.plan.outcome import Outcome
-from search.report.data.ranges import Parameter, parameters, shown
-from search.report.data.runs import Run
+from search.plan import Outcome
+from search.report.data import Parameter, Run, parameters, shown
 
 from . import ablation
 from .importance import Importance, importances

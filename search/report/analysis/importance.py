@@ -17,8 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from search.report.data.ranges import Parameter, parameters
-from search.report.data.runs import Run
+from search.report.data import Parameter, Run, parameters
 
 LEAST_TRIALS = 10
 """Trials at one epoch without which no importance is given."""

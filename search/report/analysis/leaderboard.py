@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from search.plan.outcome import Outcome
-from search.plan.rungs import Rungs, judge_of
-from search.records.rows import JUDGED
-from search.report.data.runs import Run, as_run, once_per_run
+from search.plan import Outcome, Rungs, judge_of
+from search.records import JUDGED
+from search.report.data import Run, as_run, once_per_run
 
 from . import confirmed
 from .estimators import BOUND, REFERENCE, ROW_ORDER

@@ -10,12 +10,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from search.records.arrow import TYPES
-from search.records.files import write_atomically
-from search.records.rows import JUDGED
-from search.records.schema import TRIALS, Column
-from search.report.data.ranges import PREFIX
-from search.report.data.runs import Run
+from search.records import JUDGED, TRIALS, TYPES, Column, write_atomically
+from search.report.data import PREFIX, Run
 
 from .leaderboard import SUCCESS_SNR_DB, success_column, table
 

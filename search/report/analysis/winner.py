@@ -3,9 +3,8 @@
 import pandas as pd
 from scipy import stats
 
-from search.plan.config import judged_epochs
-from search.plan.outcome import Outcome
-from search.report.data.runs import Run
+from search.plan import Outcome, judged_epochs
+from search.report.data import Run
 
 from . import confirmed
 from .estimators import REFERENCE

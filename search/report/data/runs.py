@@ -16,11 +16,17 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from search.plan.errors import CorruptRun, RunNotFound
-from search.records.arrow import arrow_schema
-from search.records.best import best_trial
-from search.records.files import part_files, read_run
-from search.records.schema import KEYS, RERUNS, TABLES, Parameters
+from search.plan import CorruptRun, RunNotFound
+from search.records import (
+    KEYS,
+    RERUNS,
+    TABLES,
+    Parameters,
+    arrow_schema,
+    best_trial,
+    part_files,
+    read_run,
+)
 
 Finder = TypeVar("Finder", bound=Callable[..., Any])
 

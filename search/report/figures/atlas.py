@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from search.plan.outcome import Outcome
-from search.report.data.ranges import Parameter, parameters, shown
-from search.report.data.runs import Run
+from search.plan import Outcome
+from search.report.data import Parameter, Run, parameters, shown
 from trainer.intervals import wilson_share
 
 from .choices import BACKEND, NO_TERM, backends_of

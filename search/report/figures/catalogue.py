@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from search.report.analysis import ablation
-from search.report.data.runs import Run
+from search.report.data import Run
 
 from . import ablation_plot, atlas, choices, pareto, pictures, plots, progress
 

@@ -6,10 +6,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from search.plan.outcome import Outcome
-from search.report.analysis.importance import Importance, importances, same_fidelity
-from search.report.data.ranges import WEIGHT, Parameter, parameters, shown
-from search.report.data.runs import Run
+from search.plan import Outcome
+from search.report.analysis import Importance, importances, same_fidelity
+from search.report.data import WEIGHT, Parameter, Run, parameters, shown
 from trainer.intervals import wilson_share
 
 from .style import BLACK, BLUE, COLOURMAP, GREY, RED, new_figure, plain

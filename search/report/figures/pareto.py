@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from search.plan.outcome import Outcome
-from search.report.data.runs import Run, as_run
+from search.plan import Outcome
+from search.report.data import Run, as_run
 
 from .progress import OBJECTIVE
 from .style import BLUE, GREY, new_figure, plain

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from search.report.data.runs import Run
+from search.report.data import Run
 
 from .style import BLACK, BLUE, GREY, RED, new_figure, plain, whole_numbers
 

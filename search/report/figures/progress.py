@@ -5,10 +5,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from search.plan.outcome import Outcome
-from search.report.analysis.estimators import REFERENCE
-from search.report.analysis.leaderboard import rungs, table
-from search.report.data.runs import Run
+from search.plan import Outcome
+from search.report.analysis import REFERENCE, rungs, table
+from search.report.data import Run
 
 from .style import BLACK, BLUE, GREY, OUTCOME_COLOURS, RED, new_figure, plain, whole_numbers
 

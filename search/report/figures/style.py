@@ -8,8 +8,8 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from search.plan.outcome import Outcome
-from search.records.files import write_atomically
+from search.plan import Outcome
+from search.records import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

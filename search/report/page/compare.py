@@ -9,13 +9,12 @@ from typing import Any
 
 import pandas as pd
 
-from search.plan.outcome import Outcome
-from search.records.files import write_atomically
-from search.report.analysis.leaderboard import CONFIRMED, ENDS, SCENE, table
-from search.report.analysis.statistics import Interval, paired_difference
-from search.report.data.runs import Run
-from search.report.figures.catalogue import pictures_of
-from search.report.figures.plots import short_label
+from search.plan import Outcome
+from search.records import write_atomically
+from search.report.analysis import CONFIRMED, ENDS, SCENE, paired_difference, table
+from search.report.data import Run
+from search.report.figures import pictures_of, short_label
+from trainer.intervals import Interval
 
 from . import sections
 from .layout import (

@@ -6,24 +6,25 @@ from typing import Any
 
 import pandas as pd
 
-from search.plan.outcome import Outcome
-from search.records.rows import JUDGED
-from search.report.analysis import ablation, confirmed, health
-from search.report.analysis.importance import Importance
-from search.report.analysis.leaderboard import (
+from search.plan import Outcome
+from search.records import JUDGED
+from search.report.analysis import (
     CONFIRMED,
     ENDS,
     SUCCESS_SNR_DB,
+    Importance,
+    ablation,
     compares,
+    confirmed,
+    health,
     paired_with,
     success_column,
     table,
     tally,
     verdict_on_best,
 )
-from search.report.data.ranges import PREFIX, shown
-from search.report.data.runs import Run
-from search.report.figures.plots import LABELS, short_label
+from search.report.data import PREFIX, Run, shown
+from search.report.figures import LABELS, short_label
 
 from .layout import Cell, Heading, Row, Section, Shown, Table, number, with_interval, words
 

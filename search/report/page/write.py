@@ -6,14 +6,11 @@ cannot be drawn is said on the page, and an older figure of that name is removed
 
 from pathlib import Path
 
-from search.plan.errors import RunNotWritable
-from search.records.files import write_atomically
-from search.report.analysis import summary
-from search.report.analysis.importance import Importance, importances
-from search.report.data.runs import Run
-from search.report.figures.catalogue import Picture, pictures_of
-from search.report.figures.choices import draw_importances
-from search.report.figures.style import FORMATS, rendered, save
+from search.plan import RunNotWritable
+from search.records import write_atomically
+from search.report.analysis import Importance, importances, summary
+from search.report.data import Run
+from search.report.figures import FORMATS, Picture, draw_importances, pictures_of, rendered, save
 
 from . import sections
 from .layout import Page, Shown, html, svg_source
