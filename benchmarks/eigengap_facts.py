@@ -10,9 +10,8 @@ from torch import Tensor
 
 from trainer.spectral import dominance_loss, spectrum
 
-sys.path.append(str(Path(__file__).parent.parent / "tests"))
-import adversarial
-import forty_digits
+sys.path.append(str(Path(__file__).parents[1]))
+from tests import adversarial, forty_digits
 
 Gradient = Callable[[Tensor, Tensor], Tensor]
 

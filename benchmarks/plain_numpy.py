@@ -50,7 +50,7 @@ def steering_matrix(
 
 
 def draw_scene(config: SceneConfig, generator: np.random.Generator, snr_db: float) -> PlainScene:
-    """One scene of equal powers, random codes and white noise, by the law of `trainer.scenes.simulation`."""
+    """One scene of equal powers, random codes and white noise, by the law of `trainer.scenes`."""
     antennas, elements = config.num_antennas, config.num_elements
     count = int(generator.integers(1, config.max_sources + 1))
     limits = np.radians([config.azimuth_max_deg, config.elevation_max_deg])

@@ -7,11 +7,12 @@ by differences. What is in question here is what rounding does to them.
 
 from collections.abc import Iterable
 
-import adversarial
 import mpmath
 import torch
-from adversarial import SIZE, SOURCES
 from torch import Tensor
+
+from tests import adversarial
+from tests.adversarial import SIZE, SOURCES
 
 DIGITS = 40
 

@@ -131,7 +131,7 @@ def export_best(
     others: list[dict[str, Any]],
     threads: int,
 ) -> None:
-    """Makes a model folder of the best epoch in a trial's checkpoint; see `trainer.training.model`.
+    """Makes a model folder of the best epoch in a trial's checkpoint; see `trainer.training`.
 
     Args:
         measured: of it, by `measure_best`.

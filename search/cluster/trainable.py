@@ -40,7 +40,7 @@ from trainer.failure import Diverged
 from trainer.provenance import versions
 
 Train = Callable[..., Iterator[Any]]
-"""`trainer.training.loop.train`, or what else takes `(config, *, resume)` and yields `EpochReport`s."""
+"""`trainer.training.train`, or what else takes `(config, *, resume)` and yields `EpochReport`s."""
 
 
 def make_trainable(

@@ -1,4 +1,4 @@
-"""Classical direction finding by name: MUSIC, MVDR, beamformer, maximum likelihood, sparse fitting."""
+"""Classical direction finding, by name: MUSIC, MVDR, beamformer, maximum likelihood, sparse."""
 
 from .estimates import Estimates
 from .estimators import music

@@ -1,8 +1,9 @@
-"""What is measured: panel, channel, phase codes, sources, snapshots; and the grid that is searched."""
+"""The measurement: panel, channel, phase codes, sources, snapshots; and the search grid."""
 
 from .geometry import Panel, steering_derivatives, steering_vector
 from .grid import POINTS_PER_BEAM, SearchGrid, grid_shape, search_grid
 from .measurement import Scenes, Sources, respond
+from .recorded import load_scenes, require_scale, save_scenes
 from .simulation import EvalScenes, simulate
 
 __all__ = [
@@ -13,7 +14,10 @@ __all__ = [
     "SearchGrid",
     "Sources",
     "grid_shape",
+    "load_scenes",
+    "require_scale",
     "respond",
+    "save_scenes",
     "search_grid",
     "simulate",
     "steering_derivatives",

@@ -4,7 +4,6 @@ G_l = H diag(c_l) is never formed for a batch: G_l x = H (c_l ∘ x).
 """
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Self
 
 import torch
@@ -132,25 +131,6 @@ class Scenes:
             truth=None if self.truth is None else self.truth.take(scenes),
             noise_covariance=None if shape is None else shape[scenes],
         )
-
-    @classmethod
-    def load(
-        cls,
-        path: str | Path,
-        *,
-        device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.complex64,
-    ) -> "Scenes":
-        """Recorded scenes of an `.npz` file; `recorded` documents its arrays and checks them."""
-        from .recorded import load
-
-        return load(path, device=device, dtype=dtype)
-
-    def save(self, path: str | Path) -> None:
-        """Writes what `load` reads."""
-        from .recorded import save
-
-        save(self, path)
 
     @property
     def batch_size(self) -> int:

@@ -47,8 +47,8 @@ CODE_TOLERANCE = 1e-3
 Arrays = Mapping[str, np.ndarray]
 
 
-def save(scenes: Scenes, path: str | Path) -> None:
-    """Writes scenes so that `load` gives equal ones; the file is whole or absent."""
+def save_scenes(scenes: Scenes, path: str | Path) -> None:
+    """Writes scenes so that `load_scenes` gives equal ones; the file is whole or absent."""
     path = Path(path)
     require(path.suffix == ".npz", "a recording ends in .npz", f"{path}", "Rename it.")
     arrays: dict[str, Any] = asdict(scenes.panel)
@@ -70,7 +70,7 @@ def save(scenes: Scenes, path: str | Path) -> None:
         partial.unlink(missing_ok=True)
 
 
-def load(
+def load_scenes(
     path: str | Path,
     *,
     device: torch.device | str = "cpu",

@@ -1,4 +1,4 @@
-"""Eigenvalues and spectral projectors with safe derivatives, and the losses on them; knows no scenes."""
+"""Eigenvalues and spectral projectors with safe derivatives, and the losses on them."""
 
 from .backend_checks import check_spectral, problem_size
 from .backends import BACKENDS

@@ -1,4 +1,4 @@
-"""The `Spectrum` that `trainer.spectral.decomposition.spectrum` returns: quantities that only depend on
+"""The `Spectrum` that `trainer.spectral.spectrum` returns: quantities that only depend on
 eigenvalues and spectral projectors, never on an eigenvector's arbitrary phase."""
 
 from collections.abc import Sequence

@@ -25,7 +25,7 @@ from trainer.covariance import PLANE_PHASE, POINTS_PER_BEAM
 from trainer.estimation import methods
 from trainer.evaluation import numbers_of
 from trainer.networks import build
-from trainer.scenes import Scenes, grid_shape, recorded
+from trainer.scenes import Scenes, grid_shape, load_scenes, require_scale
 
 from .loop import resolve_device
 from .model import Model, load
@@ -120,7 +120,7 @@ def localise(
     if isinstance(scenes, Scenes):
         require_sound(scenes)
     else:
-        scenes = recorded.load(scenes)
+        scenes = load_scenes(scenes)
     weights = next(model.network.parameters())
     scenes = scenes.to(device=where, dtype=weights.dtype.to_complex())
     scene = scene_of(model.config.scene, scenes, range_m)
@@ -163,7 +163,7 @@ def require_sound(scenes: Scenes) -> None:
         bad = (~torch.isfinite(peaks)).nonzero().flatten().tolist()
         which = f"{len(bad)} scenes that are not, {', '.join(map(str, bad[:4]))} first"
         require(not bad, f"{name} is finite", which, "Leave these scenes out.")
-        recorded.require_scale(name, peaks[peaks > 0].cpu().numpy())
+        require_scale(name, peaks[peaks > 0].cpu().numpy())
 
 
 def scene_of(

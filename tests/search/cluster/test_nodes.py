@@ -1,0 +1,235 @@
+"""A search on a cluster of several nodes: its code arrives, versions agree, jobs are followed.
+
+All on this machine with Ray's `Cluster` utility, in which every node has processes of its own.
+"""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import ray
+from ray.cluster_utils import Cluster
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from search.cluster import checks, trainable
+from search.cluster.checks import check_nodes, room_for
+from search.cluster.connection import connect
+from search.cluster.stopper import EndSearch
+from search.driver.driver import search
+from search.plan.config import SearchConfig
+from search.plan.errors import Refused, SearchFailed
+from search.plan.preflight import Resources, refuse_other_versions
+from search.records.run_plan import declared
+from search.records.store import RunStore
+from search.run import main
+from trainer.provenance import versions
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_search_spreads_onto_new_nodes_and_survives_lost_ones():
+    assert subprocess.run([sys.executable, str(ROOT / "benchmarks" / "spread.py")]).returncode == 0
+
+
+OWN = {"python": "3.11.7", "ray": "2.60.0", "torch": "2.13.0+cpu", "numpy": "2.3.0"}
+
+
+def test_equal_versions_pass_whatever_they_were_built_for():
+    refuse_other_versions(OWN, {"a": OWN, "b": OWN | {"torch": "2.13.0+cu128"}})
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_another_version_is_refused_with_both_named(name):
+    theirs = {"good": OWN, "odd": OWN | {name: "1.2.3"}}
+    with pytest.raises(Refused, match=rf"{name} is .* here and 1\.2\.3 on odd\. Use one image"):
+        refuse_other_versions(OWN, theirs)
+
+
+def test_a_missing_package_is_a_difference():
+    with pytest.raises(Refused, match=r"torch is .* here and None on odd"):
+        refuse_other_versions(OWN, {"odd": {k: v for k, v in OWN.items() if k != "torch"}})
+
+
+def test_a_worker_with_another_version_trains_nothing_and_ends_the_search(monkeypatch):
+    """Whenever its machine came."""
+    reports: list[dict[str, object]] = []
+    monkeypatch.setattr(trainable, "_report", reports.append)
+    own = versions() | {"torch": "9.9.9"}
+
+    def train(config: object, *, resume: object = None) -> Iterator[object]:
+        pytest.fail("trained")
+
+    trainable.make_trainable(train, "x", own)({"trial_id": "t0000"})
+    (last,) = reports
+    ending = EndSearch()
+    assert ending("t0000", last)
+    assert ending.stop_all()
+    assert re.search(r"torch is 9\.9\.9 here and \d.* on ", ending.reason)
+    assert not last.get("outcome")  # the trial did not do it, and goes on when resumed
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[tuple[Cluster, str]]:
+    """A head with two CPUs, and the URL of its dashboard."""
+    port = free_port()
+    ports = {"dashboard_port": port, "dashboard_agent_listen_port": free_port()}  # beside others
+    cluster = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": True, **ports}
+    )
+    yield cluster, f"http://127.0.0.1:{port}"
+    cluster.shutdown()
+
+
+@pytest.fixture
+def another_torch(cluster, tmp_path) -> Iterator[str]:
+    """What a node says that finds another torch first, as in another image; it has four CPUs."""
+    odd = tmp_path / "site" / "torch-0.0.1.dist-info"
+    odd.mkdir(parents=True)
+    (odd / "METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 0.0.1\n")
+    node = cluster[0].add_node(num_cpus=4, env_vars={"PYTHONPATH": str(odd.parent)})
+    own = versions()["torch"].partition("+")[0]
+    yield rf"torch is {own}.* here and 0\.0\.1 on"
+    cluster[0].remove_node(node)
+
+
+def on_cluster(cluster: Cluster, tmp_path: Path) -> tuple[SearchConfig, RunStore]:
+    plan = SearchConfig("smoke", 1, "x", out=str(tmp_path), address=cluster.address)
+    store = RunStore.create(
+        tmp_path / "x",
+        parameters=declared(plan.space),
+        plan={"search": plan.as_dict(), **plan.searched},
+    )
+    return plan, store
+
+
+@pytest.mark.ray
+def test_a_node_with_another_torch_is_refused_and_named(cluster, tmp_path, another_torch):
+    plan, store = on_cluster(cluster[0], tmp_path)
+    with connect(plan), pytest.raises(Refused, match=another_torch):
+        check_nodes(store)
+
+
+@pytest.mark.ray
+def test_a_node_that_came_after_the_checks_is_refused_too(cluster, tmp_path, another_torch):
+    """On a cluster that grows there is no worker to ask before the first trial."""
+    plan, store = on_cluster(cluster[0], tmp_path)
+    only_there = Resources(cpus=4, gpus=0, concurrent=1)
+    with connect(plan), pytest.raises(SearchFailed, match=another_torch):
+        search(plan, store, only_there)
+    assert store.ended() == set()  # the trial did not do it, and goes on elsewhere
+
+
+@pytest.mark.ray
+def test_a_machine_that_never_comes_is_waited_for_as_long_as_was_said(cluster, tmp_path, capfd):
+    """Whether a cluster grows, Ray does not say: `--max-concurrent` is taken for its word."""
+    where = ("--address", cluster[0].address, "--out", str(tmp_path), "--name", "y")
+    wide = ("--cpus-per-trial", "64", "--max-concurrent", "1", "--gpus-per-trial", "0")
+    began = time.monotonic()
+    assert main(["--preset", "smoke", *where, *wide, "--trial-timeout", "4"]) == 2
+    assert 4 < time.monotonic() - began < 30
+    assert (
+        "64 CPUs and 0 GPUs, but none does and none has come within 4 s" in capfd.readouterr().err
+    )
+    assert not (tmp_path / "y").exists()
+
+
+@pytest.mark.ray
+def test_a_machine_that_comes_is_used(cluster, tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(checks, "SAID_EVERY_SECONDS", 1.0)
+    plan, _ = on_cluster(cluster[0], tmp_path)
+    plan = replace(plan, cpus_per_trial=3, gpus_per_trial=0, max_concurrent=1)
+    with connect(plan) as now, ThreadPoolExecutor() as beside:
+        waiting = beside.submit(room_for, plan, now)
+        while "no machine holds a trial of 3 CPUs" not in capfd.readouterr().out:
+            assert not waiting.done()
+            time.sleep(0.1)
+        node = cluster[0].add_node(num_cpus=3)
+        assert waiting.result(60) == Resources(cpus=3, gpus=0, concurrent=1)
+    cluster[0].remove_node(node)
+
+
+@pytest.mark.ray
+def test_workers_run_the_drivers_code(cluster, tmp_path):
+    plan, _ = on_cluster(cluster[0], tmp_path)
+
+    @ray.remote(num_cpus=0)
+    def sent() -> set[str]:
+        """Packages that this worker finds among what came with the job."""
+        import sys
+        from pathlib import Path
+
+        folders = [Path(place) for place in sys.path if "py_modules" in place]
+        return {found.parent.name for folder in folders for found in folder.glob("*/__init__.py")}
+
+    with connect(plan):
+        here = ray.get_runtime_context().get_node_id()
+        there = NodeAffinitySchedulingStrategy(here, soft=False)
+        found = ray.get(sent.options(scheduling_strategy=there).remote())
+    assert {"search", "spaces", "trainer"} <= found
+
+
+def submit(dashboard: str, out: Path, *flags: str) -> str:
+    """Has the cluster run a search named `job`, as a user does; the submission's id."""
+    command = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--no-wait"]
+    wait = json.dumps({"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "60"}})
+    command += ["--address", dashboard, "--working-dir", str(ROOT), "--runtime-env-json", wait]
+    search = ["python", "-m", "search.run", "--preset", "smoke", "--scheduler", "none", *flags]
+    search += ["--name", "job", "--out", str(out), "--address", "auto"]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path}
+    latest = time.monotonic() + 120
+    while True:  # a head that has just started has no agent for jobs yet
+        done = subprocess.run(
+            [*command, "--", *search], capture_output=True, text=True, env=environment
+        )
+        if "No available agent" not in done.stderr or time.monotonic() > latest:
+            break
+        time.sleep(1)
+    assert done.returncode == 0, done.stdout + done.stderr
+    while not (out / "job" / ".driver").exists() and time.monotonic() < latest:
+        time.sleep(0.2)
+    return re.search(r"raysubmit_\w+", done.stdout)[0]
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_submitted_job_is_followed_to_its_end(cluster, tmp_path, capfd):
+    """`ray job submit`, then `--attach` from elsewhere: progress, and the search's exit code."""
+    submit(cluster[1], tmp_path, "--trials", "2")
+    assert main(["--attach", "job", "--out", str(tmp_path)]) == 0
+    said = capfd.readouterr().out
+    assert "(2 of 2 trials)" in said
+    assert "ended with exit code 0" in said
+    assert set(RunStore.open(tmp_path / "job").read("trials")["outcome"]) == {"completed"}
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_job_that_is_stopped_ends_as_if_interrupted(cluster, tmp_path, capfd):
+    """`ray job stop`: the search has the time that it was promised, and says how it ended."""
+    job = submit(cluster[1], tmp_path, "--trials", "40")
+    latest = time.monotonic() + 120
+    while not list((tmp_path / "job" / "trials").glob("t*.parquet")):
+        assert time.monotonic() < latest
+        time.sleep(0.2)
+    stop = [sys.executable, "-m", "ray.scripts.scripts", "job", "stop", job]
+    subprocess.run([*stop, "--address", cluster[1]], check=True, capture_output=True)
+    assert main(["--attach", "job", "--out", str(tmp_path)]) == 130
+    assert "ended with exit code 130" in capfd.readouterr().out

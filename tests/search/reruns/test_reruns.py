@@ -1,0 +1,299 @@
+"""Finalists are confirmed and terms ablated on a real Ray, paired, and nothing is done twice."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import spaces
+from search import ablate, confirm
+from search.records import write_buffer as waiting
+from search.records.schema import KEYS
+from search.records.store import RunStore
+from search.report.analysis import ablation, confirmed
+from search.report.data import runs
+from search.run import main as search
+
+DRILL = Path(__file__).parents[3] / "benchmarks" / "drill.py"
+TINY = {"epochs": 1, "steps_per_epoch": 2, "batch_size": 8, "network.width": 8}
+JUDGED = {
+    "evaluation.num_scenes": 4,
+    "evaluation.num_test_scenes": 4,
+    "evaluation.report_snr_db": (-5.0, 0.0),
+}
+FRESH = ("--scenes", "4", "--seeds", "2", "--max-concurrent", "1")
+
+
+def suggest(trial):
+    """A learning rate, and the eigengap term or not."""
+    return spaces.blocks.optimizer(trial) | spaces.blocks.eigengap(trial)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A search of three short trials: two that differ in their rate, one with a term."""
+    off = {"eigengap.term": "off"}
+    on = {"eigengap.term": "on", "eigengap.definition": "subspace"}
+    on |= {"eigengap.weight": 0.3, "eigengap.margin_subspace": 0.1}
+    rates = ({"optimizer.learning_rate": rate} for rate in (0.01, 0.02, 0.02))
+    anchors = tuple(term | rate for term, rate in zip((off, off, on), rates, strict=True))
+    fixed = dict(spaces.get("smoke").fixed) | TINY | JUDGED
+    spaces.PRESETS["tiny"] = spaces.Space("tiny", "for tests", suggest, anchors, fixed)
+    out = tmp_path_factory.mktemp("runs")
+    flags = ("--preset", "tiny", "--trials", "3", "--name", "x", "--scheduler", "none")
+    try:
+        assert search([*flags, "--out", str(out), "--max-concurrent", "1", "--no-preflight"]) == 0
+        yield out / "x"
+    finally:
+        del spaces.PRESETS["tiny"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def a_part_for_each() -> Iterator[None]:
+    """However short they are: tests here take single trainings away."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(waiting, "WAIT_SECONDS", -1.0)
+        yield
+
+
+@pytest.fixture(scope="module")
+def confirmed_run(run):
+    assert confirm.main([str(run), "--top", "3", *FRESH]) == 0
+    return run
+
+
+def written(run: Path) -> dict[str, int]:
+    """When every part of a rerun was written."""
+    folders = [run / t for t in ("confirmations", "scenes", "reruns/trials", "reruns/epochs")]
+    return {str(p): p.stat().st_mtime_ns for folder in folders for p in folder.glob("t*.parquet")}
+
+
+@pytest.mark.ray
+def test_finalists_are_scored_in_pairs_on_scenes_that_nobody_has_seen(confirmed_run):
+    rows = pd.read_parquet(confirmed_run / "confirmations")
+    network = rows[rows["estimator"] == "network"]
+    # a row per trial, seed, SNR and K, of the configuration as the search had it
+    assert len(network) == 3 * 2 * 2 * 2
+    assert set(network["changes"]) == {""}
+    assert (network["capped_error_low"] <= network["capped_error_high"]).all()
+    assert {"crb", "sml", "lmmse_music"} <= set(rows[rows["trial_id"].isna()]["estimator"])
+    store = RunStore.open(confirmed_run)
+    own = store.read_config("t0000")["params"]
+    seen = {own["evaluation.seed"], own["evaluation.test_seed"]}
+    assert not seen & set(rows["evaluation_seed"])
+    assert own["seed"] not in set(network["seed"])
+    scenes = pd.read_parquet(confirmed_run / "scenes")
+    scenes = scenes[scenes["evaluation_seed"].isin(rows["evaluation_seed"])]
+    key = ["evaluation_seed", "scene_id", "snr_db", "num_sources"]
+    sizes = scenes.groupby(["estimator", "trial_id", "seed"], dropna=False)
+    wanted = set(map(tuple, scenes[scenes["estimator"] == "sml"][key].to_numpy()))
+    assert all(set(map(tuple, g[key].to_numpy())) == wanted for _, g in sizes)
+    mean = scenes[scenes["trial_id"] == "t0000"]["capped_error"].mean()
+    assert mean == pytest.approx(network[network["trial_id"] == "t0000"]["capped_error"].mean())
+
+
+@pytest.mark.ray
+def test_the_confirmed_leaderboard_has_both_values_and_the_curse(confirmed_run):
+    board = confirmed.table(confirmed_run).set_index("name")
+    assert list(board["kind"].iloc[:2]) == ["bound", "classical"]
+    trials = board[board["kind"] == "trial"]
+    assert len(trials) == 3
+    assert (trials["curse"] - (trials["confirmed"] - trials["search"])).abs().max() < 1e-12
+    assert trials["confirmed"].is_monotonic_increasing
+    said = confirmed.text(confirmed_run)
+    assert "winner's curse" in said
+    assert " - sml: " in said
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_other_scenes_later_take_nothing_away(confirmed_run, tmp_path):
+    """More scenes for an arm that is a finalist too, and a second draw of scenes for another."""
+    run = tmp_path / "x"
+    shutil.copytree(confirmed_run, run)
+    before = confirmed.table(run)
+    more = ("--scenes", "6", *FRESH[2:])
+    flags = ("--term", "eigengap", "--definition", "subspace", "--trials", "t0000,t0001")
+    assert ablate.main([str(run), *flags, *more, "--name", "on"]) == 0
+    # 32-bit networks round as their batches are cut
+    pd.testing.assert_frame_equal(confirmed.table(run), before, atol=1e-5)
+    effects = ablation.effects(run, "on")
+    for seed in ("5", "6"):
+        assert confirm.main([str(run), "--trials", "t0000", "--scene-seed", seed, *FRESH]) == 0
+    pd.testing.assert_frame_equal(confirmed.table(run), before, atol=1e-5)
+    assert ablation.effects(run, "on") == effects
+    scenes = pd.read_parquet(run / "scenes")
+    assert not scenes.duplicated(list(KEYS["scenes"])).any()
+
+
+@pytest.mark.ray
+def test_what_is_done_is_not_done_again_and_what_is_missing_is(confirmed_run, capsys):
+    before = written(confirmed_run)
+    (lost, *_) = (confirmed_run / "reruns" / "trials").glob("t0001-*.parquet")
+    (unscored, *_) = (confirmed_run / "confirmations").glob("t0002-*.parquet")
+    for part in (lost, confirmed_run / "confirmations" / lost.name, unscored):
+        part.unlink()
+    assert confirm.main([str(confirmed_run), "--top", "3", *FRESH]) == 0
+    assert "6, of which 5 are done" in capsys.readouterr().out
+    after = written(confirmed_run)
+    assert set(after) == set(before)
+    redone = {Path(p).stem for p in after if after[p] != before[p]}
+    assert redone == {lost.stem, unscored.stem}
+
+
+@pytest.mark.ray
+def test_an_ablation_pairs_the_same_configurations_seeds_and_scenes(confirmed_run, capsys):
+    before = written(confirmed_run)
+    flags = ("--term", "eigengap", "--definition", "subspace", "--top", "3")
+    fewer = ("--scenes", "3", *FRESH[2:])  # than were confirmed
+    assert ablate.main([str(confirmed_run), *flags, *fewer]) == 0
+    said = capsys.readouterr().out
+    # t0001 and t0002 differ in the term alone: without it they are one configuration
+    assert "is left out: without what is examined it is" in said
+    rows = pd.read_parquet(confirmed_run / "ablations")
+    arms = dict(iter(rows.groupby("arm")))
+    key = ["trial_id", "seed", "evaluation_seed", "snr_db", "num_sources"]
+    without, with_ = (arms[arm].sort_values(key) for arm in ("without", "with"))
+    assert without[key].to_numpy().tolist() == with_[key].to_numpy().tolist()
+    assert without["trial_id"].nunique() == 2
+    assert (with_["hinge"] >= 0).all()
+    assert without["hinge"].notna().all()
+    # the arm without the term is what had been confirmed of the trials that had none
+    assert set(before.items()) <= set(written(confirmed_run).items())
+
+    (effect, *_) = ablation.effects(confirmed_run, "eigengap-subspace")
+    scenes = pd.read_parquet(confirmed_run / "scenes").query("scene_id < 3")
+    assert set(rows["num_scenes"]) == {3}
+    of = {
+        arm: scenes.merge(own[["trial_id", "seed", "changes"]].drop_duplicates())
+        for arm, own in arms.items()
+    }
+    by_hand = of["with"]["capped_error"].mean() - of["without"]["capped_error"].mean()
+    assert effect.difference.mean == pytest.approx(by_hand, abs=1e-12)
+    of_table = with_["capped_error"].mean() - without["capped_error"].mean()
+    assert of_table == pytest.approx(by_hand, abs=1e-12)
+    assert effect.difference.low <= by_hand <= effect.difference.high
+    assert effect.difference.n == 2
+    summary = json.loads((confirmed_run / "report/ablation-eigengap-subspace.json").read_text())
+    assert summary["sentence"] in said
+    assert (confirmed_run / "report/ablation-eigengap-subspace.png").stat().st_size > 10_000
+
+
+@pytest.mark.ray
+def test_trainings_that_diverge_are_named_and_leave_nothing_to_compare(confirmed_run, capsys):
+    flags = ("--set", "optimizer.learning_rate=1e30", "--name", "wild", "--top", "2")
+    few = ("--scenes", "4", "--seeds", "1", "--max-concurrent", "1")
+    assert ablate.main([str(confirmed_run), *flags, *few]) == 0  # an answer too
+    said = capsys.readouterr().out
+    assert said.count("diverged: t") == 2
+    assert "nothing to compare" in said
+    assert "did not complete: 0 of 2 without, 2 of 2 with" in said
+    rows = pd.read_parquet(confirmed_run / "ablations").query("ablation == 'wild'")
+    assert set(rows["arm"]) == {"with"}
+    assert (rows["num_scenes"] == 0).all()
+    assert rows["capped_error"].isna().all()
+
+
+@pytest.mark.ray
+def test_reruns_leave_the_search_as_it_was(confirmed_run):
+    loaded = runs.load(confirmed_run)
+    assert loaded.notes == ()
+    assert len(loaded.trials) == 3
+    assert RunStore.open(confirmed_run).ended() == {"t0000", "t0001", "t0002"}
+    outcomes = RunStore.open(confirmed_run / "reruns").read("trials")["outcome"]
+    assert set(outcomes) <= {"completed", "diverged"}
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize(
+    ("command", "flags", "says"),
+    [
+        (confirm, ["--top", "0"], "--top >= 1"),
+        (confirm, ["--trials", "t0009"], "has no 't0009'"),
+        (confirm, ["--scenes", "1"], "--scenes >= 2"),
+        (confirm, ["--snr", "five"], "numbers in dB"),
+        (confirm, ["--snr", "10"], "has the SNRs of the objective"),
+        (confirm, ["--scene-seed", "2000003"], "no scenes seen before"),
+        (confirm, ["--sceens", "9"], "Did you mean `--scenes`"),
+        (ablate, [], "one of the arguments --term --set is required"),
+        (ablate, ["--term", "eigngap"], "Did you mean `eigengap`"),
+        (ablate, ["--term", "eigengap", "--definition", "leek"], "Did you mean `leak`"),
+        (ablate, ["--set", "spectral.backend"], "NAME=VALUE"),
+        (ablate, ["--set", "spectral.backend=sdv"], "Did you mean `svd`"),
+        (ablate, ["--set", "batch_size=8"], "the arms must differ"),
+        (ablate, ["--set", "spectral.backend=svd", "--trials", "t0000,t0001"], "arms must differ"),
+        (ablate, ["--set", "seed=3"], "anything but the seed"),
+        (ablate, ["--set", "batch_size=4", "--name", "my test"], "--name: a part or trial name"),
+        (confirm, ["--seeds", "1000000000"], "--seeds <= 1000"),
+        (ablate, ["--term", "eigengap", "--top", "1"], "two configurations or more"),
+    ],
+)
+def test_bad_usage_is_refused_in_one_line(run, command, flags, says, capsys):
+    before = written(run)
+    assert command.main([str(run), *flags]) == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len(said) == 1, said
+    assert says in said[0]
+    assert written(run) == before
+
+
+@pytest.mark.ray
+def test_a_dry_run_prints_the_plan_and_starts_nothing(run, capsys):
+    before = written(run)
+    flags = ("--set", "optimizer.learning_rate=0.005", "--dry-run")
+    assert ablate.main([str(run), *flags]) == 0
+    said = capsys.readouterr().out
+    assert "trainings  30, of which" in said  # three trials, five seeds, two arms
+    assert "optimizer.learning_rate=0.005" in said
+    assert written(run) == before
+
+
+def test_a_run_without_finalists_is_refused(tmp_path, capsys):
+    from search.plan.config import SearchConfig
+
+    plan = SearchConfig("smoke", 4, "x", out=str(tmp_path))
+    RunStore.create(tmp_path / "x", parameters={}, plan={"search": plan.as_dict()})
+    assert confirm.main([str(tmp_path / "x")]) == 2
+    assert "finalists are completed trials" in capsys.readouterr().err
+    assert confirm.main(["y", "--out", str(tmp_path)]) == 2
+    assert "RUN is a name" in capsys.readouterr().err
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_confirmation_that_was_killed_goes_on(tmp_path):
+    flags = ["--preset", "drill", "--trials", "2", "--name", "x", "--no-preflight"]
+    subprocess.run(
+        [sys.executable, str(DRILL), *flags, "--out", str(tmp_path), "--scheduler", "none"],
+        check=True,
+    )
+    run = tmp_path / "x"
+    code = (
+        f"import runpy, sys; runpy.run_path({str(DRILL)!r}); "
+        f"from search.confirm import main; sys.exit(main([{str(run)!r}, '--seeds', '3', "
+        "'--scenes', '8', '--max-concurrent', '1']))"
+    )
+    first = subprocess.Popen([sys.executable, "-c", code], env=os.environ)
+    deadline = time.monotonic() + 240
+    while not list(run.glob("reruns/trials/t*.parquet")) and time.monotonic() < deadline:
+        assert first.poll() is None, "it has ended by itself"
+        time.sleep(0.1)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    before = written(run)
+    assert 0 < len(list(run.glob("reruns/trials/t*.parquet"))) < 6
+    subprocess.run([sys.executable, "-c", code], check=True)
+    trials = RunStore.open(run / "reruns").read("trials")
+    assert list(trials["outcome"]) == ["completed"] * 6
+    done = {p: t for p, t in before.items() if "/trials/" in p}
+    assert done.items() <= written(run).items()
+    rows = pd.read_parquet(run / "confirmations")
+    assert len(rows[rows["estimator"] == "network"].groupby(["trial_id", "seed"])) == 6

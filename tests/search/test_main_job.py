@@ -1,0 +1,190 @@
+"""The main job as a user runs it: one command, four trainings, tables, a leaderboard, a plot."""
+
+import json
+
+import numpy as np
+import optuna
+import pandas as pd
+import pytest
+
+import spaces
+from search.cluster.connection import connect
+from search.driver.driver import search
+from search.plan.config import SearchConfig, judged_epochs
+from search.plan.preflight import Resources
+from search.records.store import RunStore
+from tests import poisoned
+from tests.commands import command
+from trainer.config import SceneConfig
+from trainer.scenes import save_scenes
+from trainer.scenes.simulation import EvalScenes
+
+pytestmark = pytest.mark.ray
+PARAMETERS = {
+    "optimizer.learning_rate": ("float", "1", "initial step size"),
+    "spectral.backend": ("str", "1", "derivative of the projector"),
+}
+TABLES = ("trials", "epochs", "evaluations", "scenes", "spectra", "pseudospectra", "failures")
+
+
+def test_it_shows_the_dashboard_a_line_per_event_a_leaderboard_and_what_to_type_next(smoke):
+    path, done = smoke
+    assert done.returncode == 0, done.stdout + done.stderr
+    said = done.stdout
+    assert "Ray dashboard: http://" in said
+    assert said.count("  started  ") == 4
+    board = said[said.index("capped error   success") :]
+    rows = [board.index(name) for name in ("crb ", "lmmse_music ", "sml ", "completed, best")]
+    assert rows == sorted(rows)
+    assert f"python -m trainer replay {path} t" in said
+    assert (path / "report" / "error_vs_snr.png").stat().st_size > 10_000
+    assert "Traceback" not in said + done.stderr
+
+
+def test_pandas_reads_every_table_and_no_number_is_non_finite(smoke):
+    path, _ = smoke
+    tables = {name: pd.read_parquet(path / name) for name in TABLES}
+    assert len(tables["trials"]) == 4
+    for name, table in tables.items():
+        numbers = table.select_dtypes("number").to_numpy(dtype=float, na_value=np.nan)
+        assert not np.isinf(numbers).any(), name
+    evaluations = tables["evaluations"]
+    shared = evaluations[evaluations["trial_id"].isna()]
+    assert set(shared["estimator"]) == {
+        "crb",
+        "lmmse_music",
+        "sml",
+        "pinv_music",
+        "lmmse_mvdr",
+        "lmmse_beamformer",
+    }
+    own = evaluations.dropna(subset=["trial_id"])
+    assert set(own["estimator"]) == {"network"}
+    completed = tables["trials"].query("outcome == 'completed'")
+    assert set(own["trial_id"]) == set(completed["trial_id"])
+
+
+def test_a_search_value_lies_in_its_interval_which_is_that_of_the_judged_epochs(smoke):
+    path, _ = smoke
+    trials = pd.read_parquet(path / "trials").dropna(subset=["objective"])
+    assert (trials["objective_low"] < trials["objective"]).all()
+    assert (trials["objective"] < trials["objective_high"]).all()
+    planned = json.loads((path / "configs" / "t0000.json").read_text())["params"]["epochs"]
+    count = judged_epochs(planned)
+    epochs = pd.read_parquet(path / "epochs").sort_values("epoch").groupby("trial_id").tail(count)
+    means = epochs.groupby("trial_id").mean().loc[trials["trial_id"]]
+    for end in ("", "_low", "_high"):
+        of_epochs, of_trial = means[f"validation_capped_error{end}"], trials[f"objective{end}"]
+        np.testing.assert_allclose(of_epochs, of_trial, rtol=1e-12)
+
+
+def test_the_plan_was_written_and_optuna_reads_the_journal(smoke):
+    path, _ = smoke
+    plan = json.loads((path / "run.json").read_text())
+    assert plan["search"]["preset"] == "smoke"
+    assert "versions" in plan["provenance"]
+    storage = optuna.storages.JournalStorage(
+        optuna.storages.journal.JournalFileBackend(str(path / "optuna.log"))
+    )
+    study = optuna.load_study(study_name="smoke", storage=storage)
+    states = {t.user_attrs["trial_id"]: t.state.name for t in study.trials}
+    outcomes = pd.read_parquet(path / "trials").set_index("trial_id")["outcome"]
+    told = {"completed": "COMPLETE", "stopped": "PRUNED", "diverged": "PRUNED"}
+    assert states == {name: told[outcome] for name, outcome in outcomes.items()}
+
+
+def test_the_best_network_is_left_as_a_model_that_localises(smoke, tmp_path):
+    path, done = smoke
+    assert f"python -m trainer localise --model {path}" in done.stdout
+    card = (path / "best" / "model_card.md").read_text()
+    assert "search.run --preset smoke" in card
+    assert "| lmmse_music | " in card
+    assert "| crb | " in card
+    best = RunStore.open(path).read("trials").query("outcome == 'completed'")
+    winner = best.sort_values(["objective", "number"])["trial_id"].iloc[0]
+    record = json.loads((path / "configs" / f"{winner}.json").read_text())
+    assert json.loads((path / "best" / "config.json").read_text())["params"] == record["params"]
+    scenes, out = tmp_path / "scenes.npz", tmp_path / "out.parquet"
+    save_scenes(EvalScenes(SceneConfig(), 5).batch(range(8), snr_db=0.0), scenes)
+    asked = ("--model", str(path), "--scenes", str(scenes), "--out", str(out))
+    assert command("search.localise", *asked).returncode == 0
+    assert set(pd.read_parquet(out)["scene"]) == set(range(8))
+
+
+def test_resuming_a_finished_run_prints_its_leaderboard_and_changes_nothing(smoke):
+    path, _ = smoke
+    before = {p: p.read_bytes() for p in sorted(path.rglob("*.parquet"))}
+    done = command("search.run", "--resume", str(path))
+    assert done.returncode == 0, done.stderr
+    assert "completed, best" in done.stdout
+    assert {p: p.read_bytes() for p in sorted(path.rglob("*.parquet"))} == before
+
+
+def test_a_trial_replays_from_its_configuration_alone(smoke):
+    path, _ = smoke
+    epochs = pd.read_parquet(path / "epochs").query("trial_id == 't0000'")
+    done = command("trainer", "replay", str(path), "t0000")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "reproduced" in done.stdout
+    last = epochs.sort_values("epoch").iloc[-1]
+    assert f"capped error {last['validation_capped_error']:.3f}" in done.stdout
+
+
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("checkpoint", "best")]
+
+
+@pytest.mark.parametrize("held", ["run", *SLOW])
+def test_a_trained_network_is_evaluated_without_ray(held, smoke):
+    path, _ = smoke
+    trials = pd.read_parquet(path / "trials").set_index("trial_id")
+    places = {"checkpoint": path / trials.loc["t0000", "checkpoint"], "best": path / "best"}
+    asked = ("--num-scenes", "8", "--snr-db", "0", "10")
+    done = command("trainer", "evaluate", str(places.get(held, path)), *asked)
+    assert done.returncode == 0, done.stderr
+    assert {"network", "crb", "lmmse_music"} <= {w.split()[0] for w in done.stdout.splitlines()}
+
+
+def test_a_nan_in_the_data_or_the_gradient_of_one_trial_ends_that_trial_only(
+    tmp_path, monkeypatch
+):
+    """t0001 meets a NaN in its data; t0002 has a native projector derivative at exact ties."""
+    tried = ((0.01, "gram"), (poisoned.POISONED_RATE, "gram"), (0.01, "eigh"), (0.009, "gram"))
+    fixed = spaces.get("smoke").fixed | {
+        "evaluation.num_scenes": 4,
+        "epochs": 2,
+        "network.kind": "factor",
+        "network.rank": 8,
+        "covariance.blend_bound": 0.3,
+        "eigengap.weight": 0.5,
+        "eigengap.definition": "subspace",
+        "eigengap.margin_subspace": 0.0,
+        "eps_psd": 0.1,
+    }
+
+    def suggest(trial: spaces.Trial) -> dict[str, float | str]:
+        return {
+            "optimizer.learning_rate": trial.suggest_float("optimizer.learning_rate", 1e-3, 3e-2),
+            "spectral.backend": trial.suggest_categorical("spectral.backend", ("gram", "eigh")),
+        }
+
+    anchors = tuple(dict(zip(PARAMETERS, values, strict=True)) for values in tried)
+    space = spaces.Space("poisoned", "for tests", suggest, anchors, fixed)
+    monkeypatch.setitem(spaces.PRESETS, "poisoned", space)
+    plan = SearchConfig("poisoned", 4, "run", out=str(tmp_path), scheduler="none")
+    store = RunStore.create(
+        tmp_path / "run",
+        parameters=PARAMETERS,
+        plan={"search": plan.as_dict(), "fixed": dict(fixed)},
+    )
+    with connect(plan):
+        search(plan, store, Resources(cpus=1, gpus=0, concurrent=1), train=poisoned.train)
+    trials = store.read("trials").set_index("trial_id")
+    assert list(trials["outcome"]) == ["completed", "diverged", "diverged", "completed"]
+    failures = store.read("failures").set_index("trial_id")
+    assert list(failures["cause"]) == ["nonfinite_data", "nonfinite_gradient"]
+    assert (failures.loc["t0001", "tensor"], failures.loc["t0001", "step"]) == ("snapshots", 2)
+    assert failures.loc["t0002", "term"] == "eigengap"
+    assert failures.loc["t0002", "tensor"]
+    done = command("trainer", "replay", str(store.path), "t0002")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "nonfinite_gradient" in done.stdout

@@ -1,0 +1,87 @@
+"""Methods by name, and localisation of recordings that do not know their sources."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from trainer.config import COVARIANCE_NAMES, ESTIMATOR_NAMES, SceneConfig
+from trainer.estimation.estimators import ESTIMATORS
+from trainer.estimation.methods import COVARIANCES, localise, method
+from trainer.evaluation.metrics import gospa, match
+from trainer.scenes import load_scenes, save_scenes
+from trainer.scenes.measurement import Scenes
+from trainer.scenes.simulation import EvalScenes
+
+SCENE = SceneConfig()
+
+
+def make(snr_db: float = 15.0, **options) -> Scenes:
+    return EvalScenes(SCENE, 8).batch(range(24), snr_db=snr_db, **options)
+
+
+@pytest.mark.parametrize(
+    "name", [*(f"{kind}_music" for kind in COVARIANCES), "lmmse_mvdr", "lmmse_beamformer", "sml"]
+)
+def test_every_method_localises_strong_sources(name):
+    scenes = make(num_sources=1)
+    estimates = localise(scenes, method(name, SCENE), SCENE, num_sources=1)
+    errors = match(estimates, scenes.sources)
+    assert errors.angle_deg[errors.active].median() < 2
+    assert estimates.azimuth.shape == (24, SCENE.max_sources)
+
+
+def test_a_recording_without_truth_is_localised(tmp_path):
+    scenes = make()
+    save_scenes(replace(scenes, truth=None), tmp_path / "measured.npz")
+    recorded = load_scenes(tmp_path / "measured.npz")
+    with pytest.raises(ValueError, match="recorded without truth"):
+        _ = recorded.sources
+    count = scenes.sources.num_sources
+    estimates = localise(recorded, method("sml", SCENE), SCENE, num_sources=count)
+    errors = match(estimates, scenes.sources)
+    assert errors.angle_deg[errors.active].quantile(0.9) < 2
+
+
+def test_an_unknown_number_of_sources_is_asked_of_the_eigenvalues():
+    scenes = make()
+    told = scenes.sources.num_sources
+    exact = COVARIANCES["exact"]
+    locate = method("exact_music", SCENE)
+    estimates = localise(scenes, locate, SCENE, covariance=lambda s: exact(s, None))
+    suggested = estimates.active.sum(-1)
+    # an exact covariance of equal powers shows K; close sources may look like one
+    assert (suggested == told).double().mean() > 0.8
+    errors = match(estimates, scenes.sources)
+    right = suggested == told
+    np.testing.assert_allclose(gospa(errors)[right].numpy(), 0, atol=0.02)
+    assert (gospa(errors)[~right] >= 0.5).all()  # a miss or a false alarm costs a half
+
+
+def test_configurations_know_every_method_by_name():
+    assert set(COVARIANCE_NAMES) == set(COVARIANCES)
+    assert set(ESTIMATOR_NAMES) == set(ESTIMATORS)
+
+
+def test_another_panel_and_a_wrong_number_are_refused():
+    scenes = make()
+    locate = method("lmmse_music", SCENE)
+    with pytest.raises(ValueError, match="must have one panel"):
+        localise(scenes, locate, replace(SCENE, num_horizontal=7))
+    for wrong in (0, 3, torch.full((24,), 5)):
+        with pytest.raises(ValueError, match="num_sources <= max_sources"):
+            localise(scenes, locate, SCENE, num_sources=wrong)
+    with pytest.raises(ValueError, match="lmmse_musik"):
+        method("lmmse_musik", SCENE)
+
+
+def test_loading_for_mvdr_does_not_enter_the_source_numbers():
+    scenes = EvalScenes(SceneConfig(), 3).batch(range(8), snr_db=10.0, num_sources=2)
+    count = torch.full((8,), 2)
+    numbers = [
+        method(f"lmmse_{name}", SceneConfig())(scenes, count).source_numbers
+        for name in ("music", "mvdr")
+    ]
+    for rule in numbers[0]:
+        assert numbers[0][rule].equal(numbers[1][rule])

@@ -1,0 +1,67 @@
+"""The same spectra on a GPU."""
+
+import pytest
+import torch
+
+from tests.gpu import needs_gpu
+from tests.matrices import close, covariance, gaussian, slope, unitary
+from trainer.spectral.backend_checks import check_spectral
+from trainer.spectral.backend_timing import ProblemSize
+from trainer.spectral.backends import BACKENDS
+from trainer.spectral.decomposition import spectrum
+from trainer.spectral.failure_policy import guard
+from trainer.spectral.losses import dominance_loss, eigengap_loss
+
+pytestmark = needs_gpu
+
+
+@pytest.mark.parametrize("definition", ["gap", "ratio", "energy", "leak", "subspace"])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_losses_and_gradients_equal_the_cpus(backend, definition):
+    f, k = gaussian(4, 9, 8), torch.tensor([1, 2, 3, 2])  # r = N - 1: native backends have no tie
+    basis = unitary(4, 9)[..., :3] * (torch.arange(3) < k[:, None, None])
+    margin = {"gap": 100.0, "ratio": 1.0, "energy": 1.0, "leak": 0.0, "subspace": 0.0}[definition]
+
+    def loss(x):
+        target = basis.to(x.device) if definition == "subspace" else None
+        found = spectrum(factor=x, shift=0.1, backend=backend)
+        return eigengap_loss(found, k, definition=definition, margin=margin, target=target)
+
+    value, gradient = slope(loss, f)
+    on_gpu, gradient_on_gpu = slope(loss, f.cuda())
+    assert (value > 0).all()
+    close(on_gpu.cpu(), value, atol=1e-10)
+    close(gradient_on_gpu.cpu(), gradient, atol=1e-9)
+
+
+def test_bad_samples_are_nan_where_looking_would_stall():
+    s = spectrum(covariance(3, 4).cuda())
+    close(s.gap(torch.tensor([0, 1, 4]).cuda()).isnan().cpu(), torch.tensor([True, False, True]))
+    with pytest.raises(ValueError, match="1 <= num_sources < num_elements"):
+        s.gap(4)
+    metric = torch.stack((torch.eye(4), -torch.eye(4), torch.eye(4))).cuda()
+    gap = spectrum(covariance(3, 4).cuda(), metric=metric).gap(1)
+    close(gap.isnan().cpu(), torch.tensor([False, True, False]))
+
+
+@pytest.mark.parametrize("policy", ["skip_sample", "proxy"])
+def test_failures_are_answered_there_too(policy):
+    r = covariance(3, 6).cuda()
+    r[1] = torch.diag(torch.tensor([3.0, 2, 1, 1, 1, 1])) / 9
+    basis = unitary(1, 6)[0][:, :2].cuda()
+
+    def term(x):
+        found = spectrum(x, backend="eigh")
+        return eigengap_loss(found, 2, definition="subspace", margin=0.0, target=basis)
+
+    leaf = r.clone().requires_grad_()
+    proxy = dominance_loss if policy == "proxy" else None
+    result = guard(term, leaf, on_failure=policy, proxy=proxy)
+    assert int(result.skipped + result.replaced) == int(result.failed.sum())
+    assert torch.isfinite(torch.autograd.grad(result.mean(), leaf)[0]).all()
+
+
+def test_the_machine_is_sound(tmp_path):
+    sizes = [ProblemSize(36, 24, 64), ProblemSize(36, None, 64), ProblemSize(144, None, 16)]
+    check = check_spectral(["gram", "exact"], sizes=sizes, device="cuda", cache=tmp_path)
+    assert check.ok, check.reason

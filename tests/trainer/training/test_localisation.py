@@ -1,0 +1,223 @@
+"""A model folder localises: in memory and from files, on its own panel and on others."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from search import localise as search_localise
+from tests.small_model import CONFIG, SCENE, scenes_of, trained_model
+from trainer.__main__ import main
+from trainer.config import ConfigError, TrainConfig
+from trainer.evaluation.summaries import EvaluationRow
+from trainer.scenes import save_scenes
+from trainer.scenes.measurement import Scenes
+from trainer.training import model
+from trainer.training.localisation import localise
+from trainer.training.model import export, find, load
+
+trained = pytest.fixture(scope="module")(trained_model)
+
+
+def unknown(scenes: Scenes) -> Scenes:
+    """The same, as recorded by somebody who does not know the sources."""
+    return replace(scenes, truth=None)
+
+
+def off_deg(found, scenes: Scenes) -> np.ndarray:
+    """Angle errors of lone sources."""
+    truth = scenes.sources
+    azimuth = found.azimuth[:, 0] - truth.azimuth[:, 0].numpy()
+    elevation = found.elevation[:, 0] - truth.elevation[:, 0].numpy()
+    return np.degrees(np.hypot(azimuth, elevation))
+
+
+def test_a_training_leaves_a_model_with_weights_configuration_and_card(trained):
+    folder = find(trained)
+    assert folder == trained / "best" == find(folder)
+    assert {p.name for p in folder.iterdir()} == {"state.pt", "config.json", "model_card.md"}
+    assert {p.name for p in trained.iterdir()} == {"best", "state.pt", "config.json"}
+    made = load(trained)
+    assert made.config == TrainConfig.from_params(CONFIG)
+    assert not made.network.training
+    card = (folder / "model_card.md").read_text()
+    for needed in (
+        "| network | ",
+        "| network+scoring | 0 | 2 | 8 | ",
+        "raining seed 0",
+        "seed 2000003",
+        "Command: `",
+        "torch ",
+    ):
+        assert needed in card
+    assert "{" not in card
+    assert main(["train", "--config", str(folder / "config.json"), "--out", "/dev/null/x"]) == 2
+
+
+def test_the_kept_epoch_is_the_best_one(trained):
+    from trainer.training.checkpoint import TrainState
+    from trainer.training.loop import train
+
+    reports = [(r.capped_error, r.epoch) for r in train(TrainConfig.from_params(CONFIG))]
+    assert TrainState.load(find(trained) / "state.pt").epoch == min(reports)[1]
+
+
+def test_a_model_folder_is_replaced_as_a_whole(trained, tmp_path, monkeypatch):
+    made, state = tmp_path / "best", find(trained) / "state.pt"
+    about = {"argv": ["first"], "versions": {}}
+    monkeypatch.setattr(model, "score_network", lambda *_, **__: Rows())
+    monkeypatch.setattr(model, "calibrate", lambda network, config: load(trained).calibration)
+    export(state, made, about=about)
+    export(state, made, about=about | {"argv": ["second"]})
+    assert "second" in (made / "model_card.md").read_text()
+
+    def fail(self: Path, target: Path) -> Path:
+        if self.name.endswith(".new"):
+            raise OSError(28, "No space left on device")
+        return rename(self, target)
+
+    rename = Path.rename
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(ConfigError, match="No space left"):
+        export(state, made, about=about | {"argv": ["third"]})
+    assert "second" in (made / "model_card.md").read_text()
+    assert [p.name for p in tmp_path.iterdir()] == ["best"]
+
+
+def test_what_a_killed_export_leaves_is_gone_after_the_next(trained, tmp_path, monkeypatch):
+    made, state = tmp_path / "best", find(trained) / "state.pt"
+    monkeypatch.setattr(model, "score_network", lambda *_, **__: Rows())
+    monkeypatch.setattr(model, "calibrate", lambda network, config: load(trained).calibration)
+    export(state, made, about={"argv": ["first"]})
+
+    def stop(*_: object, **__: object) -> None:
+        raise OSError(5, "killed")
+
+    with monkeypatch.context() as killed:  # between the two renames: neither undone nor cleaned up
+        killed.setattr(model.shutil, "rmtree", lambda *_, **__: None)
+        rename = Path.rename
+        killed.setattr(Path, "rename", lambda a, b: rename(a, b) if a == made else stop())
+        with pytest.raises(ConfigError, match="killed"):
+            export(state, made, about={"argv": ["second"]})
+    assert not made.exists()
+    (old,) = tmp_path.glob(".best*.old")
+    load(old)
+    assert "first" in (old / "model_card.md").read_text()
+    export(state, made, about={"argv": ["third"]})
+    assert "third" in (made / "model_card.md").read_text()
+    assert [p.name for p in tmp_path.iterdir()] == ["best"]
+
+
+class Rows:
+    """Held-out rows, without scoring."""
+
+    rows = (EvaluationRow("network", 0.0, 1, 4, 0.5, 0.4, 0.6, *[None] * 11),)
+
+
+def test_estimates_are_whole_and_say_what_they_hold(trained):
+    found = localise(trained, unknown(scenes_of(count=None, snr_db=-5.0, size=40)))
+    slots = np.arange(2) < found.num_sources[:, None]
+    np.testing.assert_array_equal(found.active, slots)
+    for name, array in found.arrays().items():
+        assert len(array) == 40, name
+        assert np.isfinite(array).all(), name
+    assert ((found.confidence >= 0) & (found.confidence <= 1)).all()
+    assert not found.confidence[~found.active].any()
+    assert (found.confidence[found.active & found.resolved] > 0).all()
+    assert np.abs(found.azimuth).max() <= np.radians(60.1)
+    assert found.range_m.min() >= 0.49
+    assert set(found.num_sources) <= {1, 2}
+
+
+def test_k_is_what_was_told_or_recorded_or_else_what_the_eigenvalues_say(trained):
+    scenes = scenes_of(count=2)
+    assert (localise(trained, scenes).num_sources == 2).all()
+    assert (localise(trained, scenes, num_sources=1).num_sources == 1).all()
+    three = localise(trained, scenes, num_sources=3)
+    assert three.azimuth.shape == (6, 3)
+    asked = localise(trained, scenes, know_sources=False)
+    np.testing.assert_array_equal(
+        asked.num_sources, localise(trained, unknown(scenes)).num_sources
+    )
+
+
+def test_a_scene_does_not_depend_on_the_others(trained):
+    scenes = scenes_of(count=None, size=5)
+    whole, alone = localise(trained, scenes), localise(trained, scenes.take(slice(3, 4)))
+    np.testing.assert_allclose(whole.azimuth[3], alone.azimuth[0], atol=1e-4)
+    np.testing.assert_allclose(whole.confidence[3], alone.confidence[0], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"num_horizontal": 4, "num_vertical": 5, "num_antennas": 6, "num_snapshots": 20},
+        {"num_horizontal": 6, "num_vertical": 3, "spacing_m": 0.14},
+        {"num_horizontal": 10, "num_vertical": 2, "range_min_m": 1.3, "num_antennas": 16},
+    ],
+)
+def test_weights_serve_panels_they_were_not_trained_on(trained, other):
+    """At 25 dB all lone sources are found within a degree, and nothing is trained anew."""
+    scene = replace(SCENE, **other)
+    scenes = scenes_of(scene, size=12)
+    found = localise(trained, scenes, range_m=(scene.range_min_m, scene.range_max_m))
+    assert np.median(off_deg(found, scenes)) < 0.5
+    assert off_deg(found, scenes).max() < 5
+
+
+def test_a_panel_that_needs_more_range_planes_is_refused_with_a_region_that_fits(trained):
+    scene = replace(SCENE, num_horizontal=10, num_vertical=8)
+    scenes = scenes_of(scene)
+    with pytest.raises(ConfigError, match=r"as many range planes.*10x8.*--range-m") as refused:
+        localise(trained, scenes)
+    words = str(refused.value).split("--range-m")[1].split()
+    found = localise(trained, scenes, range_m=(float(words[0]), float(words[1])))
+    assert np.isfinite(found.range_m).all()
+
+
+def test_the_commands_write_what_the_call_gives(trained, tmp_path, capsys):
+    scenes = scenes_of(count=None, snr_db=0.0)
+    recording, npz, parquet = (tmp_path / n for n in ("in.npz", "out.npz", "out.parquet"))
+    save_scenes(scenes, recording)
+    asked = ["--model", str(trained), "--scenes", str(recording)]
+    assert main(["localise", *asked, "--out", str(npz)]) == 0
+    assert search_localise.main([*asked, "--out", str(parquet)]) == 0
+    found = localise(trained, recording)
+    with np.load(npz) as file:
+        assert set(file.files) == set(found.arrays())
+        for name in file.files:
+            np.testing.assert_array_equal(file[name], found.arrays()[name])
+    rows = pd.read_parquet(parquet)
+    assert len(rows) == found.active.sum() == found.num_sources.sum()
+    for name in ("azimuth", "elevation", "range_m", "confidence", "resolved"):
+        picked = found.arrays()[name][rows["scene"], rows["source"]]
+        np.testing.assert_array_equal(rows[name], picked)
+    np.testing.assert_array_equal(rows["num_sources"], found.num_sources[rows["scene"]])
+    assert [p.name for p in tmp_path.glob(".*")] == []
+
+
+def test_scenes_in_double_precision_are_localised_like_others(trained):
+    single = scenes_of()
+    double = localise(trained, single.to(dtype=torch.complex128))
+    np.testing.assert_allclose(localise(trained, single).azimuth, double.azimuth, atol=1e-6)
+
+
+def test_a_training_does_not_begin_where_a_model_lies(trained, capsys):
+    before = (find(trained) / "state.pt").read_bytes()
+    assert main(["train", "--set", "epochs=1", "--out", str(trained)]) == 2
+    assert "holds no model" in capsys.readouterr().err
+    assert (find(trained) / "state.pt").read_bytes() == before
+
+
+@pytest.mark.parametrize("rate", [1e37, 1e38])
+def test_a_rate_that_single_precision_cannot_step_by_is_refused(rate):
+    with pytest.raises(ConfigError, match="learning_rate <= 1e"):
+        TrainConfig.from_params(CONFIG | {"optimizer.learning_rate": rate})
+
+
+def test_confidence_is_higher_where_there_is_less_noise(trained):
+    low, high = (localise(trained, scenes_of(snr_db=snr, size=64)) for snr in (-10.0, 10.0))
+    assert high.confidence[:, 0].mean() > low.confidence[:, 0].mean() + 0.2
