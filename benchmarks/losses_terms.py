@@ -1,7 +1,7 @@
 """Terms of a training loss, per scene, that `losses.py` tries on a network of dictionary powers.
 
     nmse            of the covariance: what is shipped
-    gap ... capture the eigengap hinges of `trainer.spectral`, `capture` being `subspace`; at margins
+    gap ... capture the hinges of `trainer.spectral`, `capture` being `subspace`; at margins
                     that nearly every scene falls short of
     map             cross-entropy of the powers over the dictionary against the true ones
     likelihood      negative, of the very snapshots that the network saw, less the truth's

@@ -1,7 +1,7 @@
 """A trainer that ends as its parameters say: the search is real, only the learning is not.
 
-Handed to the driver in place of `trainer.training.train`. What happens follows from the learning rate
-that the trial was given, so that a test can ask for each outcome by an anchor.
+Handed to the driver in place of `trainer.training.train`. What happens follows from the learning
+rate that the trial was given, so that a test can ask for each outcome by an anchor.
 """
 
 import json

@@ -9,6 +9,7 @@ import graphlib
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,11 @@ FORBIDDEN = {
 }
 
 
+@cache
+def tree_of(file: Path) -> ast.Module:
+    return ast.parse(file.read_text())
+
+
 def module_of(file: Path) -> str:
     parts = file.relative_to(ROOT).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
@@ -76,7 +82,7 @@ def imports(module: str) -> Iterator[str]:
     """Modules that a module imports, also inside functions and for type checkers, absolute."""
     file = MODULES[module]
     package = module if file.name == "__init__.py" else module.rpartition(".")[0]
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in ast.walk(tree_of(file)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -130,7 +136,7 @@ def test_rooms_are_entered_by_their_doors():
     """By the names that `__init__` exports, or a module that is named as a whole."""
     by_the_window = []
     for module in MODULES:
-        tree = ast.parse(MODULES[module].read_text())
+        tree = tree_of(MODULES[module])
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom) and node.module in MODULES and node.level == 0:
                 there = room_of(node.module)
@@ -142,10 +148,10 @@ def test_rooms_are_entered_by_their_doors():
 @pytest.mark.parametrize("room", sorted(ROOMS))
 def test_a_room_has_a_charter_public_names_and_few_files(room):
     file = MODULES[room]
-    assert len(ast.get_docstring(ast.parse(file.read_text())) or "") > 20, "no charter"
+    assert len(ast.get_docstring(tree_of(file)) or "") > 20, "no charter"
     exported = {
         name
-        for node in ast.walk(ast.parse(file.read_text()))
+        for node in ast.walk(tree_of(file))
         if isinstance(node, ast.Assign) and node.targets[0].id == "__all__"
         for name in ast.literal_eval(node.value)
     }
@@ -154,7 +160,7 @@ def test_a_room_has_a_charter_public_names_and_few_files(room):
         for folder in ("trainer", "search", "benchmarks", "tests")
         for user in files(folder)
         if room_of(module_of(user)) != room
-        for node in ast.walk(ast.parse(user.read_text()))
+        for node in ast.walk(tree_of(user))
         if isinstance(node, ast.ImportFrom) and node.module == room
         for alias in node.names
     }
