@@ -69,6 +69,7 @@ def module_of(file: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+@cache
 def files(folder: str) -> list[Path]:
     found = sorted((ROOT / folder).rglob("*.py"))
     assert found, f"no code in {folder}"
@@ -78,21 +79,24 @@ def files(folder: str) -> list[Path]:
 MODULES = {module_of(f): f for folder in ("trainer", "search", "spaces") for f in files(folder)}
 
 
-def imports(module: str) -> Iterator[str]:
+@cache
+def imports(module: str) -> frozenset[str]:
     """Modules that a module imports, also inside functions and for type checkers, absolute."""
     file = MODULES[module]
     package = module if file.name == "__init__.py" else module.rpartition(".")[0]
+    found: set[str] = set()
     for node in ast.walk(tree_of(file)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             above = package.split(".")[: package.count(".") + 2 - node.level]
             source = ".".join([*(above if node.level else []), *filter(None, [node.module])])
-            for alias in node.names:
-                inner = f"{source}.{alias.name}"
-                yield inner if inner in MODULES else source
+            inner = {alias.name: f"{source}.{alias.name}" for alias in node.names}
+            found.update(i if i in MODULES else source for i in inner.values())
+    return frozenset(found)
 
 
+@cache
 def room_of(module: str) -> str | None:
     """The innermost room that a module lies in; None for the files beside the rooms."""
     inside = [room for room in ROOMS if f"{module}.".startswith(f"{room}.")]
@@ -136,13 +140,27 @@ def test_rooms_are_entered_by_their_doors():
     """By the names that `__init__` exports, or a module that is named as a whole."""
     by_the_window = []
     for module in MODULES:
-        tree = tree_of(MODULES[module])
-        for node in ast.walk(tree):
-            if isinstance(node, ast.ImportFrom) and node.module in MODULES and node.level == 0:
-                there = room_of(node.module)
-                if there not in (None, room_of(module)) and node.module != there:
-                    by_the_window.append((module, node.module))
+        for source in froms(MODULES[module]):
+            there = room_of(source) if source in MODULES else None
+            if there not in (None, room_of(module)) and source != there:
+                by_the_window.append((module, source))
     assert by_the_window == []
+
+
+@cache
+def froms(file: Path) -> dict[str, set[str]]:
+    """Names that a file imports, by the module they are imported from."""
+    found: dict[str, set[str]] = {}
+    for node in ast.walk(tree_of(file)):
+        if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            found.setdefault(node.module, set()).update(alias.name for alias in node.names)
+    return found
+
+
+def named(room: str) -> Iterator[tuple[Path, set[str]]]:
+    """Each file of the project with the names that it imports from the room."""
+    for folder in ("trainer", "search", "benchmarks", "tests"):
+        yield from ((file, froms(file).get(room, set())) for file in files(folder))
 
 
 @pytest.mark.parametrize("room", sorted(ROOMS))
@@ -156,13 +174,7 @@ def test_a_room_has_a_charter_public_names_and_few_files(room):
         for name in ast.literal_eval(node.value)
     }
     used = {
-        alias.name
-        for folder in ("trainer", "search", "benchmarks", "tests")
-        for user in files(folder)
-        if room_of(module_of(user)) != room
-        for node in ast.walk(tree_of(user))
-        if isinstance(node, ast.ImportFrom) and node.module == room
-        for alias in node.names
+        name for user, names in named(room) if room_of(module_of(user)) != room for name in names
     }
     assert exported, "no public names"
     if room not in ("search.report", "trainer.config"):  # whose names are for users, too

@@ -1,6 +1,6 @@
 """From snapshots to places, in one call:
 
-    from trainer.localisation import localise
+    from trainer.training import localise
     found = localise("runs/local/best", "scenes.npz")
 
 The network predicts a covariance, its eigenvalues say K where nobody else does, MUSIC on it finds

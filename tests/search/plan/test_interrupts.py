@@ -10,8 +10,8 @@ import pytest
 
 COMMAND = """
 import sys, time
-from search.interrupts import deaf
-from search.options import exit_code
+from search.plan.interrupts import deaf
+from search.plan.options import exit_code
 
 class Swallows:
     def __del__(self):
@@ -107,7 +107,7 @@ def test_a_hand_held_on_ctrl_c_ends_a_command_with_130():
 
 RAY = """
 import ray
-from search.interrupts import deaf, interruptible
+from search.plan.interrupts import deaf, interruptible
 
 ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
 try:

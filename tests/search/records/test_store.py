@@ -256,7 +256,7 @@ def test_the_best_trial_is_completed_and_the_smallest(store):
 
 WRITER = """
 import sys
-from search.store import RunStore
+from search.records import RunStore
 store = RunStore.open(sys.argv[1])
 for turn in range(10**9):
     count = 1 + turn % 7

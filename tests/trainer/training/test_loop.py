@@ -106,7 +106,7 @@ def poisoned(monkeypatch, name: str, at_step: int) -> None:
             return dataclasses.replace(scenes, **{name: bad})
         return scenes
 
-    monkeypatch.setattr(trainer.loop, "simulate", simulate)
+    monkeypatch.setattr(trainer.training.loop, "simulate", simulate)
 
 
 @pytest.mark.parametrize("name", ["snapshots", "channel", "codes"])
@@ -135,7 +135,9 @@ def bad_backward(monkeypatch, value: float) -> None:
             return torch.full_like(gradient, value)
 
     honest = trainer.training.terms.eigengap_loss
-    monkeypatch.setattr(trainer.terms, "eigengap_loss", lambda *a, **k: Bad.apply(honest(*a, **k)))
+    monkeypatch.setattr(
+        trainer.training.terms, "eigengap_loss", lambda *a, **k: Bad.apply(honest(*a, **k))
+    )
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -165,7 +167,7 @@ def test_finite_gradients_with_an_infinite_norm_are_a_cause_of_their_own(monkeyp
 def test_a_non_finite_term_is_named(monkeypatch):
     honest = trainer.training.terms.eigengap_loss
     monkeypatch.setattr(
-        trainer.terms, "eigengap_loss", lambda *a, **k: honest(*a, **k) * float("inf")
+        trainer.training.terms, "eigengap_loss", lambda *a, **k: honest(*a, **k) * float("inf")
     )
     with pytest.raises(Diverged) as caught:
         list(train(config(**SUBSPACE)))
@@ -177,7 +179,7 @@ def test_an_eigensolver_that_gives_up_is_a_divergence_not_a_crash(monkeypatch):
     def gives_up(*args, **kwargs):
         raise torch.linalg.LinAlgError("did not converge")
 
-    monkeypatch.setattr(trainer.terms, "eigengap_loss", gives_up)
+    monkeypatch.setattr(trainer.training.terms, "eigengap_loss", gives_up)
     with pytest.raises(Diverged) as caught:
         list(train(config(**SUBSPACE)))
     assert caught.value.failure.cause is Cause.SPECTRAL_BREAKDOWN

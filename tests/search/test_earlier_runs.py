@@ -1,0 +1,69 @@
+"""Runs that were made before the code moved into rooms: they open, resume, report and replay.
+
+`finished` has three trials of the `smoke` preset, with the best network scored; `killed` has two
+of four, and one that was killed between two checkpoints (commit f8fc698).
+"""
+
+import tarfile
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from search.records import RunStore
+from tests.commands import command
+
+RUNS = Path(__file__).parents[1] / "data" / "runs_before_rooms.tar.xz"
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("earlier")
+    with tarfile.open(RUNS) as archive:
+        archive.extractall(folder, filter="data")
+    return folder
+
+
+def test_they_open(runs):
+    store = RunStore.open(runs / "finished")
+    assert store.ended() == {"t0000", "t0001", "t0002"}
+    assert RunStore.open(runs / "killed").ended() == {"t0000", "t0001"}
+
+
+def test_they_are_reported_and_shown(runs):
+    done = command("search.report", str(runs / "finished"))
+    assert done.returncode == 0, done.stderr
+    summary = pd.read_parquet(runs / "finished" / "report" / "summary.parquet")
+    assert summary.loc[summary["best"], "trial_id"].tolist() == ["t0000"]
+    shown = command("search.run", "--resume", str(runs / "finished"))
+    assert shown.returncode == 0, shown.stderr
+    assert "t0000 beats lmmse_music" in shown.stdout
+
+
+def test_they_replay(runs):
+    done = command("trainer", "replay", str(runs / "finished"), "t0001")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_their_network_localises(runs, tmp_path):
+    from trainer.config import SceneConfig
+    from trainer.scenes import EvalScenes, save_scenes
+
+    save_scenes(EvalScenes(SceneConfig(), 5).batch(range(4), snr_db=0.0), tmp_path / "a.npz")
+    out = ("--scenes", str(tmp_path / "a.npz"), "--out", str(tmp_path / "b.npz"))
+    done = command("trainer", "localise", "--model", str(runs / "finished"), *out)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.ray
+def test_they_resume(runs):
+    before = pd.read_parquet(runs / "killed" / "trials").set_index("trial_id")
+    done = command("search.run", "--resume", str(runs / "killed"), "--no-preflight")
+    assert done.returncode == 0, done.stdout + done.stderr
+    trials = pd.read_parquet(runs / "killed" / "trials").set_index("trial_id")
+    assert sorted(trials.index) == ["t0000", "t0001", "t0002", "t0003"]
+    assert trials.loc[before.index].equals(before)
+    epochs = pd.read_parquet(runs / "killed" / "epochs")
+    assert not epochs.duplicated(["trial_id", "epoch"]).any()
+    ended = trials[trials["outcome"].isin(["completed", "stopped"])]
+    assert (epochs.groupby("trial_id").size()[ended.index] == ended["epochs"]).all()
