@@ -27,7 +27,7 @@ def scenes(config: SceneConfig = COLOURED, count: int = 4) -> Scenes:
 def written(folder: Path, **changes: object) -> Path:
     """A valid recording with some arrays replaced, or left out where None."""
     path = folder / "recording.npz"
-    scenes().save(path)
+    save_scenes(scenes(), path)
     with np.load(path) as file:
         arrays = dict(file) | changes
     np.savez(path, **{name: value for name, value in arrays.items() if value is not None})
@@ -167,7 +167,7 @@ def test_files_that_are_no_recordings_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="plain arrays"):
         load_scenes(tmp_path / "one.npy")
     with pytest.raises(ConfigError, match=r"ends in \.npz"):
-        scenes().save(tmp_path / "a.txt")
+        save_scenes(scenes(), tmp_path / "a.txt")
 
 
 @pytest.mark.parametrize("name", ["snapshots", "channel"])
@@ -175,6 +175,6 @@ def test_files_that_are_no_recordings_are_refused(tmp_path: Path) -> None:
 def test_a_signal_that_is_silent_or_out_of_range_is_refused(name, factor, tmp_path):
     scenes = EvalScenes(SceneConfig(), 1).batch(range(2), snr_db=3.0).to(dtype=torch.complex128)
     path = tmp_path / "scenes.npz"
-    replace(scenes, **{name: getattr(scenes, name) * factor}).save(path)
+    save_scenes(replace(scenes, **{name: getattr(scenes, name) * factor}), path)
     with pytest.raises(ConfigError, match=name):
         load_scenes(path)

@@ -249,13 +249,13 @@ def test_failed_samples_are_counted_in_the_epoch_that_they_failed_in(policy, col
 
 
 def test_every_field_of_a_configuration_is_read_by_code_outside_it():
-    folder = Path(trainer.training.loop.__file__).parent
+    folder = Path(trainer.__file__).parent
     names = {"scene": "scene", "eigengap": "eigengap", "evaluation": "evaluation"}
     found: set[tuple[str, str]] = set()
-    for file in folder.glob("*.py"):
-        if file.name != "config.py":
+    for file in folder.rglob("*.py"):
+        if file.parent.name != "config":
             # where only a scene or a network configuration is handed in, it is called `config`
-            own = {"scene.py": "scene", "channel.py": "scene", "placement.py": "scene"}
+            own = {"simulation.py": "scene", "channel.py": "scene", "placement.py": "scene"}
             own |= {"codes.py": "scene", "power_map.py": "network"}
             parts = names | ({"config": own[file.name]} if file.name in own else {})
             found |= set(reads(ast.parse(file.read_text()), parts))
