@@ -1,0 +1,114 @@
+"""The import graph of the project, read off its source: modules, rooms, and which imports which.
+
+A room is a sub-package. `ROOMS` says which rooms each may import; search may import all of
+trainer's.
+"""
+
+import ast
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("trainer", "search", "spaces")
+
+TRAINER_ROOMS: dict[str, tuple[str, ...]] = {
+    "config": (),
+    "scenes": ("config",),
+    "spectral": ("config",),
+    "covariance": ("config", "scenes", "spectral"),
+    "estimation": ("config", "scenes", "spectral", "covariance"),
+    "networks": ("config", "scenes", "spectral", "covariance"),
+    "evaluation": ("config", "scenes", "spectral", "covariance", "estimation", "networks"),
+    "training": (
+        *("config", "scenes", "spectral", "covariance", "estimation", "networks", "evaluation"),
+    ),
+}
+SEARCH_ROOMS = (
+    *("plan", "records", "remote", "report", "suggest", "cluster", "driver", "reruns"),
+)
+REPORT_ROOMS = ("data", "analysis", "figures", "page")
+_BEFORE_REPORT = SEARCH_ROOMS[: SEARCH_ROOMS.index("report")]
+
+ROOMS: dict[str, set[str]] = {
+    **{f"trainer.{room}": {f"trainer.{r}" for r in may} for room, may in TRAINER_ROOMS.items()},
+    **{
+        f"search.{room}": {f"search.{r}" for r in SEARCH_ROOMS[:i]}
+        for i, room in enumerate(SEARCH_ROOMS)
+    },
+    **{
+        f"search.report.{room}": {
+            *(f"search.report.{r}" for r in REPORT_ROOMS[:i]),
+            *(f"search.{r}" for r in _BEFORE_REPORT),
+        }
+        for i, room in enumerate(REPORT_ROOMS)
+    },
+}
+"""Each room with the rooms of its own package that it may import."""
+
+
+def files(folder: str) -> list[Path]:
+    """Return the Python files of a folder of the project, in order of their paths."""
+    return sorted((ROOT / folder).rglob("*.py"))
+
+
+@cache
+def tree_of(file: Path) -> ast.Module:
+    """Return the syntax tree of a file."""
+    return ast.parse(file.read_text())
+
+
+def module_of(file: Path) -> str:
+    """Return the dotted name of a file's module."""
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_of(file): file for package in PACKAGES for file in files(package)}
+
+
+@cache
+def imports(module: str) -> frozenset[str]:
+    """Return the modules that a module imports, also inside functions, by their absolute names."""
+    package = module if MODULES[module].name == "__init__.py" else module.rpartition(".")[0]
+    found: set[str] = set()
+    for node in ast.walk(tree_of(MODULES[module])):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: package.count(".") + 2 - node.level] if node.level else []
+            source = ".".join([*above, *([node.module] if node.module else [])])
+            inner = [f"{source}.{alias.name}" for alias in node.names]
+            found.update(name if name in MODULES else source for name in inner)
+    return frozenset(found)
+
+
+@cache
+def names_imported(file: Path) -> dict[str, set[str]]:
+    """Return the names that a file imports by absolute imports, by the module they come from."""
+    found: dict[str, set[str]] = {}
+    for node in ast.walk(tree_of(file)):
+        if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            found.setdefault(node.module, set()).update(alias.name for alias in node.names)
+    return found
+
+
+@cache
+def room_of(module: str) -> str | None:
+    """Return the innermost room that a module lies in; None for the files beside the rooms."""
+    inside = [room for room in ROOMS if f"{module}.".startswith(f"{room}.")]
+    return max(inside, key=len, default=None)
+
+
+def crossings() -> Iterator[tuple[str, str]]:
+    """Yield every import of one room's module by another room's, as (importer, imported)."""
+    for module in MODULES:
+        for target in imports(module):
+            here, there = room_of(module), room_of(target) if target in MODULES else None
+            if here and there and here != there and not there.startswith(f"{here}."):
+                yield module, target
+
+
+def may_import(room: str, other: str) -> bool:
+    """Return whether the order of the rooms lets one import the other."""
+    return other in ROOMS[room] or (room.startswith("search.") and other.startswith("trainer."))
