@@ -19,6 +19,7 @@ there; change the code, and the folder is out of date.
 
 import argparse
 import hashlib
+import io
 import time
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from baselines_tables import Point, Table, plot, tables
 from documents import write_tables
 
 from spaces.presets import FULL_SCENE, LOCAL_SCENE
+from trainer.atomic import write_atomically
 from trainer.config import SceneConfig, TrainConfig
 from trainer.covariance import lmmse, modes, sample_covariance
 from trainer.estimation import SOURCE_NUMBERS, localise, method
@@ -122,9 +124,9 @@ def kept_or_measured(
     if not path.exists():
         parts.mkdir(parents=True, exist_ok=True)
         point = measure(config, names, snr_db, count, scenes, device)
-        with path.with_suffix(".part").open("wb") as file:
-            np.savez(file, **point.as_arrays())
-        path.with_suffix(".part").replace(path)
+        content = io.BytesIO()
+        np.savez(content, **point.as_arrays())
+        write_atomically(path, content.getvalue())
     with np.load(path) as arrays:
         return Point.of_arrays(dict(arrays))
 

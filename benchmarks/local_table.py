@@ -23,8 +23,8 @@ import pyarrow.parquet as pq
 import torch
 
 from search.plan import SearchConfig
-from search.records import write_atomically
 from search.suggest import new_study, sampler_for
+from trainer.atomic import write_atomically
 from trainer.failure import Diverged
 from trainer.provenance import provenance
 from trainer.training import train

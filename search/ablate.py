@@ -189,11 +189,12 @@ def identity(
 
 def show(store: RunStore, name: str, notes: list[str]) -> int:
     """Prints the verdict and its table, and leaves them as JSON, Markdown and a figure."""
-    from search.records import to_json, write_atomically
+    from search.records import to_json
     from search.remote import push
     from search.report.analysis import ablation
     from search.report.data import runs
     from search.report.figures import ablation_plot
+    from trainer.atomic import write_atomically
 
     run = runs.load(store.path)
     found = ablation.effects(run, name)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from search.records import write_atomically
+from trainer.atomic import write_atomically
 from trainer.cli import OneLineParser, localise_arguments, localise_options
 from trainer.config import ConfigError, require
 

@@ -1,7 +1,6 @@
 """Command lines: refusals in one line with exit code 2, and output that survives a closed pipe."""
 
 import argparse
-import difflib
 import json
 import os
 import re
@@ -11,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn, TextIO, cast
 
-from trainer.config import ConfigError
+from trainer.config import ConfigError, did_you_mean
 
 
 class UsageError(ConfigError):
@@ -26,10 +25,8 @@ class OneLineParser(argparse.ArgumentParser):
         strange = re.findall(r"--[\w-]+", message.partition("unrecognized arguments:")[2])
         strange += re.findall(r"invalid choice: '([^']*)'", message)
         known = list(self.options())
-        for word in strange:
-            for near in difflib.get_close_matches(word, known, n=1):
-                message += f". Did you mean `{near}`?"
-        raise UsageError(message)
+        nearest = "".join(did_you_mean(word, known) for word in strange)
+        raise UsageError(f"{message}.{nearest}" if nearest else message)
 
     def options(self) -> Iterator[str]:
         """Every option and verb, those of the verbs included."""

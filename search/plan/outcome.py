@@ -10,13 +10,14 @@ report has. Silence without an error is a trial that the scheduler ended at a ru
 reports itself, mostly the loss of a worker, it tries again from the last checkpoint first.
 """
 
-import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import PurePath
 from typing import Any
+
+from trainer.config import did_you_mean
 
 WORST = 1.0
 """The objective of a trial that has none: the capped error of a guess that never hits."""
@@ -216,10 +217,9 @@ def _parse(word: str) -> Outcome:
         return Outcome(word)
     except ValueError:
         names = [o.value for o in Outcome]
-        near = difflib.get_close_matches(word, names, n=1)
-        hint = f" Did you mean `{near[0]}`?" if near else ""
         raise ValueError(
-            f"`outcome` must be one of {', '.join(names)}, but got {word!r}.{hint}"
+            f"`outcome` must be one of {', '.join(names)}, but got {word!r}."
+            + did_you_mean(word, names)
         ) from None
 
 

@@ -11,7 +11,7 @@ from .checkpoints import (
     folders,
     read_reports,
 )
-from .files import checked_name, hint, part_files, read_json, read_run, to_json, write_atomically
+from .files import checked_name, part_files, read_json, read_run, to_json
 from .missing_scores import BEST_TABLES, add_baseline, lacks_scores, unscored
 from .rows import JUDGED, failure_row, judged, pick, reached, scored_rows, trial_row
 from .run_plan import declared, planned
@@ -47,7 +47,6 @@ __all__ = [
     "drop_orphans",
     "failure_row",
     "folders",
-    "hint",
     "judged",
     "lacks_scores",
     "part_files",
@@ -62,6 +61,5 @@ __all__ = [
     "to_json",
     "trial_row",
     "unscored",
-    "write_atomically",
     "write_left",
 ]

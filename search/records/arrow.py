@@ -5,7 +5,6 @@ field's metadata.
 """
 
 import datetime
-import difflib
 import functools
 import math
 import numbers
@@ -13,6 +12,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pyarrow as pa
+
+from trainer.config import did_you_mean
 
 from .schema import KEYS, Column, Parameters, columns
 
@@ -95,9 +96,7 @@ def arrow_table(table: str, parameters: Parameters, rows: Iterable[Mapping[str, 
 def _check_row(table: str, known: Mapping[str, Column], row: Mapping[str, Any]) -> dict[str, Any]:
     for name in row:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f" Did you mean `{near[0]}`?" if near else ""
-            raise RowError(f"`{table}` has no column `{name}`.{hint}")
+            raise RowError(f"`{table}` has no column `{name}`.{did_you_mean(name, known)}")
     checked: dict[str, Any] = {}
     for name, column in known.items():
         value: Any = row.get(name)

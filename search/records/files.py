@@ -4,12 +4,10 @@ Errors here are for the person at the command line: one line with the rule, the 
 remedy.
 """
 
-import difflib
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -94,28 +92,6 @@ def read_part_schema(part: Path) -> pa.Schema:
         ) from None
 
 
-def write_atomically(path: Path, content: bytes, *, sync: bool = False) -> None:
-    """Puts `content` under `path` in one step: readers see the old file or the new one.
-
-    That holds whatever happens to this process. What a power cut within the next seconds may do
-    to a trial's files is found by `RunStore.open` and repaired by `--resume`; waiting for the disk
-    (`sync`) several times per trial would cost more than all other bookkeeping.
-    """
-    folder, name = os.path.split(path)
-    temporary = f"{folder}/.{name}.{os.getpid()}.tmp"  # hidden: Arrow skips it
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            if sync:
-                file.flush()
-                os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
-
-
 def read_json(path: Path, remedy: str = "start anew with another `--name`") -> dict[str, Any]:
     """What a file holds.
 
@@ -157,8 +133,3 @@ def missing(path: Path) -> str:
         f"a run folder has {path.name}, but {path} is missing. Restore it from a copy, or start "
         "anew with another `--name`."
     )
-
-
-def hint(word: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(word, list(known), n=1)
-    return f" Did you mean `{near[0]}`?" if near else ""

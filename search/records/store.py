@@ -27,6 +27,8 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from search.plan import CorruptRun, Outcome, RunNotFound, RunNotWritable
+from trainer.atomic import write_atomically
+from trainer.config import did_you_mean
 from trainer.record import CONFIGS, ENDINGS
 
 from .arrow import arrow_schema, arrow_table, check_parameters, is_earlier
@@ -34,7 +36,6 @@ from .checkpoints import RAY_FOLDER
 from .files import (
     FORMAT,
     checked_name,
-    hint,
     is_readable,
     missing,
     part_files,
@@ -43,7 +44,6 @@ from .files import (
     read_run,
     refuse_existing,
     to_json,
-    write_atomically,
 )
 from .schema import BASELINE_PART, TABLES, Parameters
 
@@ -313,7 +313,7 @@ class RunStore:
         """
         path = self._config(trial_id)
         if not path.exists():
-            near = hint(trial_id, self.started())
+            near = did_you_mean(trial_id, self.started())
             raise RunNotFound(f"{self.path} has no trial `{trial_id}`.{near}")
         return read_json(path, redrawn(trial_id))
 
@@ -342,7 +342,8 @@ class RunStore:
     def _part(self, table: str, part: str) -> Path:
         if table not in TABLES:
             raise ValueError(
-                f"a table is one of {', '.join(TABLES)}, but got {table!r}." + hint(table, TABLES)
+                f"a table is one of {', '.join(TABLES)}, but got {table!r}."
+                + did_you_mean(table, TABLES)
             )
         return self.path / table / f"{checked_name(part)}.parquet"
 

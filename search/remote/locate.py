@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from search.plan import RUNS, RunNotFound
-from search.records import TABLES, hint
+from search.records import TABLES
+from trainer.config import did_you_mean
 
 from . import bucket, working_copy
 
@@ -35,5 +36,5 @@ def resolve_run(run: str | Path, out: str | Path | None = None) -> Path:
     known = f"{out} has {', '.join(existing[:8])}." if existing else f"{out} has no runs."
     raise RunNotFound(
         f"RUN is a name under `--out` or a path, but {str(run)!r} is neither. {known}"
-        + hint(str(run), existing)
+        + did_you_mean(str(run), existing)
     )

@@ -13,7 +13,8 @@ from typing import Any
 from pyarrow import fs
 
 from search.plan import RunNotFound
-from search.records import RAY_FOLDER, RunStore, write_atomically
+from search.records import RAY_FOLDER, RunStore
+from trainer.atomic import write_atomically
 
 from .bucket import home_of, is_uri, opened, refusal
 from .lock import driven

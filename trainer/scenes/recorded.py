@@ -19,8 +19,8 @@ where all recordings share an array, and everywhere if B = 1. No pickled objects
 The SNR is not stored: it follows from truth and noise_variance by the definition in `scene`.
 """
 
+import io
 import math
-import os
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -32,6 +32,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trainer.atomic import write_atomically
 from trainer.config import ConfigError, did_you_mean, require
 
 from .geometry import Panel
@@ -62,12 +63,9 @@ def save_scenes(scenes: Scenes, path: str | Path) -> None:
         arrays["noise_variance"] = _numpy(scenes.noise_variance)
     if scenes.noise_covariance is not None:
         arrays["noise_covariance"] = _numpy(scenes.noise_covariance)
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.npz")
-    try:
-        np.savez(partial, **arrays)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    content = io.BytesIO()
+    np.savez(content, **arrays)
+    write_atomically(path, content.getvalue())
 
 
 def load_scenes(

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import torch
 
+from trainer.atomic import write_atomically
 from trainer.config import BACKEND_NAMES, TrainConfig, require, require_choice
 
 from .backend_timing import BackendCheck, ProblemSize, measure
@@ -178,11 +179,6 @@ def _read(file: Path) -> SpectralCheck | None:
 
 def _write(file: Path, check: SpectralCheck) -> None:
     """Atomically; a folder that cannot be written to is no reason to stop."""
-    part = file.with_suffix(f".{os.getpid()}.part")
-    try:
+    with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(dataclasses.asdict(check)))
-        part.replace(file)
-    except OSError:
-        with contextlib.suppress(OSError):
-            part.unlink()
+        write_atomically(file, json.dumps(dataclasses.asdict(check)).encode())

@@ -11,10 +11,10 @@ neighbours. Formulas: docs/eigengap.md; derivatives: `_hermitian` and `_gram`; b
 `_backends`.
 """
 
-import difflib
-
 import torch
 from torch import Tensor
+
+from trainer.config import did_you_mean
 
 from .backends import BACKENDS, resolve_auto
 from .dense_gradients import hermitian_part
@@ -106,10 +106,9 @@ def _checked(
 ) -> Tensor:
     """The one operand that is given, once all arguments are known to make sense."""
     if backend not in BACKENDS:
-        near = difflib.get_close_matches(backend, BACKENDS, n=1)
         raise ValueError(
             f"`backend` must be one of {', '.join(BACKENDS)}, but got {backend!r}."
-            + (f" Did you mean `{near[0]}`?" if near else "")
+            + did_you_mean(backend, BACKENDS)
         )
     given = covariance if covariance is not None else factor
     if given is None or (covariance is not None and factor is not None):

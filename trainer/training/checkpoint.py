@@ -4,7 +4,7 @@ A checkpoint holds everything a training needs to go on as if it had never stopp
 optimiser, schedule, random generator, and the configuration they belong to.
 """
 
-import os
+import io
 import pickle
 import struct
 import zipfile
@@ -14,6 +14,7 @@ from typing import Any, Self
 
 import torch
 
+from trainer.atomic import write_atomically
 from trainer.config import ConfigError, TrainConfig
 
 UNREADABLE = (
@@ -48,13 +49,10 @@ class TrainState:
         return TrainConfig.from_params(self.params)
 
     def save(self, path: Path) -> None:
-        """Writes to a neighbour first and renames, so that a reader never sees half a file."""
-        neighbour = path.with_name(f".{path.name}.{os.getpid()}")
-        with neighbour.open("wb") as file:
-            torch.save({f.name: getattr(self, f.name) for f in fields(self)}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        neighbour.replace(path)
+        """Write the state to one file, atomically and synced to the disk."""
+        content = io.BytesIO()
+        torch.save({f.name: getattr(self, f.name) for f in fields(self)}, content)
+        write_atomically(path, content.getvalue(), sync=True)
 
     @classmethod
     def load(cls, path: Path, device: str | torch.device = "cpu") -> Self:

@@ -10,7 +10,7 @@ planes of the dictionary must be the same, for range planes are channels of the 
 """
 
 import dataclasses
-import os
+import io
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from trainer.atomic import write_atomically
 from trainer.config import ConfigError, SceneConfig, TrainConfig, require
 from trainer.covariance import PLANE_PHASE, POINTS_PER_BEAM
 from trainer.estimation import methods
@@ -66,18 +67,16 @@ class Localised:
         """
         path = Path(path)
         require(path.suffix == ".npz", "--out ends in .npz", f"{path}", "Rename it.")
-        partial = path.with_name(f".{path.stem}.{os.getpid()}.npz")
+        arrays: dict[str, Any] = self.arrays()
+        content = io.BytesIO()
+        np.savez(content, **arrays)
         try:
-            arrays: dict[str, Any] = self.arrays()
-            np.savez(partial, **arrays)
-            partial.replace(path)
+            write_atomically(path, content.getvalue())
         except OSError as error:
             raise ConfigError(
                 f"--out must be a file that can be written, but {path} is not ({error.strerror}). "
                 "Choose another."
             ) from error
-        finally:
-            partial.unlink(missing_ok=True)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """The arrays by name."""

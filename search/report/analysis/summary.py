@@ -10,8 +10,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from search.records import JUDGED, TRIALS, TYPES, Column, write_atomically
+from search.records import JUDGED, TRIALS, TYPES, Column
 from search.report.data import PREFIX, Run
+from trainer.atomic import write_atomically
 
 from .leaderboard import SUCCESS_SNR_DB, success_column, table
 

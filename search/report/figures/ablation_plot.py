@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from search.records import write_atomically
 from search.report.analysis import MEASURES, Effect, incomplete, verdict
 from search.report.data import Run, as_run
+from trainer.atomic import write_atomically
 
 from .plots import BEST, STYLES
 

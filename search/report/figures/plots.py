@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from search.records import write_atomically
 from search.report.analysis import BOUND, REFERENCE, ROW_ORDER
 from search.report.data import Run, as_run
+from trainer.atomic import write_atomically
 
 from .style import (
     BLUE,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from search.plan import Outcome
-from search.records import write_atomically
+from trainer.atomic import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,10 +10,10 @@ from typing import Any
 import pandas as pd
 
 from search.plan import Outcome
-from search.records import write_atomically
 from search.report.analysis import CONFIRMED, ENDS, SCENE, paired_difference, table
 from search.report.data import Run
 from search.report.figures import pictures_of, short_label
+from trainer.atomic import write_atomically
 from trainer.intervals import Interval
 
 from . import sections

@@ -7,10 +7,10 @@ cannot be drawn is said on the page, and an older figure of that name is removed
 from pathlib import Path
 
 from search.plan import RunNotWritable
-from search.records import write_atomically
 from search.report.analysis import Importance, importances, summary
 from search.report.data import Run
 from search.report.figures import FORMATS, Picture, draw_importances, pictures_of, rendered, save
+from trainer.atomic import write_atomically
 
 from . import sections
 from .layout import Page, Shown, html, svg_source

@@ -1,0 +1,31 @@
+"""Atomic file writes, the one way in which this project puts a whole file in place."""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+
+def write_atomically(path: Path, content: bytes, *, sync: bool = False) -> None:
+    """Write `content` to `path` in one step: a reader finds the old file or the new one, whole.
+
+    The content goes to a hidden file in the same folder (Arrow and `glob("*")` skip it), which
+    then takes the name `path`; the last of several writers wins. This holds however the process
+    ends. After a power cut the file may be lost or empty unless `sync` waits for the disk, which
+    takes milliseconds.
+
+    Raises:
+        OSError: if the folder is missing or cannot be written to; `path` is then as before.
+    """
+    folder, name = os.path.split(path)
+    temporary = os.path.join(folder, f".{name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
