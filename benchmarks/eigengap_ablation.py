@@ -3,15 +3,15 @@
     python benchmarks/eigengap_ablation.py RUN [--no-write]
 
 Reads RUN alone (no Ray, no torch); `eigengap_ablation.sh` makes it. What stands between the
-markers `ablation` and `confirmed` of docs/eigengap.md and README.md is replaced, and the figure
+markers `ablation` and `confirmed` of docs/eigengap.md is replaced, and the figure
 docs/eigengap_ablation.png drawn.
 """
 
 import argparse
-import re
 from pathlib import Path
 
 import pandas as pd
+from documents import write_tables
 
 from search.report.analysis import Effect, ablation, confirmed
 from search.report.data import Run, runs
@@ -20,8 +20,7 @@ from trainer.config import DEFINITIONS, TrainConfig
 
 ROOT = Path(__file__).parents[1]
 FIGURE = ROOT / "docs" / "eigengap_ablation.png"
-DOCUMENTS = (ROOT / "docs" / "eigengap.md", ROOT / "README.md")
-
+DOCUMENT = ROOT / "docs" / "eigengap.md"
 
 Found = dict[str, list[Effect]]
 
@@ -151,15 +150,9 @@ def main() -> None:
     figure = args.run / "report" / FIGURE.name if args.no_write else FIGURE
     ablation_plot.write(run, {name: own for name, own in found.items() if own}, figure)
     print(f"\nfigure: {figure}")
-    for document in () if args.no_write else DOCUMENTS:
-        text = document.read_text()
-        for name, table in tables.items():
-            marked = rf"(<!-- {re.escape(name)} -->\n).*?(<!-- end -->)"
-            text, count = re.subn(
-                marked, lambda m, t=table: f"{m[1]}\n{t}\n\n{m[2]}", text, flags=re.DOTALL
-            )
-            print(f"{document.name}: {name} {'written' if count else 'has no place'}")
-        document.write_text(text)
+    if not args.no_write:
+        write_tables(DOCUMENT, tables)
+        print(f"written into {DOCUMENT.relative_to(ROOT)}")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@
 #
 # 77 minutes on two slow cores, most of it 200 trainings of three epochs (the preset has ten); it
 # says at its end how long it took. Killed, it goes on where it was when it is started again: every
-# training and score that is done is found. Tables and figure between the markers of README.md and
+# training and score that is done is found. Tables and figure between the markers of
 # docs/eigengap.md are replaced at the end (not with WRITE=no). To try it:
 #     PRESET=smoke TRIALS=4 SEEDS=2 SCENES=16 FRESH=32 SNR=-5,0 WRITE=no benchmarks/eigengap_ablation.sh runs/y
 # With the preset's own epochs and twice the scenes, two hours:
