@@ -42,7 +42,14 @@ from torch import nn
 
 from trainer.config import TrainConfig
 from trainer.estimation import Estimates
-from trainer.evaluation import BINS, CHUNK, Conditions, calibrate, classical, near_a_source
+from trainer.evaluation import (
+    BINS,
+    CHUNK,
+    Conditions,
+    calibrate,
+    classical_estimator,
+    near_a_source,
+)
 from trainer.intervals import bootstrap_mean, wilson_share
 from trainer.scenes import EvalScenes, Scenes
 from trainer.training import Model, localise
@@ -200,7 +207,7 @@ def measured(
     add("| " + " | ".join(heads) + " |\n" + "|---" * len(heads) + "|")
     rows = {}
     for each in (REFERENCE, *CLASSICAL):
-        rows[each] = scores(each, classical(each, scene, device), conditions)
+        rows[each] = scores(each, classical_estimator(each, scene, device), conditions)
         add(report(each, rows[each], rows[REFERENCE], snr_db))
     for network, trainings in configs.items():
         seconds, found = [], {"": [], "+scoring": []}

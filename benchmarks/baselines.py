@@ -35,7 +35,7 @@ from trainer.covariance import lmmse, modes, sample_covariance
 from trainer.estimation import SOURCE_NUMBERS, localise, method
 from trainer.evaluation import (
     Errors,
-    classical,
+    classical_estimator,
     gospa,
     match,
     mean_over_sources,
@@ -69,7 +69,7 @@ def measure(
     config: SceneConfig, names: list[str], snr_db: float, count: int, scenes: int, device: str
 ) -> Point:
     """Every estimator on the same scenes, the bound, and what eigenvalues say about K."""
-    estimates = {name: classical(name, config, device) for name in names}
+    estimates = {name: classical_estimator(name, config, device) for name in names}
     unaware = method("lmmse_music", config, device)
     errors: dict[str, list[Errors]] = {name: [] for name in names}
     unaware_errors, roots = [], []

@@ -40,7 +40,7 @@ from paired import (
 from torch import nn
 
 from trainer.config import TrainConfig
-from trainer.evaluation import Conditions, classical
+from trainer.evaluation import Conditions, classical_estimator
 from trainer.intervals import bootstrap_mean
 from trainer.scenes import simulate
 from trainer.training import CLIP_NORM, Training
@@ -182,7 +182,7 @@ def main() -> None:
         for name, weights in chosen.items():
             runs[name].append(run(config, weights, conditions))
             print(f"seed {seed}, {name}: {runs[name][-1].seconds:.0f} CPU-s", flush=True)
-    reference = scores(REFERENCE, classical(REFERENCE, config.scene), conditions)
+    reference = scores(REFERENCE, classical_estimator(REFERENCE, config.scene), conditions)
     ml = (shown(bootstrap_mean(reference.per_scene("capped_error", snr))) for snr in SNRS.values())
     command = shlex.join(["python", "benchmarks/losses.py", *sys.argv[1:]])
     heads = ["loss", "NMSE", "its term"]

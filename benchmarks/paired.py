@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from trainer.estimation import Estimates, one_step
-from trainer.evaluation import Conditions, network_estimate
+from trainer.evaluation import Conditions, network_estimator
 from trainer.intervals import Interval, bootstrap_mean, paired_difference
 from trainer.scenes import Scenes, search_grid
 
@@ -45,7 +45,7 @@ def readouts(network: nn.Module, name: str, conditions: Conditions) -> dict[str,
     """
     scene, device = conditions.scene, conditions.device
     search = search_grid(scene, torch.float32, device)
-    music = network_estimate(network, scene, device)
+    music = network_estimator(network, scene, device)
     found: list[Estimates] = []
 
     def remembered(scenes: Scenes) -> Estimates:

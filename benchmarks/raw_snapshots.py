@@ -23,7 +23,7 @@ from spaces.presets import LOCAL_SCENE
 from trainer.config import SceneConfig, TrainConfig
 from trainer.covariance import Covariance, normalise
 from trainer.estimation import Estimates
-from trainer.evaluation import Conditions, classical, network_estimate, score
+from trainer.evaluation import Conditions, classical_estimator, evaluate, network_estimator
 from trainer.intervals import bootstrap_mean, paired_difference
 from trainer.scenes import Scenes, simulate
 
@@ -116,18 +116,18 @@ def main() -> None:
     torch.set_num_threads(1)
     config = TrainConfig.from_params(LOCAL_SCENE)
     conditions = Conditions(config.scene, FRESH_SEED, SNR_DB, args.scenes)
-    chance = score(Guess(config.scene), "chance", conditions, bound=False).scenes
+    chance = evaluate(Guess(config.scene), "chance", conditions, bound=False).scenes
     rows = {"chance": chance}
-    music = classical("lmmse_music", config.scene)
-    rows["lmmse_music"] = score(music, "lmmse_music", conditions, bound=False).scenes
+    music = classical_estimator("lmmse_music", config.scene)
+    rows["lmmse_music"] = evaluate(music, "lmmse_music", conditions, bound=False).scenes
     for told in args.told:
         for rate in args.rates:
             started = time.process_time()
             network = trained(config, told, args.steps, rate)
             seconds = time.process_time() - started
             name = f"told {told}, rate {rate:g}, {seconds:.0f} CPU-s"
-            estimate = network_estimate(network, config.scene)
-            rows[name] = score(estimate, name, conditions, bound=False).scenes
+            estimate = network_estimator(network, config.scene)
+            rows[name] = evaluate(estimate, name, conditions, bound=False).scenes
     points = len(conditions.points())
     print(f"\nmean success at {SNR_DB} dB, K = 1, 2; {args.scenes} scenes for each of {points}")
     # a scene is the unit of chance: conditions are averaged first

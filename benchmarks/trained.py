@@ -22,7 +22,7 @@ from torch import nn
 from spaces.presets import FULL_SCENE, LOCAL_SCENE
 from trainer.config import TrainConfig
 from trainer.estimation import Estimates
-from trainer.evaluation import Conditions, Estimate, score
+from trainer.evaluation import Conditions, Estimator, evaluate
 from trainer.scenes import Scenes
 from trainer.training import TrainState, restore_network, train
 
@@ -95,7 +95,9 @@ def place(name: str, conditions: Conditions, folder: Path = FOLDER) -> Path:
     return folder / f"{hashlib.sha256(where.encode()).hexdigest()[:16]}.npz"
 
 
-def scores(name: str, estimate: Estimate, conditions: Conditions, folder: Path = FOLDER) -> Scores:
+def scores(
+    name: str, estimate: Estimator, conditions: Conditions, folder: Path = FOLDER
+) -> Scores:
     """Scores an estimator, or reads what was scored before under this name and conditions."""
     folder.mkdir(parents=True, exist_ok=True)
     file = place(name, conditions, folder)
@@ -108,7 +110,7 @@ def scores(name: str, estimate: Estimate, conditions: Conditions, folder: Path =
             spent.append((time.process_time() - started) / scenes.batch_size)
             return estimates
 
-        found = score(measured, name, conditions, bound=False)
+        found = evaluate(measured, name, conditions, bound=False)
         told = [row.source_number_accuracy for row in found.rows]
         each = found.scenes
         assert each.success is not None, "an estimator has a success rate"

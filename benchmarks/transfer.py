@@ -21,7 +21,7 @@ from paired import DOCUMENT, add_flags, difference, everywhere, mean_of, shown
 
 from trainer.config import SceneConfig
 from trainer.estimation import SHARPER, sharpened
-from trainer.evaluation import Conditions, classical, network_estimate
+from trainer.evaluation import Conditions, classical_estimator, network_estimator
 from trainer.intervals import bootstrap_mean
 from trainer.training import on_scene
 
@@ -65,7 +65,7 @@ def main() -> None:
             network, _ = trained(config, "cpu")
             scene: SceneConfig = replace(config.scene, **change)
             moved = on_scene(network, config, scene)
-            music = network_estimate(moved, scene)
+            music = network_estimator(moved, scene)
             conditions = Conditions(scene, FRESH_SEED, SNR_DB, args.scenes)
             rows.setdefault("network", []).append(scores(config.digest, music, conditions))
             sharper = sharpened(lambda s, _, locate=music: locate(s), scene)
@@ -77,7 +77,7 @@ def main() -> None:
                 )
             )
         for name in CLASSICAL:
-            rows[name] = [scores(name, classical(name, scene), conditions)]
+            rows[name] = [scores(name, classical_estimator(name, scene), conditions)]
         means = {name: mean_of(parts) for name, parts in rows.items()}
         count = f"{args.scenes} scenes for each of {len(conditions.points())} conditions"
         lines = [f"**{about}; {count}**", ""]

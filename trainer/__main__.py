@@ -174,7 +174,7 @@ def evaluate(args: argparse.Namespace) -> int:
     """Prints one row per estimator, SNR and K."""
     import dataclasses
 
-    from trainer.evaluation import baselines, score_lines, score_network
+    from trainer.evaluation import evaluate_baselines, evaluate_network, table_lines
     from trainer.training import FOLDER, STATE_FILE, resolve_device, restore_network
 
     # a training's folder has its last epoch too; what it is worth is its model's, the best one
@@ -204,12 +204,12 @@ def evaluate(args: argparse.Namespace) -> int:
         "The network was trained for no more.",
     )
     scored = [
-        score_network(network, config, num_sources=counts),
-        score_network(network, config, num_sources=counts, scoring=True),
-        *baselines(config, device=str(device), num_sources=counts),
+        evaluate_network(network, config, num_sources=counts),
+        evaluate_network(network, config, num_sources=counts, fisher_scoring=True),
+        *evaluate_baselines(config, device=str(device), num_sources=counts),
     ]
     rows = [row for one in scored for row in one.rows]
-    print("\n".join(score_lines(sorted(rows, key=lambda r: (r.num_sources, r.snr_db)))))
+    print("\n".join(table_lines(sorted(rows, key=lambda r: (r.num_sources, r.snr_db)))))
     return 0
 
 

@@ -69,12 +69,12 @@ def score_baselines(
 ) -> dict[str, list[dict[str, Any]]]:
     """Rows of the bound and of the classical methods on the held-out scenes, and their errors per
     scene, as plain data: `{"evaluations": rows, "scenes": rows}`."""
-    from trainer.evaluation import baselines
+    from trainer.evaluation import evaluate_baselines
     from trainer.training import resolve_device
 
     own_train(threads)
     device = str(resolve_device(config.device))
-    return _tables(baselines(config, names, device))
+    return _tables(evaluate_baselines(config, names, device))
 
 
 def score_state(
@@ -83,7 +83,7 @@ def score_state(
     """The same tables for a trained network, read from its checkpoint; on the scenes of
     `evaluation`, or else those held out from its own training, and then also `spectra` and
     `pseudospectra`, which show what the training did."""
-    from trainer.evaluation import eigenvalue_rows, pseudospectrum_rows, score_network
+    from trainer.evaluation import eigenvalue_rows, evaluate_network, pseudospectrum_rows
     from trainer.training import initial_network, resolve_device, restore_network
 
     own_train(threads)
@@ -91,7 +91,7 @@ def score_state(
         config, network = restore_network(path, resolve_device("auto"))
     if evaluation is not None:
         config = replace(config, evaluation=evaluation)
-    scored = _tables([score_network(network, config)])
+    scored = _tables([evaluate_network(network, config)])
     if evaluation is not None:
         return scored
     network = network.cpu()  # few scenes

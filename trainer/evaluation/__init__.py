@@ -1,51 +1,58 @@
 """Errors, bounds, and scores of networks and classical methods on common scenes."""
 
-from .conditions import CHUNK, Conditions, Estimate, common_scenes, objective, score
-from .confidence import BINS, COEFFICIENTS, Calibration, calibrate, near_a_source, numbers_of
+from .conditions import CHUNK, Conditions, Estimator, common_scenes, evaluate, objective
+from .confidence import (
+    BINS,
+    NUM_COEFFICIENTS,
+    Calibration,
+    calibrate,
+    confidence_features,
+    near_a_source,
+)
 from .crb import stochastic_crb
+from .figure_rows import eigenvalue_rows, pseudospectrum_rows
 from .metrics import Errors, capped_error, gospa, match, mean_over_sources, success
-from .scored_methods import (
-    baselines,
-    classical,
+from .protocol import (
+    classical_estimator,
     device_of,
-    held_out,
-    network_estimate,
-    score_network,
+    evaluate_baselines,
+    evaluate_network,
+    held_out_conditions,
+    network_estimator,
     validate,
 )
-from .spectra import eigenvalue_rows, pseudospectrum_rows
-from .summaries import EvaluationRow, score_lines, to_numpy
+from .rows import EvaluationRow, table_lines, to_numpy
 
 __all__ = [
     "BINS",
     "CHUNK",
-    "COEFFICIENTS",
+    "NUM_COEFFICIENTS",
     "Calibration",
     "Conditions",
     "Errors",
-    "Estimate",
+    "Estimator",
     "EvaluationRow",
-    "baselines",
     "calibrate",
     "capped_error",
-    "classical",
+    "classical_estimator",
     "common_scenes",
+    "confidence_features",
     "device_of",
     "eigenvalue_rows",
+    "evaluate",
+    "evaluate_baselines",
+    "evaluate_network",
     "gospa",
-    "held_out",
+    "held_out_conditions",
     "match",
     "mean_over_sources",
     "near_a_source",
-    "network_estimate",
-    "numbers_of",
+    "network_estimator",
     "objective",
     "pseudospectrum_rows",
-    "score",
-    "score_lines",
-    "score_network",
     "stochastic_crb",
     "success",
+    "table_lines",
     "to_numpy",
     "validate",
 ]

@@ -18,25 +18,25 @@ from trainer.scenes import EvalScenes, Scenes
 
 from .crb import stochastic_crb
 from .metrics import Errors, capped_error, match
-from .summaries import EvaluationRow, SceneErrors, Scored, summarise, summarise_bound, to_numpy
+from .rows import ErrorsPerScene, Evaluation, EvaluationRow, summarise, summarise_bound, to_numpy
 
 __all__ = [
     "Conditions",
-    "Estimate",
+    "ErrorsPerScene",
+    "Estimator",
+    "Evaluation",
     "EvaluationRow",
-    "SceneErrors",
-    "Scored",
     "common_scenes",
+    "evaluate",
+    "evaluate_crb",
     "objective",
     "root_crb_deg",
-    "score",
-    "score_crb",
 ]
 
 CHUNK = 128
 """Scenes scored at once: large enough for the hardware, small enough for memory."""
 
-Estimate = Callable[[Scenes], Estimates]
+Estimator = Callable[[Scenes], Estimates]
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,9 @@ def root_crb_deg(
     return bound.angle.sqrt().rad2deg().cpu()
 
 
-def score(estimate: Estimate, name: str, conditions: Conditions, *, bound: bool = True) -> Scored:
+def evaluate(
+    estimate: Estimator, name: str, conditions: Conditions, *, bound: bool = True
+) -> Evaluation:
     """Scores an estimator that knows K.
 
     Args:
@@ -114,10 +116,10 @@ def score(estimate: Estimate, name: str, conditions: Conditions, *, bound: bool 
                 roots=torch.cat(roots) if roots else None,
             )
         )
-    return Scored.of_points(points)
+    return Evaluation.of_points(points)
 
 
-def score_crb(conditions: Conditions) -> Scored:
+def evaluate_crb(conditions: Conditions) -> Evaluation:
     """Scores the bound like an estimator that errs by the root CRB; see `summarise_bound`.
 
     Always over all scenes; an estimator's row that stopped early covers the first `num_scenes` of
@@ -129,7 +131,7 @@ def score_crb(conditions: Conditions) -> Scored:
         chunks = _chunks(conditions.num_scenes)
         roots = [root_crb_deg(*place, ids, conditions.device) for ids in chunks]
         points.append(summarise_bound("crb", snr_db, count, torch.cat(roots)))
-    return Scored.of_points(points)
+    return Evaluation.of_points(points)
 
 
 def objective(rows: Iterable[EvaluationRow], snr_db: Sequence[float]) -> Interval:

@@ -34,7 +34,7 @@ SEED = 4_000_003
 """Of these scenes: not one of `EvaluationConfig`."""
 BINS = 10
 """Of the expected calibration error, with equally many estimates each."""
-COEFFICIENTS = 4
+NUM_COEFFICIENTS = 4
 """Of a constant and the three numbers."""
 RIDGE = 1e-2
 """Keeps the coefficients finite where one number separates right from wrong."""
@@ -64,7 +64,7 @@ class Calibration:
         return odds.sigmoid().to(numbers.dtype)
 
 
-def numbers_of(
+def confidence_features(
     covariance: Covariance, estimates: Estimates, num_sources: Tensor, scene: SceneConfig
 ) -> Tensor:
     """The three numbers of every estimate, [B, K_max, 3]; finite, 0 in inactive slots."""
@@ -117,17 +117,19 @@ def calibrate(network: nn.Module, config: TrainConfig) -> Calibration:
         covariance = network(scenes)
         estimates = read(scenes, covariance, count, config.scene)
         chosen = estimates.active
-        numbers.append(numbers_of(covariance, estimates, count, config.scene)[chosen].cpu())
+        numbers.append(
+            confidence_features(covariance, estimates, count, config.scene)[chosen].cpu()
+        )
         right.append(near_a_source(estimates, scenes)[chosen].cpu())
     half = len(numbers) // 2
-    coefficients = fit(torch.cat(numbers[:half]), torch.cat(right[:half]))
+    coefficients = fit_logistic(torch.cat(numbers[:half]), torch.cat(right[:half]))
     fitted = Calibration(coefficients, error=0.0, count=SCENES)
     said = fitted.confidence(torch.cat(numbers[half:]))
     error = calibration_error(said, torch.cat(right[half:]))
     return Calibration(coefficients, error, SCENES)
 
 
-def fit(numbers: Tensor, right: Tensor) -> tuple[float, ...]:
+def fit_logistic(numbers: Tensor, right: Tensor) -> tuple[float, ...]:
     """Coefficients of the logistic regression of `right` [n] on `numbers` [n, F]: 1 + F."""
     rows = torch.cat([torch.ones_like(numbers[:, :1]), numbers], dim=-1).double()
     truth = right.double()

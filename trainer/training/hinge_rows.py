@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from trainer.config import TrainConfig
-from trainer.evaluation import common_scenes, device_of, held_out
+from trainer.evaluation import common_scenes, device_of, held_out_conditions
 
 from .terms import eigengap_hinge
 
@@ -17,7 +17,7 @@ def hinges(network: nn.Module, config: TrainConfig, num_scenes: int) -> list[dic
         num_scenes: of each; at most as many as are held out.
     """
     rows = []
-    conditions = held_out(config, device_of(network))
+    conditions = held_out_conditions(config, device_of(network))
     for snr_db, count in conditions.points():
         scenes = common_scenes(
             config.scene, conditions.seed, snr_db, count, range(num_scenes), conditions.device

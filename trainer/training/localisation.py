@@ -24,7 +24,7 @@ from trainer.atomic import write_atomically
 from trainer.config import ConfigError, SceneConfig, TrainConfig, require
 from trainer.covariance import PLANE_PHASE, POINTS_PER_BEAM
 from trainer.estimation import methods
-from trainer.evaluation import numbers_of
+from trainer.evaluation import confidence_features
 from trainer.networks import build
 from trainer.scenes import Scenes, grid_shape, load_scenes, require_scale
 
@@ -254,7 +254,7 @@ def _localise(
         covariance=lambda _: covariance,
     )
     count = found.active.sum(-1)
-    numbers = numbers_of(covariance, found, count, scene)
+    numbers = confidence_features(covariance, found, count, scene)
     confidence = model.calibration.confidence(numbers) * found.scored
     places = {name: getattr(found, name) for name in ("azimuth", "elevation", "range_m")}
     values = places | {"confidence": confidence}

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from trainer.config import ConfigError, TrainConfig
 from trainer.covariance import Covariance
-from trainer.evaluation import EvaluationRow, objective, score_network, validate
+from trainer.evaluation import EvaluationRow, evaluate_network, objective, validate
 from trainer.failure import Cause, Diverged, Failure
 from trainer.networks import build
 from trainer.scenes import Scenes, simulate
@@ -231,7 +231,7 @@ class Training:
             capped_error_high=error.high,
             success_rate=math.fsum(row.success_rate or 0.0 for row in judged) / len(judged),
             seconds=time.perf_counter() - started,
-            evaluation=score_network(self.network, config).rows if last else (),
+            evaluation=evaluate_network(self.network, config).rows if last else (),
             state=self.state(),
         )
 

@@ -25,7 +25,7 @@ import torch
 from torch import nn
 
 from trainer.config import ConfigError, TrainConfig
-from trainer.evaluation import COEFFICIENTS, Calibration, calibrate, score_network
+from trainer.evaluation import NUM_COEFFICIENTS, Calibration, calibrate, evaluate_network
 
 from .card import model_card
 from .checkpoint import TrainState
@@ -80,7 +80,7 @@ def measure(state: Path) -> Measured:
     kept = TrainState.load(state)
     device = resolve_device("cpu" if kept.config.device == "cpu" else "auto")
     config, network = restore_network(state, device)
-    readouts = (score_network(network, config, scoring=scoring) for scoring in (False, True))
+    readouts = (evaluate_network(network, config, fisher_scoring=on) for on in (False, True))
     rows = [asdict(row) for scored in readouts for row in scored.rows]
     return Measured(calibrate(network, config), rows)
 
@@ -199,6 +199,6 @@ def _calibration(record: Mapping[str, Any]) -> Calibration:
     """As recorded: a finite coefficient for a constant and for each of three numbers."""
     made = Calibration(**record)
     numbers = [*made.coefficients, made.error, made.count]
-    if len(made.coefficients) != COEFFICIENTS or not all(map(math.isfinite, numbers)):
-        raise ValueError(f"{COEFFICIENTS} finite coefficients are needed, not {record}")
+    if len(made.coefficients) != NUM_COEFFICIENTS or not all(map(math.isfinite, numbers)):
+        raise ValueError(f"{NUM_COEFFICIENTS} finite coefficients are needed, not {record}")
     return made

@@ -11,9 +11,9 @@ from trainer.evaluation.confidence import (
     Calibration,
     calibrate,
     calibration_error,
-    fit,
+    confidence_features,
+    fit_logistic,
     near_a_source,
-    numbers_of,
 )
 from trainer.networks.registry import build
 from trainer.scenes.measurement import Scenes
@@ -39,7 +39,7 @@ def test_the_fit_finds_the_law_that_drew_the_outcomes():
     true = torch.tensor([-0.5, 1.0, -2.0, 0.3], dtype=torch.float64)
     chance = (true[0] + numbers.double() @ true[1:]).sigmoid()
     right = torch.rand(20_000, generator=generator) < chance
-    found = torch.tensor(fit(numbers, right))
+    found = torch.tensor(fit_logistic(numbers, right))
     rows = torch.cat([torch.ones(20_000, 1), numbers], dim=-1).double()
     information = (rows * (chance * (1 - chance)).unsqueeze(-1)).mT @ rows
     errors = torch.linalg.inv(information).diagonal().sqrt()
@@ -56,7 +56,7 @@ def test_the_error_is_what_confidence_is_off_by():
 
 def test_outcomes_that_one_number_separates_have_finite_coefficients():
     numbers = torch.linspace(-1, 1, 100).unsqueeze(-1).expand(-1, 3)
-    found = fit(numbers, numbers[:, 0] > 0)
+    found = fit_logistic(numbers, numbers[:, 0] > 0)
     assert all(abs(coefficient) < 1e3 for coefficient in found)
 
 
@@ -70,13 +70,13 @@ def test_certainty_and_ignorance_are_the_ends_of_the_scale():
     dense = replace(exact, matrix=exact.factor @ exact.factor.mH, factor=None)
     lone = count == 1
     for held in (exact, dense):
-        numbers = numbers_of(held, estimates, count, SCENE)
+        numbers = confidence_features(held, estimates, count, SCENE)
         assert numbers[lone, 0, 0].min() > 9  # the logit is cut at 1 - 1e-4
         torch.testing.assert_close(numbers[lone, 0, 1:], torch.ones(int(lone.sum()), 2))
         assert not numbers[~scenes.sources.active].any()
     size = SCENE.num_elements
     flat = torch.eye(size, dtype=torch.complex64).expand(16, -1, -1) / size
-    numbers = numbers_of(Covariance(flat, None, torch.zeros(16)), estimates, count, SCENE)
+    numbers = confidence_features(Covariance(flat, None, torch.zeros(16)), estimates, count, SCENE)
     torch.testing.assert_close(numbers[lone, 0, 1], torch.zeros(int(lone.sum())))
     torch.testing.assert_close(numbers[lone, 0, 2], torch.full((int(lone.sum()),), 1 / size))
 

@@ -9,14 +9,21 @@ import torch
 
 from tests.gpu import needs_gpu
 from trainer.config import BASELINES, SceneConfig, TrainConfig
+from trainer.covariance.covariance_type import Covariance
 from trainer.estimation.estimates import Estimates
 from trainer.estimation.source_number import SOURCE_NUMBERS
-from trainer.evaluation import conditions as scoring
-from trainer.evaluation import scored_methods as evaluation
-from trainer.evaluation.conditions import Conditions, common_scenes, objective, score, score_crb
+from trainer.evaluation import conditions, protocol
+from trainer.evaluation.conditions import (
+    CHUNK,
+    Conditions,
+    common_scenes,
+    evaluate,
+    evaluate_crb,
+    objective,
+)
 from trainer.evaluation.crb import stochastic_crb
-from trainer.evaluation.scored_methods import baselines, classical
-from trainer.evaluation.summaries import score_lines
+from trainer.evaluation.protocol import classical_estimator, evaluate_baselines
+from trainer.evaluation.rows import table_lines
 from trainer.intervals import normal_mean, paired_difference
 from trainer.networks.registry import build
 from trainer.scenes.measurement import Scenes
@@ -59,7 +66,7 @@ def assert_plain(row) -> None:
 
 
 def test_a_perfect_estimator_has_perfect_rows():
-    for row in score(truth, "truth", CONDITIONS).rows:
+    for row in evaluate(truth, "truth", CONDITIONS).rows:
         assert_plain(row)
         # float32 angles in degrees
         assert row.capped_error == pytest.approx(0, abs=1e-6)
@@ -71,13 +78,13 @@ def test_a_perfect_estimator_has_perfect_rows():
 
 
 def test_one_row_per_snr_and_source_number():
-    keys = [(r.snr_db, r.num_sources) for r in score(truth, "truth", CONDITIONS).rows]
+    keys = [(r.snr_db, r.num_sources) for r in evaluate(truth, "truth", CONDITIONS).rows]
     assert keys == [(-5, 1), (-5, 2), (0, 1), (0, 2)]
 
 
 def test_an_estimator_at_the_bound_is_scored_like_the_bound():
     high = replace(CONDITIONS, snr_db=(10.0,), num_sources=(1,))
-    (ours,), (bound,) = score(as_far_as_the_bound, "x", high).rows, score_crb(high).rows
+    (ours,), (bound,) = evaluate(as_far_as_the_bound, "x", high).rows, evaluate_crb(high).rows
     # offsets were rounded to float32 angles, relative 1e-4 of a hundredth of a radian
     assert ours.crb_db == pytest.approx(0, abs=1e-3)
     assert ours.capped_error == pytest.approx(bound.capped_error, rel=1e-3)
@@ -87,9 +94,9 @@ def test_an_estimator_at_the_bound_is_scored_like_the_bound():
 
 def test_the_centre_guess_loses_to_every_classical_method():
     """Plain RMSPE is won by guessing the centre below the threshold; the objective must not be."""
-    guess = score(centre, "centre", CONDITIONS, bound=False)
+    guess = evaluate(centre, "centre", CONDITIONS, bound=False)
     for name in ("lmmse_music", "lmmse_mvdr", "lmmse_beamformer", "pinv_music"):
-        method = score(classical(name, SCENE), name, CONDITIONS, bound=False)
+        method = evaluate(classical_estimator(name, SCENE), name, CONDITIONS, bound=False)
         pairs = paired_difference(guess.scenes.capped_error, method.scenes.capped_error)
         assert pairs.low > 0
     assert objective(guess.rows, (-5.0, 0.0)).mean > 0.9
@@ -97,7 +104,9 @@ def test_the_centre_guess_loses_to_every_classical_method():
 
 def test_the_interval_of_an_objective_is_never_shorter_than_that_of_its_scenes():
     """Over its cells a scene's errors are correlated, but less than fully."""
-    rows = score(classical("lmmse_music", SCENE), "lmmse_music", CONDITIONS, bound=False)
+    rows = evaluate(
+        classical_estimator("lmmse_music", SCENE), "lmmse_music", CONDITIONS, bound=False
+    )
     found = objective(rows.rows, (-5.0, 0.0))
     chosen = np.isin(rows.scenes.snr_db, (-5.0, 0.0))
     error, scene = rows.scenes.capped_error[chosen], rows.scenes.scene_id[chosen]
@@ -108,10 +117,10 @@ def test_the_interval_of_an_objective_is_never_shorter_than_that_of_its_scenes()
 
 
 def test_scores_do_not_depend_on_the_size_of_the_chunks(monkeypatch):
-    estimate = classical("lmmse_music", SCENE)
-    whole = score(estimate, "x", CONDITIONS)
-    monkeypatch.setattr(scoring, "CHUNK", 17)
-    parts = score(estimate, "x", CONDITIONS)
+    estimate = classical_estimator("lmmse_music", SCENE)
+    whole = evaluate(estimate, "x", CONDITIONS)
+    monkeypatch.setattr(conditions, "CHUNK", 17)
+    parts = evaluate(estimate, "x", CONDITIONS)
     for one, other in zip(whole.rows, parts.rows, strict=True):
         assert one.num_scenes == other.num_scenes
         # a float32 argmax may tip to a neighbouring peak in a scene of another batch shape
@@ -120,16 +129,16 @@ def test_scores_do_not_depend_on_the_size_of_the_chunks(monkeypatch):
 
 
 def test_more_scenes_begin_with_the_same_scenes():
-    estimate = classical("lmmse_beamformer", SCENE)
-    few = score(estimate, "x", replace(CONDITIONS, num_scenes=128)).scenes
-    many = score(estimate, "x", replace(CONDITIONS, num_scenes=160)).scenes
+    estimate = classical_estimator("lmmse_beamformer", SCENE)
+    few = evaluate(estimate, "x", replace(CONDITIONS, num_scenes=128)).scenes
+    many = evaluate(estimate, "x", replace(CONDITIONS, num_scenes=160)).scenes
     first = many.scene_id < 128
     assert (many.scene_id[first] == few.scene_id).all()
     np.testing.assert_array_equal(many.capped_error[first], few.capped_error)
 
 
 def test_rows_average_their_scenes():
-    scored = score(classical("lmmse_music", SCENE), "x", CONDITIONS)
+    scored = evaluate(classical_estimator("lmmse_music", SCENE), "x", CONDITIONS)
     scenes = scored.scenes
     for row in scored.rows:
         mine = (scenes.snr_db == row.snr_db) & (scenes.num_sources == row.num_sources)
@@ -144,7 +153,7 @@ def test_rows_average_their_scenes():
 def test_baselines_improve_with_snr_and_stay_above_the_bound():
     config = TrainConfig()
     held_out = replace(config.evaluation, report_snr_db=(-10.0, 5.0), num_test_scenes=48)
-    scored = baselines(replace(config, evaluation=held_out))
+    scored = evaluate_baselines(replace(config, evaluation=held_out))
     assert [one.scenes.estimator for one in scored] == list(BASELINES)
     bound = {(r.snr_db, r.num_sources): r for r in scored[0].rows}
     for one in scored:
@@ -159,8 +168,8 @@ def test_baselines_improve_with_snr_and_stay_above_the_bound():
 
 def test_a_point_stops_once_its_interval_is_tight():
     long = replace(CONDITIONS, num_scenes=2048, snr_db=(10.0,), num_sources=(1,))
-    estimate = classical("lmmse_beamformer", SCENE)
-    (row,) = score(estimate, "x", replace(long, tolerance=0.01), bound=False).rows
+    estimate = classical_estimator("lmmse_beamformer", SCENE)
+    (row,) = evaluate(estimate, "x", replace(long, tolerance=0.01), bound=False).rows
     assert row.num_scenes < 2048
     # bootstrap and normal half-widths differ by a few per cent
     assert row.capped_error_high - row.capped_error_low < 2.2 * 0.01
@@ -171,14 +180,14 @@ def test_a_configuration_says_who_is_scored_and_when_a_point_stops():
     asked = {"evaluation.baselines": ["crb", "lmmse_beamformer"], "evaluation.tolerance": 0.02}
     config = TrainConfig.from_params(held_out | asked)
     assert TrainConfig.from_params(config.to_params()) == config
-    bound, beams = baselines(config, device="cpu", num_sources=(1,))
+    bound, beams = evaluate_baselines(config, device="cpu", num_sources=(1,))
     assert (bound.rows[0].estimator, beams.rows[0].estimator) == ("crb", "lmmse_beamformer")
-    assert beams.rows[0].num_scenes == scoring.CHUNK
+    assert beams.rows[0].num_scenes == CHUNK
 
 
 def test_every_number_of_a_row_is_printed_or_left_blank():
     conditions = replace(CONDITIONS, num_sources=(0, 1))
-    head, noise, row, *_ = score_lines(score(truth, "truth", conditions).rows)
+    head, noise, row, *_ = table_lines(evaluate(truth, "truth", conditions).rows)
     assert head.split()[:4] == ["estimator", "SNR/dB", "K", "scenes"]
     assert noise.split() == ["truth", "-5", "0", "64", "0.000", "[0.000,", "0.000]", *NOT_MDL]
     assert row.split()[-len(NOT_MDL) :] == NOT_MDL
@@ -190,10 +199,10 @@ def test_every_number_of_a_row_is_printed_or_left_blank():
 def test_noise_alone_and_a_single_snapshot_are_scored(name):
     lonely = replace(SCENE, num_snapshots=1)
     conditions = Conditions(lonely, 3, (0.0,), 32, num_sources=(0, 1, 2))
-    noise, *others = score(classical(name, lonely), name, conditions).rows
+    noise, *others = evaluate(classical_estimator(name, lonely), name, conditions).rows
     assert (noise.num_sources, noise.capped_error) == (0, 0)
     assert noise.success_rate is noise.rmspe_deg is noise.crb_db is None
-    for row in (noise, *others, *score_crb(conditions).rows):
+    for row in (noise, *others, *evaluate_crb(conditions).rows):
         assert_plain(row)
 
 
@@ -206,11 +215,11 @@ def test_a_network_that_breaks_down_scores_a_miss_not_a_nan():
         def forward(self, scenes: Scenes):
             size = scenes.panel.num_elements
             bad = torch.full((scenes.batch_size, size, size), math.nan, dtype=torch.complex64)
-            return evaluation.Covariance(bad, None, torch.zeros(scenes.batch_size))
+            return Covariance(bad, None, torch.zeros(scenes.batch_size))
 
     config = TrainConfig()
     small = replace(config.evaluation, num_scenes=16)
-    for row in evaluation.validate(Broken(), replace(config, evaluation=small)):
+    for row in protocol.validate(Broken(), replace(config, evaluation=small)):
         assert_plain(row)
         assert (row.capped_error, row.success_rate) == (1, 0)
 
@@ -219,7 +228,7 @@ def test_an_objective_without_rows_and_an_unknown_method_are_refused():
     with pytest.raises(ValueError, match="needs rows at its SNRs"):
         objective([], (-5.0,))
     with pytest.raises(ValueError, match="lmmse_musik"):
-        classical("lmmse_musik", SCENE)
+        classical_estimator("lmmse_musik", SCENE)
 
 
 @needs_gpu
@@ -227,8 +236,8 @@ def test_an_objective_without_rows_and_an_unknown_method_are_refused():
 def test_a_gpu_scores_what_a_cpu_scores(name):
     here = replace(CONDITIONS, snr_db=(5.0,))
     there = replace(here, device="cuda")
-    ours = score(classical(name, SCENE), name, here).scenes
-    theirs = score(classical(name, SCENE, "cuda"), name, there).scenes
+    ours = evaluate(classical_estimator(name, SCENE), name, here).scenes
+    theirs = evaluate(classical_estimator(name, SCENE, "cuda"), name, there).scenes
     # float32 sums in another order may tip the argmax of a grid in a scene or two
     assert np.median(np.abs(ours.capped_error - theirs.capped_error)) < 1e-4
     assert abs(ours.capped_error.mean() - theirs.capped_error.mean()) < 0.02
@@ -252,7 +261,7 @@ def test_the_hinge_on_held_out_scenes_is_the_one_that_training_weighs():
 
 
 def test_a_point_never_stops_on_scenes_that_all_score_the_same():
-    conditions = replace(CONDITIONS, num_scenes=2 * scoring.CHUNK, tolerance=0.5, num_sources=(1,))
-    for row in score(truth, "truth", conditions).rows:
+    conditions = replace(CONDITIONS, num_scenes=2 * CHUNK, tolerance=0.5, num_sources=(1,))
+    for row in evaluate(truth, "truth", conditions).rows:
         assert row.capped_error_low == row.capped_error_high
         assert row.num_scenes == conditions.num_scenes

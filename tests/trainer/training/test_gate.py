@@ -9,8 +9,8 @@ from dataclasses import replace
 import numpy as np
 
 from trainer.config import NetworkConfig, TrainConfig
-from trainer.evaluation.conditions import Conditions, score
-from trainer.evaluation.scored_methods import classical, network_estimate
+from trainer.evaluation.conditions import Conditions, evaluate
+from trainer.evaluation.protocol import classical_estimator, network_estimator
 from trainer.intervals import paired_difference
 from trainer.networks.registry import build
 from trainer.training.loop import train
@@ -35,10 +35,10 @@ def test_a_short_training_beats_lmmse_music_by_the_margin():
     conditions = Conditions(config.scene, HELD_OUT, SNR_DB, 128)
     means = []
     for estimate in (
-        network_estimate(network.eval(), config.scene),
-        classical("lmmse_music", config.scene),
+        network_estimator(network.eval(), config.scene),
+        classical_estimator("lmmse_music", config.scene),
     ):
-        scenes = score(estimate, "any", conditions, bound=False).scenes
+        scenes = evaluate(estimate, "any", conditions, bound=False).scenes
         assert scenes.success is not None
         means.append(np.bincount(scenes.scene_id, scenes.success) / len(conditions.points()))
     assert paired_difference(*means).low > MARGIN

@@ -12,7 +12,7 @@ from search import localise as search_localise
 from tests.small_model import CONFIG, SCENE, scenes_of, trained_model
 from trainer.__main__ import main
 from trainer.config import ConfigError, TrainConfig
-from trainer.evaluation.summaries import EvaluationRow
+from trainer.evaluation.rows import EvaluationRow
 from trainer.scenes import save_scenes
 from trainer.scenes.measurement import Scenes
 from trainer.training import model
@@ -68,7 +68,7 @@ def test_the_kept_epoch_is_the_best_one(trained):
 def test_a_model_folder_is_replaced_as_a_whole(trained, tmp_path, monkeypatch):
     made, state = tmp_path / "best", find(trained) / "state.pt"
     about = {"argv": ["first"], "versions": {}}
-    monkeypatch.setattr(model, "score_network", lambda *_, **__: Rows())
+    monkeypatch.setattr(model, "evaluate_network", lambda *_, **__: Rows())
     monkeypatch.setattr(model, "calibrate", lambda network, config: load(trained).calibration)
     export(state, made, about=about)
     export(state, made, about=about | {"argv": ["second"]})
@@ -89,7 +89,7 @@ def test_a_model_folder_is_replaced_as_a_whole(trained, tmp_path, monkeypatch):
 
 def test_what_a_killed_export_leaves_is_gone_after_the_next(trained, tmp_path, monkeypatch):
     made, state = tmp_path / "best", find(trained) / "state.pt"
-    monkeypatch.setattr(model, "score_network", lambda *_, **__: Rows())
+    monkeypatch.setattr(model, "evaluate_network", lambda *_, **__: Rows())
     monkeypatch.setattr(model, "calibrate", lambda network, config: load(trained).calibration)
     export(state, made, about={"argv": ["first"]})
 

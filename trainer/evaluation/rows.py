@@ -67,7 +67,7 @@ class EvaluationRow:
 
 
 @dataclass(frozen=True)
-class SceneErrors:
+class ErrorsPerScene:
     """One entry per scene, in the order scored; what pairs two estimators, [S] each.
 
     `source_number_found` is 1 where the data told K, else 0; None if nobody asked.
@@ -108,17 +108,18 @@ class SceneErrors:
 
 
 @dataclass(frozen=True)
-class Scored:
+class Evaluation:
     """Rows of one estimator, and the errors per scene behind them."""
 
     rows: tuple[EvaluationRow, ...]
-    scenes: SceneErrors
+    scenes: ErrorsPerScene
 
     @classmethod
-    def of_points(cls, points: "list[tuple[EvaluationRow, SceneErrors]]") -> Self:
+    def of_points(cls, points: "list[tuple[EvaluationRow, ErrorsPerScene]]") -> Self:
         """All points of one estimator."""
         return cls(
-            tuple(row for row, _ in points), SceneErrors.concatenate([part for _, part in points])
+            tuple(row for row, _ in points),
+            ErrorsPerScene.concatenate([part for _, part in points]),
         )
 
 
@@ -130,7 +131,7 @@ def summarise(
     *,
     numbers: Mapping[str, Tensor] | None = None,
     roots: Tensor | None = None,
-) -> tuple[EvaluationRow, SceneErrors]:
+) -> tuple[EvaluationRow, ErrorsPerScene]:
     """One estimator's row at one point, and its scenes.
 
     Args:
@@ -167,7 +168,7 @@ def summarise(
 
 def summarise_bound(
     name: str, snr_db: float, count: int, roots: Tensor
-) -> tuple[EvaluationRow, SceneErrors]:
+) -> tuple[EvaluationRow, ErrorsPerScene]:
     """The bound's row at one point: every source errs by its root CRB [B, K_max], or the cap.
 
     A bound has no success rate; RMSPE and median are None where a scene is unidentifiable.
@@ -200,7 +201,7 @@ def summarise_bound(
     return row, _scenes(name, snr_db, count, capped, None)
 
 
-def score_lines(rows: Sequence[EvaluationRow]) -> list[str]:
+def table_lines(rows: Sequence[EvaluationRow]) -> list[str]:
     """Rows as a table for a console, a blank where there is no number."""
 
     def share(value: float | None, digits: int = 2) -> str:
@@ -239,9 +240,9 @@ def _scenes(
     capped: NDArray[np.float64],
     hits: NDArray[np.float64] | None,
     found: NDArray[np.float64] | None = None,
-) -> SceneErrors:
+) -> ErrorsPerScene:
     size = len(capped)
-    return SceneErrors(
+    return ErrorsPerScene(
         estimator=name,
         scene_id=np.arange(size),
         snr_db=np.full(size, snr_db),

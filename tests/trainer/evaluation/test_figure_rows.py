@@ -8,7 +8,7 @@ from torch import nn
 
 from trainer.config import TrainConfig
 from trainer.covariance.covariance_type import Covariance, normalise, true_factor
-from trainer.evaluation.spectra import eigenvalue_rows, pseudospectrum_rows
+from trainer.evaluation.figure_rows import eigenvalue_rows, pseudospectrum_rows
 from trainer.scenes.measurement import Scenes
 from trainer.training.loop import initial_network
 

@@ -16,32 +16,32 @@ from trainer.scenes import Scenes
 
 from .conditions import (
     Conditions,
-    Estimate,
+    ErrorsPerScene,
+    Estimator,
+    Evaluation,
     EvaluationRow,
-    SceneErrors,
-    Scored,
+    evaluate,
+    evaluate_crb,
     objective,
-    score,
-    score_crb,
 )
 
 __all__ = [
     "Conditions",
+    "ErrorsPerScene",
+    "Evaluation",
     "EvaluationRow",
-    "SceneErrors",
-    "Scored",
-    "baselines",
-    "classical",
-    "network_estimate",
+    "classical_estimator",
+    "evaluate",
+    "evaluate_baselines",
+    "evaluate_crb",
+    "evaluate_network",
+    "network_estimator",
     "objective",
-    "score",
-    "score_crb",
-    "score_network",
     "validate",
 ]
 
 
-def classical(name: str, scene: SceneConfig, device: str = "cpu") -> Estimate:
+def classical_estimator(name: str, scene: SceneConfig, device: str = "cpu") -> Estimator:
     """The method of that name (`methods.method`), told the true K.
 
     Raises:
@@ -50,13 +50,13 @@ def classical(name: str, scene: SceneConfig, device: str = "cpu") -> Estimate:
     return _told(method(name, scene, device))
 
 
-def baselines(
+def evaluate_baselines(
     config: TrainConfig,
     names: Sequence[str] | None = None,
     device: str | None = None,
     *,
     num_sources: tuple[int, ...] | None = None,
-) -> list[Scored]:
+) -> list[Evaluation]:
     """Scores classical methods and the bound on a configuration's held-out scenes.
 
     Args:
@@ -66,41 +66,41 @@ def baselines(
     """
     if device is None:
         device = "cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu"
-    conditions = held_out(config, device, num_sources)
+    conditions = held_out_conditions(config, device, num_sources)
     return [
-        score_crb(conditions)
+        evaluate_crb(conditions)
         if name == "crb"
-        else score(classical(name, config.scene, device), name, conditions)
+        else evaluate(classical_estimator(name, config.scene, device), name, conditions)
         for name in (config.evaluation.baselines if names is None else names)
     ]
 
 
-def network_estimate(
+def network_estimator(
     covariance: Callable[[Scenes], Covariance], scene: SceneConfig, device: str = "cpu"
-) -> Estimate:
+) -> Estimator:
     """MUSIC on the covariance that `covariance`, a network for instance, predicts; K is told."""
     return _told(covariance_method(covariance, scene, device))
 
 
-def score_network(
+def evaluate_network(
     network: nn.Module,
     config: TrainConfig,
     *,
     num_sources: tuple[int, ...] | None = None,
-    scoring: bool = False,
-) -> Scored:
+    fisher_scoring: bool = False,
+) -> Evaluation:
     """Scores a network on the held-out scenes of its configuration, on the device it is on.
 
     Args:
         num_sources: values of K, 0 being noise alone; by default 1 ... max_sources.
-        scoring: sharpen what MUSIC finds, as `localise` does; the row is `network+scoring`.
+        fisher_scoring: sharpen what MUSIC finds, as `localise` does; the row is `network+scoring`.
     """
     device = device_of(network)
     locate = covariance_method(network, config.scene, device)
     name = "network"
-    if scoring:
+    if fisher_scoring:
         locate, name = sharpened(locate, config.scene, device), name + SHARPER
-    return score(_told(locate), name, held_out(config, device, num_sources))
+    return evaluate(_told(locate), name, held_out_conditions(config, device, num_sources))
 
 
 def validate(network: nn.Module, config: TrainConfig) -> tuple[EvaluationRow, ...]:
@@ -113,11 +113,11 @@ def validate(network: nn.Module, config: TrainConfig) -> tuple[EvaluationRow, ..
     conditions = Conditions(
         config.scene, evaluation.seed, evaluation.objective_snr_db, evaluation.num_scenes, device
     )
-    estimate = network_estimate(network, config.scene, device)
-    return score(estimate, "network", conditions, bound=False).rows
+    estimate = network_estimator(network, config.scene, device)
+    return evaluate(estimate, "network", conditions, bound=False).rows
 
 
-def held_out(
+def held_out_conditions(
     config: TrainConfig, device: str, num_sources: tuple[int, ...] | None = None
 ) -> Conditions:
     evaluation = config.evaluation
@@ -132,7 +132,7 @@ def held_out(
     )
 
 
-def _told(locate: Method) -> Estimate:
+def _told(locate: Method) -> Estimator:
     return lambda scenes: locate(scenes, scenes.sources.num_sources)
 
 
