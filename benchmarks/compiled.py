@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from trainer.training import CLIP_NORM, Training
+from trainer.training import CLIP_NORM, TrainingLoop
 
 
 def now(device: str) -> float:
@@ -31,7 +31,7 @@ def now(device: str) -> float:
     return sum(os.times()[:4])  # also of children that have ended
 
 
-def step(training: Training, device: str) -> tuple[float, float]:
+def step(training: TrainingLoop, device: str) -> tuple[float, float]:
     """An optimiser step: its seconds, and the loss before it."""
     scenes = training.draw()
     started = now(device)
@@ -58,7 +58,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|")
     for name in args.networks:
         config = config_of("local", name, 0, 1, args.device, batch_size=64)
-        eager, compiled = (Training(config, torch.device(args.device)) for _ in range(2))
+        eager, compiled = (TrainingLoop(config, torch.device(args.device)) for _ in range(2))
         compiled.network = torch.compile(compiled.network)
         first = [step(each, args.device)[0] for each in (eager, compiled)]
         rows = [[step(each, args.device) for each in (eager, compiled)] for _ in range(args.steps)]

@@ -43,7 +43,7 @@ from trainer.config import TrainConfig
 from trainer.evaluation import Conditions, classical_estimator
 from trainer.intervals import bootstrap_mean
 from trainer.scenes import simulate
-from trainer.training import CLIP_NORM, Training
+from trainer.training import CLIP_NORM, TrainingLoop
 
 FRESH_SEED = 11_000_003
 """Of the scenes: not those of published accuracy, on which nothing is to be chosen."""
@@ -83,7 +83,8 @@ def trained(config: TrainConfig, weights: Mapping[str, float]) -> tuple[nn.Modul
     about = f"{config.digest} {sorted(weights.items())} {margins}"
     key = hashlib.sha256(about.encode()).hexdigest()[:16]
     file = FOLDER / f"loss-{key}.pt"
-    training = Training(config, torch.device("cpu"))  # weights, scenes and schedule of the product
+    # weights, scenes and schedule of the product
+    training = TrainingLoop(config, torch.device("cpu"))
     if not file.exists():
         FOLDER.mkdir(parents=True, exist_ok=True)
         terms, started = terms_of(config), time.process_time()

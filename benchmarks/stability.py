@@ -16,7 +16,7 @@ import torch
 
 import spaces
 from search.plan import SearchConfig
-from trainer.training import Training
+from trainer.training import TrainingLoop
 
 
 def main() -> None:
@@ -35,7 +35,7 @@ def main() -> None:
         config = plan.train_config(plan.space.draw(anchor) | budget)
         if args.kinds and config.network.kind not in args.kinds:
             continue
-        training = Training(config, torch.device("cpu"))
+        training = TrainingLoop(config, torch.device("cpu"))
         rows = [training.step()[1] for _ in range(args.steps)]
         total, norm = (np.array([row[name] for row in rows]) for name in ("total", "norm"))
         thirds = ", ".join(f"{part.mean():.3f}" for part in np.array_split(total, 3))

@@ -23,7 +23,7 @@ from trainer.config import SceneConfig
 from trainer.estimation import SHARPER, sharpened
 from trainer.evaluation import Conditions, classical_estimator, network_estimator
 from trainer.intervals import bootstrap_mean
-from trainer.training import on_scene
+from trainer.training import adapt_network
 
 PANELS = {
     "6x6, 12 antennas, 16 snapshots, as trained": {},
@@ -64,7 +64,7 @@ def main() -> None:
             config = config_of("local", args.network, seed, args.epochs, "cpu")
             network, _ = trained(config, "cpu")
             scene: SceneConfig = replace(config.scene, **change)
-            moved = on_scene(network, config, scene)
+            moved = adapt_network(network, config, scene)
             music = network_estimator(moved, scene)
             conditions = Conditions(scene, FRESH_SEED, SNR_DB, args.scenes)
             rows.setdefault("network", []).append(scores(config.digest, music, conditions))

@@ -25,7 +25,7 @@ from trainer.cli import OneLineParser, localise_arguments, localise_options
 from trainer.config import ConfigError, require
 
 if TYPE_CHECKING:
-    from trainer.training import Localised
+    from trainer.training import Localisation
 
 COLUMNS = ("azimuth", "elevation", "range_m", "confidence", "resolved")
 
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def table(found: "Localised") -> pd.DataFrame:
+def table(found: "Localisation") -> pd.DataFrame:
     """One row per estimate."""
     scene, source = found.active.nonzero()
     columns = {name: found.arrays()[name][scene, source] for name in COLUMNS}

@@ -112,13 +112,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def train(args: argparse.Namespace) -> int:
     """Trains; leaves `config.json`, the last `state.pt`, and in `best` the model."""
-    from trainer.training import FOLDER
+    from trainer.training import MODEL_FOLDER
 
     config = read_config(args)
     require(
-        not (args.out / FOLDER).exists(),
-        f"--out holds no model in {FOLDER}/ yet",
-        f"{args.out / FOLDER} is there",
+        not (args.out / MODEL_FOLDER).exists(),
+        f"--out holds no model in {MODEL_FOLDER}/ yet",
+        f"{args.out / MODEL_FOLDER} is there",
         "Move it away, or choose another folder: an old model must not pass for the new one.",
     )
     try:
@@ -129,23 +129,23 @@ def train(args: argparse.Namespace) -> int:
             "Choose another."
         ) from error
     record: dict[str, Any] = {"params": config.to_params(), "failure": None}
-    from trainer.training import BEST_FILE, follow
+    from trainer.training import BEST_FILE, print_epochs
     from trainer.training import train as train_epochs
 
-    failure = follow(config, train_epochs(config), save_to=args.out)
+    failure = print_epochs(config, train_epochs(config), save_to=args.out)
     record["failure"] = failure and failure.as_dict()
     (args.out / "config.json").write_text(json.dumps(record, indent=2) + "\n")
     if failure:
         print(f"wrote {args.out}/config.json")
         return 1
-    from trainer.training import model
+    from trainer.training import export_model
 
     from .provenance import provenance
 
     best = args.out / BEST_FILE
-    model.export(best, args.out / model.FOLDER, about=provenance())
+    export_model(best, args.out / MODEL_FOLDER, about=provenance())
     best.unlink()
-    print(f"wrote {args.out}/config.json, {args.out}/state.pt and {args.out}/{model.FOLDER}/")
+    print(f"wrote {args.out}/config.json, {args.out}/state.pt and {args.out}/{MODEL_FOLDER}/")
     print(f"next:  python -m trainer localise --model {args.out} --scenes FILE.npz --out FILE.npz")
     return 0
 
@@ -162,12 +162,12 @@ def localise(args: argparse.Namespace) -> int:
 
 def replay(args: argparse.Namespace) -> int:
     """Repeats a recorded trial; says whether it ended the same way."""
-    from trainer.training import look, repeat
+    from trainer.training import replay_to_step, replay_trial
 
     named = args.out / args.run
     run = named if named.is_dir() else Path(args.run)
     record = read_trial(run, args.trial)
-    return repeat(record) if args.step is None else look(record, args.step)
+    return replay_trial(record) if args.step is None else replay_to_step(record, args.step)
 
 
 def evaluate(args: argparse.Namespace) -> int:
@@ -175,10 +175,10 @@ def evaluate(args: argparse.Namespace) -> int:
     import dataclasses
 
     from trainer.evaluation import evaluate_baselines, evaluate_network, table_lines
-    from trainer.training import FOLDER, STATE_FILE, resolve_device, restore_network
+    from trainer.training import MODEL_FOLDER, STATE_FILE, resolve_device, restore_network
 
     # a training's folder has its last epoch too; what it is worth is its model's, the best one
-    best = args.state / FOLDER / STATE_FILE
+    best = args.state / MODEL_FOLDER / STATE_FILE
     held = best if best.is_file() else args.state / STATE_FILE
     state = held if args.state.is_dir() else args.state
     device = resolve_device("auto")

@@ -106,21 +106,21 @@ def score_hinges(
     state_path: str, threads: int, params: dict[str, Any], num_scenes: int
 ) -> list[dict[str, float]]:
     """Rows of the eigengap term that `params` weigh, on a trained network."""
-    from trainer.training import hinges, resolve_device, restore_network
+    from trainer.training import hinge_rows, resolve_device, restore_network
 
     own_train(threads)
     with brought(state_path) as path:
         _, network = restore_network(path, resolve_device("auto"))
-    return hinges(network, TrainConfig.from_params(params), num_scenes)
+    return hinge_rows(network, TrainConfig.from_params(params), num_scenes)
 
 
 def measure_best(checkpoint: str, threads: int) -> dict[str, Any]:
     """What a model folder says of the best epoch in a trial's checkpoint, as plain data."""
-    from trainer.training import measure
+    from trainer.training import evaluate_model
 
     own_train(threads)
     with brought(checkpoint) as there:
-        return asdict(measure(there / BEST_FILE))
+        return asdict(evaluate_model(there / BEST_FILE))
 
 
 def export_best(
@@ -138,12 +138,12 @@ def export_best(
         about: where it comes from, for the model card.
         others: rows of the bound and of the classical methods on the same scenes.
     """
-    from trainer.training import Measured, export
+    from trainer.training import ModelEvaluation, export_model
 
     own_train(threads)
     with brought(checkpoint) as there, handed(folder) as model:
-        known = Measured.of(measured)
-        export(there / BEST_FILE, model, about=about, others=others, measured=known)
+        known = ModelEvaluation.of(measured)
+        export_model(there / BEST_FILE, model, about=about, others=others, measured=known)
 
 
 def _tables(scored: list[Any]) -> dict[str, list[dict[str, Any]]]:

@@ -1,44 +1,43 @@
 """Training, replaying it, and handing on the model that it leaves."""
 
 from .checkpoint import TrainState
-from .hinge_rows import hinges
-from .localisation import Localised, localise, on_scene
+from .localisation import Localisation, adapt_network, localise
 from .loop import (
     CLIP_NORM,
     EpochReport,
-    Training,
+    TrainingLoop,
     initial_network,
     resolve_device,
     restore_network,
     train,
 )
-from .model import FOLDER, STATE_FILE, Measured, Model, export, measure
-from .replay import BEST_FILE, follow, look, repeat
-from .terms import eigengap_hinge, eigengap_term, loss_terms
+from .model import MODEL_FOLDER, STATE_FILE, Model, ModelEvaluation, evaluate_model, export_model
+from .replay import BEST_FILE, print_epochs, replay_to_step, replay_trial
+from .terms import eigengap_hinge, eigengap_term, hinge_rows, loss_terms
 
 __all__ = [
     "BEST_FILE",
     "CLIP_NORM",
-    "FOLDER",
+    "MODEL_FOLDER",
     "STATE_FILE",
     "EpochReport",
-    "Localised",
-    "Measured",
+    "Localisation",
     "Model",
+    "ModelEvaluation",
     "TrainState",
-    "Training",
+    "TrainingLoop",
+    "adapt_network",
     "eigengap_hinge",
     "eigengap_term",
-    "export",
-    "follow",
-    "hinges",
+    "evaluate_model",
+    "export_model",
+    "hinge_rows",
     "initial_network",
     "localise",
-    "look",
     "loss_terms",
-    "measure",
-    "on_scene",
-    "repeat",
+    "print_epochs",
+    "replay_to_step",
+    "replay_trial",
     "resolve_device",
     "restore_network",
     "train",

@@ -29,14 +29,14 @@ from trainer.networks import build
 from trainer.scenes import Scenes, grid_shape, load_scenes, require_scale
 
 from .loop import resolve_device
-from .model import Model, load
+from .model import Model, load_model
 
 PART = 128
 """Scenes done at once: large enough for the hardware, small enough for memory."""
 
 
 @dataclass(frozen=True)
-class Localised:
+class Localisation:
     """Places of the sources of S scenes, up to K each; no NaN anywhere.
 
     Attributes:
@@ -97,7 +97,7 @@ def localise(
     know_sources: bool = True,
     range_m: tuple[float, float] | None = None,
     device: str = "auto",
-) -> Localised:
+) -> Localisation:
     """Localises the sources of recorded or simulated scenes.
 
     Args:
@@ -115,7 +115,7 @@ def localise(
     """
     where = resolve_device(device)
     if not isinstance(model, Model):
-        model = load(model, where)
+        model = load_model(model, where)
     if isinstance(scenes, Scenes):
         require_sound(scenes)
     else:
@@ -123,7 +123,7 @@ def localise(
     weights = next(model.network.parameters())
     scenes = scenes.to(device=where, dtype=weights.dtype.to_complex())
     scene = scene_of(model.config.scene, scenes, range_m)
-    network = on_scene(model.network, model.config, scene)
+    network = adapt_network(model.network, model.config, scene)
     told = _told(scenes, num_sources, know_sources)
     if told is not None:
         scene = replace(scene, max_sources=max(scene.max_sources, int(told.max())))
@@ -132,7 +132,7 @@ def localise(
         part = slice(first, first + PART)
         count = None if told is None else told[part]
         parts.append(_localise(network, model, scenes.take(part), count, scene))
-    return Localised.concatenate(parts)
+    return Localisation.concatenate(parts)
 
 
 def require_sound(scenes: Scenes) -> None:
@@ -182,7 +182,7 @@ def scene_of(
     )
 
 
-def on_scene(network: nn.Module, config: TrainConfig, scene: SceneConfig) -> nn.Module:
+def adapt_network(network: nn.Module, config: TrainConfig, scene: SceneConfig) -> nn.Module:
     """A trained network for another panel or region, the same weights.
 
     Args:
@@ -243,7 +243,7 @@ def _told(scenes: Scenes, num_sources: int | None, know_sources: bool) -> Tensor
 @torch.no_grad()
 def _localise(
     network: nn.Module, model: Model, scenes: Scenes, told: Tensor | None, scene: SceneConfig
-) -> Localised:
+) -> Localisation:
     covariance = network(scenes)
     require_finite({"covariance": covariance.held.abs()}, model)
     found = methods.localise(
@@ -260,7 +260,7 @@ def _localise(
     values = places | {"confidence": confidence}
     require_finite(values, model)
     others = {"active": found.active, "resolved": found.resolved, "num_sources": count}
-    return Localised(**{name: value.cpu().numpy() for name, value in (values | others).items()})
+    return Localisation(**{name: value.cpu().numpy() for name, value in (values | others).items()})
 
 
 def require_finite(values: dict[str, Tensor], model: Model) -> None:

@@ -97,13 +97,13 @@ def train(config: TrainConfig, *, resume: TrainState | None = None) -> Iterator[
         Diverged: before an optimiser step would be taken on a non-finite loss or gradient.
         ConfigError: if `resume` belongs to another configuration, or to another network's code.
     """
-    training = Training(config, resolve_device(config.device))
+    training = TrainingLoop(config, resolve_device(config.device))
     if resume is not None:
         training.restore(resume)
     yield from training.reports()
 
 
-class Training:
+class TrainingLoop:
     """The moving parts of one training; all that it depends on is in `state()`."""
 
     def __init__(self, config: TrainConfig, device: torch.device) -> None:

@@ -34,7 +34,7 @@ from .loop import resolve_device, restore_network
 STATE_FILE = "state.pt"
 CONFIG_FILE = "config.json"
 CARD_FILE = "model_card.md"
-FOLDER = "best"
+MODEL_FOLDER = "best"
 """Where a model folder lies in what a search or a training leaves behind."""
 
 
@@ -54,7 +54,7 @@ class Model:
 
 
 @dataclass(frozen=True)
-class Measured:
+class ModelEvaluation:
     """What is measured of a checkpoint before it is a model, which takes longest.
 
     Attributes:
@@ -71,7 +71,7 @@ class Measured:
         return cls(Calibration(**plain["calibration"]), plain["rows"])
 
 
-def measure(state: Path) -> Measured:
+def evaluate_model(state: Path) -> ModelEvaluation:
     """Calibrates a checkpoint's confidence, and scores it on held-out scenes.
 
     Raises:
@@ -82,16 +82,16 @@ def measure(state: Path) -> Measured:
     config, network = restore_network(state, device)
     readouts = (evaluate_network(network, config, fisher_scoring=on) for on in (False, True))
     rows = [asdict(row) for scored in readouts for row in scored.rows]
-    return Measured(calibrate(network, config), rows)
+    return ModelEvaluation(calibrate(network, config), rows)
 
 
-def export(
+def export_model(
     state: Path,
     folder: Path,
     *,
     about: Mapping[str, Any],
     others: Sequence[Mapping[str, Any]] = (),
-    measured: Measured | None = None,
+    measured: ModelEvaluation | None = None,
 ) -> None:
     """Makes a model folder of a checkpoint: calibrates its confidence and scores it, held out.
 
@@ -103,7 +103,7 @@ def export(
     Raises:
         ConfigError: if the checkpoint cannot be read, or the folder cannot be made.
     """
-    measured = measured or measure(state)
+    measured = measured or evaluate_model(state)
     kept = TrainState.load(state)
     config, network = restore_network(state, resolve_device("cpu"))
     card = model_card(
@@ -151,14 +151,14 @@ def _replace(folder: Path, new: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def find(path: str | Path) -> Path:
+def find_model(path: str | Path) -> Path:
     """The model folder that a path means: itself, or the `best` in what was left behind there.
 
     Raises:
         ConfigError: if there is none.
     """
     path = Path(path)
-    for folder in (path, path / FOLDER):
+    for folder in (path, path / MODEL_FOLDER):
         if (folder / STATE_FILE).is_file() and (folder / CARD_FILE).is_file():
             return folder
     raise ConfigError(
@@ -168,13 +168,13 @@ def find(path: str | Path) -> Path:
     )
 
 
-def load(path: str | Path, device: torch.device | str = "cpu") -> Model:
+def load_model(path: str | Path, device: torch.device | str = "cpu") -> Model:
     """Reads a model folder, or the one in what a search or a training has left.
 
     Raises:
         ConfigError: if there is none, or it is damaged.
     """
-    folder = find(path)
+    folder = find_model(path)
     file, state = folder / CONFIG_FILE, folder / STATE_FILE
     try:
         record = json.loads(file.read_text())

@@ -16,8 +16,8 @@ import torch
 from trainer.config import ConfigError, TrainConfig
 from trainer.failure import Diverged, Failure
 
-from .inspect_step import examine
-from .loop import EpochReport, Training, resolve_device
+from .loop import EpochReport, TrainingLoop, resolve_device
+from .step_inspection import inspect_step
 
 BEST_FILE = "best.pt"
 """Where a training that has not ended keeps the state of its best epoch."""
@@ -30,7 +30,7 @@ CUT_SHORT = ("stopped", "timed_out", "out_of_memory", "lost")
 """Endings that are not the training's own: it would go on, here perhaps to its end."""
 
 
-def repeat(record: Mapping[str, Any]) -> int:
+def replay_trial(record: Mapping[str, Any]) -> int:
     """Trains a recorded trial as far as it got and compares; 0 if it is reproduced, or else 1."""
     config, training = _start(record)
     reached, failed = record.get("reached"), record.get("failure")
@@ -44,9 +44,9 @@ def repeat(record: Mapping[str, Any]) -> int:
             seen[report.epoch] = report.row()
             yield report
 
-    failure = follow(config, watched())
+    failure = print_epochs(config, watched())
     if failure is not None:
-        print("\n".join(examine(training).lines()))
+        print("\n".join(inspect_step(training).lines()))
     found = failure.as_dict() if failure else None
     diverged = failed if outcome in ("diverged", "unfinished") else None
     wrong = [
@@ -70,7 +70,7 @@ def repeat(record: Mapping[str, Any]) -> int:
     return 0
 
 
-def look(record: Mapping[str, Any], step: int) -> int:
+def replay_to_step(record: Mapping[str, Any], step: int) -> int:
     """Trains so many steps of a recorded trial and shows the next one; 1 if it diverges before.
 
     Raises:
@@ -91,11 +91,11 @@ def look(record: Mapping[str, Any], step: int) -> int:
         print(f"diverged before step {step}: {diverged}")
     else:
         training.draw()
-    print("\n".join(examine(training).lines()))
+    print("\n".join(inspect_step(training).lines()))
     return 0 if training.steps == step else 1
 
 
-def follow(
+def print_epochs(
     config: TrainConfig, reports: Iterator[EpochReport], save_to: Path | None = None
 ) -> Failure | None:
     """Prints an epoch a line; returns the failure, if there was one.
@@ -125,11 +125,11 @@ def follow(
     return None
 
 
-def _start(record: Mapping[str, Any]) -> tuple[TrainConfig, Training]:
+def _start(record: Mapping[str, Any]) -> tuple[TrainConfig, TrainingLoop]:
     # sums over more or fewer threads differ in their last bits
     torch.set_num_threads(int(record.get("threads", 1)))
     config = TrainConfig.from_params(record["params"])
-    return config, Training(config, resolve_device(config.device))
+    return config, TrainingLoop(config, resolve_device(config.device))
 
 
 def _of(failure: Mapping[str, Any] | None, name: str) -> Any:

@@ -8,10 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from trainer.config import TrainConfig
 from trainer.covariance import Covariance, signal_basis
+from trainer.evaluation import common_scenes, device_of, held_out_conditions
 from trainer.scenes import Scenes
 from trainer.spectral import Guarded, dominance_loss, eigengap_loss, guard, spectrum
 
@@ -85,3 +86,30 @@ def eigengap_hinge(
         )
 
     return term
+
+
+def hinge_rows(network: nn.Module, config: TrainConfig, num_scenes: int) -> list[dict[str, float]]:
+    """The eigengap term that `config` weighs, on a network that need not have been trained with
+    it: mean and share above 0, a row per SNR and K of the held-out scenes.
+
+    Args:
+        num_scenes: of each; at most as many as are held out.
+    """
+    rows = []
+    conditions = held_out_conditions(config, device_of(network))
+    for snr_db, count in conditions.points():
+        scenes = common_scenes(
+            config.scene, conditions.seed, snr_db, count, range(num_scenes), conditions.device
+        )
+        with torch.no_grad():
+            covariance = network(scenes)
+            hinge = eigengap_hinge(covariance, scenes, config)(covariance.held).double()
+        rows.append(
+            {
+                "snr_db": snr_db,
+                "num_sources": count,
+                "hinge": float(hinge.mean()),
+                "hinge_active": float((hinge > 0).double().mean()),
+            }
+        )
+    return rows

@@ -27,8 +27,7 @@ from trainer.evaluation.rows import table_lines
 from trainer.intervals import normal_mean, paired_difference
 from trainer.networks.registry import build
 from trainer.scenes.measurement import Scenes
-from trainer.training.hinge_rows import hinges
-from trainer.training.terms import loss_terms
+from trainer.training.terms import hinge_rows, loss_terms
 
 SCENE = SceneConfig()
 NOT_MDL = ["1.00", "1.00", "0.00", "1.00"]  # ratio, gap, MDL, AIC
@@ -248,7 +247,7 @@ def test_the_hinge_on_held_out_scenes_is_the_one_that_training_weighs():
     scenes = {"evaluation.report_snr_db": [0.0], "evaluation.num_test_scenes": 16}
     config = TrainConfig.from_params(own | scenes | {"network.width": 8})
     network = build(config)
-    for row in hinges(network, config, 16):
+    for row in hinge_rows(network, config, 16):
         count = int(row["num_sources"])
         seen = common_scenes(
             config.scene, config.evaluation.test_seed, 0.0, count, range(16), "cpu"
@@ -257,7 +256,7 @@ def test_the_hinge_on_held_out_scenes_is_the_one_that_training_weighs():
         assert row["hinge"] == pytest.approx(float(term.detach()), rel=1e-5)  # float32
         assert 0 <= row["hinge_active"] <= 1
     greedy = replace(config, eigengap=replace(config.eigengap, margin=1.0))
-    assert [row["hinge_active"] for row in hinges(network, greedy, 16)] == [1.0, 1.0]
+    assert [row["hinge_active"] for row in hinge_rows(network, greedy, 16)] == [1.0, 1.0]
 
 
 def test_a_point_never_stops_on_scenes_that_all_score_the_same():

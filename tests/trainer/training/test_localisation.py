@@ -17,7 +17,7 @@ from trainer.scenes import save_scenes
 from trainer.scenes.measurement import Scenes
 from trainer.training import model
 from trainer.training.localisation import localise
-from trainer.training.model import export, find, load
+from trainer.training.model import export_model, find_model, load_model
 
 trained = pytest.fixture(scope="module")(trained_model)
 
@@ -36,11 +36,11 @@ def off_deg(found, scenes: Scenes) -> np.ndarray:
 
 
 def test_a_training_leaves_a_model_with_weights_configuration_and_card(trained):
-    folder = find(trained)
-    assert folder == trained / "best" == find(folder)
+    folder = find_model(trained)
+    assert folder == trained / "best" == find_model(folder)
     assert {p.name for p in folder.iterdir()} == {"state.pt", "config.json", "model_card.md"}
     assert {p.name for p in trained.iterdir()} == {"best", "state.pt", "config.json"}
-    made = load(trained)
+    made = load_model(trained)
     assert made.config == TrainConfig.from_params(CONFIG)
     assert not made.network.training
     card = (folder / "model_card.md").read_text()
@@ -62,16 +62,18 @@ def test_the_kept_epoch_is_the_best_one(trained):
     from trainer.training.loop import train
 
     reports = [(r.capped_error, r.epoch) for r in train(TrainConfig.from_params(CONFIG))]
-    assert TrainState.load(find(trained) / "state.pt").epoch == min(reports)[1]
+    assert TrainState.load(find_model(trained) / "state.pt").epoch == min(reports)[1]
 
 
 def test_a_model_folder_is_replaced_as_a_whole(trained, tmp_path, monkeypatch):
-    made, state = tmp_path / "best", find(trained) / "state.pt"
+    made, state = tmp_path / "best", find_model(trained) / "state.pt"
     about = {"argv": ["first"], "versions": {}}
     monkeypatch.setattr(model, "evaluate_network", lambda *_, **__: Rows())
-    monkeypatch.setattr(model, "calibrate", lambda network, config: load(trained).calibration)
-    export(state, made, about=about)
-    export(state, made, about=about | {"argv": ["second"]})
+    monkeypatch.setattr(
+        model, "calibrate", lambda network, config: load_model(trained).calibration
+    )
+    export_model(state, made, about=about)
+    export_model(state, made, about=about | {"argv": ["second"]})
     assert "second" in (made / "model_card.md").read_text()
 
     def fail(self: Path, target: Path) -> Path:
@@ -82,16 +84,18 @@ def test_a_model_folder_is_replaced_as_a_whole(trained, tmp_path, monkeypatch):
     rename = Path.rename
     monkeypatch.setattr(Path, "rename", fail)
     with pytest.raises(ConfigError, match="No space left"):
-        export(state, made, about=about | {"argv": ["third"]})
+        export_model(state, made, about=about | {"argv": ["third"]})
     assert "second" in (made / "model_card.md").read_text()
     assert [p.name for p in tmp_path.iterdir()] == ["best"]
 
 
 def test_what_a_killed_export_leaves_is_gone_after_the_next(trained, tmp_path, monkeypatch):
-    made, state = tmp_path / "best", find(trained) / "state.pt"
+    made, state = tmp_path / "best", find_model(trained) / "state.pt"
     monkeypatch.setattr(model, "evaluate_network", lambda *_, **__: Rows())
-    monkeypatch.setattr(model, "calibrate", lambda network, config: load(trained).calibration)
-    export(state, made, about={"argv": ["first"]})
+    monkeypatch.setattr(
+        model, "calibrate", lambda network, config: load_model(trained).calibration
+    )
+    export_model(state, made, about={"argv": ["first"]})
 
     def stop(*_: object, **__: object) -> None:
         raise OSError(5, "killed")
@@ -101,12 +105,12 @@ def test_what_a_killed_export_leaves_is_gone_after_the_next(trained, tmp_path, m
         rename = Path.rename
         killed.setattr(Path, "rename", lambda a, b: rename(a, b) if a == made else stop())
         with pytest.raises(ConfigError, match="killed"):
-            export(state, made, about={"argv": ["second"]})
+            export_model(state, made, about={"argv": ["second"]})
     assert not made.exists()
     (old,) = tmp_path.glob(".best*.old")
-    load(old)
+    load_model(old)
     assert "first" in (old / "model_card.md").read_text()
-    export(state, made, about={"argv": ["third"]})
+    export_model(state, made, about={"argv": ["third"]})
     assert "third" in (made / "model_card.md").read_text()
     assert [p.name for p in tmp_path.iterdir()] == ["best"]
 
@@ -206,10 +210,10 @@ def test_scenes_in_double_precision_are_localised_like_others(trained):
 
 
 def test_a_training_does_not_begin_where_a_model_lies(trained, capsys):
-    before = (find(trained) / "state.pt").read_bytes()
+    before = (find_model(trained) / "state.pt").read_bytes()
     assert main(["train", "--set", "epochs=1", "--out", str(trained)]) == 2
     assert "holds no model" in capsys.readouterr().err
-    assert (find(trained) / "state.pt").read_bytes() == before
+    assert (find_model(trained) / "state.pt").read_bytes() == before
 
 
 @pytest.mark.parametrize("rate", [1e37, 1e38])

@@ -13,7 +13,7 @@ from trainer.config import ConfigError
 from trainer.scenes import save_scenes
 from trainer.scenes.measurement import Scenes
 from trainer.training.localisation import localise
-from trainer.training.model import load
+from trainer.training.model import load_model
 
 trained = pytest.fixture(scope="module")(trained_model)
 
@@ -55,7 +55,7 @@ def test_bad_input_is_refused_in_one_line(trained, tmp_path, capsys, change, say
 
 
 def test_what_is_not_finite_is_never_handed_on(trained):
-    made = load(trained)
+    made = load_model(trained)
     with torch.no_grad():
         next(made.network.parameters()).mul_(float("nan"))
     with pytest.raises(ConfigError, match=r"estimates must be finite.*damaged"):

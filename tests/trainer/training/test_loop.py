@@ -144,7 +144,7 @@ def bad_backward(monkeypatch, value: float) -> None:
 def test_a_bad_gradient_names_the_term_and_a_tensor_and_no_weight_changes(value, monkeypatch):
     bad_backward(monkeypatch, value)
     gap = {"eigengap.weight": 0.1, "eigengap.definition": "gap", "eigengap.margin": 0.5}
-    run = trainer.training.loop.Training(config(**gap), torch.device("cpu"))
+    run = trainer.training.loop.TrainingLoop(config(**gap), torch.device("cpu"))
     before = {k: v.clone() for k, v in run.network.state_dict().items()}
     with pytest.raises(Diverged) as caught:
         run.step()

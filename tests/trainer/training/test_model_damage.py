@@ -15,7 +15,7 @@ from trainer.__main__ import main
 from trainer.config import ConfigError
 from trainer.scenes import save_scenes
 from trainer.training.loop import restore_network
-from trainer.training.model import find
+from trainer.training.model import find_model
 
 trained = pytest.fixture(scope="module")(trained_model)
 
@@ -84,7 +84,7 @@ DAMAGES = {
 def test_a_damaged_model_is_named_in_one_line(trained, tmp_path, capsys, name):
     damage, says = DAMAGES[name]
     copy, recording = tmp_path / "copy", tmp_path / "in.npz"
-    shutil.copytree(find(trained), copy)
+    shutil.copytree(find_model(trained), copy)
     save_scenes(scenes_of(size=2), recording)
     damage(copy)
     out = tmp_path / "out.npz"
@@ -100,7 +100,7 @@ def test_a_damaged_model_is_named_in_one_line(trained, tmp_path, capsys, name):
 def test_a_state_of_overwritten_bytes_is_a_configuration_error(trained, tmp_path, start):
     """Also where nobody recorded what it was: a checkpoint has no digest."""
     copy = tmp_path / "copy"
-    shutil.copytree(find(trained), copy)
+    shutil.copytree(find_model(trained), copy)
     data = bytearray((copy / "state.pt").read_bytes())
     data[start : start + 200] = bytes(200 * [0x5A])
     (copy / "state.pt").write_bytes(data)

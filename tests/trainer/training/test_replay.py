@@ -9,9 +9,9 @@ import torch
 from trainer.__main__ import main
 from trainer.config import TrainConfig
 from trainer.failure import Diverged
-from trainer.training.inspect_step import examine
-from trainer.training.loop import Training, train
+from trainer.training.loop import TrainingLoop, train
 from trainer.training.replay import CUT_SHORT
+from trainer.training.step_inspection import inspect_step
 
 SMALL = {
     "epochs": 2,
@@ -73,12 +73,12 @@ def test_a_real_divergence_is_reproduced_and_its_tensors_are_named(tmp_path, cap
 
 
 def test_the_examined_step_is_the_one_that_failed():
-    training = Training(TrainConfig.from_params(SMALL | TIES), torch.device("cpu"))
+    training = TrainingLoop(TrainConfig.from_params(SMALL | TIES), torch.device("cpu"))
     with pytest.raises(Diverged) as raised:
         list(training.reports())
     failure = raised.value.failure
     weights = {n: p.detach().clone() for n, p in training.network.named_parameters()}
-    moment = examine(training)
+    moment = inspect_step(training)
     assert moment.step == failure.step
     assert all(torch.equal(p, weights[n]) for n, p in training.network.named_parameters())
     names = [seen.name for seen in moment.offending]
@@ -99,13 +99,13 @@ def test_the_examined_step_is_the_one_that_failed():
 def test_examining_sees_what_the_step_would_have_seen():
     """A healthy step: its terms and the norm of its gradient are those that training reports."""
     config = TrainConfig.from_params(SMALL | TIES | {"spectral.backend": "exact"})
-    training = Training(config, torch.device("cpu"))
+    training = TrainingLoop(config, torch.device("cpu"))
     training.draw()
     before = training.generator.get_state()
-    moment = examine(training)
+    moment = inspect_step(training)
     assert torch.equal(training.generator.get_state(), before)
     assert not moment.offending
-    again = Training(config, torch.device("cpu"))
+    again = TrainingLoop(config, torch.device("cpu"))
     _, seen = again.step()
     for name in ("total", "covariance", "eigengap"):
         assert moment.terms[name] == pytest.approx(seen[name], rel=1e-6)  # single precision

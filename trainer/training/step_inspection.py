@@ -16,7 +16,7 @@ from trainer.covariance import Covariance
 from trainer.scenes import Scenes
 from trainer.spectral import spectrum
 
-from .loop import Training
+from .loop import TrainingLoop
 from .terms import loss_terms
 
 SHOWN = 5
@@ -24,7 +24,7 @@ SHOWN = 5
 
 
 @dataclass(frozen=True)
-class Border:
+class BorderEigenvalues:
     """Eigenvalues of one sample's R around the border between signal and noise.
 
     Attributes:
@@ -58,7 +58,7 @@ class Border:
 
 
 @dataclass(frozen=True)
-class Seen:
+class TensorSummary:
     """One tensor of the step.
 
     Attributes:
@@ -90,7 +90,7 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Moment:
+class StepInspection:
     """What one step looked like.
 
     Attributes:
@@ -103,12 +103,12 @@ class Moment:
 
     step: int
     terms: dict[str, float]
-    tensors: tuple[Seen, ...]
-    borders: tuple[Border, ...]
+    tensors: tuple[TensorSummary, ...]
+    borders: tuple[BorderEigenvalues, ...]
     note: str = ""
 
     @property
-    def offending(self) -> list[Seen]:
+    def offending(self) -> list[TensorSummary]:
         """The tensors that are not finite."""
         return [seen for seen in self.tensors if seen.nonfinite]
 
@@ -129,7 +129,7 @@ class Moment:
         return said + ([f"  {self.note}"] if self.note else [])
 
 
-def examine(training: Training) -> Moment:
+def inspect_step(training: TrainingLoop) -> StepInspection:
     """Computes the step of the batch that was drawn last again, and looks at everything."""
     scenes = training.batch
     assert scenes is not None, "a training that has drawn a batch"
@@ -151,7 +151,7 @@ def examine(training: Training) -> Moment:
     except torch.linalg.LinAlgError as error:
         note = f"the eigensolver gave up: {str(error).splitlines()[0]}"
     bad = [sample for seen in tensors for sample in seen.samples]
-    return Moment(
+    return StepInspection(
         step=training.steps,
         terms={name: float(value.detach()) for name, value in values.items()},
         tensors=tuple(tensors),
@@ -160,7 +160,9 @@ def examine(training: Training) -> Moment:
     )
 
 
-def _gradients(term: str, value: Tensor, by: dict[str, Tensor], held: str) -> Iterable[Seen]:
+def _gradients(
+    term: str, value: Tensor, by: dict[str, Tensor], held: str
+) -> Iterable[TensorSummary]:
     if not value.requires_grad:
         return
     found = torch.autograd.grad(value, list(by.values()), retain_graph=True, allow_unused=True)
@@ -169,19 +171,21 @@ def _gradients(term: str, value: Tensor, by: dict[str, Tensor], held: str) -> It
             yield _seen(f"d {term} / d {name}", gradient, batched=name == held)
 
 
-def _seen(name: str, tensor: Tensor, *, batched: bool = False) -> Seen:
+def _seen(name: str, tensor: Tensor, *, batched: bool = False) -> TensorSummary:
     tensor = tensor.detach()
     finite = torch.isfinite(tensor)
     samples: list[int] = []
     if batched:
         samples = (~finite).flatten(1).any(1).nonzero().flatten().tolist()
     wide = torch.where(finite, tensor, 0).abs().double()
-    return Seen(
+    return TensorSummary(
         name, tuple(tensor.shape), int((~finite).sum()), float(wide.norm()), tuple(samples)
     )
 
 
-def _borders(covariance: Covariance, scenes: Scenes, bad: list[int]) -> Iterable[Border]:
+def _borders(
+    covariance: Covariance, scenes: Scenes, bad: list[int]
+) -> Iterable[BorderEigenvalues]:
     """First the samples at fault, then those with the smallest gaps."""
     counts = scenes.sources.num_sources
     with torch.no_grad():
@@ -198,7 +202,7 @@ def _borders(covariance: Covariance, scenes: Scenes, bad: list[int]) -> Iterable
         own = eigenvalues[sample]
         steps = own[:-1] - own[1:]
         place = int(steps.argmin())
-        yield Border(
+        yield BorderEigenvalues(
             sample=sample,
             num_sources=known,
             first=first,
