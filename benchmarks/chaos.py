@@ -119,7 +119,7 @@ def replayed(store: RunStore) -> pd.DataFrame:
     """The epochs of every recorded configuration, trained here without Ray or interruption."""
     import torch
 
-    from search.plan import judged_epochs
+    from search.plan import objective_window
     from search.records import judged, pick
     from trainer.config import TrainConfig
     from trainer.training import train
@@ -131,7 +131,7 @@ def replayed(store: RunStore) -> pd.DataFrame:
         reports: list[dict[str, object]] = []
         for report in train(config):
             reports.append(report.row())
-            row = reports[-1] | judged(reports[-judged_epochs(config.epochs) :])
+            row = reports[-1] | judged(reports[-objective_window(config.epochs) :])
             rows.append(pick("epochs", row, trial_id=trial.trial_id))
             if report.epoch == trial.epochs:
                 break

@@ -31,8 +31,15 @@ import optuna
 import torch
 
 import spaces
-from search.plan import RULES, WORST, Outcome, SearchConfig, constraint_value
-from search.suggest import CONSTRAINT, STARTUP_TRIALS, Past, new_study, sampler_for, told
+from search.plan import RULES, WORST_OBJECTIVE, Outcome, SearchConfig, constraint_value
+from search.suggest import (
+    CONSTRAINT,
+    STARTUP_TRIALS,
+    EndedTrial,
+    new_study,
+    sampler_for,
+    state_and_values,
+)
 from trainer.config import TrainConfig
 from trainer.failure import Diverged
 from trainer.training import train
@@ -52,7 +59,7 @@ FIXED: dict[str, Any] = {
 }
 RESAMPLES = 10_000
 
-Tell = Callable[[Past, SearchConfig], tuple[optuna.trial.TrialState, Any, float]]
+Tell = Callable[[EndedTrial, SearchConfig], tuple[optuna.trial.TrialState, Any, float]]
 
 
 def suggest(trial: spaces.Trial) -> dict[str, Any]:
@@ -69,19 +76,19 @@ def suggest(trial: spaces.Trial) -> dict[str, Any]:
 spaces.PRESETS["ridge"] = spaces.Space("ridge", "Beside a divergence.", suggest, fixed=FIXED)
 
 
-def as_shipped(past: Past, plan: SearchConfig) -> tuple[optuna.trial.TrialState, Any, float]:
-    return (*told(past, plan, to_sampler=True), constraint_value(past.outcome))
+def as_shipped(past: EndedTrial, plan: SearchConfig) -> tuple[optuna.trial.TrialState, Any, float]:
+    return (*state_and_values(past, plan, to_sampler=True), constraint_value(past.outcome))
 
 
-def as_failure(past: Past, plan: SearchConfig) -> tuple[optuna.trial.TrialState, Any, float]:
+def as_failure(past: EndedTrial, plan: SearchConfig) -> tuple[optuna.trial.TrialState, Any, float]:
     if RULES[past.outcome].constraint:
         return optuna.trial.TrialState.FAIL, None, 0.0
     return as_shipped(past, plan)
 
 
-def as_penalty(past: Past, plan: SearchConfig) -> tuple[optuna.trial.TrialState, Any, float]:
+def as_penalty(past: EndedTrial, plan: SearchConfig) -> tuple[optuna.trial.TrialState, Any, float]:
     if RULES[past.outcome].constraint:
-        return optuna.trial.TrialState.COMPLETE, [WORST], 0.0
+        return optuna.trial.TrialState.COMPLETE, [WORST_OBJECTIVE], 0.0
     return as_shipped(past, plan)
 
 
@@ -111,7 +118,7 @@ def searched(plan: SearchConfig, tell: Tell) -> list[float | None]:
         trial = study.ask()
         value = trained(plan.train_config(plan.space.suggest(trial)))
         outcome = Outcome.DIVERGED if value is None else Outcome.COMPLETED
-        past = Past(f"t{number:04d}", number, trial.params, outcome)
+        past = EndedTrial(f"t{number:04d}", number, trial.params, outcome)
         state, result, constraint = tell(
             past if value is None else replace(past, values={1: value}), plan
         )

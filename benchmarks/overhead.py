@@ -100,7 +100,7 @@ def new_run(plan: SearchConfig) -> RunStore:
     return RunStore.create(
         Path(plan.out) / plan.name,
         parameters={name: (p.kind, p.unit, p.about) for name, p in declared.items()},
-        plan={"search": plan.as_dict(), **plan.searched},
+        plan={"search": plan.as_dict(), **plan.space_json},
     )
 
 

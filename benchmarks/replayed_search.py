@@ -3,7 +3,7 @@
 Two workers train what is suggested on a clock of their own, an event per epoch. A suggestion is
 mapped to the nearest configuration of the table that the search has not used yet, and the study is
 told of that one, so what a sampler learns is true. The suggesting, judging and telling are those
-of `search/suggest/samplers.py`, `study.py`, `outcome.py` and `rungs.py`.
+of `search/suggest/samplers.py`, `study.py`, `outcome.py` and `early_stopping.py`.
 
 Distance: sum over all names that either configuration was asked for of |Δ| on the parameter's own
 scale (logarithmic where it is), 1 for unequal categories, 1 for a name that only one of them has.
@@ -20,8 +20,8 @@ import optuna
 from local_table import Training
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
-from search.plan import Judge, Outcome, SearchConfig, constraint_value, judged_epochs
-from search.suggest import CONSTRAINT, Past, distributions, new_study, told
+from search.plan import EarlyStopper, Outcome, SearchConfig, constraint_value, objective_window
+from search.suggest import CONSTRAINT, EndedTrial, distributions, new_study, state_and_values
 
 Sampler = Callable[[SearchConfig, int], optuna.samplers.BaseSampler]
 
@@ -33,7 +33,7 @@ class Contender:
     Attributes:
         name: as printed.
         sampler: of the trial with that number; as in `search.suggest.samplers.SAMPLERS`.
-        judge: for trials of so many epochs; as in `search.plan.rungs.JUDGES`.
+        judge: for trials of so many epochs; as in `search.plan.early_stopping.EARLY_STOPPERS`.
         workers: trials at a time.
         reads: name of the sampler whose rules of telling apply.
         tell: what the sampler is told of an ended trial; `study.told` is our table.
@@ -43,10 +43,10 @@ class Contender:
 
     name: str
     sampler: Sampler
-    judge: Callable[[int], Judge]
+    judge: Callable[[int], EarlyStopper]
     workers: int = 2
     reads: str = "tpe"
-    tell: Callable[..., tuple[optuna.trial.TrialState, Any]] = told
+    tell: Callable[..., tuple[optuna.trial.TrialState, Any]] = state_and_values
     anchors: bool = False
     judged: int | None = None
 
@@ -88,7 +88,7 @@ def compute_to_reach(
     """Seconds of training, of all workers, until one of `goal` is trained to its end; infinite if
     the whole table is tried before."""
     plan = replace(plan, sampler=contender.reads)
-    judged = contender.judged or judged_epochs(table.epochs)
+    judged = contender.judged or objective_window(table.epochs)
     study, judge = new_study(plan), contender.judge(table.epochs)
     unused = list(range(len(table.trainings)))
     events: list[tuple[float, int, _Running]] = []
@@ -124,13 +124,13 @@ class _Running:
     trial: optuna.trial.Trial
     values: dict[int, float]
 
-    def step(self, judge: Judge, judged: int) -> Outcome | None:
+    def step(self, judge: EarlyStopper, judged: int) -> Outcome | None:
         """One more epoch; how it ended with it, if it did."""
         epoch = len(self.values) + 1
         if epoch > len(self.training.errors):
             return Outcome.DIVERGED
         self.values[epoch] = fmean(self.training.errors[max(0, epoch - judged) : epoch])
-        stops = judge.stops(str(self.number), self.number, epoch, self.values[epoch])
+        stops = judge.should_stop(str(self.number), self.number, epoch, self.values[epoch])
         if epoch == len(self.training.errors) and not self.training.diverged:
             return Outcome.COMPLETED
         return Outcome.STOPPED if stops else None
@@ -138,7 +138,7 @@ class _Running:
     def tell(
         self, contender: Contender, study: optuna.Study, plan: SearchConfig, outcome: Outcome
     ) -> None:
-        past = Past(str(self.number), self.number, self.training.sampler, outcome)
+        past = EndedTrial(str(self.number), self.number, self.training.sampler, outcome)
         past = replace(past, values=self.values)
         state, values = contender.tell(past, plan, to_sampler=True)
         for epoch, value in self.values.items():

@@ -28,8 +28,16 @@ import numpy as np
 import optuna
 from replayed_search import Contender, Table, compute_to_reach
 
-from search.plan import Judge, Never, SearchConfig, asha, hyperband, judge_of, judged_epochs
-from search.suggest import SAMPLERS, Past, stream, told
+from search.plan import (
+    EarlyStopper,
+    Never,
+    SearchConfig,
+    asha,
+    early_stopper,
+    hyperband,
+    objective_window,
+)
+from search.suggest import SAMPLERS, EndedTrial, state_and_values, trial_seed
 
 REFERENCE = "random"
 RESAMPLES = 10_000
@@ -38,13 +46,13 @@ RESAMPLES = 10_000
 def tpe(plan: SearchConfig, number: int, **settings: Any) -> optuna.samplers.BaseSampler:
     """Optuna's TPE with other settings than ours, made anew for every trial as ours is."""
     ours = {"multivariate": True, "constant_liar": True, "n_startup_trials": 8}
-    seed = stream(plan.seed, number)
+    seed = trial_seed(plan.seed, number)
     return optuna.samplers.TPESampler(seed=seed, **{**ours, **settings})
 
 
-def only_completed(past: Past, plan: SearchConfig, *, to_sampler: bool) -> tuple[Any, Any]:
+def only_completed(past: EndedTrial, plan: SearchConfig, *, to_sampler: bool) -> tuple[Any, Any]:
     """What most published searches tell: a value if the training ended, a failure otherwise."""
-    state, values = told(past, plan, to_sampler=to_sampler)
+    state, values = state_and_values(past, plan, to_sampler=to_sampler)
     complete = state is optuna.trial.TrialState.COMPLETE
     return (state, values) if complete else (optuna.trial.TrialState.FAIL, None)
 
@@ -52,7 +60,7 @@ def only_completed(past: Past, plan: SearchConfig, *, to_sampler: bool) -> tuple
 def shipped(sampler: str = "tpe", scheduler: str = "asha", **more: Any) -> Contender:
     """What `python -m search.run --sampler ... --scheduler ...` does."""
     name = more.pop("name", f"{sampler} + {scheduler}")
-    judge = partial(judge_of, scheduler)
+    judge = partial(early_stopper, scheduler)
     return Contender(name, SAMPLERS[sampler], judge, reads=sampler, **more)
 
 
@@ -70,7 +78,7 @@ def with_tpe(name: str, **settings: Any) -> Contender:
     return replace(OURS, name=name, sampler=partial(tpe, **settings))
 
 
-def with_rungs(name: str, judge: Callable[[int], Judge]) -> Contender:
+def with_rungs(name: str, judge: Callable[[int], EarlyStopper]) -> Contender:
     return replace(OURS, name=name, judge=judge)
 
 
@@ -103,7 +111,7 @@ GROUPS: dict[str, list[Contender]] = {
         with_rungs("rungs 1 4, best quarter", partial(asha, first=1, reduction=4)),
         with_rungs("rungs 2 8, best quarter", partial(asha, first=2, reduction=4)),
         with_rungs("hyperband", hyperband),
-        with_rungs("median", partial(judge_of, "median")),
+        with_rungs("median", partial(early_stopper, "median")),
     ],
     "judged": [replace(OURS, name=f"mean of {n} epochs", judged=n) for n in (1, 3, 4)],
 }
@@ -128,7 +136,7 @@ def replay(seeds: int, contenders: list[Contender], share: float) -> None:
     """Prints what each contender needs, the reference first."""
     plan = SearchConfig(local_table.PRESET, 1, "replay")
     table = Table(plan, local_table.load())
-    goal = table.best(share, judged_epochs(table.epochs))
+    goal = table.best(share, objective_window(table.epochs))
     describe(table, goal, share)
     reference: np.ndarray | None = None
     print(f"{'':45}  training until then [s]   times less than {REFERENCE}, {seeds} seeds")

@@ -20,8 +20,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from search.plan import Training
-from search.reruns import TERMS, Asked, command, paired, pairs_shown, parser
+from search.plan import Rerun
+from search.reruns import TERMS, RerunRequest, arm_changes, command, paired, parser
 from spaces.blocks import ACTING
 from trainer.cli import UsageError
 
@@ -68,13 +68,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def ablate(args: argparse.Namespace) -> int:
     """Trains both arms and shows the difference."""
-    asked = Asked.of(args)
+    asked = RerunRequest.of(args)
     name = named(args)
     pairs, notes = paired(asked, args)
     trainings = [training for pair in pairs for _, training in pair.arms()]
     print(asked.describe(trainings))
     print(f"{'ablation':<10} {name}")
-    for arm, changes in pairs_shown(pairs):
+    for arm, changes in arm_changes(pairs):
         print(f"{arm:<10} {changes}")
     print(*notes, sep="\n", end="\n" * bool(notes), flush=True)
     if args.dry_run:
@@ -113,7 +113,7 @@ def ablate(args: argparse.Namespace) -> int:
     ]
     asked.store.write_part("ablations", name, rows)
     notes += [f"{outcome}: {training}, its pair left out" for training, outcome in failed.items()]
-    return show(asked.store, name, notes)
+    return print_verdict(asked.store, name, notes)
 
 
 def named(args: argparse.Namespace) -> str:
@@ -135,7 +135,7 @@ def named(args: argparse.Namespace) -> str:
 
 
 def ablation_rows(
-    asked: Asked, name: str, arm: str, training: Training, hinges: list[dict[str, float]]
+    asked: RerunRequest, name: str, arm: str, training: Rerun, hinges: list[dict[str, float]]
 ) -> Iterator[dict[str, Any]]:
     """Rows of `ablations` for one training: its scores, and how the term stood there.
 
@@ -163,7 +163,7 @@ def ablation_rows(
 
 
 def incomplete_rows(
-    asked: Asked, name: str, arm: str, training: Training
+    asked: RerunRequest, name: str, arm: str, training: Rerun
 ) -> Iterator[dict[str, Any]]:
     """Rows of `ablations` for a training that did not complete: no scenes are behind them."""
     for snr_db in asked.fresh.evaluation(training.config).report_snr_db:
@@ -172,7 +172,7 @@ def incomplete_rows(
 
 
 def identity(
-    asked: Asked, name: str, arm: str, training: Training, snr_db: float, num_sources: int
+    asked: RerunRequest, name: str, arm: str, training: Rerun, snr_db: float, num_sources: int
 ) -> dict[str, Any]:
     """What a row of `ablations` is about."""
     return {
@@ -187,7 +187,7 @@ def identity(
     }
 
 
-def show(store: RunStore, name: str, notes: list[str]) -> int:
+def print_verdict(store: RunStore, name: str, notes: list[str]) -> int:
     """Prints the verdict and its table, and leaves them as JSON, Markdown and a figure."""
     from search.records import to_json
     from search.remote import push

@@ -14,7 +14,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from search.reruns import Asked, command, parser
+from search.reruns import RerunRequest, command, parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def confirm(args: argparse.Namespace) -> int:
     """Reruns the finalists and shows what came of it."""
-    asked = Asked.of(args)
+    asked = RerunRequest.of(args)
     finalists = asked.trials[: asked.top]
     trainings = [one for trial in finalists for one in asked.trainings(trial, {})]
     print(asked.describe(trainings), flush=True)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 SAMPLES_SHOWN = 10
 
 
-def show(plan: SearchConfig, store: RunStore) -> int:
+def print_results(plan: SearchConfig, store: RunStore) -> int:
     """Prints the leaderboard, draws the plot, and names the next commands."""
     from search.records import best_trial
     from search.report.analysis import leaderboard
@@ -56,14 +56,23 @@ def show(plan: SearchConfig, store: RunStore) -> int:
 
 def dry_run(plan: SearchConfig) -> int:
     """Prints the plan and ten configurations as the search would draw them; starts nothing."""
-    from search.suggest import History, frozen, new_study, past_of, sampler_for, warm_start
+    from search.suggest import (
+        History,
+        frozen_trial,
+        new_study,
+        parse_warm_trials,
+        sampler_for,
+        warm_start,
+    )
     from trainer.provenance import provenance
 
     text, notes = warm_start(plan, provenance())
-    print(describe(plan), *notes, sep="\n")
+    print(describe_plan(plan), *notes, sep="\n")
     study = new_study(plan)
-    known = History(warm=past_of(json.loads(text)) if text else ()).known_to(plan)
-    study.add_trials([frozen(past, plan, to_sampler=True) for past in known])
+    known = History(warm=parse_warm_trials(json.loads(text)) if text else ()).trials_for_sampler(
+        plan
+    )
+    study.add_trials([frozen_trial(past, plan, to_sampler=True) for past in known])
     for anchor in plan.space.anchors:
         study.enqueue_trial(dict(anchor))
     for number in range(SAMPLES_SHOWN):
@@ -76,7 +85,7 @@ def dry_run(plan: SearchConfig) -> int:
     return 0
 
 
-def describe(plan: SearchConfig) -> str:
+def describe_plan(plan: SearchConfig) -> str:
     """The plan, for a person, before anything is spent."""
     config, space = plan.template, plan.space
     scene = config.scene

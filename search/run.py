@@ -16,11 +16,11 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import spaces
-from search.plan import INTERRUPTED, RESOURCES, RUNS, SearchConfig, exit_code, parser
+from search.plan import INTERRUPTED, RESOURCE_FLAGS, RUNS, SearchConfig, parser, run_command
 from search.records import declared, planned
 from trainer.cli import UsageError
 
-from .console import describe, dry_run, show
+from .console import describe_plan, dry_run, print_results
 
 if TYPE_CHECKING:
     from search.cluster import Train
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return resume(args)
         return dry_run(plan_of(args)) if args.dry_run else start(plan_of(args), args)
 
-    return exit_code("search.run", act, "continue with --resume")
+    return run_command("search.run", act, "continue with --resume")
 
 
 def plan_of(args: argparse.Namespace) -> SearchConfig:
@@ -68,7 +68,7 @@ def plan_of(args: argparse.Namespace) -> SearchConfig:
         out, name = os.path.split(name.rstrip(os.sep))
     given = {
         field: value
-        for field in (*CHOSEN, *RESOURCES)
+        for field in (*CHOSEN, *RESOURCE_FLAGS)
         if (value := getattr(args, field)) is not None
     }
     if args.objectives is not None:
@@ -109,13 +109,13 @@ def start(plan: SearchConfig, args: argparse.Namespace) -> int:
         parameters=declared(plan.space),
         plan={
             "search": plan.as_dict(),
-            **plan.searched,
+            **plan.space_json,
             "no_effect": {name: p.no_effect for name, p in known.items() if p.no_effect},
             "provenance": code,
         },
         files={WARM_FILE: warm} if warm else {},
     )
-    print(describe(plan), *notes, sep="\n", flush=True)
+    print(describe_plan(plan), *notes, sep="\n", flush=True)
     try:
         return go(plan, store, checked=not args.no_preflight)
     except preflight.Refused:
@@ -141,7 +141,7 @@ def resume(args: argparse.Namespace) -> int:
     from search.plan import preflight
     from search.records import RunStore, best_trial, lacks_scores, read_run, unscored
     from search.remote import resolve_run, working_copy
-    from search.suggest import comparable, recall, versions_changed
+    from search.suggest import compatible_trials, read_history, version_changes
     from trainer.provenance import provenance
 
     fixed = [f"--{name.replace('_', '-')}" for name in PLANNED if getattr(args, name) is not None]
@@ -157,7 +157,7 @@ def resume(args: argparse.Namespace) -> int:
     if args.accept_space_change:
         more = declared(planned(path, read_run(path), {}).space)
     store = RunStore.open(path, more=more)
-    flags = ("trials", *RESOURCES)
+    flags = ("trials", *RESOURCE_FLAGS)
     asked = {name: getattr(args, name) for name in flags if getattr(args, name) is not None}
     plan = planned(path, store.plan, asked)
     started, ended = len(store.started()), len(store.ended())
@@ -169,15 +169,15 @@ def resume(args: argparse.Namespace) -> int:
     best = best_trial(store.read("trials"))
     lacking = unscored(store, plan.template.evaluation) or (best and lacks_scores(store, best))
     if ended >= plan.trials and not lacking:
-        return show(plan, store)
+        return print_results(plan, store)
     check_space(plan, store, accept=args.accept_space_change)
     preflight.check_out(store.path, "Make room there, or make it writable.")
     preflight.check_address(plan.address)
     said = f"resuming {store.path}: {ended} of {plan.trials} trials have ended"
-    past = recall(store).ended  # refuses a damaged record before Ray is started for it
-    apart = len(past) - len(comparable(past, plan))
+    past = read_history(store).ended  # refuses a damaged record before Ray is started for it
+    apart = len(past) - len(compatible_trials(past, plan))
     code = provenance()
-    notes = versions_changed(store.plan, code)
+    notes = version_changes(store.plan, code)
     if apart:
         notes.append(
             f"  note: {apart} ended trials had another budget, scene or validation; neither "
@@ -193,9 +193,9 @@ def check_space(plan: SearchConfig, store: RunStore, *, accept: bool) -> None:
     Raises:
         UsageError: with what differs.
     """
-    from search.suggest import defaults_changed, differences
+    from search.suggest import default_changes, differences
 
-    changed = differences(store.plan, plan.searched) or defaults_changed(store, plan)
+    changed = differences(store.plan, plan.space_json) or default_changes(store, plan)
     if changed and not accept:
         raise UsageError(
             f"a run has one space, but `{plan.preset}` is not what this run began with: "
@@ -227,7 +227,7 @@ def go(
         kept = store.plan["search"] | {"trials": plan.trials}
         drivers = store.plan.get("resumed", []) + ([] if resumed is None else [resumed])
         now = {"search": kept, "resumed": drivers}
-        store.write_run(store.plan | plan.searched | now)
+        store.write_run(store.plan | plan.space_json | now)
         driver.exit_code = drive(plan, store, checked=checked, train=train)
     return driver.exit_code
 
@@ -263,10 +263,10 @@ def drive(plan: SearchConfig, store: RunStore, *, checked: bool, train: Train | 
                 return 1
             print(f"continue with --resume {home_of(store.path)}", file=sys.stderr)
             with suppress(RunError, OSError):  # of a folder that is damaged or has gone
-                show(plan, store)
+                print_results(plan, store)
             return 1
     print(f"searched for {time.monotonic() - started:.0f} s, Ray's start included\n")
-    return show(plan, store)
+    return print_results(plan, store)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import optuna
 
-from search.plan.config import SearchConfig, judged_epochs
-from search.plan.rungs import judge_of
+from search.plan.config import SearchConfig, objective_window
+from search.plan.early_stopping import early_stopper
 from search.records.run_plan import declared
 from search.records.store import RunStore
 
@@ -40,9 +40,9 @@ def make(
     """
     random = np.random.default_rng(seed)
     plan = SearchConfig(preset, trials, path.name, out=str(path.parent))
-    about = {"search": plan.as_dict(), **plan.searched, "provenance": {"command": ["made up"]}}
+    about = {"search": plan.as_dict(), **plan.space_json, "provenance": {"command": ["made up"]}}
     store = RunStore.create(path, parameters=declared(plan.space), plan=about)
-    judge = judge_of("asha", plan.template.epochs)
+    stopper = early_stopper("asha", plan.template.epochs)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
     finished = {}
@@ -52,7 +52,7 @@ def make(
         store.write_config(
             name, {"trial_id": name, "params": plan.train_config(drawn).to_params()}
         )
-        objective = _trial(store, name, number, drawn, judge, plan.template.epochs, random)
+        objective = _trial(store, name, number, drawn, stopper, plan.template.epochs, random)
         if objective is not None:
             finished[name] = objective
     _baselines(store, random)
@@ -71,7 +71,7 @@ def _trial(
     name: str,
     number: int,
     drawn: dict[str, Any],
-    judge: Any,
+    stopper: Any,
     budget: int,
     random: np.random.Generator,
 ) -> float | None:
@@ -99,7 +99,7 @@ def _trial(
             outcome = "diverged"
             break
         errors.append(reached + 0.35 * math.exp(-epoch / 3) + random.normal(0, 0.012))
-        objective = float(np.mean(errors[-judged_epochs(budget) :]))
+        objective = float(np.mean(errors[-objective_window(budget) :]))
         epochs.append(
             {
                 "trial_id": name,
@@ -115,7 +115,7 @@ def _trial(
                 "seconds": 1.2,
             }
         )
-        if judge.stops(name, number, epoch, objective):
+        if stopper.should_stop(name, number, epoch, objective):
             outcome = "stopped"
             break
     seconds = 1.2 * len(epochs) * (2.0 if backend == "svd" else 1.0) * random.uniform(0.8, 1.2)

@@ -16,10 +16,10 @@ from search.plan import (
     Refused,
     Resources,
     SearchConfig,
-    allot,
-    holds,
-    refuse_other_versions,
-    smallest_training,
+    check_versions,
+    fits,
+    resolve_resources,
+    smallest_config,
 )
 from search.records import RunStore
 from search.remote import home_of, opened
@@ -51,8 +51,8 @@ def room_for(plan: SearchConfig, cluster: Cluster) -> Resources:
     Raises:
         Refused: if no machine could ever hold one, or none has come within `--trial-timeout`.
     """
-    resources = allot(plan, cluster)
-    if holds(cluster, resources):
+    resources = resolve_resources(plan, cluster)
+    if fits(cluster, resources):
         return resources
     trial = f"a trial of {resources.cpus:g} CPUs and {resources.gpus:g} GPUs"
     needs = {"CPU": resources.cpus, "GPU": resources.gpus}
@@ -92,7 +92,7 @@ def check_nodes(store: RunStore) -> None:
         answers = {host: ray.get(answer) for host, answer in asked.items()}
     finally:
         where.delete_file(path)
-    refuse_other_versions(versions(), {host: theirs for host, (_, theirs) in answers.items()})
+    check_versions(versions(), {host: theirs for host, (_, theirs) in answers.items()})
     if blind := [host for host, (sees, _) in answers.items() if not sees]:
         raise Refused(
             f"all nodes must see and write the run's folder, but {', '.join(blind)} cannot use "
@@ -141,7 +141,7 @@ def try_networks(plan: SearchConfig, resources: Resources) -> list[str]:
     kinds = {}
     for drawn in plan.space.branches():
         config = plan.train_config(drawn)
-        kinds[config.network.kind] = smallest_training(config)  # the last: most of it drawn
+        kinds[config.network.kind] = smallest_config(config)  # the last: most of it drawn
     said = []
     for kind, config in kinds.items():
         task = on_worker(smoke_task, resources).remote(config.to_params(), resources.threads)

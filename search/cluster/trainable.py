@@ -24,14 +24,14 @@ from typing import Any
 from ray import tune
 
 from search.plan import (
-    WORST,
+    WORST_OBJECTIVE,
     Outcome,
     StorageLost,
     classify_error,
-    judged_epochs,
+    crash_signature,
     keep_what_is_loaded,
-    other_versions,
-    signature,
+    objective_window,
+    version_mismatch,
 )
 from search.records import BEST_FILE, REPORTS_FILE, STATE_FILE, judged, read_reports
 from search.remote import brought
@@ -60,8 +60,8 @@ def make_trainable(
 
         # the worker's log, which the dashboard shows: what runs where
         print(f"{settings['trial_id']} of {name} on {platform.node()}", flush=True)
-        if wrong := other_versions(driver, {platform.node(): _own_versions()}):
-            _report({"epoch": 0, "objective": WORST, "refused": wrong})
+        if wrong := version_mismatch(driver, {platform.node(): _own_versions()}):
+            _report({"epoch": 0, "objective": WORST_OBJECTIVE, "refused": wrong})
             return
         run_trial(settings, train or own)
 
@@ -77,7 +77,7 @@ def run_trial(settings: Mapping[str, Any], train: Train) -> None:
     """
     began, trained = time.time(), 0.0
     about = {"host": platform.node(), "started": began, "device": _device()}
-    last: dict[str, Any] = {"epoch": 0, "objective": WORST}
+    last: dict[str, Any] = {"epoch": 0, "objective": WORST_OBJECTIVE}
 
     def used() -> dict[str, Any]:
         return {"seconds_total": trained + time.time() - began, "peak_bytes": peak_bytes()}
@@ -101,7 +101,7 @@ def run_trial(settings: Mapping[str, Any], train: Train) -> None:
         keep_what_is_loaded()  # torch too, which `own_train` has imported by now
         for report in reported:
             row = report.row()
-            row |= judged([*reports, row][-judged_epochs(config.epochs) :])
+            row |= judged([*reports, row][-objective_window(config.epochs) :])
             row |= about | used()
             if report.epoch == config.epochs:
                 row["outcome"] = Outcome.COMPLETED.value
@@ -126,7 +126,7 @@ def run_trial(settings: Mapping[str, Any], train: Train) -> None:
         crashed = outcome is Outcome.CRASHED
         end(
             outcome=outcome.value,
-            cause=signature(text) if crashed else type(error).__name__,
+            cause=crash_signature(text) if crashed else type(error).__name__,
             failure_message=str(error),
             failure_traceback=text,
         )

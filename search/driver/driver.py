@@ -10,10 +10,17 @@ from typing import Any
 from ray import tune
 
 from search.cluster import EndSearch, Train, make_trainable
-from search.plan import Judge, Resources, SearchConfig, SearchFailed, judge_of, keep_what_is_loaded
+from search.plan import (
+    EarlyStopper,
+    Resources,
+    SearchConfig,
+    SearchFailed,
+    early_stopper,
+    keep_what_is_loaded,
+)
 from search.records import RAY_FOLDER, RunStore, drop_orphans, write_left
 from search.remote import home_of, opened
-from search.suggest import History, comparable, recall, warm_trials
+from search.suggest import History, compatible_trials, read_history, read_warm_trials
 from trainer.provenance import versions
 
 from .monitor import Monitor
@@ -38,7 +45,7 @@ def search(
     Args:
         plan: the search as planned.
         store: of a new run, or of one that is resumed.
-        resources: of one trial, as `preflight.allot` found them possible.
+        resources: of one trial, as `resolve_resources` found them possible.
         exhausted: called when a worker asks and no trial is left, and perhaps again.
         train: instead of `trainer.training.loop.train`.
 
@@ -59,7 +66,7 @@ def search(
                 record=record,
                 exhausted=exhausted,
             ),
-            Scheduler(judge(plan, history), aside=history.strangers(plan)),
+            Scheduler(restored_stopper(plan, history), aside=history.incompatible_trials(plan)),
         ),
     )
 
@@ -91,7 +98,7 @@ def rerun(
         lambda: len(names - store.ended()),
         lambda history, record: (
             ListSearcher(records, history=history, record=record),
-            Scheduler(judge_of("none", plan.template.epochs)),
+            Scheduler(early_stopper("none", plan.template.epochs)),
         ),
     )
 
@@ -116,7 +123,7 @@ def _work_off(
     ending = EndSearch()
     trainable = make_trainable(train, plan.name, versions())
     while before := left():
-        history = recall(store, warm_trials(store))
+        history = read_history(store, read_warm_trials(store))
         records = {trial.name: dict(trial.record) for trial in history.unfinished}
 
         def record(suggested: Record, records: dict[str, Record] = records) -> Record:
@@ -180,7 +187,7 @@ def _fit(
         monitor.close()
 
 
-def judge(plan: SearchConfig, history: History) -> Judge:
+def restored_stopper(plan: SearchConfig, history: History) -> EarlyStopper:
     """The scheduler, with all that trials have reached already.
 
     But for the last report of an unfinished trial, which is made again and judged when it is:
@@ -188,13 +195,13 @@ def judge(plan: SearchConfig, history: History) -> Judge:
     changed) are no match for those of this plan.
     """
     epochs = plan.template.epochs
-    judge = judge_of(plan.scheduler, epochs)
-    for past in comparable(history.ended, plan):
-        judge.recall(past.trial_id, past.number, past.values)
-    for trial in comparable(history.unfinished, plan):
+    stopper = early_stopper(plan.scheduler, epochs)
+    for past in compatible_trials(history.ended, plan):
+        stopper.restore(past.trial_id, past.number, past.values)
+    for trial in compatible_trials(history.unfinished, plan):
         values = {r["epoch"]: r[OBJECTIVE] for r in trial.reports[:-1]}
-        judge.recall(trial.name, int(trial.record["number"]), values)
-    return judge
+        stopper.restore(trial.name, int(trial.record["number"]), values)
+    return stopper
 
 
 def _folder(trial: Any) -> str:

@@ -18,7 +18,7 @@ from ray import tune
 from tqdm import tqdm
 
 from search.cluster import EndSearch
-from search.plan import RULES, Outcome, SearchConfig, classify, may_be_best, signature
+from search.plan import RULES, Outcome, SearchConfig, classify, crash_signature, may_be_best
 from search.records import (
     Ended,
     RunStore,
@@ -30,7 +30,7 @@ from search.records import (
     scored_rows,
     trial_row,
 )
-from search.suggest import History, Past
+from search.suggest import EndedTrial, History
 
 from .metrics import Gauges
 from .watchdog import Silence
@@ -61,7 +61,7 @@ class Monitor(tune.Callback):
         history: History,
         records: dict[str, dict[str, Any]],
         ending: EndSearch,
-        tell: Callable[[Past], object],
+        tell: Callable[[EndedTrial], object],
     ) -> None:
         self._plan = plan
         self._store = store
@@ -185,7 +185,7 @@ class Monitor(tune.Callback):
         outcome = classify(last, error)
         if error and RULES[outcome].ends_search_at and not last.get("outcome"):
             # a bug where the trial could not report it
-            last["cause"] = signature(error)
+            last["cause"] = crash_signature(error)
             self._ending.count(outcome, last["cause"], error)
         if name in self._hung and outcome is Outcome.LOST:
             outcome = Outcome.TIMED_OUT
@@ -251,7 +251,7 @@ class Monitor(tune.Callback):
             self._waiting.add(Ended(ending, row, each, evaluations, failures))
         self._waiting.write()
         self._tell(
-            Past(
+            EndedTrial(
                 trial_id=name,
                 number=record["number"],
                 sampler=record["sampler"],

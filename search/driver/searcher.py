@@ -14,20 +14,20 @@ import optuna
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
-from search.plan import Judge, SearchConfig
+from search.plan import EarlyStopper, SearchConfig
 from search.remote import home_of
 from search.suggest import (
+    EndedTrial,
     History,
-    Mirror,
-    Past,
-    Unfinished,
-    comparable,
+    OptunaLog,
+    UnfinishedTrial,
+    compatible_trials,
     constraints,
-    drawable,
-    frozen,
+    frozen_trial,
+    in_space,
     new_study,
     sampler_for,
-    told,
+    state_and_values,
 )
 from trainer.config import ConfigError
 
@@ -42,7 +42,7 @@ class RecordedSearcher(Searcher, ABC):
     """
 
     @abstractmethod
-    def ended(self, past: Past) -> None:
+    def ended(self, past: EndedTrial) -> None:
         """What became of a trial, once."""
 
     def on_trial_complete(
@@ -92,11 +92,14 @@ class OptunaSearcher(RecordedSearcher):
         given = history.numbers
         self._new = [n for n in range(plan.trials) if n not in given]
         self._asked: dict[str, optuna.trial.Trial] = {}
-        self._mirror = Mirror(plan, journal, history.ended)
+        self._mirror = OptunaLog(plan, journal, history.ended)
         self._sampler: optuna.samplers.BaseSampler | None = None
         self.study = new_study(plan)
         self.study.add_trials(
-            [frozen(past, plan, to_sampler=True) for past in history.known_to(plan)]
+            [
+                frozen_trial(past, plan, to_sampler=True)
+                for past in history.trials_for_sampler(plan)
+            ]
         )
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
@@ -130,11 +133,11 @@ class OptunaSearcher(RecordedSearcher):
         self._asked[name] = trial
         return _settings(record, folder=name)
 
-    def ended(self, past: Past) -> None:
+    def ended(self, past: EndedTrial) -> None:
         """Tells Optuna what became of a trial and mirrors it to the journal."""
         trial = self._asked.pop(past.trial_id, None)
         if trial is not None:
-            state, values = told(past, self._plan, to_sampler=True)
+            state, values = state_and_values(past, self._plan, to_sampler=True)
             if len(self._plan.objectives) == 1:
                 for epoch, value in past.values.items():
                     trial.report(value, step=epoch)
@@ -143,10 +146,10 @@ class OptunaSearcher(RecordedSearcher):
             self.study.tell(trial, values, state=state)
         self._mirror.add(past)
 
-    def _again(self, old: Unfinished) -> dict[str, Any]:
+    def _again(self, old: UnfinishedTrial) -> dict[str, Any]:
         record = dict(old.record)
         # if the space has changed, it goes on, but the sampler cannot place or compare it
-        if comparable([old], self._plan) and drawable(record["sampler"], self._plan):
+        if compatible_trials([old], self._plan) and in_space(record["sampler"], self._plan):
             trial = self._ask(int(record["number"]), record["sampler"])
             self._plan.space.suggest(trial)
             for noted, value in record.get("sampler_attributes", {}).items():
@@ -196,21 +199,21 @@ class ListSearcher(RecordedSearcher):
             return _again(self._begun[name])
         return _settings(self._record(record), folder=name)
 
-    def ended(self, past: Past) -> None:
+    def ended(self, past: EndedTrial) -> None:
         """Nothing: the list is fixed."""
 
 
 class Scheduler(FIFOScheduler):
-    """Stops the trials that `judge` gives up, at the moment they report.
+    """Stops the trials that `stopper` gives up, at the moment they report.
 
     Args:
-        judge: has been told of what earlier drivers have left.
+        stopper: has been told of what earlier drivers have left.
         aside: names of trials that are not judged.
     """
 
-    def __init__(self, judge: Judge, aside: Collection[str] = ()) -> None:
+    def __init__(self, stopper: EarlyStopper, aside: Collection[str] = ()) -> None:
         super().__init__()
-        self._judge = judge
+        self._stopper = stopper
         self._aside = frozenset(aside)
 
     def on_trial_result(self, controller: Any, trial: Any, result: dict[str, Any]) -> str:
@@ -218,7 +221,7 @@ class Scheduler(FIFOScheduler):
         name, number = trial.config["trial_id"], trial.config["number"]
         if name in self._aside:
             return str(FIFOScheduler.CONTINUE)
-        stops = self._judge.stops(name, number, result["epoch"], result["objective"])
+        stops = self._stopper.should_stop(name, number, result["epoch"], result["objective"])
         return str(FIFOScheduler.STOP if stops else FIFOScheduler.CONTINUE)
 
 
@@ -230,7 +233,7 @@ def _settings(
     return same | {"folder": folder, "checkpoint": checkpoint}
 
 
-def _again(old: Unfinished) -> dict[str, Any]:
+def _again(old: UnfinishedTrial) -> dict[str, Any]:
     checkpoint = None if old.checkpoint is None else home_of(old.checkpoint)
     return _settings(dict(old.record), folder=old.folder, checkpoint=checkpoint)
 

@@ -1,6 +1,7 @@
 """What a search is asked to do, and the rules it follows; no Ray, Optuna or Parquet."""
 
-from .config import RUNS, SearchConfig, judged_epochs
+from .config import RUNS, SearchConfig, objective_window
+from .early_stopping import EarlyStopper, Never, Rungs, asha, early_stopper, hyperband
 from .environment import PACKAGES, STORAGE_ENV, WORKER_ENV, keep_what_is_loaded, prepare
 from .errors import (
     BucketError,
@@ -14,52 +15,52 @@ from .errors import (
     StorageLost,
 )
 from .interrupts import INTERRUPTED, Interrupted, deaf, interruptible, listen, meant
-from .options import RESOURCES, add_resources, exit_code, parser
+from .options import RESOURCE_FLAGS, add_resource_flags, parser, run_command
 from .outcome import (
     RULES,
-    WORST,
+    WORST_OBJECTIVE,
     Outcome,
     classify,
     classify_error,
     constraint_value,
+    crash_signature,
     may_be_best,
-    signature,
 )
 from .preflight import (
     LONG_MINUTES,
     Cluster,
     Node,
     Resources,
-    allot,
-    holds,
-    other_versions,
-    refuse_other_versions,
-    smallest_training,
+    check_versions,
+    fits,
+    resolve_resources,
+    smallest_config,
+    version_mismatch,
 )
-from .rerun import MOST_SEEDS, Fresh, Training, seeds_of
-from .rungs import Judge, Never, Rungs, asha, hyperband, judge_of
+from .rerun import MAX_SEEDS, FreshScenes, Rerun, training_seeds
 
 __all__ = [
     "INTERRUPTED",
     "LONG_MINUTES",
-    "MOST_SEEDS",
+    "MAX_SEEDS",
     "PACKAGES",
-    "RESOURCES",
+    "RESOURCE_FLAGS",
     "RULES",
     "RUNS",
     "STORAGE_ENV",
     "WORKER_ENV",
-    "WORST",
+    "WORST_OBJECTIVE",
     "BucketError",
     "Cluster",
     "CorruptRun",
-    "Fresh",
+    "EarlyStopper",
+    "FreshScenes",
     "Interrupted",
-    "Judge",
     "Never",
     "Node",
     "Outcome",
     "Refused",
+    "Rerun",
     "Resources",
     "RunError",
     "RunExists",
@@ -69,29 +70,28 @@ __all__ = [
     "SearchConfig",
     "SearchFailed",
     "StorageLost",
-    "Training",
-    "add_resources",
-    "allot",
+    "add_resource_flags",
     "asha",
+    "check_versions",
     "classify",
     "classify_error",
     "constraint_value",
+    "crash_signature",
     "deaf",
-    "exit_code",
-    "holds",
+    "early_stopper",
+    "fits",
     "hyperband",
     "interruptible",
-    "judge_of",
-    "judged_epochs",
     "keep_what_is_loaded",
     "listen",
     "may_be_best",
     "meant",
-    "other_versions",
+    "objective_window",
     "parser",
     "prepare",
-    "refuse_other_versions",
-    "seeds_of",
-    "signature",
-    "smallest_training",
+    "resolve_resources",
+    "run_command",
+    "smallest_config",
+    "training_seeds",
+    "version_mismatch",
 ]

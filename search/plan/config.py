@@ -25,7 +25,7 @@ OBJECTIVES = ("capped_error", "cost")
 """What can be minimised: the mean capped error on validation scenes, and seconds per epoch."""
 
 
-def judged_epochs(epochs: int) -> int:
+def objective_window(epochs: int) -> int:
     """How many last epochs a trial's objective is the mean of: a fifth of its budget, two at least
     (at the first epoch there is one).
 
@@ -50,7 +50,7 @@ class SearchConfig:
         max_concurrent: trials at a time; None is what the resources allow.
         cpus_per_trial, gpus_per_trial: may be fractions; None GPUs is a quarter where there is a
             GPU, and none elsewhere.
-        scheduler: one of `SCHEDULERS` (`rungs.py` says what they do).
+        scheduler: one of `SCHEDULERS` (`early_stopping.py` says what they do).
         sampler: one of `SAMPLERS` (`samplers.py` says what they do).
         objectives: `("capped_error",)`, or that and `cost`.
         trial_timeout_s: a trial that reports nothing for so long is ended.
@@ -148,7 +148,7 @@ class SearchConfig:
         return {**self.space.fixed} | ({} if self.epochs is None else {"epochs": self.epochs})
 
     @property
-    def searched(self) -> dict[str, Any]:
+    def space_json(self) -> dict[str, Any]:
         """What makes two searches the same search, as JSON has it: `space` and `fixed`."""
         about = {"space": self.space.describe(), "fixed": self.fixed}
         plain: dict[str, Any] = json.loads(json.dumps(about))

@@ -14,11 +14,17 @@ from trainer.config import ConfigError
 from .config import OBJECTIVES, RUNS, SAMPLERS, SCHEDULERS
 from .interrupts import INTERRUPTED, interruptible
 
-RESOURCES = ("max_concurrent", "cpus_per_trial", "gpus_per_trial", "trial_timeout_s", "address")
-"""Flags that may differ from machine to machine: those of `add_resources`."""
+RESOURCE_FLAGS = (
+    "max_concurrent",
+    "cpus_per_trial",
+    "gpus_per_trial",
+    "trial_timeout_s",
+    "address",
+)
+"""Flags that may differ from machine to machine: those of `add_resource_flags`."""
 
 
-def exit_code(name: str, act: Callable[[], int], again: str) -> int:
+def run_command(name: str, act: Callable[[], int], again: str) -> int:
     """What `act` returns; 130 if it is interrupted, 2 if it is asked for something impossible.
 
     Args:
@@ -44,7 +50,7 @@ def exit_code(name: str, act: Callable[[], int], again: str) -> int:
             raise
 
 
-def add_resources(p: argparse.ArgumentParser, default: str | None = None) -> None:
+def add_resource_flags(p: argparse.ArgumentParser, default: str | None = None) -> None:
     """What trials may take, and where.
 
     Args:
@@ -133,7 +139,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="RUN",
         help="tell the sampler the trials of an earlier run of the same space first",
     )
-    add_resources(p)
+    add_resource_flags(p)
     p.add_argument(
         "--resume",
         metavar="RUN",

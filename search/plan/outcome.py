@@ -19,7 +19,7 @@ from typing import Any
 
 from trainer.config import did_you_mean
 
-WORST = 1.0
+WORST_OBJECTIVE = 1.0
 """The objective of a trial that has none: the capped error of a guess that never hits."""
 
 
@@ -188,7 +188,7 @@ def exception_type(error: str) -> str:
     return ""
 
 
-def signature(error: str) -> str:
+def crash_signature(error: str) -> str:
     """What two crashes share if they are one bug: the exception's type and where it was raised.
 
     Messages are left out: they carry numbers that differ from trial to trial.

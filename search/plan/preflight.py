@@ -85,15 +85,15 @@ def check_out(out: Path, remedy: str = "Choose another with --out.") -> None:
         ) from None
 
 
-def refuse_other_versions(
+def check_versions(
     own: Mapping[str, str | None], theirs: Mapping[str, Mapping[str, str | None]]
 ) -> None:
-    """Raises Refused as `other_versions` says."""
-    if said := other_versions(own, theirs):
+    """Raises Refused as `version_mismatch` says."""
+    if said := version_mismatch(own, theirs):
         raise Refused(said)
 
 
-def other_versions(
+def version_mismatch(
     own: Mapping[str, str | None], theirs: Mapping[str, Mapping[str, str | None]]
 ) -> str:
     """Why workers whose versions are not the driver's must not train: rows would depend on where
@@ -121,7 +121,7 @@ def _same_build(version: str | None) -> str | None:
     return None if version is None else version.partition("+")[0]  # +cpu and +cu128 agree
 
 
-def smallest_training(config: TrainConfig) -> TrainConfig:
+def smallest_config(config: TrainConfig) -> TrainConfig:
     """One step at full batch size, judged on a handful of scenes."""
     little = {
         "epochs": 1,
@@ -157,7 +157,7 @@ def check_address(address: str | None, timeout: float = 5.0) -> None:
         ) from error
 
 
-def allot(plan: SearchConfig, cluster: Cluster) -> Resources:
+def resolve_resources(plan: SearchConfig, cluster: Cluster) -> Resources:
     """What one trial gets and how many run at a time.
 
     Raises:
@@ -185,7 +185,7 @@ def allot(plan: SearchConfig, cluster: Cluster) -> Resources:
     return Resources(cpus, gpus, max(1, min(wanted, plan.trials)))
 
 
-def holds(cluster: Cluster, resources: Resources) -> bool:
+def fits(cluster: Cluster, resources: Resources) -> bool:
     """Whether some machine of the cluster, as it is now, could hold a trial."""
     return any(_slots(node, resources.cpus, resources.gpus) for node in cluster.nodes)
 

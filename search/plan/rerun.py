@@ -13,7 +13,7 @@ fresh scenes alone; as many as a trial has would be half of the time of its trai
 
 
 @dataclass(frozen=True)
-class Training:
+class Rerun:
     """One trial's configuration under another seed, and perhaps changed.
 
     Attributes:
@@ -53,18 +53,18 @@ class Training:
         return cls(trial_id, config, " ".join(f"{k}={_short(now.get(k))}" for k in differ))
 
 
-MOST_SEEDS = 1000
-"""Training seeds that one trial's reruns can have."""
+MAX_SEEDS = 1000
+"""Rerun seeds that one trial's reruns can have."""
 
 
-def seeds_of(number: int, count: int) -> list[int]:
-    """Training seeds of a trial's reruns, up to `MOST_SEEDS`: no two trials share one, and the
+def training_seeds(number: int, count: int) -> list[int]:
+    """Rerun seeds of a trial's reruns, up to `MAX_SEEDS`: no two trials share one, and the
     search used none."""
-    return [10 * (MOST_SEEDS * (number + 1) + i) for i in range(count)]
+    return [10 * (MAX_SEEDS * (number + 1) + i) for i in range(count)]
 
 
 @dataclass(frozen=True)
-class Fresh:
+class FreshScenes:
     """Scenes that neither trainings nor choices have seen.
 
     Attributes:

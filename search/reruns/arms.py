@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
-from search.plan import Training
+from search.plan import Rerun
 from spaces.blocks import ACTING
 from trainer.cli import UsageError, settings
 from trainer.config import TrainConfig, require_choice
 
-from .finalists import Asked
+from .finalists import RerunRequest
 
 if TYPE_CHECKING:
     from search.records import RunStore
@@ -31,16 +31,16 @@ Changes = Mapping[str, Any]
 class Pair:
     """One configuration and seed, in both arms."""
 
-    without: Training
-    with_: Training
+    without: Rerun
+    with_: Rerun
 
-    def arms(self) -> Iterator[tuple[str, Training]]:
+    def arms(self) -> Iterator[tuple[str, Rerun]]:
         """Name and training of each."""
         yield "without", self.without
         yield "with", self.with_
 
 
-def paired(asked: Asked, args: argparse.Namespace) -> tuple[list[Pair], list[str]]:
+def paired(asked: RerunRequest, args: argparse.Namespace) -> tuple[list[Pair], list[str]]:
     """Both arms of the best trials, and what to say of those left out.
 
     A trial that differs from a better one in nothing but what is examined would be the same
@@ -63,7 +63,7 @@ def paired(asked: Asked, args: argparse.Namespace) -> tuple[list[Pair], list[str
         without, with_ = arms(asked, args, trial)
         own = asked.params(trial)
         base, other = (
-            Training.of(trial, own, 0, **changes).config.digest for changes in (without, with_)
+            Rerun.of(trial, own, 0, **changes).config.digest for changes in (without, with_)
         )
         if base == other:
             same.append(trial)
@@ -92,7 +92,7 @@ def paired(asked: Asked, args: argparse.Namespace) -> tuple[list[Pair], list[str
     return pairs, notes
 
 
-def arms(asked: Asked, args: argparse.Namespace, trial: str) -> tuple[Changes, Changes]:
+def arms(asked: RerunRequest, args: argparse.Namespace, trial: str) -> tuple[Changes, Changes]:
     """What the two arms change of a trial."""
     own = asked.params(trial)
     chosen = {} if args.definition is None else as_defined(own, args.definition)
@@ -149,7 +149,7 @@ def of_best(store: RunStore, term: str) -> dict[str, Any]:
     )
 
 
-def pairs_shown(pairs: Sequence[Pair]) -> list[tuple[str, str]]:
+def arm_changes(pairs: Sequence[Pair]) -> list[tuple[str, str]]:
     """Arm and changes, each once, for the plan."""
     found = [(arm, t.changes or "as found") for pair in pairs for arm, t in pair.arms()]
     return sorted(set(found), reverse=True)

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from search.plan import (
-    MOST_SEEDS,
-    RESOURCES,
+    MAX_SEEDS,
+    RESOURCE_FLAGS,
     RUNS,
-    Fresh,
-    Training,
-    add_resources,
-    exit_code,
-    seeds_of,
+    FreshScenes,
+    Rerun,
+    add_resource_flags,
+    run_command,
+    training_seeds,
 )
 from search.records import RERUNS
 from trainer.cli import OneLineParser, UsageError
@@ -60,12 +60,12 @@ def add_flags(p: argparse.ArgumentParser) -> None:
         metavar="INT",
         help=f"of the fresh scenes; default {SCENE_SEED}",
     )
-    add_resources(p, default="as the run")
+    add_resource_flags(p, default="as the run")
     p.add_argument("--dry-run", action="store_true", help="print the plan; start nothing")
 
 
 @dataclass(frozen=True)
-class Asked:
+class RerunRequest:
     """A command line, checked against its run.
 
     Attributes:
@@ -82,10 +82,10 @@ class Asked:
     trials: tuple[str, ...]
     top: int
     seeds: int
-    fresh: Fresh
+    fresh: FreshScenes
 
     @classmethod
-    def of(cls, args: argparse.Namespace) -> Asked:
+    def of(cls, args: argparse.Namespace) -> RerunRequest:
         """Reads the run and finds what is asked for in it.
 
         Raises:
@@ -99,10 +99,10 @@ class Asked:
         for name in ("top", "seeds"):
             if getattr(args, name) < 1:
                 raise UsageError(f"`--{name} >= 1` must hold, but got {getattr(args, name)}.")
-        if args.seeds > MOST_SEEDS:
-            raise UsageError(f"`--seeds <= {MOST_SEEDS}` must hold, but got {args.seeds}.")
+        if args.seeds > MAX_SEEDS:
+            raise UsageError(f"`--seeds <= {MAX_SEEDS}` must hold, but got {args.seeds}.")
         store = RunStore.open(resolve_run(args.run, args.out))
-        resources = {n: getattr(args, n) for n in RESOURCES if getattr(args, n) is not None}
+        resources = {n: getattr(args, n) for n in RESOURCE_FLAGS if getattr(args, n) is not None}
         plan = replace(
             planned(store.path, store.plan, resources),
             name="reruns",
@@ -128,7 +128,7 @@ class Asked:
                         f"--trials names trials that have ended, but {store.path} has no "
                         f"{name!r}.{did_you_mean(name, known)}"
                     )
-        fresh = Fresh(args.scene_seed, args.scenes, _decibels(args.snr))
+        fresh = FreshScenes(args.scene_seed, args.scenes, _decibels(args.snr))
         asked = cls(store, plan, tuple(chosen), top, args.seeds, fresh)
         fresh.evaluation(asked.config(chosen[0]))  # refuses what cannot be scored
         return asked
@@ -141,15 +141,15 @@ class Asked:
         """The same, checked."""
         return TrainConfig.from_params(self.params(trial))
 
-    def trainings(self, trial: str, changed: dict[str, Any]) -> list[Training]:
+    def trainings(self, trial: str, changed: dict[str, Any]) -> list[Rerun]:
         """A trial's reruns, with that changed: one for each seed."""
         number = int(self.store.read_config(trial)["number"])
         params = self.params(trial)
         return [
-            Training.of(trial, params, seed, **changed) for seed in seeds_of(number, self.seeds)
+            Rerun.of(trial, params, seed, **changed) for seed in training_seeds(number, self.seeds)
         ]
 
-    def describe(self, trainings: Iterable[Training]) -> str:
+    def describe(self, trainings: Iterable[Rerun]) -> str:
         """The plan, for a person: what is to be trained and scored, and what that takes."""
         from search.records import RunStore
 
@@ -189,10 +189,10 @@ class Asked:
 
     def _versions(self) -> list[str]:
         """What differs between the code of the search and this one."""
-        from search.suggest import versions_changed
+        from search.suggest import version_changes
         from trainer.provenance import provenance
 
-        return versions_changed(self.store.plan, provenance())
+        return version_changes(self.store.plan, provenance())
 
 
 def parser(prog: str, about: str) -> argparse.ArgumentParser:
@@ -215,7 +215,7 @@ def command(
 ) -> int:
     """Runs a command line; returns the exit code."""
     name = p.prog.removeprefix("python -m ")
-    return exit_code(name, lambda: act(p.parse_args(argv)), "run the same command again")
+    return run_command(name, lambda: act(p.parse_args(argv)), "run the same command again")
 
 
 def _decibels(text: str | None) -> tuple[float, ...] | None:

@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import spaces
-from search.plan import Fresh, Outcome, SearchConfig, Training
+from search.plan import FreshScenes, Outcome, Rerun, SearchConfig
 from search.records import BASELINE_PART, RERUNS, STATE_FILE, RunStore, scored_rows
 from search.remote import home_of
 from trainer.config import EvaluationConfig, TrainConfig
@@ -55,7 +55,7 @@ class Session:
         self._plan = plan
         self._resources = resources
 
-    def train(self, trainings: Iterable[Training], train: "Train | None" = None) -> dict[str, str]:
+    def train(self, trainings: Iterable[Rerun], train: "Train | None" = None) -> dict[str, str]:
         """Trains what has not been trained yet; names of what did not complete, with outcomes.
 
         Raises:
@@ -73,7 +73,7 @@ class Session:
         return {n: str(outcomes[n]) for n in wanted if outcomes[n] != Outcome.COMPLETED}
 
     def score(
-        self, trainings: Iterable[Training], fresh: Fresh, beside: TrainConfig | None = None
+        self, trainings: Iterable[Rerun], fresh: FreshScenes, beside: TrainConfig | None = None
     ) -> None:
         """Scores on fresh scenes what has not been scored there yet.
 
@@ -92,7 +92,7 @@ class Session:
             asked = replace(beside, evaluation=fresh.evaluation(beside))
             if not covered(self._store, FRESH_BASELINES, asked.evaluation):
                 jobs = {n: (baselines_task, asked, threads, [n]) for n in CLASSICAL}
-        left: dict[str, Training] = {}
+        left: dict[str, Rerun] = {}
         for one in trainings:
             evaluation = fresh.evaluation(one.config)
             if not covered(self._store, one.name, evaluation):
@@ -114,7 +114,7 @@ class Session:
                 self._mark(one, fresh)
 
     def hinges(
-        self, pairs: Mapping[str, TrainConfig], fresh: Fresh
+        self, pairs: Mapping[str, TrainConfig], fresh: FreshScenes
     ) -> dict[str, list[dict[str, float]]]:
         """The eigengap term on fresh scenes: for a training's name, the configuration that
         weighs it, which need not be its own."""
@@ -137,7 +137,7 @@ class Session:
             print(f"term looked at {count}/{len(jobs)}: {name}", flush=True)
         return found
 
-    def _record(self, one: Training, number: int) -> dict[str, Any]:
+    def _record(self, one: Rerun, number: int) -> dict[str, Any]:
         """What a replay needs; as it was written, where the training has begun."""
         if one.name in self._trained.started():
             return self._trained.read_config(one.name)
@@ -159,7 +159,7 @@ class Session:
         return home_of(self._trained.path / trials["checkpoint"][name] / STATE_FILE)
 
     def _write(
-        self, part: str, one: Training | None, tables: Mapping[str, list[Any]], seed: int
+        self, part: str, one: Rerun | None, tables: Mapping[str, list[Any]], seed: int
     ) -> None:
         owner = one.trial_id if one else BASELINE_PART
         record = {"trial_id": one.trial_id, "params": one.config.to_params()} if one else None
@@ -180,7 +180,7 @@ class Session:
             kept = [row for row in self._rows(table, part) if _cell(row) not in new]
             self._store.write_part(table, part, kept + rows, owner=owner)
 
-    def _mark(self, one: Training, fresh: Fresh) -> None:
+    def _mark(self, one: Rerun, fresh: FreshScenes) -> None:
         """Notes of a training's scores that a confirmation asked for them."""
         rows = self._rows("confirmations", one.name)
         asked = [

@@ -1,16 +1,25 @@
 """Optuna: samplers, its study, and what earlier trials teach it."""
 
-from .history import History, Unfinished, comparable, drawable, recall
-from .samplers import SAMPLERS, STARTUP_TRIALS, sampler_for, stream
-from .study import CONSTRAINT, Mirror, Past, constraints, distributions, frozen, new_study, told
+from .history import History, UnfinishedTrial, compatible_trials, in_space, read_history
+from .samplers import SAMPLERS, STARTUP_TRIALS, sampler_for, trial_seed
+from .study import (
+    CONSTRAINT,
+    EndedTrial,
+    OptunaLog,
+    constraints,
+    distributions,
+    frozen_trial,
+    new_study,
+    state_and_values,
+)
 from .warm import (
     WARM_FILE,
-    defaults_changed,
+    default_changes,
     differences,
-    past_of,
-    versions_changed,
+    parse_warm_trials,
+    read_warm_trials,
+    version_changes,
     warm_start,
-    warm_trials,
 )
 
 __all__ = [
@@ -18,24 +27,24 @@ __all__ = [
     "SAMPLERS",
     "STARTUP_TRIALS",
     "WARM_FILE",
+    "EndedTrial",
     "History",
-    "Mirror",
-    "Past",
-    "Unfinished",
-    "comparable",
+    "OptunaLog",
+    "UnfinishedTrial",
+    "compatible_trials",
     "constraints",
-    "defaults_changed",
+    "default_changes",
     "differences",
     "distributions",
-    "drawable",
-    "frozen",
+    "frozen_trial",
+    "in_space",
     "new_study",
-    "past_of",
-    "recall",
+    "parse_warm_trials",
+    "read_history",
+    "read_warm_trials",
     "sampler_for",
-    "stream",
-    "told",
-    "versions_changed",
+    "state_and_values",
+    "trial_seed",
+    "version_changes",
     "warm_start",
-    "warm_trials",
 ]

@@ -15,7 +15,7 @@ from search.plan import CorruptRun, Outcome, SearchConfig
 from search.records import RunStore, checkpoints_of, folders, read_reports, redrawn
 from trainer.record import CONFIGS
 
-from .study import Past, distributions
+from .study import EndedTrial, distributions
 
 HELD_OUT = tuple(
     f"evaluation.{name}"
@@ -25,7 +25,7 @@ HELD_OUT = tuple(
 
 
 @dataclass(frozen=True)
-class Unfinished:
+class UnfinishedTrial:
     """A trial that was started and has not ended.
 
     Attributes:
@@ -52,7 +52,7 @@ class Unfinished:
         return params
 
 
-P = TypeVar("P", Past, Unfinished)
+P = TypeVar("P", EndedTrial, UnfinishedTrial)
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,9 @@ class History:
         warm: trials of another run, which count for the sampler only.
     """
 
-    ended: tuple[Past, ...] = ()
-    unfinished: tuple[Unfinished, ...] = ()
-    warm: tuple[Past, ...] = ()
+    ended: tuple[EndedTrial, ...] = ()
+    unfinished: tuple[UnfinishedTrial, ...] = ()
+    warm: tuple[EndedTrial, ...] = ()
 
     @property
     def numbers(self) -> set[int]:
@@ -74,27 +74,27 @@ class History:
         running = {int(trial.record["number"]) for trial in self.unfinished}
         return running | {past.number for past in self.ended}
 
-    def strangers(self, plan: SearchConfig) -> set[str]:
-        """Unfinished trials of another budget, scene or validation: they train to their end."""
-        ours = {trial.name for trial in comparable(self.unfinished, plan)}
+    def incompatible_trials(self, plan: SearchConfig) -> set[str]:
+        """Return unfinished trials of another budget, scene or validation, which no rung stops."""
+        ours = {trial.name for trial in compatible_trials(self.unfinished, plan)}
         return {trial.name for trial in self.unfinished} - ours
 
-    def known_to(self, plan: SearchConfig) -> list[Past]:
+    def trials_for_sampler(self, plan: SearchConfig) -> list[EndedTrial]:
         """What the sampler is told: all that the plan's space could draw and that compares."""
-        known = comparable((*self.warm, *self.ended), plan)
-        return [past for past in known if drawable(past.sampler, plan)]
+        known = compatible_trials((*self.warm, *self.ended), plan)
+        return [past for past in known if in_space(past.sampler, plan)]
 
 
-def recall(store: RunStore, warm: tuple[Past, ...] = ()) -> History:
+def read_history(store: RunStore, warm: tuple[EndedTrial, ...] = ()) -> History:
     """Reads a run's history; a new run has an empty one."""
-    ended = past_trials(store)
+    ended = read_ended_trials(store)
     names = {past.trial_id for past in ended}
     left = [_unfinished(store, name) for name in store.started() if name not in names]
     left.sort(key=lambda trial: int(trial.record["number"]))
     return History(tuple(ended), tuple(left), warm)
 
 
-def past_trials(store: RunStore) -> list[Past]:
+def read_ended_trials(store: RunStore) -> list[EndedTrial]:
     """The trials that have ended, in order of their numbers."""
     trials = store.read("trials")  # first: of a run that grows, whatever has ended has epochs
     values = dict(iter(store.read("epochs").groupby("trial_id")))
@@ -104,7 +104,7 @@ def past_trials(store: RunStore) -> list[Past]:
         record = _record(store, name, "sampler")
         own = values.get(name)
         past.append(
-            Past(
+            EndedTrial(
                 trial_id=name,
                 number=int(row["number"]),
                 sampler=record["sampler"],
@@ -128,7 +128,7 @@ def objectives(epochs: pd.DataFrame) -> dict[int, float]:
     }
 
 
-def _unfinished(store: RunStore, name: str) -> Unfinished:
+def _unfinished(store: RunStore, name: str) -> UnfinishedTrial:
     record = _record(store, name, "number")
     session = len(folders(store.path, name))
     taken = {folder.name for folder in folders(store.path, name)}
@@ -141,10 +141,10 @@ def _unfinished(store: RunStore, name: str) -> Unfinished:
         reports = read_reports(checkpoint)
         if len(reports) > len(best[1]):
             best = (checkpoint, reports)
-    return Unfinished(record, folder, best[0], tuple(best[1]))
+    return UnfinishedTrial(record, folder, best[0], tuple(best[1]))
 
 
-def comparable(past: Iterable[P], plan: SearchConfig) -> list[P]:
+def compatible_trials(past: Iterable[P], plan: SearchConfig) -> list[P]:
     """The trials that have the budget, scene and validation of this plan's trials: what the space
     does not search and no value depends on aside."""
     aside = {"seed", *HELD_OUT, *plan.space.parameters()}
@@ -152,7 +152,7 @@ def comparable(past: Iterable[P], plan: SearchConfig) -> list[P]:
     return [one for one in past if all(one.params.get(n, v) == v for n, v in ours.items())]
 
 
-def drawable(sampler: Mapping[str, Any], plan: SearchConfig) -> bool:
+def in_space(sampler: Mapping[str, Any], plan: SearchConfig) -> bool:
     """Whether the plan's space could draw these sampler values."""
     try:
         distributions(plan.space, sampler)

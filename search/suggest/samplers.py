@@ -43,14 +43,14 @@ def sampler_for(
         last: that of an earlier trial of the same study, which is seeded anew if it can be.
     """
     if isinstance(last, Tpe):
-        last.seed(stream(plan.seed, number))
+        last.seed(trial_seed(plan.seed, number))
         return last
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         return SAMPLERS[plan.sampler](plan, number)
 
 
-def stream(seed: int, number: int) -> int:
+def trial_seed(seed: int, number: int) -> int:
     """A seed of its own for each trial of each search."""
     return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
 
@@ -121,7 +121,7 @@ def at_quantile(distribution: BaseDistribution, u: float) -> Any:
 
 def _tpe(plan: SearchConfig, number: int) -> optuna.samplers.BaseSampler:
     return Tpe(
-        seed=stream(plan.seed, number),
+        seed=trial_seed(plan.seed, number),
         multivariate=True,
         constant_liar=True,
         n_startup_trials=STARTUP_TRIALS,
@@ -130,20 +130,20 @@ def _tpe(plan: SearchConfig, number: int) -> optuna.samplers.BaseSampler:
 
 def _gp(plan: SearchConfig, number: int) -> optuna.samplers.BaseSampler:
     return optuna.samplers.GPSampler(
-        seed=stream(plan.seed, number), n_startup_trials=STARTUP_TRIALS
+        seed=trial_seed(plan.seed, number), n_startup_trials=STARTUP_TRIALS
     )
 
 
 def _cmaes(plan: SearchConfig, number: int) -> optuna.samplers.BaseSampler:
     return optuna.samplers.CmaEsSampler(
-        seed=stream(plan.seed, number),
+        seed=trial_seed(plan.seed, number),
         n_startup_trials=STARTUP_TRIALS,
         warn_independent_sampling=False,
     )
 
 
 def _random(plan: SearchConfig, number: int) -> optuna.samplers.BaseSampler:
-    return optuna.samplers.RandomSampler(seed=stream(plan.seed, number))
+    return optuna.samplers.RandomSampler(seed=trial_seed(plan.seed, number))
 
 
 SAMPLERS: dict[str, Callable[[SearchConfig, int], optuna.samplers.BaseSampler]] = {

@@ -26,7 +26,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import BaseJournalBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from search.plan import RULES, WORST, Outcome, SearchConfig, constraint_value
+from search.plan import RULES, WORST_OBJECTIVE, Outcome, SearchConfig, constraint_value
 from spaces import Space
 
 from .samplers import MODELS_COMPLETE_ONLY
@@ -35,7 +35,7 @@ CONSTRAINT = "aborted"
 
 
 @dataclass(frozen=True)
-class Past:
+class EndedTrial:
     """A trial that has ended, as a sampler needs to know it.
 
     Attributes:
@@ -72,7 +72,9 @@ def new_study(plan: SearchConfig, storage: Any = None) -> optuna.Study:
     return study
 
 
-def told(past: Past, plan: SearchConfig, *, to_sampler: bool) -> tuple[TrialState, Any]:
+def state_and_values(
+    past: EndedTrial, plan: SearchConfig, *, to_sampler: bool
+) -> tuple[TrialState, Any]:
     """State and values that Optuna is told of a trial.
 
     The mirror is told the truth. A sampler that reads COMPLETE trials only is told a stopped trial
@@ -83,14 +85,14 @@ def told(past: Past, plan: SearchConfig, *, to_sampler: bool) -> tuple[TrialStat
     state = TrialState[rule.optuna_state]
     last = past.values[max(past.values)] if past.values else None
     if to_sampler and plan.sampler in MODELS_COMPLETE_ONLY and state is TrialState.PRUNED:
-        state, last = TrialState.COMPLETE, WORST if rule.constraint else last
+        state, last = TrialState.COMPLETE, WORST_OBJECTIVE if rule.constraint else last
     if state is not TrialState.COMPLETE:
         return state, None
     values = [last] if len(plan.objectives) == 1 else [last, past.cost]
     return (TrialState.FAIL, None) if None in values else (state, values)
 
 
-def constraints(past: Past, plan: SearchConfig, *, to_sampler: bool) -> dict[str, float]:
+def constraints(past: EndedTrial, plan: SearchConfig, *, to_sampler: bool) -> dict[str, float]:
     """What Optuna is told of a trial's feasibility, by name; a sampler that takes no constraints
     would warn of it at every trial."""
     if to_sampler and plan.sampler == "cmaes":
@@ -98,13 +100,13 @@ def constraints(past: Past, plan: SearchConfig, *, to_sampler: bool) -> dict[str
     return {CONSTRAINT: constraint_value(past.outcome)}
 
 
-def frozen(past: Past, plan: SearchConfig, *, to_sampler: bool) -> FrozenTrial:
+def frozen_trial(past: EndedTrial, plan: SearchConfig, *, to_sampler: bool) -> FrozenTrial:
     """The trial as Optuna holds it once it has ended.
 
     Raises:
         ValueError: if the space of the plan could not draw it.
     """
-    state, values = told(past, plan, to_sampler=to_sampler)
+    state, values = state_and_values(past, plan, to_sampler=to_sampler)
     single = len(plan.objectives) == 1
     if state is TrialState.PRUNED and single and past.values:
         values = [past.values[max(past.values)]]  # as Optuna's own `tell` does
@@ -133,7 +135,7 @@ def distributions(space: Space, values: Mapping[str, Any]) -> dict[str, BaseDist
     return asked.distributions
 
 
-class Mirror:
+class OptunaLog:
     """`optuna.log`: every ended trial once.
 
     Args:
@@ -141,7 +143,7 @@ class Mirror:
             are left out.
     """
 
-    def __init__(self, plan: SearchConfig, journal: Path, past: Iterable[Past] = ()) -> None:
+    def __init__(self, plan: SearchConfig, journal: Path, past: Iterable[EndedTrial] = ()) -> None:
         self._plan = plan
         growing = journal.with_name(f".{journal.name}.tmp")
         Path(f"{journal}.lock").unlink(missing_ok=True)  # of another program's Optuna
@@ -150,10 +152,10 @@ class Mirror:
             self.add(trial)
         os.replace(growing, journal)
 
-    def add(self, past: Past) -> None:
+    def add(self, past: EndedTrial) -> None:
         """Adds a trial that has ended."""
         try:
-            trial = frozen(past, self._plan, to_sampler=False)
+            trial = frozen_trial(past, self._plan, to_sampler=False)
         except ValueError:
             return
         self._study.add_trial(trial)

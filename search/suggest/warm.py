@@ -14,8 +14,8 @@ from search.plan import Outcome, Refused, SearchConfig
 from search.records import RunStore, read_json
 from trainer.record import JOURNAL, read_journal
 
-from .history import past_trials
-from .study import Past
+from .history import read_ended_trials
+from .study import EndedTrial
 
 WARM_FILE = "warm.json"
 
@@ -44,21 +44,21 @@ def warm_start(plan: SearchConfig, code: Mapping[str, Any]) -> tuple[str, list[s
     if plan.warm_start is None:
         return "", []
     store = RunStore.open(plan.warm_start)
-    changed = differences(store.plan, plan.searched)
+    changed = differences(store.plan, plan.space_json)
     ours, theirs = list(plan.objectives), list(store.plan["search"].get("objectives", ()))
     if theirs and theirs != ours:
         changed.append(f"objectives were {','.join(theirs)}, are {','.join(ours)}")
     if not changed:
-        changed = defaults_changed(store, plan)
+        changed = default_changes(store, plan)
     if changed:
         raise Refused(
             f"--warm-start needs a run of the same space, scenes and objective, but in "
             f"{store.path} {'; '.join(changed)}. Start without it."
         )
-    past = past_trials(store)
+    past = read_ended_trials(store)
     notes = [
         f"warm start: {len(past)} trials of {store.path}",
-        *versions_changed(store.plan, code),
+        *version_changes(store.plan, code),
     ]
     ended = {one.trial_id for one in past}
     journal = {each["trial"]["trial_id"] for each in read_journal(store.path / JOURNAL)} - ended
@@ -70,7 +70,7 @@ def warm_start(plan: SearchConfig, code: Mapping[str, Any]) -> tuple[str, list[s
     return json.dumps({"trials": [asdict(one) for one in past]}), notes
 
 
-def defaults_changed(store: RunStore, plan: SearchConfig) -> list[str]:
+def default_changes(store: RunStore, plan: SearchConfig) -> list[str]:
     """What neither of two equal plans names and their trainings share: a field's own default, such
     as the seed of the evaluation's scenes, may be another in another version. Of a run that was
     resumed through such a change, the last training counts."""
@@ -83,7 +83,7 @@ def defaults_changed(store: RunStore, plan: SearchConfig) -> list[str]:
     return differences({"fixed": {n: theirs[n] for n in ours}}, {"fixed": ours})
 
 
-def warm_trials(store: RunStore) -> tuple[Past, ...]:
+def read_warm_trials(store: RunStore) -> tuple[EndedTrial, ...]:
     """The trials that a run was started with.
 
     Raises:
@@ -91,13 +91,13 @@ def warm_trials(store: RunStore) -> tuple[Past, ...]:
     """
     if not store.plan.get("search", {}).get("warm_start"):
         return ()
-    return past_of(read_json(store.path / WARM_FILE))
+    return parse_warm_trials(read_json(store.path / WARM_FILE))
 
 
-def past_of(warm: Mapping[str, Any]) -> tuple[Past, ...]:
+def parse_warm_trials(warm: Mapping[str, Any]) -> tuple[EndedTrial, ...]:
     """The trials in what `warm.json` holds."""
     return tuple(
-        Past(
+        EndedTrial(
             **one
             | {
                 "outcome": Outcome(one["outcome"]),
@@ -108,7 +108,7 @@ def past_of(warm: Mapping[str, Any]) -> tuple[Past, ...]:
     )
 
 
-def versions_changed(stored: Mapping[str, Any], code: Mapping[str, Any]) -> list[str]:
+def version_changes(stored: Mapping[str, Any], code: Mapping[str, Any]) -> list[str]:
     old = stored.get("provenance", {})
     pairs = [
         ("commit", old.get("code", {}).get("sha"), code["code"]["sha"]),

@@ -15,7 +15,7 @@ from replayed_search import Contender, Table, compute_to_reach
 from search_quality import GROUPS, OURS, shipped
 
 from search.plan.config import SearchConfig
-from search.plan.rungs import Never, asha
+from search.plan.early_stopping import Never, asha
 from search.suggest.samplers import SAMPLERS, sampler_for
 from search.suggest.study import new_study
 

@@ -10,7 +10,7 @@ import pytest
 import spaces
 from search.cluster.connection import connect
 from search.driver.driver import search
-from search.plan.config import SearchConfig, judged_epochs
+from search.plan.config import SearchConfig, objective_window
 from search.plan.preflight import Resources
 from search.records.store import RunStore
 from tests import poisoned
@@ -70,7 +70,7 @@ def test_a_search_value_lies_in_its_interval_which_is_that_of_the_judged_epochs(
     assert (trials["objective_low"] < trials["objective"]).all()
     assert (trials["objective"] < trials["objective_high"]).all()
     planned = json.loads((path / "configs" / "t0000.json").read_text())["params"]["epochs"]
-    count = judged_epochs(planned)
+    count = objective_window(planned)
     epochs = pd.read_parquet(path / "epochs").sort_values("epoch").groupby("trial_id").tail(count)
     means = epochs.groupby("trial_id").mean().loc[trials["trial_id"]]
     for end in ("", "_low", "_high"):

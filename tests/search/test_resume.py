@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import torch
 
-from search.driver.driver import judge
+from search.driver.driver import restored_stopper
 from search.plan.config import SearchConfig
 from search.plan.errors import RunError
 from search.plan.outcome import Outcome
@@ -24,8 +24,8 @@ from search.records.schema import KEYS
 from search.records.store import RunStore
 from search.remote.lock import exclusive
 from search.run import main
-from search.suggest.history import History, Unfinished, comparable, recall
-from search.suggest.study import Past
+from search.suggest.history import History, UnfinishedTrial, compatible_trials, read_history
+from search.suggest.study import EndedTrial
 from trainer.config import TrainConfig
 from trainer.training.loop import train
 
@@ -62,13 +62,17 @@ def test_a_search_interrupted_and_then_killed_equals_an_undisturbed_one(tmp_path
     first.send_signal(signal.SIGTERM)
     assert first.wait(60) == 130
     assert time.monotonic() - began < 10
-    reached = {trial.name: len(trial.reports) for trial in recall(RunStore.open(run)).unfinished}
+    reached = {
+        trial.name: len(trial.reports) for trial in read_history(RunStore.open(run)).unfinished
+    }
 
     second = drive(tmp_path, "--resume", "x", "--no-preflight")
     wait_for_epochs(run, 9, second)
     second.kill()
     second.wait()
-    again = {trial.name: len(trial.reports) for trial in recall(RunStore.open(run)).unfinished}
+    again = {
+        trial.name: len(trial.reports) for trial in read_history(RunStore.open(run)).unfinished
+    }
     assert all(again.get(name, EPOCHS) >= epochs for name, epochs in reached.items())
     assert again["t0001"] >= 9 or "t0001" in RunStore.open(run).ended()
 
@@ -104,7 +108,7 @@ def test_ctrl_c_ends_a_search_in_seconds_and_a_resume_finishes_it(tmp_path):
     assert driver.wait(60) == 130
     assert time.monotonic() - began < 10
     store = RunStore.open(tmp_path / "x")
-    reached = {trial.name: len(trial.reports) for trial in recall(store).unfinished}
+    reached = {trial.name: len(trial.reports) for trial in read_history(store).unfinished}
     assert reached["t0001"] >= 3  # its state was kept
 
     assert drive(tmp_path, "--resume", "x", "--no-preflight").wait(300) == 0
@@ -261,19 +265,21 @@ def test_a_checkpoint_that_was_cut_off_is_passed_over(tmp_path):
     for name in (BEST_FILE, STATE_FILE):
         for cut in (0, 100, len(content) // 2, len(content) - 1):
             (folder / name).write_bytes(content[:cut])
-            (trial,) = recall(store).unfinished
+            (trial,) = read_history(store).unfinished
             assert (trial.checkpoint, len(trial.reports)) == (whole, 2)
             assert trial.folder not in {"t0000"}
         (folder / name).write_bytes(content)
     (folder / STATE_FILE).unlink()
-    assert recall(store).unfinished[0].checkpoint == whole
+    assert read_history(store).unfinished[0].checkpoint == whole
 
 
-def of_plan(number: int, plan: SearchConfig, **changed: object) -> Past:
+def of_plan(number: int, plan: SearchConfig, **changed: object) -> EndedTrial:
     """A trial that has ended, of that plan but for what is changed."""
     params = plan.template.to_params() | changed
     values = dict.fromkeys(range(1, 4), 0.1 * number)
-    return Past(f"t{number:04d}", number, {}, Outcome.COMPLETED, values=values, params=params)
+    return EndedTrial(
+        f"t{number:04d}", number, {}, Outcome.COMPLETED, values=values, params=params
+    )
 
 
 def test_the_last_report_before_a_kill_is_judged_by_the_next_driver():
@@ -283,10 +289,10 @@ def test_the_last_report_before_a_kill_is_judged_by_the_next_driver():
     record = {"trial_id": "t0009", "number": 9, "params": {}}
     reports = tuple({"epoch": epoch, "objective": 0.9} for epoch in (1, 2))
     for reported in (1, 2):
-        old = Unfinished(record, "t0009.1", reports=reports[:reported])
-        judged = judge(plan, History(ended, (old,)))
-        assert judged.stops("t0009", 9, 1, 0.9) == (reported == 1)
-        assert judged.stops("t0010", 10, 1, 0.9)  # one that comes new
+        old = UnfinishedTrial(record, "t0009.1", reports=reports[:reported])
+        judged = restored_stopper(plan, History(ended, (old,)))
+        assert judged.should_stop("t0009", 9, 1, 0.9) == (reported == 1)
+        assert judged.should_stop("t0010", 10, 1, 0.9)  # one that comes new
 
 
 def test_values_of_another_budget_or_evaluation_are_told_to_nobody():
@@ -294,13 +300,15 @@ def test_values_of_another_budget_or_evaluation_are_told_to_nobody():
     plan = SearchConfig("smoke", 8, "x")
     same, other = of_plan(0, plan, seed=7), of_plan(1, plan, epochs=17)
     moved = of_plan(2, plan, **{"evaluation.num_scenes": 5})
-    assert comparable((same, other, moved), plan) == [same]
-    assert not judge(plan, History((other, moved))).stops("t0003", 3, 1, 0.9)
-    assert judge(plan, History((same,))).stops("t0003", 3, 1, 0.9)
+    assert compatible_trials((same, other, moved), plan) == [same]
+    assert not restored_stopper(plan, History((other, moved))).should_stop("t0003", 3, 1, 0.9)
+    assert restored_stopper(plan, History((same,))).should_stop("t0003", 3, 1, 0.9)
     reports = ({"epoch": 1, "objective": 0.1}, {"epoch": 2, "objective": 0.1})
     left = [
-        Unfinished({"trial_id": f"t000{past.number}", "params": past.params}, "", reports=reports)
+        UnfinishedTrial(
+            {"trial_id": f"t000{past.number}", "params": past.params}, "", reports=reports
+        )
         for past in (same, other)
     ]
-    assert History((), tuple(left)).strangers(plan) == {"t0001"}
-    assert not judge(plan, History((), (left[1],))).stops("t0003", 3, 1, 0.9)
+    assert History((), tuple(left)).incompatible_trials(plan) == {"t0001"}
+    assert not restored_stopper(plan, History((), (left[1],))).should_stop("t0003", 3, 1, 0.9)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from search.plan import Outcome, Rungs, judge_of
+from search.plan import Outcome, Rungs, early_stopper
 from search.records import JUDGED
 from search.report.data import Run, as_run, once_per_run
 
@@ -268,9 +268,9 @@ def rungs(run: Run, scheduler: str | None = None) -> list[int]:
     scheduler = scheduler or search.get("scheduler", "asha")
     if not budget or scheduler not in ("asha", "hyperband"):
         return []
-    judge = judge_of(scheduler, int(budget))
-    assert isinstance(judge, Rungs), "asha and hyperband have rungs"
-    return sorted({rung for bracket in judge.brackets for rung in bracket})
+    stopper = early_stopper(scheduler, int(budget))
+    assert isinstance(stopper, Rungs), "asha and hyperband have rungs"
+    return sorted({rung for bracket in stopper.brackets for rung in bracket})
 
 
 def _longest(run: Run) -> int:

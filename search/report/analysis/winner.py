@@ -3,7 +3,7 @@
 import pandas as pd
 from scipy import stats
 
-from search.plan import Outcome, judged_epochs
+from search.plan import Outcome, objective_window
 from search.report.data import Run
 
 from . import confirmed
@@ -96,7 +96,7 @@ def _unsteady(run: Run, best: str) -> list[str]:
     errors = own["validation_capped_error"].dropna()
     found = []
     if len(errors) >= LEAST_EPOCHS:
-        last = errors.iloc[-max(3, judged_epochs(len(errors))) :]
+        last = errors.iloc[-max(3, objective_window(len(errors))) :]
         scatter = float(last.std(ddof=1))
         completed = run.trials[run.trials["outcome"] == Outcome.COMPLETED]
         rivals = completed["objective"].dropna().sort_values().to_list()

@@ -22,7 +22,7 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 from search.plan.config import SearchConfig
 from search.plan.errors import Refused
 from search.plan.options import parser
-from search.plan.preflight import Cluster, Node, allot
+from search.plan.preflight import Cluster, Node, resolve_resources
 from search.run import plan_of
 
 ROOT = Path(__file__).parents[3]
@@ -180,7 +180,7 @@ def test_a_worker_holds_a_trial_of_the_full_preset(name):
     plan = SearchConfig("full", 64, "full", address="auto")
     for resources in workers(name).values():
         node = Node(resources["CPU"], resources["GPU"])
-        there = allot(plan, Cluster((node,)))  # refuses a machine that holds none
+        there = resolve_resources(plan, Cluster((node,)))  # refuses a machine that holds none
         assert there.concurrent >= 4
         assert there.gpus > 0
 
@@ -198,10 +198,10 @@ def commands() -> list[str]:
 def test_a_documented_search_trains_on_gpus_though_no_worker_has_come_yet(command):
     plan = plan_of(parser().parse_args(command.replace("s3://", "/").split()))
     head = Node(0, 0)
-    there = allot(plan, Cluster((head,), can_grow=True))
+    there = resolve_resources(plan, Cluster((head,), can_grow=True))
     assert 0 < there.gpus < 1
     assert there.concurrent * there.gpus <= loaded("cluster.yaml")["max_workers"]
-    assert allot(plan, Cluster((head, Node(8, 1)), can_grow=True)) == there
+    assert resolve_resources(plan, Cluster((head, Node(8, 1)), can_grow=True)) == there
 
 
 def test_the_documents_have_such_commands():
@@ -211,10 +211,10 @@ def test_the_documents_have_such_commands():
 def test_on_a_cluster_without_workers_it_is_not_guessed_whether_they_have_gpus():
     plan = SearchConfig("full", 64, "full", address="auto", max_concurrent=32)
     with pytest.raises(Refused, match=r"--gpus-per-trial was not given\. Give 0\.25"):
-        allot(plan, Cluster((Node(0, 0),), can_grow=True))
+        resolve_resources(plan, Cluster((Node(0, 0),), can_grow=True))
     for asked in (0.0, 0.25):
         told = replace(plan, gpus_per_trial=asked)
-        assert allot(told, Cluster((Node(0, 0),), can_grow=True)).gpus == asked
+        assert resolve_resources(told, Cluster((Node(0, 0),), can_grow=True)).gpus == asked
 
 
 @pytest.mark.parametrize("name", [*LAUNCHED, RAYJOB])

@@ -27,7 +27,7 @@ from search.cluster.stopper import EndSearch
 from search.driver.driver import search
 from search.plan.config import SearchConfig
 from search.plan.errors import Refused, SearchFailed
-from search.plan.preflight import Resources, refuse_other_versions
+from search.plan.preflight import Resources, check_versions
 from search.records.run_plan import declared
 from search.records.store import RunStore
 from search.run import main
@@ -46,19 +46,19 @@ OWN = {"python": "3.11.7", "ray": "2.60.0", "torch": "2.13.0+cpu", "numpy": "2.3
 
 
 def test_equal_versions_pass_whatever_they_were_built_for():
-    refuse_other_versions(OWN, {"a": OWN, "b": OWN | {"torch": "2.13.0+cu128"}})
+    check_versions(OWN, {"a": OWN, "b": OWN | {"torch": "2.13.0+cu128"}})
 
 
 @pytest.mark.parametrize("name", OWN)
 def test_another_version_is_refused_with_both_named(name):
     theirs = {"good": OWN, "odd": OWN | {name: "1.2.3"}}
     with pytest.raises(Refused, match=rf"{name} is .* here and 1\.2\.3 on odd\. Use one image"):
-        refuse_other_versions(OWN, theirs)
+        check_versions(OWN, theirs)
 
 
 def test_a_missing_package_is_a_difference():
     with pytest.raises(Refused, match=r"torch is .* here and None on odd"):
-        refuse_other_versions(OWN, {"odd": {k: v for k, v in OWN.items() if k != "torch"}})
+        check_versions(OWN, {"odd": {k: v for k, v in OWN.items() if k != "torch"}})
 
 
 def test_a_worker_with_another_version_trains_nothing_and_ends_the_search(monkeypatch):
@@ -114,7 +114,7 @@ def on_cluster(cluster: Cluster, tmp_path: Path) -> tuple[SearchConfig, RunStore
     store = RunStore.create(
         tmp_path / "x",
         parameters=declared(plan.space),
-        plan={"search": plan.as_dict(), **plan.searched},
+        plan={"search": plan.as_dict(), **plan.space_json},
     )
     return plan, store
 

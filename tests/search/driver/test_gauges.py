@@ -116,7 +116,7 @@ def test_a_search_is_seen_on_the_metrics_port_and_in_the_dashboard(tmp_path, mon
     store = RunStore.create(
         tmp_path / "seen",
         parameters=declared(plan.space),
-        plan={"search": plan.as_dict(), **plan.searched},
+        plan={"search": plan.as_dict(), **plan.space_json},
     )
     found: dict[str, dict[str, float]] = {}
     done = threading.Event()

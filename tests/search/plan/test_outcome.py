@@ -12,9 +12,9 @@ from search.plan.outcome import (
     classify,
     classify_error,
     constraint_value,
+    crash_signature,
     exception_type,
     may_be_best,
-    signature,
 )
 
 TRACEBACK = """\x1b[36mray::ImplicitFunc.train()\x1b[39m (pid=412, ip=10.0.0.7)
@@ -161,9 +161,15 @@ def test_signature_joins_one_bug_and_parts_two():
     same = TRACEBACK.format("ValueError: 5 scenes, but got 9").replace("/home/ada", "/mnt")
     elsewhere = one.replace("line 81", "line 92")
     other_type = TRACEBACK.format("KeyError: 3")
-    assert signature(one) == signature(same) == "ValueError at losses.py:81 in eigengap_loss"
-    assert len({signature(one), signature(elsewhere), signature(other_type)}) == 3
-    assert signature("worker 12 left") == signature("worker 7 left")
+    assert (
+        crash_signature(one)
+        == crash_signature(same)
+        == "ValueError at losses.py:81 in eigengap_loss"
+    )
+    assert (
+        len({crash_signature(one), crash_signature(elsewhere), crash_signature(other_type)}) == 3
+    )
+    assert crash_signature("worker 12 left") == crash_signature("worker 7 left")
 
 
 def test_an_unknown_word_is_refused_with_a_suggestion():

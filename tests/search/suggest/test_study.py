@@ -7,9 +7,9 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from search.plan.config import SAMPLERS, SearchConfig
-from search.plan.outcome import WORST, Outcome
+from search.plan.outcome import WORST_OBJECTIVE, Outcome
 from search.suggest.samplers import at_quantile, sampler_for
-from search.suggest.study import Mirror, Past, frozen, new_study, told
+from search.suggest.study import EndedTrial, OptunaLog, frozen_trial, new_study, state_and_values
 
 
 def plan(**more):
@@ -35,7 +35,7 @@ def past(number, outcome=Outcome.COMPLETED, plan=plan(), **more):  # noqa: B008
     plan.space.suggest(trial)
     values = {1: 0.5, 2: 0.4 + 0.01 * number}
     given = {"values": values, "cost": 2.0, "outcome": outcome} | more
-    return Past(f"t{number:04d}", number, trial.params, **given)
+    return EndedTrial(f"t{number:04d}", number, trial.params, **given)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -101,13 +101,22 @@ def test_quantiles_of_a_parameters_law():
 
 def test_samplers_that_read_finished_trials_only_are_told_what_to_avoid():
     stopped, diverged = past(0, Outcome.STOPPED), past(1, Outcome.DIVERGED)
-    assert told(stopped, plan(), to_sampler=True)[0].name == "PRUNED"
+    assert state_and_values(stopped, plan(), to_sampler=True)[0].name == "PRUNED"
     for sampler in ("gp", "cmaes"):
         gp = plan(sampler=sampler)
-        assert told(stopped, gp, to_sampler=True) == (optuna.trial.TrialState.COMPLETE, [0.4])
-        assert told(diverged, gp, to_sampler=True) == (optuna.trial.TrialState.COMPLETE, [WORST])
-        assert told(diverged, gp, to_sampler=False)[0].name == "PRUNED"
-    assert told(past(2, Outcome.LOST), plan(sampler="gp"), to_sampler=True)[0].name == "FAIL"
+        assert state_and_values(stopped, gp, to_sampler=True) == (
+            optuna.trial.TrialState.COMPLETE,
+            [0.4],
+        )
+        assert state_and_values(diverged, gp, to_sampler=True) == (
+            optuna.trial.TrialState.COMPLETE,
+            [WORST_OBJECTIVE],
+        )
+        assert state_and_values(diverged, gp, to_sampler=False)[0].name == "PRUNED"
+    assert (
+        state_and_values(past(2, Outcome.LOST), plan(sampler="gp"), to_sampler=True)[0].name
+        == "FAIL"
+    )
 
 
 @pytest.mark.parametrize("outcome", Outcome)
@@ -119,10 +128,10 @@ def test_a_trial_told_live_and_one_told_after_a_restart_are_the_same(outcome):
     plan().space.suggest(trial)
     for epoch, value in ended.values.items():
         trial.report(value, step=epoch)
-    state, values = told(ended, plan(), to_sampler=True)
+    state, values = state_and_values(ended, plan(), to_sampler=True)
     trial.set_constraint("aborted", float(outcome in (Outcome.DIVERGED, Outcome.OUT_OF_MEMORY)))
     live.tell(trial, values, state=state)
-    (one,), two = live.trials, frozen(ended, plan(), to_sampler=True)
+    (one,), two = live.trials, frozen_trial(ended, plan(), to_sampler=True)
     for what in ("state", "params", "distributions", "intermediate_values", "constraints"):
         assert getattr(one, what) == getattr(two, what), what
     if two.values is not None:
@@ -131,11 +140,11 @@ def test_a_trial_told_live_and_one_told_after_a_restart_are_the_same(outcome):
 
 def test_two_objectives_are_told_with_their_cost():
     both = plan(objectives=("capped_error", "cost"))
-    trial = frozen(past(1), both, to_sampler=False)
+    trial = frozen_trial(past(1), both, to_sampler=False)
     assert trial.values == pytest.approx([0.41, 2.0])
-    assert frozen(past(2, Outcome.STOPPED), both, to_sampler=False).state.name == "PRUNED"
+    assert frozen_trial(past(2, Outcome.STOPPED), both, to_sampler=False).state.name == "PRUNED"
     study = new_study(both)
-    study.add_trials([frozen(past(n), both, to_sampler=True) for n in range(12)])
+    study.add_trials([frozen_trial(past(n), both, to_sampler=True) for n in range(12)])
     draw_two = sampler_for(both, 12)
     study.sampler = draw_two
     both.space.suggest(study.ask())
@@ -144,11 +153,11 @@ def test_two_objectives_are_told_with_their_cost():
 
 def test_the_mirror_is_made_anew_whatever_a_killed_driver_left(tmp_path):
     journal = tmp_path / "optuna.log"
-    mirror = Mirror(plan(), journal, [past(0), past(1, Outcome.DIVERGED)])
+    mirror = OptunaLog(plan(), journal, [past(0), past(1, Outcome.DIVERGED)])
     mirror.add(past(2))
     journal.write_bytes(journal.read_bytes()[:-40])  # a torn line
     (tmp_path / "optuna.log.lock").symlink_to(journal)  # and a lock that nobody will release
-    Mirror(plan(), journal, [past(n) for n in range(3)])
+    OptunaLog(plan(), journal, [past(n) for n in range(3)])
     storage = optuna.storages.JournalStorage(
         optuna.storages.journal.JournalFileBackend(str(journal))
     )
@@ -158,8 +167,10 @@ def test_the_mirror_is_made_anew_whatever_a_killed_driver_left(tmp_path):
 
 def test_a_trial_that_the_space_cannot_draw_is_refused():
     with pytest.raises(ValueError, match="must lie"):
-        frozen(
-            Past("t", 0, past(0).sampler | {"eps_psd": 1e9}, Outcome.COMPLETED, values={1: 0.1}),
+        frozen_trial(
+            EndedTrial(
+                "t", 0, past(0).sampler | {"eps_psd": 1e9}, Outcome.COMPLETED, values={1: 0.1}
+            ),
             plan(),
             to_sampler=True,
         )

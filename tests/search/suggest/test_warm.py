@@ -11,8 +11,8 @@ from search.plan.errors import CorruptRun, Refused
 from search.plan.outcome import Outcome
 from search.records.store import RunStore
 from search.run import check_space
-from search.suggest.history import History, past_trials
-from search.suggest.warm import differences, warm_start, warm_trials
+from search.suggest.history import History, read_ended_trials
+from search.suggest.warm import differences, read_warm_trials, warm_start
 from trainer.cli import UsageError
 from trainer.record import JOURNAL
 
@@ -29,7 +29,7 @@ def old(tmp_path):
         parameters={"optimizer.learning_rate": ("float", "1", "")},
         plan={
             "search": plan.as_dict(),
-            **plan.searched,
+            **plan.space_json,
             "provenance": {"code": {"sha": "old"}, "versions": {"torch": "2.12"}},
         },
     )
@@ -55,12 +55,12 @@ def test_past_trials_are_told_as_they_ended_and_are_none_of_the_new_run(old, tmp
         plan={"search": plan(old).as_dict()},
         files={"warm.json": text},
     )
-    warm = warm_trials(new)
-    assert list(warm) == past_trials(old)
+    warm = read_warm_trials(new)
+    assert list(warm) == read_ended_trials(old)
     assert [past.outcome for past in warm] == [Outcome.COMPLETED, Outcome.DIVERGED]
     assert warm[0].values == {1: 0.5, 2: 0.25}
     history = History(warm=warm)
-    assert history.known_to(plan(old)) == list(warm)
+    assert history.trials_for_sampler(plan(old)) == list(warm)
     assert history.numbers == set()
     assert notes[0] == f"warm start: 2 trials of {old.path}"
 
@@ -102,19 +102,19 @@ def test_a_default_that_no_plan_names_is_compared_too(old):
 
 
 def test_equal_searches_do_not_differ(old):
-    assert differences(old.plan, plan(old).searched) == []
+    assert differences(old.plan, plan(old).space_json) == []
 
 
 def test_a_cold_start_says_nothing(tmp_path):
     assert warm_start(SearchConfig("smoke", 4, "new"), CODE) == ("", [])
     cold = {"search": SearchConfig("smoke", 4, "new").as_dict()}
-    assert warm_trials(RunStore.create(tmp_path / "new", parameters={}, plan=cold)) == ()
+    assert read_warm_trials(RunStore.create(tmp_path / "new", parameters={}, plan=cold)) == ()
 
 
 def test_a_warm_start_that_was_lost_is_no_cold_one(old, tmp_path):
     lost = {"search": plan(old).as_dict()}
     with pytest.raises(CorruptRun, match=r"warm\.json"):
-        warm_trials(RunStore.create(tmp_path / "new", parameters={}, plan=lost))
+        read_warm_trials(RunStore.create(tmp_path / "new", parameters={}, plan=lost))
 
 
 def test_what_waits_in_the_journal_is_named(old):

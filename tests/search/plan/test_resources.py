@@ -4,11 +4,13 @@ import pytest
 
 from search.plan.config import SearchConfig
 from search.plan.errors import Refused
-from search.plan.preflight import LOCAL_GPU_SHARE, Cluster, Node, allot
+from search.plan.preflight import LOCAL_GPU_SHARE, Cluster, Node, resolve_resources
 
 
 def allotted(*nodes: Node, can_grow: bool = False, trials: int = 100, **more):
-    return allot(SearchConfig("smoke", trials, "x", **more), Cluster(nodes, can_grow=can_grow))
+    return resolve_resources(
+        SearchConfig("smoke", trials, "x", **more), Cluster(nodes, can_grow=can_grow)
+    )
 
 
 @pytest.mark.parametrize(("share", "at_a_time"), [(1.0, 2), (0.5, 4), (0.25, 8), (0.1, 20)])

@@ -1,12 +1,12 @@
-"""Schedulers judge by what was there before, in epochs, and a recalled past judges the same."""
+"""Schedulers stopper by what was there before, in epochs, and a recalled past judges the same."""
 
 import random
 
 import pytest
 from ray.tune.schedulers import AsyncHyperBandScheduler
 
-from search.plan.config import SCHEDULERS, judged_epochs
-from search.plan.rungs import JUDGES, Rungs, asha, hyperband, judge_of
+from search.plan.config import SCHEDULERS, objective_window
+from search.plan.early_stopping import EARLY_STOPPERS, Rungs, asha, early_stopper, hyperband
 
 CURVES = {
     f"t{n:04d}": (n, {e: random.Random(100 * n + e).random() for e in range(1, 19)})
@@ -14,20 +14,20 @@ CURVES = {
 }
 
 
-def play(judge, names, until=18):
+def play(stopper, names, until=18):
     """Runs the trials in lock-step; the epoch each one stopped at, and the epochs it had."""
     stopped, had = {}, {name: {} for name in names}
     for epoch in range(1, until + 1):
         for name in [n for n in names if n not in stopped]:
             number, values = CURVES[name]
             had[name][epoch] = values[epoch]
-            if judge.stops(name, number, epoch, values[epoch]):
+            if stopper.should_stop(name, number, epoch, values[epoch]):
                 stopped[name] = epoch
     return stopped, had
 
 
 def test_every_scheduler_that_can_be_asked_for_exists():
-    assert set(JUDGES) == set(SCHEDULERS)
+    assert set(EARLY_STOPPERS) == set(SCHEDULERS)
 
 
 def test_rungs_are_in_epochs_and_end_before_the_budget():
@@ -38,12 +38,12 @@ def test_rungs_are_in_epochs_and_end_before_the_budget():
 
 
 def test_only_the_best_third_of_those_before_goes_on():
-    judge = Rungs([[1]], [1.0])
+    stopper = Rungs([[1]], [1.0])
     for n, value in enumerate((0.1, 0.2, 0.3, 0.4)):
-        judge.recall(f"t{n}", n, {1: value})
-    assert judge.stops("worse", 8, 1, 0.21)
-    assert not judge.stops("better", 9, 1, 0.19)
-    assert not Rungs([[1]], [1.0]).stops("first", 0, 1, 1.0)
+        stopper.restore(f"t{n}", n, {1: value})
+    assert stopper.should_stop("worse", 8, 1, 0.21)
+    assert not stopper.should_stop("better", 9, 1, 0.19)
+    assert not Rungs([[1]], [1.0]).should_stop("first", 0, 1, 1.0)
 
 
 def test_asha_stops_what_rays_asha_stops():
@@ -75,26 +75,26 @@ def test_asha_stops_what_rays_asha_stops():
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
 def test_a_search_that_was_interrupted_judges_like_one_that_was_not(scheduler):
     names = list(CURVES)
-    whole = judge_of(scheduler, 18)
+    whole = early_stopper(scheduler, 18)
     stopped, had = play(whole, names[:30])
-    resumed = judge_of(scheduler, 18)
+    resumed = early_stopper(scheduler, 18)
     for name in names[:30]:
-        resumed.recall(name, CURVES[name][0], had[name])
+        resumed.restore(name, CURVES[name][0], had[name])
     assert play(resumed, names[30:]) == play(whole, names[30:])
     assert bool(stopped) == (scheduler != "none")
 
 
 @pytest.mark.parametrize("scheduler", ["asha", "hyperband"])
 def test_an_epoch_that_is_told_again_is_not_judged_again(scheduler):
-    judge = judge_of(scheduler, 18)
-    assert not judge.stops("t", 0, 2, 0.5)
-    judge.recall("better", 0, {2: 0.1})
-    assert not judge.stops("t", 0, 2, 0.5)
+    stopper = early_stopper(scheduler, 18)
+    assert not stopper.should_stop("t", 0, 2, 0.5)
+    stopper.restore("better", 0, {2: 0.1})
+    assert not stopper.should_stop("t", 0, 2, 0.5)
 
 
 def test_hyperbands_brackets_get_their_shares_by_number_alone():
-    judge = hyperband(18)
-    dealt = [judge.bracket(n) for n in range(110)]
+    stopper = hyperband(18)
+    dealt = [stopper.bracket(n) for n in range(110)]
     assert dealt == [hyperband(18).bracket(n) for n in range(110)]
     # eta^s / (s + 1) for s = 2, 1, 0 rungs: 3 : 1.5 : 1
     for bracket, share in enumerate((60, 30, 20)):
@@ -102,14 +102,14 @@ def test_hyperbands_brackets_get_their_shares_by_number_alone():
 
 
 def test_the_median_rule_needs_others_and_compares_with_their_running_means():
-    judge = judge_of("median", 9)
-    assert not judge.stops("alone", 0, 1, 1.0)  # and is one of the others from here on
+    stopper = early_stopper("median", 9)
+    assert not stopper.should_stop("alone", 0, 1, 1.0)  # and is one of the others from here on
     for n, value in enumerate((0.1, 0.2, 0.3)):
-        judge.recall(f"t{n}", n, {1: value, 2: value})
-    assert judge.stops("above", 8, 1, 0.26)
-    assert not judge.stops("below", 9, 1, 0.19)
-    assert not judge.stops("below", 9, 2, 1.0)  # its best counts, not its last
+        stopper.restore(f"t{n}", n, {1: value, 2: value})
+    assert stopper.should_stop("above", 8, 1, 0.26)
+    assert not stopper.should_stop("below", 9, 1, 0.19)
+    assert not stopper.should_stop("below", 9, 2, 1.0)  # its best counts, not its last
 
 
 def test_an_objective_is_the_mean_of_the_last_fifth_of_the_budget():
-    assert [judged_epochs(e) for e in (1, 3, 11, 12, 18, 40)] == [2, 2, 2, 2, 3, 8]
+    assert [objective_window(e) for e in (1, 3, 11, 12, 18, 40)] == [2, 2, 2, 2, 3, 8]

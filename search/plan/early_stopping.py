@@ -1,9 +1,9 @@
 """When a trial is not worth going on with: the schedulers, as plain code without Ray.
 
 A trial is judged in epochs, on its objective (smaller is better), which is already a mean over its
-last epochs (`config.judged_epochs`). What a scheduler knows of the past are numbers that the table
-`epochs` holds, so a resumed search `recall`s them and judges on as if it had never stopped; Ray's
-own schedulers lose their rungs with the driver and draw hyperband's brackets from a global random
+last epochs (`config.objective_window`). What a scheduler knows of earlier trials is in the table
+`epochs`, so a resumed search restores it and decides as an undisturbed one would; Ray's own
+schedulers lose their rungs with the driver and draw hyperband's brackets from a global random
 generator.
 
 - `asha`: at rungs g, 3g, 9g ... epochs, a trial stops unless it is within the best third of those
@@ -29,14 +29,14 @@ MEDIAN_OF = 3
 """Other trials that a median needs."""
 
 
-class Judge(Protocol):
+class EarlyStopper(Protocol):
     """What a scheduler can be asked; `trial` is the trial's name, `number` its number."""
 
-    def stops(self, trial: str, number: int, epoch: int, value: float) -> bool:
+    def should_stop(self, trial: str, number: int, epoch: int, value: float) -> bool:
         """Whether the trial must stop after this epoch; each epoch of a trial counts once."""
         ...
 
-    def recall(self, trial: str, number: int, values: Mapping[int, float]) -> None:
+    def restore(self, trial: str, number: int, values: Mapping[int, float]) -> None:
         """Takes in what a trial has reached by epoch, without judging it again."""
         ...
 
@@ -46,9 +46,9 @@ def first_rung(epochs: int) -> int:
     return max(1, epochs // REDUCTION**2)
 
 
-def judge_of(scheduler: str, epochs: int) -> Judge:
+def early_stopper(scheduler: str, epochs: int) -> EarlyStopper:
     """The scheduler of that name for trials of at most `epochs`."""
-    return JUDGES[scheduler](epochs)
+    return EARLY_STOPPERS[scheduler](epochs)
 
 
 class Rungs:
@@ -69,7 +69,7 @@ class Rungs:
         self._dealt: list[int] = []
         self._reached: dict[tuple[int, int], dict[str, float]] = {}
 
-    def stops(self, trial: str, number: int, epoch: int, value: float) -> bool:
+    def should_stop(self, trial: str, number: int, epoch: int, value: float) -> bool:
         bracket = self.bracket(number)
         if epoch not in self.brackets[bracket]:
             return False
@@ -80,7 +80,7 @@ class Rungs:
         there[trial] = value
         return bool(before) and value > float(np.quantile(before, 1 / self._reduction))
 
-    def recall(self, trial: str, number: int, values: Mapping[int, float]) -> None:
+    def restore(self, trial: str, number: int, values: Mapping[int, float]) -> None:
         bracket = self.bracket(number)
         for epoch in self.brackets[bracket]:
             if epoch in values:
@@ -102,7 +102,7 @@ class Median:
         self._first = first_rung(epochs)
         self._values: dict[str, dict[int, float]] = {}
 
-    def stops(self, trial: str, number: int, epoch: int, value: float) -> bool:
+    def should_stop(self, trial: str, number: int, epoch: int, value: float) -> bool:
         own = self._values.setdefault(trial, {})
         known = epoch in own
         own[epoch] = value
@@ -115,7 +115,7 @@ class Median:
         ]
         return len(others) >= MEDIAN_OF and min(own.values()) > median(others)
 
-    def recall(self, trial: str, number: int, values: Mapping[int, float]) -> None:
+    def restore(self, trial: str, number: int, values: Mapping[int, float]) -> None:
         self._values.setdefault(trial, {}).update(values)
 
 
@@ -125,10 +125,10 @@ class Never:
     def __init__(self, epochs: int) -> None:
         del epochs
 
-    def stops(self, trial: str, number: int, epoch: int, value: float) -> bool:
+    def should_stop(self, trial: str, number: int, epoch: int, value: float) -> bool:
         return False
 
-    def recall(self, trial: str, number: int, values: Mapping[int, float]) -> None:
+    def restore(self, trial: str, number: int, values: Mapping[int, float]) -> None:
         pass
 
 
@@ -154,7 +154,7 @@ def hyperband(epochs: int) -> Rungs:
     return Rungs(brackets, [REDUCTION ** len(b) / (len(b) + 1) for b in brackets])
 
 
-JUDGES: dict[str, Callable[[int], Judge]] = {
+EARLY_STOPPERS: dict[str, Callable[[int], EarlyStopper]] = {
     "asha": asha,
     "hyperband": hyperband,
     "median": Median,
