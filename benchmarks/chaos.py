@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import pandas as pd
 
-from search.plan import prepare
+from search.plan import set_ray_environment
 from search.records import KEYS, RunStore, folders
 
 TRIALS = 4
@@ -142,7 +142,7 @@ def lose_a_node(out: Path) -> list[str]:
     """Removes one of two working nodes once both train; what was wrong with the search then."""
     from drill import disturbed, training, wait_for
 
-    prepare()  # before Ray is imported
+    set_ray_environment()  # before Ray is imported
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})

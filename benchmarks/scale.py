@@ -38,9 +38,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 
-from search.plan import prepare
+from search.plan import set_ray_environment
 
-prepare()
+set_ray_environment()
 
 PER_NODE = 32
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import chaos
 from drill import disturbed, training, wait_for
 
-from search.plan import prepare
+from search.plan import set_ray_environment
 from search.records import RunStore
 
 NOTICE_S = 5
@@ -55,7 +55,7 @@ def main() -> int:
     p.add_argument("--out", type=Path)
     args = p.parse_args()
     out = args.out or Path(tempfile.mkdtemp(prefix="spread-"))
-    prepare()  # before Ray is imported
+    set_ray_environment()  # before Ray is imported
     from ray.cluster_utils import Cluster
 
     began, notes = time.monotonic(), []

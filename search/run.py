@@ -218,9 +218,9 @@ def go(
         resumed: provenance of what is going on with a run, which `run.json` is to have too.
         train: instead of `trainer.training.loop.train`.
     """
-    from search.plan import prepare
+    from search.plan import set_ray_environment
 
-    prepare(plan.address)
+    set_ray_environment(plan.address)
     from search.remote import driving
 
     with driving(store.path) as driver:  # who is refused here has changed nothing

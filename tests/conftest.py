@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from search.plan.environment import prepare
+from search.plan.environment import set_ray_environment
 from tests.commands import command
 
-prepare()
+set_ray_environment()
 torch.set_num_threads(1)  # the matrices are small, and other processes share the cores
 
 

@@ -22,10 +22,10 @@ from search.plan import (
     Resources,
     SearchConfig,
     SearchFailed,
-    deaf,
+    install_handlers,
     interruptible,
-    listen,
-    meant,
+    interruption_of,
+    run_undisturbed,
 )
 
 
@@ -55,7 +55,7 @@ def connect(plan: SearchConfig) -> Iterator[Cluster]:
     with interruptible():
         try:
             context = _started(options)
-            listen()
+            install_handlers()
             url = context.dashboard_url
             yield Cluster(
                 nodes=tuple(
@@ -68,8 +68,7 @@ def connect(plan: SearchConfig) -> Iterator[Cluster]:
                 can_grow=plan.address is not None and plan.max_concurrent is not None,
             )
         finally:
-            with deaf():
-                ray.shutdown()
+            run_undisturbed(ray.shutdown)
 
 
 def _started(options: dict[str, Any]) -> Any:
@@ -81,7 +80,7 @@ def _started(options: dict[str, Any]) -> Any:
     try:
         return ray.init(**options)
     except BaseException as error:
-        stopped = meant(error)
+        stopped = interruption_of(error)
         if isinstance(stopped, SystemExit):  # Ray's own way with SIGTERM, which it takes meanwhile
             stopped = Interrupted("SIGTERM")
         if isinstance(stopped, Interrupted):

@@ -29,7 +29,7 @@ from search.plan import (
     StorageLost,
     classify_error,
     crash_signature,
-    keep_what_is_loaded,
+    freeze_loaded_objects,
     objective_window,
     version_mismatch,
 )
@@ -98,7 +98,7 @@ def run_trial(settings: Mapping[str, Any], train: Train) -> None:
             if last.get("outcome"):
                 return
         reported = train(config, resume=state)
-        keep_what_is_loaded()  # torch too, which `own_train` has imported by now
+        freeze_loaded_objects()  # torch too, which `own_train` has imported by now
         for report in reported:
             row = report.row()
             row |= judged([*reports, row][-objective_window(config.epochs) :])

@@ -16,7 +16,7 @@ from search.plan import (
     SearchConfig,
     SearchFailed,
     early_stopper,
-    keep_what_is_loaded,
+    freeze_loaded_objects,
 )
 from search.records import RAY_FOLDER, RunStore, drop_orphans, write_left
 from search.remote import home_of, opened
@@ -119,7 +119,7 @@ def _work_off(
     """
     write_left(store)
     drop_orphans(store)
-    keep_what_is_loaded()
+    freeze_loaded_objects()
     ending = EndSearch()
     trainable = make_trainable(train, plan.name, versions())
     while before := left():

@@ -2,7 +2,13 @@
 
 from .config import RUNS, SearchConfig, objective_window
 from .early_stopping import EarlyStopper, Never, Rungs, asha, early_stopper, hyperband
-from .environment import PACKAGES, STORAGE_ENV, WORKER_ENV, keep_what_is_loaded, prepare
+from .environment import (
+    PACKAGES,
+    STORAGE_ENV,
+    WORKER_ENV,
+    freeze_loaded_objects,
+    set_ray_environment,
+)
 from .errors import (
     BucketError,
     CorruptRun,
@@ -14,7 +20,14 @@ from .errors import (
     SearchFailed,
     StorageLost,
 )
-from .interrupts import INTERRUPTED, Interrupted, deaf, interruptible, listen, meant
+from .interrupts import (
+    INTERRUPTED,
+    Interrupted,
+    install_handlers,
+    interruptible,
+    interruption_of,
+    run_undisturbed,
+)
 from .options import RESOURCE_FLAGS, add_resource_flags, parser, run_command
 from .outcome import (
     RULES,
@@ -77,20 +90,20 @@ __all__ = [
     "classify_error",
     "constraint_value",
     "crash_signature",
-    "deaf",
     "early_stopper",
     "fits",
+    "freeze_loaded_objects",
     "hyperband",
+    "install_handlers",
     "interruptible",
-    "keep_what_is_loaded",
-    "listen",
+    "interruption_of",
     "may_be_best",
-    "meant",
     "objective_window",
     "parser",
-    "prepare",
     "resolve_resources",
     "run_command",
+    "run_undisturbed",
+    "set_ray_environment",
     "smallest_config",
     "training_seeds",
     "version_mismatch",

@@ -1,6 +1,6 @@
-"""Environment variables of the driver and of its workers, and what both do once they are loaded.
+"""Environment variables that Ray reads, in the driver and in its workers.
 
-Ray reads its own when it is imported, so `prepare` comes before the first import of `driver`.
+Ray reads the driver's when it is imported: call `set_ray_environment` before.
 """
 
 import gc
@@ -9,49 +9,51 @@ from functools import cache
 from pathlib import Path
 
 PACKAGES = tuple(Path(__file__).parents[2] / name for name in ("search", "spaces", "trainer"))
-"""The code that workers of a cluster are given."""
+"""Packages that are sent to the workers of a cluster."""
 
 STORAGE_ENV = ("AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION", "AWS_REGION")
-"""Where the bucket is, which workers must know too; credentials are their machines' own."""
+"""Address of the object storage, for workers too; credentials are those of their machines."""
 
 WORKER_ENV = {
-    # glibc returns and re-maps large buffers at every step otherwise: half the time of a training
+    # else glibc returns and maps large buffers again at every step: half of a training's time
     "MALLOC_MMAP_THRESHOLD_": "268435456",
     "MALLOC_TRIM_THRESHOLD_": "268435456",
     "MALLOC_TOP_PAD_": "67108864",
 }
 DRIVER_ENV = {
-    # Ray's own tables and loggers: the monitor prints one line per event instead
+    # no tables and loggers of Ray's: the monitor prints one line per event
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # they are in the table `failures`
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # the driver handles it, and SIGTERM
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # the table `failures` has them
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # `interrupts` handles it
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 
 
-def prepare(address: str | None = None) -> None:
-    """Sets what the driver's Ray reads; what the user has set stays.
+def set_ray_environment(address: str | None = None) -> None:
+    """Set the variables that the driver's Ray reads; those that the user has set stay.
 
     Args:
-        address: of the cluster that is there already, if it is to be one.
+        address: of a cluster that is running already; None for a Ray that we start.
     """
     for name, value in DRIVER_ENV.items():
         os.environ.setdefault(name, value)
-    # As Ray does: a Ray that we start has a token, made if need be. A cluster that was started
-    # where there was none asks for none.
-    if address is None or has_token():
+    # A Ray that we start makes itself a token. A cluster that was started without one asks for
+    # none, so that whoever has none must not ask Ray to show it.
+    if address is None or _has_token():
         os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
+def _has_token() -> bool:
+    path = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    file = Path(path) if path else Path.home() / ".ray" / "auth_token"
+    return "RAY_AUTH_TOKEN" in os.environ or file.exists()
+
+
 @cache
-def keep_what_is_loaded() -> None:
-    """Libraries stay: among theirs, looking for garbage takes a sixth of a second on a worker."""
+def freeze_loaded_objects() -> None:
+    """Exempt all objects of the libraries loaded so far from garbage collection, once a process.
+
+    They stay anyway, and going through them takes a sixth of a second on a worker.
+    """
     gc.freeze()
-
-
-def has_token() -> bool:
-    """Whether Ray would find a token of this user's."""
-    named = os.environ.get("RAY_AUTH_TOKEN_PATH")
-    own = Path(named) if named else Path.home() / ".ray" / "auth_token"
-    return "RAY_AUTH_TOKEN" in os.environ or own.exists()

@@ -1,108 +1,102 @@
-"""SIGINT and SIGTERM, from the first line of a command to its last: both raise `Interrupted`."""
+"""SIGINT and SIGTERM in our commands: both raise `Interrupted`, wherever the main thread is.
 
-import ctypes
+Raising at any point is safe, because a run's files are such that a driver may die at any moment.
+Ray changes the handler of SIGTERM: `ray.init` from Python, to which `install_handlers` is the
+answer, and `ray.shutdown` from C++, to which `run_undisturbed` is.
+"""
+
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 
-INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 INTERRUPTED = 130
-"""Exit code of a command that was."""
+"""Exit code of an interrupted command."""
 AGAIN_SECONDS = 2.0
-"""An interrupt that has not arrived by then is raised once more."""
-STAY_DEAF_SECONDS = 0.002
-"""How soon a signal is ignored again that something has begun to listen to."""
+"""Time after which an interrupt that Python has swallowed is raised again."""
+IGNORE_SECONDS = 0.002
+"""Interval at which the signals are set to be ignored again."""
 
 
 class Interrupted(KeyboardInterrupt):
-    """Somebody asked the search to stop; the message is the signal's name."""
+    """A request to stop; the message is the signal's name."""
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """SIGINT and SIGTERM raise `Interrupted` in the context.
+    """Raise `Interrupted` in the context on SIGINT and SIGTERM.
 
-    Each of them does, and once more every two seconds, until an exception has arrived here: one
-    that strikes in a finaliser, or while a process is forked, is swallowed there. From then on
-    what is left is the clean-up, and the process stays deaf. Raising at any point is safe: a run's
-    files are such that a driver may die at any moment.
+    Python swallows what is raised in a finaliser or while a process is forked, so it is raised
+    again every two seconds until an exception arrives here. From then on only the clean-up is
+    left, and the process ignores both signals.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield  # signals are the main thread's
+    if not _in_main_thread():  # handlers are the main thread's
+        yield
         return
-    after = {each: signal.getsignal(each) for each in INTERRUPTS}
-    listen()
+    after = {each: signal.getsignal(each) for each in SIGNALS}
+    install_handlers()
     try:
         yield
     except BaseException as error:
-        stopped = meant(error)
-        if isinstance(stopped, KeyboardInterrupt):
-            after = dict.fromkeys(INTERRUPTS, signal.SIG_IGN)
-        if stopped is error:
+        cause = interruption_of(error)
+        if isinstance(cause, KeyboardInterrupt):
+            after = dict.fromkeys(SIGNALS, signal.SIG_IGN)
+        if cause is error:
             raise
-        raise stopped from None
+        raise cause from None
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        if _interrupt not in after.values():  # else an outer context awaits what was swallowed
+            signal.setitimer(signal.ITIMER_REAL, 0)
         for each, handler in after.items():
             signal.signal(each, handler)
 
 
-def meant(error: BaseException) -> BaseException:
-    """The interruption that an error stands for, or else the error: what strikes while a class is
-    made, as in an import, leaves Python 3.11 as a RuntimeError because of it."""
+def interruption_of(error: BaseException) -> BaseException:
+    """Return the `Interrupted` that caused an error, or else the error itself.
+
+    Python 3.11 turns what is raised while a class is made, as in an import, into a RuntimeError.
+    """
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, Interrupted):
         cause = cause.__cause__
     return cause or error
 
 
-def listen() -> None:
-    """Takes the signals back from whoever has taken them meanwhile, as Ray does at its start."""
-    if threading.current_thread() is threading.main_thread():
-        for each in INTERRUPTS:
+def install_handlers() -> None:
+    """Let SIGINT and SIGTERM raise `Interrupted`, whoever has handled them so far."""
+    if _in_main_thread():
+        for each in SIGNALS:
             signal.signal(each, _interrupt)
 
 
-@contextmanager
-def deaf() -> Iterator[None]:
-    """What the context does is not disturbed by another signal, nor by a hand held on Ctrl-C."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {each: signal.signal(each, signal.SIG_IGN) for each in INTERRUPTS}
-    left, _ = signal.setitimer(signal.ITIMER_REAL, 0)
-    heard = threading.Event()
-    staying = threading.Thread(target=_stay_deaf, args=(heard,), daemon=True)
-    staying.start()
-    try:
-        yield
-    finally:
-        heard.set()
-        staying.join()
-        for each, handler in before.items():
-            signal.signal(each, handler)
-        signal.setitimer(signal.ITIMER_REAL, left)
+def run_undisturbed(act: Callable[[], object]) -> None:
+    """Run `act` to its end while SIGINT and SIGTERM are ignored, also those of a held Ctrl-C.
 
-
-def _stay_deaf(heard: threading.Event) -> None:
-    """Ignores the signals again and again until `heard`.
-
-    Ray gives SIGTERM its default back in the middle of its shutdown, and the next one kills.
-    `signal.signal` is for the main thread only, and that is in the shutdown.
+    It runs in another thread, because only the main thread can set handlers and must do so all
+    the time: in the middle of `ray.shutdown`, Ray's C++ sets SIGTERM back to what kills.
     """
-    libc = ctypes.CDLL(None)
-    libc.signal.argtypes = (ctypes.c_int, ctypes.c_void_p)
-    libc.signal.restype = ctypes.c_void_p
-    while not heard.wait(STAY_DEAF_SECONDS):
-        for each in INTERRUPTS:
-            libc.signal(each, int(signal.SIG_IGN))
+    if not _in_main_thread():
+        act()
+        return
+    ignored = (*SIGNALS, signal.SIGALRM)
+    before = {each: signal.signal(each, signal.SIG_IGN) for each in ignored}
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(act)
+        while wait([running], IGNORE_SECONDS).not_done:
+            for each in ignored:
+                signal.signal(each, signal.SIG_IGN)
+    for each, handler in before.items():
+        signal.signal(each, handler)
+    running.result()
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 def _interrupt(number: int, frame: object) -> None:
-    def again(alarm: int, frame: object) -> None:
-        _interrupt(number, frame)
-
-    signal.signal(signal.SIGALRM, again)
-    signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS)
+    signal.signal(signal.SIGALRM, lambda *_: _interrupt(number, None))
+    signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS, AGAIN_SECONDS)
     raise Interrupted(signal.Signals(number).name)

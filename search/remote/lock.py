@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from search.plan import INTERRUPTED, RunError, meant
+from search.plan import INTERRUPTED, RunError, interruption_of
 
 DRIVER_FILE = ".driver"
 """Who drives a run, and how that ended; locked for as long as it lasts."""
@@ -35,7 +35,9 @@ class Driver:
             yield
         except BaseException as error:
             codes = {KeyboardInterrupt: INTERRUPTED, RunError: 2}
-            fitting = [code for kind, code in codes.items() if isinstance(meant(error), kind)]
+            fitting = [
+                code for kind, code in codes.items() if isinstance(interruption_of(error), kind)
+            ]
             self.exit_code = fitting[0] if fitting else 1
             raise
         else:

@@ -210,9 +210,9 @@ def session(store: RunStore, plan: SearchConfig) -> Iterator[Session]:
         Refused: if no machine could hold a training.
         RunError: if the run has another driver now.
     """
-    from search.plan import prepare
+    from search.plan import set_ray_environment
 
-    prepare(plan.address)
+    set_ray_environment(plan.address)
     from search.cluster import check_nodes, connect, room_for
     from search.remote import driving
 

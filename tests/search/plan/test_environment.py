@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from search.plan.environment import DRIVER_ENV, prepare
+from search.plan.environment import DRIVER_ENV, set_ray_environment
 
 
 @pytest.fixture(autouse=True)
@@ -32,23 +32,23 @@ def token_in_a_variable(home, monkeypatch):
 
 
 def test_a_ray_of_our_own_has_a_token():
-    prepare()
+    set_ray_environment()
     assert os.environ["RAY_AUTH_MODE"] == "token"
 
 
 def test_whoever_has_no_token_works_on_a_cluster_that_asks_for_none():
-    prepare("127.0.0.1:6379")
+    set_ray_environment("127.0.0.1:6379")
     assert "RAY_AUTH_MODE" not in os.environ
 
 
 @pytest.mark.parametrize("have", [token_in_home, token_in_a_file, token_in_a_variable])
 def test_whoever_has_a_token_shows_it(have, fresh, monkeypatch):
     have(fresh, monkeypatch)
-    prepare("127.0.0.1:6379")
+    set_ray_environment("127.0.0.1:6379")
     assert os.environ["RAY_AUTH_MODE"] == "token"
 
 
 def test_what_the_user_has_set_stays(monkeypatch):
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    prepare()
+    set_ray_environment()
     assert os.environ["RAY_AUTH_MODE"] == "disabled"

@@ -10,8 +10,8 @@ import pytest
 
 COMMAND = """
 import sys, time
-from search.plan.interrupts import deaf
-from search.plan.options import exit_code
+from search.plan.interrupts import run_undisturbed
+from search.plan.options import run_command
 
 class Swallows:
     def __del__(self):
@@ -36,12 +36,11 @@ def clean_up():
         act()
     finally:
         print("cleaning up", flush=True)
-        if "deaf" in sys.argv:
-            with deaf():
-                time.sleep(4)
+        if "undisturbed" in sys.argv:
+            run_undisturbed(lambda: time.sleep(2.5))  # longer than until it is raised again
             print("cleaned up", flush=True)
 
-sys.exit(exit_code("x", clean_up, "again"))
+sys.exit(run_command("x", clean_up, "again"))
 """
 
 
@@ -89,7 +88,7 @@ def test_a_signal_while_a_class_is_made_is_an_interruption():
 
 
 def test_a_clean_up_that_is_not_to_be_disturbed_is_not():
-    process = command("deaf")
+    process = command("undisturbed")
     assert process.stdout.readline() == "at work\n"
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=60)[0] == "cleaning up\ncleaned up\n"
@@ -107,7 +106,7 @@ def test_a_hand_held_on_ctrl_c_ends_a_command_with_130():
 
 RAY = """
 import ray
-from search.plan.interrupts import deaf, interruptible
+from search.plan.interrupts import interruptible, run_undisturbed
 
 ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
 try:
@@ -115,9 +114,8 @@ try:
         try:
             raise KeyboardInterrupt
         finally:
-            with deaf():
-                print("shutting down", flush=True)
-                ray.shutdown()
+            print("shutting down", flush=True)
+            run_undisturbed(ray.shutdown)
 except KeyboardInterrupt:
     print("done", flush=True)
 """
