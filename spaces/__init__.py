@@ -1,7 +1,22 @@
-"""What may be tried: define-by-run search spaces over plain dicts of dotted names."""
+"""Search spaces: define-by-run functions over plain dicts of dotted names, with their ranges as
+data and the presets. Standard library only: they can be read, drawn from and compared anywhere."""
 
 from .blocks import PARAMETERS
 from .presets import PRESETS, get
+from .ranges import Choice, Float, Int, Range, range_from_json, range_to_json
 from .space import Parameter, Space, Trial
 
-__all__ = ["PARAMETERS", "PRESETS", "Parameter", "Space", "Trial", "get"]
+__all__ = [
+    "PARAMETERS",
+    "PRESETS",
+    "Choice",
+    "Float",
+    "Int",
+    "Parameter",
+    "Range",
+    "Space",
+    "Trial",
+    "get",
+    "range_from_json",
+    "range_to_json",
+]

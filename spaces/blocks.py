@@ -7,6 +7,7 @@ low-SNR posterior can know, and learning rates outside [1e-3, 3e-2] did not lear
 
 from typing import Any
 
+from .ranges import Float
 from .space import Parameter, Trial
 
 PARAMETERS: dict[str, Parameter] = {
@@ -78,14 +79,14 @@ def loading(trial: Trial) -> dict[str, Any]:
     return {"eps_psd": trial.suggest_float("eps_psd", 1e-6, 1e-1, log=True)}
 
 
-MARGINS: dict[str, tuple[str, float, float, bool]] = {
-    "gap": ("eigengap.margin", 0.03, 0.5, True),
-    "ratio": ("eigengap.margin_ratio", 0.1, 0.9, False),
-    "energy": ("eigengap.margin_energy", 0.3, 0.95, False),
-    "leak": ("eigengap.margin_leak", 0.01, 3.0, True),
-    "subspace": ("eigengap.margin_subspace", 0.0, 0.5, False),
+MARGINS: dict[str, tuple[str, Float]] = {
+    "gap": ("eigengap.margin", Float(0.03, 0.5, log=True)),
+    "ratio": ("eigengap.margin_ratio", Float(0.1, 0.9)),
+    "energy": ("eigengap.margin_energy", Float(0.3, 0.95)),
+    "leak": ("eigengap.margin_leak", Float(0.01, 3.0, log=True)),
+    "subspace": ("eigengap.margin_subspace", Float(0.0, 0.5)),
 }
-"""Definition -> (name of its margin, low, high, logarithmic)."""
+"""Definition -> (name of its margin, range)."""
 
 
 ACTING: dict[str, dict[str, Any]] = {
@@ -118,10 +119,10 @@ def eigengap(trial: Trial) -> dict[str, Any]:
 
 def weighted(trial: Trial, definition: str) -> dict[str, Any]:
     """Weight and margin of one given definition."""
-    name, low, high, log = MARGINS[definition]
+    name, margin = MARGINS[definition]
     return {
         "eigengap.weight": trial.suggest_float("eigengap.weight", 0.01, 1.0, log=True),
-        name: trial.suggest_float(name, low, high, log=log),
+        name: trial.suggest_float(name, margin.low, margin.high, log=margin.log),
     }
 
 

@@ -5,10 +5,11 @@ The scene of `smoke`, `local`, `eigengap` and `spectral` is the small one (6x6 p
 be won; `full` is the 12x12 panel with up to 5 sources, meant for GPUs.
 """
 
+import difflib
 from typing import Any
 
 from . import blocks
-from .space import Space, Trial, nearest
+from .space import Space, Trial
 
 OFF: dict[str, Any] = {"eigengap.term": "off"}
 FOUNDING: dict[str, Any] = {
@@ -208,14 +209,15 @@ PRESETS: dict[str, Space] = {
 
 
 def get(name: str) -> Space:
-    """The preset called `name`.
+    """Return the preset called `name`.
 
     Raises:
         ValueError: if there is none, with the nearest name.
     """
     if name not in PRESETS:
-        known = ", ".join(PRESETS)
+        near = difflib.get_close_matches(name, PRESETS, n=1)
+        hint = f" Did you mean `{near[0]}`?" if near else ""
         raise ValueError(
-            f"the preset must be one of {known}, but got {name!r}.{nearest(name, list(PRESETS))}"
+            f"the preset must be one of {', '.join(PRESETS)}, but got {name!r}.{hint}"
         )
     return PRESETS[name]

@@ -149,9 +149,15 @@ class SearchConfig:
 
     @property
     def space_json(self) -> dict[str, Any]:
-        """What makes two searches the same search, as JSON has it: `space` and `fixed`."""
-        about = {"space": self.space.describe(), "fixed": self.fixed}
-        plain: dict[str, Any] = json.loads(json.dumps(about))
+        """What `run.json` holds of the search space: `space`, its ranges as text, and `fixed`,
+        which make two searches comparable exactly if they are equal; and `ranges`, as data."""
+        ranges = self.space.ranges()
+        content = {
+            "space": {name: str(values) for name, values in ranges.items()},
+            "ranges": {name: spaces.range_to_json(values) for name, values in ranges.items()},
+            "fixed": self.fixed,
+        }
+        plain: dict[str, Any] = json.loads(json.dumps(content))
         return plain
 
     @property

@@ -76,7 +76,7 @@ class SobolSampler(optuna.samplers.BaseSampler):
     def __init__(self, plan: SearchConfig, number: int) -> None:
         from scipy.stats import qmc  # a second of every search's start
 
-        names = sorted(plan.space.describe())
+        names = sorted(plan.space.ranges())
         engine = qmc.Sobol(len(names), scramble=True, rng=np.random.default_rng(plan.seed))
         if number:
             engine.fast_forward(number)

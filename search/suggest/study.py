@@ -27,7 +27,7 @@ from optuna.storages.journal import BaseJournalBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from search.plan import RULES, WORST_OBJECTIVE, Outcome, SearchConfig, constraint_value
-from spaces import Space
+from spaces import Choice, Float, Int, Range, Space
 
 from .samplers import MODELS_COMPLETE_ONLY
 
@@ -124,15 +124,22 @@ def frozen_trial(past: EndedTrial, plan: SearchConfig, *, to_sampler: bool) -> F
 
 
 def distributions(space: Space, values: Mapping[str, Any]) -> dict[str, BaseDistribution]:
-    """The distributions that `space` draws the given sampler values from.
+    """Return the distributions that `space` draws the given sampler values from.
 
     Raises:
         ValueError: if it could not draw them.
     """
-    space.draw(values)
-    asked = _Asked(values)
-    space.suggest(asked)
-    return asked.distributions
+    return {name: _distribution(one) for name, one in space.ranges_of(values).items()}
+
+
+def _distribution(values: Range) -> BaseDistribution:
+    match values:
+        case Float(low, high, log):
+            return FloatDistribution(low, high, log=log)
+        case Int(low, high, step):
+            return IntDistribution(low, high, step=step)
+        case Choice(choices):
+            return CategoricalDistribution(choices)
 
 
 class OptunaLog:
@@ -179,23 +186,3 @@ class _Journal(BaseJournalBackend):
         del log_number_from  # its storage reads on from where it was
         logs, self._unread = self._unread, []
         return logs
-
-
-class _Asked:
-    """Answers with given values and notes the distributions it is asked for."""
-
-    def __init__(self, values: Mapping[str, Any]) -> None:
-        self._values = values
-        self.distributions: dict[str, BaseDistribution] = {}
-
-    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
-        self.distributions[name] = FloatDistribution(low, high, log=log)
-        return float(self._values[name])
-
-    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1) -> int:
-        self.distributions[name] = IntDistribution(low, high, step=step)
-        return int(self._values[name])
-
-    def suggest_categorical(self, name: str, choices: Any) -> Any:
-        self.distributions[name] = CategoricalDistribution(choices)
-        return self._values[name]

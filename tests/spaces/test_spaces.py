@@ -1,6 +1,7 @@
 """Laws of the search spaces: every draw is a valid configuration, and nothing idle is in it."""
 
 import dataclasses
+import json
 import subprocess
 import sys
 
@@ -64,6 +65,17 @@ def test_exploring_finds_every_branch_that_random_draws_reach(draws):
     for preset in PRESETS:
         reached = {name for drawn in draws[preset] for name in drawn}
         assert reached <= set(spaces.get(preset).parameters())
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_ranges_survive_json_and_hold_the_anchors(preset):
+    space = spaces.get(preset)
+    ranges = space.ranges()
+    data = json.loads(json.dumps({n: spaces.range_to_json(r) for n, r in ranges.items()}))
+    assert {n: spaces.range_from_json(d) for n, d in data.items()} == ranges
+    for anchor in space.anchors:
+        assert all(value in ranges[name] for name, value in anchor.items())
+        assert space.ranges_of(anchor).items() <= ranges.items()
 
 
 def test_no_two_presets_are_the_same_space():

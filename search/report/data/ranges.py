@@ -15,6 +15,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from spaces import Choice, Float, Range, range_from_json
+
 from .runs import Run
 
 PREFIX = "params."
@@ -80,7 +82,7 @@ def parameters(run: Run) -> list[Parameter]:
 
     Where the plan says nothing of a parameter's range, the values seen stand in for it.
     """
-    described = _described(run)
+    ranges = _ranges(run)
     units = {name: said[1] for name, said in _declared(run).items()}
     found = []
     for column in run.trials.columns:
@@ -94,33 +96,46 @@ def parameters(run: Run) -> list[Parameter]:
             values = values.where(values > 0)
             if values.isna().all():
                 continue
-        found.append(_parameter(name, values, described.get(name, []), units.get(name, "")))
+        found.append(_parameter(name, values, ranges.get(name, []), units.get(name, "")))
     return found
 
 
-def _parameter(name: str, values: "pd.Series[Any]", texts: list[str], unit: str) -> Parameter:
+def _parameter(name: str, values: "pd.Series[Any]", ranges: list[Range], unit: str) -> Parameter:
     unit = "" if unit == "1" else unit
-    ranges = [match for text in texts if (match := _NUMBERS.fullmatch(text))]
-    if ranges:
-        low = min(float(match["low"]) for match in ranges)
-        high = max(float(match["high"]) for match in ranges)
-        log = any("log" in match["more"] for match in ranges)
+    numbers = [one for one in ranges if not isinstance(one, Choice)]
+    if numbers:
+        low = float(min(one.low for one in numbers))
+        high = float(max(one.high for one in numbers))
+        log = any(isinstance(one, Float) and one.log for one in numbers)
         return Parameter(name, values, low, high, log, unit=unit)
     if pd.api.types.is_numeric_dtype(values):
         return Parameter(name, values, float(values.min()), float(values.max()), unit=unit)
-    chosen = [choice for text in texts for choice in text.removeprefix("one of ").split(", ")]
+    chosen = [str(c) for one in ranges if isinstance(one, Choice) for c in one.choices]
     chosen += sorted(str(v) for v in values.dropna())
     values = values.map(lambda v: None if pd.isna(v) else str(v)).astype(object)
     return Parameter(name, values, choices=tuple(dict.fromkeys(chosen)), unit=unit)
 
 
-def _described(run: Run) -> dict[str, list[str]]:
-    """Ranges by configuration name, of all branches."""
-    space = run.plan.get("space")
-    found: dict[str, list[str]] = {}
-    for name, text in space.items() if isinstance(space, dict) else ():
-        found.setdefault(name.partition("@")[0], []).append(str(text))
+def _ranges(run: Run) -> dict[str, list[Range]]:
+    """Return the ranges by configuration name, of all branches."""
+    ranges, space = run.plan.get("ranges"), run.plan.get("space")
+    if isinstance(ranges, dict):
+        known = {name: range_from_json(data) for name, data in ranges.items()}
+    else:
+        known = {
+            n: _from_text(str(t)) for n, t in (space if isinstance(space, dict) else {}).items()
+        }
+    found: dict[str, list[Range]] = {}
+    for name, one in known.items():
+        found.setdefault(name.partition("@")[0], []).append(one)
     return found
+
+
+def _from_text(text: str) -> Range:
+    """Parse a range of a run whose `run.json` holds text alone: one from before `ranges`."""
+    if match := _NUMBERS.fullmatch(text):
+        return Float(float(match["low"]), float(match["high"]), "log" in match["more"])
+    return Choice(tuple(text.removeprefix("one of ").split(", ")))
 
 
 def _declared(run: Run) -> dict[str, Any]:

@@ -86,7 +86,7 @@ def test_a_sampler_seeded_anew_draws_what_a_new_one_draws():
 
 def test_sobol_points_fill_every_dimension_evenly():
     """A scrambled Sobol sequence has one of its first 2^k points in each interval of 2^-k."""
-    sampler, names = plan(sampler="qmc"), sorted(plan().space.describe())
+    sampler, names = plan(sampler="qmc"), sorted(plan().space.ranges())
     points = [sampler_for(sampler, n)._point for n in range(16)]
     for name in names:
         assert sorted(int(16 * p[name]) for p in points) == list(range(16))
