@@ -43,7 +43,7 @@ class Bound:
         azimuth, elevation: [rad²].
         range_m: [m²].
         inverse_range: [1/m²].
-        identifiable: whether there is a source and all its coordinates are identifiable.
+        identifiable: there is a source, and all its coordinates are identifiable.
     """
 
     azimuth: Tensor
@@ -59,7 +59,7 @@ class Bound:
 
 
 def stochastic_crb(scenes: Scenes) -> Bound:
-    """Bound for Gaussian sources of unknown power in noise of unknown variance.
+    """Return the bound for Gaussian sources of unknown power in noise of unknown variance.
 
     Raises:
         ValueError: if the scenes do not know their sources or their noise.
@@ -100,7 +100,7 @@ def stochastic_crb(scenes: Scenes) -> Bound:
 
 
 def deterministic_crb(scenes: Scenes, amplitudes: Tensor | None = None) -> Bound:
-    """Bound for sources of unknown amplitudes in noise of unknown variance.
+    """Return the bound for sources of unknown amplitudes in noise of unknown variance.
 
     Args:
         amplitudes: s, [B, L, K_max]; by default the information is averaged over them, s_p* s_q
@@ -160,12 +160,12 @@ class _Model:
 
 
 def _range_basis(steering: Tensor) -> tuple[Tensor, Tensor]:
-    """What the amplitudes of a snapshot can and cannot say.
+    """Find the directions, and the sources, that the amplitudes of a snapshot can be told from.
 
     Returns:
         Orthonormal basis of the range of every [..., M, K] matrix, zero columns where rank < K;
-        and whether, in any snapshot, a source's column is not a combination of others: [B, K].
-        Amplitudes that only sum up to something are unidentifiable, and so is what carries them.
+        and [B, K], True for sources whose column is, in any snapshot, no combination of others.
+        Where only a sum of amplitudes is identifiable, the coordinates are not.
     """
     norm = steering.norm(dim=-2, keepdim=True)
     unit = steering / norm.where(norm > 0, torch.ones_like(norm))
@@ -176,7 +176,7 @@ def _range_basis(steering: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _bound(information: Tensor, scale: Tensor, scenes: Scenes, separable: Tensor) -> Bound:
-    """Diagonal of the inverse, where there is one.
+    """Invert an information matrix as far as it is regular, and return its diagonal.
 
     Args:
         information: F, [B, Q, Q], coordinate-major: K azimuths, K elevations, K ranges, others.

@@ -1,12 +1,15 @@
-"""What a training does to a covariance, as plain rows: its eigenvalues, and what MUSIC sees in it.
+"""Rows for the figures of a trained network: eigenvalues, and the pseudospectrum of a scene.
 
-Three covariances of the same held-out scenes are compared: `measured`, the LMMSE back-projected
-sample covariance of classical MUSIC; `untrained`, the network's with its initial weights;
-`trained`, the network's. All have trace 1, loading excluded, eigenvalues descending, so that the
-eigengap is the step from eigenvalue K to K+1.
+    measured    the LMMSE back-projection's sample covariance, without a network
+    untrained   the network with its initial weights
+    trained     the network
+
+Eigenvalues descend and are of matrices of trace 1, loading excluded, so that the eigengap is the
+step from eigenvalue K to K+1. All covariances are of the same held-out scenes.
 
 The pseudospectrum is N / ‖E_nᴴ a‖² [dB], E_n the eigenvectors but the first K (Schmidt 1986): 0 dB
-where a steering vector has nothing in the signal subspace. Of all ranges the highest is shown.
+where a steering vector has no component in the signal subspace. At each angle the highest value
+over the ranges is given.
 """
 
 import math
@@ -15,7 +18,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from trainer.config import TrainConfig
 from trainer.covariance import Covariance, lmmse, modes, sample_covariance
@@ -24,16 +27,15 @@ from trainer.scenes import EvalScenes, Scenes, search_grid
 
 NUM_SCENES = 64
 """Scenes behind an eigenvalue's median and spread."""
-SPREAD = (0.1, 0.5, 0.9)
-"""Quantiles over the scenes."""
+QUANTILES = (0.1, 0.5, 0.9)
 POINTS_PER_BEAM = 8.0
-"""Of the pseudospectrum's grid: fine enough to look smooth."""
+"""Density of the pseudospectrum's grid: fine enough to look smooth."""
 SHOWN_SCENE = 0
-"""The scene of the pseudospectrum: the first one, so that nobody has chosen it."""
+"""Scene of the pseudospectrum: the first one, so that nobody has chosen it."""
 SHOWN_SOURCES = 2
 """Its number of sources, or fewer where no scene has so many."""
 LEAST_OUTSIDE = 1e-6
-"""Share of a steering vector outside the signal subspace, at least: peaks end at 60 dB."""
+"""Least share of a steering vector outside the signal subspace: peaks end at 60 dB."""
 
 Predict = Callable[[Scenes], Covariance]
 
@@ -42,9 +44,12 @@ Predict = Callable[[Scenes], Covariance]
 def eigenvalue_rows(
     trained: nn.Module, untrained: nn.Module, config: TrainConfig
 ) -> list[dict[str, Any]]:
-    """Eigenvalues over held-out scenes, one row per stage, SNR of the objective, K and index."""
-    stages: dict[str, Predict] = {}
-    stages |= {"measured": _measured, "untrained": untrained, "trained": trained}
+    """Return eigenvalues over held-out scenes, a row per stage, SNR of the objective, K, index."""
+    stages: dict[str, Predict] = {
+        "measured": _measured,
+        "untrained": untrained,
+        "trained": trained,
+    }
     return [
         {"stage": stage, "snr_db": snr_db, "num_sources": count} | row
         for snr_db in config.evaluation.objective_snr_db
@@ -56,7 +61,7 @@ def eigenvalue_rows(
 
 @torch.no_grad()
 def pseudospectrum_rows(trained: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
-    """MUSIC's pseudospectra of one held-out scene, the places it finds, and the true ones."""
+    """Return MUSIC's pseudospectra of one held-out scene, its estimates, and the true places."""
     snr_db = max(config.evaluation.objective_snr_db)
     count = min(SHOWN_SOURCES, config.scene.max_sources)
     scenes = _scenes(config, range(SHOWN_SCENE, SHOWN_SCENE + 1), snr_db, count)
@@ -79,14 +84,14 @@ def _scenes(config: TrainConfig, ids: range, snr_db: float, count: int) -> Scene
 
 def _eigenvalues(covariance: Covariance) -> Iterator[dict[str, Any]]:
     values = modes(replace(covariance, shift=torch.zeros_like(covariance.shift))).all_values
-    levels = torch.tensor(SPREAD, dtype=values.dtype)
-    low, middle, high = values.clamp(min=0).quantile(levels, dim=0).tolist()
-    for index, value in enumerate(middle):
+    levels = torch.tensor(QUANTILES, dtype=values.dtype)
+    quantiles = values.clamp(min=0).quantile(levels, dim=0).T.tolist()
+    for index, (low, middle, high) in enumerate(quantiles, 1):
         yield {
-            "index": index + 1,
-            "eigenvalue": value,
-            "eigenvalue_low": low[index],
-            "eigenvalue_high": high[index],
+            "index": index,
+            "eigenvalue": middle,
+            "eigenvalue_low": low,
+            "eigenvalue_high": high,
         }
 
 
@@ -98,22 +103,18 @@ def _pseudospectrum(
     signal = modes(covariance).vectors[..., : int(count)]
     inside = fine.correlate(signal)[0].abs().square().sum(0) / covariance.num_elements
     outside = (1 - inside.view(fine.shape).amax(0)).clamp(min=LEAST_OUTSIDE)
-    planes, rows, columns = fine.shape
-    azimuth, elevation, _ = fine.points.view(planes, rows, columns, 3)[0].unbind(-1)
+    azimuth, elevation, _ = fine.points.view(*fine.shape, 3)[0].unbind(-1)
     level_db = -10 * outside.log10()
-    points = zip(azimuth.flatten(), elevation.flatten(), level_db.flatten(), strict=True)
+    points = zip(*(x.flatten().tolist() for x in (azimuth, elevation, level_db)), strict=True)
     for point, (a, e, level) in enumerate(points):
-        yield (
-            {"estimator": name, "kind": "grid", "point": point}
-            | _place(float(a), float(e))
-            | {"level_db": float(level)}
-        )
+        row = {"estimator": name, "kind": "grid", "point": point}
+        yield row | _place(a, e) | {"level_db": level}
     found = music(covariance, count, search_grid(config.scene))
-    seen = found.scored[0]
-    yield from _places(name, found.azimuth[0, seen], found.elevation[0, seen])
+    shown = found.scored[0]
+    yield from _places(name, found.azimuth[0, shown], found.elevation[0, shown])
 
 
-def _places(name: str, azimuth: torch.Tensor, elevation: torch.Tensor) -> Iterator[dict[str, Any]]:
+def _places(name: str, azimuth: Tensor, elevation: Tensor) -> Iterator[dict[str, Any]]:
     for point, (a, e) in enumerate(zip(azimuth.tolist(), elevation.tolist(), strict=True)):
         yield {"estimator": name, "kind": "source", "point": point} | _place(a, e)
 

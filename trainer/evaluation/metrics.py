@@ -25,15 +25,15 @@ from trainer.estimation import Estimates
 from trainer.scenes import Sources
 
 CAP_DEG = 10.0
-"""Angle errors beyond this are one kind of failure."""
+"""Angle errors beyond this are all the same failure."""
 TOLERANCE_DEG = 5.0
-"""Success: azimuth and elevation errors are both within this."""
+"""Largest azimuth and elevation errors of a success."""
 TOLERANCE_M = 1.0
-"""Success in three dimensions: the range error is within this too."""
+"""Largest range error of a success in three dimensions."""
 TIE_BREAK = 1e-6
-"""Share of the uncapped error in the matching cost: below 1e-4 deg of capped error."""
+"""Weight of the uncapped error in the matching cost: below 1e-4 deg of capped error."""
 MAX_PERMUTED = 5
-"""Up to this many slots every permutation is tried, batched; beyond, scipy, scene by scene."""
+"""Most slots for which all permutations are tried, batched; beyond, SciPy goes scene by scene."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Errors:
 
     Attributes:
         azimuth_deg, elevation_deg, range_m: estimate minus truth; 0 where there is no estimate.
-        found: matched to an estimate of its own (`Estimates.separate`), vouched for or not.
+        found: matched to an estimate of its own (`Estimates.separate`), resolved or not.
         guessed: matched to any estimate, a repeated one too.
         active: sources that exist; the other slots hold nothing.
         false_alarms: estimates of their own that no source was matched to, [B].
@@ -58,18 +58,18 @@ class Errors:
 
     @classmethod
     def concatenate(cls, parts: "list[Self]") -> Self:
-        """The errors of several batches as one batch."""
+        """Join the errors of several batches into one batch."""
         return cls(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(cls)))
 
     @property
     def angle_deg(self) -> Tensor:
-        """Angle error; the cap for a source without any estimate."""
+        """Angle error, or the cap for a source without any estimate."""
         error = torch.hypot(self.azimuth_deg, self.elevation_deg)
         return error.where(self.guessed, torch.full_like(error, CAP_DEG))
 
 
 def match(estimates: Estimates, sources: Sources) -> Errors:
-    """Assigns estimates to sources, [B, K_max] each, with the least total capped error."""
+    """Assign estimates to sources, [B, K_max] each, with the least total capped error."""
     degrees = 180 / torch.pi
     azimuth = (estimates.azimuth.unsqueeze(-2) - sources.azimuth.unsqueeze(-1)) * degrees
     elevation = (estimates.elevation.unsqueeze(-2) - sources.elevation.unsqueeze(-1)) * degrees
@@ -107,7 +107,7 @@ def match(estimates: Estimates, sources: Sources) -> Errors:
 
 
 def assign(cost: Tensor) -> Tensor:
-    """Column of every row in the cheapest one-to-one assignment: [B, n, n] -> [B, n]."""
+    """Return the column of every row in the cheapest assignment: [B, n, n] -> [B, n]."""
     slots = cost.shape[-1]
     if slots > MAX_PERMUTED:
         from scipy.optimize import linear_sum_assignment  # hardly ever, and slow to import
@@ -121,32 +121,32 @@ def assign(cost: Tensor) -> Tensor:
 
 
 def capped_error(errors: Errors) -> Tensor:
-    """Mean over a scene's sources of the capped angle error, in [0, 1]: [B]."""
+    """Return the mean over a scene's sources of the capped angle error, in [0, 1]: [B]."""
     angle = errors.angle_deg.clamp(max=CAP_DEG) / CAP_DEG
     return mean_over_sources(angle.where(errors.found, torch.ones_like(angle)), errors.active)
 
 
 def success(errors: Errors) -> Tensor:
-    """Share of a scene's sources found in azimuth and elevation: [B]."""
+    """Return the share of a scene's sources found in azimuth and elevation: [B]."""
     return mean_over_sources(_within(errors), errors.active)
 
 
 def success_3d(errors: Errors) -> Tensor:
-    """Share of a scene's sources found in azimuth, elevation and range: [B]."""
+    """Return the share of a scene's sources found in azimuth, elevation and range: [B]."""
     return mean_over_sources(
         _within(errors) & (errors.range_m.abs() <= TOLERANCE_M), errors.active
     )
 
 
 def gospa(errors: Errors) -> Tensor:
-    """GOSPA in units of the cap; misses and false alarms cost a half each: [B], not averaged."""
+    """Return GOSPA in units of the cap, [B], not averaged; a miss or false alarm costs a half."""
     angle = errors.angle_deg.clamp(max=CAP_DEG) / CAP_DEG
     pairs = angle.where(errors.found, torch.full_like(angle, 0.5)) * errors.active
     return pairs.sum(-1) + 0.5 * errors.false_alarms
 
 
 def rmspe_deg(errors: Errors) -> float:
-    """Root mean square angle error over all sources of all scenes, uncapped [deg].
+    """Return the root mean square angle error over all sources of all scenes, uncapped [deg].
 
     Sources not found enter with the estimator's best guess, or the cap where there is none.
     """
@@ -154,12 +154,12 @@ def rmspe_deg(errors: Errors) -> float:
 
 
 def median_error_deg(errors: Errors) -> float:
-    """Median angle error over all sources of all scenes [deg]."""
+    """Return the median angle error over all sources of all scenes [deg]."""
     return float(errors.angle_deg[errors.active].double().quantile(0.5))
 
 
 def mean_over_sources(values: Tensor, active: Tensor) -> Tensor:
-    """Mean over the sources that exist: [B, K_max] -> [B]; 0 in a scene of noise alone."""
+    """Average over the sources that exist: [B, K_max] -> [B]; 0 in a scene of noise alone."""
     return (values * active).sum(-1) / active.sum(-1).clamp(min=1)
 
 

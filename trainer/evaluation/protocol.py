@@ -1,12 +1,11 @@
-"""Who is scored on which scenes: networks, and what they have to beat.
+"""The evaluation protocol: networks and baselines on validation scenes and held-out scenes.
 
-A network is validated after every epoch on one set of fixed scenes and scored once, at the end, on
-another, next to the classical methods and the bound.
+A network is validated after every epoch on one set of fixed scenes and evaluated once, at the end,
+on another, next to the classical methods and the bound.
 """
 
 from collections.abc import Callable, Sequence
 
-import torch
 from torch import nn
 
 from trainer.config import SceneConfig, TrainConfig
@@ -14,58 +13,39 @@ from trainer.covariance import Covariance
 from trainer.estimation import SHARPER, Method, covariance_method, method, sharpened
 from trainer.scenes import Scenes
 
-from .conditions import (
-    Conditions,
-    ErrorsPerScene,
-    Estimator,
-    Evaluation,
-    EvaluationRow,
-    evaluate,
-    evaluate_crb,
-    objective,
-)
-
-__all__ = [
-    "Conditions",
-    "ErrorsPerScene",
-    "Evaluation",
-    "EvaluationRow",
-    "classical_estimator",
-    "evaluate",
-    "evaluate_baselines",
-    "evaluate_crb",
-    "evaluate_network",
-    "network_estimator",
-    "objective",
-    "validate",
-]
+from .conditions import Conditions, Estimator, evaluate, evaluate_crb
+from .rows import Evaluation, EvaluationRow
 
 
 def classical_estimator(name: str, scene: SceneConfig, device: str = "cpu") -> Estimator:
-    """The method of that name (`methods.method`), told the true K.
+    """Return the method of that name (`estimation.methods.method`), told the true K.
 
     Raises:
-        ValueError: for a name that is none.
+        ValueError: if there is no such method.
     """
     return _told(method(name, scene, device))
+
+
+def network_estimator(
+    covariance: Callable[[Scenes], Covariance], scene: SceneConfig, device: str = "cpu"
+) -> Estimator:
+    """Return MUSIC on the covariance that a function, such as a network, predicts; K is told."""
+    return _told(covariance_method(covariance, scene, device))
 
 
 def evaluate_baselines(
     config: TrainConfig,
     names: Sequence[str] | None = None,
-    device: str | None = None,
+    device: str = "cpu",
     *,
     num_sources: tuple[int, ...] | None = None,
 ) -> list[Evaluation]:
-    """Scores classical methods and the bound on a configuration's held-out scenes.
+    """Evaluate classical methods and the bound on a configuration's held-out scenes.
 
     Args:
         names: by default those of `evaluation.baselines`.
-        device: by default a GPU, where there is one and the configuration does not say `cpu`.
-        num_sources: values of K, 0 being noise alone; by default 1 ... max_sources.
+        num_sources: values of K, 0 for noise alone; by default 1 ... max_sources.
     """
-    if device is None:
-        device = "cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu"
     conditions = held_out_conditions(config, device, num_sources)
     return [
         evaluate_crb(conditions)
@@ -75,13 +55,6 @@ def evaluate_baselines(
     ]
 
 
-def network_estimator(
-    covariance: Callable[[Scenes], Covariance], scene: SceneConfig, device: str = "cpu"
-) -> Estimator:
-    """MUSIC on the covariance that `covariance`, a network for instance, predicts; K is told."""
-    return _told(covariance_method(covariance, scene, device))
-
-
 def evaluate_network(
     network: nn.Module,
     config: TrainConfig,
@@ -89,22 +62,22 @@ def evaluate_network(
     num_sources: tuple[int, ...] | None = None,
     fisher_scoring: bool = False,
 ) -> Evaluation:
-    """Scores a network on the held-out scenes of its configuration, on the device it is on.
+    """Evaluate a network on the held-out scenes of its configuration, on the device it is on.
 
     Args:
-        num_sources: values of K, 0 being noise alone; by default 1 ... max_sources.
-        fisher_scoring: sharpen what MUSIC finds, as `localise` does; the row is `network+scoring`.
+        num_sources: values of K, 0 for noise alone; by default 1 ... max_sources.
+        fisher_scoring: refine the estimates of MUSIC, as `localise` does; the rows are of
+            `network+scoring`.
     """
     device = device_of(network)
-    locate = covariance_method(network, config.scene, device)
-    name = "network"
+    locate, name = covariance_method(network, config.scene, device), "network"
     if fisher_scoring:
         locate, name = sharpened(locate, config.scene, device), name + SHARPER
     return evaluate(_told(locate), name, held_out_conditions(config, device, num_sources))
 
 
 def validate(network: nn.Module, config: TrainConfig) -> tuple[EvaluationRow, ...]:
-    """Rows of a network on the validation scenes, at the SNRs of the objective, without bound.
+    """Evaluate a network on the validation scenes, at the SNRs of the objective, without bound.
 
     The scenes are the same in every call, and are kept between calls.
     """
@@ -113,13 +86,14 @@ def validate(network: nn.Module, config: TrainConfig) -> tuple[EvaluationRow, ..
     conditions = Conditions(
         config.scene, evaluation.seed, evaluation.objective_snr_db, evaluation.num_scenes, device
     )
-    estimate = network_estimator(network, config.scene, device)
-    return evaluate(estimate, "network", conditions, bound=False).rows
+    estimator = network_estimator(network, config.scene, device)
+    return evaluate(estimator, "network", conditions, bound=False).rows
 
 
 def held_out_conditions(
     config: TrainConfig, device: str, num_sources: tuple[int, ...] | None = None
 ) -> Conditions:
+    """Return the conditions of a configuration's held-out scenes."""
     evaluation = config.evaluation
     return Conditions(
         config.scene,
@@ -132,9 +106,11 @@ def held_out_conditions(
     )
 
 
-def _told(locate: Method) -> Estimator:
-    return lambda scenes: locate(scenes, scenes.sources.num_sources)
-
-
 def device_of(network: nn.Module) -> str:
+    """Return the name of the device that a network's weights are on."""
     return str(next(network.parameters()).device)
+
+
+def _told(locate: Method) -> Estimator:
+    """Return a method that is told the true K."""
+    return lambda scenes: locate(scenes, scenes.sources.num_sources)

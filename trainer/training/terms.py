@@ -98,9 +98,7 @@ def hinge_rows(network: nn.Module, config: TrainConfig, num_scenes: int) -> list
     rows = []
     conditions = held_out_conditions(config, device_of(network))
     for snr_db, count in conditions.points():
-        scenes = common_scenes(
-            config.scene, conditions.seed, snr_db, count, range(num_scenes), conditions.device
-        )
+        scenes = common_scenes(conditions, snr_db, count, range(num_scenes))
         with torch.no_grad():
             covariance = network(scenes)
             hinge = eigengap_hinge(covariance, scenes, config)(covariance.held).double()

@@ -16,7 +16,6 @@ from trainer.evaluation import conditions, protocol
 from trainer.evaluation.conditions import (
     CHUNK,
     Conditions,
-    common_scenes,
     evaluate,
     evaluate_crb,
     objective,
@@ -25,9 +24,7 @@ from trainer.evaluation.crb import stochastic_crb
 from trainer.evaluation.protocol import classical_estimator, evaluate_baselines
 from trainer.evaluation.rows import table_lines
 from trainer.intervals import normal_mean, paired_difference
-from trainer.networks.registry import build
 from trainer.scenes.measurement import Scenes
-from trainer.training.terms import hinge_rows, loss_terms
 
 SCENE = SceneConfig()
 NOT_MDL = ["1.00", "1.00", "0.00", "1.00"]  # ratio, gap, MDL, AIC
@@ -240,23 +237,6 @@ def test_a_gpu_scores_what_a_cpu_scores(name):
     # float32 sums in another order may tip the argmax of a grid in a scene or two
     assert np.median(np.abs(ours.capped_error - theirs.capped_error)) < 1e-4
     assert abs(ours.capped_error.mean() - theirs.capped_error.mean()) < 0.02
-
-
-def test_the_hinge_on_held_out_scenes_is_the_one_that_training_weighs():
-    own = {"eigengap.weight": 0.1, "eigengap.definition": "gap", "eigengap.margin": 0.2}
-    scenes = {"evaluation.report_snr_db": [0.0], "evaluation.num_test_scenes": 16}
-    config = TrainConfig.from_params(own | scenes | {"network.width": 8})
-    network = build(config)
-    for row in hinge_rows(network, config, 16):
-        count = int(row["num_sources"])
-        seen = common_scenes(
-            config.scene, config.evaluation.test_seed, 0.0, count, range(16), "cpu"
-        )
-        term = loss_terms(network(seen), seen, config).values["eigengap"]
-        assert row["hinge"] == pytest.approx(float(term.detach()), rel=1e-5)  # float32
-        assert 0 <= row["hinge_active"] <= 1
-    greedy = replace(config, eigengap=replace(config.eigengap, margin=1.0))
-    assert [row["hinge_active"] for row in hinge_rows(network, greedy, 16)] == [1.0, 1.0]
 
 
 def test_a_point_never_stops_on_scenes_that_all_score_the_same():
