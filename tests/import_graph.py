@@ -12,17 +12,17 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("trainer", "search", "spaces")
 
+_EARLY = ("config", "linalg", "scenes", "spectral", "covariance")
 TRAINER_ROOMS: dict[str, tuple[str, ...]] = {
     "config": (),
-    "scenes": ("config",),
-    "spectral": ("config",),
-    "covariance": ("config", "scenes", "spectral"),
-    "estimation": ("config", "scenes", "spectral", "covariance"),
-    "networks": ("config", "scenes", "spectral", "covariance"),
-    "evaluation": ("config", "scenes", "spectral", "covariance", "estimation", "networks"),
-    "training": (
-        *("config", "scenes", "spectral", "covariance", "estimation", "networks", "evaluation"),
-    ),
+    "linalg": (),
+    "scenes": ("config", "linalg"),
+    "spectral": ("config", "linalg"),
+    "covariance": ("config", "linalg", "scenes", "spectral"),
+    "estimation": _EARLY,
+    "networks": _EARLY,
+    "evaluation": (*_EARLY, "estimation", "networks"),
+    "training": (*_EARLY, "estimation", "networks", "evaluation"),
 }
 SEARCH_ROOMS = (
     *("plan", "records", "remote", "report", "suggest", "cluster", "driver", "reruns"),

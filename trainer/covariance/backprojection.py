@@ -67,6 +67,7 @@ def fit_loading(modes: ChannelModes) -> tuple[Tensor, Tensor]:
     With z_m the mean power in mode m, -log likelihood / L = sum_m log(p (g_m + λ)) + z_m / (p (g_m
     + λ)); given λ it is least at p = mean_m z_m / (g_m + λ).
     """
+    # abs().square(), not `squared_magnitude`: recorded trials replay bit for bit
     power = modes.coordinates.abs().square().mean(-2)
     exponent = torch.linspace(
         *LOADING_RANGE, LOADING_STEPS, dtype=power.dtype, device=power.device

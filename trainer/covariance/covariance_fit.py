@@ -25,6 +25,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from trainer.linalg import hermitian_part, squared_norm
 from trainer.scenes import Scenes
 
 from .backprojection import whiten
@@ -52,6 +53,7 @@ class Observed(NamedTuple):
         """Of a batch of scenes; λ is relative to the channel's mean gain from here on."""
         snapshots, channel = whiten(scenes)
         peak = snapshots.abs().amax((-2, -1), keepdim=True)
+        # abs().square(), not `squared_magnitude`: recorded trials replay bit for bit
         gain = channel.abs().square().sum((-2, -1), keepdim=True) / channel.shape[-2]
         tiny = torch.finfo(peak.dtype).tiny
         channel = channel / gain.clamp(min=tiny).sqrt()
@@ -88,7 +90,7 @@ class Forms(NamedTuple):
     @property
     def noise_power(self) -> Tensor:
         """sum_l |C_l⁻¹ y_l|², [B]."""
-        return (self.whitened.real.square() + self.whitened.imag.square()).sum((-2, -1))
+        return squared_norm(self.whitened)
 
 
 class Pull(NamedTuple):
@@ -135,7 +137,7 @@ def inverse_covariances(observed: Observed, covariance: Tensor, noise: Tensor) -
     size = responses.shape[1:3]
     mixed = (responses.flatten(1, 2) @ covariance).unflatten(1, size) @ responses.mH
     eye = torch.eye(size[1], dtype=mixed.dtype, device=mixed.device)
-    loaded = (mixed + mixed.mH) / 2 + noise[:, None, None, None] * eye
+    loaded = hermitian_part(mixed) + noise[:, None, None, None] * eye
     factor, failed = torch.linalg.cholesky_ex(loaded)
     factor = factor.where(failed[..., None, None] == 0, torch.nan)
     return torch.cholesky_inverse(factor)

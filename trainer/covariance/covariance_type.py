@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trainer.linalg import hermitian_part, squared_norm
 from trainer.scenes import Scenes, steering_vector
 
 TRACE_FLOOR = 1e-12
@@ -69,13 +70,13 @@ class Covariance:
         without sources it is ‖R‖²_F.
         """
         truth = true_factor(scenes)
-        power = _squares(truth.mH @ truth)
+        power = squared_norm(truth.mH @ truth)
         if self.matrix is not None:
-            error = _squares(self.matrix - truth @ truth.mH)
+            error = squared_norm(self.matrix - truth @ truth.mH)
         else:
             assert self.factor is not None, "a covariance holds a matrix or a factor"
             own, cross = self.factor.mH @ self.factor, self.factor.mH @ truth
-            error = _squares(own) - 2 * _squares(cross) + power
+            error = squared_norm(own) - 2 * squared_norm(cross) + power
         return error / power.where(power > 0, torch.ones_like(power))
 
     def spectral_input(self, held: Tensor | None = None) -> dict[str, Any]:
@@ -106,7 +107,7 @@ def normalise(
         held = factor
     else:
         assert matrix is not None
-        matrix = unit_trace((matrix + matrix.mH) / 2)
+        matrix = unit_trace(hermitian_part(matrix))
         held = matrix
     shift = held.real.new_full(held.shape[:1], eps_psd / held.shape[-2])
     return Covariance(matrix, factor, shift)
@@ -120,7 +121,7 @@ def unit_trace(matrix: Tensor) -> Tensor:
 
 def unit_trace_factor(factor: Tensor) -> Tensor:
     """F / ‖F‖_F per sample: [B, N, r], so that tr(F Fᴴ) = 1; a zero factor stays zero."""
-    return factor / _squares(factor).clamp(min=TRACE_FLOOR).sqrt()[:, None, None]
+    return factor / squared_norm(factor).clamp(min=TRACE_FLOOR).sqrt()[:, None, None]
 
 
 def blend_factors(learned: Tensor, measured: Tensor, blend: Tensor) -> Tensor:
@@ -155,8 +156,3 @@ def signal_basis(scenes: Scenes) -> Tensor:
     """Orthonormal basis of the true steering matrix's range: [B, N, K_max], columns >= K zero."""
     basis = torch.linalg.qr(steering_matrix(scenes)).Q
     return basis * scenes.sources.active.unsqueeze(-2)
-
-
-def _squares(matrix: Tensor) -> Tensor:
-    """‖·‖²_F per sample."""
-    return (matrix.real.square() + matrix.imag.square()).sum((-2, -1))

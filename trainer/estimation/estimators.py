@@ -21,11 +21,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from trainer.covariance import Covariance, Modes, modes
+from trainer.linalg import squared_magnitude
 from trainer.scenes import SearchGrid
 
 from .estimates import CHANCE, Estimates
 from .source_number import SOURCE_NUMBERS
-from .subspace_fit import JITTER, SAME_PLACE, deflate, pick, refine, squares
+from .subspace_fit import JITTER, SAME_PLACE, deflate, pick, refine
 
 LEAST_WEIGHT = 1e-6
 """Eigenvectors with less weight are left out: their whole part in a spectrum is below this."""
@@ -201,7 +202,8 @@ def stands_out(found: Modes, steering: Tensor, active: Tensor, points: int) -> T
     ridge = JITTER * elements + (~active).to(gram.real.dtype)
     factor = torch.linalg.cholesky(gram + torch.diag_embed(ridge).to(gram.dtype))
     own = torch.cholesky_solve(masked.conj(), factor)  # A⁺, [B, K, N]
-    share = squares(own @ signal, -1) / squares(own, -1).clamp(min=torch.finfo(ridge.dtype).tiny)
+    norm = squared_magnitude(own).sum(-1).clamp(min=torch.finfo(ridge.dtype).tiny)
+    share = squared_magnitude(own @ signal).sum(-1) / norm
     return active & enough.unsqueeze(-1) & (share > least)
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from trainer.covariance import whiten
+from trainer.linalg import squared_magnitude, squared_norm
 from trainer.scenes import Scenes, SearchGrid, respond
 
 from .estimates import LEAST_RATIO, Estimates
@@ -24,7 +25,6 @@ from .estimators import interior, repeated
 from .levenberg_marquardt import descend
 from .likelihood import Likelihood, Whitened
 from .maximum_likelihood import all_noise
-from .subspace_fit import squares
 
 STEPS = 2
 """Of 0, 1, 2 and 4 steps, two have the least capped error at -5 and 0 dB: see docs/log.md."""
@@ -95,13 +95,13 @@ def explained(
     inverse = torch.linalg.inv(gram + torch.diag_embed(loading).to(gram.dtype))
     pull = echoes.mH @ data.snapshots.unsqueeze(-1)
     amplitudes = inverse @ pull
-    total = squares(data.snapshots, (1, 2))
+    total = squared_norm(data.snapshots)
     left = total - (pull.conj() * amplitudes).real.sum((1, 2, 3))
     dimensions = data.snapshots[0].numel() - data.snapshots.shape[1] * active.sum(-1)
     tiny = torch.finfo(torch.float32).tiny
     noise = (left / dimensions.clamp(min=1)).clamp(min=tiny)
     own = inverse.diagonal(dim1=-2, dim2=-1).real.mean(1)
-    raw = amplitudes.squeeze(-1).abs().square().mean(1)
+    raw = squared_magnitude(amplitudes.squeeze(-1)).mean(1)
     powers = (raw - noise.unsqueeze(-1) * own).maximum(LEAST_SHARE * raw).clamp(min=tiny)
     return powers.log(), noise.log().unsqueeze(-1), energy
 

@@ -19,13 +19,13 @@ import torch
 from torch import Tensor
 
 from trainer.covariance import whiten
+from trainer.linalg import squared_magnitude, squared_norm
 from trainer.scenes import Scenes, SearchGrid, respond
 
 from .estimates import LEAST_RATIO, Estimates
 from .estimators import as_estimates, interior, repeated
 from .levenberg_marquardt import Minimum, descend
 from .likelihood import Lemma, Likelihood, Whitened
-from .subspace_fit import squares
 
 POWER_STEPS = 3
 """Scoring steps for the power of a new source at every grid point."""
@@ -140,7 +140,7 @@ def gains(
     Too large where `steps` are too few for the others to take over what they can.
     """
     slots = active.shape[-1]
-    gain = squares(data.channel, (1, 2)) / data.channel.shape[1]
+    gain = squared_norm(data.channel) / data.channel.shape[1]
     added = []
     for slot in range(slots):
         others = active & (torch.arange(slots, device=active.device) != slot)
@@ -155,10 +155,10 @@ def gains(
 
 def all_noise(data: Whitened, search: SearchGrid, slots: int) -> tuple[Tensor, Tensor, Tensor]:
     """All noise and no sources, and the box of the unknowns: [B, 4 slots + 1] each."""
-    power = squares(data.snapshots, (1, 2)) / data.snapshots[0].numel()
+    power = squared_norm(data.snapshots) / data.snapshots[0].numel()
     tiny = torch.finfo(power.dtype).tiny
     noise = power.clamp(min=tiny).log().unsqueeze(-1)
-    gain = squares(data.channel, (1, 2)) / data.channel.shape[1]
+    gain = squared_norm(data.channel) / data.channel.shape[1]
     source = (noise - gain.clamp(min=tiny).log().unsqueeze(-1)).expand(-1, slots)
     low, high = (
         x.double().repeat(slots).expand(len(power), -1) for x in (search.lower, search.upper)
@@ -182,7 +182,7 @@ class Scan:
         self.search = search
         _, channel, codes = self.measured
         echoes = (channel.unsqueeze(1) * codes.unsqueeze(2)) @ search.steering.mT
-        self.energy = squares(echoes, 2)
+        self.energy = squared_magnitude(echoes).sum(2)
         self.data = self._against(self.measured.snapshots.unsqueeze(-1)).squeeze(2)
 
     def best(self, others: Likelihood, unknowns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -199,8 +199,8 @@ class Scan:
         energy = self.energy - (onto_grid.conj() * through).real.sum(2)
         pull = self.data - (onto_data.conj() * through).sum(2)
         explained = (onto_data.conj() * (lemma.inner @ onto_data)).real.sum((1, 2, 3))
-        total = squares(self.measured.snapshots, (1, 2)) - explained
-        power = pull.real.square() + pull.imag.square()
+        total = squared_norm(self.measured.snapshots) - explained
+        power = squared_magnitude(pull)
         found = profile(energy.clamp(min=0), power, total, echoes.shape[2])
         tiny = torch.finfo(kind).tiny
         points = self._lowest(found[0])
@@ -215,7 +215,8 @@ class Scan:
             points.append(point)
             steering = self.search.steering[point]
             near = (
-                squares(self.search.correlate(steering.mT), 1) > (NEAR * steering.shape[-1]) ** 2
+                squared_magnitude(self.search.correlate(steering.mT)).sum(1)
+                > (NEAR * steering.shape[-1]) ** 2
             )
             value = value.where(~near, torch.inf)
         return torch.cat(points, dim=-1)

@@ -18,9 +18,8 @@ import torch
 from torch import Tensor
 
 from trainer.covariance import Forms, Observed, channel_modes, fit_loading, unit_trace, whiten
+from trainer.linalg import squared_magnitude
 from trainer.scenes import Scenes, SearchGrid
-
-from .subspace_fit import squares
 
 STEPS = 30
 """From 3 over 10 to 30 steps estimates improve; more steps sharpen what is left."""
@@ -82,7 +81,7 @@ def ascend(
 ) -> tuple[Tensor, Tensor]:
     """One update of γ [B, G] and σ² [B], from G_l [B, L, M, N]."""
     forms = Forms.of(Observed(snapshots, operators), synthesise(powers, search), noise)
-    pull = squares(search.correlate(forms.back), 1)
+    pull = squared_magnitude(search.correlate(forms.back)).sum(1)
     spread = ((forms.seen @ search.steering.mT) * search.steering.mH).sum(1).real
     tiny = torch.finfo(powers.dtype).tiny
     return (

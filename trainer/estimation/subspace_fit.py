@@ -17,6 +17,7 @@ B of their own (see `estimators`), and share what follows.
 import torch
 from torch import Tensor
 
+from trainer.linalg import squared_magnitude, squared_norm
 from trainer.scenes import SearchGrid
 
 from .levenberg_marquardt import Minimum, Model, descend
@@ -41,18 +42,19 @@ def deflate(beams: Tensor, num_sources: Tensor, search: SearchGrid, slots: int) 
     found = beams.new_zeros(batch, elements, 0)
     places = []
     for slot in range(slots):
-        share = squares(spectrum_part, 1) / remaining.clamp(min=LEAST_RESIDUAL * elements)
-        share = share.where(remaining > LEAST_RESIDUAL * elements, torch.zeros_like(share))
+        least = LEAST_RESIDUAL * elements
+        share = squared_magnitude(spectrum_part).sum(1) / remaining.clamp(min=least)
+        share = share.where(remaining > least, torch.zeros_like(share))
         start = search.points[share.argmax(-1)].unsqueeze(1)
         place = fit(beams, start, num_sources > slot, search, found, steps=DEFLATION_STEPS).place
         places.append(place.unsqueeze(1))
         if slot + 1 == slots:
             break
         vector = _project_out(search.response(place).unsqueeze(-1), found)
-        vector = vector / squares(vector, (-2, -1)).sqrt()[:, None, None]
+        vector = vector / squared_norm(vector).sqrt()[:, None, None]
         seen = search.correlate(vector)
         spectrum_part = spectrum_part - (beams.mH @ vector) @ seen
-        remaining = remaining - squares(seen, 1)
+        remaining = remaining - squared_magnitude(seen).sum(1)
         found = torch.cat([found, vector], dim=-1)
     return torch.cat(places, dim=1)
 
@@ -64,7 +66,7 @@ def pick(beams: Tensor, search: SearchGrid, slots: int) -> tuple[Tensor, Tensor]
         Places [B, slots, 3], and whether each is a peak at all, [B, slots]; where there are too
         few peaks the highest is repeated.
     """
-    height = squares(search.correlate(beams), 1).unflatten(-1, search.shape)
+    height = squared_magnitude(search.correlate(beams)).sum(1).unflatten(-1, search.shape)
     ridge, plane = height.max(1)
     around = torch.nn.functional.max_pool2d(ridge, 3, stride=1, padding=1)
     peaks = torch.where(ridge >= around, ridge, 0.0).flatten(1)
@@ -76,7 +78,7 @@ def pick(beams: Tensor, search: SearchGrid, slots: int) -> tuple[Tensor, Tensor]
         heights.append(tall)
         starts.append(search.points[point])
         # a plateau, or a direction the panel cannot tell, has many peaks that are one
-        likeness = squares(search.correlate(search.steering[point].mT), 1).sqrt()
+        likeness = squared_magnitude(search.correlate(search.steering[point].mT)).sum(1).sqrt()
         likeness = likeness.unflatten(-1, (search.shape[0], -1)).gather(1, plane.unsqueeze(1))
         same = likeness.squeeze(1) > SAME_PLACE * beams.shape[-2]
         peaks = peaks.where(~same, 0.0)
@@ -144,11 +146,6 @@ def fit(
 
     lower, upper = search.lower.repeat(count), search.upper.repeat(count)
     return descend(model, start.flatten(1), lower, upper, steps=steps)
-
-
-def squares(x: Tensor, dim: int | tuple[int, ...]) -> Tensor:
-    """Sum of |x|² over `dim`."""
-    return (x.real.square() + x.imag.square()).sum(dim)
 
 
 def _project_out(x: Tensor, found: Tensor) -> Tensor:

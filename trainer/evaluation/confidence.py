@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from trainer.config import SceneConfig, TrainConfig
 from trainer.covariance import Covariance, modes
 from trainer.estimation import Estimates, read
+from trainer.linalg import squared_magnitude
 from trainer.scenes import Scenes, search_grid, simulate
 
 from .metrics import TOLERANCE_DEG
@@ -75,7 +76,7 @@ def confidence_features(
     if covariance.factor is None:
         power = (beams * steering).sum(-1).real
     else:
-        power = (beams.real.square() + beams.imag.square()).sum(-1)
+        power = squared_magnitude(beams).sum(-1)
     count = num_sources.clamp(min=1)
     share = count.unsqueeze(-1) * power / covariance.num_elements
     values = modes(covariance).all_values - covariance.shift.unsqueeze(-1)

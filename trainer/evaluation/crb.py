@@ -26,6 +26,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from trainer.linalg import squared_magnitude
 from trainer.scenes import Scenes, respond, steering_derivatives, steering_vector
 
 SINGULAR = 1e-11
@@ -86,11 +87,11 @@ def stochastic_crb(scenes: Scenes) -> Bound:
     cross = loaded.mH @ slopes  # [p, q] = v_pᴴ C⁻¹ d_q
     product = (slopes.mH @ slopes).mT * (loaded.mH @ loaded)
     information = 2 * (cross * cross.mT + product).real.sum(1)
-    scale = 2 * (cross.abs() ** 2 + product.abs()).diagonal(dim1=-2, dim2=-1).sum(1)
+    scale = 2 * (squared_magnitude(cross) + product.abs()).diagonal(dim1=-2, dim2=-1).sum(1)
     # σ²: ∂C/∂σ² = I after whitening
     precision = inverse @ inverse.mH  # Tᵢ Tᵢᴴ, similar to C⁻¹
     by_noise = 2 * (loaded.conj() * (precision @ slopes)).sum((1, 2)).real
-    own = precision.abs().square().sum((1, 2, 3))
+    own = squared_magnitude(precision).sum((1, 2, 3))
     full = information.new_zeros(batch, 4 * most + 1, 4 * most + 1)
     full[:, :-1, :-1] = information
     full[:, :-1, -1] = full[:, -1, :-1] = by_noise
@@ -171,7 +172,7 @@ def _range_basis(steering: Tensor) -> tuple[Tensor, Tensor]:
     unit = steering / norm.where(norm > 0, torch.ones_like(norm))
     left, values, right = torch.linalg.svd(unit, full_matrices=False)
     kept = values > SINGULAR
-    combined = 1 - (right.abs().square() * kept.unsqueeze(-1)).sum(-2)
+    combined = 1 - (squared_magnitude(right) * kept.unsqueeze(-1)).sum(-2)
     return left * kept.unsqueeze(-2), (combined < SINGULAR).any(1)
 
 

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from trainer.config import TrainConfig
 from trainer.covariance import Covariance, lmmse, modes, sample_covariance
 from trainer.estimation import music
+from trainer.linalg import squared_magnitude
 from trainer.scenes import EvalScenes, Scenes, search_grid
 
 NUM_SCENES = 64
@@ -101,7 +102,7 @@ def _pseudospectrum(
     count = scenes.sources.num_sources
     fine = search_grid(config.scene, points_per_beam=POINTS_PER_BEAM)
     signal = modes(covariance).vectors[..., : int(count)]
-    inside = fine.correlate(signal)[0].abs().square().sum(0) / covariance.num_elements
+    inside = squared_magnitude(fine.correlate(signal)[0]).sum(0) / covariance.num_elements
     outside = (1 - inside.view(fine.shape).amax(0)).clamp(min=LEAST_OUTSIDE)
     azimuth, elevation, _ = fine.points.view(*fine.shape, 3)[0].unbind(-1)
     level_db = -10 * outside.log10()

@@ -156,6 +156,7 @@ def true_covariance(scenes: Scenes) -> Tensor:
     sources = scenes.sources
     columns = steering_vector(scenes.panel, sources.azimuth, sources.elevation, sources.range_m)
     factor = columns.mT @ sources.covariance_root.to(columns.dtype)
+    # abs().square(), not `squared_magnitude`: recorded trials replay bit for bit
     trace = factor.abs().square().sum((-2, -1))
     trace = trace.where(trace > 0, torch.ones_like(trace))
     return factor @ factor.mH / trace[:, None, None]

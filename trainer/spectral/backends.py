@@ -9,16 +9,16 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from trainer.linalg import real_part, squared_norm
+
 from .dense_gradients import (
     Capture,
     Eigenvalues,
     MaskedEigh,
     Projection,
     descending_eigh,
-    squared_norm,
 )
 from .factor_gradients import GramCapture, GramEigenvalues, GramProjection, coefficients
-from .once_differentiable import real
 from .problem import Problem, Solution
 
 FLOOR_ROUNDOFFS = 8
@@ -200,7 +200,7 @@ def _top(k: Tensor, size: int) -> Tensor:
 
 
 def _trace(matrix: Tensor) -> Tensor:
-    return real(torch.diagonal(matrix, dim1=-2, dim2=-1)).sum(-1)
+    return real_part(torch.diagonal(matrix, dim1=-2, dim2=-1)).sum(-1)
 
 
 def _positive(scale: Tensor) -> Tensor:

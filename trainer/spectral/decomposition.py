@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from trainer.config import did_you_mean
+from trainer.linalg import hermitian_part
 
 from .backends import BACKENDS, resolve_auto
-from .dense_gradients import hermitian_part
 from .once_differentiable import ForwardModeError, SecondDerivativeError, once
 from .problem import Problem
 from .spectrum_type import Spectrum, bounded_samples, can_look, finite_samples, over_batch

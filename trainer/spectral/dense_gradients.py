@@ -22,18 +22,15 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from .once_differentiable import ForwardModeError, real
+from trainer.linalg import hermitian_part, inner_product, real_part, squared_norm
+
+from .once_differentiable import ForwardModeError
 
 
 def descending_eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """Eigenvalues [*batch, n], descending, and eigenvectors [*batch, n, n], as columns."""
     values, vectors = torch.linalg.eigh(matrix)
     return values.flip(-1), vectors.flip(-1)
-
-
-def hermitian_part(x: Tensor) -> Tensor:
-    """(X + Xᴴ) / 2 of [*batch, n, n]."""
-    return (x + x.mH) / 2
 
 
 def across(values: Tensor, top: Tensor, floor: Tensor, limit: int) -> Tensor:
@@ -77,7 +74,7 @@ class Eigenvalues(Function):
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor, *_: Any) -> Any:
         w = picked(*ctx.saved_tensors)
-        return real((w.conj() * (tangent @ w)).sum(-2))
+        return real_part((w.conj() * (tangent @ w)).sum(-2))
 
 
 class Projection(Function):
@@ -196,16 +193,6 @@ class MaskedEigh(Function):
         raise ForwardModeError(
             "backend `masked` has no forward-mode derivative. Use `exact` or `gram`."
         )
-
-
-def squared_norm(x: Tensor) -> Tensor:
-    """‖X‖²_F [*batch] of [*batch, n, k]."""
-    return inner_product(x, x)
-
-
-def inner_product(x: Tensor, y: Tensor) -> Tensor:
-    """Re tr(Xᴴ Y) [*batch] of [*batch, n, k]."""
-    return real(x.conj() * y).sum((-2, -1))
 
 
 def _leading(vectors: Tensor, top: Tensor, limit: int) -> Tensor:

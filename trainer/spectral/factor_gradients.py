@@ -18,8 +18,9 @@ from typing import Any
 from torch import Tensor
 from torch.autograd import Function
 
-from .dense_gradients import across, hermitian_part, inner_product, picked, squared_norm
-from .once_differentiable import real
+from trainer.linalg import hermitian_part, inner_product, real_part, squared_norm
+
+from .dense_gradients import across, picked
 
 
 class GramEigenvalues(Function):
@@ -49,7 +50,7 @@ class GramEigenvalues(Function):
     def jvp(ctx: Any, tangent: Tensor, *_: Any) -> Any:
         factor, *decomposition = ctx.saved_tensors
         w = picked(*decomposition)
-        return 2 * real(((factor @ w).conj() * (tangent @ w)).sum(-2))
+        return 2 * real_part(((factor @ w).conj() * (tangent @ w)).sum(-2))
 
 
 class GramProjection(Function):

@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 
 from trainer.config import DEFINITIONS, did_you_mean
+from trainer.linalg import real_part, squared_norm
 
 from .decomposition import Spectrum
-from .dense_gradients import squared_norm
 from .failure_policy import Guarded, guard
-from .once_differentiable import real
 
 __all__ = ["Guarded", "covariance_nmse", "dominance_loss", "eigengap_loss", "guard"]
 
@@ -93,6 +92,6 @@ def dominance_loss(covariance: Tensor) -> Tensor:
     It is not a gap: it only looks at magnitudes, is least for a white R, which has no signal
     subspace, and greatest for a single source, which has the clearest (docs/eigengap.md).
     """
-    diagonal = real(torch.diagonal(covariance, dim1=-2, dim2=-1)).sum(-1)
+    diagonal = real_part(torch.diagonal(covariance, dim1=-2, dim2=-1)).sum(-1)
     dominance = (2 * diagonal - covariance.abs().sum((-2, -1))) / covariance.shape[-1]
     return (-dominance / diagonal).relu()

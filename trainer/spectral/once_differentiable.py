@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.autograd import Function, forward_ad
 
+from trainer.linalg import real_part
+
 
 class SecondDerivativeError(RuntimeError):
     """A spectral quantity was differentiated twice; its first derivative is all there is."""
@@ -64,7 +66,7 @@ class _Once(Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
         x, anchor = ctx.saved_tensors
-        same_field = gradient if x.is_complex() else real(gradient)
+        same_field = gradient if x.is_complex() else real_part(gradient)
         return refuse_second(same_field, x.dtype, x, anchor), None, None
 
     @staticmethod
@@ -105,8 +107,3 @@ def refuse_second(derivative: Tensor, dtype: torch.dtype, *anchors: Tensor) -> T
     mode."""
     result: Tensor = _Refuse.apply(derivative, dtype, *anchors)
     return result
-
-
-def real(x: Tensor) -> Tensor:
-    """Real part of a real or complex tensor."""
-    return x.real if x.is_complex() else x
