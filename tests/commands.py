@@ -1,12 +1,13 @@
 """Our commands as a user runs them."""
 
 import os
+import socket
 import subprocess
 import sys
 
 
 def command(*argv: str) -> subprocess.CompletedProcess[str]:
-    """`python -m` with these words, and what it printed."""
+    """Run `python -m` with these arguments and capture what it prints."""
     return subprocess.run(
         [sys.executable, "-m", *argv],
         capture_output=True,
@@ -14,3 +15,10 @@ def command(*argv: str) -> subprocess.CompletedProcess[str]:
         env=os.environ | {"RAY_USAGE_STATS_ENABLED": "0"},
         timeout=600,
     )
+
+
+def free_port() -> int:
+    """Return a port of the loopback interface that nothing listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])

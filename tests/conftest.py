@@ -1,33 +1,84 @@
-"""What all tests share: one thread for torch, no telemetry, one real run."""
+"""Fixtures that all tests share: one Ray to connect to, one real run; and how tests are divided.
 
-import fcntl
-import json
+Tests that start or use Ray run one after the other on one of pytest's processes, so that they
+share a Ray and do not compete for the machine's cores; every other file is one unit of work.
+"""
+
 import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 
-from search.plan.environment import set_ray_environment
-from tests.commands import command
+from search.plan.environment import has_token, set_ray_environment
+from tests.commands import command, free_port
+
+if TYPE_CHECKING:
+    from ray.cluster_utils import Cluster
 
 set_ray_environment()
 torch.set_num_threads(1)  # the matrices are small, and other processes share the cores
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Divide the tests into groups for `--dist loadgroup`, the one that takes longest first."""
+
+    def on_shared_ray(item: pytest.Item) -> bool:
+        return "ray" in item.keywords and "slow" not in item.keywords
+
+    for item in items:
+        group = "ray" if on_shared_ray(item) else item.path.stem
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=on_shared_ray, reverse=True)
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator["Cluster"]:
+    """The Ray of this pytest process: a head with two CPUs, its dashboard on `DASHBOARD_PORT`."""
+    from ray.cluster_utils import Cluster
+
+    if not has_token():
+        make_token = [sys.executable, "-m", "ray.scripts.scripts", "get-auth-token", "--generate"]
+        subprocess.run(make_token, check=True, capture_output=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_metrics_report_interval_ms", "500")
+        cluster = Cluster(
+            initialize_head=True,
+            head_node_args={
+                "num_cpus": 2,
+                "include_dashboard": True,
+                "dashboard_port": free_port(),
+                "dashboard_agent_listen_port": free_port(),
+            },
+        )
+    yield cluster
+    cluster.shutdown()
+
+
+@pytest.fixture(scope="session")
+def address(ray_cluster: "Cluster") -> str:
+    """What `--address` is given to use the shared Ray."""
+    return str(ray_cluster.address)
+
+
+@pytest.fixture(scope="module")
+def connected(address: str) -> Iterator[None]:
+    """Connect this process to the shared Ray while a module's tests run."""
+    from search.cluster import connect
+    from search.plan import SearchConfig
+
+    with connect(SearchConfig("smoke", 1, "connected", address=address)):
+        yield
+
+
 @pytest.fixture(scope="session")
 def smoke(
-    tmp_path_factory: pytest.TempPathFactory, worker_id: str
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    """A real run, which no test may change: its folder, and what was printed. One for all of
-    pytest's processes."""
-    own = tmp_path_factory.getbasetemp()
-    out = (own if worker_id == "master" else own.parent) / "shared"
-    out.mkdir(exist_ok=True)
-    said = out / "smoke.json"
-    with open(out / ".lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not said.exists():
-            done = command("search.run", "--preset", "smoke", "--out", str(out), "--name", "smoke")
-            said.write_text(json.dumps(vars(done)))
-    return out / "smoke", subprocess.CompletedProcess(**json.loads(said.read_text()))
+    """A real run on a Ray of its own, not to be changed: its folder, and what was printed."""
+    out = tmp_path_factory.mktemp("runs")
+    done = command("tests.small_smoke", "--preset", "smoke", "--out", str(out), "--name", "smoke")
+    return out / "smoke", done

@@ -6,20 +6,23 @@ import numpy as np
 import optuna
 import pandas as pd
 import pytest
+from ray import tune
 
 import spaces
-from search.cluster.connection import connect
+from search import localise
+from search import run as search_run
 from search.driver.driver import search
 from search.plan.config import SearchConfig, objective_window
 from search.plan.preflight import Resources
 from search.records.store import RunStore
 from tests import poisoned
-from tests.commands import command
+from tests.local_tune import LocalTuner
+from trainer.__main__ import main as trainer_main
 from trainer.config import SceneConfig
 from trainer.scenes import save_scenes
 from trainer.scenes.simulation import EvalScenes
 
-pytestmark = pytest.mark.ray
+pytestmark = pytest.mark.ray  # all but one read the real run
 PARAMETERS = {
     "optimizer.learning_rate": ("float", "1", "initial step size"),
     "spectral.backend": ("str", "1", "derivative of the projector"),
@@ -32,6 +35,7 @@ def test_it_shows_the_dashboard_a_line_per_event_a_leaderboard_and_what_to_type_
     assert done.returncode == 0, done.stdout + done.stderr
     said = done.stdout
     assert "Ray dashboard: http://" in said
+    assert "auto is exact" in said  # the workers' eigensolvers were checked
     assert said.count("  started  ") == 4
     board = said[said.index("capped error   success") :]
     rows = [board.index(name) for name in ("crb ", "lmmse_music ", "sml ", "completed, best")]
@@ -97,7 +101,7 @@ def test_the_best_network_is_left_as_a_model_that_localises(smoke, tmp_path):
     path, done = smoke
     assert f"python -m trainer localise --model {path}" in done.stdout
     card = (path / "best" / "model_card.md").read_text()
-    assert "search.run --preset smoke" in card
+    assert "tests.small_smoke --preset smoke" in card  # the command that made it
     assert "| lmmse_music | " in card
     assert "| crb | " in card
     best = RunStore.open(path).read("trials").query("outcome == 'completed'")
@@ -106,46 +110,42 @@ def test_the_best_network_is_left_as_a_model_that_localises(smoke, tmp_path):
     assert json.loads((path / "best" / "config.json").read_text())["params"] == record["params"]
     scenes, out = tmp_path / "scenes.npz", tmp_path / "out.parquet"
     save_scenes(EvalScenes(SceneConfig(), 5).batch(range(8), snr_db=0.0), scenes)
-    asked = ("--model", str(path), "--scenes", str(scenes), "--out", str(out))
-    assert command("search.localise", *asked).returncode == 0
+    asked = ["--model", str(path), "--scenes", str(scenes), "--out", str(out)]
+    assert localise.main(asked) == 0
     assert set(pd.read_parquet(out)["scene"]) == set(range(8))
 
 
-def test_resuming_a_finished_run_prints_its_leaderboard_and_changes_nothing(smoke):
+def test_resuming_a_finished_run_prints_its_leaderboard_and_changes_nothing(smoke, capsys):
     path, _ = smoke
     before = {p: p.read_bytes() for p in sorted(path.rglob("*.parquet"))}
-    done = command("search.run", "--resume", str(path))
-    assert done.returncode == 0, done.stderr
-    assert "completed, best" in done.stdout
+    assert search_run.main(["--resume", str(path)]) == 0
+    assert "completed, best" in capsys.readouterr().out
     assert {p: p.read_bytes() for p in sorted(path.rglob("*.parquet"))} == before
 
 
-def test_a_trial_replays_from_its_configuration_alone(smoke):
+def test_a_trial_replays_from_its_configuration_alone(smoke, capsys):
     path, _ = smoke
     epochs = pd.read_parquet(path / "epochs").query("trial_id == 't0000'")
-    done = command("trainer", "replay", str(path), "t0000")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "reproduced" in done.stdout
+    assert trainer_main(["replay", str(path), "t0000"]) == 0
+    said = capsys.readouterr().out
+    assert "reproduced" in said
     last = epochs.sort_values("epoch").iloc[-1]
-    assert f"capped error {last['validation_capped_error']:.3f}" in done.stdout
+    assert f"capped error {last['validation_capped_error']:.3f}" in said
 
 
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("checkpoint", "best")]
-
-
-@pytest.mark.parametrize("held", ["run", *SLOW])
-def test_a_trained_network_is_evaluated_without_ray(held, smoke):
+@pytest.mark.parametrize("held", ["run", "checkpoint", "best"])
+def test_a_trained_network_is_evaluated_without_ray(held, smoke, capsys):
     path, _ = smoke
     trials = pd.read_parquet(path / "trials").set_index("trial_id")
     places = {"checkpoint": path / trials.loc["t0000", "checkpoint"], "best": path / "best"}
-    asked = ("--num-scenes", "8", "--snr-db", "0", "10")
-    done = command("trainer", "evaluate", str(places.get(held, path)), *asked)
-    assert done.returncode == 0, done.stderr
-    assert {"network", "crb", "lmmse_music"} <= {w.split()[0] for w in done.stdout.splitlines()}
+    asked = ["--num-scenes", "4", "--snr-db", "0", "10"]
+    assert trainer_main(["evaluate", str(places.get(held, path)), *asked]) == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert {"network", "crb", "lmmse_music"} <= {row.split()[0] for row in rows}
 
 
 def test_a_nan_in_the_data_or_the_gradient_of_one_trial_ends_that_trial_only(
-    tmp_path, monkeypatch
+    tmp_path, monkeypatch, capsys
 ):
     """t0001 meets a NaN in its data; t0002 has a native projector derivative at exact ties."""
     tried = ((0.01, "gram"), (poisoned.POISONED_RATE, "gram"), (0.01, "eigh"), (0.009, "gram"))
@@ -176,8 +176,8 @@ def test_a_nan_in_the_data_or_the_gradient_of_one_trial_ends_that_trial_only(
         parameters=PARAMETERS,
         plan={"search": plan.as_dict(), "fixed": dict(fixed)},
     )
-    with connect(plan):
-        search(plan, store, Resources(cpus=1, gpus=0, concurrent=1), train=poisoned.train)
+    monkeypatch.setattr(tune, "Tuner", LocalTuner)
+    search(plan, store, Resources(cpus=1, gpus=0, concurrent=1), train=poisoned.train)
     trials = store.read("trials").set_index("trial_id")
     assert list(trials["outcome"]) == ["completed", "diverged", "diverged", "completed"]
     failures = store.read("failures").set_index("trial_id")
@@ -185,6 +185,5 @@ def test_a_nan_in_the_data_or_the_gradient_of_one_trial_ends_that_trial_only(
     assert (failures.loc["t0001", "tensor"], failures.loc["t0001", "step"]) == ("snapshots", 2)
     assert failures.loc["t0002", "term"] == "eigengap"
     assert failures.loc["t0002", "tensor"]
-    done = command("trainer", "replay", str(store.path), "t0002")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "nonfinite_gradient" in done.stdout
+    assert trainer_main(["replay", str(store.path), "t0002"]) == 0
+    assert "nonfinite_gradient" in capsys.readouterr().out

@@ -1,7 +1,11 @@
-"""The search on a real local Ray: every outcome arrives in Optuna, in Parquet and in the tally."""
+"""The driver tells Optuna, Parquet and the tally of every ending.
+
+Most searches here run on a stand-in for Tune's loop (`tests.local_tune`); what depends on Ray's
+workers, retries or storage runs on a real Ray, as does every outcome in `test_outcomes`.
+"""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable
 from functools import partial
 
 import optuna
@@ -9,10 +13,11 @@ import pandas as pd
 import pytest
 import ray
 import torch
+from ray import tune
 
 import spaces
+from search.cluster import trainable
 from search.cluster.checks import check_backends
-from search.cluster.connection import connect
 from search.driver import driver, monitor
 from search.driver.driver import search
 from search.driver.score_best import Classical
@@ -27,10 +32,9 @@ from search.records.schema import BASELINE_PART
 from search.records.store import RunStore
 from search.suggest.samplers import STARTUP_TRIALS
 from tests import broken_eigh, scripted
+from tests.local_tune import LocalTuner
 from trainer.record import read_trial
 from trainer.training.checkpoint import TrainState
-
-pytestmark = pytest.mark.ray
 
 ONE = Resources(cpus=1, gpus=0, concurrent=1)
 RATES = {"good": 0.005, "better": 0.008, "diverges": 0.025, "crashes": 0.015}
@@ -38,6 +42,7 @@ PARAMETERS = {
     "optimizer.learning_rate": ("float", "1", "decides how the trial ends"),
     "eps_psd": ("float", "1", "decides nothing"),
 }
+Run = Callable[..., RunStore]
 
 
 def suggest(trial: spaces.Trial) -> dict[str, float]:
@@ -55,47 +60,50 @@ def suggest_two(trial: spaces.Trial) -> dict[str, float]:
     }
 
 
-@pytest.fixture(scope="module")
-def one_ray() -> Iterator[None]:
-    with connect(SearchConfig(preset="smoke", trials=1, name="ray")):
-        yield
+@pytest.fixture
+def run_on_ray(connected, tmp_path, monkeypatch) -> Run:
+    """Runs scripted trials on the shared Ray, one at a time, with the given rates as anchors."""
+    return partial(scripted_search, tmp_path / "run", monkeypatch)
 
 
 @pytest.fixture
-def run(one_ray, tmp_path, monkeypatch):
-    """Runs scripted trials, one at a time, with the given rates as anchors."""
+def run(tmp_path, monkeypatch) -> Run:
+    """Runs them in this process."""
+    monkeypatch.setattr(tune, "Tuner", LocalTuner)
+    return partial(scripted_search, tmp_path / "run", monkeypatch)
 
-    def go(
-        *rates: float,
-        trials: int | None = None,
-        scheduler: str = "none",
-        sampler: str = "tpe",
-        suggest=suggest,
-        train=scripted.train,
-        exhausted=lambda: None,
-    ) -> RunStore:
-        anchors = tuple({"optimizer.learning_rate": rate} for rate in rates)
-        fixed = spaces.get("smoke").fixed | {"epochs": 3, "evaluation.num_test_scenes": 4}
-        space = spaces.Space("scripted", "for tests", suggest, anchors, fixed)
-        monkeypatch.setitem(spaces.PRESETS, "scripted", space)
-        plan = SearchConfig(
-            "scripted",
-            trials or len(rates),
-            "run",
-            out=str(tmp_path),
-            scheduler=scheduler,
-            sampler=sampler,
-        )
-        path = tmp_path / "run"
-        if path.exists():
-            store = RunStore.open(path)
-        else:
-            record = {"search": plan.as_dict(), "fixed": dict(fixed)}
-            store = RunStore.create(path, parameters=PARAMETERS, plan=record)
-        search(plan, store, ONE, exhausted=exhausted, train=train)
-        return store
 
-    return go
+def scripted_search(
+    path,
+    monkeypatch,
+    *rates: float,
+    trials: int | None = None,
+    scheduler: str = "none",
+    sampler: str = "tpe",
+    suggest=suggest,
+    train=scripted.train,
+    exhausted=lambda: None,
+) -> RunStore:
+    """Begin or resume a search of scripted trials in `path`; return its store."""
+    anchors = tuple({"optimizer.learning_rate": rate} for rate in rates)
+    fixed = spaces.get("smoke").fixed | {"epochs": 3}
+    space = spaces.Space("scripted", "for tests", suggest, anchors, fixed)
+    monkeypatch.setitem(spaces.PRESETS, "scripted", space)
+    plan = SearchConfig(
+        "scripted",
+        trials or len(rates),
+        path.name,
+        out=str(path.parent),
+        scheduler=scheduler,
+        sampler=sampler,
+    )
+    if path.exists():
+        store = RunStore.open(path)
+    else:
+        record = {"search": plan.as_dict(), "fixed": dict(fixed)}
+        store = RunStore.create(path, parameters=PARAMETERS, plan=record)
+    search(plan, store, ONE, exhausted=exhausted, train=train)
+    return store
 
 
 def told(store: RunStore) -> dict[str, optuna.trial.FrozenTrial]:
@@ -169,9 +177,10 @@ def test_a_trial_below_the_others_is_stopped_at_a_rung_and_pruned(run):
     assert frozen.constraints == {"aborted": 0.0}
 
 
-def test_no_trial_is_dropped_behind_a_stopped_one_that_takes_its_time_to_end(run):
+@pytest.mark.ray
+def test_no_trial_is_dropped_behind_a_stopped_one_that_takes_its_time_to_end(run_on_ray):
     """Ray gives a reused worker two seconds to end what it does, and drops the trial otherwise."""
-    store = run(0.008, 0.001, 0.009, scheduler="asha", train=scripted.train_and_linger)
+    store = run_on_ray(0.008, 0.001, 0.009, scheduler="asha", train=scripted.train_and_linger)
     assert list(store.read("trials")["outcome"]) == ["completed", "stopped", "completed"]
 
 
@@ -228,10 +237,27 @@ def test_a_checkpoint_of_other_code_ends_the_search_and_not_the_trial(run):
 
 
 def test_a_bug_that_no_trial_can_report_ends_the_search_too(run, tmp_path, monkeypatch):
+    def cannot_start() -> None:
+        raise RuntimeError("no trial begins here")
+
+    monkeypatch.setattr(trainable, "_own_versions", cannot_start)
+    with pytest.raises(SearchFailed, match=r"(?s)the same failure 3 times.*no trial begins here"):
+        run(*[RATES["good"]] * 5)
+    crashed_alike(RunStore.open(tmp_path / "run"))
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_trainer_that_no_worker_can_unpack_ends_the_search(run_on_ray, tmp_path, monkeypatch):
     monkeypatch.setattr(driver, "LOST_RETRIES", 0)  # each takes seconds
     with pytest.raises(SearchFailed, match=r"(?s)the same failure 3 times.*cannot be unpacked"):
-        run(*[RATES["good"]] * 5, train=scripted.Unpackable())
-    trials = RunStore.open(tmp_path / "run").read("trials")
+        run_on_ray(*[RATES["good"]] * 5, train=scripted.Unpackable())
+    crashed_alike(RunStore.open(tmp_path / "run"))
+
+
+def crashed_alike(store: RunStore) -> None:
+    """Assert that three trials have crashed, of one cause."""
+    trials = store.read("trials")
     assert list(trials["outcome"]) == ["crashed"] * 3
     assert trials["cause"].nunique() == 1
 
@@ -259,17 +285,18 @@ def test_it_says_when_the_last_trial_has_been_suggested(run, tmp_path):
     assert set(suggested) == {3}
 
 
-def test_the_classical_methods_are_scored_once_and_belong_to_no_trial(run):
-    store = run(RATES["good"])
-    plan = SearchConfig.from_dict(store.plan["search"])
-    Classical(plan, store, ONE).keep()
+@pytest.mark.ray
+def test_the_classical_methods_are_scored_once_and_belong_to_no_trial(smoke):
+    path, _ = smoke
+    store = RunStore.open(path)
     rows = store.read("evaluations")
     rows = rows[rows["trial_id"].isna()]
     assert {"sml", "crb", "lmmse_music", "pinv_music"} <= set(rows["estimator"])
     assert not rows.duplicated(["estimator", "snr_db", "num_sources"]).any()
-    before = (store.path / "evaluations" / f"{BASELINE_PART}.parquet").stat().st_mtime_ns
-    Classical(plan, store, ONE).keep()  # nothing
-    assert (store.path / "evaluations" / f"{BASELINE_PART}.parquet").stat().st_mtime_ns == before
+    part = path / "evaluations" / f"{BASELINE_PART}.parquet"
+    before = part.stat().st_mtime_ns
+    Classical(SearchConfig.from_dict(store.plan["search"]), store, ONE).keep()  # nothing
+    assert part.stat().st_mtime_ns == before
 
 
 def test_the_row_of_a_trial_holds_its_whole_configuration(run):
@@ -291,24 +318,37 @@ def test_a_checkpoint_keeps_the_best_epoch_beside_the_last_one(run):
 
 @pytest.mark.parametrize("folder", ["epochs", "trials", "ray/t0001"])
 def test_a_folder_that_takes_no_files_ends_the_search_and_blames_no_trial(run, tmp_path, folder):
-    blocked = tmp_path / "run" / folder
+    blocked_and_resumed(run, tmp_path / "run", folder)
+
+
+@pytest.mark.ray
+def test_a_worker_that_cannot_keep_its_checkpoint_ends_the_search(run_on_ray, tmp_path):
+    """The trial goes on from the checkpoint before, on another worker."""
+    store = blocked_and_resumed(run_on_ray, tmp_path / "run", "ray/t0001")
+    trials = store.read("trials").set_index("trial_id")
+    assert trials.loc["t0001", "checkpoint"].startswith("ray/t0001.")
+
+
+def blocked_and_resumed(run: Run, path, folder: str) -> RunStore:
+    """Run three trials, of which the second loses a folder of the run; give it back and resume."""
+    blocked = path / folder
     rates = (RATES["good"], scripted.BLOCKS, RATES["better"])
     with pytest.raises(SearchFailed, match=r"takes no files|could not keep its checkpoint"):
         run(*rates, train=partial(scripted.train_and_block, blocked))
     blocked.unlink()
     blocked.with_name(blocked.name + ".away").rename(blocked)
-    store = RunStore.open(tmp_path / "run")
-    assert list(store.read("trials")["outcome"]) == ["completed"]
+    assert list(RunStore.open(path).read("trials")["outcome"]) == ["completed"]
 
     store = run(*rates)
     assert list(store.read("trials")["outcome"]) == ["completed"] * 3
     assert list(store.read("epochs")["epoch"]) == [1, 2, 3] * 3
+    return store
 
 
-def test_a_worker_whose_eigensolver_is_wrong_is_refused(one_ray, monkeypatch):
+@pytest.mark.ray
+def test_a_worker_whose_eigensolver_is_wrong_is_refused(connected, monkeypatch):
     plan = SearchConfig(preset="eigengap", trials=1, name="refused")
     resources = Resources(cpus=1.0, gpus=0.0, concurrent=1)
-    assert any("auto is" in line for line in check_backends(plan, resources))
     broken = ray.remote(broken_eigh.check_backends)
     monkeypatch.setattr("search.cluster.checks.backends_task", broken)
     with pytest.raises(Refused, match=r"auto at 36 elements: .*exceeds.*use another backend"):
