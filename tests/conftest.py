@@ -5,7 +5,6 @@ share a Ray and do not compete for the machine's cores; every other file is one 
 """
 
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from search.plan.environment import has_token, set_ray_environment
+from search.plan.environment import set_ray_environment
 from tests.commands import command, free_port
 
 if TYPE_CHECKING:
@@ -38,11 +37,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator["Cluster"]:
     """The Ray of this pytest process: a head with two CPUs, its dashboard on `DASHBOARD_PORT`."""
+    from ray._private.authentication.authentication_token_setup import (
+        ensure_token_if_auth_enabled,
+    )
     from ray.cluster_utils import Cluster
 
-    if not has_token():
-        make_token = [sys.executable, "-m", "ray.scripts.scripts", "get-auth-token", "--generate"]
-        subprocess.run(make_token, check=True, capture_output=True)
+    ensure_token_if_auth_enabled(create_token_if_missing=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_metrics_report_interval_ms", "500")
         cluster = Cluster(
