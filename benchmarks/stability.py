@@ -36,7 +36,7 @@ def main() -> None:
         if args.kinds and config.network.kind not in args.kinds:
             continue
         training = TrainingLoop(config, torch.device("cpu"))
-        rows = [training.step()[1] for _ in range(args.steps)]
+        rows = [training.step() for _ in range(args.steps)]
         total, norm = (np.array([row[name] for row in rows]) for name in ("total", "norm"))
         thirds = ", ".join(f"{part.mean():.3f}" for part in np.array_split(total, 3))
         about = f"{config.network.kind}, eigengap weight {config.eigengap.weight:g}"

@@ -1,6 +1,6 @@
 """Training, replaying it, and handing on the model that it leaves."""
 
-from .checkpoint import TrainState
+from .checkpoint import TrainState, restore_network
 from .localisation import Localisation, adapt_network, localise
 from .loop import (
     CLIP_NORM,
@@ -8,7 +8,6 @@ from .loop import (
     TrainingLoop,
     initial_network,
     resolve_device,
-    restore_network,
     train,
 )
 from .model import MODEL_FOLDER, STATE_FILE, Model, ModelEvaluation, evaluate_model, export_model

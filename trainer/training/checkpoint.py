@@ -1,6 +1,6 @@
 """Training states on disk: written atomically, read without unpickling code.
 
-A checkpoint holds everything a training needs to go on as if it had never stopped: weights,
+A checkpoint holds all that a training needs to go on as if it had never stopped: weights,
 optimiser, schedule, random generator, and the configuration they belong to.
 """
 
@@ -13,20 +13,22 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
+from torch import nn
 
 from trainer.atomic import write_atomically
 from trainer.config import ConfigError, TrainConfig
+from trainer.networks import build
 
 UNREADABLE = (
     *(OSError, RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile, struct.error),
     *(ValueError, TypeError, LookupError, AttributeError, ImportError, OverflowError),
 )
-"""What reading overwritten bytes has been seen to raise."""
+"""Exceptions that reading overwritten bytes raises."""
 
 
 @dataclass(frozen=True)
 class TrainState:
-    """A training between two epochs; tensors are those in use, so save it before going on.
+    """State of a training between two epochs; its tensors are those in use, so save it at once.
 
     Attributes:
         params: the configuration, as `TrainConfig.to_params` gives it.
@@ -56,7 +58,7 @@ class TrainState:
 
     @classmethod
     def load(cls, path: Path, device: str | torch.device = "cpu") -> Self:
-        """Reads a state onto `device`.
+        """Read a state onto `device`.
 
         Raises:
             ConfigError: if the file is missing, damaged, or not a checkpoint of this project.
@@ -88,3 +90,31 @@ class TrainState:
             )
         # generator states live on the CPU whatever device they steer
         return cls(**data | {"generator": data["generator"].cpu()})
+
+
+def restore_network(path: Path, device: torch.device) -> tuple[TrainConfig, nn.Module]:
+    """Return the configuration and the trained network of a checkpoint, in evaluation mode.
+
+    Raises:
+        ConfigError: if it is damaged: unreadable, of other sizes, or not finite.
+    """
+    state = TrainState.load(path, device)
+    try:
+        config = state.config
+        network = build(config).to(device)
+        network.load_state_dict(state.network)
+    except ConfigError:
+        raise
+    except UNREADABLE as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(
+            f"a checkpoint's weights must fit its configuration, but those of {path} do not "
+            f"({reason}). Restore it from a copy, or train again."
+        ) from error
+    wrong = [name for name, p in network.named_parameters() if not torch.isfinite(p).all()]
+    if wrong:
+        raise ConfigError(
+            f"a network's weights must be finite, but `{wrong[0]}` of {path} is not: it is "
+            "damaged. Restore it from a copy, or train again."
+        )
+    return config, network.eval()

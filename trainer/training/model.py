@@ -28,8 +28,8 @@ from trainer.config import ConfigError, TrainConfig
 from trainer.evaluation import NUM_COEFFICIENTS, Calibration, calibrate, evaluate_network
 
 from .card import model_card
-from .checkpoint import TrainState
-from .loop import resolve_device, restore_network
+from .checkpoint import TrainState, restore_network
+from .loop import resolve_device
 
 STATE_FILE = "state.pt"
 CONFIG_FILE = "config.json"

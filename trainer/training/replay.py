@@ -1,8 +1,7 @@
-"""A recorded trial again, alone: the same numbers on the same machine, and a look at one step.
+"""Replay of a recorded trial, alone: the same numbers on the same machine, or one step in detail.
 
-A record has the configuration and the threads it was computed with (`configs/<trial_id>.json`),
-what its last epoch reported, and its failure, if it had one (`endings`). Numbers are compared bit
-for bit.
+A record has the configuration and the number of threads (`configs/<trial_id>.json`), the report of
+the last epoch, and the failure, if there was one (`endings`). Numbers are compared bit for bit.
 """
 
 import math
@@ -20,49 +19,48 @@ from .loop import EpochReport, TrainingLoop, resolve_device
 from .step_inspection import inspect_step
 
 BEST_FILE = "best.pt"
-"""Where a training that has not ended keeps the state of its best epoch."""
+"""File of the best epoch's state, in the folder of a training that has not ended."""
 
-MOMENT = ("cause", "term", "tensor", "step", "epoch", "min_eigengap")
-"""What makes two failures the same."""
-
-
+COMPARED = ("cause", "term", "tensor", "step", "epoch", "min_eigengap")
+"""Fields in which two equal failures agree."""
 CUT_SHORT = ("stopped", "timed_out", "out_of_memory", "lost")
-"""Endings that are not the training's own: it would go on, here perhaps to its end."""
+"""Outcomes of a training that was ended from outside: alone, it would go on."""
 
 
 def replay_trial(record: Mapping[str, Any]) -> int:
-    """Trains a recorded trial as far as it got and compares; 0 if it is reproduced, or else 1."""
-    config, training = _start(record)
+    """Train a recorded trial as far as it got; return 0 if it is reproduced, else 1."""
+    loop = _start(record)
+    config = loop.config
     reached, failed = record.get("reached"), record.get("failure")
     epochs = int(reached["epoch"]) if reached else 0
     outcome = record.get("outcome", "unfinished")
     budget = epochs if outcome in CUT_SHORT else config.epochs
-    seen: dict[int, dict[str, Any]] = {}
+    rows: dict[int, dict[str, Any]] = {}
 
     def watched() -> Iterator[EpochReport]:
-        for report in islice(training.reports(), budget):
-            seen[report.epoch] = report.row()
+        for report in islice(loop.reports(), budget):
+            rows[report.epoch] = report.row()
             yield report
 
     failure = print_epochs(config, watched())
     if failure is not None:
-        print("\n".join(inspect_step(training).lines()))
+        print("\n".join(inspect_step(loop).lines()))
     found = failure.as_dict() if failure else None
     diverged = failed if outcome in ("diverged", "unfinished") else None
     wrong = [
         f"{name} was {_of(diverged, name)!r}, is {_of(found, name)!r}"
-        for name in MOMENT
+        for name in COMPARED
         if _of(diverged, name) != _of(found, name)
     ]
     if reached:
-        again = seen.get(epochs, {})
+        again = rows.get(epochs, {})
         wrong += [
             f"{name} of epoch {epochs} was {value!r}, is {again.get(name)!r}"
             for name, value in reached.items()
             if again.get(name) != value
         ]
     print("recorded:", _described(diverged) if diverged else f"{outcome} after {epochs} epochs")
-    print("replayed:", _described(found) if found else f"trained {len(seen)} epochs")
+    print("replayed:", _described(found) if found else f"trained {len(rows)} epochs")
     if wrong:
         print(f"NOT reproduced: {'; '.join(wrong)}. Another machine or another version?")
         return 1
@@ -71,12 +69,16 @@ def replay_trial(record: Mapping[str, Any]) -> int:
 
 
 def replay_to_step(record: Mapping[str, Any], step: int) -> int:
-    """Trains so many steps of a recorded trial and shows the next one; 1 if it diverges before.
+    """Train a recorded trial for `step` steps and print the next one in detail.
+
+    Returns:
+        0, or 1 if it diverged before.
 
     Raises:
         ConfigError: if the trial has no such step.
     """
-    config, training = _start(record)
+    loop = _start(record)
+    config = loop.config
     budget = config.epochs * config.steps_per_epoch
     if not 0 <= step < budget:
         raise ConfigError(
@@ -84,24 +86,24 @@ def replay_to_step(record: Mapping[str, Any], step: int) -> int:
             f"{step}. It counts the steps taken before the one that is shown."
         )
     try:
-        while training.steps < step:
-            training.epoch = training.steps // config.steps_per_epoch + 1
-            training.step()
+        while loop.steps < step:
+            loop.epoch = loop.steps // config.steps_per_epoch + 1
+            loop.step()
     except Diverged as diverged:
         print(f"diverged before step {step}: {diverged}")
     else:
-        training.draw()
-    print("\n".join(inspect_step(training).lines()))
-    return 0 if training.steps == step else 1
+        loop.draw()
+    print("\n".join(inspect_step(loop).lines()))
+    return 0 if loop.steps == step else 1
 
 
 def print_epochs(
     config: TrainConfig, reports: Iterator[EpochReport], save_to: Path | None = None
 ) -> Failure | None:
-    """Prints an epoch a line; returns the failure, if there was one.
+    """Train; print a line per epoch; return the failure, if there was one.
 
     Args:
-        save_to: folder for the last state, and for that of the best epoch.
+        save_to: folder for the last state, and for the best epoch's in `BEST_FILE`.
     """
     print(f"configuration {config.digest}")
     least = math.inf
@@ -125,11 +127,11 @@ def print_epochs(
     return None
 
 
-def _start(record: Mapping[str, Any]) -> tuple[TrainConfig, TrainingLoop]:
+def _start(record: Mapping[str, Any]) -> TrainingLoop:
     # sums over more or fewer threads differ in their last bits
     torch.set_num_threads(int(record.get("threads", 1)))
     config = TrainConfig.from_params(record["params"])
-    return config, TrainingLoop(config, resolve_device(config.device))
+    return TrainingLoop(config, resolve_device(config.device))
 
 
 def _of(failure: Mapping[str, Any] | None, name: str) -> Any:

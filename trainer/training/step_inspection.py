@@ -1,8 +1,7 @@
-"""One step of a training under the magnifying glass: what its batch leads to, tensor by tensor.
+"""Inspection of one training step: loss terms, eigenvalues, and every tensor and gradient.
 
-For a person who asks why a training diverged. The step is computed again from the weights it
-began with, so that what is shown is what happened; no weight changes. Here, and only here, numbers
-that are not finite are data.
+It answers why a training diverged. The step is computed again from the weights it began with, and
+no weight changes. Here, and only here, numbers that are not finite are data.
 """
 
 import math
@@ -16,11 +15,12 @@ from trainer.covariance import Covariance
 from trainer.scenes import Scenes
 from trainer.spectral import spectrum
 
+from .diagnosis import INPUTS
 from .loop import TrainingLoop
 from .terms import loss_terms
 
 SHOWN = 5
-"""Samples whose eigenvalues are shown, and tensors where none is at fault."""
+"""Number of samples whose eigenvalues are shown, and of gradients if all are finite."""
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,13 @@ class BorderEigenvalues:
     """Eigenvalues of one sample's R around the border between signal and noise.
 
     Attributes:
-        sample: its place in the batch.
-        num_sources: K, true.
+        sample: index in the batch.
+        num_sources: true K.
         first: number of the first eigenvalue shown, from 1.
         eigenvalues: λ_first ..., descending; loaded, trace 1 before loading.
         gap: λ_K - λ_{K+1}, in which the loading cancels exactly.
-        closest: number i of the two eigenvalues λ_i, λ_{i+1} that are nearest to each other, and
-            their difference: where it is 0, eigenvectors have no derivative.
+        closest: number i of the two eigenvalues λ_i, λ_{i+1} nearest to each other, and their
+            difference: where it is 0, eigenvectors have no derivative.
     """
 
     sample: int
@@ -45,28 +45,27 @@ class BorderEigenvalues:
     closest: tuple[int, float]
 
     def line(self) -> str:
-        """For a person; `|` is the border."""
-        words = []
-        for place, value in enumerate(self.eigenvalues, self.first):
-            words.append(f"λ{place} {value:.9g}" + (" |" if place == self.num_sources else ""))
-        shown = " ".join(words)
-        place, difference = self.closest
+        """Format as one line of text; `|` is the border."""
+        shown = " ".join(
+            f"λ{number} {value:.9g}" + (" |" if number == self.num_sources else "")
+            for number, value in enumerate(self.eigenvalues, self.first)
+        )
+        number, difference = self.closest
         return (
             f"sample {self.sample}, K = {self.num_sources}: {shown}, gap {self.gap:.3e}; "
-            f"closest λ{place} - λ{place + 1} = {difference:.3e}"
+            f"closest λ{number} - λ{number + 1} = {difference:.3e}"
         )
 
 
 @dataclass(frozen=True)
 class TensorSummary:
-    """One tensor of the step.
+    """One tensor of the step, summarised.
 
     Attributes:
         name: `snapshots`, `R`, `trunk.0.weight`, or `d eigengap / d trunk.0.weight`.
-        shape: as it is.
-        nonfinite: how many entries are NaN or infinite.
+        nonfinite: number of entries that are NaN or infinite.
         norm: of all finite entries.
-        samples: those of the batch that hold non-finite entries; empty for parameters.
+        samples: of the batch that hold non-finite entries; empty for parameters.
     """
 
     name: str
@@ -76,7 +75,7 @@ class TensorSummary:
     samples: tuple[int, ...] = ()
 
     def line(self) -> str:
-        """For a person."""
+        """Format as one line of text."""
         where = ""
         if self.samples:
             listed = ", ".join(map(str, self.samples[:8]))
@@ -91,14 +90,14 @@ class TensorSummary:
 
 @dataclass(frozen=True)
 class StepInspection:
-    """What one step looked like.
+    """Everything that one step computes.
 
     Attributes:
         step: optimiser steps taken before it.
         terms: every loss term, unweighted, and `total`; finite or not.
         tensors: all inputs, R (or its factor F), parameters, and gradients of every term.
         borders: of the samples with non-finite gradients and of those with the smallest gaps.
-        note: what could not be computed, and why; empty if nothing.
+        note: why something could not be computed; empty if everything could.
     """
 
     step: int
@@ -109,38 +108,37 @@ class StepInspection:
 
     @property
     def offending(self) -> list[TensorSummary]:
-        """The tensors that are not finite."""
-        return [seen for seen in self.tensors if seen.nonfinite]
+        """Tensors that are not finite."""
+        return [tensor for tensor in self.tensors if tensor.nonfinite]
 
     def lines(self) -> list[str]:
-        """For a person."""
-        said = [f"after {self.step} steps, the next one has", "  loss terms, unweighted"]
-        said += [f"    {name} {value!r}" for name, value in self.terms.items()]
-        said += ["  eigenvalues around the border"]
-        said += [f"    {border.line()}" for border in self.borders] or ["    none"]
+        """Format as lines of text."""
+        lines = [f"after {self.step} steps, the next one has", "  loss terms, unweighted"]
+        lines += [f"    {name} {value!r}" for name, value in self.terms.items()]
+        lines += ["  eigenvalues around the border"]
+        lines += [f"    {border.line()}" for border in self.borders] or ["    none"]
         if self.offending:
-            said += ["  tensors that are not finite"]
-            said += [f"    {seen.line()}" for seen in self.offending]
+            lines += ["  tensors that are not finite"]
+            shown = self.offending
         else:
-            largest = sorted(self.tensors, key=lambda seen: -seen.norm)
-            gradients = [seen for seen in largest if seen.name.startswith("d ")]
-            said += ["  all tensors are finite; the largest gradients"]
-            said += [f"    {seen.line()}" for seen in gradients[:SHOWN]]
-        return said + ([f"  {self.note}"] if self.note else [])
+            lines += ["  all tensors are finite; the largest gradients"]
+            gradients = [tensor for tensor in self.tensors if tensor.name.startswith("d ")]
+            shown = sorted(gradients, key=lambda tensor: -tensor.norm)[:SHOWN]
+        lines += [f"    {tensor.line()}" for tensor in shown]
+        return lines + ([f"  {self.note}"] if self.note else [])
 
 
-def inspect_step(training: TrainingLoop) -> StepInspection:
-    """Computes the step of the batch that was drawn last again, and looks at everything."""
-    scenes = training.batch
-    assert scenes is not None, "a training that has drawn a batch"
-    config, network = training.config, training.network
+def inspect_step(loop: TrainingLoop) -> StepInspection:
+    """Compute the step of the batch that was drawn last again, and keep everything."""
+    scenes = loop.batch
+    assert scenes is not None, "a batch has been drawn"
+    config, network = loop.config, loop.network
     named = dict(network.named_parameters())
     covariance = network(scenes)
     held = "R" if covariance.factor is None else "F"
-    tensors = [_seen(n, getattr(scenes, n), batched=True) for n in ("snapshots", "channel")]
-    tensors += [_seen("codes", scenes.codes, batched=True)]
-    tensors += [_seen(held, covariance.held, batched=True)]
-    tensors += [_seen(name, parameter) for name, parameter in named.items()]
+    tensors = [_summary(name, getattr(scenes, name), batched=True) for name in INPUTS]
+    tensors += [_summary(held, covariance.held, batched=True)]
+    tensors += [_summary(name, parameter) for name, parameter in named.items()]
     values: dict[str, Tensor] = {}
     note = ""
     try:
@@ -150,9 +148,9 @@ def inspect_step(training: TrainingLoop) -> StepInspection:
             tensors += _gradients(term, value, {held: covariance.held, **named}, held)
     except torch.linalg.LinAlgError as error:
         note = f"the eigensolver gave up: {str(error).splitlines()[0]}"
-    bad = [sample for seen in tensors for sample in seen.samples]
+    bad = [sample for tensor in tensors for sample in tensor.samples]
     return StepInspection(
-        step=training.steps,
+        step=loop.steps,
         terms={name: float(value.detach()) for name, value in values.items()},
         tensors=tuple(tensors),
         borders=tuple(_borders(covariance, scenes, bad)),
@@ -168,10 +166,10 @@ def _gradients(
     found = torch.autograd.grad(value, list(by.values()), retain_graph=True, allow_unused=True)
     for name, gradient in zip(by, found, strict=True):
         if gradient is not None:
-            yield _seen(f"d {term} / d {name}", gradient, batched=name == held)
+            yield _summary(f"d {term} / d {name}", gradient, batched=name == held)
 
 
-def _seen(name: str, tensor: Tensor, *, batched: bool = False) -> TensorSummary:
+def _summary(name: str, tensor: Tensor, *, batched: bool = False) -> TensorSummary:
     tensor = tensor.detach()
     finite = torch.isfinite(tensor)
     samples: list[int] = []
@@ -186,7 +184,7 @@ def _seen(name: str, tensor: Tensor, *, batched: bool = False) -> TensorSummary:
 def _borders(
     covariance: Covariance, scenes: Scenes, bad: list[int]
 ) -> Iterable[BorderEigenvalues]:
-    """First the samples at fault, then those with the smallest gaps."""
+    """Yield the samples at fault first, then those with the smallest gaps."""
     counts = scenes.sources.num_sources
     with torch.no_grad():
         try:
@@ -197,16 +195,16 @@ def _borders(
     smallest = torch.where(torch.isfinite(gaps), gaps, torch.inf).argsort().tolist()
     size = eigenvalues.shape[-1]
     for sample in list(dict.fromkeys([*bad, *smallest]))[:SHOWN]:
-        known = int(counts[sample])
-        first, last = max(1, known - 1), min(size, known + 2)
+        count = int(counts[sample])
+        first, last = max(1, count - 1), min(size, count + 2)
         own = eigenvalues[sample]
-        steps = own[:-1] - own[1:]
-        place = int(steps.argmin())
+        differences = own[:-1] - own[1:]
+        closest = int(differences.argmin())
         yield BorderEigenvalues(
             sample=sample,
-            num_sources=known,
+            num_sources=count,
             first=first,
             eigenvalues=tuple(own[first - 1 : last].tolist()),
             gap=float(gaps[sample]),
-            closest=(place + 1, float(steps[place])),
+            closest=(closest + 1, float(differences[closest])),
         )

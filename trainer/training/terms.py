@@ -1,7 +1,7 @@
-"""What a training minimises: the loss terms by name, and their weighted total.
+"""The loss terms by name, and their weighted total, which a training minimises.
 
-The eigengap term is guarded: `eigengap.on_failure` says what becomes of a sample whose term, or
-its gradient, is not finite, and what was left out or replaced is counted.
+The eigengap term is guarded: `eigengap.on_failure` decides about samples whose term, or its
+gradient, is not finite; samples that are left out or replaced are counted.
 """
 
 from collections.abc import Callable
@@ -19,11 +19,12 @@ from trainer.spectral import Guarded, dominance_loss, eigengap_loss, guard, spec
 
 @dataclass(frozen=True)
 class LossTerms:
-    """Every loss term by name, unweighted, averaged over the batch; and what was not counted.
+    """Every loss term, unweighted and averaged over the batch.
 
     Attributes:
         values: term -> scalar.
-        skipped, replaced: samples that the fallback policy left out or gave the proxy's term.
+        skipped, replaced: number of samples that the fallback policy left out, or gave the
+            proxy's term.
     """
 
     values: dict[str, Tensor]
@@ -31,7 +32,7 @@ class LossTerms:
     replaced: Tensor
 
     def total(self, config: TrainConfig) -> Tensor:
-        """The loss that is minimised: covariance NMSE plus the weighted eigengap term."""
+        """Return the loss that is minimised: covariance NMSE plus the weighted eigengap term."""
         total = self.values["covariance"]
         if "eigengap" in self.values:
             total = total + config.eigengap.weight * self.values["eigengap"]
@@ -39,7 +40,7 @@ class LossTerms:
 
 
 def loss_terms(covariance: Covariance, scenes: Scenes, config: TrainConfig) -> LossTerms:
-    """Covariance NMSE, and the eigengap term if it has a weight."""
+    """Compute the covariance NMSE, and the eigengap term if it has a weight."""
     values = {"covariance": covariance.nmse(scenes).mean()}
     none = torch.zeros((), dtype=torch.long, device=scenes.snapshots.device)
     if config.eigengap.weight == 0:
@@ -50,7 +51,7 @@ def loss_terms(covariance: Covariance, scenes: Scenes, config: TrainConfig) -> L
 
 
 def eigengap_term(covariance: Covariance, scenes: Scenes, config: TrainConfig) -> Guarded:
-    """The eigengap loss per sample, under the configured backend and fallback policy."""
+    """Compute the eigengap loss per sample, with the configured backend and fallback policy."""
 
     def proxy(held: Tensor) -> Tensor:
         return dominance_loss(held if covariance.factor is None else held @ held.mH)
@@ -67,7 +68,7 @@ def eigengap_term(covariance: Covariance, scenes: Scenes, config: TrainConfig) -
 def eigengap_hinge(
     covariance: Covariance, scenes: Scenes, config: TrainConfig
 ) -> Callable[[Tensor], Tensor]:
-    """The unguarded eigengap loss [B], as a function of the form in which R is held."""
+    """Return the unguarded eigengap loss [B], a function of the matrix or factor of R."""
     eigengap, definition = config.eigengap, config.eigengap.definition
     assert definition is not None, "a weighted eigengap has a definition"
     target = signal_basis(scenes) if definition == "subspace" else None
@@ -89,11 +90,12 @@ def eigengap_hinge(
 
 
 def hinge_rows(network: nn.Module, config: TrainConfig, num_scenes: int) -> list[dict[str, float]]:
-    """The eigengap term that `config` weighs, on a network that need not have been trained with
-    it: mean and share above 0, a row per SNR and K of the held-out scenes.
+    """Evaluate the eigengap term of `config` on a network that may have been trained without it.
+
+    Each row has the mean and the share above 0, at one SNR and K of the held-out scenes.
 
     Args:
-        num_scenes: of each; at most as many as are held out.
+        num_scenes: per SNR and K; at most as many as are held out.
     """
     rows = []
     conditions = held_out_conditions(config, device_of(network))

@@ -14,7 +14,7 @@ from tests.small_model import scenes_of, trained_model
 from trainer.__main__ import main
 from trainer.config import ConfigError
 from trainer.scenes import save_scenes
-from trainer.training.loop import restore_network
+from trainer.training.checkpoint import restore_network
 from trainer.training.model import find_model
 
 trained = pytest.fixture(scope="module")(trained_model)

@@ -78,16 +78,16 @@ def test_the_examined_step_is_the_one_that_failed():
         list(training.reports())
     failure = raised.value.failure
     weights = {n: p.detach().clone() for n, p in training.network.named_parameters()}
-    moment = inspect_step(training)
-    assert moment.step == failure.step
+    inspection = inspect_step(training)
+    assert inspection.step == failure.step
     assert all(torch.equal(p, weights[n]) for n, p in training.network.named_parameters())
-    names = [seen.name for seen in moment.offending]
+    names = [tensor.name for tensor in inspection.offending]
     assert f"d {failure.term} / d {failure.tensor}" in names
-    held = next(seen for seen in moment.offending if seen.name == "d eigengap / d F")
+    held = next(tensor for tensor in inspection.offending if tensor.name == "d eigengap / d F")
     assert held.samples
     assert held.shape == (16, 36, 24)
     # the sample at fault comes first, and it holds a tie away from the border
-    border = moment.borders[0]
+    border = inspection.borders[0]
     assert border.sample in held.samples
     assert border.gap > 1e-4
     assert border.closest[1] < 1e-9
@@ -102,14 +102,16 @@ def test_examining_sees_what_the_step_would_have_seen():
     training = TrainingLoop(config, torch.device("cpu"))
     training.draw()
     before = training.generator.get_state()
-    moment = inspect_step(training)
+    inspection = inspect_step(training)
     assert torch.equal(training.generator.get_state(), before)
-    assert not moment.offending
+    assert not inspection.offending
     again = TrainingLoop(config, torch.device("cpu"))
-    _, seen = again.step()
+    seen = again.step()
     for name in ("total", "covariance", "eigengap"):
-        assert moment.terms[name] == pytest.approx(seen[name], rel=1e-6)  # single precision
-    by_term = {n.name: n.norm for n in moment.tensors if n.name.startswith("d covariance / d ")}
+        assert inspection.terms[name] == pytest.approx(seen[name], rel=1e-6)  # single precision
+    by_term = {
+        n.name: n.norm for n in inspection.tensors if n.name.startswith("d covariance / d ")
+    }
     assert len(by_term) > 3
     assert math.hypot(*by_term.values()) > 0
 
