@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -90,16 +89,13 @@ def start(plan: SearchConfig, args: argparse.Namespace) -> int:
     """Starts a new run."""
     from search.plan import preflight
     from search.records import RunStore
-    from search.remote import bucket
+    from search.remote import check_new_run, remove_run, runs_folder
     from search.suggest import WARM_FILE, warm_start
     from trainer.provenance import provenance
 
-    folder = bucket.folder_of(plan.out)
+    folder = runs_folder(plan.out)
     preflight.check_out(folder)
-    if bucket.is_uri(plan.out):
-        bucket.check(plan.out)
-        bucket.refuse_existing(bucket.home_of(folder / plan.name))
-        shutil.rmtree(folder / plan.name, ignore_errors=True)  # a copy of what was removed there
+    check_new_run(folder / plan.name)
     preflight.check_address(plan.address)
     code = provenance()
     warm, notes = warm_start(plan, code)
@@ -119,7 +115,7 @@ def start(plan: SearchConfig, args: argparse.Namespace) -> int:
     try:
         return go(plan, store, checked=not args.no_preflight)
     except preflight.Refused:
-        bucket.remove(store.path)  # made a moment ago, and nothing has run
+        remove_run(store.path)  # made a moment ago, and nothing has run
         raise
 
 
@@ -140,7 +136,7 @@ def resume(args: argparse.Namespace) -> int:
     """Continues or extends a run, or shows it if it has ended."""
     from search.plan import preflight
     from search.records import RunStore, best_trial, lacks_scores, read_run, unscored
-    from search.remote import resolve_run, working_copy
+    from search.remote import resolve_run
     from search.suggest import compatible_trials, read_history, version_changes
     from trainer.provenance import provenance
 
@@ -151,8 +147,7 @@ def resume(args: argparse.Namespace) -> int:
         raise UsageError(
             f"--resume takes the plan from the run, but got {', '.join(fixed)} too. Leave it out."
         )
-    path = resolve_run(args.resume, args.out)
-    working_copy.pull(path, to_drive=True)
+    path = resolve_run(args.resume, args.out, to_drive=True)
     more = None
     if args.accept_space_change:
         more = declared(planned(path, read_run(path), {}).space)
@@ -221,9 +216,9 @@ def go(
     from search.plan import set_ray_environment
 
     set_ray_environment(plan.address)
-    from search.remote import driving
+    from search.remote import lock_run
 
-    with driving(store.path) as driver:  # who is refused here has changed nothing
+    with lock_run(store.path) as driver:  # who is refused here has changed nothing
         kept = store.plan["search"] | {"trials": plan.trials}
         drivers = store.plan.get("resumed", []) + ([] if resumed is None else [resumed])
         now = {"search": kept, "resumed": drivers}
@@ -237,7 +232,7 @@ def drive(plan: SearchConfig, store: RunStore, *, checked: bool, train: Train | 
     from search.cluster import connect, preflight_checks, room_for
     from search.driver import Classical, finish, search
     from search.plan import RunError, SearchFailed
-    from search.remote import home_of
+    from search.remote import uri_of
 
     started = time.monotonic()
     with connect(plan) as cluster:
@@ -261,7 +256,7 @@ def drive(plan: SearchConfig, store: RunStore, *, checked: bool, train: Train | 
             if not (store.path / "run.json").exists():
                 print(f"the run has gone: somebody took {store.path} away", file=sys.stderr)
                 return 1
-            print(f"continue with --resume {home_of(store.path)}", file=sys.stderr)
+            print(f"continue with --resume {uri_of(store.path)}", file=sys.stderr)
             with suppress(RunError, OSError):  # of a folder that is damaged or has gone
                 print_results(plan, store)
             return 1

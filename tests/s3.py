@@ -4,6 +4,7 @@ outlives its end, so that it can die and come back."""
 import os
 import shutil
 import urllib.request
+from functools import cache
 from pathlib import Path
 
 from moto.moto_server.threaded_moto_server import ThreadedMotoServer
@@ -16,17 +17,19 @@ class Server:
     """An S3 server that can die and come back with all it had."""
 
     def __init__(self) -> None:
-        self.running = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-        self.running.start()
+        self.host, self.port = "127.0.0.1", 0
+        self.come_back()
         self.host, self.port = self.running.get_host_and_port()
         self.url = f"http://{self.host}:{self.port}"
 
     def die(self) -> None:
         self.running.stop()
+        self.alive = False
 
     def come_back(self) -> None:
         self.running = ThreadedMotoServer(self.host, self.port, verbose=False)
         self.running.start()
+        self.alive = True
 
     def tell(self, what: str, body: bytes = b"") -> None:
         asked = urllib.request.Request(f"{self.url}/moto-api/{what}", body, method="POST")
@@ -34,11 +37,17 @@ class Server:
         urllib.request.urlopen(asked, timeout=10).close()
 
 
+@cache
+def one_server() -> Server:
+    """The server of this process, since one takes half a second to stop."""
+    return Server()
+
+
 def served(monkeypatch, tmp_path):
     """For a fixture `server`: one with a bucket, credentials for it, and no working copy."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
-    server = Server()
+    server = one_server()
     for name, value in {
         "AWS_ENDPOINT_URL": server.url,
         "AWS_DEFAULT_REGION": "us-east-1",
@@ -53,8 +62,9 @@ def served(monkeypatch, tmp_path):
     maker, name = fs.FileSystem.from_uri("s3://results?allow_bucket_creation=true")
     maker.create_dir(name)
     yield server
+    if not server.alive:
+        server.come_back()
     server.tell("reset")
-    server.die()
 
 
 def storage() -> fs.FileSystem:

@@ -22,7 +22,7 @@ from search.plan import (
     smallest_config,
 )
 from search.records import RunStore
-from search.remote import home_of, opened
+from search.remote import filesystem_of, probe_file, uri_of
 from trainer.provenance import versions
 
 from .connection import on_worker
@@ -82,21 +82,15 @@ def check_nodes(store: RunStore) -> None:
     nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
     if len(nodes) == 1 and ray.get_runtime_context().get_node_id() == nodes[0]["NodeID"]:
         return  # this one has just made the folder
-    home = home_of(store.path)
-    probe = home_of(store.path / f".probe-{os.getpid()}")
-    where, path = opened(probe)
-    with where.open_output_stream(path) as file:
-        file.write(b"0")
-    try:
+    probe = uri_of(store.path / f".probe-{os.getpid()}")
+    with probe_file(*filesystem_of(probe)):
         asked = {_host(node): _look(node["NodeID"], probe) for node in nodes}
         answers = {host: ray.get(answer) for host, answer in asked.items()}
-    finally:
-        where.delete_file(path)
     check_versions(versions(), {host: theirs for host, (_, theirs) in answers.items()})
     if blind := [host for host, (sees, _) in answers.items() if not sees]:
         raise Refused(
             f"all nodes must see and write the run's folder, but {', '.join(blind)} cannot use "
-            f"{home}. Put --out on storage that they share, such as NFS or s3://bucket/prefix."
+            f"{uri_of(store.path)}. Put --out on storage that they share, such as NFS or s3://bucket/prefix."
         )
 
 

@@ -12,7 +12,7 @@ import ray
 
 from search.plan import BucketError
 from search.records import BEST_FILE
-from search.remote import brought, handed, opened
+from search.remote import downloaded, filesystem_of, probe_file, uploaded
 from trainer.config import EvaluationConfig, TrainConfig
 from trainer.provenance import versions
 
@@ -42,13 +42,11 @@ def look(probe: str) -> tuple[bool, dict[str, str | None]]:
 def sees(probe: str) -> bool:
     """Whether this node sees a file of the driver's, a path or URI, and can write beside it."""
     try:
-        where, path = opened(probe)
-        if not where.get_file_info(path).is_file:
+        filesystem, path = filesystem_of(probe)
+        if not filesystem.get_file_info(path).is_file:
             return False
-        own = f"{path}.{platform.node()}.{os.getpid()}"
-        with where.open_output_stream(own) as file:
-            file.write(b"0")
-        where.delete_file(own)
+        with probe_file(filesystem, f"{path}.{platform.node()}.{os.getpid()}"):
+            pass
     except (OSError, BucketError):
         return False
     return True
@@ -87,7 +85,7 @@ def score_state(
     from trainer.training import initial_network, resolve_device, restore_network
 
     own_train(threads)
-    with brought(state_path) as path:
+    with downloaded(state_path) as path:
         config, network = restore_network(path, resolve_device("auto"))
     if evaluation is not None:
         config = replace(config, evaluation=evaluation)
@@ -109,7 +107,7 @@ def score_hinges(
     from trainer.training import hinge_rows, resolve_device, restore_network
 
     own_train(threads)
-    with brought(state_path) as path:
+    with downloaded(state_path) as path:
         _, network = restore_network(path, resolve_device("auto"))
     return hinge_rows(network, TrainConfig.from_params(params), num_scenes)
 
@@ -119,7 +117,7 @@ def measure_best(checkpoint: str, threads: int) -> dict[str, Any]:
     from trainer.training import evaluate_model
 
     own_train(threads)
-    with brought(checkpoint) as there:
+    with downloaded(checkpoint) as there:
         return asdict(evaluate_model(there / BEST_FILE))
 
 
@@ -141,7 +139,7 @@ def export_best(
     from trainer.training import ModelEvaluation, export_model
 
     own_train(threads)
-    with brought(checkpoint) as there, handed(folder) as model:
+    with downloaded(checkpoint) as there, uploaded(folder) as model:
         known = ModelEvaluation.of(measured)
         export_model(there / BEST_FILE, model, about=about, others=others, measured=known)
 

@@ -34,7 +34,7 @@ from search.plan import (
     version_mismatch,
 )
 from search.records import BEST_FILE, REPORTS_FILE, STATE_FILE, judged, read_reports
-from search.remote import brought
+from search.remote import downloaded
 from trainer.config import TrainConfig
 from trainer.failure import Diverged
 from trainer.provenance import versions
@@ -190,7 +190,7 @@ def _last_state(place: str | None, lost: tune.Checkpoint | None) -> tuple[Any, K
     from trainer.training import TrainState
 
     try:
-        with brought(place) if lost is None else lost.as_directory() as folder:
+        with downloaded(place) if lost is None else lost.as_directory() as folder:
             reports = read_reports(Path(folder))
             if not reports:
                 raise StorageLost(f"the checkpoint {place} has gone or is not whole")

@@ -19,7 +19,7 @@ from search.plan import (
     freeze_loaded_objects,
 )
 from search.records import RAY_FOLDER, RunStore, drop_orphans, write_left
-from search.remote import home_of, opened
+from search.remote import filesystem_of, uri_of
 from search.suggest import History, compatible_trials, read_history, read_warm_trials
 from trainer.provenance import versions
 
@@ -156,7 +156,7 @@ def _fit(
     # a full disk is told in one sentence; nothing is restored from what Ray could not save
     logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)
     needs = {"cpu": resources.cpus} | ({"gpu": resources.gpus} if resources.gpus else {})
-    where, path = opened(home_of(store.path))
+    where, path = filesystem_of(uri_of(store.path))
     tuner = tune.Tuner(
         tune.with_resources(trainable, needs),
         tune_config=tune.TuneConfig(

@@ -29,7 +29,7 @@ from search.records import (
     scored_rows,
     unscored,
 )
-from search.remote import brought, home_of
+from search.remote import downloaded, uri_of
 from trainer.config import ConfigError
 
 BEST_FOLDER = "best"
@@ -90,7 +90,7 @@ def finish(
         classical.keep()
         return
     kept = store.path / str(trials.set_index("trial_id")["checkpoint"][best])
-    checkpoint, state = home_of(kept), home_of(kept / STATE_FILE)
+    checkpoint, state = uri_of(kept), uri_of(kept / STATE_FILE)
     measured = on_worker(measure_task, resources).remote(checkpoint, resources.threads)
     scored = on_worker(state_task, resources).remote(state, resources.threads)
     classical.keep()  # the model card has them too
@@ -108,12 +108,12 @@ def _export(
     rows = store.read("evaluations")
     others = rows[rows["trial_id"].isna()].to_dict("records")
     about = store.plan.get("provenance", {})
-    folder = home_of(store.path / BEST_FOLDER)
+    folder = uri_of(store.path / BEST_FOLDER)
     task = on_worker(export_task, resources)
     job = task.remote(checkpoint, folder, measured, about, others, resources.threads)
     try:
         ray.get(job)
-        with brought(folder) as model:  # from the bucket into the working copy
+        with downloaded(folder) as model:  # from the bucket into the working copy
             if str(model) != folder:
                 shutil.copytree(model, store.path / BEST_FOLDER, dirs_exist_ok=True)
     except (ConfigError, ray.exceptions.RayError) as error:

@@ -15,7 +15,7 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from search.plan import EarlyStopper, SearchConfig
-from search.remote import home_of
+from search.remote import uri_of
 from search.suggest import (
     EndedTrial,
     History,
@@ -234,7 +234,7 @@ def _settings(
 
 
 def _again(old: UnfinishedTrial) -> dict[str, Any]:
-    checkpoint = None if old.checkpoint is None else home_of(old.checkpoint)
+    checkpoint = None if old.checkpoint is None else uri_of(old.checkpoint)
     return _settings(dict(old.record), folder=old.folder, checkpoint=checkpoint)
 
 

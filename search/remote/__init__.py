@@ -1,8 +1,35 @@
-"""Where a run is at home, on a disk or a bucket, and who drives it."""
+"""Where a run lives, on a disk or on a bucket, and which process drives it.
 
-from .bucket import brought, handed, home_of, opened
+Everybody works on a local folder, which for a run on a bucket is a working copy. `resolve_run`
+finds it, `uri_of` tells what it is a copy of, `lock_run` holds it for one driver and mirrors it.
+"""
+
+from .bucket import (
+    check_new_run,
+    downloaded,
+    filesystem_of,
+    probe_file,
+    push,
+    remove_run,
+    runs_folder,
+    uploaded,
+    uri_of,
+)
 from .follow import attach
 from .locate import resolve_run
-from .mirror import driving, push
+from .lock import lock_run
 
-__all__ = ["attach", "brought", "driving", "handed", "home_of", "opened", "push", "resolve_run"]
+__all__ = [
+    "attach",
+    "check_new_run",
+    "downloaded",
+    "filesystem_of",
+    "lock_run",
+    "probe_file",
+    "push",
+    "remove_run",
+    "resolve_run",
+    "runs_folder",
+    "uploaded",
+    "uri_of",
+]

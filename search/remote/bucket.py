@@ -1,19 +1,18 @@
-"""Runs on object storage (`--out s3://bucket/prefix`, gs://, any that pyarrow speaks).
+"""Object storage (`--out s3://bucket/prefix`, gs://, any that pyarrow knows): URIs, files, errors.
 
-Object storage has neither atomic renames nor locks nor files that grow, on which a run's rules and
-Optuna's journal rest. So a run on a bucket has a working copy on the driver's disk, where all of
-it is as on any disk, and the bucket is its mirror (`mirror.py`). Only checkpoints go from the
-workers to the bucket directly.
-
-The working copy's folder is named after the bucket, so that a path tells where its run is at home.
+A bucket has no atomic renames, no locks and no files that grow, on which a run's records and
+Optuna's journal rest. So a run on a bucket has a working copy on the driver's disk, which is a run
+like any other, and `mirror` sends what changes there; only workers write to the bucket directly,
+their checkpoints. The working copy's path contains the URI: `uri_of` knows it from any path below.
 """
 
-import contextlib
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 import pyarrow as pa
@@ -21,30 +20,32 @@ from pyarrow import fs
 
 from search.plan import BucketError, RunExists
 
+READ_TRIES = 10
+
 
 def is_uri(place: str | Path) -> bool:
-    """Whether `--out` or RUN is on object storage."""
+    """Tell a URI of object storage from a path."""
     return "://" in str(place)
 
 
-def copies() -> Path:
-    """Folder of all working copies on this machine."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home).absolute() / "ris-eigengap-search" / "runs"
+def cache_folder() -> Path:
+    """Return the folder of all working copies on this machine."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache).absolute() / "ris-eigengap-search" / "runs"
 
 
-def split(uri: str) -> tuple[str, str]:
-    """The `--out` and the name that the URI of a run is made of."""
+def split_uri(uri: str) -> tuple[str, str]:
+    """Split the URI of a run into `--out` and the run's name."""
     scheme, host, path, query, _ = urlsplit(uri.rstrip("/"))
     folder, _, name = path.rpartition("/")
     return urlunsplit((scheme, host, folder, query, "")), name
 
 
-def folder_of(out: str | Path) -> Path:
-    """The folder of runs that `--out` stands for: itself, or that of its working copies.
+def runs_folder(out: str | Path) -> Path:
+    """Return the local folder of the runs in `--out`: itself, or that of their working copies.
 
     Raises:
-        BucketError: if the URI holds credentials.
+        BucketError: if a URI holds credentials.
     """
     if not is_uri(out):
         return Path(out)
@@ -53,21 +54,21 @@ def folder_of(out: str | Path) -> Path:
             "a URI must not hold credentials, since run.json keeps it, but --out does. Put them "
             "in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile."
         )
-    return copies() / quote(str(out).rstrip("/"), safe="")
+    return cache_folder() / quote(str(out).rstrip("/"), safe="")
 
 
-def home_of(path: Path) -> str:
-    """Where a file of a run is at home: a URI if the path is in a working copy, or else itself."""
+def uri_of(path: Path) -> str:
+    """Return the URI of a file or folder in a working copy, or else its absolute path."""
     path = path.absolute()
-    if copies() not in path.parents:
+    if cache_folder() not in path.parents:
         return str(path)
-    name, *below = path.relative_to(copies()).parts
-    scheme, host, folder, query, _ = urlsplit(unquote(name))
+    out, *below = path.relative_to(cache_folder()).parts
+    scheme, host, folder, query, _ = urlsplit(unquote(out))
     return urlunsplit((scheme, host, "/".join([folder, *below]), query, ""))
 
 
-def opened(place: str) -> tuple[fs.FileSystem, str]:
-    """The file system of a path or URI, and the path on it.
+def filesystem_of(place: str) -> tuple[fs.FileSystem, str]:
+    """Return the file system of a path or URI, and the path on it.
 
     Raises:
         BucketError: for a URI that pyarrow does not know.
@@ -79,49 +80,111 @@ def opened(place: str) -> tuple[fs.FileSystem, str]:
             f"a folder is given as a path, but {place} is a URI. Give {urlsplit(place).path}: a "
             "disk has locks and renames, and needs no working copy."
         )
-    try:
+    with bucket_errors(place):
         found: tuple[fs.FileSystem, str] = fs.FileSystem.from_uri(place)
-    except (pa.ArrowException, ValueError, OSError) as error:
-        raise refusal(place, error) from None
     return found
 
 
-def check(out: str) -> None:
-    """Refuses object storage that cannot be written to, by writing to it.
+class RemoteFiles:
+    """The files below a URI, by their names relative to it; its methods raise OSError."""
+
+    def __init__(self, uri: str) -> None:
+        self._filesystem, self._path = filesystem_of(uri)
+
+    def list(self) -> dict[str, fs.FileInfo]:
+        """Return all files with sizes and times; a bucket's clock may know seconds only."""
+        selector = fs.FileSelector(self._path, recursive=True, allow_not_found=True)
+        found: list[Any] = self._filesystem.get_file_info(selector)
+        return {info.path[len(self._path) + 1 :]: info for info in found if info.is_file}
+
+    def read(self, name: str) -> bytes:
+        """Return the content of one version of a file that may be replaced meanwhile.
+
+        A stream asks for the size first and reads so many bytes then: of a longer version that
+        came in between it returns a part.
+        """
+        path = f"{self._path}/{name}"
+        for _ in range(READ_TRIES):
+            with self._filesystem.open_input_stream(path) as stream:
+                content: bytes = stream.read()
+            if self._filesystem.get_file_info(path).size == len(content):
+                return content
+        raise OSError(f"{path} is replaced faster than it can be read")
+
+    def write(self, name: str, content: bytes) -> None:
+        """Put a file on the bucket, complete or not at all."""
+        with self._filesystem.open_output_stream(f"{self._path}/{name}") as stream:
+            stream.write(content)
+
+    def remove(self, folder: str = "") -> None:
+        """Remove a folder, or everything."""
+        with suppress(FileNotFoundError):
+            self._filesystem.delete_dir(f"{self._path}/{folder}".rstrip("/"))
+
+
+@contextmanager
+def probe_file(filesystem: fs.FileSystem, path: str) -> Iterator[None]:
+    """Keep a file of one byte there while the context lasts, as a proof that it can be written.
+
+    Raises:
+        OSError: if it cannot be written or removed.
+    """
+    with filesystem.open_output_stream(path) as stream:
+        stream.write(b"0")
+    try:
+        yield
+    finally:
+        filesystem.delete_file(path)
+
+
+def check_new_run(run: Path) -> None:
+    """Refuse a new run on a bucket that takes no files or has such a run; a disk passes.
+
+    A working copy of a run that has been removed from its bucket is removed here, too.
 
     Raises:
         BucketError: with what the storage said, and a remedy.
+        RunExists: if the bucket has a run of that name.
     """
-    where, path = opened(out)
-    probe = f"{path}/.probe-{os.getpid()}"
-    try:
-        with where.open_output_stream(probe) as file:
-            file.write(b"0")
-        where.delete_file(probe)
-    except OSError as error:
-        raise refusal(out, error) from None
+    uri = uri_of(run)
+    if not is_uri(uri):
+        return
+    out, _ = split_uri(uri)
+    filesystem, path = filesystem_of(out)
+    with bucket_errors(out):
+        with probe_file(filesystem, f"{path}/.probe-{os.getpid()}"):
+            pass
+        if "run.json" in RemoteFiles(uri).list():
+            raise RunExists(
+                f"a new run needs a new name, but {uri} exists. Continue it with "
+                f"`--resume {uri}`, or choose another `--name`."
+            )
+    shutil.rmtree(run, ignore_errors=True)
 
 
-@contextlib.contextmanager
-def brought(place: str) -> Iterator[Path]:
-    """A folder or file as a local path: itself, or a copy for as long as the context lasts."""
+def remove_run(run: Path) -> None:
+    """Remove a run from its folder and from its bucket."""
+    shutil.rmtree(run)
+    if is_uri(uri := uri_of(run)):
+        RemoteFiles(uri).remove()
+
+
+@contextmanager
+def downloaded(place: str) -> Iterator[Path]:
+    """Give a folder or file as a local path: itself, or a copy while the context lasts."""
     if not is_uri(place):
         yield Path(place)
         return
-    where, path = opened(place)
-    with tempfile.TemporaryDirectory() as here:
-        there = Path(here) / path.rsplit("/", 1)[-1]
-        if where.get_file_info(path).is_file:
-            fs.copy_files(path, str(there), source_filesystem=where)
-        else:
-            there.mkdir()
-            fs.copy_files(path, str(there), source_filesystem=where)
-        yield there
+    filesystem, path = filesystem_of(place)
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder, path.rsplit("/", 1)[-1])
+        fs.copy_files(path, str(copy), source_filesystem=filesystem)
+        yield copy
 
 
-@contextlib.contextmanager
-def handed(place: str) -> Iterator[Path]:
-    """A folder to write as a local path: itself, or one that is sent when the context ends.
+@contextmanager
+def uploaded(place: str) -> Iterator[Path]:
+    """Give a local folder to write into: the place itself, or one that is sent there at the end.
 
     Raises:
         BucketError: if the bucket does not take it.
@@ -129,40 +192,29 @@ def handed(place: str) -> Iterator[Path]:
     if not is_uri(place):
         yield Path(place)
         return
-    where, path = opened(place)
-    with tempfile.TemporaryDirectory() as here:
-        there = Path(here) / path.rsplit("/", 1)[-1]
-        yield there
-        try:
-            fs.copy_files(str(there), path, destination_filesystem=where)
-        except OSError as error:
-            raise refusal(place, error) from None
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+        _send(folder, place)
 
 
-def refuse_existing(home: str) -> None:
-    """Raises RunExists if there is a run under that URI already."""
-    where, path = opened(home)
-    try:
-        if where.get_file_info(f"{path}/run.json").is_file:
-            raise RunExists(
-                f"a new run needs a new name, but {home} exists. Continue it with "
-                f"`--resume {home}`, or choose another `--name`."
-            )
-    except OSError as error:
-        raise refusal(home, error) from None
+def push(folder: Path) -> None:
+    """Send a folder of a working copy, such as its report, to the bucket; leave a disk's alone.
+
+    Raises:
+        BucketError: if the bucket does not take it.
+    """
+    if is_uri(uri := uri_of(folder)):
+        _send(str(folder), uri)
 
 
-def remove(run: Path) -> None:
-    """Removes a run that was made a moment ago, from its bucket too."""
-    home = home_of(run)
-    shutil.rmtree(run)
-    if is_uri(home):
-        where, path = opened(home)
-        with contextlib.suppress(FileNotFoundError):
-            where.delete_dir(path)
+def _send(folder: str, uri: str) -> None:
+    filesystem, path = filesystem_of(uri)
+    with bucket_errors(uri):
+        fs.copy_files(folder, path, destination_filesystem=filesystem)
 
 
 def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or else its class."""
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
@@ -179,14 +231,19 @@ REMEDIES = {
     "curlCode": "Check AWS_ENDPOINT_URL and the network.",
     "filesystem type": "Use a path, s3://bucket/prefix or gs://bucket/prefix.",
 }
-"""What to do, by what is in the storage's message."""
+"""Remedies by what the storage's message contains."""
 
 
-def refusal(place: str, error: BaseException) -> BucketError:
-    said = str(error)
-    fitting = [remedy for sign, remedy in REMEDIES.items() if sign.lower() in said.lower()]
-    remedy = fitting[0] if fitting else "Check the URI and the credentials."
-    return BucketError(
-        f"--out must be storage that takes files, but {place} does not ({first_line(error)}). "
-        f"{remedy}"
-    )
+@contextmanager
+def bucket_errors(place: str) -> Iterator[None]:
+    """Turn what the storage raises in the context into a BucketError with a remedy."""
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        message = str(error).lower()
+        fitting = [remedy for sign, remedy in REMEDIES.items() if sign.lower() in message]
+        remedy = fitting[0] if fitting else "Check the URI and the credentials."
+        raise BucketError(
+            f"--out must be storage that takes files, but {place} does not "
+            f"({first_line(error)}). {remedy}"
+        ) from None

@@ -6,32 +6,30 @@ from search.plan import RUNS, RunNotFound
 from search.records import TABLES
 from trainer.config import did_you_mean
 
-from . import bucket, working_copy
+from .bucket import is_uri, runs_folder, split_uri
+from .working_copy import pull
 
 
-def resolve_run(run: str | Path, out: str | Path | None = None) -> Path:
-    """The folder that RUN stands for: a name under `out`, or a path.
+def resolve_run(run: str | Path, out: str | Path | None = None, *, to_drive: bool = False) -> Path:
+    """Return the folder of a run, given by its name under `out`, its path or its URI.
 
-    One on object storage is brought into its working copy.
+    A run on object storage is brought into its working copy, with checkpoints `to_drive`.
 
     Raises:
         RunNotFound: with the nearest existing name.
     """
     out = out or RUNS
-    if bucket.is_uri(run):
-        out, run = bucket.split(str(run))
-    if bucket.is_uri(out):
-        path = bucket.folder_of(out) / run
-        working_copy.pull(path)
+    if is_uri(run):
+        out, run = split_uri(str(run))
+    if is_uri(out):
+        path = runs_folder(out) / run
+        pull(path, to_drive=to_drive)
         return path
-    for path in (Path(out) / run, Path(run)):
-        if path.joinpath("run.json").exists():
-            return path
-    # A folder that has lost its run.json is still the one that was meant: `open` says what is
-    # wrong with it.
-    for path in (Path(out) / run, Path(run)):
-        if any(path.joinpath(table).is_dir() for table in TABLES):
-            return path
+    # A folder that has lost its run.json may still be meant: `open` says what is wrong with it.
+    for marks in (["run.json"], TABLES):
+        for path in (Path(out) / run, Path(run)):
+            if any(path.joinpath(mark).exists() for mark in marks):
+                return path
     existing = sorted(p.parent.name for p in Path(out).glob("*/run.json"))
     known = f"{out} has {', '.join(existing[:8])}." if existing else f"{out} has no runs."
     raise RunNotFound(

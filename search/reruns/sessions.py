@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import spaces
 from search.plan import FreshScenes, Outcome, Rerun, SearchConfig
 from search.records import BASELINE_PART, RERUNS, STATE_FILE, RunStore, scored_rows
-from search.remote import home_of
+from search.remote import uri_of
 from trainer.config import EvaluationConfig, TrainConfig
 from trainer.provenance import provenance
 
@@ -156,7 +156,7 @@ class Session:
 
     def _state(self, name: str) -> str:
         trials = self._trained.read("trials").set_index("trial_id")
-        return home_of(self._trained.path / trials["checkpoint"][name] / STATE_FILE)
+        return uri_of(self._trained.path / trials["checkpoint"][name] / STATE_FILE)
 
     def _write(
         self, part: str, one: Rerun | None, tables: Mapping[str, list[Any]], seed: int
@@ -214,9 +214,9 @@ def session(store: RunStore, plan: SearchConfig) -> Iterator[Session]:
 
     set_ray_environment(plan.address)
     from search.cluster import check_nodes, connect, room_for
-    from search.remote import driving
+    from search.remote import lock_run
 
-    with driving(store.path), connect(plan) as cluster:
+    with lock_run(store.path), connect(plan) as cluster:
         resources = room_for(plan, cluster)
         trained = open_reruns(store, plan)
         check_nodes(trained)

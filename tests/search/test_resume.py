@@ -22,7 +22,7 @@ from search.records.best import best_trial
 from search.records.checkpoints import BEST_FILE, STATE_FILE, checkpoints_of, read_reports
 from search.records.schema import KEYS
 from search.records.store import RunStore
-from search.remote.lock import exclusive
+from search.remote.lock import lock_run
 from search.run import main
 from search.suggest.history import History, UnfinishedTrial, compatible_trials, read_history
 from search.suggest.study import EndedTrial
@@ -193,11 +193,11 @@ def test_a_damaged_record_of_an_unfinished_trial_is_named_with_what_to_delete(
 
 def test_a_run_has_one_driver(tmp_path):
     store = planned(tmp_path)
-    with exclusive(store.path):
+    with lock_run(store.path):
         refused = pytest.raises(RunError, match="one driver at a time")
-        with refused, exclusive(store.path):
+        with refused, lock_run(store.path):
             pass
-    with exclusive(store.path):
+    with lock_run(store.path):
         pass  # it was given back
 
 
@@ -205,7 +205,7 @@ def test_a_run_has_one_driver(tmp_path):
 def test_a_driver_that_is_refused_has_changed_nothing(tmp_path, capsys, flag):
     store = planned(tmp_path)
     before = {p: p.read_bytes() for p in store.path.rglob("*") if p.is_file()}
-    with exclusive(store.path):
+    with lock_run(store.path):
         flags = ("--accept-space-change", "--no-preflight", *flag)
         assert main(["--resume", "x", "--out", str(tmp_path), *flags]) == 2
     assert "one driver at a time" in capsys.readouterr().err

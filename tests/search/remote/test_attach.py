@@ -10,7 +10,8 @@ import pytest
 
 from search.records.store import RunStore
 from search.remote import follow as following
-from search.remote.lock import driven, exclusive
+from search.remote.driver_file import is_locked
+from search.remote.lock import lock_run
 from search.run import main
 
 
@@ -32,12 +33,12 @@ def end_trial(store: RunStore, number: int, outcome: str = "completed") -> None:
 def drive(out: str, code: int | None) -> None:
     """Another process that drives the run for a while."""
     store = RunStore.open(Path(out) / "x")
-    with exclusive(store.path) as driver:
+    with lock_run(store.path) as driver:
         store.write_config("t0000", {"trial_id": "t0000", "number": 0})
-        time.sleep(1)
+        time.sleep(0.3)
         end_trial(store, 0)
         end_trial(store, 1, "diverged")
-        time.sleep(1)
+        time.sleep(0.3)
         if code is None:
             os.kill(os.getpid(), signal.SIGKILL)
         driver.exit_code = code
@@ -51,7 +52,7 @@ def test_a_follower_sees_all_and_ends_as_the_search_does(code, tmp_path, capsys,
         target=drive, args=(str(tmp_path), code)
     )
     process.start()
-    while not driven(store.path):
+    while not is_locked(store.path):
         time.sleep(0.05)
     assert main(["--attach", "x", "--out", str(tmp_path)]) == (1 if code is None else code)
     process.join()
@@ -67,7 +68,7 @@ def test_a_follower_sees_all_and_ends_as_the_search_does(code, tmp_path, capsys,
 
 def test_a_run_that_has_ended_is_told_at_once(tmp_path, capsys):
     store = new_run(tmp_path)
-    with exclusive(store.path) as driver:
+    with lock_run(store.path) as driver:
         driver.exit_code = 1
     assert main(["--attach", "x", "--out", str(tmp_path)]) == 1
     assert "exit code 1: 0 of 2 trials" in capsys.readouterr().out
@@ -85,7 +86,7 @@ def test_a_run_that_nobody_has_driven_is_refused(tmp_path, capsys):
 def test_the_way_a_driver_ends_is_noted(error, code, tmp_path, capsys):
     store = new_run(tmp_path)
     try:
-        with exclusive(store.path):
+        with lock_run(store.path):
             if error is not None:
                 raise error
     except (KeyboardInterrupt, RuntimeError):

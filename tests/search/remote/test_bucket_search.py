@@ -52,12 +52,12 @@ def test_a_search_whose_bucket_dies_ends_with_1_and_is_resumed_elsewhere(
     assert f"{OUT}/x lacks the last results" in said.out
 
     server.come_back()
-    run = bucket.folder_of(OUT) / "x"
+    run = bucket.runs_folder(OUT) / "x"
     elsewhere(run)
     # the driver could not take its sign of life out of a dead bucket
     assert main(["--resume", f"{OUT}/x"]) == 2
     assert "wait 60 s if it was killed" in capfd.readouterr().err
-    monkeypatch.setattr("search.remote.mirror.STALE_SECONDS", 0.0)
+    monkeypatch.setattr("search.remote.lock.STALE_SECONDS", 0.0)
     assert main(["--resume", f"{OUT}/x"]) == 0
     said = capfd.readouterr().out
     assert "again, from epoch" in said
