@@ -62,7 +62,7 @@ FRESH_SEED = 13_000_003
 
 @dataclass(frozen=True)
 class Plan:
-    """What is trained and scored on a scene."""
+    """The trainings and scores of one scene."""
 
     networks: tuple[str, ...]
     seeds: tuple[int, ...]
@@ -82,7 +82,7 @@ PLANS = {
 
 
 def report(name: str, mine: Scores, reference: Scores, snr_db: tuple[float, ...]) -> str:
-    """A row of the table."""
+    """Return one row of the table."""
     error = bootstrap_mean(mine.per_scene("capped_error", OBJECTIVE_SNR_DB))
     columns = [shown(error)]
     for some in (OBJECTIVE_SNR_DB, snr_db[:1]):
@@ -97,7 +97,8 @@ def report(name: str, mine: Scores, reference: Scores, snr_db: tuple[float, ...]
 
 
 def reliability(network: nn.Module, config: TrainConfig, conditions: Conditions) -> str:
-    """How often estimates of some confidence are right; K known, and asked of the eigenvalues."""
+    """Return a table of how often estimates of each confidence are right, with K known and with K
+    asked of the eigenvalues."""
     model = Model(config, network, calibrate(network, config))
     lines = [
         "| K | confidence | estimates | mean confidence | share right |",
@@ -134,13 +135,14 @@ def reliability(network: nn.Module, config: TrainConfig, conditions: Conditions)
 
 
 def hits(places: dict[str, torch.Tensor], scenes: Scenes) -> torch.Tensor:
-    """Which estimates lie near a source, also those that `localise` does not vouch for."""
+    """Return which estimates lie near a source, also those that `localise` does not vouch for."""
     names = ("azimuth", "elevation", "range_m", "resolved", "active")
     given = {name: places[name] for name in names}
     return near_a_source(Estimates(**given, separate=places["confidence"] > 0), scenes)
 
 
 def main() -> None:
+    """Measure both scenes, print the tables, and write them with `--write`."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -175,7 +177,7 @@ def main() -> None:
 def measured(
     name: str, plan: Plan, device: str, *, figure: str | None, confidence: str | None
 ) -> dict[str, str]:
-    """Trains and scores on one scene; prints the tables, and returns them by name.
+    """Train and score on one scene; print the tables and return them by name.
 
     Args:
         figure: file that the trade-off is drawn into.
@@ -237,7 +239,7 @@ def measured(
 
 
 def draw(rows: dict[str, Scores], networks: Sequence[str], file: str) -> None:
-    """Error against time, relative to stochastic ML's."""
+    """Draw error against time, relative to stochastic ML."""
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(6.4, 4.2), layout="constrained")

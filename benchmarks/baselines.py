@@ -68,7 +68,7 @@ DOCS = Path(__file__).parent.parent / "docs"
 def measure(
     config: SceneConfig, names: list[str], snr_db: float, count: int, scenes: int, device: str
 ) -> Point:
-    """Every estimator on the same scenes, the bound, and what eigenvalues say about K."""
+    """Score every estimator on the same scenes, with the bound and what eigenvalues say about K."""
     estimates = {name: classical_estimator(name, config, device) for name in names}
     unaware = method("lmmse_music", config, device)
     errors: dict[str, list[Errors]] = {name: [] for name in names}
@@ -115,7 +115,7 @@ def kept_or_measured(
     scenes: int,
     device: str,
 ) -> Point:
-    """A point that an earlier run left in `parts`, or a new one, which is left there."""
+    """Return a point that an earlier run kept in `parts`, or measure and keep it."""
     if parts is None:
         return measure(config, names, snr_db, count, scenes, device)
     text = f"{config} {names} {SEED} {scenes}"
@@ -132,7 +132,7 @@ def kept_or_measured(
 
 
 def main() -> None:
-    """Prints the tables in Markdown, writes them and the figure into the documents."""
+    """Print the tables in Markdown, and write them and the figure into the documents."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--scene", choices=SCENES, default="local")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""What `baselines.py` measured, as Markdown tables and a figure."""
+"""Markdown tables and a figure of the points that `baselines.py` measured."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +33,7 @@ class Point:
     gospa: np.ndarray
 
     def as_arrays(self) -> dict[str, np.ndarray]:
-        """Flat, for a file."""
+        """Return a point as flat arrays, for a file."""
         flat = {"bound": self.bound, "gospa": self.gospa}
         for group in ("success", "square", "ratio", "number"):
             flat |= {f"{group}.{name}": x for name, x in getattr(self, group).items()}
@@ -41,7 +41,7 @@ class Point:
 
     @classmethod
     def of_arrays(cls, flat: dict[str, np.ndarray]) -> "Point":
-        """What `as_arrays` made."""
+        """Return the point that `as_arrays` flattened."""
 
         def named(group: str) -> dict[str, np.ndarray]:
             return {k.partition(".")[2]: x for k, x in flat.items() if k.startswith(group + ".")}
@@ -55,7 +55,7 @@ Table = dict[tuple[float, int], Point]
 
 
 def tables(table: Table) -> dict[str, str]:
-    """Every table by its title."""
+    """Return every table by its title."""
     written = {}
     for count in sorted({count for _, count in table}):
         points = {snr: point for (snr, k), point in table.items() if k == count}
@@ -135,14 +135,14 @@ def _numbers(points: dict[float, Point]) -> str:
 
 
 def root_interval(squares: np.ndarray) -> tuple[float, float, float]:
-    """Root of a mean of squares and the roots of its bootstrap interval."""
+    """Return the root of a mean of squares and the roots of its bootstrap interval."""
     interval = bootstrap_mean(squares)
     root, low, high = np.sqrt([interval.mean, interval.low, interval.high])
     return float(root), float(low), float(high)
 
 
 def plot(table: Table, path: Path) -> None:
-    """Success and error against SNR, one column of panels per K."""
+    """Draw success and error against SNR, one column of panels per K."""
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 

@@ -40,7 +40,7 @@ EXIT_OF_A_KILLED_PROCESS = -signal.SIGKILL
 
 
 def drive(*flags: str, kill_after: float | None = None) -> int:
-    """Runs the search's command line; kills its driver after so many seconds."""
+    """Run the search's command line; kill its driver after so many seconds."""
     command = [sys.executable, str(DRILL), *flags, "--no-preflight"]
     with tempfile.TemporaryFile() as said:
         driver = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT)
@@ -58,7 +58,7 @@ def drive(*flags: str, kill_after: float | None = None) -> int:
 def killed_search(
     name: str, out: Path, flags: tuple[str, ...], kills: list[float]
 ) -> tuple[list[float], list[str]]:
-    """Runs a search, killed and resumed after each of `kills` seconds.
+    """Run a search that is killed and resumed after each of `kills` seconds.
 
     Returns:
         The kills that met a driver still at work, and what was wrong with the search.
@@ -86,7 +86,7 @@ def killed_search(
 def compare(
     store: RunStore, references: Mapping[str, pd.DataFrame], trials: int = TRIALS
 ) -> list[str]:
-    """What is lost or doubled in a finished run, or differs from given tables."""
+    """Return what is lost or doubled in a finished run, or differs from given tables."""
     wrong = []
     ended, epochs = store.read("trials"), store.read("epochs")
     for table in WRITTEN:
@@ -110,13 +110,13 @@ def compare(
 
 
 def plain(table: str, rows: pd.DataFrame) -> pd.DataFrame:
-    """A table without what the clock and the place wrote, in order of its keys."""
+    """Return a table without what depends on clock and place, in order of its keys."""
     named = rows.drop(columns=[name for name in TIMING if name in rows])
     return named.sort_values(list(KEYS[table])).reset_index(drop=True)
 
 
 def replayed(store: RunStore) -> pd.DataFrame:
-    """The epochs of every recorded configuration, trained here without Ray or interruption."""
+    """Train every recorded configuration here, without Ray or interruption; return its epochs."""
     import torch
 
     from search.plan import objective_window
@@ -139,7 +139,7 @@ def replayed(store: RunStore) -> pd.DataFrame:
 
 
 def lose_a_node(out: Path) -> list[str]:
-    """Removes one of two working nodes once both train; what was wrong with the search then."""
+    """Remove one of two working nodes once both train; return what was wrong with the search then."""
     from drill import disturbed, training, wait_for
 
     set_ray_environment()  # before Ray is imported
@@ -172,6 +172,7 @@ def lose_a_node(out: Path) -> list[str]:
 
 
 def main() -> int:
+    """Run the searches, print what became of each, and exit with 1 if one was damaged."""
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("--searches", type=int, default=20)
     p.add_argument("--seed", type=int, default=0)

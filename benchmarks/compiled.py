@@ -1,4 +1,4 @@
-"""Does torch.compile pay? Steps of a training, eager and compiled, in turn, in one run.
+"""Cost of a training step, eager and with `torch.compile`, in turn, in one run.
 
     python benchmarks/compiled.py [--networks dictionary unrolled:2] [--steps 20] [--device cuda]
 
@@ -24,7 +24,7 @@ from trainer.training import CLIP_NORM, TrainingLoop
 
 
 def now(device: str) -> float:
-    """Seconds."""
+    """Return seconds: on a GPU of the clock, once it has finished; else of CPU time."""
     if device == "cuda":
         torch.cuda.synchronize()
         return time.perf_counter()
@@ -32,7 +32,7 @@ def now(device: str) -> float:
 
 
 def step(training: TrainingLoop, device: str) -> tuple[float, float]:
-    """An optimiser step: its seconds, and the loss before it."""
+    """Take an optimiser step; return its seconds and the loss before it."""
     scenes = training.draw()
     started = now(device)
     training.optimizer.zero_grad(set_to_none=True)
@@ -44,6 +44,7 @@ def step(training: TrainingLoop, device: str) -> tuple[float, float]:
 
 
 def main() -> None:
+    """Print the seconds of both."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

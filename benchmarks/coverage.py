@@ -1,4 +1,4 @@
-"""What intervals cover at five configurations by five seeds, simulated: nobody knows it elsewhere.
+"""Simulated coverage of the intervals of ablations: five configurations by five seeds.
 
     python benchmarks/coverage.py [--no-write]
 
@@ -23,7 +23,8 @@ REPETITIONS, FIVES = 4000, 2000
 
 
 def crossed() -> str:
-    """A row per ratio of variances: both units, and what either alone would cover."""
+    """Return a table with a row per ratio of variances: coverage of both units, and of either
+    alone."""
     head = ["standard deviations: configurations, seeds, scenes, rest", "covers"]
     head += ["false helps", "scenes alone", "configurations alone"]
     rows = [f"| {' | '.join(head)} |", "|---" * 5 + "|"]
@@ -40,7 +41,7 @@ def crossed() -> str:
 
 
 def five_units() -> str:
-    """t and bootstrap-t of five numbers: what they cover, and how wide they are."""
+    """Return coverage and width of t and bootstrap-t intervals of five numbers."""
     rng = np.random.default_rng(1)
     laws = {"normal": rng.standard_normal, "exponential": rng.exponential}
     rows = ["| five numbers | t covers | bootstrap-t covers | width, bootstrap-t / t |"]
@@ -61,18 +62,18 @@ def five_units() -> str:
 
 
 def covered_by_t(means: np.ndarray) -> np.ndarray:
-    """Whether a t interval over the last axis has 0."""
+    """Return whether a t interval over the last axis contains 0."""
     reach = stats.sem(means, axis=1) * stats.t.ppf(0.975, means.shape[1] - 1)
     return np.abs(means.mean(1)) <= reach
 
 
 def share(right: np.ndarray) -> str:
-    """Per cent."""
+    """Return a share in per cent, as text."""
     return f"{100 * right.mean():.1f} %"
 
 
 def main() -> None:
-    """Simulates everything and writes it down."""
+    """Simulate everything and write the tables into docs/search.md."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--no-write", action="store_true", help=f"leave {DOCS.name} as it is")
     args = parser.parse_args()

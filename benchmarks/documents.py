@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def write_tables(document: Path, tables: Mapping[str, str]) -> None:
-    """Puts every table in its place, all else left as it is.
+    """Put every table into its place and leave all else as it is.
 
     Raises:
         ValueError: if the document has no place, or several, for one of them.

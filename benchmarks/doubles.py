@@ -1,4 +1,4 @@
-"""How often two sources are vouched for where there is one: K = 1, and estimators told 2.
+"""Rate of doubles: K = 1, estimators told 2, and both estimates vouched for.
 
     python benchmarks/doubles.py [--scenes 400] [--methods sml lmmse_music lmmse_music+scoring]
 
@@ -21,6 +21,7 @@ SNR_DB = (0.0, 10.0, 20.0)
 
 
 def main() -> None:
+    """Print the rate of each estimator at each SNR."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--scenes", type=int, default=400, help="per SNR")
     names = ["sml", "lmmse_music", "lmmse_music+scoring"]

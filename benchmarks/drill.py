@@ -28,7 +28,7 @@ PATIENCE_S = 240.0
 
 
 def training(run: Path) -> set[str]:
-    """Trials of a run that have kept a checkpoint and have not ended."""
+    """Return the trials of a run that have kept a checkpoint and have not ended."""
     if not (run / "run.json").exists():
         return set()
     store = RunStore.open(run)
@@ -37,7 +37,7 @@ def training(run: Path) -> set[str]:
 
 
 def wait_for(what: str, happened: Callable[[], bool]) -> float:
-    """Waits until it has; after how many seconds."""
+    """Wait until a condition holds; return the seconds it took."""
     start = time.monotonic()
     while not happened():
         if time.monotonic() - start > PATIENCE_S:
@@ -47,7 +47,7 @@ def wait_for(what: str, happened: Callable[[], bool]) -> float:
 
 
 def disturbed(*flags: str, disturb: Callable[[], None]) -> tuple[int, str]:
-    """Runs the command line in a process of its own and, while it runs, `disturb` in this one.
+    """Run the command line in a process of its own and, meanwhile, `disturb` in this one.
 
     Returns:
         Its exit code and what it said.

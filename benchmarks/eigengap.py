@@ -49,7 +49,8 @@ GPU_TARGETS = {(144, "gram", "gap"): 100}
 
 
 def founding_loop(covariances: Tensor, num_sources: Tensor) -> Tensor:
-    """The loss as it was founded, sample by sample, with singular values in their own order."""
+    """Return the loss as it was founded: sample by sample, with singular values in their own
+    order."""
     total = covariances.new_zeros((), dtype=torch.float32)
     for covariance, k in zip(covariances, num_sources.tolist(), strict=True):
         values = torch.linalg.svd(covariance)[1]
@@ -58,7 +59,7 @@ def founding_loop(covariances: Tensor, num_sources: Tensor) -> Tensor:
 
 
 def contestants(n: int, device: torch.device) -> dict[str, Callable[[], object]]:
-    """Forward and backward by name: `founding`, or `backend loss`."""
+    """Return forward and backward passes by name: `founding`, or `backend loss`."""
     g = torch.Generator().manual_seed(n)
     factor = torch.randn((BATCH, n, RANK), dtype=torch.complex64, generator=g)
     factor = (factor / torch.linalg.matrix_norm(factor)[:, None, None]).to(device)
@@ -92,7 +93,7 @@ def contestants(n: int, device: torch.device) -> dict[str, Callable[[], object]]
 
 
 def timed(run: Callable[[], object], device: torch.device, times: int = 1) -> float:
-    """Milliseconds of one run, mean of several."""
+    """Return milliseconds of one run, mean of several."""
     clock = time.perf_counter if device.type == "cuda" else time.process_time
     start = clock()
     for _ in range(times):
@@ -105,8 +106,8 @@ def timed(run: Callable[[], object], device: torch.device, times: int = 1) -> fl
 def race(
     runs: dict[str, Callable[[], object]], device: torch.device, rounds: int
 ) -> dict[str, list[float]]:
-    """Milliseconds of every contestant in every round, after one to warm up. A quick one runs for
-    some 25 ms in a round."""
+    """Return milliseconds of every contestant in every round, after one to warm up; quick ones
+    run for some 25 ms in a round."""
     for run in runs.values():
         timed(run, device)
     often = {n: max(1, min(20, round(25 / timed(run, device)))) for n, run in runs.items()}
@@ -118,7 +119,7 @@ def race(
 
 
 def speed(sizes: Sequence[int], device: torch.device) -> str:
-    """A table: one row per size and contestant."""
+    """Return a table with one row per size and contestant."""
     rows = [
         "| N | contestant | gap ms | gap speed-up | projector ms | projector speed-up |",
         "|---|---|---|---|---|---|",
@@ -145,7 +146,7 @@ def speed(sizes: Sequence[int], device: torch.device) -> str:
 
 
 def share_of_a_step(device: torch.device) -> str:
-    """What the eigengap term takes of a training step on the full preset's scene: the term,
+    """Return the eigengap term's share of a training step on the full preset's scene: the term,
     forward and backward, over simulation, network, losses and backward."""
     networks = {"factor": {"network.rank": 8, "covariance.blend_bound": 0.3}, "dictionary": {}}
     margins = {"gap": {"eigengap.margin": 1.0}, "subspace": {"eigengap.margin_subspace": 0.0}}
@@ -170,7 +171,7 @@ def share_of_a_step(device: torch.device) -> str:
 
 
 def step_and_term(config: TrainConfig, device: torch.device) -> dict[str, Callable[[], object]]:
-    """A training step short of the optimiser, and its eigengap term alone."""
+    """Return a training step short of the optimiser, and its eigengap term alone."""
     network = build(config).to(device)
     generator = torch.Generator(device).manual_seed(0)
 
@@ -194,7 +195,7 @@ def step_and_term(config: TrainConfig, device: torch.device) -> dict[str, Callab
 
 
 def main() -> None:
-    """Measures everything and writes it down."""
+    """Measure everything and write it into docs/eigengap.md."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", type=int, nargs="*", default=[64, 144, 256, 400], help="N")
     parser.add_argument("--matrices", type=int, default=20_000, help="adversarial ones, per dtype")

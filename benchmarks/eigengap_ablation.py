@@ -1,4 +1,4 @@
-"""Writes down what the ablations of a run found: tables and a figure, into the documents.
+"""Tables and a figure of what the ablations of a run found, for docs/eigengap.md.
 
     python benchmarks/eigengap_ablation.py RUN [--no-write]
 
@@ -26,7 +26,8 @@ Found = dict[str, list[Effect]]
 
 
 def definitions(run: Run, found: Found) -> str:
-    """One row per ablation: verdict, difference over the objective's SNRs, and at each SNR."""
+    """Return a table with a row per ablation: verdict, difference over the objective's SNRs, and
+    at each SNR."""
     snrs = sorted({e.snr_db for own in found.values() for e in own if e.snr_db is not None})
     head = ["ablation", "did not complete: without, with", "compared", "verdict"]
     head += ["capped error, with - without", "detectable"]
@@ -58,12 +59,12 @@ def definitions(run: Run, found: Found) -> str:
 
 
 def by_snr(own: list[Effect], measure: str) -> dict[float | None, Effect]:
-    """Effects on one measure; None is the mean over the objective's SNRs."""
+    """Return effects on one measure by SNR; None is the mean over the objective's SNRs."""
     return {effect.snr_db: effect for effect in own if effect.measure == measure}
 
 
 def about(run: Run, found: Found) -> str:
-    """What the numbers are of."""
+    """Return a paragraph on the configurations, scenes and intervals behind the numbers."""
     rows = run.tables["ablations"]
     kinds = configurations(run, sorted(rows["trial_id"].unique()))
     snr = ", ".join(f"{s:g}" for s in run.objective_snr_db)
@@ -82,7 +83,7 @@ def about(run: Run, found: Found) -> str:
 
 
 def configurations(run: Run, trials: list[str]) -> str:
-    """Trials by their kind of network."""
+    """Return the number of trials of each kind of network, as text."""
     own = run.trials.set_index("trial_id")
     kinds = "params.network.kind"
     if kinds not in own:
@@ -92,7 +93,7 @@ def configurations(run: Run, trials: list[str]) -> str:
 
 
 def acting(run: Run) -> str:
-    """How far the term acts: its mean and the share of scenes where it is above 0, by arm."""
+    """Return a table of the mean term and of the share of scenes where it is above 0, by arm."""
     rows = run.tables["ablations"].dropna(subset=["hinge"])
     rows = rows[rows["snr_db"].isin(run.objective_snr_db)]
     means = rows.groupby(["ablation", "arm"])[["hinge", "hinge_active"]].mean()
@@ -107,7 +108,7 @@ def acting(run: Run) -> str:
 
 
 def finalists(run: Run) -> str:
-    """The confirmed leaderboard as Markdown."""
+    """Return the confirmed leaderboard as Markdown."""
     board = confirmed.table(run)
     lines = ["| | search | confirmed [95 %] | confirmed - search |", "|---" * 4 + "|"]
     for row in board.to_dict("records"):
@@ -124,14 +125,14 @@ def finalists(run: Run) -> str:
 
 
 def in_order(name: str) -> tuple[int, str]:
-    """Definitions as the documents have them, then the rest by name."""
+    """Return a sort key: definitions as the documents have them, then the rest by name."""
     definition = name.removeprefix("eigengap-")
     known = definition in DEFINITIONS
     return (DEFINITIONS.index(definition) if known else len(DEFINITIONS)), name
 
 
 def main() -> None:
-    """Prints everything, and writes it down."""
+    """Print everything, and write it into the document."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="folder of the run")
     parser.add_argument("--no-write", action="store_true", help="leave the documents as they are")

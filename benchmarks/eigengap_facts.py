@@ -17,12 +17,12 @@ Gradient = Callable[[Tensor, Tensor], Tensor]
 
 
 def by(backend: str, loss: str, **options: float) -> tuple[str, Gradient]:
-    """A loss and its gradient through a backend."""
+    """Return a loss's name and the function that computes its gradient through a backend."""
     return loss, lambda x, u: adversarial.gradient(loss, x, u, backend, **options)
 
 
 def flipped_gap(x: Tensor, basis: Tensor) -> Tensor:
-    """The founding gap: singular values, taken for ascending and flipped."""
+    """Return the founding gap: singular values, taken for ascending and flipped."""
     leaf = x.clone().requires_grad_()
     values = torch.linalg.svd(leaf)[1].flip(-1)
     k = adversarial.SOURCES
@@ -44,7 +44,7 @@ METHODS: dict[str, tuple[str, str, Gradient]] = {
 
 
 def attempted(gradient: Gradient, x: Tensor, basis: Tensor) -> Tensor:
-    """The gradient; NaN for samples on which PyTorch raises instead."""
+    """Return the gradient; NaN for samples on which PyTorch raises instead."""
     try:
         return gradient(x, basis)
     except RuntimeError:
@@ -59,8 +59,9 @@ def attempted(gradient: Gradient, x: Tensor, basis: Tensor) -> Tensor:
 
 
 def rates(count: int) -> str:
-    """Per method and precision: non-finite share where the border is open and where it is not, and
-    share of wrong gradients (> 2e-2, against complex128 on the same rounded input) where it is."""
+    """Return, per method and precision, the non-finite share where the border is open and where it
+    is not, and the share of wrong gradients (> 2e-2, against complex128 on the same rounded input)
+    where it is."""
     generator = torch.Generator().manual_seed(0)
     classes = {
         "matrices": adversarial.matrices(count // 16, generator),
@@ -112,7 +113,8 @@ def _low_rank(count: int, n: int, rank: int) -> Tensor:
 
 
 def loading_and_ties() -> str:
-    """Non-finite share of projector gradients of trace-1 R, N = 144, rank 21, by EPS_PSD."""
+    """Return the non-finite share of projector gradients of trace-1 R, N = 144, rank 21, by
+    EPS_PSD."""
     f = _low_rank(64, 144, 21)
     u = torch.linalg.qr(_low_rank(64, 144, 5))[0]
     loads = (1e-8, 1e-6, 1e-4, 1e-2, 1e-1)
@@ -131,7 +133,7 @@ def loading_and_ties() -> str:
 
 
 def founding_claims() -> str:
-    """One line per claim that is a number."""
+    """Return one line per claim that is a number."""
     f = _low_rank(64, 144, 21)
     r = f @ f.mH + 1e-4 / 144 * torch.eye(144)
 
@@ -165,7 +167,8 @@ def founding_claims() -> str:
 
 
 def definitions_and_error() -> str:
-    """Spearman correlation of each definition with ‖P̂ - P‖²_F of L = 400 snapshots, K = 5."""
+    """Return Spearman correlations of each definition with ‖P̂ - P‖²_F of L = 400 snapshots, K =
+    5."""
     n, k, matrices, draws, snapshots = 16, 5, 300, 64, 400
     g = torch.Generator().manual_seed(0)
 
@@ -211,8 +214,8 @@ def definitions_and_error() -> str:
 
 
 def forty_digits_rates() -> str:
-    """Errors against 40-digit arithmetic: 10 samples of every class, and 200 with a border of 1e3
-    to 1e4 roundoffs."""
+    """Return errors against 40-digit arithmetic: 10 samples of every class, and 200 with a border
+    of 1e3 to 1e4 roundoffs."""
     rows = ["| derivative | samples | wrong | worst error | narrow border: wrong | worst |"]
     rows.append("|---" * 6 + "|")
     for dtype in (torch.complex64, torch.complex128):

@@ -1,4 +1,5 @@
-"""What a sampler should be told of a diverged training: the optimum lies beside the instability.
+"""Divergence rates by what the sampler is told of a diverged training; the optimum lies beside the
+instability.
 
     python benchmarks/instability.py [--seeds 12] [--trials 24]
 
@@ -63,7 +64,7 @@ Tell = Callable[[EndedTrial, SearchConfig], tuple[optuna.trial.TrialState, Any, 
 
 
 def suggest(trial: spaces.Trial) -> dict[str, Any]:
-    """Three numbers, two of which lead over the ridge."""
+    """Draw three numbers, two of which lead over the ridge."""
     return {
         "optimizer.learning_rate": trial.suggest_float(
             "optimizer.learning_rate", 1e-3, 1.0, log=True
@@ -77,16 +78,19 @@ spaces.PRESETS["ridge"] = spaces.Space("ridge", "Beside a divergence.", suggest,
 
 
 def as_shipped(past: EndedTrial, plan: SearchConfig) -> tuple[optuna.trial.TrialState, Any, float]:
+    """Tell the sampler a diverged trial as the search does: PRUNED, with a constraint."""
     return (*state_and_values(past, plan, to_sampler=True), constraint_value(past.outcome))
 
 
 def as_failure(past: EndedTrial, plan: SearchConfig) -> tuple[optuna.trial.TrialState, Any, float]:
+    """Tell the sampler a diverged trial as FAIL."""
     if RULES[past.outcome].constraint:
         return optuna.trial.TrialState.FAIL, None, 0.0
     return as_shipped(past, plan)
 
 
 def as_penalty(past: EndedTrial, plan: SearchConfig) -> tuple[optuna.trial.TrialState, Any, float]:
+    """Tell the sampler a diverged trial as COMPLETE with the worst value."""
     if RULES[past.outcome].constraint:
         return optuna.trial.TrialState.COMPLETE, [WORST_OBJECTIVE], 0.0
     return as_shipped(past, plan)
@@ -101,7 +105,7 @@ TELLINGS: dict[str, Tell] = {
 
 @functools.cache
 def trained(config: TrainConfig) -> float | None:
-    """The objective, or None if the training diverged; searches begin with the same trials."""
+    """Return the objective of a training, or None if it diverged."""
     try:
         *_, last = train(config)
     except Diverged:
@@ -110,7 +114,7 @@ def trained(config: TrainConfig) -> float | None:
 
 
 def searched(plan: SearchConfig, tell: Tell) -> list[float | None]:
-    """Objectives of a whole search, in order, None where it diverged."""
+    """Return the objectives of a whole search, in order, None where it diverged."""
     study = new_study(plan)
     values: list[float | None] = []
     for number in range(plan.trials):
@@ -129,13 +133,14 @@ def searched(plan: SearchConfig, tell: Tell) -> list[float | None]:
 
 
 def interval(values: np.ndarray) -> str:
-    """Mean and 95 % bootstrap interval over seeds."""
+    """Return mean and 95 % bootstrap interval over seeds."""
     draws = np.random.default_rng(0).choice(values, (RESAMPLES, len(values))).mean(1)
     low, high = np.quantile(draws, [0.025, 0.975])
     return f"{values.mean():.3f} [{low:.3f}, {high:.3f}]"
 
 
 def main() -> None:
+    """Search with every telling, and print the table."""
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("--seeds", type=int, default=12)
     p.add_argument("--trials", type=int, default=24)
@@ -152,7 +157,7 @@ def main() -> None:
 
 
 def report(runs: dict[str, list[list[float | None]]], trials: int) -> None:
-    """The table, and every other telling's difference from the shipped one."""
+    """Print the table, and every other telling's difference from the shipped one."""
     share, late, best = {}, {}, {}
     half = (STARTUP_TRIALS + trials) // 2
     for name, searches in runs.items():

@@ -1,4 +1,4 @@
-"""The table that `search_quality.py` replays: trainings of the `local` preset, drawn at random.
+"""Recorder of the table that `search_quality.py` replays: random `local` trainings.
 
     python benchmarks/search_quality.py --record 192
 
@@ -69,12 +69,12 @@ class Training:
 
     @property
     def diverged(self) -> bool:
-        """Whether it ended in a number that is not finite."""
+        """True if the training ended in a number that is not finite."""
         return self.held_out is None
 
 
 def record(count: int, parts: Path) -> None:
-    """Trains the first `count` configurations that have no part yet, and writes the table."""
+    """Train the first `count` configurations that have no part yet, and write the table."""
     torch.set_num_threads(1)
     parts.mkdir(parents=True, exist_ok=True)
     came = parts / "provenance"
@@ -99,7 +99,8 @@ def record(count: int, parts: Path) -> None:
 
 
 def _free(claim: IO[str]) -> bool:
-    """Whether no other process is at it; the system gives a claim back with the process."""
+    """Claim a configuration; return False if another process works on it. The system gives a claim
+    back with the process."""
     try:
         fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -110,7 +111,7 @@ def _free(claim: IO[str]) -> bool:
 def trained(
     plan: SearchConfig, number: int, drawn: dict[str, Any], asked: dict[str, Any]
 ) -> list[dict[str, Any]]:
-    """The rows of one configuration."""
+    """Return the rows of one configuration."""
     # as the preset has it, but held-out scores at the objective's SNRs only
     snrs = list(plan.template.evaluation.objective_snr_db)
     config = plan.train_config(drawn | {"evaluation.report_snr_db": snrs})
@@ -142,7 +143,7 @@ def trained(
 
 
 def write_table(rows: list[dict[str, Any]], came: str) -> None:
-    """All rows as one Parquet file, with units in its fields and where it comes from in its
+    """Write all rows as one Parquet file, with units in its fields and their origin in its
     metadata."""
     names = [*ABOUT, *sorted({name for row in rows for name in row} - set(ABOUT))]
     table = pa.table({name: [row.get(name) for row in rows] for name in names})
@@ -162,7 +163,7 @@ def write_table(rows: list[dict[str, Any]], came: str) -> None:
 
 
 def load(path: Path = TABLE) -> list[Training]:
-    """The recorded trainings, by number."""
+    """Return the recorded trainings by number."""
     table = pq.read_table(path)
     drawn = [name for name in table.column_names if name not in ABOUT]
     rows: dict[int, list[dict[str, Any]]] = {}

@@ -1,4 +1,4 @@
-"""What a network is trained on: losses against the shipped one, covariance NMSE, in one run.
+"""Losses to train a network on, against the shipped one, covariance NMSE, in one run.
 
     python benchmarks/losses.py [--losses NAME ...] [--seeds 0 1 2] [--epochs 10] [--scenes 512]
         [--write NAME]
@@ -73,12 +73,12 @@ that, so that the term acts and clipping treats all alike."""
 
 
 def name_of(weights: Mapping[str, float]) -> str:
-    """As a sum: `nmse + 0.1 gap`."""
+    """Return a weighted sum of terms as text: `nmse + 0.1 gap`."""
     return " + ".join(term if w == 1 else f"{w:g} {term}" for term, w in weights.items())
 
 
 def trained(config: TrainConfig, weights: Mapping[str, float]) -> tuple[nn.Module, str, float]:
-    """A network after the trainer's steps on another loss, a name for it, and its CPU seconds."""
+    """Train a network on another loss; return it, a name for it, and its CPU seconds."""
     margins = {term: HINGES[term] for term in weights if term in HINGES}
     about = f"{config.digest} {sorted(weights.items())} {margins}"
     key = hashlib.sha256(about.encode()).hexdigest()[:16]
@@ -118,7 +118,7 @@ class Run(NamedTuple):
 
 
 def run(config: TrainConfig, weights: Mapping[str, float], conditions: Conditions) -> Run:
-    """Trains and scores, or reads what was kept."""
+    """Train and score, or read what was kept."""
     network, key, seconds = trained(config, weights)
     found = readouts(network, key, conditions)
     return Run(weights, found, looked_at(network, config), seconds)
@@ -126,7 +126,7 @@ def run(config: TrainConfig, weights: Mapping[str, float], conditions: Condition
 
 @torch.no_grad()
 def looked_at(network: nn.Module, config: TrainConfig) -> dict[str, np.ndarray]:
-    """Every term on the same scenes of the training's law, [scenes] each."""
+    """Return every term on the same scenes of the training's law, [scenes] each."""
     scenes = simulate(
         config.scene,
         LAW_SCENES,
@@ -139,7 +139,7 @@ def looked_at(network: nn.Module, config: TrainConfig) -> dict[str, np.ndarray]:
 
 
 def line(name: str, runs: list[Run], shipped: list[Run], reference: Scores) -> str:
-    """A row of the table."""
+    """Return one row of the table."""
     term = next((term for term in runs[0].weights if term != "nmse"), "nmse")
     nmse, before, after = (
         np.concatenate([run.terms[each] for run in some])
@@ -165,6 +165,7 @@ def line(name: str, runs: list[Run], shipped: list[Run], reference: Scores) -> s
 
 
 def main() -> None:
+    """Train on every loss and print the tables."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

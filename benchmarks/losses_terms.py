@@ -35,7 +35,7 @@ HINGES = {
 
 
 class Predicted(NamedTuple):
-    """What a network says of a batch: log powers on the dictionary [B, G], and R made of them."""
+    """Output of a network for a batch: log powers on the dictionary [B, G], and R made of them."""
 
     log_powers: Tensor
     covariance: Covariance
@@ -54,8 +54,9 @@ Term = Callable[[Predicted, Scenes], Tensor]
 
 
 def true_map(config: TrainConfig, scenes: Scenes) -> Tensor:
-    """Shares of the true power on the dictionary's grid [B, G], each source's spread over the
-    eight points around it so that their mean is its place (linear in the grid's coordinates)."""
+    """Return shares of the true power on the dictionary's grid [B, G]: each source's is spread
+    over the eight points around it so that their mean is its place (linear in the grid's
+    coordinates)."""
     grid = search_grid(config.scene, scenes.snr_db.dtype, "cpu", POINTS_PER_BEAM, PLANE_PHASE)
     sources = scenes.sources
     ends = torch.stack([grid.lower, grid.upper])
@@ -76,7 +77,7 @@ def true_map(config: TrainConfig, scenes: Scenes) -> Tensor:
 
 
 def roots(matrix: Tensor, scenes: Scenes) -> Tensor:
-    """Cholesky factors of C_l / σ² = I + (p / σ²) G_l R G_lᴴ for a trace-1 R: [B, L, M, M]."""
+    """Return Cholesky factors of C_l / σ² = I + (p / σ²) G_l R G_lᴴ for a trace-1 R: [B, L, M, M]."""
     _, channel = whiten(scenes)
     power = scenes.sources.power.sum(-1) * matrix.shape[-1]  # tr A P Aᴴ, uncorrelated sources
     channel = channel * (power / scenes.noise_variance).sqrt()[:, None, None]
@@ -86,7 +87,8 @@ def roots(matrix: Tensor, scenes: Scenes) -> Tensor:
 
 
 def code_length(root: Tensor, data: Tensor) -> Tensor:
-    """log det C_l + tr C_l⁻¹ D_l D_lᴴ of data D_l [B, L, M, *], mean over l and antennas: [B]."""
+    """Return log det C_l + tr C_l⁻¹ D_l D_lᴴ of data D_l [B, L, M, *], mean over l and antennas:
+    [B]."""
     size = root.shape[-1]
     logdet = 2 * root.diagonal(dim1=-2, dim2=-1).real.log().sum(-1)
     white = torch.linalg.solve_triangular(root, data, upper=False)
@@ -94,7 +96,8 @@ def code_length(root: Tensor, data: Tensor) -> Tensor:
 
 
 def divergence(seen: Predicted, scenes: Scenes, *, unseen: bool) -> Tensor:
-    """Code length under R less that under the truth, of the snapshots or in expectation: [B]."""
+    """Return the code length under R less that under the truth, of the snapshots or in
+    expectation: [B]."""
     truth = true_factor(scenes)
     exact, found = (roots(matrix, scenes) for matrix in (truth @ truth.mH, seen.covariance.held))
     noise = scenes.noise_variance.sqrt()[:, None, None, None]
@@ -103,7 +106,7 @@ def divergence(seen: Predicted, scenes: Scenes, *, unseen: bool) -> Tensor:
 
 
 def terms_of(config: TrainConfig) -> dict[str, Term]:
-    """Every term by name, [B] each."""
+    """Return every term by name, [B] each."""
 
     def hinge(definition: str, margin: Mapping[str, float]) -> Term:
         weighted = {"eigengap.weight": 1.0, "eigengap.definition": definition} | margin

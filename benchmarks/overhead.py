@@ -1,4 +1,4 @@
-"""What a search costs beside its trainings: Ray, the driver and our bookkeeping.
+"""Cost of a search beside its trainings: Ray, the driver and its bookkeeping.
 
     python benchmarks/overhead.py [--trials 4] [--preset local] [--many 1000]
 
@@ -76,12 +76,12 @@ SCORES = tuple(
 
 
 def error_of(learning_rate: float) -> float:
-    """Worse with a higher learning rate."""
+    """Return a made-up error, worse with a higher learning rate."""
     return 0.2 + min(learning_rate, 0.5)
 
 
 def nothing(config: TrainConfig, *, resume: TrainState | None = None) -> Iterator[EpochReport]:
-    """A training of one epoch that takes no time."""
+    """Train one epoch that takes no time."""
     del resume
     error = error_of(config.optimizer.learning_rate)
     state = TrainState(config.to_params(), 1, 1, {}, {}, {}, torch.zeros(1))
@@ -95,7 +95,7 @@ def nothing(config: TrainConfig, *, resume: TrainState | None = None) -> Iterato
 
 
 def new_run(plan: SearchConfig) -> RunStore:
-    """A run without trials."""
+    """Create a run without trials."""
     declared = {name: spaces.PARAMETERS[name] for name in plan.space.parameters()}
     return RunStore.create(
         Path(plan.out) / plan.name,
@@ -105,14 +105,14 @@ def new_run(plan: SearchConfig) -> RunStore:
 
 
 class Stopwatch:
-    """Keeps the seconds that every call of some methods takes."""
+    """Seconds that each call of some methods took."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.clock = clock
         self.seconds: dict[str, list[float]] = defaultdict(list)
 
     def watch(self, owner: type, method: str, name: str) -> None:
-        """Times every call of `owner.method` from now on."""
+        """Time every call of `owner.method` from now on."""
         setattr(owner, method, self.watched(getattr(owner, method), name))
 
     def watched(self, inner: Callable[..., Any], name: str) -> Callable[..., Any]:
@@ -129,7 +129,7 @@ class Stopwatch:
 
 
 def compare(preset: str, trials: int, out: str) -> None:
-    """The same trainings through the search and in a plain loop."""
+    """Run the same trainings through the search and in a plain loop; print both."""
     plan = SearchConfig(
         preset, trials, "search", out=out, scheduler="none", sampler="random", max_concurrent=1
     )
@@ -165,7 +165,7 @@ def compare(preset: str, trials: int, out: str) -> None:
 
 
 def plain_loop(params: list[dict[str, Any]]) -> tuple[float, float]:
-    """Seconds that these trainings take one after another, and those of them in epochs."""
+    """Return the seconds that these trainings take one after another, and those of them in epochs."""
     os.nice(WORKER_NICENESS)
     torch.set_num_threads(1)
     inside, began = 0.0, time.perf_counter()
@@ -175,7 +175,7 @@ def plain_loop(params: list[dict[str, Any]]) -> tuple[float, float]:
 
 
 def grow(trials: int, out: str, wall: bool) -> None:
-    """Bookkeeping and TPE, per trial, as a run grows."""
+    """Print bookkeeping and TPE, per trial, as a run grows."""
     plan = SearchConfig("smoke", trials, "many", out=out)
     watch = Stopwatch(time.perf_counter if wall else time.thread_time)
     smoke = spaces.get("smoke")
@@ -213,12 +213,13 @@ def grow(trials: int, out: str, wall: bool) -> None:
 
 
 def share(times: list[float], start: float, end: float, trials: int) -> float:
-    """Milliseconds a trial that the calls between two fractions of a run took."""
+    """Return milliseconds a trial that the calls between two fractions of a run took."""
     here = times[round(start * len(times)) : round(end * len(times))]
     return 1e3 * sum(here) / ((end - start) * trials)
 
 
 def main() -> None:
+    """Measure what the flags ask for."""
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("--preset", default="local")
     p.add_argument("--trials", type=int, default=4)

@@ -30,7 +30,7 @@ WEAK = ("lmmse_music", "pinv_music")
 
 
 def add_flags(parser: argparse.ArgumentParser, *, epochs: int, scenes: int) -> None:
-    """The flags of comparisons that train one network on the 6x6 panel."""
+    """Add the flags of comparisons that train one network on the 6x6 panel."""
     parser.add_argument("--network", default="unrolled:2", help="unrolled:<stages>[:<width>]")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=epochs, help="of 20 steps of 64 scenes")
@@ -38,7 +38,7 @@ def add_flags(parser: argparse.ArgumentParser, *, epochs: int, scenes: int) -> N
 
 
 def readouts(network: nn.Module, name: str, conditions: Conditions) -> dict[str, Scores]:
-    """MUSIC on a network's covariance, and scoring from where it ends; K told.
+    """Score MUSIC on a network's covariance, and Fisher scoring from where it ends; K told.
 
     Args:
         name: under which its scores are kept, unlike that of any other training.
@@ -65,7 +65,7 @@ def readouts(network: nn.Module, name: str, conditions: Conditions) -> dict[str,
 
 
 def mean_of(parts: list[Scores]) -> Scores:
-    """One estimator, every scene's errors averaged over training seeds."""
+    """Return one estimator with every scene's errors averaged over training seeds."""
     columns = {
         name: np.mean([getattr(part, name) for part in parts], axis=0)
         for name in ("capped_error", "success", "milliseconds", "told")
@@ -75,19 +75,19 @@ def mean_of(parts: list[Scores]) -> Scores:
 
 
 def shown(interval: Interval, sign: str = "") -> str:
-    """Mean and interval."""
+    """Return mean and interval as text."""
     return f"{interval.mean:{sign}.3f} [{interval.low:{sign}.3f}, {interval.high:{sign}.3f}]"
 
 
 def difference(one: Scores, other: Scores, snr_db: tuple[float, ...], *count: int) -> Interval:
-    """Of capped errors, paired by scene."""
+    """Return the difference of capped errors, paired by scene."""
     pair = (each.per_scene("capped_error", snr_db, count or None) for each in (one, other))
     return paired_difference(*pair)
 
 
 def everywhere(rows: dict[str, Scores], conditions: Conditions) -> str:
-    """Capped error of the networks with scoring, minus those of MUSIC and ML, at every SNR and K:
-    a table."""
+    """Return a table of capped errors of the networks with scoring, minus those of MUSIC and ML,
+    at every SNR and K."""
     others = (*WEAK, REFERENCE)
     heads = ["estimator", "SNR/dB", "K", "capped error", *(f"- {other}" for other in others)]
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]

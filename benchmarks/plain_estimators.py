@@ -27,7 +27,7 @@ class PlainGrid(NamedTuple):
 
 
 def make_grid(config: SceneConfig, points_per_beam: float, planes: int) -> PlainGrid:
-    """Uniform in sin(azimuth), sin(elevation) and 1/range."""
+    """Return a grid that is uniform in sin(azimuth), sin(elevation) and 1/range."""
 
     def directions(limit_deg: float, elements: int) -> np.ndarray:
         reach = math.sin(math.radians(limit_deg))
@@ -55,7 +55,7 @@ def make_grid(config: SceneConfig, points_per_beam: float, planes: int) -> Plain
 
 
 def lmmse_covariance(scene: PlainScene) -> np.ndarray:
-    """Sample covariance of the LMMSE back-projections, noise and power known: [N, N]."""
+    """Return the sample covariance of the LMMSE back-projections, noise and power known: [N, N]."""
     total = np.zeros((scene.channel.shape[1],) * 2, dtype=complex)
     loading = scene.noise_variance / len(scene.azimuth) * np.eye(len(scene.channel))
     weights = scene.channel.conj().T @ np.linalg.inv(
@@ -68,7 +68,7 @@ def lmmse_covariance(scene: PlainScene) -> np.ndarray:
 
 
 def music(covariance: np.ndarray, num_sources: int, grid: PlainGrid) -> np.ndarray:
-    """(azimuth, elevation, range) of the highest peaks of the pseudospectrum, [K, 3]."""
+    """Return (azimuth, elevation, range) of the highest peaks of the pseudospectrum, [K, 3]."""
     _, vectors = np.linalg.eigh(covariance)
     signal = vectors[:, -num_sources:].conj().T.astype(np.complex64)
     response = signal @ grid.steering
@@ -83,7 +83,7 @@ def music(covariance: np.ndarray, num_sources: int, grid: PlainGrid) -> np.ndarr
 def single_source_likelihood(
     config: SceneConfig, scene: PlainScene, grid: PlainGrid
 ) -> np.ndarray:
-    """(azimuth, elevation, range) of one source by stochastic maximum likelihood, [1, 3]."""
+    """Return (azimuth, elevation, range) of one source by stochastic maximum likelihood, [1, 3]."""
     operators = scene.channel[None] * scene.codes[:, None, :]  # [L, M, N]
     snapshots, antennas, _ = operators.shape
     energy = np.empty((snapshots, grid.steering.shape[1]), dtype=np.float32)

@@ -1,4 +1,4 @@
-"""The plain alternative: one scene at a time in NumPy, as a textbook reads.
+"""One scene at a time in NumPy, as a textbook reads: the plain alternative to batches.
 
 Independent of the trainer on purpose: benchmarks compare speed against it, and check that both say
 the same about the same scenes. Every line is vectorised *within* a scene; only the loop over
@@ -26,7 +26,7 @@ class PlainScene(NamedTuple):
 
 
 def element_positions(config: SceneConfig) -> np.ndarray:
-    """[N, 3], centred, row by row."""
+    """Return element positions [N, 3], centred, row by row."""
     columns, rows = np.meshgrid(np.arange(config.num_horizontal), np.arange(config.num_vertical))
     across = (columns.ravel() - (config.num_horizontal - 1) / 2) * config.spacing_m
     up = (rows.ravel() - (config.num_vertical - 1) / 2) * config.spacing_m
@@ -36,7 +36,7 @@ def element_positions(config: SceneConfig) -> np.ndarray:
 def steering_matrix(
     config: SceneConfig, azimuth: np.ndarray, elevation: np.ndarray, range_m: np.ndarray
 ) -> np.ndarray:
-    """exp(-jk (|r u - p_n| - r)), [N, K], from distances in space."""
+    """Return exp(-jk (|r u - p_n| - r)), [N, K], from distances in space."""
     direction = np.stack(
         [
             np.sin(azimuth) * np.cos(elevation),
@@ -50,7 +50,8 @@ def steering_matrix(
 
 
 def draw_scene(config: SceneConfig, generator: np.random.Generator, snr_db: float) -> PlainScene:
-    """One scene of equal powers, random codes and white noise, by the law of `trainer.scenes`."""
+    """Draw one scene of equal powers, random codes and white noise, by the law of
+    `trainer.scenes`."""
     antennas, elements = config.num_antennas, config.num_elements
     count = int(generator.integers(1, config.max_sources + 1))
     limits = np.radians([config.azimuth_max_deg, config.elevation_max_deg])
@@ -89,6 +90,6 @@ def draw_scene(config: SceneConfig, generator: np.random.Generator, snr_db: floa
 
 
 def complex_normal(generator: np.random.Generator, *shape: int) -> np.ndarray:
-    """CN(0, 1)."""
+    """Draw CN(0, 1)."""
     parts = generator.standard_normal((2, *shape)) * math.sqrt(0.5)
     return parts[0] + 1j * parts[1]

@@ -1,4 +1,4 @@
-"""The design that does not learn: raw snapshots, convolutions, a transformer, rank-K factors.
+"""The published design on raw snapshots: convolutions, a transformer, rank-K factors.
 
     python benchmarks/raw_snapshots.py [--steps 300] [--scenes 512] [--told channel]
 
@@ -33,7 +33,7 @@ WIDTH = 128
 
 
 class RawSnapshots(nn.Module):
-    """Snapshots -> rank-K factor."""
+    """Network from snapshots to a rank-K factor."""
 
     def __init__(self, scene: SceneConfig, told: str) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class RawSnapshots(nn.Module):
 
 
 def trained(config: TrainConfig, told: str, steps: int, rate: float) -> nn.Module:
-    """The network after so many steps of the trainer's batches."""
+    """Return the network after so many steps of the trainer's batches."""
     torch.manual_seed(config.seed)
     network = RawSnapshots(config.scene, told)
     optimizer = torch.optim.AdamW(network.parameters(), lr=rate)
@@ -105,6 +105,7 @@ class Guess:
 
 
 def main() -> None:
+    """Train it and print its error beside that of a guess."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

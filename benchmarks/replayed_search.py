@@ -1,4 +1,5 @@
-"""A search in fast motion: our sampler, outcome table and rungs over trainings from a table.
+"""Replay of a search over recorded trainings: the shipped sampler, outcomes and rungs on an event
+clock.
 
 Two workers train what is suggested on a clock of their own, an event per epoch. A suggestion is
 mapped to the nearest configuration of the table that the search has not used yet, and the study is
@@ -62,12 +63,14 @@ class Table:
         self._places = [self._place(each.sampler) for each in trainings]
 
     def nearest(self, values: Mapping[str, Any], unused: Sequence[int]) -> int:
-        """Index of the unused training nearest to what a sampler drew; the first of equals."""
+        """Return the index of the unused training nearest to what a sampler drew; the first of
+        equals."""
         place = self._place(values)
         return min(unused, key=lambda index: _distance(place, self._places[index]))
 
     def best(self, share: float, judged: int) -> set[int]:
-        """Indices of that share of all configurations with the smallest final objectives."""
+        """Return the indices of that share of all configurations with the smallest final
+        objectives."""
         final = {
             index: fmean(each.errors[-judged:])
             for index, each in enumerate(self.trainings)
@@ -85,8 +88,8 @@ class Table:
 def compute_to_reach(
     contender: Contender, table: Table, plan: SearchConfig, goal: set[int]
 ) -> float:
-    """Seconds of training, of all workers, until one of `goal` is trained to its end; infinite if
-    the whole table is tried before."""
+    """Return seconds of training, of all workers, until one of `goal` is trained to its end;
+    infinite if the whole table is tried before."""
     plan = replace(plan, sampler=contender.reads)
     judged = contender.judged or objective_window(table.epochs)
     study, judge = new_study(plan), contender.judge(table.epochs)
@@ -125,7 +128,7 @@ class _Running:
     values: dict[int, float]
 
     def step(self, judge: EarlyStopper, judged: int) -> Outcome | None:
-        """One more epoch; how it ended with it, if it did."""
+        """Train one more epoch; return how the trial ended with it, or None."""
         epoch = len(self.values) + 1
         if epoch > len(self.training.errors):
             return Outcome.DIVERGED

@@ -1,4 +1,4 @@
-"""What the driver costs as trials at a time grow: the real driver, workers that only wait.
+"""Cost of the driver as trials at a time grow: the real driver, workers that only wait.
 
     python benchmarks/scale.py [--slots 8 32 128] [--epochs 9] [--seconds 5] [--rounds 4]
 
@@ -47,7 +47,7 @@ PER_NODE = 32
 
 @dataclass(frozen=True)
 class State:
-    """What a checkpoint holds: a file of the form that the run expects, and nothing in it."""
+    """A checkpoint of the form that the run expects, with nothing in it."""
 
     epoch: int
 
@@ -88,19 +88,19 @@ class Report:
 
 
 def own_memory() -> float:
-    """Memory of this process that no other shares [MiB]."""
+    """Return memory of this process that no other shares [MiB]."""
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
     return sum(int(line.split()[1]) for line in lines if line.startswith("Private")) / 2**10
 
 
 def cpu_seconds() -> float:
-    """CPU time of this process."""
+    """Return CPU time of this process."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     return used.ru_utime + used.ru_stime
 
 
 def waiting(seconds: float, clocks: Path) -> Any:
-    """A trainer that waits, and notes its epochs in a file of its own."""
+    """Train by waiting; note the epochs in a file of its own."""
 
     def train(config: Any, *, resume: Any = None) -> Iterator[Report]:
         level = 0.2 + 0.1 * abs(np.log10(config.optimizer.learning_rate) + 2)
@@ -115,7 +115,7 @@ def waiting(seconds: float, clocks: Path) -> Any:
 
 
 def measure(slots: int, trials: int, epochs: int, seconds: float, out: Path) -> dict[str, float]:
-    """One search with so many slots."""
+    """Run one search with so many slots."""
     from ray.cluster_utils import Cluster
 
     import spaces
@@ -192,7 +192,7 @@ def measure(slots: int, trials: int, epochs: int, seconds: float, out: Path) -> 
 
 
 def share_of_time(epochs: np.ndarray, starts: np.ndarray, slots: int) -> float:
-    """Share of the slots' time, while all could be busy, that lies in epochs.
+    """Return the share of the slots' time, while all could be busy, that lies in epochs.
 
     Args:
         epochs: [n, 2], when each began and ended.
@@ -203,6 +203,7 @@ def share_of_time(epochs: np.ndarray, starts: np.ndarray, slots: int) -> float:
 
 
 def main() -> int:
+    """Measure every number of slots and print the table."""
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("--slots", type=int, nargs="+", default=[8, 32, 128])
     p.add_argument("--rounds", type=int, default=4, help="trials for each slot")

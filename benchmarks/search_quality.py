@@ -1,4 +1,4 @@
-"""How much training a search needs until it has one of the best 5 % of a recorded table.
+"""Training that a search needs until it has one of the best 5 % of a recorded table.
 
     python benchmarks/search_quality.py [--seeds 50] [--group main tpe samplers rungs judged]
                                         [--share 0.05]
@@ -44,21 +44,22 @@ RESAMPLES = 10_000
 
 
 def tpe(plan: SearchConfig, number: int, **settings: Any) -> optuna.samplers.BaseSampler:
-    """Optuna's TPE with other settings than ours, made anew for every trial as ours is."""
+    """Return Optuna's TPE with other settings than the shipped ones, made anew for every trial as
+    those are."""
     ours = {"multivariate": True, "constant_liar": True, "n_startup_trials": 8}
     seed = trial_seed(plan.seed, number)
     return optuna.samplers.TPESampler(seed=seed, **{**ours, **settings})
 
 
 def only_completed(past: EndedTrial, plan: SearchConfig, *, to_sampler: bool) -> tuple[Any, Any]:
-    """What most published searches tell: a value if the training ended, a failure otherwise."""
+    """Tell a value if the training ended and a failure otherwise, as most published searches do."""
     state, values = state_and_values(past, plan, to_sampler=to_sampler)
     complete = state is optuna.trial.TrialState.COMPLETE
     return (state, values) if complete else (optuna.trial.TrialState.FAIL, None)
 
 
 def shipped(sampler: str = "tpe", scheduler: str = "asha", **more: Any) -> Contender:
-    """What `python -m search.run --sampler ... --scheduler ...` does."""
+    """Return the contender that `python -m search.run --sampler ... --scheduler ...` is."""
     name = more.pop("name", f"{sampler} + {scheduler}")
     judge = partial(early_stopper, scheduler)
     return Contender(name, SAMPLERS[sampler], judge, reads=sampler, **more)
@@ -118,6 +119,7 @@ GROUPS: dict[str, list[Contender]] = {
 
 
 def main() -> None:
+    """Record the table with `--record`, else replay the contenders."""
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("--seeds", type=int, default=50)
     p.add_argument("--group", nargs="+", choices=GROUPS, default=list(GROUPS))
@@ -133,7 +135,7 @@ def main() -> None:
 
 
 def replay(seeds: int, contenders: list[Contender], share: float) -> None:
-    """Prints what each contender needs, the reference first."""
+    """Print what each contender needs, the reference first."""
     plan = SearchConfig(local_table.PRESET, 1, "replay")
     table = Table(plan, local_table.load())
     goal = table.best(share, objective_window(table.epochs))
@@ -159,13 +161,13 @@ def replay(seeds: int, contenders: list[Contender], share: float) -> None:
 
 
 def medians(sample: np.ndarray, seed: int) -> np.ndarray:
-    """Medians of bootstrap resamples."""
+    """Return medians of bootstrap resamples."""
     draw = np.random.default_rng(seed).choice(sample, (RESAMPLES, len(sample)))
     return np.median(draw, axis=1)
 
 
 def describe(table: Table, goal: set[int], share: float) -> None:
-    """What is in the table: how many configurations, what they cost, how they ended."""
+    """Print how many configurations the table has, what they cost, and how they ended."""
     trainings = table.trainings
     final = [each.errors[-1] for each in trainings if not each.diverged]
     quantiles = np.quantile(final, [0, share, 0.5, 1])

@@ -1,4 +1,4 @@
-"""A search on a cluster that changes under it: nodes come, one is killed, one is drained.
+"""A search on a cluster that changes: nodes are added, one is killed, one is drained.
 
     python benchmarks/spread.py [--trials 6] [--out DIR]
 
@@ -27,7 +27,7 @@ NOTICE_S = 5
 
 
 def drain(address: str, node_id: str) -> None:
-    """Tells Ray that the node goes soon, as an autoscaler does; then it must go."""
+    """Tell Ray that a node goes soon, as an autoscaler does, and remove it."""
     command = [sys.executable, "-m", "ray.scripts.scripts", "drain-node", "--address", address]
     command += ["--node-id", node_id, "--reason", "DRAIN_NODE_REASON_PREEMPTION"]
     command += ["--reason-message", "wanted back", "--deadline-remaining-seconds", str(NOTICE_S)]
@@ -35,7 +35,7 @@ def drain(address: str, node_id: str) -> None:
 
 
 def disturb(cluster, first, run: Path, notes: list[str]) -> None:
-    """What happens to the cluster while the search runs."""
+    """Add, kill and drain nodes while the search runs."""
     wait_for("a first checkpoint", lambda: len(training(run)) == 1)
     others = [cluster.add_node(num_cpus=1, num_gpus=1) for _ in range(2)]
     took = wait_for("spreading", lambda: len(training(run)) == 3)
@@ -50,6 +50,7 @@ def disturb(cluster, first, run: Path, notes: list[str]) -> None:
 
 
 def main() -> int:
+    """Run the search and compare its rows with those of undisturbed trainings."""
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("--trials", type=int, default=6)
     p.add_argument("--out", type=Path)

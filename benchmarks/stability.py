@@ -1,4 +1,4 @@
-"""Do the known-good starts of a preset train stably? Losses and gradient norms of first steps.
+"""Losses and gradient norms of the first steps of the known-good starts of a preset.
 
     python benchmarks/stability.py [--preset full] [--steps 60] [--batch 16] [--kinds unrolled]
 
@@ -20,6 +20,7 @@ from trainer.training import TrainingLoop
 
 
 def main() -> None:
+    """Print them for every start."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--preset", default="full", choices=spaces.PRESETS)
     parser.add_argument("--steps", type=int, default=60)

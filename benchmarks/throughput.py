@@ -68,7 +68,8 @@ class Contest:
 
 
 def generation(config: SceneConfig, device: torch.device, batch_size: int) -> Contest:
-    """Drawing scenes: new ones from one generator, fixed ones by their numbers."""
+    """Return the contest of drawing scenes: new ones from one generator, fixed ones by their
+    numbers."""
     numpy_generator = np.random.default_rng(0)
     generator = torch.Generator(device).manual_seed(0)
     fixed = EvalScenes(config, 0)
@@ -95,7 +96,7 @@ def generation(config: SceneConfig, device: torch.device, batch_size: int) -> Co
 
 
 class Scoring:
-    """The same fixed scenes for both: batched on a device, and as a list for the plain loop."""
+    """Fixed scenes for both: batched on a device, and as a list for the plain loop."""
 
     def __init__(self, config: SceneConfig, device: torch.device, count: int, sources: int):
         self.config, self.count, self.sources = config, count, sources
@@ -135,7 +136,7 @@ class Scoring:
 
 
 def fine_enough(config: SceneConfig, device: torch.device) -> plain_estimators.PlainGrid:
-    """The coarsest plain grid on which one source is located as well as the trainer does.
+    """Return the coarsest plain grid on which one source is located as well as the trainer does.
 
     Raises:
         ValueError: if none of `PLAIN_DENSITIES` is dense enough.
@@ -163,7 +164,7 @@ def music_scoring(
     sources: int,
     grid: plain_estimators.PlainGrid,
 ) -> Contest:
-    """LMMSE back-projection and MUSIC."""
+    """Return the contest of LMMSE back-projection and MUSIC."""
     both = Scoring(config, device, batch_size, sources)
     counts = both.batch.sources.num_sources
 
@@ -177,7 +178,7 @@ def music_scoring(
 
 
 def likelihood_scoring(config: SceneConfig, device: torch.device, batch_size: int) -> Contest:
-    """Stochastic maximum likelihood, one source."""
+    """Return the contest of stochastic maximum likelihood, one source."""
     both = Scoring(config, device, batch_size, sources=1)
     counts = both.batch.sources.num_sources
     grid = plain_estimators.make_grid(config, POINTS_PER_BEAM, both.search.shape[0])
@@ -214,7 +215,7 @@ def _contest(
 
 
 def scenes_per_second(work: Callable[[], int], device: torch.device, seconds: float) -> float:
-    """Repeats the work for at least so long."""
+    """Return a rate, measured for at least so long."""
     done, start = 0, time.perf_counter()
     while (elapsed := time.perf_counter() - start) < seconds:
         done += work()
@@ -224,7 +225,8 @@ def scenes_per_second(work: Callable[[], int], device: torch.device, seconds: fl
 
 
 def measure(contest: Contest, device: torch.device, rounds: int, seconds: float) -> list[str]:
-    """Table rows: rates of every contestant and their ratio to the plain one, round by round."""
+    """Return table rows: rates of every contestant and their ratio to the plain one, round by
+    round."""
     for work in contest.contestants.values():
         work()  # memory, kernels and tables are made once
     rates: dict[str, list[float]] = {name: [] for name in contest.contestants}
@@ -243,7 +245,7 @@ def measure(contest: Contest, device: torch.device, rounds: int, seconds: float)
 
 
 def main() -> None:
-    """Prints the table in Markdown."""
+    """Print the table in Markdown."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--scene", choices=SCENES, default="full")
     default = "cuda" if torch.cuda.is_available() else "cpu"

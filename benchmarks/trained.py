@@ -33,7 +33,8 @@ FOLDER = Path("runs/benchmark")
 def config_of(
     scene: str, network: str, seed: int, epochs: int, device: str, **more: object
 ) -> TrainConfig:
-    """A training of `dictionary[:<width>]`, or of `unrolled:<stages>[:<width>]`; width 16."""
+    """Return the training of `dictionary[:<width>]`, or of `unrolled:<stages>[:<width>]`; width
+    16."""
     kind, *sizes = network.split(":")
     stages = sizes.pop(0) if kind == "unrolled" else None
     params = SCENES[scene] | {"network.kind": kind, "seed": seed, "epochs": epochs}
@@ -46,7 +47,7 @@ def config_of(
 
 
 def trained(config: TrainConfig, device: str, folder: Path = FOLDER) -> tuple[nn.Module, float]:
-    """A network after its last epoch, and the CPU seconds that training it took."""
+    """Return a network after its last epoch, and the CPU seconds that training it took."""
     folder.mkdir(parents=True, exist_ok=True)
     done, partial = (folder / f"{config.digest}.{name}" for name in ("pt", "partial.pt"))
     clock = folder / f"{config.digest}.seconds"
@@ -81,7 +82,7 @@ class Scores:
     def per_scene(
         self, column: str, snr_db: tuple[float, ...], counts: tuple[int, ...] | None = None
     ) -> np.ndarray:
-        """Mean over SNRs and source numbers of every scene."""
+        """Return the mean over SNRs and source numbers of every scene."""
         chosen = np.isin(self.snr_db, snr_db)
         if counts is not None:
             chosen &= np.isin(self.num_sources, counts)
@@ -90,7 +91,7 @@ class Scores:
 
 
 def place(name: str, conditions: Conditions, folder: Path = FOLDER) -> Path:
-    """The file that keeps the scores of an estimator under these conditions."""
+    """Return the file that keeps the scores of an estimator under these conditions."""
     where = f"{conditions}{name}"
     return folder / f"{hashlib.sha256(where.encode()).hexdigest()[:16]}.npz"
 
@@ -98,7 +99,7 @@ def place(name: str, conditions: Conditions, folder: Path = FOLDER) -> Path:
 def scores(
     name: str, estimate: Estimator, conditions: Conditions, folder: Path = FOLDER
 ) -> Scores:
-    """Scores an estimator, or reads what was scored before under this name and conditions."""
+    """Score an estimator, or read what was scored before under this name and conditions."""
     folder.mkdir(parents=True, exist_ok=True)
     file = place(name, conditions, folder)
     if not file.exists():

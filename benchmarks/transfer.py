@@ -1,4 +1,4 @@
-"""Networks on panels they were not trained on: the same weights, nothing trained anew.
+"""Networks on panels they were not trained on, with the same weights.
 
     python benchmarks/transfer.py [--network unrolled:2] [--seeds 0 1 2] [--scenes 256] [--write]
 
@@ -50,6 +50,7 @@ CLASSICAL = ("sml", "lmmse_beamformer", "lmmse_music", "pinv_music")
 
 
 def main() -> None:
+    """Train on one panel and print the errors on the others."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
