@@ -68,7 +68,7 @@ DOCS = Path(__file__).parent.parent / "docs"
 def measure(
     config: SceneConfig, names: list[str], snr_db: float, count: int, scenes: int, device: str
 ) -> Point:
-    """Score every estimator on the same scenes, with the bound and what eigenvalues say about K."""
+    """Score every estimator on the same scenes, with the bound and K by eigenvalues."""
     estimates = {name: classical_estimator(name, config, device) for name in names}
     unaware = method("lmmse_music", config, device)
     errors: dict[str, list[Errors]] = {name: [] for name in names}

@@ -139,7 +139,7 @@ def replayed(store: RunStore) -> pd.DataFrame:
 
 
 def lose_a_node(out: Path) -> list[str]:
-    """Remove one of two working nodes once both train; return what was wrong with the search then."""
+    """Remove one of two working nodes once both train; return what went wrong."""
     from drill import disturbed, training, wait_for
 
     set_ray_environment()  # before Ray is imported

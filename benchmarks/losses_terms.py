@@ -77,7 +77,7 @@ def true_map(config: TrainConfig, scenes: Scenes) -> Tensor:
 
 
 def roots(matrix: Tensor, scenes: Scenes) -> Tensor:
-    """Return Cholesky factors of C_l / σ² = I + (p / σ²) G_l R G_lᴴ for a trace-1 R: [B, L, M, M]."""
+    """Return Cholesky factors of C_l / σ² = I + (p / σ²) G_l R G_lᴴ [B, L, M, M], tr R = 1."""
     _, channel = whiten(scenes)
     power = scenes.sources.power.sum(-1) * matrix.shape[-1]  # tr A P Aᴴ, uncorrelated sources
     channel = channel * (power / scenes.noise_variance).sqrt()[:, None, None]

@@ -165,7 +165,7 @@ def compare(preset: str, trials: int, out: str) -> None:
 
 
 def plain_loop(params: list[dict[str, Any]]) -> tuple[float, float]:
-    """Return the seconds that these trainings take one after another, and those of them in epochs."""
+    """Return the seconds of these trainings one after another, and those spent in epochs."""
     os.nice(WORKER_NICENESS)
     torch.set_num_threads(1)
     inside, began = 0.0, time.perf_counter()

@@ -55,7 +55,7 @@ def make_grid(config: SceneConfig, points_per_beam: float, planes: int) -> Plain
 
 
 def lmmse_covariance(scene: PlainScene) -> np.ndarray:
-    """Return the sample covariance of the LMMSE back-projections, noise and power known: [N, N]."""
+    """Return the sample covariance [N, N] of LMMSE back-projections, noise and power known."""
     total = np.zeros((scene.channel.shape[1],) * 2, dtype=complex)
     loading = scene.noise_variance / len(scene.azimuth) * np.eye(len(scene.channel))
     weights = scene.channel.conj().T @ np.linalg.inv(
@@ -83,7 +83,7 @@ def music(covariance: np.ndarray, num_sources: int, grid: PlainGrid) -> np.ndarr
 def single_source_likelihood(
     config: SceneConfig, scene: PlainScene, grid: PlainGrid
 ) -> np.ndarray:
-    """Return (azimuth, elevation, range) of one source by stochastic maximum likelihood, [1, 3]."""
+    """Return (azimuth, elevation, range) [1, 3] of one source by stochastic ML."""
     operators = scene.channel[None] * scene.codes[:, None, :]  # [L, M, N]
     snapshots, antennas, _ = operators.shape
     energy = np.empty((snapshots, grid.steering.shape[1]), dtype=np.float32)

@@ -52,7 +52,7 @@ def tpe(plan: SearchConfig, number: int, **settings: Any) -> optuna.samplers.Bas
 
 
 def only_completed(past: EndedTrial, plan: SearchConfig, *, to_sampler: bool) -> tuple[Any, Any]:
-    """Tell a value if the training ended and a failure otherwise, as most published searches do."""
+    """Tell a value if the training ended and a failure otherwise, as published searches do."""
     state, values = state_and_values(past, plan, to_sampler=to_sampler)
     complete = state is optuna.trial.TrialState.COMPLETE
     return (state, values) if complete else (optuna.trial.TrialState.FAIL, None)
