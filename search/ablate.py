@@ -20,8 +20,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from search.plan import Rerun
-from search.reruns import TERMS, RerunRequest, arm_changes, command, paired, parser
+from search.plan import Rerun, run_command
+from search.reruns import TERMS, RerunRequest, arm_changes, paired, parser
 from spaces.blocks import ACTING
 from trainer.cli import UsageError
 
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "default: each trial's own, or else that of the run's best trial which has one",
     )
     p.add_argument("--name", metavar="NAME", help="of the ablation; default: what it is about")
-    return command(p, ablate, argv)
+    return run_command(p, ablate, argv)
 
 
 def ablate(args: argparse.Namespace) -> int:
@@ -82,23 +82,17 @@ def ablate(args: argparse.Namespace) -> int:
     from search.reruns import session
 
     with session(asked.store, asked.plan) as reruns:
-        from search.plan import SearchFailed
-
-        try:
-            failed = reruns.train(trainings)
-            kept = [p for p in pairs if not {t.name for _, t in p.arms()} & set(failed)]
-            scored = [training for pair in kept for _, training in pair.arms()]
-            reruns.score(scored, asked.fresh)
-            terms = {
-                training.name: pair.with_.config
-                for pair in kept
-                if pair.with_.config.eigengap.weight > 0
-                for _, training in pair.arms()
-            }
-            hinges = reruns.hinges(terms, asked.fresh)
-        except SearchFailed as error:
-            print(f"it ended itself: {error}", file=sys.stderr)
-            return 1
+        failed = reruns.train(trainings)
+        kept = [p for p in pairs if not {t.name for _, t in p.arms()} & set(failed)]
+        scored = [training for pair in kept for _, training in pair.arms()]
+        reruns.score(scored, asked.fresh)
+        terms = {
+            training.name: pair.with_.config
+            for pair in kept
+            if pair.with_.config.eigengap.weight > 0
+            for _, training in pair.arms()
+        }
+        hinges = reruns.hinges(terms, asked.fresh)
     rows = [
         row
         for pair in kept

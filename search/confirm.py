@@ -14,7 +14,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from search.reruns import RerunRequest, command, parser
+from search.plan import run_command
+from search.reruns import RerunRequest, parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "and prints the confirmed leaderboard. Writes RUN/confirmations, RUN/scenes and "
         "RUN/reruns; a command that was killed goes on when it is given again.",
     )
-    return command(p, confirm, argv)
+    return run_command(p, confirm, argv)
 
 
 def confirm(args: argparse.Namespace) -> int:
@@ -39,15 +40,9 @@ def confirm(args: argparse.Namespace) -> int:
     from search.reruns import session
 
     with session(asked.store, asked.plan) as reruns:
-        from search.plan import SearchFailed
-
-        try:
-            failed = reruns.train(trainings)
-            kept = [one for one in trainings if one.name not in failed]
-            reruns.score(kept, asked.fresh, beside=asked.config(finalists[0]))
-        except SearchFailed as error:
-            print(f"it ended itself: {error}", file=sys.stderr)
-            return 1
+        failed = reruns.train(trainings)
+        kept = [one for one in trainings if one.name not in failed]
+        reruns.score(kept, asked.fresh, beside=asked.config(finalists[0]))
     from search.report.analysis import confirmed
 
     print(f"\n{confirmed.text(asked.store.path)}")

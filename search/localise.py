@@ -10,9 +10,10 @@ One row per estimate; the same numbers as `python -m trainer localise` writes as
     resolved     bool   whether it stands out from noise (`trainer.estimation.estimates`)
     num_sources  int    K of the scene, as given or as the eigenvalues say
 
-Exit codes: 0 done, 2 bad usage. Ray is not needed.
+Exit codes: 0 done, 2 bad usage, 130 interrupted. Ray is not needed.
 """
 
+import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from search.plan import run_command
 from trainer.atomic import write_atomically
 from trainer.cli import OneLineParser, localise_arguments, localise_options
 from trainer.config import ConfigError, require
@@ -31,25 +33,25 @@ COLUMNS = ("azimuth", "elevation", "range_m", "confidence", "resolved")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit code."""
+    """Run the command line; return the exit code."""
     p = OneLineParser(prog="python -m search.localise", description=__doc__.splitlines()[0])
     localise_options(p)
-    try:
-        args = p.parse_args(argv)
-        require(args.out.suffix == ".parquet", "--out ends in .parquet", f"{args.out}", "Rename.")
-        from trainer.training import localise
+    return run_command(p, run, argv)
 
-        rows = table(localise(**localise_arguments(args)))
-        write(rows, args.out)
-    except ConfigError as error:
-        print(f"search.localise: {error}", file=sys.stderr)
-        return 2
+
+def run(args: argparse.Namespace) -> int:
+    """Localise the sources of a recording and write the table."""
+    require(args.out.suffix == ".parquet", "--out ends in .parquet", f"{args.out}", "Rename.")
+    from trainer.training import localise
+
+    rows = table(localise(**localise_arguments(args)))
+    write(rows, args.out)
     print(f"wrote {args.out}: {len(rows)} sources")
     return 0
 
 
 def table(found: "Localisation") -> pd.DataFrame:
-    """One row per estimate."""
+    """Return one row per estimate."""
     scene, source = found.active.nonzero()
     columns = {name: found.arrays()[name][scene, source] for name in COLUMNS}
     return pd.DataFrame(
@@ -58,7 +60,7 @@ def table(found: "Localisation") -> pd.DataFrame:
 
 
 def write(rows: pd.DataFrame, path: Path) -> None:
-    """The file is whole or absent.
+    """Write the table; the file is whole or absent.
 
     Raises:
         ConfigError: if it cannot be written.

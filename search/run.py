@@ -12,11 +12,25 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import spaces
-from search.plan import INTERRUPTED, RESOURCE_FLAGS, RUNS, SearchConfig, parser, run_command
-from search.records import declared, planned
+from search.plan import (
+    INTERRUPTED,
+    RESOURCE_FLAGS,
+    RUNS,
+    Refused,
+    RunError,
+    SearchConfig,
+    SearchFailed,
+    check_address,
+    check_writable,
+    given,
+    parser,
+    run_command,
+    set_ray_environment,
+)
 from trainer.cli import UsageError
 
 from .console import describe_plan, dry_run, print_results
@@ -25,78 +39,64 @@ if TYPE_CHECKING:
     from search.cluster import Train
     from search.records import RunStore
 
-CHOSEN = ("seed", "epochs", "scheduler", "sampler", "objectives")
-PLANNED = ("preset", "name", *CHOSEN, "warm_start")
-"""Flags that a resumed run has in its plan already."""
+PLAN_FLAGS = tuple(field.name for field in fields(SearchConfig))
+RESUME_FLAGS = ("trials", "out", *RESOURCE_FLAGS)
+"""Flags of a plan that a resumed run takes; it has the others in its plan already."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit code."""
-
-    def act() -> int:
-        args = parser().parse_args(argv)
-        if args.attach is not None:
-            return follow(args)
-        if args.resume is not None:
-            return resume(args)
-        return dry_run(plan_of(args)) if args.dry_run else start(plan_of(args), args)
-
-    return run_command("search.run", act, "continue with --resume")
+    """Run the command line; return the exit code."""
+    return run_command(parser(), run, argv, again="continue with --resume")
 
 
-def plan_of(args: argparse.Namespace) -> SearchConfig:
-    """The plan that the flags stand for, each default filled in.
+def run(args: argparse.Namespace) -> int:
+    """Start, resume, follow or print a search, as the flags ask."""
+    if args.attach is not None:
+        return follow(args)
+    if args.resume is not None:
+        return resume(args)
+    plan = plan_from_flags(args)
+    return dry_run(plan) if args.dry_run else start(plan, args)
+
+
+def plan_from_flags(args: argparse.Namespace) -> SearchConfig:
+    """Return the plan of a new search, each default filled in.
 
     Raises:
-        UsageError, ConfigError: if it cannot be.
+        UsageError, ConfigError: if there can be no such plan.
     """
     try:
         space = spaces.get("local" if args.preset is None else args.preset)
     except ValueError as error:
         raise UsageError(str(error)) from None
-    name = args.name
-    if name is None:
-        name = f"{space.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    out = args.out or RUNS
-    if os.sep in name:  # RUN may be a path
+    name = f"{space.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    flags: dict[str, Any] = {"trials": space.trials, "name": name} | given(args, PLAN_FLAGS)
+    flags |= {"preset": space.name, "out": args.out or RUNS}
+    if os.sep in flags["name"]:  # RUN may be a path
         if args.out is not None:
             raise UsageError(
-                f"--name may be a path, and then says where the run is, but got --name {name} and "
-                f"--out {args.out}. Give the last part alone, or leave --out out."
+                f"--name may be a path, and then says where the run is, but got --name {args.name}"
+                f" and --out {args.out}. Give the last part alone, or leave --out out."
             )
-        out, name = os.path.split(name.rstrip(os.sep))
-    given = {
-        field: value
-        for field in (*CHOSEN, *RESOURCE_FLAGS)
-        if (value := getattr(args, field)) is not None
-    }
-    if args.objectives is not None:
-        given["objectives"] = tuple(args.objectives.split(","))
+        flags["out"], flags["name"] = os.path.split(args.name.rstrip(os.sep))
     if args.warm_start is not None:
         from search.remote import resolve_run
 
-        given["warm_start"] = str(resolve_run(args.warm_start, args.out))
-    return SearchConfig(
-        preset=space.name,
-        trials=space.trials if args.trials is None else args.trials,
-        name=name,
-        out=out,
-        **given,
-    )
+        flags["warm_start"] = str(resolve_run(args.warm_start, args.out))
+    return SearchConfig(**flags)
 
 
 def start(plan: SearchConfig, args: argparse.Namespace) -> int:
     """Starts a new run."""
-    from search.plan import preflight
-    from search.records import RunStore
+    from search.records import RunStore, declared
     from search.remote import check_new_run, remove_run, runs_folder
     from search.suggest import WARM_FILE, warm_start
     from trainer.provenance import provenance
 
     folder = runs_folder(plan.out)
-    preflight.check_out(folder)
+    check_writable(folder)
     check_new_run(folder / plan.name)
-    preflight.check_address(plan.address)
+    check_address(plan.address)
     code = provenance()
     warm, notes = warm_start(plan, code)
     known = {name: spaces.PARAMETERS[name] for name in plan.space.parameters()}
@@ -114,7 +114,7 @@ def start(plan: SearchConfig, args: argparse.Namespace) -> int:
     print(describe_plan(plan), *notes, sep="\n", flush=True)
     try:
         return go(plan, store, checked=not args.no_preflight)
-    except preflight.Refused:
+    except Refused:
         remove_run(store.path)  # made a moment ago, and nothing has run
         raise
 
@@ -134,16 +134,23 @@ def follow(args: argparse.Namespace) -> int:
 
 def resume(args: argparse.Namespace) -> int:
     """Continues or extends a run, or shows it if it has ended."""
-    from search.plan import preflight
-    from search.records import RunStore, best_trial, lacks_scores, read_run, unscored
+    from search.records import (
+        RunStore,
+        best_trial,
+        declared,
+        lacks_scores,
+        planned,
+        read_run,
+        unscored,
+    )
     from search.remote import resolve_run
     from search.suggest import compatible_trials, read_history, version_changes
     from trainer.provenance import provenance
 
-    fixed = [f"--{name.replace('_', '-')}" for name in PLANNED if getattr(args, name) is not None]
     if args.dry_run:
         raise UsageError("--dry-run shows a new search, but got --resume too. Leave one out.")
-    if fixed:
+    flags = given(args, PLAN_FLAGS)
+    if fixed := [f"--{n.replace('_', '-')}" for n in flags if n not in RESUME_FLAGS]:
         raise UsageError(
             f"--resume takes the plan from the run, but got {', '.join(fixed)} too. Leave it out."
         )
@@ -152,9 +159,8 @@ def resume(args: argparse.Namespace) -> int:
     if args.accept_space_change:
         more = declared(planned(path, read_run(path), {}).space)
     store = RunStore.open(path, more=more)
-    flags = ("trials", *RESOURCE_FLAGS)
-    asked = {name: getattr(args, name) for name in flags if getattr(args, name) is not None}
-    plan = planned(path, store.plan, asked)
+    flags.pop("out", None)
+    plan = planned(path, store.plan, flags)
     started, ended = len(store.started()), len(store.ended())
     if plan.trials < started:
         raise UsageError(
@@ -166,8 +172,8 @@ def resume(args: argparse.Namespace) -> int:
     if ended >= plan.trials and not lacking:
         return print_results(plan, store)
     check_space(plan, store, accept=args.accept_space_change)
-    preflight.check_out(store.path, "Make room there, or make it writable.")
-    preflight.check_address(plan.address)
+    check_writable(store.path, "Make room there, or make it writable.")
+    check_address(plan.address)
     said = f"resuming {store.path}: {ended} of {plan.trials} trials have ended"
     past = read_history(store).ended  # refuses a damaged record before Ray is started for it
     apart = len(past) - len(compatible_trials(past, plan))
@@ -213,8 +219,6 @@ def go(
         resumed: provenance of what is going on with a run, which `run.json` is to have too.
         train: instead of `trainer.training.loop.train`.
     """
-    from search.plan import set_ray_environment
-
     set_ray_environment(plan.address)
     from search.remote import lock_run
 
@@ -231,7 +235,6 @@ def drive(plan: SearchConfig, store: RunStore, *, checked: bool, train: Train | 
     """Runs what is left of a search that nobody else drives; the exit code."""
     from search.cluster import connect, preflight_checks, room_for
     from search.driver import Classical, finish, search
-    from search.plan import RunError, SearchFailed
     from search.remote import uri_of
 
     started = time.monotonic()

@@ -1,6 +1,6 @@
 """Checks on the machines that will do the work, before anything is spent: do they see the run's
 folder, have they the driver's versions, are their eigendecompositions right, do the networks
-survive a step. What needs no cluster to be checked is in `preflight`."""
+survive a step. Checks that need no cluster are in `search.plan`."""
 
 import os
 from dataclasses import replace
@@ -11,18 +11,17 @@ from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from search.plan import (
-    LONG_MINUTES,
     Cluster,
     Refused,
     Resources,
     SearchConfig,
-    check_versions,
     fits,
     resolve_resources,
-    smallest_config,
+    version_mismatch,
 )
 from search.records import RunStore
 from search.remote import filesystem_of, probe_file, uri_of
+from trainer.config import TrainConfig
 from trainer.provenance import versions
 
 from .connection import on_worker
@@ -30,6 +29,9 @@ from .tasks import backends_task, node_task, smoke_task
 
 SAID_EVERY_SECONDS = 30.0
 """How often it is said that a search still waits for a machine."""
+
+LONG_MINUTES = 10.0
+"""Plans that take longer try one step of each network first."""
 
 
 def preflight_checks(plan: SearchConfig, store: RunStore, resources: Resources) -> None:
@@ -86,7 +88,8 @@ def check_nodes(store: RunStore) -> None:
     with probe_file(*filesystem_of(probe)):
         asked = {_host(node): _look(node["NodeID"], probe) for node in nodes}
         answers = {host: ray.get(answer) for host, answer in asked.items()}
-    check_versions(versions(), {host: theirs for host, (_, theirs) in answers.items()})
+    if wrong := version_mismatch(versions(), {host: own for host, (_, own) in answers.items()}):
+        raise Refused(wrong)
     if blind := [host for host, (sees, _) in answers.items() if not sees]:
         raise Refused(
             f"all nodes must see and write the run's folder, but {', '.join(blind)} cannot use "
@@ -135,7 +138,7 @@ def try_networks(plan: SearchConfig, resources: Resources) -> list[str]:
     kinds = {}
     for drawn in plan.space.branches():
         config = plan.train_config(drawn)
-        kinds[config.network.kind] = smallest_config(config)  # the last: most of it drawn
+        kinds[config.network.kind] = _one_step(config)  # the last: most of it drawn
     said = []
     for kind, config in kinds.items():
         task = on_worker(smoke_task, resources).remote(config.to_params(), resources.threads)
@@ -148,3 +151,14 @@ def try_networks(plan: SearchConfig, resources: Resources) -> list[str]:
                 "with `python -m trainer train`, or skip this check with --no-preflight."
             ) from error
     return said
+
+
+def _one_step(config: TrainConfig) -> TrainConfig:
+    """Return the configuration with one step at full batch size and a handful of scenes."""
+    little = {
+        "epochs": 1,
+        "steps_per_epoch": 1,
+        "evaluation.num_scenes": 4,
+        "evaluation.num_test_scenes": 4,
+    }
+    return TrainConfig.from_params(config.to_params() | little)

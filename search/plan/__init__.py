@@ -28,7 +28,7 @@ from .interrupts import (
     interruption_of,
     run_undisturbed,
 )
-from .options import RESOURCE_FLAGS, add_resource_flags, parser, run_command
+from .options import RESOURCE_FLAGS, add_resource_flags, given, parser, run_command
 from .outcome import (
     RULES,
     WORST_OBJECTIVE,
@@ -39,22 +39,12 @@ from .outcome import (
     crash_signature,
     may_be_best,
 )
-from .preflight import (
-    LONG_MINUTES,
-    Cluster,
-    Node,
-    Resources,
-    check_versions,
-    fits,
-    resolve_resources,
-    smallest_config,
-    version_mismatch,
-)
+from .requirements import check_address, check_writable, version_mismatch
 from .rerun import MAX_SEEDS, FreshScenes, Rerun, training_seeds
+from .resources import Cluster, Node, Resources, fits, resolve_resources
 
 __all__ = [
     "INTERRUPTED",
-    "LONG_MINUTES",
     "MAX_SEEDS",
     "PACKAGES",
     "RESOURCE_FLAGS",
@@ -85,7 +75,8 @@ __all__ = [
     "StorageLost",
     "add_resource_flags",
     "asha",
-    "check_versions",
+    "check_address",
+    "check_writable",
     "classify",
     "classify_error",
     "constraint_value",
@@ -93,6 +84,7 @@ __all__ = [
     "early_stopper",
     "fits",
     "freeze_loaded_objects",
+    "given",
     "hyperband",
     "install_handlers",
     "interruptible",
@@ -104,7 +96,6 @@ __all__ = [
     "run_command",
     "run_undisturbed",
     "set_ray_environment",
-    "smallest_config",
     "training_seeds",
     "version_mismatch",
 ]

@@ -1,7 +1,7 @@
-"""The plan of a search: what the command line asked for, checked once, frozen, written down.
+"""The plan of a search: the command line's request, checked once, frozen and written down.
 
-`SearchConfig` is what `run.json` holds and what `--resume` reads back, so a resumed search needs
-no other flag. It knows neither Ray nor torch.
+`SearchConfig` is what `run.json` holds and what `--resume` reads back, so that a resumed search
+needs no other flag. It knows neither Ray nor torch.
 """
 
 import dataclasses
@@ -10,51 +10,50 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import spaces
 from trainer.config import TrainConfig, require, require_choice
 
 RUNS = "runs"
-"""The folder of runs, unless another is asked for."""
+"""The default folder of runs."""
 SEEDS = 2**31
-"""Seeds are below this: samplers take 32 bits."""
+"""Upper limit of seeds, exclusive: samplers take 32 bits."""
 SCHEDULERS = ("asha", "hyperband", "median", "none")
 SAMPLERS = ("tpe", "gp", "qmc", "random", "cmaes")
 OBJECTIVES = ("capped_error", "cost")
-"""What can be minimised: the mean capped error on validation scenes, and seconds per epoch."""
+"""Quantities to minimise: the mean capped error on validation scenes, and seconds per epoch."""
 
 
 def objective_window(epochs: int) -> int:
-    """How many last epochs a trial's objective is the mean of: a fifth of its budget, two at least
-    (at the first epoch there is one).
+    """Return the number of last epochs that a trial's objective is averaged over: a fifth of the
+    budget, at least two (the first epoch alone has one).
 
-    One epoch's validation error scatters by more than good trials differ, and the best of many
-    trials judged on one epoch is the luckiest.
+    The validation error of one epoch scatters by more than good trials differ, and the best of
+    many trials compared on one epoch is the luckiest.
     """
     return max(2, epochs // 5)
 
 
 @dataclass(frozen=True)
 class SearchConfig:
-    """A search as planned.
+    """The plan of a search.
 
     Attributes:
         preset: a name in `spaces.PRESETS`.
-        trials: how many trials in all.
+        trials: total number of trials.
         name: of the run, a folder below `out`.
         out: folder of runs.
-        seed: of the sampler; trials train with it too, all with the same, so that they differ in
-            their parameters only.
+        seed: of the sampler and of every training: trials differ in their parameters only.
         epochs: budget of a trial; None is the preset's.
-        max_concurrent: trials at a time; None is what the resources allow.
+        max_concurrent: trials at a time; None is as many as the resources allow.
         cpus_per_trial, gpus_per_trial: may be fractions; None GPUs is a quarter where there is a
             GPU, and none elsewhere.
-        scheduler: one of `SCHEDULERS` (`early_stopping.py` says what they do).
-        sampler: one of `SAMPLERS` (`samplers.py` says what they do).
+        scheduler: one of `SCHEDULERS`, explained in `early_stopping.py`.
+        sampler: one of `SAMPLERS`, explained in `search/suggest/samplers.py`.
         objectives: `("capped_error",)`, or that and `cost`.
         trial_timeout_s: a trial that reports nothing for so long is ended.
-        warm_start: path of the run whose trials the sampler was told first, or None.
+        warm_start: path of the run whose trials the sampler is told first, or None.
         address: of a running Ray cluster, or None (or "local") for a local Ray.
     """
 
@@ -79,27 +78,27 @@ class SearchConfig:
         require_choice("--scheduler", self.scheduler, SCHEDULERS)
         require_choice("--sampler", self.sampler, SAMPLERS)
         object.__setattr__(self, "objectives", tuple(self.objectives))  # JSON has lists only
-        if self.address == "local":  # said where a run that had a cluster goes on without
+        if self.address == "local":  # so that a run that had a cluster can go on without one
             object.__setattr__(self, "address", None)
+        objectives, gpus = ",".join(self.objectives), self.gpus_per_trial
         require(
             self.objectives in (OBJECTIVES[:1], OBJECTIVES),
             "--objectives is capped_error or capped_error,cost",
-            ",".join(self.objectives),
-            "The error comes first: it is what the scheduler judges.",
+            objectives,
+            "The error comes first: it is what the scheduler compares.",
         )
         require(
             self.sampler != "cmaes" or len(self.objectives) == 1,
             "--sampler cmaes has one objective",
-            ",".join(self.objectives),
+            objectives,
             "Use tpe for two.",
         )
-        require(
-            0 < self.trial_timeout_s < math.inf,
-            "0 < --trial-timeout < inf",
-            f"{self.trial_timeout_s}",
-            "It is in seconds; 1e9 is never.",
-        )
-        require(self.trials >= 1, "--trials >= 1", f"{self.trials}", "Ask for one trial or more.")
+        for flag, count, remedy in (
+            ("--trials", self.trials, "Ask for one trial or more."),
+            ("--epochs", self.epochs, "Leave it out for the preset's."),
+            ("--max-concurrent", self.max_concurrent, "Leave it out to use all resources."),
+        ):
+            require(count is None or count >= 1, f"{flag} >= 1", f"{count}", remedy)
         require(
             0 <= self.seed < SEEDS, "0 <= --seed < 2**31", f"{self.seed}", "Use a count from 0."
         )
@@ -109,33 +108,24 @@ class SearchConfig:
             repr(self.name),
             "It becomes a folder's name.",
         )
-        if self.epochs is not None:
-            require(
-                self.epochs >= 1,
-                "--epochs >= 1",
-                f"{self.epochs}",
-                "Leave it out for the preset's.",
-            )
-        if self.max_concurrent is not None:
-            require(
-                self.max_concurrent >= 1,
-                "--max-concurrent >= 1",
-                f"{self.max_concurrent}",
-                "Leave it out to use all resources.",
-            )
+        require(
+            0 < self.trial_timeout_s < math.inf,
+            "0 < --trial-timeout < inf",
+            f"{self.trial_timeout_s}",
+            "It is in seconds; 1e9 is never.",
+        )
         require(
             0 < self.cpus_per_trial < math.inf,
             "--cpus-per-trial > 0, and finite,",
             f"{self.cpus_per_trial}",
             "Fractions are allowed, e.g. 0.5.",
         )
-        if self.gpus_per_trial is not None:
-            require(
-                0 <= self.gpus_per_trial < math.inf,
-                "--gpus-per-trial >= 0, and finite,",
-                f"{self.gpus_per_trial}",
-                "0 trains on the CPU; fractions share a GPU.",
-            )
+        require(
+            gpus is None or 0 <= gpus < math.inf,
+            "--gpus-per-trial >= 0, and finite,",
+            f"{gpus}",
+            "0 trains on the CPU; fractions share a GPU.",
+        )
 
     @property
     def space(self) -> spaces.Space:
@@ -144,7 +134,7 @@ class SearchConfig:
 
     @property
     def fixed(self) -> dict[str, Any]:
-        """What all trials of this search have in common, the seed aside."""
+        """The configuration fields that all trials share, except the seed."""
         return {**self.space.fixed} | ({} if self.epochs is None else {"epochs": self.epochs})
 
     @property
@@ -162,13 +152,13 @@ class SearchConfig:
 
     @property
     def minutes(self) -> float:
-        """What the preset says that so many trials of so many epochs take."""
+        """The estimated duration, scaled from the preset's by trials and epochs."""
         own = TrainConfig.from_params(self.space.fixed).epochs
         shorter = (self.epochs or own) / own
         return self.space.minutes * shorter * self.trials / self.space.trials
 
     def train_config(self, drawn: Mapping[str, Any]) -> TrainConfig:
-        """A trial's configuration: what the space fixes, the seed, and what was drawn.
+        """Return a trial's configuration from the fixed fields, the seed and the drawn values.
 
         Raises:
             ConfigError: if they break a rule of `TrainConfig`.
@@ -177,14 +167,9 @@ class SearchConfig:
 
     @property
     def template(self) -> TrainConfig:
-        """What all trials share: scene, budget, evaluation."""
+        """The configuration that all trials share: scene, budget, evaluation."""
         return self.train_config({})
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-safe; `from_dict` turns it back."""
+        """Return the plan as `run.json` holds it; `SearchConfig(**plan)` reads it back."""
         return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """A plan read back from `run.json`."""
-        return cls(**data)

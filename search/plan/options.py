@@ -1,104 +1,112 @@
-"""Command lines of searches: the flags of `python -m search.run`, what all that train share, and
-what their endings mean."""
+"""Command lines of searches: flags, their values, and the exit codes of every command."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import spaces
 from trainer.cli import OneLineParser, lasting
 from trainer.config import ConfigError
 
 from .config import OBJECTIVES, RUNS, SAMPLERS, SCHEDULERS
+from .errors import Refused, RunError, SearchFailed
 from .interrupts import INTERRUPTED, interruptible
 
 RESOURCE_FLAGS = (
-    "max_concurrent",
-    "cpus_per_trial",
-    "gpus_per_trial",
-    "trial_timeout_s",
-    "address",
+    *("max_concurrent", "cpus_per_trial", "gpus_per_trial", "trial_timeout_s", "address"),
 )
-"""Flags that may differ from machine to machine: those of `add_resource_flags`."""
+"""Flags of `add_resource_flags`, which may differ from machine to machine."""
 
 
-def run_command(name: str, act: Callable[[], int], again: str) -> int:
-    """What `act` returns; 130 if it is interrupted, 2 if it is asked for something impossible.
+def run_command(
+    parser: argparse.ArgumentParser,
+    act: Callable[[argparse.Namespace], int],
+    argv: Sequence[str] | None,
+    again: str = "run the same command again",
+) -> int:
+    """Run a command and return its exit code: that of `act`, or 1 if the search ended itself, 2 if
+    the request is impossible and 130 if it was interrupted.
 
     Args:
-        name: of the command, in front of a message.
-        again: how to go on after an interruption.
+        parser: of the command line.
+        act: the command, given the parsed flags.
+        argv: arguments; None is those of the process.
+        again: remedy after an interruption.
     """
     with lasting():
         try:
             with interruptible():
-                return act()
+                return act(parser.parse_args(argv))
         except KeyboardInterrupt as interrupt:
-            said = f" by {interrupt}" if str(interrupt) else ""
-            print(f"\ninterrupted{said}; nothing is lost: {again}", file=sys.stderr)
+            signal = f" by {interrupt}" if str(interrupt) else ""
+            print(f"\ninterrupted{signal}; nothing is lost: {again}", file=sys.stderr)
             return INTERRUPTED
-        except Exception as error:
-            from search.plan import RunError
+        except SearchFailed as error:
+            print(f"it ended itself: {error}", file=sys.stderr)
+            return 1
+        except (ConfigError, Refused, RunError) as error:
+            print(f"{parser.prog.removeprefix('python -m ')}: {error}", file=sys.stderr)
+            return 2
 
-            from .errors import Refused
 
-            if isinstance(error, ConfigError | Refused | RunError):
-                print(f"{name}: {error}", file=sys.stderr)
-                return 2
-            raise
+def given(args: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:
+    """Return those of the named flags that the command line has, with their values."""
+    values = {name: getattr(args, name) for name in names}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def add_resource_flags(p: argparse.ArgumentParser, default: str | None = None) -> None:
-    """What trials may take, and where.
+    """Add the flags for machines and for what a trial may take of them.
 
     Args:
-        default: instead of each flag's own.
+        default: replaces each flag's own default in its help.
     """
 
-    def unless_said(own: str) -> str:
+    def or_default(own: str) -> str:
         return f"default: {default or own}"
 
     p.add_argument(
         "--max-concurrent",
         type=int,
         metavar="N",
-        help=f"trials at a time; {unless_said('as many as the resources hold')}",
+        help=f"trials at a time; {or_default('as many as the resources hold')}",
     )
     p.add_argument(
         "--cpus-per-trial",
         type=float,
         metavar="CPUS",
-        help=f"fractions share a core; {unless_said('1')}",
+        help=f"fractions share a core; {or_default('1')}",
     )
     p.add_argument(
         "--gpus-per-trial",
         type=float,
         metavar="GPUS",
         help="fractions share a GPU; 0 is the CPU; "
-        + unless_said("0.25 where there is a GPU, or else 0"),
+        + or_default("0.25 where there is a GPU, or else 0"),
     )
     p.add_argument(
         "--trial-timeout",
         type=float,
         metavar="SECONDS",
         dest="trial_timeout_s",
-        help=f"a trial that reports nothing for so long is ended; {unless_said('1800')}",
+        help=f"a trial that reports nothing for so long is ended; {or_default('1800')}",
     )
     p.add_argument(
         "--address",
         metavar="ADDRESS",
-        help=f"of a Ray cluster, auto on one; local is a Ray of its own; {unless_said('local')}",
+        help=f"of a Ray cluster, auto on one; local is a Ray of its own; {or_default('local')}",
     )
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the parser of `python -m search.run`."""
     p = OneLineParser(
         prog="python -m search.run",
-        description="Searches the hyperparameters of RIS covariance learning with Ray Tune and "
-        "Optuna, and writes Parquet tables to OUT/NAME.",
+        description="Search the hyperparameters of RIS covariance learning with Ray Tune and "
+        "Optuna, and write Parquet tables to OUT/NAME.",
         epilog="Exit codes: 0 done, 1 the search failed, 2 bad usage, 130 interrupted.",
         allow_abbrev=False,
     )
@@ -121,7 +129,7 @@ def parser() -> argparse.ArgumentParser:
         "--scheduler",
         metavar="|".join(SCHEDULERS),
         help="asha (default) stops weak trials at rungs, hyperband at later rungs too, median "
-        "wherever they fall behind; none lets all of them finish",
+        "at any epoch; none lets all of them finish",
     )
     p.add_argument(
         "--sampler",
@@ -131,6 +139,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--objectives",
         metavar=",".join(OBJECTIVES),
+        type=lambda text: tuple(text.split(",")),
         help="default capped_error; with cost (seconds per epoch) too, the report has the Pareto "
         "front",
     )

@@ -22,7 +22,7 @@ def planned(path: Path, stored: Mapping[str, Any], asked: Mapping[str, object]) 
         CorruptRun: if `run.json` holds no plan.
     """
     try:
-        return SearchConfig.from_dict({**stored["search"], **asked})
+        return SearchConfig(**{**stored["search"], **asked})
     except (KeyError, TypeError, ValueError) as error:
         if isinstance(error, ConfigError) and asked:
             raise

@@ -6,7 +6,7 @@ The plan is printed before anything is spent, with what is done already.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from search.plan import (
     FreshScenes,
     Rerun,
     add_resource_flags,
-    run_command,
+    given,
     training_seeds,
 )
 from search.records import RERUNS
@@ -102,9 +102,8 @@ class RerunRequest:
         if args.seeds > MAX_SEEDS:
             raise UsageError(f"`--seeds <= {MAX_SEEDS}` must hold, but got {args.seeds}.")
         store = RunStore.open(resolve_run(args.run, args.out))
-        resources = {n: getattr(args, n) for n in RESOURCE_FLAGS if getattr(args, n) is not None}
         plan = replace(
-            planned(store.path, store.plan, resources),
+            planned(store.path, store.plan, given(args, RESOURCE_FLAGS)),
             name="reruns",
             out=str(store.path),
             scheduler="none",
@@ -206,16 +205,6 @@ def parser(prog: str, about: str) -> argparse.ArgumentParser:
     )
     add_flags(p)
     return p
-
-
-def command(
-    p: argparse.ArgumentParser,
-    act: Callable[[argparse.Namespace], int],
-    argv: Sequence[str] | None,
-) -> int:
-    """Runs a command line; returns the exit code."""
-    name = p.prog.removeprefix("python -m ")
-    return run_command(name, lambda: act(p.parse_args(argv)), "run the same command again")
 
 
 def _decibels(text: str | None) -> tuple[float, ...] | None:

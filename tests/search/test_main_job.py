@@ -13,7 +13,7 @@ from search import localise
 from search import run as search_run
 from search.driver.driver import search
 from search.plan.config import SearchConfig, objective_window
-from search.plan.preflight import Resources
+from search.plan.resources import Resources
 from search.records.store import RunStore
 from tests import poisoned
 from tests.local_tune import LocalTuner

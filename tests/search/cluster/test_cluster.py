@@ -22,8 +22,8 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 from search.plan.config import SearchConfig
 from search.plan.errors import Refused
 from search.plan.options import parser
-from search.plan.preflight import Cluster, Node, resolve_resources
-from search.run import plan_of
+from search.plan.resources import Cluster, Node, resolve_resources
+from search.run import plan_from_flags
 
 ROOT = Path(__file__).parents[3]
 LAUNCHED = ("cluster.yaml", "deploy/gcp.yaml", "deploy/onpremise.yaml")
@@ -196,7 +196,7 @@ def commands() -> list[str]:
 
 @pytest.mark.parametrize("command", commands())
 def test_a_documented_search_trains_on_gpus_though_no_worker_has_come_yet(command):
-    plan = plan_of(parser().parse_args(command.replace("s3://", "/").split()))
+    plan = plan_from_flags(parser().parse_args(command.replace("s3://", "/").split()))
     head = Node(0, 0)
     there = resolve_resources(plan, Cluster((head,), can_grow=True))
     assert 0 < there.gpus < 1

@@ -11,14 +11,14 @@ import ray
 
 import spaces
 from search.cluster import trainable
-from search.cluster.checks import try_networks
+from search.cluster.checks import LONG_MINUTES, try_networks
 from search.cluster.connection import connect
 from search.driver import searcher
 from search.driver.driver import search
 from search.plan.config import SearchConfig
 from search.plan.environment import WORKER_ENV
 from search.plan.errors import Refused
-from search.plan.preflight import LONG_MINUTES, Resources
+from search.plan.resources import Resources
 from search.records.store import RunStore
 from search.suggest.samplers import STARTUP_TRIALS
 from tests import scripted

@@ -24,7 +24,7 @@ from search.driver.score_best import Classical
 from search.plan.config import SearchConfig
 from search.plan.errors import Refused, SearchFailed
 from search.plan.outcome import Outcome
-from search.plan.preflight import Resources
+from search.plan.resources import Resources
 from search.records import write_buffer as waiting
 from search.records.best import best_trial
 from search.records.checkpoints import folders

@@ -23,7 +23,7 @@ from search.driver.driver import search
 from search.driver.metrics import NAMES, errors_by_snr
 from search.plan.config import SearchConfig
 from search.plan.outcome import Outcome
-from search.plan.preflight import Resources
+from search.plan.resources import Resources
 from search.records.best import best_trial
 from search.records.run_plan import declared
 from search.records.store import RunStore

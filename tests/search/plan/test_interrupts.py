@@ -10,6 +10,7 @@ import pytest
 
 COMMAND = """
 import sys, time
+from argparse import ArgumentParser
 from search.plan.interrupts import run_undisturbed
 from search.plan.options import run_command
 
@@ -40,7 +41,7 @@ def clean_up():
             run_undisturbed(lambda: time.sleep(2.5))  # longer than until it is raised again
             print("cleaned up", flush=True)
 
-sys.exit(run_command("x", clean_up, "again"))
+sys.exit(run_command(ArgumentParser("x"), lambda args: clean_up(), [], "again"))
 """
 
 

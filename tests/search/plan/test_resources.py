@@ -4,7 +4,7 @@ import pytest
 
 from search.plan.config import SearchConfig
 from search.plan.errors import Refused
-from search.plan.preflight import LOCAL_GPU_SHARE, Cluster, Node, resolve_resources
+from search.plan.resources import LOCAL_GPU_SHARE, Cluster, Node, resolve_resources
 
 
 def allotted(*nodes: Node, can_grow: bool = False, trials: int = 100, **more):
