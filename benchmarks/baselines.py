@@ -31,8 +31,8 @@ from documents import write_tables
 from spaces.presets import FULL_SCENE, LOCAL_SCENE
 from trainer.atomic import write_atomically
 from trainer.config import SceneConfig, TrainConfig
-from trainer.covariance import lmmse, modes, sample_covariance
-from trainer.estimation import SOURCE_NUMBERS, localise, method
+from trainer.covariance import eigendecompose, lmmse, sample_covariance
+from trainer.estimation import SOURCE_NUMBERS, build_localiser, estimate_num_sources
 from trainer.evaluation import (
     Errors,
     classical_estimator,
@@ -70,7 +70,7 @@ def measure(
 ) -> Point:
     """Score every estimator on the same scenes, with the bound and K by eigenvalues."""
     estimates = {name: classical_estimator(name, config, device) for name in names}
-    unaware = method("lmmse_music", config, device)
+    unaware = build_localiser("lmmse_music", config, device)
     errors: dict[str, list[Errors]] = {name: [] for name in names}
     unaware_errors, roots = [], []
     told: dict[str, list[np.ndarray]] = {rule: [] for rule in SOURCE_NUMBERS}
@@ -84,8 +84,10 @@ def measure(
         roots.append(both.sqrt().rad2deg())
         for name, estimate in estimates.items():
             errors[name].append(match(estimate(batch), batch.sources))
-        unaware_errors.append(match(localise(batch, unaware, config), batch.sources))
-        values = modes(sample_covariance(lmmse(batch))).all_values
+        covariance = sample_covariance(lmmse(batch))
+        asked = estimate_num_sources(covariance, batch.num_snapshots, config.max_sources)
+        unaware_errors.append(match(unaware(batch, asked), batch.sources))
+        values = eigendecompose(covariance).all_values
         for rule, count_sources in SOURCE_NUMBERS.items():
             found = count_sources(values, batch.num_snapshots, config.max_sources)
             told[rule].append(found.cpu().numpy() == count)

@@ -12,7 +12,7 @@ from trained import LOCAL_SCENE  # isort: skip  (sets threads)
 import torch
 
 from trainer.config import TrainConfig
-from trainer.estimation import method
+from trainer.estimation import build_localiser
 from trainer.intervals import wilson_share
 from trainer.scenes import EvalScenes
 
@@ -33,7 +33,7 @@ def main() -> None:
     print("| told K = 2, of 1 | " + " | ".join(f"{snr:g} dB" for snr in SNR_DB) + " |")
     print("|---" * (1 + len(SNR_DB)) + "|")
     for name in args.methods:
-        locate, cells = method(name, scene), []
+        locate, cells = build_localiser(name, scene), []
         for snr_db in SNR_DB:
             scenes = EvalScenes(scene, SEED).batch(
                 range(args.scenes), snr_db=snr_db, num_sources=1

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from spaces.presets import FULL_SCENE
 from trainer.config import TrainConfig
-from trainer.networks import build
+from trainer.networks import build_network
 from trainer.scenes import Scenes, simulate
 from trainer.spectral import eigengap_loss, spectrum
 from trainer.training import eigengap_term, loss_terms
@@ -172,7 +172,7 @@ def share_of_a_step(device: torch.device) -> str:
 
 def step_and_term(config: TrainConfig, device: torch.device) -> dict[str, Callable[[], object]]:
     """Return a training step short of the optimiser, and its eigengap term alone."""
-    network = build(config).to(device)
+    network = build_network(config).to(device)
     generator = torch.Generator(device).manual_seed(0)
 
     def draw() -> Scenes:

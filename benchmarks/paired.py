@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from trainer.estimation import Estimates, one_step
+from trainer.estimation import Estimates, refine_by_fisher_scoring
 from trainer.evaluation import Conditions, network_estimator
 from trainer.intervals import Interval, bootstrap_mean, paired_difference
 from trainer.scenes import Scenes, search_grid
@@ -53,7 +53,7 @@ def readouts(network: nn.Module, name: str, conditions: Conditions) -> dict[str,
         return found[-1]
 
     def sharpened(scenes: Scenes) -> Estimates:
-        return one_step(scenes, found.pop(0), search)
+        return refine_by_fisher_scoring(scenes, found.pop(0), search)
 
     names = name, f"{name}+scoring"
     if not place(names[1], conditions).exists():

@@ -20,7 +20,7 @@ from documents import write_tables
 from paired import DOCUMENT, add_flags, difference, everywhere, mean_of, shown
 
 from trainer.config import SceneConfig
-from trainer.estimation import SHARPER, sharpened
+from trainer.estimation import SCORING_SUFFIX, with_fisher_scoring
 from trainer.evaluation import Conditions, classical_estimator, network_estimator
 from trainer.intervals import bootstrap_mean
 from trainer.training import adapt_network
@@ -69,10 +69,10 @@ def main() -> None:
             music = network_estimator(moved, scene)
             conditions = Conditions(scene, FRESH_SEED, SNR_DB, args.scenes)
             rows.setdefault("network", []).append(scores(config.digest, music, conditions))
-            sharper = sharpened(lambda s, _, locate=music: locate(s), scene)
-            rows.setdefault(f"network{SHARPER}", []).append(
+            sharper = with_fisher_scoring(lambda s, _, locate=music: locate(s), scene)
+            rows.setdefault(f"network{SCORING_SUFFIX}", []).append(
                 scores(
-                    f"{config.digest}{SHARPER}",
+                    f"{config.digest}{SCORING_SUFFIX}",
                     lambda s, locate=sharper: locate(s, s.sources.num_sources),
                     conditions,
                 )
@@ -85,7 +85,7 @@ def main() -> None:
         heads = ["estimator", "capped error -5, 0 dB", "network+scoring - it"]
         heads += [f"success {snr:g} dB" for snr in SNR_DB] + ["ms/scene"]
         lines += ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
-        best = means[f"network{SHARPER}"]
+        best = means[f"network{SCORING_SUFFIX}"]
         for name, mine in means.items():
             error = bootstrap_mean(mine.per_scene("capped_error", OBJECTIVE_SNR_DB))
             gap = "" if mine is best else shown(difference(best, mine, OBJECTIVE_SNR_DB), "+")
@@ -94,7 +94,7 @@ def main() -> None:
             lines.append(f"| {name} | {cells} | {float(mine.milliseconds):.2f} |")
         print("\n" + "\n".join(lines), flush=True)
         written += ["", *lines]
-        shorter = {name: means[name] for name in (*CLASSICAL, f"network{SHARPER}")}
+        shorter = {name: means[name] for name in (*CLASSICAL, f"network{SCORING_SUFFIX}")}
         print(f"\n{everywhere(shorter, conditions)}", flush=True)
     if args.write:
         write_tables(DOCUMENT, {"transfer": "\n".join(written)})

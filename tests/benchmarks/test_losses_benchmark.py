@@ -11,9 +11,9 @@ sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 from losses_terms import HINGES, Predicted, terms_of, true_map
 
 from trainer.config import NetworkConfig, SceneConfig, TrainConfig
-from trainer.covariance.covariance_type import normalise, true_factor
+from trainer.covariance.covariance import normalise, true_factor
 from trainer.covariance.dictionary import PLANE_PHASE, POINTS_PER_BEAM
-from trainer.networks.registry import build
+from trainer.networks.registry import build_network
 from trainer.scenes.grid import search_grid
 from trainer.scenes.measurement import Scenes
 from trainer.scenes.simulation import simulate
@@ -78,7 +78,7 @@ def test_many_snapshots_say_what_is_expected_of_unseen_ones() -> None:
 @pytest.mark.parametrize("name", ["nmse", *HINGES, "map", "likelihood", "unseen"])
 def test_every_term_is_finite_and_moves_a_network(name: str) -> None:
     torch.manual_seed(0)
-    network, scenes = build(CONFIG), scenes_of()
+    network, scenes = build_network(CONFIG), scenes_of()
     value = terms_of(CONFIG)[name](Predicted.by(network, scenes), scenes)
     assert value.shape == (BATCH,)
     assert torch.isfinite(value).all()

@@ -21,7 +21,7 @@ _PLAIN_NAMES = (
     *(f"{covariance}_{name}" for covariance in COVARIANCE_NAMES for name in ESTIMATOR_NAMES),
 )
 METHOD_NAMES = ("crb", *_PLAIN_NAMES, *(f"{name}+scoring" for name in _PLAIN_NAMES))
-"""The bound, every method, and every method with scoring after it (`methods.method`)."""
+"""The bound, every method, and every method with scoring after it (`estimation.registry`)."""
 LARGEST_SNR_DB = 100.0
 """Beyond, double precision cannot tell the bound's information matrix from a singular one."""
 LARGEST_SEED = 2**63 - 1

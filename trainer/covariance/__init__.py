@@ -1,16 +1,15 @@
 """The covariance type, back-projection of snapshots, the dictionary, and covariance fitting."""
 
 from .backprojection import (
-    ChannelModes,
-    channel_modes,
+    ChannelEigenmodes,
+    channel_eigenmodes,
     fit_loading,
     lmmse,
     pinv,
     sample_covariance,
     whiten,
 )
-from .covariance_fit import NOISE_FLOOR, Forms, Observed, Pull, improved_noise, pull
-from .covariance_type import (
+from .covariance import (
     Covariance,
     blend_factors,
     normalise,
@@ -18,33 +17,41 @@ from .covariance_type import (
     true_factor,
     unit_trace,
 )
-from .dictionary import PLANE_PHASE, POINTS_PER_BEAM, OnDictionary, pack_hermitian
-from .eigenvectors import Modes, modes
+from .covariance_fit import (
+    NOISE_FLOOR,
+    LikelihoodGradient,
+    Observations,
+    QuadraticForms,
+    likelihood_gradient,
+    update_noise,
+)
+from .dictionary import PLANE_PHASE, POINTS_PER_BEAM, DictionaryModule, pack_hermitian
+from .eigendecomposition import Eigendecomposition, eigendecompose
 
 __all__ = [
     "NOISE_FLOOR",
     "PLANE_PHASE",
     "POINTS_PER_BEAM",
-    "ChannelModes",
+    "ChannelEigenmodes",
     "Covariance",
-    "Forms",
-    "Modes",
-    "Observed",
-    "OnDictionary",
-    "Pull",
+    "DictionaryModule",
+    "Eigendecomposition",
+    "LikelihoodGradient",
+    "Observations",
+    "QuadraticForms",
     "blend_factors",
-    "channel_modes",
+    "channel_eigenmodes",
+    "eigendecompose",
     "fit_loading",
-    "improved_noise",
+    "likelihood_gradient",
     "lmmse",
-    "modes",
     "normalise",
     "pack_hermitian",
     "pinv",
-    "pull",
     "sample_covariance",
     "signal_basis",
     "true_factor",
     "unit_trace",
+    "update_noise",
     "whiten",
 ]

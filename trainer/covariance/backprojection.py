@@ -21,7 +21,7 @@ from torch import Tensor
 
 from trainer.scenes import Scenes
 
-from .covariance_type import Covariance, normalise
+from .covariance import Covariance, normalise
 
 RANK_TOLERANCE = 1e-6
 """Eigenvalues of H Hᴴ below this times the largest count as zero in the pseudo-inverse."""
@@ -31,7 +31,7 @@ LOADING_STEPS = 121
 """Points of the likelihood in λ: ten per decade, far finer than the data can tell."""
 
 
-class ChannelModes(NamedTuple):
+class ChannelEigenmodes(NamedTuple):
     """H Hᴴ = U diag(gain) Uᴴ and the snapshots in these coordinates.
 
     Attributes:
@@ -54,14 +54,14 @@ def whiten(scenes: Scenes) -> tuple[Tensor, Tensor]:
     return snapshots, torch.linalg.solve_triangular(root, scenes.channel, upper=False)
 
 
-def channel_modes(scenes: Scenes) -> ChannelModes:
+def channel_eigenmodes(scenes: Scenes) -> ChannelEigenmodes:
     """The eigendecomposition that all back-projections of a batch share."""
     snapshots, channel = whiten(scenes)
     gain, modes = torch.linalg.eigh(channel @ channel.mH)
-    return ChannelModes(gain.clamp(min=0), snapshots @ modes.conj(), channel.mH @ modes)
+    return ChannelEigenmodes(gain.clamp(min=0), snapshots @ modes.conj(), channel.mH @ modes)
 
 
-def fit_loading(modes: ChannelModes) -> tuple[Tensor, Tensor]:
+def fit_loading(modes: ChannelEigenmodes) -> tuple[Tensor, Tensor]:
     """Maximum-likelihood p (per element) and λ = σ²/p of E y yᴴ = p (H Hᴴ + λ I): [B] each.
 
     With z_m the mean power in mode m, -log likelihood / L = sum_m log(p (g_m + λ)) + z_m / (p (g_m
@@ -85,7 +85,7 @@ def fit_loading(modes: ChannelModes) -> tuple[Tensor, Tensor]:
 
 def pinv(scenes: Scenes) -> Tensor:
     """Least-norm back-projection of every snapshot: [B, L, N]."""
-    modes = channel_modes(scenes)
+    modes = channel_eigenmodes(scenes)
     kept = modes.gain > RANK_TOLERANCE * modes.gain.amax(-1, keepdim=True)
     inverse = torch.where(kept, 1 / modes.gain.where(kept, torch.ones_like(modes.gain)), 0)
     return _lift(modes, inverse, scenes.codes)
@@ -97,7 +97,7 @@ def lmmse(scenes: Scenes, loading: Tensor | None = None) -> Tensor:
     Args:
         loading: λ, [B]; by default what the snapshots themselves say.
     """
-    modes = channel_modes(scenes)
+    modes = channel_eigenmodes(scenes)
     if loading is None:
         _, loading = fit_loading(modes)
     return _lift(modes, 1 / (modes.gain + loading.unsqueeze(-1)), scenes.codes)
@@ -111,6 +111,6 @@ def sample_covariance(back_projected: Tensor) -> Covariance:
 BACK_PROJECTIONS = {"pinv": pinv, "lmmse": lmmse}
 
 
-def _lift(modes: ChannelModes, weight: Tensor, codes: Tensor) -> Tensor:
+def _lift(modes: ChannelEigenmodes, weight: Tensor, codes: Tensor) -> Tensor:
     weighted = modes.coordinates * weight.unsqueeze(-2)
     return codes.conj() * (weighted @ modes.lift.mT)

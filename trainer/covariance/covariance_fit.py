@@ -37,7 +37,7 @@ LOG_RATIO_RANGE = 6.0
 """|log(num / den)| is cut here: a power that is wrong by 26 dB is wrong enough."""
 
 
-class Observed(NamedTuple):
+class Observations(NamedTuple):
     """What was measured, in units of its own: whitened, peak of the snapshots 1, mean gain 1.
 
     Attributes:
@@ -49,7 +49,7 @@ class Observed(NamedTuple):
     responses: Tensor
 
     @classmethod
-    def of(cls, scenes: Scenes) -> "Observed":
+    def of(cls, scenes: Scenes) -> "Observations":
         """Of a batch of scenes; λ is relative to the channel's mean gain from here on."""
         snapshots, channel = whiten(scenes)
         peak = snapshots.abs().amax((-2, -1), keepdim=True)
@@ -61,7 +61,7 @@ class Observed(NamedTuple):
         return cls(snapshots / peak.clamp(min=tiny), responses)
 
 
-class Forms(NamedTuple):
+class QuadraticForms(NamedTuple):
     """What every step of R and the noise is made of, per scene.
 
     Attributes:
@@ -77,7 +77,7 @@ class Forms(NamedTuple):
     traces: Tensor
 
     @classmethod
-    def of(cls, observed: Observed, covariance: Tensor, noise: Tensor) -> "Forms":
+    def of(cls, observed: Observations, covariance: Tensor, noise: Tensor) -> "QuadraticForms":
         """For C_l = G_l R G_lᴴ + noise · I, R [B, N, N], noise [B]."""
         snapshots, responses = observed
         inverse = inverse_covariances(observed, covariance, noise)
@@ -93,7 +93,7 @@ class Forms(NamedTuple):
         return squared_norm(self.whitened)
 
 
-class Pull(NamedTuple):
+class LikelihoodGradient(NamedTuple):
     """What the likelihood says of R and λ; natural logarithms.
 
     Attributes:
@@ -107,7 +107,9 @@ class Pull(NamedTuple):
     noise: Tensor
 
 
-def pull(observed: Observed, covariance: Tensor, log_noise: Tensor, outer: Tensor) -> Pull:
+def likelihood_gradient(
+    observed: Observations, covariance: Tensor, log_noise: Tensor, outer: Tensor
+) -> LikelihoodGradient:
     """The likelihood's pull on every point of the dictionary.
 
     Args:
@@ -115,7 +117,7 @@ def pull(observed: Observed, covariance: Tensor, log_noise: Tensor, outer: Tenso
         log_noise: log λ, [B].
         outer: of the dictionary, [G, N²].
     """
-    forms = Forms.of(observed, covariance, log_noise.exp())
+    forms = QuadraticForms.of(observed, covariance, log_noise.exp())
     tiny = torch.finfo(log_noise.dtype).tiny
     energy = (observed.snapshots.conj() * forms.whitened).real.mean((-2, -1))
     scale = energy.clamp(min=tiny)
@@ -123,14 +125,14 @@ def pull(observed: Observed, covariance: Tensor, log_noise: Tensor, outer: Tenso
     packed = pack_hermitian(torch.stack([explained, forms.seen]))
     numerator, denominator = packed @ outer.mT
     denominator = denominator.clamp(min=tiny)
-    return Pull(
+    return LikelihoodGradient(
         ratio=_log_ratio(numerator, denominator),
         information=(denominator / observed.snapshots[0].numel()).log(),
         noise=_log_ratio(forms.noise_power / scale, forms.traces),
     )
 
 
-def inverse_covariances(observed: Observed, covariance: Tensor, noise: Tensor) -> Tensor:
+def inverse_covariances(observed: Observations, covariance: Tensor, noise: Tensor) -> Tensor:
     """C_l⁻¹, [B, L, M, M]; NaN for a scene whose C_l is not positive definite, without waiting
     for the device to find out."""
     responses = observed.responses
@@ -143,7 +145,7 @@ def inverse_covariances(observed: Observed, covariance: Tensor, noise: Tensor) -
     return torch.cholesky_inverse(factor)
 
 
-def improved_noise(log_noise: Tensor, powers: Tensor, seen: Pull) -> Tensor:
+def update_noise(log_noise: Tensor, powers: Tensor, seen: LikelihoodGradient) -> Tensor:
     """log λ after a majorise-minimise step of noise and powers: [B].
 
     λ is relative to the signal, whose power becomes sum_g γ_g sqrt(num_g / den_g).

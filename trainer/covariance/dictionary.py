@@ -71,7 +71,7 @@ def dictionary(scene: SceneConfig, dtype: torch.dtype, device: torch.device) -> 
     return Dictionary(grid.shape, grid.steering, outer)
 
 
-class OnDictionary(nn.Module):
+class DictionaryModule(nn.Module):
     """A network on the dictionary of its scene, whose table is a part of it but not of its state.
 
     Attributes:

@@ -1,23 +1,30 @@
 """Classical direction finding, by name: MUSIC, MVDR, beamformer, maximum likelihood, sparse."""
 
 from .estimates import Estimates
-from .estimators import music
-from .fisher_scoring import one_step
+from .fisher_scoring import refine_by_fisher_scoring
 from .maximum_likelihood import sml
-from .methods import SHARPER, Method, covariance_method, localise, method, read, sharpened
-from .source_number import SOURCE_NUMBERS
+from .pseudospectra import music
+from .registry import (
+    SCORING_SUFFIX,
+    Localiser,
+    build_localiser,
+    covariance_localiser,
+    music_with_scoring,
+    with_fisher_scoring,
+)
+from .source_number import SOURCE_NUMBERS, estimate_num_sources
 
 __all__ = [
-    "SHARPER",
+    "SCORING_SUFFIX",
     "SOURCE_NUMBERS",
     "Estimates",
-    "Method",
-    "covariance_method",
-    "localise",
-    "method",
+    "Localiser",
+    "build_localiser",
+    "covariance_localiser",
+    "estimate_num_sources",
     "music",
-    "one_step",
-    "read",
-    "sharpened",
+    "music_with_scoring",
+    "refine_by_fisher_scoring",
     "sml",
+    "with_fisher_scoring",
 ]

@@ -21,10 +21,10 @@ from trainer.linalg import squared_magnitude, squared_norm
 from trainer.scenes import Scenes, SearchGrid, respond
 
 from .estimates import LEAST_RATIO, Estimates
-from .estimators import interior, repeated
 from .levenberg_marquardt import descend
 from .likelihood import Likelihood, Whitened
 from .maximum_likelihood import all_noise
+from .pseudospectra import interior, repeated
 
 STEPS = 2
 """Of 0, 1, 2 and 4 steps, two have the least capped error at -5 and 0 dB: see docs/log.md."""
@@ -35,7 +35,7 @@ LEAST_SHARE = 0.1
 
 
 @torch.no_grad()
-def one_step(
+def refine_by_fisher_scoring(
     scenes: Scenes, estimates: Estimates, search: SearchGrid, *, steps: int = STEPS
 ) -> Estimates:
     """The estimates, moved by scoring; in double precision."""

@@ -34,7 +34,7 @@ class Whitened(NamedTuple):
     codes: Tensor
 
 
-class Lemma(NamedTuple):
+class InversionLemma(NamedTuple):
     """(σ² I + B P Bᴴ)⁻¹ = (I - B T Bᴴ) / σ².
 
     Attributes:
@@ -48,7 +48,7 @@ class Lemma(NamedTuple):
     logdet: Tensor
 
     @classmethod
-    def of(cls, gram: Tensor, ratio: Tensor) -> "Lemma":
+    def of(cls, gram: Tensor, ratio: Tensor) -> "InversionLemma":
         """From Bᴴ B [*batch, K, K] and P/σ² [*batch, K] >= 0."""
         root = ratio.sqrt()
         scaled = root.unsqueeze(-1) * gram * root.unsqueeze(-2)
@@ -103,7 +103,9 @@ class Likelihood:
         columns = torch.cat([echoes, self.data.snapshots.unsqueeze(-1)], dim=-1)
         product = columns.mH @ columns  # of b_1 .. b_K, ∂b_1 .. ∂b_K by three each, y
         against = product[..., : self.slots, :]
-        lemma = Lemma.of(against[..., : self.slots], (powers / noise.unsqueeze(-1)).unsqueeze(1))
+        lemma = InversionLemma.of(
+            against[..., : self.slots], (powers / noise.unsqueeze(-1)).unsqueeze(1)
+        )
         scale = noise[:, None, None, None]
         return self._assemble(
             lemma.once(product, against) / scale,
@@ -114,7 +116,7 @@ class Likelihood:
         )
 
     def _assemble(
-        self, first: Tensor, second: Tensor, lemma: Lemma, powers: Tensor, noise: Tensor
+        self, first: Tensor, second: Tensor, lemma: InversionLemma, powers: Tensor, noise: Tensor
     ) -> Model:
         """From uᴴ C⁻¹ u and uᴴ C⁻² u of all columns u, [B, L, 4K + 1, 4K + 1] each."""
         count, snapshots, antennas = self.slots, *self.data.snapshots.shape[1:]

@@ -23,9 +23,9 @@ from trainer.linalg import squared_magnitude, squared_norm
 from trainer.scenes import Scenes, SearchGrid, respond
 
 from .estimates import LEAST_RATIO, Estimates
-from .estimators import as_estimates, interior, repeated
 from .levenberg_marquardt import Minimum, descend
-from .likelihood import Lemma, Likelihood, Whitened
+from .likelihood import InversionLemma, Likelihood, Whitened
+from .pseudospectra import as_estimates, interior, repeated
 
 POWER_STEPS = 3
 """Scoring steps for the power of a new source at every grid point."""
@@ -192,7 +192,7 @@ class Scan:
         steering = self.search.response(places.to(kind))
         echoes = respond(self.measured.channel, self.measured.codes, steering)
         ratio = (powers / noise.unsqueeze(-1)).to(kind).unsqueeze(1)
-        lemma = Lemma.of(echoes.mH @ echoes, ratio)
+        lemma = InversionLemma.of(echoes.mH @ echoes, ratio)
         onto_data = echoes.mH @ self.measured.snapshots.unsqueeze(-1)  # [B, L, K, 1]
         onto_grid = self._against(echoes)  # [B, L, K, G]
         through = lemma.inner @ onto_grid

@@ -18,6 +18,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from trainer.covariance import Covariance, eigendecompose
+
 FLOOR = 1e-7
 """Least eigenvalue, relative to the largest: log and ratio of a rank-deficient covariance."""
 
@@ -53,6 +55,11 @@ SOURCE_NUMBERS: dict[str, Callable[[Tensor, int, int], Tensor]] = {
     "ratio": widest_ratio,
 }
 """Rules by name; each takes eigenvalues [B, N], L and the largest K, which must be below N."""
+
+
+def estimate_num_sources(covariance: Covariance, num_snapshots: int, max_sources: int) -> Tensor:
+    """Return K in 1 ... max_sources by the widest relative eigengap of a covariance: [B]."""
+    return widest_ratio(eigendecompose(covariance).all_values, num_snapshots, max_sources)
 
 
 def _criterion(

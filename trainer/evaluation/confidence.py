@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from trainer.config import SceneConfig, TrainConfig
-from trainer.covariance import Covariance, modes
-from trainer.estimation import Estimates, read
+from trainer.covariance import Covariance, eigendecompose
+from trainer.estimation import Estimates, music_with_scoring
 from trainer.linalg import squared_magnitude
 from trainer.scenes import Scenes, search_grid, simulate
 
@@ -79,7 +79,7 @@ def confidence_features(
         power = squared_magnitude(beams).sum(-1)
     count = num_sources.clamp(min=1)
     share = count.unsqueeze(-1) * power / covariance.num_elements
-    values = modes(covariance).all_values - covariance.shift.unsqueeze(-1)
+    values = eigendecompose(covariance).all_values - covariance.shift.unsqueeze(-1)
     pair = values.gather(-1, torch.stack([count - 1, count], dim=-1))
     gap = count * (pair[:, 0] - pair[:, 1])
     purity = values.square().sum(-1)
@@ -115,7 +115,7 @@ def calibrate(network: nn.Module, config: TrainConfig) -> Calibration:
         )
         count = scenes.sources.num_sources
         covariance = network(scenes)
-        estimates = read(scenes, covariance, count, config.scene)
+        estimates = music_with_scoring(scenes, covariance, count, config.scene)
         found = confidence_features(covariance, estimates, count, config.scene)
         features.append(found[estimates.active].cpu())
         right.append(near_a_source(estimates, scenes)[estimates.active].cpu())

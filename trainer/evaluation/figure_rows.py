@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.config import TrainConfig
-from trainer.covariance import Covariance, lmmse, modes, sample_covariance
+from trainer.covariance import Covariance, eigendecompose, lmmse, sample_covariance
 from trainer.estimation import music
 from trainer.linalg import squared_magnitude
 from trainer.scenes import EvalScenes, Scenes, search_grid
@@ -84,7 +84,9 @@ def _scenes(config: TrainConfig, ids: range, snr_db: float, count: int) -> Scene
 
 
 def _eigenvalues(covariance: Covariance) -> Iterator[dict[str, Any]]:
-    values = modes(replace(covariance, shift=torch.zeros_like(covariance.shift))).all_values
+    values = eigendecompose(
+        replace(covariance, shift=torch.zeros_like(covariance.shift))
+    ).all_values
     levels = torch.tensor(QUANTILES, dtype=values.dtype)
     quantiles = values.clamp(min=0).quantile(levels, dim=0).T.tolist()
     for index, (low, middle, high) in enumerate(quantiles, 1):
@@ -101,7 +103,7 @@ def _pseudospectrum(
 ) -> Iterator[dict[str, Any]]:
     count = scenes.sources.num_sources
     fine = search_grid(config.scene, points_per_beam=POINTS_PER_BEAM)
-    signal = modes(covariance).vectors[..., : int(count)]
+    signal = eigendecompose(covariance).vectors[..., : int(count)]
     inside = squared_magnitude(fine.correlate(signal)[0]).sum(0) / covariance.num_elements
     outside = (1 - inside.view(fine.shape).amax(0)).clamp(min=LEAST_OUTSIDE)
     azimuth, elevation, _ = fine.points.view(*fine.shape, 3)[0].unbind(-1)

@@ -10,7 +10,13 @@ from torch import nn
 
 from trainer.config import SceneConfig, TrainConfig
 from trainer.covariance import Covariance
-from trainer.estimation import SHARPER, Method, covariance_method, method, sharpened
+from trainer.estimation import (
+    SCORING_SUFFIX,
+    Localiser,
+    build_localiser,
+    covariance_localiser,
+    with_fisher_scoring,
+)
 from trainer.scenes import Scenes
 
 from .conditions import Conditions, Estimator, evaluate, evaluate_crb
@@ -18,19 +24,19 @@ from .rows import Evaluation, EvaluationRow
 
 
 def classical_estimator(name: str, scene: SceneConfig, device: str = "cpu") -> Estimator:
-    """Return the method of that name (`estimation.methods.method`), told the true K.
+    """Return the method of that name (`estimation.build_localiser`), told the true K.
 
     Raises:
         ValueError: if there is no such method.
     """
-    return _told(method(name, scene, device))
+    return _told(build_localiser(name, scene, device))
 
 
 def network_estimator(
     covariance: Callable[[Scenes], Covariance], scene: SceneConfig, device: str = "cpu"
 ) -> Estimator:
     """Return MUSIC on the covariance that a function, such as a network, predicts; K is told."""
-    return _told(covariance_method(covariance, scene, device))
+    return _told(covariance_localiser(covariance, scene, device))
 
 
 def evaluate_baselines(
@@ -70,9 +76,9 @@ def evaluate_network(
             `network+scoring`.
     """
     device = device_of(network)
-    locate, name = covariance_method(network, config.scene, device), "network"
+    locate, name = covariance_localiser(network, config.scene, device), "network"
     if fisher_scoring:
-        locate, name = sharpened(locate, config.scene, device), name + SHARPER
+        locate, name = with_fisher_scoring(locate, config.scene, device), name + SCORING_SUFFIX
     return evaluate(_told(locate), name, held_out_conditions(config, device, num_sources))
 
 
@@ -111,6 +117,6 @@ def device_of(network: nn.Module) -> str:
     return str(next(network.parameters()).device)
 
 
-def _told(locate: Method) -> Estimator:
+def _told(locate: Localiser) -> Estimator:
     """Return a method that is told the true K."""
     return lambda scenes: locate(scenes, scenes.sources.num_sources)

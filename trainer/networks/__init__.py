@@ -1,5 +1,5 @@
 """Learned covariances by name."""
 
-from .registry import build
+from .registry import build_network
 
-__all__ = ["build"]
+__all__ = ["build_network"]

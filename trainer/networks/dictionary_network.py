@@ -6,13 +6,13 @@ instead of iterated.
 """
 
 from trainer.config import TrainConfig
-from trainer.covariance import Covariance, OnDictionary, normalise
+from trainer.covariance import Covariance, DictionaryModule, normalise
 from trainer.scenes import Scenes
 
 from .power_map import GridLogits, power_maps
 
 
-class DictionaryNetwork(OnDictionary):
+class DictionaryNetwork(DictionaryModule):
     """Softmax powers over the dictionary -> dense R."""
 
     def __init__(self, config: TrainConfig) -> None:

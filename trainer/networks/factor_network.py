@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.config import TrainConfig
-from trainer.covariance import Covariance, OnDictionary, blend_factors, normalise
+from trainer.covariance import Covariance, DictionaryModule, blend_factors, normalise
 from trainer.scenes import Scenes
 
 from .power_map import GridLogits, power_maps
@@ -28,7 +28,7 @@ class Blend(nn.Module):
         return self.bound * self.logit.sigmoid()
 
 
-class FactorNetwork(OnDictionary):
+class FactorNetwork(DictionaryModule):
     """Masked principal components of the back-projected snapshots -> F, N x (rank + L).
 
     Column i is sum_g m_ig a_g a_gᴴ u_i with u_i the i-th principal component and m_i a softmax

@@ -18,7 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from trainer.config import NetworkConfig
-from trainer.covariance import ChannelModes, channel_modes, fit_loading, pack_hermitian, unit_trace
+from trainer.covariance import (
+    ChannelEigenmodes,
+    channel_eigenmodes,
+    fit_loading,
+    pack_hermitian,
+    unit_trace,
+)
 from trainer.scenes import Scenes
 
 LOG_FLOOR = 1e-12
@@ -45,7 +51,7 @@ class PowerMaps:
     normaliser: Tensor
     log_noise: Tensor
     measured: Tensor
-    modes: ChannelModes
+    modes: ChannelEigenmodes
     signal: Tensor
     loading: Tensor
 
@@ -57,7 +63,7 @@ def power_maps(scenes: Scenes, outer: Tensor) -> PowerMaps:
     Args:
         outer: of the dictionary, [G, N²].
     """
-    modes = channel_modes(scenes)
+    modes = channel_eigenmodes(scenes)
     gain, codes = modes.gain, scenes.codes
     signal, loading = fit_loading(modes)
     largest = modes.coordinates.abs().amax((-2, -1), keepdim=True)

@@ -25,6 +25,6 @@ NETWORKS: dict[str, Callable[[TrainConfig], nn.Module]] = {
 }
 
 
-def build(config: TrainConfig) -> nn.Module:
+def build_network(config: TrainConfig) -> nn.Module:
     """The network that `config.network.kind` names, on the CPU in the default dtype."""
     return NETWORKS[config.network.kind](config)

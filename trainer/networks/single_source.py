@@ -15,7 +15,7 @@ few strong modes: those are exact, and the rest enter by their mean over random 
 import torch
 from torch import Tensor
 
-from trainer.covariance import ChannelModes
+from trainer.covariance import ChannelEigenmodes
 from trainer.scenes import Scenes
 
 EXACT_MODES = 2
@@ -28,8 +28,8 @@ PARTS = (2**18, 2**26)
 
 
 @torch.no_grad()
-def lone_source_likelihoods(
-    scenes: Scenes, modes: ChannelModes, power: Tensor, loading: Tensor, steering: Tensor
+def single_source_likelihoods(
+    scenes: Scenes, modes: ChannelEigenmodes, power: Tensor, loading: Tensor, steering: Tensor
 ) -> Tensor:
     """Log posterior of the place of a single source, prior uniform: [B, len(SHARES), G].
 

@@ -26,17 +26,17 @@ from trainer.config import NetworkConfig, TrainConfig
 from trainer.covariance import (
     NOISE_FLOOR,
     Covariance,
-    Observed,
-    OnDictionary,
-    Pull,
-    improved_noise,
+    DictionaryModule,
+    LikelihoodGradient,
+    Observations,
+    likelihood_gradient,
     normalise,
-    pull,
+    update_noise,
 )
 from trainer.scenes import Scenes
 
 from .power_map import NOISE_RANGE, MapTrunk, PowerMaps, power_maps
-from .single_source import SHARES, lone_source_likelihoods
+from .single_source import SHARES, single_source_likelihoods
 
 LEAST_LOG_POWER = -8.0
 """Log powers, relative to uniform ones, are cut here before convolutions see them."""
@@ -80,7 +80,7 @@ class Stage(nn.Module):
         self.keep = nn.Parameter(torch.tensor(1.0 / EXPONENT_UNIT))
         self.step = nn.Parameter(torch.tensor(0.5 / EXPONENT_UNIT))
 
-    def forward(self, log_powers: Tensor, seen: Pull, log_noise: Tensor) -> Tensor:
+    def forward(self, log_powers: Tensor, seen: LikelihoodGradient, log_noise: Tensor) -> Tensor:
         """Log powers before and after, [B, G]; `log_noise` [B] in units of its range."""
         relative = log_powers + math.log(log_powers.shape[-1])
         relative = relative.clamp(min=LEAST_LOG_POWER) / LOG_POWER_UNIT
@@ -90,7 +90,7 @@ class Stage(nn.Module):
         return (moved + learned).log_softmax(-1)
 
 
-class UnrolledNetwork(OnDictionary):
+class UnrolledNetwork(DictionaryModule):
     """Powers of lone sources, fitted to the snapshots in stages -> dense R."""
 
     def __init__(self, config: TrainConfig) -> None:
@@ -104,8 +104,8 @@ class UnrolledNetwork(OnDictionary):
     def forward(self, scenes: Scenes) -> Covariance:
         """R = sum_g γ_g a_g a_gᴴ / N with sum_g γ_g = 1."""
         maps = power_maps(scenes, self.outer)
-        observed = Observed.of(scenes)
-        alone = lone_source_likelihoods(
+        observed = Observations.of(scenes)
+        alone = single_source_likelihoods(
             scenes, maps.modes, maps.signal, maps.loading, self.steering
         )
         log_powers = self.start(maps, alone)
@@ -113,10 +113,10 @@ class UnrolledNetwork(OnDictionary):
         log_noise = maps.log_noise  # relative to the channel's mean gain
         for stage in self.stages:
             powers = log_powers.exp()
-            seen = pull(observed, self.mixture(powers), log_noise, self.outer)
+            seen = likelihood_gradient(observed, self.mixture(powers), log_noise, self.outer)
             known = log_noise.clamp(-NOISE_RANGE, NOISE_RANGE) / NOISE_RANGE
             log_powers = stage(log_powers, seen, known)
-            log_noise = improved_noise(log_noise, powers, seen).clamp(min=floor)
+            log_noise = update_noise(log_noise, powers, seen).clamp(min=floor)
         return normalise(matrix=self.mixture(log_powers.exp()), eps_psd=self.eps_psd)
 
 

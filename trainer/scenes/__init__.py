@@ -1,6 +1,6 @@
 """The measurement: panel, channel, phase codes, sources, snapshots; and the search grid."""
 
-from .geometry import Panel, steering_derivatives, steering_vector
+from .geometry import steering_derivatives, steering_vector
 from .grid import POINTS_PER_BEAM, SearchGrid, grid_shape, search_grid
 from .measurement import Scenes, Sources, respond
 from .recorded import load_scenes, require_scale, save_scenes
@@ -9,7 +9,6 @@ from .simulation import EvalScenes, simulate
 __all__ = [
     "POINTS_PER_BEAM",
     "EvalScenes",
-    "Panel",
     "Scenes",
     "SearchGrid",
     "Sources",

@@ -4,9 +4,9 @@
     found = localise("runs/local/best", "scenes.npz")
 
 The network predicts a covariance, its eigenvalues say K where nobody else does, MUSIC on it finds
-as many sources, and scoring on the snapshots (`one_step`) sharpens them. Weights serve other
-panels, antennas and numbers of snapshots than they were trained on; only the number of range
-planes of the dictionary must be the same, for range planes are channels of the convolutions.
+as many sources, and Fisher scoring on the snapshots refines them. Weights serve other panels,
+antennas and numbers of snapshots than they were trained on; only the number of range planes of the
+dictionary must be the same, because range planes are channels of the convolutions.
 """
 
 import dataclasses
@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from trainer.atomic import write_atomically
 from trainer.config import ConfigError, SceneConfig, TrainConfig, require
 from trainer.covariance import PLANE_PHASE, POINTS_PER_BEAM
-from trainer.estimation import methods
+from trainer.estimation import estimate_num_sources, music_with_scoring
 from trainer.evaluation import confidence_features
-from trainer.networks import build
+from trainer.networks import build_network
 from trainer.scenes import Scenes, grid_shape, load_scenes, require_scale
 
 from .loop import resolve_device
@@ -209,7 +209,7 @@ def adapt_network(network: nn.Module, config: TrainConfig, scene: SceneConfig) -
             f"elements from {scene.range_min_m:g} to {scene.range_max_m:g} m need {needed}. {way}."
         )
     device = next(network.parameters()).device
-    moved = build(replace(config, scene=scene)).to(device)
+    moved = build_network(replace(config, scene=scene)).to(device)
     moved.load_state_dict(network.state_dict())
     return moved.eval()
 
@@ -246,14 +246,10 @@ def _localise(
 ) -> Localisation:
     covariance = network(scenes)
     require_finite({"covariance": covariance.held.abs()}, model)
-    found = methods.localise(
-        scenes,
-        lambda part, count: methods.read(part, covariance, count, scene),
-        scene,
-        num_sources=told,
-        covariance=lambda _: covariance,
-    )
-    count = found.active.sum(-1)
+    count = told
+    if count is None:
+        count = estimate_num_sources(covariance, scenes.num_snapshots, scene.max_sources)
+    found = music_with_scoring(scenes, covariance, count, scene)
     numbers = confidence_features(covariance, found, count, scene)
     confidence = model.calibration.confidence(numbers) * found.scored
     places = {name: getattr(found, name) for name in ("azimuth", "elevation", "range_m")}

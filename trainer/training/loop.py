@@ -21,7 +21,7 @@ from torch import nn
 from trainer.config import ConfigError, TrainConfig
 from trainer.evaluation import EvaluationRow, evaluate_network, objective, validate
 from trainer.failure import Diverged
-from trainer.networks import build
+from trainer.networks import build_network
 from trainer.scenes import Scenes, simulate
 
 from .checkpoint import UNREADABLE, TrainState
@@ -286,4 +286,4 @@ def initial_network(config: TrainConfig) -> nn.Module:
     """Return the network that a training begins with, on the CPU; torch's generator is kept."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)  # initial weights only: drawn on the CPU, then moved
-        return build(config)
+        return build_network(config)

@@ -9,7 +9,7 @@ import torch
 
 from trainer.config import SceneConfig
 from trainer.covariance.backprojection import (
-    channel_modes,
+    channel_eigenmodes,
     fit_loading,
     lmmse,
     pinv,
@@ -90,7 +90,7 @@ def test_the_phase_of_a_code_and_the_scale_of_all_snapshots_do_not_matter(projec
 def test_fitted_powers_are_those_of_the_model():
     many = replace(SCENE, num_snapshots=4000, max_sources=1, rician_db=0.0)
     batch = scenes(many, count=3, snr_db=0.0)
-    signal, loading = fit_loading(channel_modes(batch))
+    signal, loading = fit_loading(channel_eigenmodes(batch))
     # one source of power 1 gives every element power 1
     assert signal.tolist() == pytest.approx([1, 1, 1], rel=0.1)
     # 4000 snapshots: about 5 %, and the grid's step is 26 %
@@ -99,7 +99,7 @@ def test_fitted_powers_are_those_of_the_model():
 
 def test_the_fitted_loading_maximises_the_likelihood():
     batch = scenes()
-    modes = channel_modes(batch)
+    modes = channel_eigenmodes(batch)
     _, loading = fit_loading(modes)
     for scene in range(4):
         gain = modes.gain[scene].numpy()

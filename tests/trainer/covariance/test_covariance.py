@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from trainer.config import SceneConfig
-from trainer.covariance.covariance_type import (
+from trainer.covariance.covariance import (
     Covariance,
     blend_factors,
     normalise,

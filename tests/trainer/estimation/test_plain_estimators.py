@@ -8,8 +8,8 @@ import torch
 
 from trainer.config import SceneConfig
 from trainer.covariance.backprojection import lmmse, sample_covariance
-from trainer.estimation.estimators import music
 from trainer.estimation.maximum_likelihood import sml
+from trainer.estimation.pseudospectra import music
 from trainer.scenes.grid import search_grid
 from trainer.scenes.measurement import Scenes
 from trainer.scenes.simulation import EvalScenes

@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 
 from trainer.config import NetworkConfig, SceneConfig, TrainConfig
-from trainer.covariance.covariance_type import Covariance, normalise, true_factor
+from trainer.covariance.covariance import Covariance, normalise, true_factor
 from trainer.estimation.estimates import Estimates
 from trainer.evaluation.confidence import (
     Calibration,
@@ -15,7 +15,7 @@ from trainer.evaluation.confidence import (
     fit_logistic,
     near_a_source,
 )
-from trainer.networks.registry import build
+from trainer.networks.registry import build_network
 from trainer.scenes.measurement import Scenes
 from trainer.scenes.simulation import simulate
 
@@ -104,7 +104,7 @@ def test_a_networks_confidence_is_calibrated_on_scenes_it_was_not_fitted_to():
         scene=SCENE, network=NetworkConfig(kind="unrolled", width=4, stages=1), snr_min_db=-5.0
     )
     torch.manual_seed(0)
-    made = calibrate(build(config).eval(), config)
+    made = calibrate(build_network(config).eval(), config)
     assert made.count == 1024
     assert made.error < 0.06
     assert made.coefficients[1] > -0.5

@@ -9,7 +9,7 @@ import torch
 
 from tests.gpu import needs_gpu
 from trainer.config import BASELINES, SceneConfig, TrainConfig
-from trainer.covariance.covariance_type import Covariance
+from trainer.covariance.covariance import Covariance
 from trainer.estimation.estimates import Estimates
 from trainer.estimation.source_number import SOURCE_NUMBERS
 from trainer.evaluation import conditions, protocol

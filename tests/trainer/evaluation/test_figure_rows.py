@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from trainer.config import TrainConfig
-from trainer.covariance.covariance_type import Covariance, normalise, true_factor
+from trainer.covariance.covariance import Covariance, normalise, true_factor
 from trainer.evaluation.figure_rows import eigenvalue_rows, pseudospectrum_rows
 from trainer.scenes.measurement import Scenes
 from trainer.training.loop import initial_network

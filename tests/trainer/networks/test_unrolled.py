@@ -1,6 +1,6 @@
 """Laws of the unrolled network: what its maps are slopes of, and what its steps start as.
 
-What all networks keep (trace, invariances, gradients at the edges) is in `test_network`.
+What all networks keep (trace, invariances, gradients at the edges) is in `test_networks`.
 """
 
 from collections.abc import Iterator
@@ -11,11 +11,16 @@ import torch
 from torch import Tensor
 
 from trainer.config import NetworkConfig, SceneConfig, TrainConfig
-from trainer.covariance.backprojection import channel_modes, fit_loading
-from trainer.covariance.covariance_fit import Observed, improved_noise, inverse_covariances, pull
+from trainer.covariance.backprojection import channel_eigenmodes, fit_loading
+from trainer.covariance.covariance_fit import (
+    Observations,
+    inverse_covariances,
+    likelihood_gradient,
+    update_noise,
+)
 from trainer.covariance.dictionary import Dictionary, dictionary, unpack_hermitian
-from trainer.networks import single_source as lone_source
-from trainer.networks.registry import build
+from trainer.networks import single_source
+from trainer.networks.registry import build_network
 from trainer.networks.unrolled import Stage
 from trainer.scenes.measurement import Scenes
 from trainer.scenes.simulation import simulate
@@ -48,7 +53,7 @@ def some_powers(count: int, batch: int = BATCH) -> Tensor:
 
 
 def log_likelihood(
-    observed: Observed, table: Dictionary, powers: Tensor, log_noise: Tensor
+    observed: Observations, table: Dictionary, powers: Tensor, log_noise: Tensor
 ) -> Tensor:
     """Of all snapshots, p at its best, by definition: [B]."""
     root = table.steering * powers.sqrt().unsqueeze(-1)  # rows sqrt(γ_g) a_gᵀ
@@ -64,14 +69,14 @@ def log_likelihood(
 def test_the_pull_is_the_slope_of_the_likelihood(noise_correlation: float) -> None:
     """num - den is its derivative in γ_g; for the noise, in λ. Independent of any sum over g."""
     scenes = scenes_of(replace(SCENE, noise_correlation=noise_correlation))
-    table, observed = table_of(), Observed.of(scenes)
+    table, observed = table_of(), Observations.of(scenes)
     powers = some_powers(len(table.outer)).requires_grad_()
     log_noise = torch.linspace(-2.0, 1.0, BATCH, requires_grad=True)
     value = log_likelihood(observed, table, powers, log_noise).sum()
     by_power, by_log_noise = torch.autograd.grad(value, (powers, log_noise))
     with torch.no_grad():
         matrix = unpack_hermitian(powers @ table.outer)
-        seen = pull(observed, matrix, log_noise, table.outer)
+        seen = likelihood_gradient(observed, matrix, log_noise, table.outer)
         noise = log_noise.exp()
         traces = inverse_covariances(observed, matrix, noise).diagonal(dim1=-2, dim2=-1)
     denominator = seen.information.exp() * scenes.snapshots[0].numel()
@@ -83,7 +88,7 @@ def test_the_pull_is_the_slope_of_the_likelihood(noise_correlation: float) -> No
 
 def test_a_textbook_step_never_lowers_the_likelihood() -> None:
     """And a stage that has learned nothing takes that step."""
-    table, observed = table_of(), Observed.of(scenes_of())
+    table, observed = table_of(), Observations.of(scenes_of())
     stage = Stage(NetworkConfig(kind="unrolled", width=4, stages=1), table.shape)
     log_powers = some_powers(len(table.outer)).log()
     log_noise = torch.full((BATCH,), 1.5)
@@ -91,12 +96,14 @@ def test_a_textbook_step_never_lowers_the_likelihood() -> None:
     with torch.no_grad():
         for _ in range(20):
             powers = log_powers.exp()
-            seen = pull(observed, unpack_hermitian(powers @ table.outer), log_noise, table.outer)
+            seen = likelihood_gradient(
+                observed, unpack_hermitian(powers @ table.outer), log_noise, table.outer
+            )
             log_powers = stage(log_powers, seen, torch.zeros(BATCH))
             expected = powers * (seen.ratio / 2).exp()
             expected = expected / expected.sum(-1, keepdim=True)
             torch.testing.assert_close(log_powers.exp(), expected, rtol=1e-9, atol=1e-15)
-            log_noise = improved_noise(log_noise, powers, seen)
+            log_noise = update_noise(log_noise, powers, seen)
             after = log_likelihood(observed, table, log_powers.exp(), log_noise)
             assert (after > before - 1e-9).all()
             before = after
@@ -109,7 +116,7 @@ def test_nothing_pulls_on_the_truth() -> None:
     generator = torch.Generator().manual_seed(2)
     powers = torch.zeros(1, len(table.outer))
     powers[0, [3, 50]] = 0.5
-    observed, noise = Observed.of(scenes), 0.3
+    observed, noise = Observations.of(scenes), 0.3
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(*shape, dtype=torch.complex128, generator=generator)
@@ -119,40 +126,42 @@ def test_nothing_pulls_on_the_truth() -> None:
     snapshots = (clean + noise**0.5 * normal(*clean.shape)).unsqueeze(0)
     observed = observed._replace(snapshots=snapshots)
     log_noise = torch.tensor([noise]).log()
-    seen = pull(observed, unpack_hermitian(powers @ table.outer), log_noise, table.outer)
+    seen = likelihood_gradient(
+        observed, unpack_hermitian(powers @ table.outer), log_noise, table.outer
+    )
     # num is a sum of 2,000 squares, each at most 100 % spread: 5 / sqrt(2000), and as much for p
     assert seen.ratio.abs().max() < 0.2
     assert seen.noise.abs().max() < 0.2
 
 
 def test_a_scene_that_cannot_be_fitted_leaves_its_neighbours_alone() -> None:
-    table, observed = table_of(), Observed.of(scenes_of())
+    table, observed = table_of(), Observations.of(scenes_of())
     powers = some_powers(len(table.outer))
     matrix = unpack_hermitian(powers @ table.outer)
     broken = matrix.clone()
     broken[1] = -100 * matrix[1]
     log_noise = torch.zeros(BATCH)
-    whole = pull(observed, matrix, log_noise, table.outer).ratio
-    part = pull(observed, broken, log_noise, table.outer).ratio
+    whole = likelihood_gradient(observed, matrix, log_noise, table.outer).ratio
+    part = likelihood_gradient(observed, broken, log_noise, table.outer).ratio
     assert part[1].isnan().all()
     others = [0, 2, 3]
     torch.testing.assert_close(part[others], whole[others], rtol=1e-12, atol=1e-12)
 
 
-def test_the_likelihood_of_a_lone_source_is_that_of_its_gaussian(
+def test_the_likelihood_of_a_single_source_is_that_of_its_gaussian(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """All modes exact: the log density of y ~ CN(0, p (h b bᴴ + λ I)), point by point."""
-    monkeypatch.setattr(lone_source, "EXACT_MODES", SCENE.num_antennas)
+    monkeypatch.setattr(single_source, "EXACT_MODES", SCENE.num_antennas)
     scenes, table = scenes_of(), table_of()
-    modes = channel_modes(scenes)
+    modes = channel_eigenmodes(scenes)
     power, loading = fit_loading(modes)
-    made = lone_source.lone_source_likelihoods(scenes, modes, power, loading, table.steering)
+    made = single_source.single_source_likelihoods(scenes, modes, power, loading, table.steering)
     eye = torch.eye(SCENE.num_antennas, dtype=torch.complex128)
     coded = scenes.channel.unsqueeze(1) * scenes.codes.unsqueeze(2)
     echoes = (coded @ table.steering.mT).permute(0, 3, 1, 2).unsqueeze(-1)  # [B, G, L, M, 1]
     y = scenes.snapshots[:, None, :, :, None]
-    for share, logs in zip(lone_source.SHARES, made.unbind(1), strict=True):
+    for share, logs in zip(single_source.SHARES, made.unbind(1), strict=True):
         matrix = share * echoes @ echoes.mH + loading[:, None, None, None, None] * eye
         matrix = power[:, None, None, None, None] * matrix
         exponent = (y.mH @ torch.linalg.solve(matrix, y.expand_as(echoes))).real.sum((2, 3, 4))
@@ -163,12 +172,12 @@ def test_the_likelihood_of_a_lone_source_is_that_of_its_gaussian(
 def test_weak_modes_enter_by_their_mean() -> None:
     """Fewer exact modes change little: the same ranking of places, on average over scenes."""
     scenes, table = scenes_of(batch=64), table_of()
-    modes = channel_modes(scenes)
+    modes = channel_eigenmodes(scenes)
     args = (scenes, modes, *fit_loading(modes), table.steering)
-    few = lone_source.lone_source_likelihoods(*args)
+    few = single_source.single_source_likelihoods(*args)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lone_source, "EXACT_MODES", SCENE.num_antennas)
-        all_of_them = lone_source.lone_source_likelihoods(*args)
+        patch.setattr(single_source, "EXACT_MODES", SCENE.num_antennas)
+        all_of_them = single_source.single_source_likelihoods(*args)
     centred = [x - x.mean(-1, keepdim=True) for x in (few, all_of_them)]
     cosine = torch.nn.functional.cosine_similarity(*centred, dim=-1)
     assert cosine.mean() > 0.9
@@ -183,7 +192,7 @@ def test_stages_learn_what_maps_alone_cannot_tell() -> None:
         NetworkConfig(kind="unrolled", width=16, stages=2),
     ):
         torch.manual_seed(0)
-        network = build(TrainConfig(scene=scene, network=network_config))
+        network = build_network(TrainConfig(scene=scene, network=network_config))
         optimizer = torch.optim.Adam(network.parameters(), lr=5e-3)
         generator = torch.Generator().manual_seed(1)
 

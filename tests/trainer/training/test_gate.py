@@ -12,7 +12,7 @@ from trainer.config import NetworkConfig, TrainConfig
 from trainer.evaluation.conditions import Conditions, evaluate
 from trainer.evaluation.protocol import classical_estimator, network_estimator
 from trainer.intervals import paired_difference
-from trainer.networks.registry import build
+from trainer.networks.registry import build_network
 from trainer.training.loop import train
 
 SNR_DB = (-10.0, -5.0, 0.0)
@@ -30,7 +30,7 @@ def test_a_short_training_beats_lmmse_music_by_the_margin():
     started = time.process_time()
     *_, last = train(config)
     assert time.process_time() - started < 60
-    network = build(config)
+    network = build_network(config)
     network.load_state_dict(last.state.network)
     conditions = Conditions(config.scene, HELD_OUT, SNR_DB, 128)
     means = []

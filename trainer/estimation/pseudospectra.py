@@ -20,7 +20,7 @@ from scipy.special import betainccinv
 from torch import Tensor
 from torch.nn import functional
 
-from trainer.covariance import Covariance, Modes, modes
+from trainer.covariance import Covariance, Eigendecomposition, eigendecompose
 from trainer.linalg import squared_magnitude
 from trainer.scenes import SearchGrid
 
@@ -35,7 +35,7 @@ ROUNDOFFS = 32
 EDGE = 1e-6
 """Share of the region's width that counts as its edge."""
 
-Weigh = Callable[[Modes, Tensor], Tensor]
+Weigh = Callable[[Eigendecomposition, Tensor], Tensor]
 
 
 def music(
@@ -106,7 +106,7 @@ def _estimate(
     loading: float,
 ) -> Estimates:
     most = max(int(num_sources.max()), 1)
-    unloaded = modes(covariance)
+    unloaded = eigendecompose(covariance)
     found = replace(unloaded, values=unloaded.values + loading, floor=unloaded.floor + loading)
     weight = weigh(found, num_sources)
     kept = max(int((weight > LEAST_WEIGHT).sum(-1).max()), 1)
@@ -183,7 +183,7 @@ def interior(places: Tensor, search: SearchGrid) -> Tensor:
     return inside[..., :2].all(-1)
 
 
-def stands_out(found: Modes, steering: Tensor, active: Tensor, points: int) -> Tensor:
+def stands_out(found: Eigendecomposition, steering: Tensor, active: Tensor, points: int) -> Tensor:
     """Which steering vectors [B, K, N] the signal subspace holds, apart from the others': [B, K].
 
     A⁺'s k-th row is p_kᴴ / ‖p_k‖² with p_k the part of a_k outside the others, so the share of p_k
@@ -215,17 +215,17 @@ def _least_share(count: int, elements: int, points: int) -> float:
     return float(betainccinv(count, elements - count, CHANCE / points))
 
 
-def _music(found: Modes, num_sources: Tensor) -> Tensor:
+def _music(found: Eigendecomposition, num_sources: Tensor) -> Tensor:
     index = torch.arange(found.values.shape[-1], device=num_sources.device)
     return (index < num_sources.unsqueeze(-1)).to(found.values.dtype)
 
 
-def _signal_power(found: Modes, num_sources: Tensor) -> Tensor:
+def _signal_power(found: Eigendecomposition, num_sources: Tensor) -> Tensor:
     # weak eigenvectors are the least certain: subspace fitting weighs them by what they carry
     return _music(found, num_sources) * _beamformer(found, num_sources)
 
 
-def _mvdr(found: Modes, num_sources: Tensor) -> Tensor:
+def _mvdr(found: Eigendecomposition, num_sources: Tensor) -> Tensor:
     values, info = found.values, torch.finfo(found.values.dtype)
     least = found.floor.unsqueeze(-1).clamp(min=info.tiny)
     # a loaded low-rank covariance has a flat floor: take its noise of roundoff for flat too
@@ -233,7 +233,7 @@ def _mvdr(found: Modes, num_sources: Tensor) -> Tensor:
     return (1 - least / values.clamp(min=info.tiny)).clamp(min=0) * above
 
 
-def _beamformer(found: Modes, num_sources: Tensor) -> Tensor:
+def _beamformer(found: Eigendecomposition, num_sources: Tensor) -> Tensor:
     # a floor common to all adds the same everywhere: without it, loading changes nothing at all
     above = (found.values - found.floor.unsqueeze(-1)).clamp(min=0)
     return above / above[:, :1].clamp(min=torch.finfo(above.dtype).tiny)

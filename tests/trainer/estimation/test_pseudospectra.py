@@ -11,8 +11,8 @@ from torch import Tensor
 
 from trainer.config import SceneConfig
 from trainer.estimation import subspace_fit
-from trainer.estimation.estimators import ESTIMATORS, beamformer, music, mvdr
 from trainer.estimation.levenberg_marquardt import descend
+from trainer.estimation.pseudospectra import ESTIMATORS, beamformer, music, mvdr
 from trainer.evaluation.crb import stochastic_crb
 from trainer.evaluation.metrics import match
 from trainer.scenes.geometry import Panel, steering_vector

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from trainer.config import SceneConfig
-from trainer.covariance.covariance_type import normalise, true_factor
+from trainer.covariance.covariance import normalise, true_factor
 from trainer.estimation.estimates import Estimates
-from trainer.estimation.estimators import music
-from trainer.estimation.fisher_scoring import one_step
-from trainer.estimation.methods import method
+from trainer.estimation.fisher_scoring import refine_by_fisher_scoring
+from trainer.estimation.pseudospectra import music
+from trainer.estimation.registry import build_localiser
 from trainer.evaluation.crb import stochastic_crb
 from trainer.evaluation.metrics import match
 from trainer.scenes.grid import search_grid
@@ -45,9 +45,9 @@ def test_steps_from_nearby_lead_to_the_maximum(count):
     steps halve that of a start that is off by several root CRB, ten are within a tenth of ML."""
     scenes = scenes_of(15.0, 120, count)
     start = near_the_truth(scenes, off_rad=0.02)
-    maximum = method("sml", SCENE)(scenes, scenes.sources.num_sources)
+    maximum = build_localiser("sml", SCENE)(scenes, scenes.sources.num_sources)
     bound = stochastic_crb(scenes).angle[scenes.sources.active]
-    two, ten = (one_step(scenes, start, SEARCH, steps=steps) for steps in (2, 10))
+    two, ten = (refine_by_fisher_scoring(scenes, start, SEARCH, steps=steps) for steps in (2, 10))
     errors = [
         match(each, scenes.sources).angle_deg[scenes.sources.active].deg2rad().square() / bound
         for each in (start, two, ten, maximum)
@@ -60,8 +60,8 @@ def test_steps_from_nearby_lead_to_the_maximum(count):
 def test_it_ends_where_stochastic_ml_ends_if_it_begins_there():
     scenes = scenes_of(5.0, 32)
     count = scenes.sources.num_sources
-    found = method("sml", SCENE)(scenes, count)
-    again = one_step(scenes, found, SEARCH, steps=6)
+    found = build_localiser("sml", SCENE)(scenes, count)
+    again = refine_by_fisher_scoring(scenes, found, SEARCH, steps=6)
     for name in ("azimuth", "elevation"):
         torch.testing.assert_close(
             getattr(again, name)[found.active],
@@ -76,12 +76,12 @@ def test_slots_without_a_source_stay_and_batches_are_their_members():
     count = scenes.sources.num_sources
     exact = normalise(factor=true_factor(scenes), eps_psd=0.0)
     start = music(exact, count, SEARCH, slots=3)
-    moved = one_step(scenes, start, SEARCH)
+    moved = refine_by_fisher_scoring(scenes, start, SEARCH)
     for name in ("azimuth", "elevation", "range_m"):
         before, after = getattr(start, name), getattr(moved, name)
         assert torch.equal(before[~start.active], after[~start.active])
         assert torch.isfinite(after).all()
-    alone = one_step(scenes.take(slice(3, 4)), _take(start, 3), SEARCH)
+    alone = refine_by_fisher_scoring(scenes.take(slice(3, 4)), _take(start, 3), SEARCH)
     torch.testing.assert_close(alone.azimuth[0], moved.azimuth[3], rtol=0, atol=1e-5)
 
 
@@ -89,7 +89,7 @@ def test_silence_leaves_places_where_they_are_and_resolves_nothing():
     scenes = scenes_of(0.0, 4)
     silent = replace(scenes, snapshots=torch.zeros_like(scenes.snapshots))
     start = near_the_truth(scenes, 0.1)
-    moved = one_step(silent, start, SEARCH)
+    moved = refine_by_fisher_scoring(silent, start, SEARCH)
     for name in ("azimuth", "elevation", "range_m"):
         torch.testing.assert_close(getattr(moved, name), getattr(start, name))
     assert not moved.resolved.any()
@@ -106,7 +106,10 @@ def test_a_dead_channel_leaves_its_estimates_and_the_other_scenes_alone():
     start = near_the_truth(scenes, 0.05)
     channel = scenes.channel.clone()
     channel[2] = 0
-    whole, dead = (one_step(s, start, SEARCH) for s in (scenes, replace(scenes, channel=channel)))
+    whole, dead = (
+        refine_by_fisher_scoring(s, start, SEARCH)
+        for s in (scenes, replace(scenes, channel=channel))
+    )
     for name in ("azimuth", "elevation", "range_m"):
         was, is_now = getattr(whole, name), getattr(dead, name)
         assert torch.equal(is_now[2], getattr(start, name)[2])

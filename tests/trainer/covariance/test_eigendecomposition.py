@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from trainer.config import SceneConfig
-from trainer.covariance.covariance_type import Covariance, normalise
-from trainer.covariance.eigenvectors import modes
-from trainer.estimation.estimators import ESTIMATORS
+from trainer.covariance.covariance import Covariance, normalise
+from trainer.covariance.eigendecomposition import eigendecompose
+from trainer.estimation.pseudospectra import ESTIMATORS
 from trainer.scenes.grid import search_grid
 
 
@@ -21,7 +21,7 @@ def factor(columns: int, size: int = 36, batch: int = 5, dtype=torch.complex128)
 @pytest.mark.parametrize("eps_psd", [0.0, 1e-2])
 def test_a_factor_has_the_eigenpairs_of_its_product(columns, eps_psd):
     held = normalise(factor=factor(columns), eps_psd=eps_psd)
-    found, dense = modes(held), held.dense()
+    found, dense = eigendecompose(held), held.dense()
     expected = torch.linalg.eigvalsh(dense).flip(-1)
     torch.testing.assert_close(found.all_values, expected, rtol=1e-9, atol=1e-14)
     torch.testing.assert_close(found.floor, expected[:, -1], rtol=1e-9, atol=1e-14)
@@ -47,7 +47,7 @@ def test_a_near_and_a_far_source_both_have_a_direction():
     """Powers 90 dB apart: a Gram matrix in single precision would lose the weaker."""
     columns = torch.linalg.qr(factor(2, dtype=torch.complex64)).Q
     held = columns * torch.tensor([1.0, 10**-4.5])
-    found = modes(Covariance(None, held, torch.zeros(5)))
+    found = eigendecompose(Covariance(None, held, torch.zeros(5)))
     inner = (found.vectors.mH @ columns).abs()
     torch.testing.assert_close(inner, torch.eye(2).expand(5, 2, 2), rtol=0, atol=2e-2)
 
@@ -58,8 +58,8 @@ def test_a_bad_sample_is_named_and_spares_its_neighbours(form):
     clean = normalise(factor=columns, eps_psd=0.0)
     columns[2, 3, 1] = math.nan
     bad = normalise(factor=columns, eps_psd=0.0)
-    found = modes(bad if form == "factor" else bad.dense())
-    expected = modes(clean if form == "factor" else clean.dense())
+    found = eigendecompose(bad if form == "factor" else bad.dense())
+    expected = eigendecompose(clean if form == "factor" else clean.dense())
     assert found.finite.tolist() == [True, True, False, True, True]
     assert torch.isfinite(found.values).all()
     assert torch.isfinite(found.vectors.abs()).all()
@@ -67,6 +67,8 @@ def test_a_bad_sample_is_named_and_spares_its_neighbours(form):
 
 
 def test_nothing_has_no_direction():
-    found = modes(Covariance(None, torch.zeros(2, 8, 3, dtype=torch.complex64), torch.zeros(2)))
+    found = eigendecompose(
+        Covariance(None, torch.zeros(2, 8, 3, dtype=torch.complex64), torch.zeros(2))
+    )
     assert found.values.abs().max() == 0
     assert found.vectors.abs().max() == 0

@@ -9,7 +9,7 @@ and σ² likewise, with C_l⁻¹ y_l and tr C_l⁻¹. The likelihood never falls
 LIKES (Stoica and Babu 2012, "SPICE and LIKES", section 4) with codes that differ from snapshot to
 snapshot, and the update of Sun, Babu and Palomar 2017, "Majorization-minimization algorithms",
 section IV. No f_gl is formed: numerators are a back-projection, denominators one N x N form
-(`covariance_fit.Forms`).
+(`covariance_fit.QuadraticForms`).
 """
 
 from dataclasses import replace
@@ -17,7 +17,14 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from trainer.covariance import Forms, Observed, channel_modes, fit_loading, unit_trace, whiten
+from trainer.covariance import (
+    Observations,
+    QuadraticForms,
+    channel_eigenmodes,
+    fit_loading,
+    unit_trace,
+    whiten,
+)
 from trainer.linalg import squared_magnitude
 from trainer.scenes import Scenes, SearchGrid
 
@@ -31,7 +38,7 @@ PART = {"cpu": 2**23, "cuda": 2**28}
 def sparse_covariance(scenes: Scenes, search: SearchGrid, *, steps: int = STEPS) -> Tensor:
     """R, trace 1, of powers fitted from a flat start: [B, N, N]."""
     scenes = in_own_units(scenes)
-    signal, loading = fit_loading(channel_modes(scenes))
+    signal, loading = fit_loading(channel_eigenmodes(scenes))
     snapshots, channel = whiten(scenes)
     size = max(1, PART[snapshots.device.type] // search.steering.numel())
     parts = [
@@ -80,7 +87,9 @@ def ascend(
     snapshots: Tensor, operators: Tensor, powers: Tensor, noise: Tensor, search: SearchGrid
 ) -> tuple[Tensor, Tensor]:
     """One update of γ [B, G] and σ² [B], from G_l [B, L, M, N]."""
-    forms = Forms.of(Observed(snapshots, operators), synthesise(powers, search), noise)
+    forms = QuadraticForms.of(
+        Observations(snapshots, operators), synthesise(powers, search), noise
+    )
     pull = squared_magnitude(search.correlate(forms.back)).sum(1)
     spread = ((forms.seen @ search.steering.mT) * search.steering.mH).sum(1).real
     tiny = torch.finfo(powers.dtype).tiny

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .covariance_type import Covariance
+from .covariance import Covariance
 
 
 @dataclass(frozen=True)
-class Modes:
+class Eigendecomposition:
     """Eigenpairs of a batch, descending, of which the smallest may be held as one number.
 
     Attributes:
@@ -40,7 +40,7 @@ class Modes:
 
 
 @torch.no_grad()
-def modes(covariance: Tensor | Covariance) -> Modes:
+def eigendecompose(covariance: Tensor | Covariance) -> Eigendecomposition:
     """Eigenpairs of a dense [B, N, N] matrix or of a `Covariance` in either form."""
     if isinstance(covariance, Tensor):
         return _of_matrix(covariance)
@@ -50,14 +50,14 @@ def modes(covariance: Tensor | Covariance) -> Modes:
     return _of_factor(factor, covariance.shift)
 
 
-def _of_matrix(matrix: Tensor) -> Modes:
+def _of_matrix(matrix: Tensor) -> Eigendecomposition:
     finite = _all_finite(matrix)
     # LAPACK would refuse the whole batch for one bad member
     values, vectors = torch.linalg.eigh(matrix.where(finite[:, None, None], 0))
-    return Modes(values.flip(-1), vectors.flip(-1), values[:, 0], finite)
+    return Eigendecomposition(values.flip(-1), vectors.flip(-1), values[:, 0], finite)
 
 
-def _of_factor(factor: Tensor, shift: Tensor) -> Modes:
+def _of_factor(factor: Tensor, shift: Tensor) -> Eigendecomposition:
     finite = _all_finite(factor) & torch.isfinite(shift)
     wide = factor.where(finite[:, None, None], 0).to(torch.complex128)
     shift = shift.where(finite, torch.zeros_like(shift))
@@ -67,7 +67,7 @@ def _of_factor(factor: Tensor, shift: Tensor) -> Modes:
     least = (torch.finfo(factor.dtype).eps ** 2 * values[:, :1]).clamp(min=1e-300)
     scale = torch.where(values > least, values, torch.inf).rsqrt()
     vectors = ((wide @ vectors) * scale.unsqueeze(-2)).to(factor.dtype)
-    return Modes(values.to(shift.dtype) + shift.unsqueeze(-1), vectors, shift, finite)
+    return Eigendecomposition(values.to(shift.dtype) + shift.unsqueeze(-1), vectors, shift, finite)
 
 
 def _all_finite(matrix: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Localisation methods by name: what they make of scenes and a number of sources.
 
 A method is `sml`, or `<covariance>_<estimator>`, an estimator put on one of `COVARIANCES`; a
-network is a covariance too. `+scoring` behind a name sharpens what the method finds (`one_step`).
+network is a covariance too. `+scoring` behind a name adds Fisher scoring on the snapshots.
 Scores tell methods the true K; recorded data have none, and `localise` asks the eigenvalues of a
 covariance instead, where it is not told.
 """
@@ -16,29 +16,27 @@ from trainer.config import SceneConfig
 from trainer.covariance import (
     Covariance,
     lmmse,
-    modes,
     normalise,
     pinv,
     sample_covariance,
     true_factor,
 )
-from trainer.scenes import Panel, Scenes, SearchGrid, search_grid
+from trainer.scenes import Scenes, SearchGrid, search_grid
 
 from .estimates import Estimates
-from .estimators import ESTIMATORS
-from .fisher_scoring import one_step
+from .fisher_scoring import refine_by_fisher_scoring
 from .maximum_likelihood import sml
-from .source_number import SOURCE_NUMBERS
-from .sparse import sparse_covariance
+from .pseudospectra import ESTIMATORS
+from .sparse_fit import sparse_covariance
 
-Method = Callable[[Scenes, Tensor], Estimates]
+Localiser = Callable[[Scenes, Tensor], Estimates]
 """Scenes and K [B] -> estimates with `max_sources` slots."""
 
 MVDR_LOADING = 1.0
 """Diagonal loading of MVDR's covariance, relative to tr(R)/N; back-projections have rank L < N.
 Of .03, .1, .3 and 1 the one with least capped error on 6x6 and 12x12 panels, at -5 ... 5 dB."""
 
-SHARPER = "+scoring"
+SCORING_SUFFIX = "+scoring"
 
 COVARIANCES: dict[str, Callable[[Scenes, SearchGrid], Covariance]] = {
     "pinv": lambda scenes, search: sample_covariance(pinv(scenes)),
@@ -51,27 +49,27 @@ COVARIANCES: dict[str, Callable[[Scenes, SearchGrid], Covariance]] = {
 """Covariances that estimators can be put on, `exact` being the truth."""
 
 
-def method(name: str, scene: SceneConfig, device: str = "cpu") -> Method:
+def build_localiser(name: str, scene: SceneConfig, device: str = "cpu") -> Localiser:
     """The method of that name, for a panel and region.
 
     Raises:
         ValueError: for a name that is none.
     """
     search = search_grid(scene, torch.float32, device)
-    name, plus, _ = name.partition(SHARPER)
+    name, plus, _ = name.partition(SCORING_SUFFIX)
     if plus:
-        return sharpened(method(name, scene, device), scene, device)
+        return with_fisher_scoring(build_localiser(name, scene, device), scene, device)
     if name == "sml":
         return lambda scenes, count: sml(scenes, count, search, slots=scene.max_sources)
     kind, _, estimator = name.partition("_")
     if kind not in COVARIANCES or estimator not in ESTIMATORS:
         raise ValueError(
             f"an estimator's name is sml or <{'|'.join(COVARIANCES)}>_<{'|'.join(ESTIMATORS)}>, "
-            f"with or without {SHARPER}, but got {name!r}. Correct its name."
+            f"with or without {SCORING_SUFFIX}, but got {name!r}. Correct its name."
         )
 
     loading = MVDR_LOADING / scene.num_elements if estimator == "mvdr" else 0.0
-    return covariance_method(
+    return covariance_localiser(
         lambda scenes: COVARIANCES[kind](scenes, search),
         scene,
         device,
@@ -80,14 +78,14 @@ def method(name: str, scene: SceneConfig, device: str = "cpu") -> Method:
     )
 
 
-def covariance_method(
+def covariance_localiser(
     covariance: Callable[[Scenes], Covariance],
     scene: SceneConfig,
     device: str = "cpu",
     *,
     estimator: str = "music",
     loading: float = 0.0,
-) -> Method:
+) -> Localiser:
     """An estimator on the covariance that a function, a network for instance, makes of scenes."""
     search = search_grid(scene, torch.float32, device)
 
@@ -107,53 +105,16 @@ def covariance_method(
     return locate
 
 
-def sharpened(locate: Method, scene: SceneConfig, device: str = "cpu") -> Method:
+def with_fisher_scoring(locate: Localiser, scene: SceneConfig, device: str = "cpu") -> Localiser:
     """A method, and Fisher scoring on the snapshots from where it ends."""
     search = search_grid(scene, torch.float32, device)
-    return lambda scenes, count: one_step(scenes, locate(scenes, count), search)
+    return lambda scenes, count: refine_by_fisher_scoring(scenes, locate(scenes, count), search)
 
 
-def read(scenes: Scenes, covariance: Covariance, count: Tensor, scene: SceneConfig) -> Estimates:
+def music_with_scoring(
+    scenes: Scenes, covariance: Covariance, count: Tensor, scene: SceneConfig
+) -> Estimates:
     """How the covariance of a trained network is read: MUSIC and scoring."""
     device = str(scenes.snapshots.device)
-    music = covariance_method(lambda _: covariance, scene, device)
-    return sharpened(music, scene, device)(scenes, count)
-
-
-def localise(
-    scenes: Scenes,
-    locate: Method,
-    scene: SceneConfig,
-    *,
-    num_sources: int | Tensor | None = None,
-    covariance: Callable[[Scenes], Covariance] | None = None,
-) -> Estimates:
-    """Sources of scenes that need not know them, recorded ones for instance.
-
-    Args:
-        locate: a method made for the same `scene`.
-        scene: panel and region, and `max_sources`, the most that are looked for.
-        num_sources: K, or [B]; by default the widest relative eigengap of `covariance` says it.
-        covariance: by default the LMMSE back-projection's.
-
-    Raises:
-        ValueError: if the scenes are of another panel, or K is not in 1 ... max_sources.
-    """
-    if scenes.panel != Panel.from_config(scene):
-        raise ValueError(
-            f"scenes and region must have one panel, but got {scenes.panel} and "
-            f"{Panel.from_config(scene)}. Describe the recording's panel in the configuration."
-        )
-    device = scenes.snapshots.device
-    if num_sources is None:
-        held = (covariance or (lambda s: sample_covariance(lmmse(s))))(scenes)
-        values = modes(held).all_values
-        count = SOURCE_NUMBERS["ratio"](values, scenes.num_snapshots, scene.max_sources)
-    else:
-        count = torch.as_tensor(num_sources, device=device).expand(scenes.batch_size)
-        if bool((count < 1).any()) or bool((count > scene.max_sources).any()):
-            raise ValueError(
-                f"`1 <= num_sources <= max_sources` must hold, but got {num_sources=}, "
-                f"max_sources={scene.max_sources}. Raise scene.max_sources."
-            )
-    return locate(scenes, count)
+    music = covariance_localiser(lambda _: covariance, scene, device)
+    return with_fisher_scoring(music, scene, device)(scenes, count)

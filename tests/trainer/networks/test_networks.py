@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from trainer.config import CovarianceConfig, NetworkConfig, SceneConfig, TrainConfig
-from trainer.covariance.backprojection import channel_modes, fit_loading, lmmse
-from trainer.covariance.covariance_type import Covariance, normalise, true_factor
+from trainer.covariance.backprojection import channel_eigenmodes, fit_loading, lmmse
+from trainer.covariance.covariance import Covariance, normalise, true_factor
 from trainer.covariance.dictionary import dictionary, pack_hermitian, unpack_hermitian
 from trainer.networks.factor_network import Blend, principal_components
 from trainer.networks.power_map import power_maps
-from trainer.networks.registry import build
+from trainer.networks.registry import build_network
 from trainer.scenes.measurement import Scenes
 from trainer.scenes.simulation import simulate
 from trainer.spectral.decomposition import spectrum
@@ -64,7 +64,7 @@ def scenes_of(
 def trained(config: TrainConfig) -> nn.Module:
     """A network none of whose parameters is where it started."""
     torch.manual_seed(1)
-    network = build(config)
+    network = build_network(config)
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
@@ -128,7 +128,7 @@ def test_a_scene_does_not_see_its_neighbours(name: str) -> None:
 def test_a_state_dict_holds_learned_parameters_only(name: str) -> None:
     network = trained(CONFIGS[name])
     assert set(network.state_dict()) == {n for n, _ in network.named_parameters()}
-    copy = build(CONFIGS[name])
+    copy = build_network(CONFIGS[name])
     copy.load_state_dict(network.state_dict())
     assert_same(copy(scenes_of()), network(scenes_of()), rtol=0)
 
@@ -140,13 +140,13 @@ def test_weights_serve_other_panels(name: str) -> None:
         CONFIGS[name],
         scene=replace(SCENE, num_horizontal=5, num_vertical=3, num_antennas=7, num_snapshots=4),
     )
-    network = build(other)
+    network = build_network(other)
     network.load_state_dict(trained(CONFIGS[name]).state_dict())
     assert network(scenes_of(other.scene)).dense().shape == (BATCH, 15, 15)
 
 
 def test_dictionaries_are_shared_by_the_networks_of_a_process() -> None:
-    one, other = (build(CONFIGS[name]) for name in ("dictionary", "factor"))
+    one, other = (build_network(CONFIGS[name]) for name in ("dictionary", "factor"))
     assert one.outer.data_ptr() == other.outer.data_ptr()
 
 
@@ -204,7 +204,7 @@ def test_maps_are_what_back_projection_and_its_normaliser_say_point_by_point() -
     scenes = scenes_of()
     table = dictionary(SCENE, torch.float64, torch.device("cpu"))
     maps = power_maps(scenes, table.outer)
-    loading = fit_loading(channel_modes(scenes))[1]
+    loading = fit_loading(channel_eigenmodes(scenes))[1]
     power = torch.einsum("gn,bln->blg", table.steering.conj(), lmmse(scenes)).abs().square()
     channel = scenes.channel
     eye = torch.eye(SCENE.num_antennas, dtype=torch.complex128)
@@ -240,7 +240,7 @@ def test_a_source_alone_is_found_by_an_untrained_network() -> None:
     """
     scenes = scenes_of(SceneConfig(max_sources=1, num_snapshots=64), 40, snr_db=40.0)
     truth = true_factor(scenes)
-    matrix = build(TrainConfig())(scenes).dense()
+    matrix = build_network(TrainConfig())(scenes).dense()
     strongest = torch.linalg.eigh(matrix).eigenvectors[..., -1:]
     assert (strongest.mH @ truth).abs().square().median() > 0.95
 
@@ -251,7 +251,7 @@ def test_networks_learn_in_seconds(name: str) -> None:
     torch.set_default_dtype(torch.float32)
     config = replace(CONFIGS[name], network=replace(CONFIGS[name].network, width=16))
     torch.manual_seed(0)
-    network, generator = build(config), torch.Generator().manual_seed(1)
+    network, generator = build_network(config), torch.Generator().manual_seed(1)
 
     def draw(batch: int) -> Scenes:
         return simulate(

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from trainer.config import COVARIANCE_NAMES, ESTIMATOR_NAMES, SceneConfig
-from trainer.estimation.estimators import ESTIMATORS
-from trainer.estimation.methods import COVARIANCES, localise, method
+from trainer.estimation.pseudospectra import ESTIMATORS
+from trainer.estimation.registry import COVARIANCES, build_localiser
+from trainer.estimation.source_number import estimate_num_sources
 from trainer.evaluation.metrics import gospa, match
 from trainer.scenes import load_scenes, save_scenes
 from trainer.scenes.measurement import Scenes
@@ -26,7 +27,7 @@ def make(snr_db: float = 15.0, **options) -> Scenes:
 )
 def test_every_method_localises_strong_sources(name):
     scenes = make(num_sources=1)
-    estimates = localise(scenes, method(name, SCENE), SCENE, num_sources=1)
+    estimates = build_localiser(name, SCENE)(scenes, torch.ones(24, dtype=torch.long))
     errors = match(estimates, scenes.sources)
     assert errors.angle_deg[errors.active].median() < 2
     assert estimates.azimuth.shape == (24, SCENE.max_sources)
@@ -39,7 +40,7 @@ def test_a_recording_without_truth_is_localised(tmp_path):
     with pytest.raises(ValueError, match="recorded without truth"):
         _ = recorded.sources
     count = scenes.sources.num_sources
-    estimates = localise(recorded, method("sml", SCENE), SCENE, num_sources=count)
+    estimates = build_localiser("sml", SCENE)(recorded, count)
     errors = match(estimates, scenes.sources)
     assert errors.angle_deg[errors.active].quantile(0.9) < 2
 
@@ -47,10 +48,9 @@ def test_a_recording_without_truth_is_localised(tmp_path):
 def test_an_unknown_number_of_sources_is_asked_of_the_eigenvalues():
     scenes = make()
     told = scenes.sources.num_sources
-    exact = COVARIANCES["exact"]
-    locate = method("exact_music", SCENE)
-    estimates = localise(scenes, locate, SCENE, covariance=lambda s: exact(s, None))
-    suggested = estimates.active.sum(-1)
+    exact = COVARIANCES["exact"](scenes, None)
+    suggested = estimate_num_sources(exact, scenes.num_snapshots, SCENE.max_sources)
+    estimates = build_localiser("exact_music", SCENE)(scenes, suggested)
     # an exact covariance of equal powers shows K; close sources may look like one
     assert (suggested == told).double().mean() > 0.8
     errors = match(estimates, scenes.sources)
@@ -64,23 +64,18 @@ def test_configurations_know_every_method_by_name():
     assert set(ESTIMATOR_NAMES) == set(ESTIMATORS)
 
 
-def test_another_panel_and_a_wrong_number_are_refused():
-    scenes = make()
-    locate = method("lmmse_music", SCENE)
-    with pytest.raises(ValueError, match="must have one panel"):
-        localise(scenes, locate, replace(SCENE, num_horizontal=7))
-    for wrong in (0, 3, torch.full((24,), 5)):
-        with pytest.raises(ValueError, match="num_sources <= max_sources"):
-            localise(scenes, locate, SCENE, num_sources=wrong)
+def test_unknown_names_and_more_sources_than_slots_are_refused():
     with pytest.raises(ValueError, match="lmmse_musik"):
-        method("lmmse_musik", SCENE)
+        build_localiser("lmmse_musik", SCENE)
+    with pytest.raises(ValueError, match="slots >= num_sources"):
+        build_localiser("lmmse_music", SCENE)(make(), torch.full((24,), 5))
 
 
 def test_loading_for_mvdr_does_not_enter_the_source_numbers():
     scenes = EvalScenes(SceneConfig(), 3).batch(range(8), snr_db=10.0, num_sources=2)
     count = torch.full((8,), 2)
     numbers = [
-        method(f"lmmse_{name}", SceneConfig())(scenes, count).source_numbers
+        build_localiser(f"lmmse_{name}", SceneConfig())(scenes, count).source_numbers
         for name in ("music", "mvdr")
     ]
     for rule in numbers[0]:

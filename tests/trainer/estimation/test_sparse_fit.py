@@ -7,8 +7,8 @@ import torch
 
 from trainer.config import SceneConfig
 from trainer.covariance.backprojection import whiten
-from trainer.estimation.estimators import music
-from trainer.estimation.sparse import ascend, sparse_covariance, synthesise
+from trainer.estimation.pseudospectra import music
+from trainer.estimation.sparse_fit import ascend, sparse_covariance, synthesise
 from trainer.evaluation.metrics import match
 from trainer.scenes.grid import search_grid
 from trainer.scenes.measurement import Scenes
