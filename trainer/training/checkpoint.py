@@ -17,7 +17,7 @@ from torch import nn
 
 from trainer.atomic import write_atomically
 from trainer.config import ConfigError, TrainConfig
-from trainer.networks import build
+from trainer.networks import build_network
 
 UNREADABLE = (
     *(OSError, RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile, struct.error),
@@ -101,7 +101,7 @@ def restore_network(path: Path, device: torch.device) -> tuple[TrainConfig, nn.M
     state = TrainState.load(path, device)
     try:
         config = state.config
-        network = build(config).to(device)
+        network = build_network(config).to(device)
         network.load_state_dict(state.network)
     except ConfigError:
         raise
