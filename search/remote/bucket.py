@@ -193,8 +193,9 @@ def uploaded(place: str) -> Iterator[Path]:
         yield Path(place)
         return
     with tempfile.TemporaryDirectory() as folder:
-        yield Path(folder)
-        _send(folder, place)
+        made = Path(folder, "made")  # which its maker may replace as a whole
+        yield made
+        _send(str(made), place)
 
 
 def push(folder: Path) -> None:
