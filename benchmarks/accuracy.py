@@ -104,7 +104,7 @@ def reliability(network: nn.Module, config: TrainConfig, conditions: Conditions)
         "| K | confidence | estimates | mean confidence | share right |",
         "|---|---|---|---|---|",
     ]
-    for know in (True, False):
+    for given in ("known", "estimated"):
         said, right, told = [], [], []
         for snr, count in conditions.points():
             for first in range(0, conditions.num_scenes, CHUNK):
@@ -112,7 +112,7 @@ def reliability(network: nn.Module, config: TrainConfig, conditions: Conditions)
                 scenes = EvalScenes(conditions.scene, conditions.seed).batch(
                     ids, snr_db=snr, num_sources=count
                 )
-                found = localise(model, scenes, know_sources=know, device="cpu")
+                found = localise(model, scenes, num_sources=given, device="cpu")
                 places = {n: torch.from_numpy(v) for n, v in found.arrays().items()}
                 kept = places["active"]
                 said.append(places["confidence"][kept])
@@ -120,7 +120,7 @@ def reliability(network: nn.Module, config: TrainConfig, conditions: Conditions)
                 told.append(places["num_sources"] == count)
         confidence, correct = torch.cat(said).double(), torch.cat(right).double()
         share = torch.cat(told).double().mean()
-        label = "known" if know else f"asked, right in {share:.2f}"
+        label = "known" if given == "known" else f"asked, right in {share:.2f}"
         off = 0.0
         for part in confidence.argsort().tensor_split(BINS):
             hit = wilson_share(float(correct[part].mean()), len(part))

@@ -23,7 +23,7 @@ import pandas as pd
 
 from search.plan import run_command
 from trainer.atomic import write_atomically
-from trainer.cli import OneLineParser, localise_arguments, localise_options
+from trainer.cli import OneLineParser, add_localise_flags, localise_arguments
 from trainer.config import ConfigError, require
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ COLUMNS = ("azimuth", "elevation", "range_m", "confidence", "resolved")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     p = OneLineParser(prog="python -m search.localise", description=__doc__.splitlines()[0])
-    localise_options(p)
+    add_localise_flags(p)
     return run_command(p, run, argv)
 
 

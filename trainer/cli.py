@@ -1,4 +1,4 @@
-"""Command lines: refusals in one line with exit code 2, and output that survives a closed pipe."""
+"""Command lines: usage errors in one line with exit code 2; output that survives a closed pipe."""
 
 import argparse
 import json
@@ -14,14 +14,14 @@ from trainer.config import ConfigError, did_you_mean
 
 
 class UsageError(ConfigError):
-    """A command line that cannot be meant; the message has the rule, the value and the remedy."""
+    """Bad usage of a command line; the message has the rule, the value and the remedy."""
 
 
 class OneLineParser(argparse.ArgumentParser):
     """An `ArgumentParser` that raises UsageError instead of printing its usage and exiting."""
 
     def error(self, message: str) -> NoReturn:
-        """Raises what argparse found, with a did-you-mean for a misspelt option or verb."""
+        """Raise what argparse found, with a did-you-mean for a misspelt option or verb."""
         strange = re.findall(r"--[\w-]+", message.partition("unrecognized arguments:")[2])
         strange += re.findall(r"invalid choice: '([^']*)'", message)
         known = list(self.options())
@@ -29,7 +29,7 @@ class OneLineParser(argparse.ArgumentParser):
         raise UsageError(f"{message}.{nearest}" if nearest else message)
 
     def options(self) -> Iterator[str]:
-        """Every option and verb, those of the verbs included."""
+        """Yield every option and verb, and the options of the verbs."""
         for action in self._actions:
             yield from action.option_strings
             for verb, parser in action.choices.items() if isinstance(action.choices, dict) else ():
@@ -37,76 +37,21 @@ class OneLineParser(argparse.ArgumentParser):
                 yield from parser.options()
 
 
-def settings(items: Iterable[str]) -> dict[str, Any]:
-    """What `NAME=VALUE` arguments say; a value that is no JSON is a string.
-
-    Raises:
-        UsageError: for one without `=`.
-    """
-    found: dict[str, Any] = {}
-    for item in items:
-        name, equals, text = item.partition("=")
-        if not equals:
-            raise UsageError(f"`--set` takes NAME=VALUE, but got {item!r}. Put an `=` in between.")
-        try:
-            found[name] = json.loads(text)
-        except json.JSONDecodeError:
-            found[name] = text  # a bare word is a string
-    return found
+@contextmanager
+def ignore_closed_output() -> Iterator[None]:
+    """Drop what is printed in the context once nobody reads it, instead of failing."""
+    before = sys.stdout, sys.stderr
+    sys.stdout = cast(TextIO, _Output(before[0], "stdout"))
+    sys.stderr = cast(TextIO, _Output(before[1], "stderr"))
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stdout, sys.stderr = before
 
 
-def localise_options(p: argparse.ArgumentParser) -> None:
-    """What `trainer localise` and `search.localise` ask for."""
-    p.add_argument(
-        "--model", type=Path, required=True, help="a model folder, or the run that left one"
-    )
-    p.add_argument("--scenes", type=Path, required=True, help="a recording, .npz")
-    p.add_argument("--out", type=Path, required=True, help="file to write")
-    p.add_argument(
-        "--num-sources",
-        metavar="K|auto",
-        help="of every scene; auto asks the eigenvalues. Default: as recorded, or else auto",
-    )
-    p.add_argument(
-        "--range-m",
-        type=float,
-        nargs=2,
-        metavar=("MIN", "MAX"),
-        help="ranges to search [m]; default: those of the training",
-    )
-    p.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-
-
-def localise_arguments(args: argparse.Namespace) -> dict[str, Any]:
-    """Arguments of `localisation.localise` that such a command line stands for.
-
-    Raises:
-        UsageError: if K is no count, or the estimates would take the place of the recording.
-    """
-    if args.out.resolve() == args.scenes.resolve():
-        raise UsageError(
-            f"--out must be another file than --scenes, but both are {args.out}. Choose another."
-        )
-    asked = args.num_sources
-    if asked not in (None, "auto") and not asked.isdecimal():
-        raise UsageError(f"--num-sources is a count or auto, but got {asked!r}. Leave it out.")
-    return {
-        "model": args.model,
-        "scenes": args.scenes,
-        "num_sources": int(asked) if asked and asked != "auto" else None,
-        "know_sources": asked != "auto",
-        "range_m": args.range_m and tuple(args.range_m),
-        "device": args.device,
-    }
-
-
-class Lasting:
-    """A stream that drops what nobody takes any more.
-
-    Args:
-        stream: where the text goes, until it is refused.
-        name: of the stream, for the one line on stderr that says so.
-    """
+class _Output:
+    """A text stream that drops text after the first write that fails."""
 
     def __init__(self, stream: TextIO, name: str) -> None:
         self._stream = stream
@@ -129,23 +74,73 @@ class Lasting:
             self._drop(error)
 
     def _drop(self, error: OSError) -> None:
-        # the descriptor, not this object alone: what is buffered must go somewhere at the end
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, self._stream.fileno())
-        os.close(nowhere)
+        # redirect the descriptor: text that is still buffered must go somewhere at the end
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, self._stream.fileno())
+        os.close(null)
         if self._name != "stderr":
-            said = f"{self._name} takes no more text ({error.strerror}); going on without"
-            print(said, file=sys.stderr)
+            reason = f"{self._name} takes no more text ({error.strerror})"
+            print(f"{reason}; going on without", file=sys.stderr)
 
 
-@contextmanager
-def lasting() -> Iterator[None]:
-    """Nothing printed in the context fails."""
-    before = sys.stdout, sys.stderr
-    sys.stdout = cast(TextIO, Lasting(before[0], "stdout"))
-    sys.stderr = cast(TextIO, Lasting(before[1], "stderr"))
-    try:
-        yield
-    finally:
-        sys.stdout.flush()
-        sys.stdout, sys.stderr = before
+def parse_settings(items: Iterable[str]) -> dict[str, Any]:
+    """Parse `NAME=VALUE` arguments; a value that is no JSON is a string.
+
+    Raises:
+        UsageError: for one without `=`.
+    """
+    found: dict[str, Any] = {}
+    for item in items:
+        name, equals, text = item.partition("=")
+        if not equals:
+            raise UsageError(f"`--set` takes NAME=VALUE, but got {item!r}. Put an `=` in between.")
+        try:
+            found[name] = json.loads(text)
+        except json.JSONDecodeError:
+            found[name] = text
+    return found
+
+
+def add_localise_flags(p: argparse.ArgumentParser) -> None:
+    """Add the flags that `trainer localise` and `search.localise` share."""
+    p.add_argument(
+        "--model", type=Path, required=True, help="a model folder, or the run that left one"
+    )
+    p.add_argument("--scenes", type=Path, required=True, help="a recording, .npz")
+    p.add_argument("--out", type=Path, required=True, help="file to write")
+    p.add_argument(
+        "--num-sources",
+        metavar="K|auto",
+        help="of every scene; auto estimates it from the eigenvalues. Default: as recorded, or "
+        "else auto",
+    )
+    p.add_argument(
+        "--range-m",
+        type=float,
+        nargs=2,
+        metavar=("MIN", "MAX"),
+        help="ranges to search [m]; default: those of the training",
+    )
+    p.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+
+
+def localise_arguments(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the arguments of `trainer.training.localise` that these flags stand for.
+
+    Raises:
+        UsageError: if K is no count, or the estimates would replace the recording.
+    """
+    if args.out.resolve() == args.scenes.resolve():
+        raise UsageError(
+            f"--out must be another file than --scenes, but both are {args.out}. Choose another."
+        )
+    given = args.num_sources
+    if given not in (None, "auto") and not given.isdecimal():
+        raise UsageError(f"--num-sources is a count or auto, but got {given!r}. Leave it out.")
+    return {
+        "model": args.model,
+        "scenes": args.scenes,
+        "num_sources": {None: "known", "auto": "estimated"}.get(given) or int(given),
+        "range_m": args.range_m and tuple(args.range_m),
+        "device": args.device,
+    }

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import spaces
-from trainer.cli import OneLineParser, lasting
+from trainer.cli import OneLineParser, ignore_closed_output
 from trainer.config import ConfigError
 
 from .config import OBJECTIVES, RUNS, SAMPLERS, SCHEDULERS
@@ -36,7 +36,7 @@ def run_command(
         argv: arguments; None is those of the process.
         again: remedy after an interruption.
     """
-    with lasting():
+    with ignore_closed_output():
         try:
             with interruptible():
                 return act(parser.parse_args(argv))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from search.plan import Rerun
 from spaces.blocks import ACTING
-from trainer.cli import UsageError, settings
+from trainer.cli import UsageError, parse_settings
 from trainer.config import TrainConfig, require_choice
 
 from .finalists import RerunRequest
@@ -97,7 +97,7 @@ def arms(asked: RerunRequest, args: argparse.Namespace, trial: str) -> tuple[Cha
     own = asked.params(trial)
     chosen = {} if args.definition is None else as_defined(own, args.definition)
     if args.set is not None:
-        changes = settings(args.set)
+        changes = parse_settings(args.set)
         if "seed" in changes:
             raise UsageError(
                 "--set changes anything but the seed, which the arms share, but got "

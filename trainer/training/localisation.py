@@ -1,19 +1,19 @@
-"""From snapshots to places, in one call:
+"""Localisation of the sources of recorded scenes with a trained model, in one call:
 
     from trainer.training import localise
     found = localise("runs/local/best", "scenes.npz")
 
-The network predicts a covariance, its eigenvalues say K where nobody else does, MUSIC on it finds
-as many sources, and Fisher scoring on the snapshots refines them. Weights serve other panels,
-antennas and numbers of snapshots than they were trained on; only the number of range planes of the
-dictionary must be the same, because range planes are channels of the convolutions.
+The network predicts a covariance, K is given or estimated from its eigenvalues, MUSIC finds K
+sources, and Fisher scoring on the snapshots refines them. Weights serve other panels, antennas and
+numbers of snapshots than they were trained on; only the number of range planes of the dictionary
+must be the same, because range planes are channels of the convolutions.
 """
 
 import dataclasses
 import io
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from trainer.atomic import write_atomically
-from trainer.config import ConfigError, SceneConfig, TrainConfig, require
+from trainer.config import ConfigError, SceneConfig, TrainConfig, require, require_choice
 from trainer.covariance import PLANE_PHASE, POINTS_PER_BEAM
 from trainer.estimation import estimate_num_sources, music_with_scoring
 from trainer.evaluation import confidence_features
@@ -31,24 +31,24 @@ from trainer.scenes import Scenes, grid_shape, load_scenes, require_scale
 from .loop import resolve_device
 from .model import Model, load_model
 
-PART = 128
-"""Scenes done at once: large enough for the hardware, small enough for memory."""
+BATCH_SIZE = 128
+"""Scenes localised at once: large enough for the hardware, small enough for memory."""
 
 
 @dataclass(frozen=True)
 class Localisation:
-    """Places of the sources of S scenes, up to K each; no NaN anywhere.
+    """Places of the sources of S scenes, up to K each, all finite.
 
     Attributes:
         azimuth, elevation: [S, K] [rad].
         range_m: [S, K] [m].
-        confidence: [S, K], probability of lying within 5° and 5° of a source (`confidence`); 0
-            in inactive slots.
+        confidence: [S, K], probability of lying within 5° and 5° of a source
+            (`evaluation.confidence`); 0 in inactive slots.
         active: [S, K], slots that hold an estimate: the first `num_sources` of a scene. The
             others hold the centre of the region.
-        resolved: [S, K], estimates that stand out from noise (`estimates`); others are best
-            guesses.
-        num_sources: [S], K as given, or as the eigenvalues say.
+        resolved: [S, K], estimates that stand out from noise (`estimation.estimates`); the others
+            are best guesses.
+        num_sources: [S], K as given or estimated.
     """
 
     azimuth: NDArray[np.float32]
@@ -60,7 +60,7 @@ class Localisation:
     num_sources: NDArray[np.int64]
 
     def save(self, path: str | Path) -> None:
-        """Writes the arrays to an `.npz` file, whole or not at all.
+        """Write the arrays to an `.npz` file, whole or not at all.
 
         Raises:
             ConfigError: if it cannot be written.
@@ -79,12 +79,12 @@ class Localisation:
             ) from error
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """The arrays by name."""
+        """Return the arrays by name."""
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
 
     @classmethod
     def concatenate(cls, parts: list[Self]) -> Self:
-        """The scenes of several parts, in this order."""
+        """Join the scenes of several parts, in this order."""
         names = parts[0].arrays()
         return cls(**{name: np.concatenate([p.arrays()[name] for p in parts]) for name in names})
 
@@ -93,19 +93,18 @@ def localise(
     model: Model | str | Path,
     scenes: Scenes | str | Path,
     *,
-    num_sources: int | None = None,
-    know_sources: bool = True,
+    num_sources: int | Literal["known", "estimated"] = "known",
     range_m: tuple[float, float] | None = None,
     device: str = "auto",
 ) -> Localisation:
-    """Localises the sources of recorded or simulated scenes.
+    """Localise the sources of recorded or simulated scenes.
 
     Args:
         model: a model folder, the run or training that left one, or one that was loaded.
         scenes: in memory, or a recording (`recorded`).
-        num_sources: K of every scene; by default what the scenes know, or else the widest relative
-            gap between the eigenvalues of the predicted covariance.
-        know_sources: False asks the eigenvalues also where the scenes know K.
+        num_sources: K of every scene. `estimated` takes it from the widest relative gap between
+            the eigenvalues of the predicted covariance; `known` takes it from the scenes, and
+            estimates it where they do not have it.
         range_m: nearest and farthest range that is searched; by default that of the training.
         device: `auto` is CUDA where there is one.
 
@@ -113,32 +112,32 @@ def localise(
         ConfigError: if files cannot be read, the scenes do not fit the network, or the model is
             damaged: nothing that is not finite is returned.
     """
-    where = resolve_device(device)
+    target = resolve_device(device)
     if not isinstance(model, Model):
-        model = load_model(model, where)
+        model = load_model(model, target)
     if isinstance(scenes, Scenes):
         require_sound(scenes)
     else:
         scenes = load_scenes(scenes)
     weights = next(model.network.parameters())
-    scenes = scenes.to(device=where, dtype=weights.dtype.to_complex())
+    scenes = scenes.to(device=target, dtype=weights.dtype.to_complex())
     scene = scene_of(model.config.scene, scenes, range_m)
     network = adapt_network(model.network, model.config, scene)
-    told = _told(scenes, num_sources, know_sources)
-    if told is not None:
-        scene = replace(scene, max_sources=max(scene.max_sources, int(told.max())))
+    known = _known_counts(scenes, num_sources)
+    if known is not None:
+        scene = replace(scene, max_sources=max(scene.max_sources, int(known.max())))
     parts = []
-    for first in range(0, scenes.batch_size, PART):
-        part = slice(first, first + PART)
-        count = None if told is None else told[part]
-        parts.append(_localise(network, model, scenes.take(part), count, scene))
+    for first in range(0, scenes.batch_size, BATCH_SIZE):
+        part = slice(first, first + BATCH_SIZE)
+        counts = None if known is None else known[part]
+        parts.append(_localise(network, model, scenes.take(part), counts, scene))
     return Localisation.concatenate(parts)
 
 
 def require_sound(scenes: Scenes) -> None:
-    """Refuses scenes that nobody checked, made in memory, if no recording could hold them.
+    """Check scenes made in memory like those of a recording.
 
-    Silent ones may stay beside others: no source of theirs is resolved.
+    Silent scenes are allowed: none of their sources is resolved.
 
     Raises:
         ConfigError: if an array is not complex, finite, of the right shape and of a usable scale.
@@ -168,7 +167,7 @@ def require_sound(scenes: Scenes) -> None:
 def scene_of(
     trained: SceneConfig, scenes: Scenes, range_m: tuple[float, float] | None = None
 ) -> SceneConfig:
-    """The configuration of a network's training, for the panel and antennas of these scenes."""
+    """Return the training's configuration, changed to the panel and antennas of these scenes."""
     ends = (trained.range_min_m, trained.range_max_m) if range_m is None else tuple(range_m)
     require(len(ends) == 2, "range_m is (nearest, farthest)", f"{ends}", "Give both, in metres.")
     near, far = ends
@@ -183,7 +182,7 @@ def scene_of(
 
 
 def adapt_network(network: nn.Module, config: TrainConfig, scene: SceneConfig) -> nn.Module:
-    """A trained network for another panel or region, the same weights.
+    """Return a trained network for another panel or region, with the same weights.
 
     Args:
         config: of its training.
@@ -215,24 +214,27 @@ def adapt_network(network: nn.Module, config: TrainConfig, scene: SceneConfig) -
 
 
 def grid_planes(scene: SceneConfig) -> int:
-    """Range planes of the dictionary for a panel and region."""
+    """Return the number of range planes of the dictionary for a panel and region."""
     return grid_shape(scene, POINTS_PER_BEAM, PLANE_PHASE)[0]
 
 
 def _nearest(scene: SceneConfig) -> NDArray[np.float64]:
-    """Nearest ranges to try, nearest to the one asked for first."""
+    """Return candidates for `range_min_m`, sorted by their distance from the one given."""
     choices = np.geomspace(scene.range_min_m / 10, scene.range_max_m * 0.95, 200)
     return choices[np.abs(np.log(choices / scene.range_min_m)).argsort()]
 
 
-def _told(scenes: Scenes, num_sources: int | None, know_sources: bool) -> Tensor | None:
-    """K of every scene, [S], or None where the network is to say it."""
-    device = scenes.snapshots.device
-    if num_sources is not None:
+def _known_counts(
+    scenes: Scenes, num_sources: int | Literal["known", "estimated"]
+) -> Tensor | None:
+    """Return K of every scene, [S], or None if it is to be estimated."""
+    if isinstance(num_sources, str):
+        require_choice("num_sources", num_sources, ("known", "estimated"))
+    else:
         whole = int(num_sources) == num_sources >= 1
-        require(whole, "num_sources >= 1, whole", f"{num_sources}", "Leave it out to ask.")
-        return torch.full((scenes.batch_size,), int(num_sources), device=device)
-    if scenes.truth is None or not know_sources:
+        require(whole, "num_sources >= 1, whole", f"{num_sources}", "Leave it out to estimate K.")
+        return scenes.snapshots.new_full((scenes.batch_size,), num_sources, dtype=torch.long)
+    if scenes.truth is None or num_sources == "estimated":
         return None
     count = scenes.truth.num_sources
     least = "Drop the scenes without sources."
@@ -242,28 +244,27 @@ def _told(scenes: Scenes, num_sources: int | None, know_sources: bool) -> Tensor
 
 @torch.no_grad()
 def _localise(
-    network: nn.Module, model: Model, scenes: Scenes, told: Tensor | None, scene: SceneConfig
+    network: nn.Module, model: Model, scenes: Scenes, counts: Tensor | None, scene: SceneConfig
 ) -> Localisation:
     covariance = network(scenes)
     require_finite({"covariance": covariance.held.abs()}, model)
-    count = told
-    if count is None:
-        count = estimate_num_sources(covariance, scenes.num_snapshots, scene.max_sources)
-    found = music_with_scoring(scenes, covariance, count, scene)
-    numbers = confidence_features(covariance, found, count, scene)
-    confidence = model.calibration.confidence(numbers) * found.scored
+    if counts is None:
+        counts = estimate_num_sources(covariance, scenes.num_snapshots, scene.max_sources)
+    found = music_with_scoring(scenes, covariance, counts, scene)
+    features = confidence_features(covariance, found, counts, scene)
+    confidence = model.calibration.confidence(features) * found.scored
     places = {name: getattr(found, name) for name in ("azimuth", "elevation", "range_m")}
     values = places | {"confidence": confidence}
     require_finite(values, model)
-    others = {"active": found.active, "resolved": found.resolved, "num_sources": count}
+    others = {"active": found.active, "resolved": found.resolved, "num_sources": counts}
     return Localisation(**{name: value.cpu().numpy() for name, value in (values | others).items()})
 
 
 def require_finite(values: dict[str, Tensor], model: Model) -> None:
-    """Refuses to hand on numbers that are none.
+    """Check that all numbers are finite.
 
     Raises:
-        ConfigError: if one of them is not finite.
+        ConfigError: if one is not.
     """
     for name, value in values.items():
         bad = (~torch.isfinite(value)).flatten(1).any(-1)

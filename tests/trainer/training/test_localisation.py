@@ -142,7 +142,7 @@ def test_k_is_what_was_told_or_recorded_or_else_what_the_eigenvalues_say(trained
     assert (localise(trained, scenes, num_sources=1).num_sources == 1).all()
     three = localise(trained, scenes, num_sources=3)
     assert three.azimuth.shape == (6, 3)
-    asked = localise(trained, scenes, know_sources=False)
+    asked = localise(trained, scenes, num_sources="estimated")
     np.testing.assert_array_equal(
         asked.num_sources, localise(trained, unknown(scenes)).num_sources
     )
