@@ -194,9 +194,9 @@ def check_space(plan: SearchConfig, store: RunStore, *, accept: bool) -> None:
     Raises:
         UsageError: with what differs.
     """
-    from search.suggest import default_changes, differences
+    from search.suggest import default_changes, space_changes
 
-    changed = differences(store.plan, plan.space_json) or default_changes(store, plan)
+    changed = space_changes(store.plan, plan.space_json) or default_changes(store, plan)
     if changed and not accept:
         raise UsageError(
             f"a run has one space, but `{plan.preset}` is not what this run began with: "

@@ -200,7 +200,7 @@ def restored_stopper(plan: SearchConfig, history: History) -> EarlyStopper:
         stopper.restore(past.trial_id, past.number, past.values)
     for trial in compatible_trials(history.unfinished, plan):
         values = {r["epoch"]: r[OBJECTIVE] for r in trial.reports[:-1]}
-        stopper.restore(trial.name, int(trial.record["number"]), values)
+        stopper.restore(trial.name, trial.number, values)
     return stopper
 
 

@@ -150,7 +150,7 @@ class OptunaSearcher(RecordedSearcher):
         record = dict(old.record)
         # if the space has changed, it goes on, but the sampler cannot place or compare it
         if compatible_trials([old], self._plan) and in_space(record["sampler"], self._plan):
-            trial = self._ask(int(record["number"]), record["sampler"])
+            trial = self._ask(old.number, record["sampler"])
             self._plan.space.suggest(trial)
             for noted, value in record.get("sampler_attributes", {}).items():
                 trial.storage.set_trial_system_attr(trial._trial_id, noted, value)

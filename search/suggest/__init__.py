@@ -15,9 +15,9 @@ from .study import (
 from .warm import (
     WARM_FILE,
     default_changes,
-    differences,
     parse_warm_trials,
     read_warm_trials,
+    space_changes,
     version_changes,
     warm_start,
 )
@@ -34,7 +34,6 @@ __all__ = [
     "compatible_trials",
     "constraints",
     "default_changes",
-    "differences",
     "distributions",
     "frozen_trial",
     "in_space",
@@ -43,6 +42,7 @@ __all__ = [
     "read_history",
     "read_warm_trials",
     "sampler_for",
+    "space_changes",
     "state_and_values",
     "trial_seed",
     "version_changes",

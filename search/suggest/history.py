@@ -1,11 +1,12 @@
-"""What a run remembers: which trials have ended, how, and where the others can go on.
+"""The trials of a run so far: ended ones for the sampler, unfinished ones with their checkpoints.
 
-Read from the run's own files, by whoever resumes it or starts warm from it. A trial has ended if
-it has a row in `trials`. One that has not goes on from its newest whole checkpoint.
+Read from the run's own files, by a resumed run or by one that starts warm from it. A trial has
+ended if it has a row in `trials`; any other goes on from its newest whole checkpoint.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,7 +22,7 @@ HELD_OUT = tuple(
     f"evaluation.{name}"
     for name in ("test_seed", "report_snr_db", "num_test_scenes", "tolerance", "baselines")
 )
-"""What is scored after a trial: its objective does not depend on it."""
+"""Settings of the scores after a training, on which the objective does not depend."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,9 @@ class UnfinishedTrial:
 
     Attributes:
         record: `configs/<trial_id>.json`.
-        folder: where this session's checkpoints of it go, a new one below `ray/`.
+        folder: a new one below `ray/`, for the checkpoints of this session.
         checkpoint: its newest complete checkpoint, or None.
-        reports: what it had reported by then; the last one is reported again.
+        reports: its reports up to that checkpoint; the last one is made again.
     """
 
     record: Mapping[str, Any]
@@ -46,18 +47,23 @@ class UnfinishedTrial:
         return str(self.record["trial_id"])
 
     @property
+    def number(self) -> int:
+        """The trial's number."""
+        return int(self.record["number"])
+
+    @property
     def params(self) -> Mapping[str, Any]:
-        """Its whole configuration."""
+        """The whole configuration."""
         params: Mapping[str, Any] = self.record.get("params", {})
         return params
 
 
-P = TypeVar("P", EndedTrial, UnfinishedTrial)
+T = TypeVar("T", EndedTrial, UnfinishedTrial)
 
 
 @dataclass(frozen=True)
 class History:
-    """All that earlier drivers of a run have left, and what it was told at its start.
+    """The trials of earlier drivers of a run, and those of its warm start.
 
     Attributes:
         ended, unfinished: its trials, in order of their numbers.
@@ -70,90 +76,80 @@ class History:
 
     @property
     def numbers(self) -> set[int]:
-        """Numbers that have been given to trials."""
-        running = {int(trial.record["number"]) for trial in self.unfinished}
-        return running | {past.number for past in self.ended}
+        """Numbers that trials have already."""
+        return {one.number for one in self.ended} | {one.number for one in self.unfinished}
 
     def incompatible_trials(self, plan: SearchConfig) -> set[str]:
-        """Return unfinished trials of another budget, scene or validation, which no rung stops."""
+        """Return the unfinished trials of another budget, scene or validation than the plan's;
+        they train to their end."""
         ours = {trial.name for trial in compatible_trials(self.unfinished, plan)}
         return {trial.name for trial in self.unfinished} - ours
 
     def trials_for_sampler(self, plan: SearchConfig) -> list[EndedTrial]:
-        """What the sampler is told: all that the plan's space could draw and that compares."""
+        """Return the ended trials that the sampler is told: compatible, and in the plan's space."""
         known = compatible_trials((*self.warm, *self.ended), plan)
-        return [past for past in known if in_space(past.sampler, plan)]
+        return [trial for trial in known if in_space(trial.sampler, plan)]
 
 
 def read_history(store: RunStore, warm: tuple[EndedTrial, ...] = ()) -> History:
-    """Reads a run's history; a new run has an empty one."""
+    """Return a run's history; that of a new run is empty."""
     ended = read_ended_trials(store)
-    names = {past.trial_id for past in ended}
+    names = {trial.trial_id for trial in ended}
     left = [_unfinished(store, name) for name in store.started() if name not in names]
-    left.sort(key=lambda trial: int(trial.record["number"]))
-    return History(tuple(ended), tuple(left), warm)
+    return History(tuple(ended), tuple(sorted(left, key=lambda trial: trial.number)), warm)
 
 
 def read_ended_trials(store: RunStore) -> list[EndedTrial]:
-    """The trials that have ended, in order of their numbers."""
+    """Return the trials that have ended, in order of their numbers."""
     trials = store.read("trials")  # first: of a run that grows, whatever has ended has epochs
-    values = dict(iter(store.read("epochs").groupby("trial_id")))
-    past = []
+    epochs = store.read("epochs").dropna(subset=["objective"]).sort_values("epoch")
+    values = {
+        name: dict(zip(own["epoch"].astype(int), own["objective"].astype(float), strict=True))
+        for name, own in epochs.groupby("trial_id")
+    }
+    ended = []
     for row in trials.sort_values("number").to_dict("records"):
         name = str(row["trial_id"])
         record = _record(store, name, "sampler")
-        own = values.get(name)
-        past.append(
+        cost = row["seconds_per_epoch"]
+        ended.append(
             EndedTrial(
                 trial_id=name,
                 number=int(row["number"]),
                 sampler=record["sampler"],
                 outcome=Outcome(row["outcome"]),
                 cause=None if pd.isna(row["cause"]) else str(row["cause"]),
-                values={} if own is None else objectives(own),
-                cost=_finite(row["seconds_per_epoch"]),
+                values=values.get(name, {}),
+                cost=None if pd.isna(cost) else float(cost),
                 attributes=record.get("sampler_attributes", {}),
                 params=record.get("params", {}),
             )
         )
-    return past
-
-
-def objectives(epochs: pd.DataFrame) -> dict[int, float]:
-    """Objective by epoch, from rows of one trial in `epochs`."""
-    known = epochs.dropna(subset=["objective"]).sort_values("epoch")
-    return {
-        int(epoch): float(value)
-        for epoch, value in zip(known["epoch"], known["objective"], strict=True)
-    }
+    return ended
 
 
 def _unfinished(store: RunStore, name: str) -> UnfinishedTrial:
     record = _record(store, name, "number")
-    session = len(folders(store.path, name))
     taken = {folder.name for folder in folders(store.path, name)}
-    folder = name
-    while folder in taken:
-        folder = f"{name}.{session}"
-        session += 1
-    best: tuple[Path | None, list[dict[str, Any]]] = (None, [])
-    for checkpoint in checkpoints_of(store.path, name):
-        reports = read_reports(checkpoint)
-        if len(reports) > len(best[1]):
-            best = (checkpoint, reports)
-    return UnfinishedTrial(record, folder, best[0], tuple(best[1]))
+    names = (f"{name}.{session}" if session else name for session in count(len(taken)))
+    folder = next(each for each in names if each not in taken)
+    found = [(path, read_reports(path)) for path in checkpoints_of(store.path, name)]
+    checkpoint, reports = max(found, key=lambda each: len(each[1]), default=(None, []))
+    return UnfinishedTrial(record, folder, checkpoint if reports else None, tuple(reports))
 
 
-def compatible_trials(past: Iterable[P], plan: SearchConfig) -> list[P]:
-    """The trials that have the budget, scene and validation of this plan's trials: what the space
-    does not search and no value depends on aside."""
+def compatible_trials(trials: Iterable[T], plan: SearchConfig) -> list[T]:
+    """Return the trials with the budget, scene and validation of the plan's trials.
+
+    Searched parameters may differ, and settings on which no objective depends.
+    """
     aside = {"seed", *HELD_OUT, *plan.space.parameters()}
     ours = {n: v for n, v in plan.template.to_params().items() if n not in aside}
-    return [one for one in past if all(one.params.get(n, v) == v for n, v in ours.items())]
+    return [one for one in trials if all(one.params.get(n, v) == v for n, v in ours.items())]
 
 
 def in_space(sampler: Mapping[str, Any], plan: SearchConfig) -> bool:
-    """Whether the plan's space could draw these sampler values."""
+    """Return whether the plan's space could draw these sampler values."""
     try:
         distributions(plan.space, sampler)
     except ValueError:
@@ -169,7 +165,3 @@ def _record(store: RunStore, name: str, needed: str) -> dict[str, Any]:
             f"from a copy, or {redrawn(name)}."
         )
     return record
-
-
-def _finite(value: Any) -> float | None:
-    return None if value is None or pd.isna(value) else float(value)

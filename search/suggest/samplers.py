@@ -1,13 +1,12 @@
-"""How configurations are drawn: Optuna's samplers, as if made anew for every trial from (seed,
-number).
+"""The samplers of trials: Optuna's, each as if made anew for every trial from (seed, number).
 
-A fresh sampler per trial means that what trial i is asked depends on the seed, on i and on what
-has been told, never on how many suggestions this process has made: a resumed search draws as an
-undisturbed one would. With `random` and `qmc` it depends on (seed, i) alone.
+What trial i is asked then depends on the seed, on i and on what the study has been told, never on
+the number of suggestions that this process has made: a resumed search draws as an undisturbed one
+would. With `random` and `qmc` it depends on (seed, i) alone.
 
 - `tpe`: multivariate tree-structured Parzen estimator; reads rung-stopped and infeasible trials.
 - `gp`: Gaussian process. `cmaes`: covariance matrix adaptation. Both draw conditional parameters
-  at random and read finished values only (`study.told`).
+  at random and read finished values only (`study.state_and_values`).
 - `qmc`: scrambled Sobol points; every parameter of the space has its own dimension.
 - `random`: uniform, independent.
 """
@@ -37,10 +36,10 @@ MODELS_COMPLETE_ONLY = frozenset({"gp", "cmaes"})
 def sampler_for(
     plan: SearchConfig, number: int, last: optuna.samplers.BaseSampler | None = None
 ) -> optuna.samplers.BaseSampler:
-    """The sampler of trial `number`.
+    """Return the sampler of trial `number`.
 
     Args:
-        last: that of an earlier trial of the same study, which is seeded anew if it can be.
+        last: that of an earlier trial of the same study; it is seeded anew if it can be.
     """
     if isinstance(last, Tpe):
         last.seed(trial_seed(plan.seed, number))
@@ -51,23 +50,24 @@ def sampler_for(
 
 
 def trial_seed(seed: int, number: int) -> int:
-    """A seed of its own for each trial of each search."""
+    """Return a seed of its own for each trial of each search."""
     return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
 
 
 class Tpe(optuna.samplers.TPESampler):
-    """Optuna's, which can be seeded as if it were made anew, in a fraction of the time. What it
-    keeps beside its random numbers, the parameters that all trials have, follows from the study.
+    """Optuna's TPE sampler, which can be seeded as if made anew, in a fraction of the time.
+
+    Its only other state, the parameters that all trials have, follows from the study.
     """
 
     def seed(self, seed: int) -> None:
-        """Seeds all that it draws with."""
+        """Seed everything that it draws with."""
         self._rng.rng.seed(seed)
         self._random_sampler._rng.rng.seed(seed)
 
 
 class SobolSampler(optuna.samplers.BaseSampler):
-    """Point `number` of one scrambled Sobol sequence, a dimension for every name of the space.
+    """A sampler of point `number` of a scrambled Sobol sequence, with a dimension for each name.
 
     Optuna's own sampler takes the first trial's parameters for the whole space and keeps its place
     in the study; here neither a branch nor a restart disturbs the sequence.
@@ -106,7 +106,7 @@ class SobolSampler(optuna.samplers.BaseSampler):
 
 
 def at_quantile(distribution: BaseDistribution, u: float) -> Any:
-    """The value at quantile `u` in [0, 1) of the uniform (or log-uniform) law of a parameter."""
+    """Return the value at quantile `u` in [0, 1) of a parameter's uniform (or log-uniform) law."""
     if isinstance(distribution, CategoricalDistribution):
         return distribution.choices[int(u * len(distribution.choices))]
     if isinstance(distribution, IntDistribution):

@@ -1,10 +1,9 @@
-"""The Optuna study behind a search: what it is told, and its mirror on disk.
+"""The Optuna study of a search, and its copy on disk.
 
-Suggestions come from a study in memory. `optuna.log` (Optuna's journal storage) only mirrors
-trials that have ended: that keeps a suggestion at its own cost whatever the file system does, and
-`optuna-dashboard` can open the file while the search runs. Neither is a record: a resumed search
-makes both anew from the run's tables, so that a torn line or a stale lock of a killed driver does
-not matter.
+Suggestions come from a study in memory. `optuna.log` (Optuna's journal storage) is a copy of the
+trials that have ended: a suggestion then never waits for the file system, and `optuna-dashboard`
+can open the file while the search runs. Neither is a record: a resumed search makes both anew from
+the run's tables, so that a torn line or a stale lock of a killed driver does no harm.
 """
 
 import json
@@ -36,16 +35,16 @@ CONSTRAINT = "aborted"
 
 @dataclass(frozen=True)
 class EndedTrial:
-    """A trial that has ended, as a sampler needs to know it.
+    """A trial that has ended, as samplers need it and `warm.json` holds it.
 
     Attributes:
         trial_id, number: its name and place.
-        sampler: what the sampler drew, by the names it was asked under.
-        outcome, cause: what became of it.
+        sampler: the sampler's values, by the names they were asked under.
+        outcome, cause: its row in `trials`.
         values: objective by epoch.
         cost: seconds per epoch; None if no epoch was trained.
-        attributes: what the sampler itself noted on the trial.
-        params: its whole configuration.
+        attributes: the sampler's own notes on the trial.
+        params: the whole configuration.
     """
 
     trial_id: str
@@ -58,9 +57,14 @@ class EndedTrial:
     attributes: Mapping[str, Any] = field(default_factory=dict)
     params: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def last_value(self) -> float | None:
+        """The objective after the last epoch; None before the first."""
+        return self.values[max(self.values)] if self.values else None
+
 
 def new_study(plan: SearchConfig, storage: Any = None) -> optuna.Study:
-    """An empty study, in memory unless `storage` says otherwise."""
+    """Return an empty study, in memory unless `storage` says otherwise."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(
         directions=["minimize"] * len(plan.objectives), study_name=plan.name, storage=storage
@@ -73,53 +77,52 @@ def new_study(plan: SearchConfig, storage: Any = None) -> optuna.Study:
 
 
 def state_and_values(
-    past: EndedTrial, plan: SearchConfig, *, to_sampler: bool
+    trial: EndedTrial, plan: SearchConfig, *, to_sampler: bool
 ) -> tuple[TrialState, Any]:
-    """State and values that Optuna is told of a trial.
+    """Return the state and the values with which Optuna is told of a trial.
 
-    The mirror is told the truth. A sampler that reads COMPLETE trials only is told a stopped trial
-    as complete with its last value, and an infeasible one with the worst value there is: told
-    nothing, it would go back to where trials diverge.
+    The file gets the outcome's own. A sampler that reads COMPLETE trials only is told a stopped
+    trial as complete with its last value, and an infeasible one with the worst possible value:
+    told nothing, it would return to where trials diverge.
     """
-    rule = RULES[past.outcome]
-    state = TrialState[rule.optuna_state]
-    last = past.values[max(past.values)] if past.values else None
+    rule = RULES[trial.outcome]
+    state, last = TrialState[rule.optuna_state], trial.last_value
     if to_sampler and plan.sampler in MODELS_COMPLETE_ONLY and state is TrialState.PRUNED:
         state, last = TrialState.COMPLETE, WORST_OBJECTIVE if rule.constraint else last
     if state is not TrialState.COMPLETE:
         return state, None
-    values = [last] if len(plan.objectives) == 1 else [last, past.cost]
+    values = [last] if len(plan.objectives) == 1 else [last, trial.cost]
     return (TrialState.FAIL, None) if None in values else (state, values)
 
 
-def constraints(past: EndedTrial, plan: SearchConfig, *, to_sampler: bool) -> dict[str, float]:
-    """What Optuna is told of a trial's feasibility, by name; a sampler that takes no constraints
-    would warn of it at every trial."""
+def constraints(trial: EndedTrial, plan: SearchConfig, *, to_sampler: bool) -> dict[str, float]:
+    """Return the constraints that Optuna is told of a trial, by name; none for a sampler that
+    takes no constraints and would warn at every trial."""
     if to_sampler and plan.sampler == "cmaes":
         return {}
-    return {CONSTRAINT: constraint_value(past.outcome)}
+    return {CONSTRAINT: constraint_value(trial.outcome)}
 
 
-def frozen_trial(past: EndedTrial, plan: SearchConfig, *, to_sampler: bool) -> FrozenTrial:
-    """The trial as Optuna holds it once it has ended.
+def frozen_trial(trial: EndedTrial, plan: SearchConfig, *, to_sampler: bool) -> FrozenTrial:
+    """Return the trial as Optuna holds it once it has ended.
 
     Raises:
         ValueError: if the space of the plan could not draw it.
     """
-    state, values = state_and_values(past, plan, to_sampler=to_sampler)
+    state, values = state_and_values(trial, plan, to_sampler=to_sampler)
     single = len(plan.objectives) == 1
-    if state is TrialState.PRUNED and single and past.values:
-        values = [past.values[max(past.values)]]  # as Optuna's own `tell` does
-    attrs = {"trial_id": past.trial_id, "outcome": past.outcome.value}
+    if state is TrialState.PRUNED and single and trial.values:
+        values = [trial.last_value]  # as Optuna's own `tell` does
+    attrs = {"trial_id": trial.trial_id, "outcome": trial.outcome.value}
     return optuna.trial.create_trial(
         state=state,
         values=values,
-        params=dict(past.sampler),
-        distributions=distributions(plan.space, past.sampler),
-        user_attrs=attrs | ({"cause": past.cause} if past.cause else {}),
-        system_attrs=dict(past.attributes),
-        intermediate_values=dict(past.values) if single else {},
-        constraints=constraints(past, plan, to_sampler=to_sampler),
+        params=dict(trial.sampler),
+        distributions=distributions(plan.space, trial.sampler),
+        user_attrs=attrs | ({"cause": trial.cause} if trial.cause else {}),
+        system_attrs=dict(trial.attributes),
+        intermediate_values=dict(trial.values) if single else {},
+        constraints=constraints(trial, plan, to_sampler=to_sampler),
     )
 
 
@@ -143,29 +146,29 @@ def _distribution(values: Range) -> BaseDistribution:
 
 
 class OptunaLog:
-    """`optuna.log`: every ended trial once.
+    """`optuna.log`, with every ended trial once.
 
     Args:
-        past: the trials that have ended already; those that the space cannot draw (it has changed)
-            are left out.
+        ended: the trials that have ended already; those that the space cannot draw (it has
+            changed) are left out.
     """
 
-    def __init__(self, plan: SearchConfig, journal: Path, past: Iterable[EndedTrial] = ()) -> None:
+    def __init__(self, plan: SearchConfig, path: Path, ended: Iterable[EndedTrial] = ()) -> None:
         self._plan = plan
-        growing = journal.with_name(f".{journal.name}.tmp")
-        Path(f"{journal}.lock").unlink(missing_ok=True)  # of another program's Optuna
+        growing = path.with_name(f".{path.name}.tmp")
+        Path(f"{path}.lock").unlink(missing_ok=True)  # of another program's Optuna
         self._study = new_study(plan, JournalStorage(_Journal(growing)))
-        for trial in past:
+        for trial in ended:
             self.add(trial)
-        os.replace(growing, journal)
+        os.replace(growing, path)
 
-    def add(self, past: EndedTrial) -> None:
-        """Adds a trial that has ended."""
+    def add(self, trial: EndedTrial) -> None:
+        """Add a trial that has ended."""
         try:
-            trial = frozen_trial(past, self._plan, to_sampler=False)
+            frozen = frozen_trial(trial, self._plan, to_sampler=False)
         except ValueError:
             return
-        self._study.add_trial(trial)
+        self._study.add_trial(frozen)
 
 
 class _Journal(BaseJournalBackend):

@@ -1,4 +1,4 @@
-"""Beginning with what another run has found: its trials, told to the sampler before the first one.
+"""Warm starts: the sampler is told another run's trials before the first one is drawn.
 
 They count for suggestions only: they are in no table of the new run and never its best. Values
 compare only if space, budget, scenes and objectives are the same, so anything else is refused;
@@ -20,20 +20,8 @@ from .study import EndedTrial
 WARM_FILE = "warm.json"
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """What differs between two searches, by `run.json`'s `space` and `fixed`; empty if nothing."""
-    changed = []
-    for part in ("space", "fixed"):
-        before, after = dict(old.get(part) or {}), dict(new.get(part) or {})
-        for name in sorted({*before, *after}):
-            was, now = before.get(name, "absent"), after.get(name, "absent")
-            if was != now:
-                changed.append(f"{name} was {was}, is {now}")
-    return changed
-
-
 def warm_start(plan: SearchConfig, code: Mapping[str, Any]) -> tuple[str, list[str]]:
-    """The trials that a plan starts with, as the text of `warm.json`; and what to tell a person.
+    """Return the trials that a plan starts with, as the text of `warm.json`, and notes to print.
 
     Args:
         code: provenance of the new run.
@@ -44,47 +32,32 @@ def warm_start(plan: SearchConfig, code: Mapping[str, Any]) -> tuple[str, list[s
     if plan.warm_start is None:
         return "", []
     store = RunStore.open(plan.warm_start)
-    changed = differences(store.plan, plan.space_json)
-    ours, theirs = list(plan.objectives), list(store.plan["search"].get("objectives", ()))
-    if theirs and theirs != ours:
-        changed.append(f"objectives were {','.join(theirs)}, are {','.join(ours)}")
-    if not changed:
-        changed = default_changes(store, plan)
-    if changed:
+    theirs = store.plan["search"]
+    changed = space_changes(store.plan, plan.space_json)
+    if tuple(theirs["objectives"]) != plan.objectives:
+        were, are = ",".join(theirs["objectives"]), ",".join(plan.objectives)
+        changed.append(f"objectives were {were}, are {are}")
+    if changed := changed or default_changes(store, plan):
         raise Refused(
             f"--warm-start needs a run of the same space, scenes and objective, but in "
             f"{store.path} {'; '.join(changed)}. Start without it."
         )
-    past = read_ended_trials(store)
-    notes = [
-        f"warm start: {len(past)} trials of {store.path}",
-        *version_changes(store.plan, code),
-    ]
-    ended = {one.trial_id for one in past}
+    trials = read_ended_trials(store)
+    notes = [f"warm start: {len(trials)} trials of {store.path}"]
+    notes += version_changes(store.plan, code)
+    ended = {one.trial_id for one in trials}
     journal = {each["trial"]["trial_id"] for each in read_journal(store.path / JOURNAL)} - ended
     if journal:
         notes.append(f"  note: {len(journal)} more wait in its journal until it is resumed")
-    seed = store.plan["search"].get("seed", 0)
-    if seed != plan.seed:
-        notes.append(f"  note: they trained with seed {seed}, these train with {plan.seed}")
-    return json.dumps({"trials": [asdict(one) for one in past]}), notes
-
-
-def default_changes(store: RunStore, plan: SearchConfig) -> list[str]:
-    """What neither of two equal plans names and their trainings share: a field's own default, such
-    as the seed of the evaluation's scenes, may be another in another version. Of a run that was
-    resumed through such a change, the last training counts."""
-    name = max(store.ended(), default=None)
-    if name is None:
-        return []
-    theirs = store.read_config(name).get("params", {})
-    searched = {"seed", *plan.space.parameters()}
-    ours = {n: v for n, v in plan.template.to_params().items() if n in theirs.keys() - searched}
-    return differences({"fixed": {n: theirs[n] for n in ours}}, {"fixed": ours})
+    if theirs["seed"] != plan.seed:
+        notes.append(
+            f"  note: they trained with seed {theirs['seed']}, these train with {plan.seed}"
+        )
+    return json.dumps({"trials": [asdict(one) for one in trials]}), notes
 
 
 def read_warm_trials(store: RunStore) -> tuple[EndedTrial, ...]:
-    """The trials that a run was started with.
+    """Return the trials that a run was started with.
 
     Raises:
         CorruptRun: if they are lost.
@@ -95,7 +68,7 @@ def read_warm_trials(store: RunStore) -> tuple[EndedTrial, ...]:
 
 
 def parse_warm_trials(warm: Mapping[str, Any]) -> tuple[EndedTrial, ...]:
-    """The trials in what `warm.json` holds."""
+    """Return the trials in the content of `warm.json`."""
     return tuple(
         EndedTrial(
             **one
@@ -108,14 +81,45 @@ def parse_warm_trials(warm: Mapping[str, Any]) -> tuple[EndedTrial, ...]:
     )
 
 
+def space_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Return the differences between two searches' `space` and `fixed`, as in `run.json`."""
+    changed = []
+    for part in ("space", "fixed"):
+        before, after = old.get(part) or {}, new.get(part) or {}
+        for name in sorted({*before, *after}):
+            was, now = before.get(name, "absent"), after.get(name, "absent")
+            if was != now:
+                changed.append(f"{name} was {was}, is {now}")
+    return changed
+
+
+def default_changes(store: RunStore, plan: SearchConfig) -> list[str]:
+    """Return the differences in settings that neither of two plans names and their trials share.
+
+    A field's own default, such as the seed of the evaluation's scenes, may differ between
+    versions. Of a run that was resumed through such a change, the last training counts.
+    """
+    name = max(store.ended(), default=None)
+    if name is None:
+        return []
+    theirs = store.read_config(name).get("params", {})
+    aside = {"seed", *plan.space.parameters()}
+    ours = {n: v for n, v in plan.template.to_params().items() if n in theirs.keys() - aside}
+    return space_changes({"fixed": {n: theirs[n] for n in ours}}, {"fixed": ours})
+
+
 def version_changes(stored: Mapping[str, Any], code: Mapping[str, Any]) -> list[str]:
-    old = stored.get("provenance", {})
-    pairs = [
-        ("commit", old.get("code", {}).get("sha"), code["code"]["sha"]),
-        ("changes", old.get("code", {}).get("diff_sha256"), code["code"].get("diff_sha256")),
-        *(
-            (name, old.get("versions", {}).get(name), version)
-            for name, version in code["versions"].items()
-        ),
-    ]
-    return [f"  note: {n} was {was}, is {now}" for n, was, now in pairs if was != now]
+    """Return a note for each difference between a run's commit and versions and those of `code`.
+
+    Args:
+        stored: `run.json`.
+        code: provenance of this process.
+    """
+    was, now = _versions(stored.get("provenance", {})), _versions(code)
+    return [f"  note: {n} was {was.get(n)}, is {v}" for n, v in now.items() if was.get(n) != v]
+
+
+def _versions(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    code = provenance.get("code", {})
+    commit = {"commit": code.get("sha"), "changes": code.get("diff_sha256")}
+    return commit | provenance.get("versions", {})

@@ -12,7 +12,7 @@ from search.plan.outcome import Outcome
 from search.records.store import RunStore
 from search.run import check_space
 from search.suggest.history import History, read_ended_trials
-from search.suggest.warm import differences, read_warm_trials, warm_start
+from search.suggest.warm import read_warm_trials, space_changes, warm_start
 from trainer.cli import UsageError
 from trainer.record import JOURNAL
 
@@ -102,7 +102,7 @@ def test_a_default_that_no_plan_names_is_compared_too(old):
 
 
 def test_equal_searches_do_not_differ(old):
-    assert differences(old.plan, plan(old).space_json) == []
+    assert space_changes(old.plan, plan(old).space_json) == []
 
 
 def test_a_cold_start_says_nothing(tmp_path):
