@@ -86,7 +86,7 @@ class History:
         return {trial.name for trial in self.unfinished} - ours
 
     def trials_for_sampler(self, plan: SearchConfig) -> list[EndedTrial]:
-        """Return the ended trials that the sampler is told: compatible, and in the plan's space."""
+        """Return the ended trials to tell the sampler: compatible, and in the plan's space."""
         known = compatible_trials((*self.warm, *self.ended), plan)
         return [trial for trial in known if in_space(trial.sampler, plan)]
 
