@@ -87,7 +87,7 @@ class SpectralConfig:
     """How eigenvalues and projectors are differentiated.
 
     Attributes:
-        backend: a name in `trainer.spectral.decomposition.BACKENDS`, or `auto`.
+        backend: a name in `trainer.spectral.BACKENDS`, or `auto`.
         deg_thresh: for `masked`: pairs closer than this fraction of the largest eigenvalue do not
             interact.
     """

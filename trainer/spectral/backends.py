@@ -1,7 +1,7 @@
 """The spectral backends: each turns one Hermitian `Problem` into one `Solution`.
 
-Adding a backend is one function and one line in `BACKENDS`. Every docstring says what is exact,
-what is not, and when to choose it; docs/eigengap.md has the table with measured numbers.
+To add a backend, write one function and add a line to `BACKENDS`. Each docstring states what is
+exact, what is not, and when to choose the backend; docs/eigengap.md compares them by measurement.
 """
 
 from collections.abc import Callable
@@ -11,33 +11,40 @@ from torch import Tensor
 
 from trainer.linalg import real_part, squared_norm
 
-from .dense_gradients import (
+from .dense_derivatives import (
     Capture,
     Eigenvalues,
     MaskedEigh,
     Projection,
     descending_eigh,
+    inverse_gaps,
 )
-from .factor_gradients import GramCapture, GramEigenvalues, GramProjection, coefficients
+from .factor_derivatives import (
+    GramCapture,
+    GramEigenvalues,
+    GramProjection,
+    adjoint_times,
+    divided_differences,
+)
 from .problem import Problem, Solution
 
 FLOOR_ROUNDOFFS = 8
-"""Eigenvalues closer than this many unit roundoffs of the largest are not told apart."""
+"""Least difference of eigenvalues to divide by, in unit roundoffs of the largest."""
 
 
 def gram(problem: Problem) -> Solution:
-    """R = F Fᴴ + shift I through the r x r Gram matrix G = Fᴴ F; never forms N x N; needs r < N.
+    """Solve R = F Fᴴ + shift I, r < N, through the r x r Gram matrix G = Fᴴ F.
 
-    Exact: values, projectors and their derivatives, for every F, in double precision whatever the
-    dtype of F. Directions in which F has no energy are in no P_K: for K > rank F the projector
-    has rank F. Choose it whenever a factor is at hand.
+    Exact for values, projectors and their derivatives of every F, in double precision whatever
+    the dtype of F. Directions in which F has no energy are in no P_K: for K > rank F the
+    projector has the rank of F. Choose it whenever there is a factor.
     """
     factor = problem.operand
     rank = factor.shape[-1]
     fixed = factor.detach()
     product = fixed.mH @ fixed
     raw, vectors = descending_eigh(product)
-    raw = raw.clamp(min=0)  # G >= 0: what is below is rounding
+    raw = raw.clamp(min=0)  # G >= 0: negative values are rounding errors
     largest = _positive(raw[..., 0])
     floor = FLOOR_ROUNDOFFS * problem.roundoff * largest
     silent = FLOOR_ROUNDOFFS * rank * torch.finfo(raw.dtype).eps * largest
@@ -51,14 +58,16 @@ def gram(problem: Problem) -> Solution:
         within = GramEigenvalues.apply(factor, raw, vectors, index.clamp(max=rank - 1))
         return torch.where(index < rank, within, 0)
 
-    def project(k: Tensor, limit: int, x: Tensor) -> Tensor:
+    def projector(k: Tensor) -> tuple[Tensor, Tensor]:
         top = _top(k, rank)
-        return GramProjection.apply(factor, x, raw, vectors, top * inverse, top, floor)
+        return top * inverse, divided_differences(raw, top * inverse, top, floor)
+
+    def project(k: Tensor, limit: int, x: Tensor) -> Tensor:
+        return GramProjection.apply(factor, x, vectors, *projector(k))
 
     def capture(k: Tensor, limit: int, x: Tensor) -> Tensor:
-        top = _top(k, rank)
-        y = vectors.mH @ coefficients(fixed, x.detach())
-        return GramCapture.apply(factor, x, y, raw, vectors, top * inverse, top, floor)
+        y = vectors.mH @ adjoint_times(fixed, x.detach())
+        return GramCapture.apply(factor, x, y, vectors, *projector(k))
 
     return Solution(
         distinct=rank + 1,
@@ -73,12 +82,12 @@ def gram(problem: Problem) -> Solution:
 
 
 def exact(problem: Problem) -> Solution:
-    """One detached `eigh` of the dense R; the textbook derivatives of values and projectors.
+    """Solve a dense R by one detached `eigh`, with the textbook derivatives.
 
-    Exact: values and projectors up to the rounding of R's own dtype, derivatives likewise, at
-    every tie inside a cluster. A tie across the K | K+1 border leaves no derivative of P_K;
-    differences there are floored at 8 roundoffs of the largest eigenvalue, so it stays finite.
-    Choose it for a dense R, and as the oracle for everything else.
+    Exact for values, projectors and their derivatives up to the rounding of R's dtype, also at
+    ties inside a cluster. At a tie across the border K | K+1 P_K has no derivative: differences
+    are floored at 8 roundoffs of the largest eigenvalue, so that gradients stay finite. Choose it
+    for a dense R, and as the reference for all others.
     """
     matrix = problem.operand
     fixed = matrix.detach()
@@ -89,13 +98,16 @@ def exact(problem: Problem) -> Solution:
     def values(index: Tensor | None) -> Tensor:
         return Eigenvalues.apply(matrix, raw, vectors, index)
 
-    def project(k: Tensor, limit: int, x: Tensor) -> Tensor:
+    def projector(k: Tensor, limit: int) -> tuple[Tensor, Tensor]:
         top = _top(k, raw.shape[-1])
-        return Projection.apply(matrix, x, raw, vectors, top, floor, limit)
+        leading = vectors[..., :limit] * top[..., :limit].unsqueeze(-2)
+        return leading, inverse_gaps(raw, top, floor, limit)
+
+    def project(k: Tensor, limit: int, x: Tensor) -> Tensor:
+        return Projection.apply(matrix, x, vectors, *projector(k, limit))
 
     def capture(k: Tensor, limit: int, x: Tensor) -> Tensor:
-        top = _top(k, raw.shape[-1])
-        return Capture.apply(matrix, x, raw, vectors, top, floor, limit)
+        return Capture.apply(matrix, x, vectors, *projector(k, limit))
 
     return Solution(
         distinct=raw.shape[-1],
@@ -110,19 +122,20 @@ def exact(problem: Problem) -> Solution:
 
 
 def auto(problem: Problem) -> Solution:
-    """`gram` for a factor with r < N, else `exact`. Exact, and not, as the one it stands for; the
-    one to choose unless backends are the question.
+    """Solve by `gram` for a factor with r < N, else by `exact`.
+
+    As exact as the one it stands for. Choose it unless backends are being compared.
     """
     rows, columns = problem.operand.shape[-2:]
     return (gram if columns < rows else exact)(problem)
 
 
 def eigh(problem: Problem) -> Solution:
-    """PyTorch's own `linalg.eigh` and derivative, of the loaded matrix R + shift I.
+    """Solve R + shift I by `torch.linalg.eigh` and its derivative.
 
-    Exact for values. Projectors are exact only while no two eigenvalues tie in floating point:
-    an exact tie gives NaN, also inside a cluster where the true derivative is finite, and a near
-    tie gives noise over a small number. Choose it to reproduce that.
+    Exact for values. For projectors only without ties: an exact tie gives NaN, also inside a
+    cluster, where the true derivative is finite, and a near tie divides rounding errors by a
+    small number. Choose it to reproduce these failures.
     """
     matrix = problem.loaded
     values, vectors = torch.linalg.eigh(matrix)
@@ -130,12 +143,11 @@ def eigh(problem: Problem) -> Solution:
 
 
 def svd(problem: Problem) -> Solution:
-    """PyTorch's own `linalg.svd` of R + shift I: **singular** values, descending.
+    """Solve R + shift I by `torch.linalg.svd`: singular values and left singular vectors.
 
-    The founding choice, with left singular vectors as eigenvectors. Equal to eigenvalues for
-    R >= 0 only: for indefinite R it answers another question, with gradients of the wrong sign.
-    Projectors fail at ties as with `eigh`, and more often. Choose it to reproduce the founding
-    behaviour.
+    These are eigenvalues and eigenvectors for R >= 0 only; an indefinite R gets gradients of the
+    wrong sign. Projectors fail at ties as with `eigh`, and more often. Choose it to reproduce the
+    project's first losses, which used it.
     """
     matrix = problem.loaded
     left, values, _ = torch.linalg.svd(matrix)
@@ -143,11 +155,12 @@ def svd(problem: Problem) -> Solution:
 
 
 def masked(problem: Problem) -> Solution:
-    """Eigenvectors with 1/(l_i - l_j) masked where |l_i - l_j| <= deg_thresh · l_max.
+    """Solve R + shift I with 1 / (l_i - l_j) set to 0 where |l_i - l_j| <= deg_thresh · l_max.
 
-    Never NaN. Exact for values, and for projectors while no masked pair straddles K | K+1: such a
-    pair is dropped and the gradient silently loses it; pairs inside a cluster that are close but
-    not masked add rounding noise of order u l_max / |l_i - l_j|. Choose it to study the threshold.
+    Never NaN. Exact for values, and for projectors unless a masked pair lies across the border
+    K | K+1: the gradient then lacks that pair without notice. Close pairs inside a cluster that
+    are not masked add rounding errors of order u l_max / |l_i - l_j|. Choose it to study the
+    threshold.
     """
     matrix = problem.loaded
     threshold = problem.deg_thresh
@@ -168,12 +181,12 @@ BACKENDS: dict[str, Callable[[Problem], Solution]] = {
 
 
 def resolve_auto(factor: Tensor | None) -> str:
-    """The backend behind `auto`: `gram` for a factor with r < N, else `exact`."""
+    """Return the backend behind `auto`: `gram` for a factor with r < N, else `exact`."""
     return "gram" if factor is not None and factor.shape[-1] < factor.shape[-2] else "exact"
 
 
 def _native(matrix: Tensor, values: Tensor, vectors: Tensor) -> Solution:
-    """Values and vectors that carry derivatives of their own; the shift is in the matrix."""
+    """Return the solution for values and vectors that torch differentiates, shift included."""
 
     def leading(k: Tensor) -> Tensor:
         return vectors * _top(k, vectors.shape[-1]).unsqueeze(-2)
@@ -195,7 +208,7 @@ def _native(matrix: Tensor, values: Tensor, vectors: Tensor) -> Solution:
 
 
 def _top(k: Tensor, size: int) -> Tensor:
-    """[*batch, size]: which positions are below K."""
+    """Return the mask [*batch, size] of the first K positions."""
     return torch.arange(size, device=k.device) < k.unsqueeze(-1)
 
 
@@ -204,12 +217,12 @@ def _trace(matrix: Tensor) -> Tensor:
 
 
 def _positive(scale: Tensor) -> Tensor:
-    """`scale`, or 1 where it is 0 (R = 0 has no scale)."""
+    """Return `scale`, or 1 where it is 0."""
     return torch.where(scale > 0, scale, 1)
 
 
 def _check(matrix: Tensor, values: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
-    """‖R W - W diag(l)‖_F / ‖R‖_F (‖R‖_F = 1 for R = 0), and max |Wᴴ W - I|."""
+    """Return ‖R W - W diag(l)‖_F / ‖R‖_F, undivided for R = 0, and max |Wᴴ W - I|."""
     identity = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
     misfit = torch.linalg.matrix_norm(matrix @ vectors - vectors * values.unsqueeze(-2))
     residual = misfit / _positive(torch.linalg.matrix_norm(matrix))

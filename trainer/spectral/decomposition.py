@@ -1,14 +1,8 @@
-"""Spectra of covariances, and what the eigengap losses need from them.
+"""`spectrum`: check, whiten and decompose a batch of covariances, once.
 
-`spectrum(R)` or `spectrum(factor=F)` decomposes once; the `Spectrum` hands out eigenvalues, gaps
-and the action of spectral projectors, all batched and differentiable once. Eigenvalues descend,
-K is an int or an integer tensor, one per sample, and batch axes lead and are free. Eigenvectors
-never leave: only functions that do not depend on their arbitrary phases (and, inside a cluster,
-their arbitrary rotation) do.
-
-A sample with a NaN or an infinity anywhere in its input has NaN results, and does not touch its
-neighbours. Formulas: docs/eigengap.md; derivatives: `_hermitian` and `_gram`; backends:
-`_backends`.
+A sample with a NaN or an infinity anywhere in its input has NaN results and leaves its neighbours
+alone. Formulas are in docs/eigengap.md, their derivatives in `dense_derivatives` (R itself) and
+`factor_derivatives` (R = F Fᴴ through Fᴴ F).
 """
 
 import torch
@@ -18,18 +12,9 @@ from trainer.config import did_you_mean
 from trainer.linalg import hermitian_part
 
 from .backends import BACKENDS, resolve_auto
-from .once_differentiable import ForwardModeError, SecondDerivativeError, once
+from .once_differentiable import once_differentiable
 from .problem import Problem
-from .spectrum_type import Spectrum, bounded_samples, can_look, finite_samples, over_batch
-
-__all__ = [
-    "BACKENDS",
-    "ForwardModeError",
-    "SecondDerivativeError",
-    "Spectrum",
-    "resolve_auto",
-    "spectrum",
-]
+from .spectrum_type import Spectrum, can_read, finite_gram, finite_samples, over_batch
 
 DTYPES = (torch.float32, torch.float64, torch.complex64, torch.complex128)
 
@@ -43,40 +28,40 @@ def spectrum(
     deg_thresh: float | None = None,
     metric: Tensor | None = None,
 ) -> Spectrum:
-    """Decomposes R = covariance + shift I, or R = F Fᴴ + shift I, once.
+    """Decompose R = covariance + shift I, or R = F Fᴴ + shift I.
 
     Args:
         covariance: dense R [*batch, N, N]; its Hermitian part is used.
         factor: F [*batch, N, r], instead of `covariance`.
-        shift: diagonal loading, a number or [*batch], absolute (relative loading, eps · tr(R) / N,
-            is the caller's to compute). With a metric it loads with shift · B.
+        shift: absolute diagonal loading, a number or [*batch]; shift · B with a metric.
         backend: a name in `BACKENDS`.
-        deg_thresh: for `masked` only: relative to the largest eigenvalue; None is 10 unit
+        deg_thresh: for `masked` only, relative to the largest eigenvalue; by default 10 unit
             roundoffs.
-        metric: B > 0 [*batch or none, N, N]: solves R v = l B v by whitening with its Cholesky
-            factor, differentiable in R (or F) and B.
+        metric: B > 0 [*batch or none, N, N], to solve R v = l B v by whitening with the Cholesky
+            factor of B; differentiable in R (or F) and B.
 
     Raises:
-        ValueError: for an unknown backend, not exactly one of covariance and factor, `gram`
-            without a factor of fewer columns than rows, a `deg_thresh` that would not be used,
-            shapes that do not fit, a complex shift, or a complex metric of a real R, or a metric
-            that is not positive definite (where looking is not free, CUDA and torch.func: NaN for
-            that sample).
+        ValueError: for an unknown backend, both or none of covariance and factor, `gram` without
+            a factor of r < N, a `deg_thresh` that would not be used, shapes that do not fit, a
+            complex shift, a complex metric of a real R, or a metric that is not positive definite
+            (on CUDA and in torch.func, where values cannot be read without waiting or at all,
+            that sample is NaN instead).
     """
     given = _checked(backend, covariance, factor, deg_thresh)
     resolved = resolve_auto(factor) if backend == "auto" else backend
-    # the r x r problem is small enough to be solved in double, whatever the dtype of F
+    # r x r is small enough for double precision, whatever the dtype of F
     wide = torch.promote_types(given.dtype, torch.float64) if resolved == "gram" else given.dtype
     *batch, num_elements, _ = given.shape
 
     if not isinstance(shift, Tensor):
         shift = torch.tensor(shift, dtype=torch.float64, device=given.device)
-    load = over_batch(once(shift, torch.empty((), dtype=wide).real.dtype), batch, 0, "shift")
+    load = over_batch(once_differentiable(shift, wide.to_real()), batch, 0, "shift")
     finite = finite_samples(given, 2) & torch.isfinite(load)
     whitener = None
     if metric is not None:
-        whitener, finite = _cholesky(_checked_metric(once(metric, wide), given), finite)
-    operand = once(_without(given, finite), wide)
+        metric = _checked_metric(once_differentiable(metric, wide), given)
+        whitener, finite = _cholesky(metric, finite)
+    operand = once_differentiable(_without(given, finite), wide)
     if factor is None:
         operand = hermitian_part(operand)
     if whitener is not None:
@@ -86,10 +71,8 @@ def spectrum(
             operand = hermitian_part(operand)
     if factor is not None and resolved != "gram":
         operand = operand @ operand.mH
-    # finite numbers may have overflowed by now: a matrix in itself, a factor in its Gram matrix
-    finite = finite & (
-        bounded_samples(operand) if resolved == "gram" else finite_samples(operand, 2)
-    )
+    # finite numbers may overflow in whitening and products, those of a factor in Fᴴ F
+    finite = finite & (finite_gram(operand) if resolved == "gram" else finite_samples(operand, 2))
     operand = _without(operand, finite)
     problem = Problem(
         operand,
@@ -104,7 +87,7 @@ def spectrum(
 def _checked(
     backend: str, covariance: Tensor | None, factor: Tensor | None, deg_thresh: float | None
 ) -> Tensor:
-    """The one operand that is given, once all arguments are known to make sense."""
+    """Return the one operand that is given; raise ValueError as `spectrum` does."""
     if backend not in BACKENDS:
         raise ValueError(
             f"`backend` must be one of {', '.join(BACKENDS)}, but got {backend!r}."
@@ -143,7 +126,7 @@ def _checked(
 
 
 def _checked_metric(metric: Tensor, given: Tensor) -> Tensor:
-    """`metric`, once it is known to fit; not expanded, so that one for all is factored once."""
+    """Return `metric` if its shape fits; not expanded, so that a shared one is factored once."""
     *batch, num_elements, _ = given.shape
     if metric.shape[-2:] != (num_elements, num_elements):
         raise ValueError(
@@ -155,21 +138,21 @@ def _checked_metric(metric: Tensor, given: Tensor) -> Tensor:
 
 
 def _without(given: Tensor, finite: Tensor) -> Tensor:
-    """`given` with 0 for the samples that are not finite, so that no neighbour meets them."""
-    if can_look(finite) and bool(finite.all()):
+    """Return `given` with zeros for samples that are not finite: LAPACK refuses whole batches."""
+    if can_read(finite) and bool(finite.all()):
         return given
     return torch.where(finite[..., None, None], given, 0)
 
 
 def _cholesky(metric: Tensor, finite: Tensor) -> tuple[Tensor, Tensor]:
-    """Cholesky factor of B, or of I where B is not finite or not positive definite, and `finite`
-    without those samples."""
+    """Return the Cholesky factor of B, and `finite` without the samples where B has none (not
+    finite or not positive definite), whose factor is that of I."""
     identity = torch.eye(metric.shape[-1], dtype=metric.dtype, device=metric.device)
     usable = finite_samples(metric, 2)
     metric = torch.where(usable[..., None, None], hermitian_part(metric), identity)
     with torch.no_grad():
         positive = torch.linalg.cholesky_ex(metric)[1] == 0
-    if can_look(positive) and not bool(positive.all()):
+    if can_read(positive) and not bool(positive.all()):
         raise ValueError(
             "`metric` must be positive definite, but sample "
             f"{(~positive).nonzero()[0].tolist()} of {tuple(positive.shape)} is not. "

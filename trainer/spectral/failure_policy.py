@@ -1,9 +1,9 @@
-"""What becomes of a sample whose loss term, or its gradient, is not finite.
+"""Failure policies for samples whose loss term, or its gradient, is not finite.
 
-`guard` evaluates a per-sample term and its gradient together. A NaN gradient of a finite value is
-then found before it reaches a weight, is laid to its sample, and can still be answered: a hook in
-the later backward pass could only drop it. Nothing is computed twice: the later backward pass
-scales the stored gradients.
+`guard` evaluates a per-sample term together with its gradient, so that a NaN gradient of a finite
+value is found before it reaches a weight and can be traced to its sample and replaced; a hook in
+the later backward pass could only drop it. That pass scales the stored gradients: nothing is
+computed twice.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,10 +25,10 @@ class Guarded:
     """A per-sample loss term whose derivative is already known.
 
     Attributes:
-        term: [*batch], differentiable once; 0 with gradient 0 where the sample was skipped.
-        failed: [*batch] bool: this sample's value or gradient was not finite.
-        skipped: how many samples have no term; an integer tensor, so that no device waits.
-        replaced: how many samples have the proxy's term; an integer tensor.
+        term: [*batch], differentiable once; 0 with gradient 0 for skipped samples.
+        failed: [*batch] bool, whether the value or gradient was not finite.
+        skipped: number of samples without a term; a tensor, so that no device waits.
+        replaced: number of samples with the proxy's term; a tensor.
     """
 
     term: Tensor
@@ -37,7 +37,7 @@ class Guarded:
     replaced: Tensor
 
     def mean(self) -> Tensor:
-        """Mean over the samples that have a term; 0 if none has."""
+        """Return the mean over the samples that have a term; 0 if none has."""
         return self.term.sum() / (self.term.numel() - self.skipped).clamp(min=1)
 
 
@@ -47,27 +47,28 @@ def guard(
     on_failure: str = "raise",
     proxy: Callable[..., Tensor] | None = None,
 ) -> Guarded:
-    """`term(*operands)` [*batch] with its gradient, and an answer to the samples that fail.
+    """Evaluate `term(*operands)` [*batch] with its gradient and apply a failure policy.
 
     | on_failure | a failed sample |
     |---|---|
-    | raise | keeps its value and gradient: the caller's check of losses and gradients ends it |
+    | raise | keeps value and gradient, for the caller's check of losses and gradients |
     | skip_sample | has value 0 and gradient 0, and is left out of `mean` |
-    | proxy | has the value and gradient of `proxy`, whatever they are |
+    | proxy | has the value and gradient of `proxy`, finite or not |
 
-    An eigensolver that gives up does not say which samples were well: under `raise` its
-    `torch.linalg.LinAlgError` passes, under the other two all samples of the batch have failed.
+    An eigensolver that does not converge names no sample: under `raise` its
+    `torch.linalg.LinAlgError` passes, under the others the whole batch has failed.
 
     Args:
         term: per-sample loss; sample i may depend on sample i of the operands only.
-        operands: all that is to be differentiated, the covariance or factor [*batch, N, n] first,
-            then others [*batch, ...]. A real or complex tensor without gradient is passed on.
+        operands: everything to differentiate in, the covariance or factor [*batch, N, n] first,
+            then others [*batch, ...]; each with or without gradient.
         on_failure: one of `trainer.config.FAILURE_POLICIES`.
-        proxy: for `proxy` only: like `term`, called with the failed samples, [count, ...] each.
+        proxy: for `proxy` only: like `term`, called with the failed samples [count, ...].
 
     Raises:
         ValueError: for an unknown policy, a proxy that is missing or would not be used, or an
             operand without the batch axes of the term.
+        NotImplementedError: inside torch.func transforms.
     """
     if on_failure not in FAILURE_POLICIES:
         raise ValueError(
@@ -111,7 +112,7 @@ def guard(
 
 
 class _Known(Function):
-    """(value, *gradients, *operands) -> value, whose derivative in each operand is as given."""
+    """(value, *gradients, *operands) -> value, with the given gradient in each operand."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor, *gradients_and_operands: Tensor) -> Tensor:
@@ -134,7 +135,7 @@ class _Known(Function):
 def _value_and_gradients(
     term: Callable[..., Tensor], operands: Sequence[Tensor]
 ) -> tuple[Tensor, list[Tensor]]:
-    """The term, detached, and its gradient in every operand; 0 in those that need none."""
+    """Return the detached term and its gradient in every operand; 0 where none is needed."""
     wanted = [torch.is_grad_enabled() and x.requires_grad for x in operands]
     leaves = [x.detach().requires_grad_(w) for x, w in zip(operands, wanted, strict=True)]
     value = term(*leaves)
@@ -162,5 +163,5 @@ def _succeeded(value: Tensor, gradients: Sequence[Tensor]) -> Tensor:
 
 
 def _over(per_sample: Tensor, like: Tensor) -> Tensor:
-    """[*batch] with trailing axes of size 1, as many as `like` has."""
+    """Return [*batch] with trailing axes of size 1, as many as `like` has."""
     return per_sample.reshape(per_sample.shape + (1,) * (like.dim() - per_sample.dim()))

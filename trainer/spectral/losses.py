@@ -1,26 +1,18 @@
-"""Loss terms, each per sample; the loop names them, weights them and averages them.
+"""The eigengap losses, per sample.
 
-The eigengap family asks the predicted covariance (trace 1) for a clear border between K signal
-and N - K noise eigenvalues. The first four definitions use eigenvalues only and cannot give a
-non-finite gradient on any backend; `subspace` goes through the projector P_K, where the backends
-differ (docs/eigengap.md). What happens to a sample whose term fails is `guard`'s affair.
+They ask the predicted covariance (trace 1) for a clear border between K signal and N - K noise
+eigenvalues. The first four definitions use eigenvalues only, and their gradients are finite on
+every backend; `subspace` needs the projector P_K, whose derivative the backends take differently
+(docs/eigengap.md).
 """
 
 import torch
 from torch import Tensor
 
 from trainer.config import DEFINITIONS, did_you_mean
-from trainer.linalg import real_part, squared_norm
+from trainer.linalg import real_part
 
-from .decomposition import Spectrum
-from .failure_policy import Guarded, guard
-
-__all__ = ["Guarded", "covariance_nmse", "dominance_loss", "eigengap_loss", "guard"]
-
-
-def covariance_nmse(estimate: Tensor, covariance: Tensor) -> Tensor:
-    """‖R̂ - R‖²_F / ‖R‖²_F [*batch] of two dense [*batch, N, N]; R must not be 0."""
-    return squared_norm(estimate - covariance) / squared_norm(covariance)
+from .spectrum_type import Spectrum
 
 
 def eigengap_loss(
@@ -31,7 +23,7 @@ def eigengap_loss(
     margin: float,
     target: Tensor | None = None,
 ) -> Tensor:
-    """Hinge [*batch] that is 0 once the signal subspace stands out by `margin`.
+    """Return a hinge loss [*batch] that is 0 once the eigengap reaches `margin`.
 
     | definition | loss | margin |
     |---|---|---|
@@ -76,7 +68,7 @@ def eigengap_loss(
     elif definition == "energy":
         shortfall = margin - spectrum.energy(num_sources)
     elif definition == "leak":
-        # below 0 (indefinite R only) the hinge is at rest anyway, and log1p may have a pole
+        # a negative leak (indefinite R only) has no loss, and log1p may have a pole there
         shortfall = torch.log1p(spectrum.leak(num_sources).relu()) - margin
     else:
         assert target is not None
@@ -86,11 +78,11 @@ def eigengap_loss(
 
 
 def dominance_loss(covariance: Tensor) -> Tensor:
-    """Founding stand-in for an eigengap that fails: relu(-dominance) [*batch], dominance being the
-    mean over rows of R_nn - sum_{m != n} |R_nm|, in units of tr R (dense R [*batch, N, N]).
+    """Return relu(-dominance) [*batch] of a dense R [*batch, N, N], the proxy of failed samples.
 
-    It is not a gap: it only looks at magnitudes, is least for a white R, which has no signal
-    subspace, and greatest for a single source, which has the clearest (docs/eigengap.md).
+    Dominance is the mean over rows of R_nn - sum_{m != n} |R_nm|, in units of tr R. It does not
+    measure a gap: the loss is least for a white R, which has no signal subspace, and greatest for
+    a single source, which has the clearest (docs/eigengap.md).
     """
     diagonal = real_part(torch.diagonal(covariance, dim1=-2, dim2=-1)).sum(-1)
     dominance = (2 * diagonal - covariance.abs().sum((-2, -1))) / covariance.shape[-1]

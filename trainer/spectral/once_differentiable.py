@@ -1,9 +1,9 @@
-"""First derivatives only, and loudly so.
+"""A guard against second derivatives, which the formulas of this room do not have.
 
-Spectral derivatives here are formulas around a *detached* decomposition. Differentiated again
-they would treat eigenvectors as constants: finite, plausible and wrong. `once_differentiable`
-does not stop that under `torch.autograd.grad`, so every input of a spectrum enters through
-`once`, and every derivative leaves through `refuse_second`.
+They treat the decomposition as data: differentiated again, they would hold eigenvectors constant
+and give finite, plausible, wrong numbers. `torch.autograd.function.once_differentiable` does not
+prevent that under `torch.autograd.grad`, so every input of a spectrum enters through
+`once_differentiable`, and every derivative leaves through `refuse_second`.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ from trainer.linalg import real_part
 
 
 class SecondDerivativeError(RuntimeError):
-    """A spectral quantity was differentiated twice; its first derivative is all there is."""
+    """A second derivative of a spectral quantity, which has a first derivative only."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -27,7 +27,7 @@ class SecondDerivativeError(RuntimeError):
 
 
 class ForwardModeError(NotImplementedError):
-    """Forward-mode differentiation of a backend that has none."""
+    """Forward-mode differentiation of a backend that has reverse mode only."""
 
 
 class _Refuse(Function):
@@ -74,26 +74,29 @@ class _Once(Function):
         return refuse_second(tangent, ctx.dtype, *ctx.saved_tensors)
 
 
-def once(x: Tensor, dtype: torch.dtype, anchor: Tensor | None = None) -> Tensor:
-    """`x` in `dtype`, differentiable once: a second derivative raises SecondDerivativeError, also
-    one in `anchor`, another input that a first derivative in `x` depends on.
+def once_differentiable(x: Tensor, dtype: torch.dtype, anchor: Tensor | None = None) -> Tensor:
+    """Return `x` in `dtype`; its second derivatives raise SecondDerivativeError.
+
+    Args:
+        anchor: another input that the first derivative in `x` depends on; a derivative of that in
+            `anchor` is a second one.
 
     Raises:
-        ValueError: for a complex `x` where the spectrum is of real numbers.
+        ValueError: for a complex `x` and a real `dtype`.
     """
     if x.is_complex() and not dtype.is_complex:
         raise ValueError(
             f"a real number is needed here, but got {x.dtype}: a shift is real, and a real R (or "
             "F) takes a real metric and real vectors. Convert R (or F) to complex."
         )
-    if not differentiated(x):
+    if not is_differentiated(x):
         return x.to(dtype)
     result: Tensor = _Once.apply(x, x if anchor is None else anchor, dtype)
     return result
 
 
-def differentiated(x: Tensor) -> bool:
-    """Whether `x` may be differentiated in: in reverse mode, forward mode or torch.func."""
+def is_differentiated(x: Tensor) -> bool:
+    """Return whether `x` takes part in differentiation: reverse mode, forward mode, torch.func."""
     return (
         x.requires_grad
         or torch._C._functorch.is_functorch_wrapped_tensor(x)
@@ -102,8 +105,11 @@ def differentiated(x: Tensor) -> bool:
 
 
 def refuse_second(derivative: Tensor, dtype: torch.dtype, *anchors: Tensor) -> Tensor:
-    """`derivative` in `dtype`, never to be differentiated. `anchors` are the inputs it was taken
-    at: depending on them in form, it meets the refusal on every path, in reverse and in forward
-    mode."""
+    """Return `derivative` in `dtype`; differentiating it raises SecondDerivativeError.
+
+    Args:
+        anchors: the inputs it was taken at. They make it depend on them in the graph, so that
+            the refusal lies on every path, in reverse and in forward mode.
+    """
     result: Tensor = _Refuse.apply(derivative, dtype, *anchors)
     return result

@@ -1,4 +1,4 @@
-"""What a spectral backend is asked, and what it answers: the contract that `_backends` keep."""
+"""The contract of a spectral backend: a `Problem` in, a `Solution` out."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,13 +9,13 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """Whitened, finite, differentiable once.
+    """A whitened, finite R + shift I that may be differentiated once.
 
     Attributes:
         operand: F [*batch, N, r] of R = F Fᴴ, in double precision, for `gram`; for all others the
-            Hermitian R [*batch, N, N]. Without its shift.
-        shift: to be added to every eigenvalue, [*batch].
-        roundoff: unit roundoff of the numbers that the caller handed over.
+            Hermitian R [*batch, N, N].
+        shift: added to every eigenvalue, [*batch].
+        roundoff: unit roundoff of the caller's dtype.
         deg_thresh: relative threshold of `masked`.
     """
 
@@ -26,7 +26,7 @@ class Problem:
 
     @property
     def loaded(self) -> Tensor:
-        """A dense R with its shift."""
+        """R + shift I of a dense R."""
         matrix = self.operand
         identity = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
         return matrix + self.shift[..., None, None] * identity
@@ -34,15 +34,16 @@ class Problem:
 
 @dataclass(frozen=True, eq=False)
 class Solution:
-    """What a backend found; eigenvectors stay inside its closures. K [*batch] is `k`, and
-    `limit` >= max K where that is known for free, else N.
+    """Functions of a decomposition; its eigenvectors stay inside them.
+
+    K [*batch] is `k`, and `limit` is max K where that can be read without waiting, else N.
 
     Attributes:
-        distinct: n, how many eigenvalues `values` tells apart; the other N - n equal the last.
-        shift: [*batch], added to every value by the caller: gaps are taken without it.
+        distinct: n, the number of eigenvalues listed; the other N - n equal the last.
+        shift: [*batch], added to every value by the caller, so that gaps are taken without it.
         scale: largest |eigenvalue|, shift included, [*batch]; 1 where R is 0.
         values: (index [*batch, m] or None) -> eigenvalues without shift, descending: those at
-            `index` in 0 .. N-1, or the n distinct ones.
+            `index` in 0 .. N-1, or the n listed ones.
         trace: () -> tr R without shift [*batch].
         project: (k, limit, X [*batch, N, c]) -> P_K X [*batch, N, c].
         capture: (k, limit, X) -> ‖P_K X‖²_F [*batch].

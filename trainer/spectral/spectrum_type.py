@@ -1,5 +1,8 @@
-"""The `Spectrum` that `trainer.spectral.spectrum` returns: quantities that only depend on
-eigenvalues and spectral projectors, never on an eigenvector's arbitrary phase."""
+"""The `Spectrum` that `spectrum` returns: eigenvalues, gaps and the action of projectors.
+
+Eigenvectors stay inside: every quantity is free of their arbitrary phases and, for equal
+eigenvalues, of their arbitrary rotation.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .backends import FLOOR_ROUNDOFFS
-from .once_differentiable import once
+from .once_differentiable import once_differentiable
 from .problem import Solution
 
 
@@ -17,10 +20,10 @@ from .problem import Solution
 class Spectrum:
     """Eigenvalues and spectral projectors of a batch of Hermitian matrices R, loading included.
 
-    K = `num_sources` is an int or an integer tensor, one per sample, in 1 .. N-1; another one
-    raises ValueError, or gives NaN for that sample where looking would stall (CUDA) or cannot be
-    done (torch.func). A sample whose input was not finite is NaN throughout. Every quantity may
-    be differentiated once.
+    K = `num_sources` is an int or an integer tensor, one per sample, in 1 .. N-1. Another K raises
+    ValueError, or gives NaN for its sample where tensors cannot be read without waiting (CUDA) or
+    at all (torch.func). A sample whose input is not finite is NaN. Every quantity may be
+    differentiated once.
 
     Attributes:
         num_elements: N.
@@ -47,37 +50,38 @@ class Spectrum:
         return torch.where(self._finite, self._trace().to(self._real), torch.nan)
 
     def gap(self, num_sources: int | Tensor) -> Tensor:
-        """l_K - l_{K+1} [*batch], in units of R. Loading cancels exactly."""
+        """Return l_K - l_{K+1} [*batch], in units of R. Loading cancels exactly."""
         k, _ = self._source_number(num_sources)
         upper, lower = self._border(k)
-        return self._poisoned(upper - lower, k)
+        return self._nan_where_invalid(upper - lower, k)
 
     def ratio(self, num_sources: int | Tensor) -> Tensor:
-        """(l_K - l_{K+1}) / (l_K + l_{K+1}) [*batch], in [0, 1] for R >= 0.
+        """Return (l_K - l_{K+1}) / (l_K + l_{K+1}) [*batch], in [0, 1] for R >= 0.
 
         The denominator is floored at 8 roundoffs of the largest eigenvalue, so that 0/0 gives 0.
         """
         k, _ = self._source_number(num_sources)
         upper, lower = self._border(k)
         total = upper + lower + 2 * self._solution.shift
-        return self._poisoned((upper - lower) / torch.maximum(total, self._floor), k)
+        return self._nan_where_invalid((upper - lower) / torch.maximum(total, self._floor), k)
 
     def energy(self, num_sources: int | Tensor) -> Tensor:
-        """sum_{i<=K} l_i / tr R [*batch] (Ky Fan); smooth while the K | K+1 gap is open.
+        """Return sum_{i<=K} l_i / tr R [*batch] (Ky Fan); smooth while l_K > l_{K+1}.
 
         The denominator is floored at 8 roundoffs of the largest eigenvalue.
         """
         k, _ = self._source_number(num_sources)
         kept, _ = self._counts(k)
         share = (kept * self._distinct()).sum(-1) / torch.maximum(self._trace(), self._floor)
-        return self._poisoned(share, k)
+        return self._nan_where_invalid(share, k)
 
     def leak(self, num_sources: int | Tensor) -> Tensor:
-        """sum_{i<=K<j} l_i l_j / (l_i - l_j)² [*batch]; 2 leak / L is E‖P̂_K - P_K‖²_F of a sample
-        covariance of L snapshots, to first order (docs/eigengap.md).
+        """Return the leak sum_{i<=K<j} l_i l_j / (l_i - l_j)² [*batch].
 
-        Differences are floored at 8 roundoffs of the largest eigenvalue: at a border tie the leak
-        is huge and finite, and its gradient still opens the gap. Computed in double precision.
+        2 leak / L is E‖P̂_K - P_K‖²_F of a sample covariance of L snapshots, to first order
+        (docs/eigengap.md). Differences are floored at 8 roundoffs of the largest eigenvalue: for
+        l_K = l_{K+1} the leak is large and finite, and its gradient still opens the gap. Computed
+        in double precision.
         """
         k, limit = self._source_number(num_sources)
         kept, left = self._counts(k)
@@ -86,32 +90,32 @@ class Spectrum:
         weight = kept[..., :limit].unsqueeze(-1) * left.unsqueeze(-2)
         difference = rows - relative.unsqueeze(-2)
         difference = torch.where(weight > 0, difference, 1)
-        # the value sees the floor, the derivative is that of the bare difference
+        # the floor alters the value only; the derivative is that of the difference itself
         lift = (FLOOR_ROUNDOFFS * self._roundoff - difference.detach()).clamp(min=0)
         terms = rows * relative.unsqueeze(-2) / (difference + lift).square()
-        return self._poisoned((weight * terms).sum((-2, -1)), k)
+        return self._nan_where_invalid((weight * terms).sum((-2, -1)), k)
 
     def apply(self, num_sources: int | Tensor, x: Tensor) -> Tensor:
-        """P_K X [*batch, N, c] for X [..., N, c], P_K the projector onto the top K eigenvectors.
+        """Return P_K X [*batch, N, c] of X [..., N, c]; P_K projects onto the top K eigenvectors.
 
-        With a metric B, P_K = B V_K V_Kᴴ with Vᴴ B V = I: the projector onto span(B v_1 .. B v_K),
-        where the steering vectors of R = A P Aᴴ + s² B lie, along the span of the other B v_j.
+        With a metric B, P_K = B V_K V_Kᴴ for Vᴴ B V = I: the projector onto span(B v_1 .. B v_K),
+        which holds the steering vectors of R = A P Aᴴ + s² B, along the span of the other B v_j.
         """
         k, limit = self._source_number(num_sources)
         result = self._solution.project(k, limit, self._whitened(x))
         if self._whitener is not None:
             result = self._whitener @ result
-        return self._poisoned(result, k, finite_samples(x, 2))
+        return self._nan_where_invalid(result, k, finite_samples(x, 2))
 
     def capture(self, num_sources: int | Tensor, basis: Tensor) -> Tensor:
-        """‖P_K U‖²_F [*batch] for U [..., N, c]: K for an orthonormal U that spans the top K.
+        """Return ‖P_K U‖²_F [*batch] of U [..., N, c]; it is K where orthonormal U span the top K.
 
-        Zero columns of U count nothing. With a metric B the norm is that of B⁻¹, in which P_K is
-        orthogonal: hand over a U with Uᴴ B⁻¹ U = I.
+        Zero columns of U add nothing. With a metric B the norm is that of B⁻¹, in which P_K is
+        orthogonal, and U should satisfy Uᴴ B⁻¹ U = I.
         """
         k, limit = self._source_number(num_sources)
         captured = self._solution.capture(k, limit, self._whitened(basis))
-        return self._poisoned(captured, k, finite_samples(basis, 2))
+        return self._nan_where_invalid(captured, k, finite_samples(basis, 2))
 
     @property
     def residual(self) -> Tensor:
@@ -126,7 +130,7 @@ class Spectrum:
 
     @property
     def _real(self) -> torch.dtype:
-        return torch.empty((), dtype=self._dtype).real.dtype
+        return self._dtype.to_real()
 
     @property
     def _roundoff(self) -> float:
@@ -143,13 +147,13 @@ class Spectrum:
         return self._solution.trace() + self.num_elements * self._solution.shift
 
     def _border(self, k: Tensor) -> tuple[Tensor, Tensor]:
-        """l_K and l_{K+1} without shift; anything for a K out of range."""
+        """Return l_K and l_{K+1} without shift; arbitrary for a K out of range."""
         index = torch.stack((k - 1, k), -1).clamp(0, self.num_elements - 1)
         upper, lower = self._solution.values(index).unbind(-1)
         return upper, lower
 
     def _counts(self, k: Tensor) -> tuple[Tensor, Tensor]:
-        """How many of each distinct eigenvalue are among the top K, and how many are not."""
+        """Return how often each listed eigenvalue is among the top K, and how often it is not."""
         position = torch.arange(self._solution.distinct, device=k.device)
         last = position == self._solution.distinct - 1
         size = torch.where(last, self.num_elements - position, 1)
@@ -157,7 +161,7 @@ class Spectrum:
         return kept, size - kept
 
     def _source_number(self, num_sources: int | Tensor) -> tuple[Tensor, int]:
-        """K [*batch], and an upper bound of it that costs nothing to know."""
+        """Return K [*batch] and an upper bound of it that is known without waiting."""
         k = torch.as_tensor(num_sources, device=self._finite.device)
         if k.is_floating_point() or k.is_complex() or k.dtype == torch.bool:
             raise ValueError(
@@ -167,7 +171,7 @@ class Spectrum:
         limit = self.num_elements
         if isinstance(num_sources, int):
             smallest = limit = num_sources
-        elif can_look(k) and k.numel() > 0:
+        elif can_read(k) and k.numel() > 0:
             smallest, limit = int(k.min()), int(k.max())
         else:
             smallest, limit = 1, self.num_elements - 1
@@ -187,12 +191,12 @@ class Spectrum:
             )
         # eigenvectors of `gram` are double: so is what it works on
         wide = torch.promote_types(self._dtype, self._solution.scale.dtype)
-        x = over_batch(once(x, wide, self._operand), self._finite.shape, 2, "X")
+        x = over_batch(once_differentiable(x, wide, self._operand), self._finite.shape, 2, "X")
         if self._whitener is None:
             return x
         return torch.linalg.solve_triangular(self._whitener, x, upper=False)
 
-    def _poisoned(self, result: Tensor, k: Tensor, given: Tensor | None = None) -> Tensor:
+    def _nan_where_invalid(self, result: Tensor, k: Tensor, given: Tensor | None = None) -> Tensor:
         valid = self._finite & (k >= 1) & (k < self.num_elements)
         if given is not None:
             valid = valid & given
@@ -202,25 +206,25 @@ class Spectrum:
 
 
 def finite_samples(x: Tensor, sample_axes: int) -> Tensor:
-    """Whether all entries of a sample are finite [*batch], a sample being the last axes of `x`."""
-    # 0 · x sums to 0 exactly if all x are finite, and runs ten times faster than all(isfinite(x))
+    """Return whether all entries over the last `sample_axes` axes are finite [*batch]."""
+    # 0 · x sums to 0 exactly if all x are finite; ten times as fast as all(isfinite(x))
     if sample_axes == 0:
         return torch.isfinite(x)
     return (0 * x.detach()).sum(tuple(range(-sample_axes, 0))) == 0
 
 
-def bounded_samples(x: Tensor) -> Tensor:
-    """Whether all entries of a sample [*batch, N, r] are finite, and those of its Gram matrix."""
+def finite_gram(x: Tensor) -> Tensor:
+    """Return whether X [*batch, N, r] and Xᴴ X have finite entries only [*batch]."""
     parts = torch.view_as_real(x.detach().resolve_conj()) if x.is_complex() else x.detach()
     own = tuple(range(-3 if x.is_complex() else -2, 0))
     return torch.isfinite(torch.linalg.vector_norm(parts, dim=own))
 
 
 def over_batch(x: Tensor, batch: Sequence[int], own_axes: int, name: str) -> Tensor:
-    """`x` with its leading axes broadcast to `batch`, and its own axes as they are.
+    """Return `x` with all but its last `own_axes` axes broadcast to `batch`.
 
     Raises:
-        ValueError: if they do not broadcast to that.
+        ValueError: if they do not broadcast to it.
     """
     split = x.dim() - own_axes
     own, leading = x.shape[split:], x.shape[:split]
@@ -233,6 +237,6 @@ def over_batch(x: Tensor, batch: Sequence[int], own_axes: int, name: str) -> Ten
     return x.expand((*batch, *own))
 
 
-def can_look(x: Tensor) -> bool:
-    """Whether reading a value of `x` is possible (not in torch.func) and free (not on a GPU)."""
+def can_read(x: Tensor) -> bool:
+    """Return whether values of `x` can be read at all (torch.func: no) and at once (GPU: no)."""
     return x.device.type == "cpu" and not torch._C._functorch.is_functorch_wrapped_tensor(x)

@@ -10,7 +10,7 @@ from trainer.config import DEFINITIONS, FAILURE_POLICIES
 from trainer.spectral.backends import BACKENDS
 from trainer.spectral.decomposition import spectrum
 from trainer.spectral.failure_policy import guard
-from trainer.spectral.losses import covariance_nmse, dominance_loss, eigengap_loss
+from trainer.spectral.losses import dominance_loss, eigengap_loss
 from trainer.spectral.once_differentiable import SecondDerivativeError
 
 
@@ -22,13 +22,6 @@ def hinge(r, k, definition, margin, target=None, **options):
     return eigengap_loss(
         spectrum(r, **options), k, definition=definition, margin=margin, target=target
     )
-
-
-def test_nmse_of_a_scaled_covariance():
-    r = covariance(3, 5)
-    close(covariance_nmse(1.5 * r, r), torch.full((3,), 0.25))
-    close(covariance_nmse(r, r), torch.zeros(3))
-    close(covariance_nmse(torch.zeros_like(r), r), torch.ones(3))
 
 
 @pytest.mark.parametrize("backend", [b for b in BACKENDS if b != "gram"])

@@ -5,12 +5,12 @@ import torch
 
 from tests.gpu import needs_gpu
 from tests.matrices import close, covariance, gaussian, slope, unitary
-from trainer.spectral.backend_checks import check_spectral
-from trainer.spectral.backend_timing import ProblemSize
+from trainer.spectral.backend_check import ProblemSize
 from trainer.spectral.backends import BACKENDS
 from trainer.spectral.decomposition import spectrum
 from trainer.spectral.failure_policy import guard
 from trainer.spectral.losses import dominance_loss, eigengap_loss
+from trainer.spectral.preflight import check_spectral
 
 pytestmark = needs_gpu
 

@@ -8,9 +8,9 @@ import torch
 
 from tests import broken_eigh
 from trainer.config import BACKEND_NAMES, ConfigError, TrainConfig
-from trainer.spectral import backend_checks as preflight
-from trainer.spectral.backend_checks import check_spectral, problem_size
-from trainer.spectral.backend_timing import ProblemSize
+from trainer.spectral import preflight
+from trainer.spectral.backend_check import ProblemSize
+from trainer.spectral.preflight import check_spectral, problem_size
 
 SMALL = [ProblemSize(12, 5, 8), ProblemSize(12, None, 8)]
 
@@ -73,7 +73,7 @@ def test_an_eigensolver_that_returns_nan_is_caught(monkeypatch, tmp_path):
 def test_an_answer_is_measured_once_per_question(monkeypatch, tmp_path):
     first = check_spectral(["exact"], sizes=SMALL, cache=tmp_path)
     assert not first.cached
-    monkeypatch.setattr(preflight, "measure", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(preflight, "check_backend", lambda *_: pytest.fail("measured again"))
     again = check_spectral(["exact", "exact"], sizes=SMALL, cache=tmp_path)
     assert again.cached
     assert again.backends == first.backends

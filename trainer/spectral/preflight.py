@@ -1,10 +1,10 @@
-"""Is this machine's batched eigendecomposition right, and how fast is each backend on it?
+"""The check of this machine's eigendecompositions, before a training relies on them.
 
 Some CUDA builds return eigenvectors of batched complex64 `eigh` that are not orthonormal, without
-an error (pytorch issue 192483); trained on, they look like a bad hyperparameter. `check_spectral`
-measures residual, orthonormality and time of every backend, at the sizes and in the dtype that a
-training would use, and keeps the answer in the user's cache folder: the same machine, torch, dtype
-and sizes are measured once.
+an error (pytorch issue 192483); a training on them looks like one with bad hyperparameters.
+`check_spectral` measures residual, orthonormality and time of every backend, at the sizes and in
+the dtype of the training, and caches the result in the user's cache folder for the same machine,
+torch, dtype and sizes.
 """
 
 import contextlib
@@ -22,24 +22,22 @@ import torch
 from trainer.atomic import write_atomically
 from trainer.config import BACKEND_NAMES, TrainConfig, require, require_choice
 
-from .backend_timing import BackendCheck, ProblemSize, measure
-
-__all__ = ["BackendCheck", "ProblemSize", "SpectralCheck", "check_spectral", "problem_size"]
+from .backend_check import BackendCheck, ProblemSize, check_backend
 
 SCHEMA = 1
-"""Of the cached file; part of its name."""
+"""Version of the cached file; part of the hash in its name."""
 
 
 @dataclass(frozen=True)
 class SpectralCheck:
-    """What `check_spectral` found; plain data.
+    """The result of `check_spectral`; plain data.
 
     Attributes:
-        torch_version, device, dtype: what it was found on.
-        backends: one entry per backend and problem that differs to it: `gram` sees every factor,
-            the others every N.
-        sizes: what was asked.
-        cached: whether it was read, not measured.
+        torch_version, device, dtype: where it was measured.
+        backends: one entry per backend and size that makes a difference to it: every factor for
+            `gram`, every N for the others.
+        sizes: all sizes asked for.
+        cached: whether it was read from the cache.
     """
 
     torch_version: str
@@ -51,12 +49,12 @@ class SpectralCheck:
 
     @property
     def ok(self) -> bool:
-        """Whether every backend may be trusted here."""
+        """Whether no backend has a fault here."""
         return not self.reason
 
     @property
     def reason(self) -> str:
-        """Every fault and the remedy, or an empty string."""
+        """All faults and the remedy, or an empty string."""
         faults = [b.fault for b in self.backends if b.fault]
         if not faults:
             return ""
@@ -66,7 +64,7 @@ class SpectralCheck:
         )
 
     def lines(self) -> list[str]:
-        """For a person: where, every backend, and what `auto` stands for."""
+        """Return lines to print: the machine, every backend, and what `auto` stands for."""
         known = ", as measured before" if self.cached else ""
         lines = [f"torch {self.torch_version} on {self.device}, {self.dtype}{known}"]
         lines += [
@@ -81,7 +79,7 @@ class SpectralCheck:
 
 
 def problem_size(config: TrainConfig) -> ProblemSize:
-    """The shape that a training of this configuration hands to its backend."""
+    """Return the shape that a training of this configuration hands to its backend."""
     return ProblemSize(config.scene.num_elements, config.factor_columns or None, config.batch_size)
 
 
@@ -93,18 +91,18 @@ def check_spectral(
     device: str = "cpu",
     cache: Path | None = None,
 ) -> SpectralCheck:
-    """Measures every backend at every size that it applies to (`gram`: a factor with r < N).
+    """Measure every backend at every size that it applies to (`gram`: a factor with r < N).
 
     All backends, dense and factor, take half a second at N = 36 and 7 s at N = 144 on one CPU
-    core. An answer without fault is cached; one with a fault is measured again.
+    core. Only a result without fault is cached.
 
     Args:
-        backends: names in `trainer.spectral.decomposition.BACKENDS`.
+        backends: names in `trainer.spectral.BACKENDS`.
         sizes: without repetitions.
         dtype: of the covariance, `complex64` or `complex128`.
         device: as torch names it.
-        cache: folder; default `$XDG_CACHE_HOME` or `~/.cache`, then `ris-eigengap-search`. One
-            that cannot be written to only costs the time.
+        cache: folder; by default `ris-eigengap-search` in `$XDG_CACHE_HOME` or `~/.cache`. One
+            that cannot be written to is ignored.
 
     Raises:
         ConfigError: for an unknown backend or dtype, or `gram` without a size that it applies to.
@@ -126,8 +124,8 @@ def check_spectral(
     if (found := _read(file)) is not None:
         return found
     measured = tuple(
-        measure(backend, size, getattr(torch, dtype), torch.device(device))
-        for backend, size in _questions(backends, sizes)
+        check_backend(backend, size, getattr(torch, dtype), torch.device(device))
+        for backend, size in _pairs(backends, sizes)
     )
     check = SpectralCheck(torch.__version__, where, dtype, measured, tuple(sizes))
     if check.ok:
@@ -135,10 +133,10 @@ def check_spectral(
     return check
 
 
-def _questions(
+def _pairs(
     backends: Collection[str], sizes: Sequence[ProblemSize]
 ) -> list[tuple[str, ProblemSize]]:
-    """What to measure: a backend that decomposes R itself need not see every factor of it."""
+    """Return pairs to measure: a backend that decomposes R itself sees one factor of each N."""
     asked: dict[tuple[str, int, int | None, int], tuple[str, ProblemSize]] = {}
     for size in sizes:
         for backend in sorted(set(backends)):
@@ -163,7 +161,7 @@ def _cache_folder() -> Path:
 
 
 def _read(file: Path) -> SpectralCheck | None:
-    """A cached answer; None if there is none, or none that can be understood."""
+    """Return a cached result; None if there is none that can be read."""
     try:
         record = json.loads(file.read_text())
         rows = [r | {"size": ProblemSize(**r["size"])} for r in record.pop("backends")]
@@ -178,7 +176,7 @@ def _read(file: Path) -> SpectralCheck | None:
 
 
 def _write(file: Path, check: SpectralCheck) -> None:
-    """Atomically; a folder that cannot be written to is no reason to stop."""
+    """Cache a result, if the folder can be written to."""
     with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(file, json.dumps(dataclasses.asdict(check)).encode())

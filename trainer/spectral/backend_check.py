@@ -1,8 +1,8 @@
-"""One spectral backend at one problem size, measured: is it right, and how fast.
+"""The check of one spectral backend at one problem size: accuracy and time.
 
-The residual and the orthonormality of the decomposition are compared with what a backward-stable
-eigensolver guarantees, on a batch of random covariances and on one where half of all eigenvalues
-tie.
+The residual and the orthonormality of the decomposition are compared with the bound of a
+backward-stable eigensolver, on a batch of random covariances and on one in which half of all
+eigenvalues are equal.
 """
 
 import time
@@ -12,19 +12,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .decomposition import Spectrum, spectrum
+from .decomposition import spectrum
 from .losses import eigengap_loss
+from .spectrum_type import Spectrum
 
 ROUNDOFFS_PER_ELEMENT = 10
-"""A backward-stable eigensolver errs by a modest multiple of N u; a broken one by O(1)."""
+"""A backward-stable eigensolver errs by a small multiple of N u, a broken one by O(1)."""
 CPU_BATCH = 16
-"""On a CPU, time is proportional to the batch: more samples teach nothing."""
+"""Largest batch measured on a CPU, where time is proportional to the batch."""
 SOURCES = 2
 
 
 @dataclass(frozen=True)
 class ProblemSize:
-    """One shape that a training hands to a spectral backend.
+    """The shape of the operand that a training hands to a spectral backend.
 
     Attributes:
         num_elements: N.
@@ -38,13 +39,13 @@ class ProblemSize:
 
     @property
     def resolves_to(self) -> str:
-        """The backend behind `auto`."""
+        """The backend that `auto` stands for."""
         rank = self.rank
         return "gram" if rank is not None and rank < self.num_elements else "exact"
 
     @property
     def why(self) -> str:
-        """Why, in a few words."""
+        """The reason for `resolves_to`, in a few words."""
         if self.rank is None:
             return f"R is dense, {self.num_elements} x {self.num_elements}"
         relation = "<" if self.rank < self.num_elements else ">="
@@ -53,19 +54,19 @@ class ProblemSize:
 
 @dataclass(frozen=True)
 class BackendCheck:
-    """One backend at one size.
+    """Accuracy and time of one backend at one size.
 
     Attributes:
-        backend: name in `trainer.spectral.decomposition.BACKENDS`.
-        size: what was asked for.
-        measured_batch: samples that were decomposed; smaller than the batch on a CPU.
+        backend: name in `trainer.spectral.BACKENDS`.
+        size: the size asked for.
+        measured_batch: number of samples decomposed; smaller than the batch on a CPU.
         residual: largest ‖R W - W diag(l)‖_F / ‖R‖_F.
         orthonormality: largest |Wᴴ W - I|.
-        tolerance: that neither may exceed.
-        gap_ms, subspace_ms: forward and backward of the two losses per `measured_batch` [ms],
-            median.
-        nonfinite_share: of samples of rank N/2 plus loading, those whose `subspace` gradient is
-            not finite: expected of `eigh` and `svd`, a fault of any other.
+        tolerance: upper bound of both.
+        gap_ms, subspace_ms: median time of forward and backward of the two losses per
+            `measured_batch` [ms].
+        nonfinite_share: share of samples of rank N/2 plus loading whose `subspace` gradient is
+            not finite; expected of `eigh` and `svd`, a fault of the others.
     """
 
     backend: str
@@ -80,7 +81,7 @@ class BackendCheck:
 
     @property
     def fault(self) -> str:
-        """What is wrong, or an empty string."""
+        """A description of what is wrong, or an empty string."""
         where = f"{self.backend} at {self.size.num_elements} elements"
         for name in ("residual", "orthonormality"):
             value = getattr(self, name)
@@ -91,10 +92,10 @@ class BackendCheck:
         return ""
 
 
-def measure(
+def check_backend(
     backend: str, size: ProblemSize, dtype: torch.dtype, device: torch.device
 ) -> BackendCheck:
-    """Decomposes a random batch and one full of ties, and times the losses on the first."""
+    """Decompose a random batch and one full of ties, and time the losses on the first."""
     batch = min(size.batch_size, CPU_BATCH) if device.type == "cpu" else size.batch_size
     n = size.num_elements
     generator = torch.Generator().manual_seed(0)
@@ -110,7 +111,7 @@ def measure(
     factor = draw(batch, n, columns) / (n * columns) ** 0.5
     target = torch.linalg.qr(draw(batch, n, min(SOURCES, n - 1)))[0].to(device, dtype)
     generic = operand(factor)
-    # half of all eigenvalues are the loading alone: the ties that native derivatives divide by
+    # half of all eigenvalues equal the loading: native derivatives divide by these ties
     tied = operand(factor[..., : max(1, n // 2)])
 
     def decompose(given: Tensor, shift: float = 0.0) -> Spectrum:
@@ -147,14 +148,13 @@ def measure(
 
 
 def _largest(so_far: float, values: Tensor) -> float:
-    """The larger, or infinity if one is not finite: JSON has no NaN."""
+    """Return the maximum, with NaN as infinity, so that a NaN is a fault."""
     largest = float(values.nan_to_num(nan=torch.inf).max())
     return max(so_far, largest)
 
 
 def _milliseconds(run: Callable[[], object], device: torch.device) -> float:
-    """Median of three to five runs, or of as many as half a second allows, after one to warm
-    up."""
+    """Return the median of up to five runs, fewer if they take half a second, after a warm-up."""
 
     def timed() -> float:
         start = time.perf_counter()
