@@ -1,4 +1,4 @@
-"""What can go wrong inside a training, as data: a cause, where it was seen, what to do about it.
+"""Failures of a training as data: the cause, where it was seen, and the remedy.
 
 `Diverged` is the one exception the trainer raises about its own numbers. It is raised *before* an
 optimiser step is taken on a non-finite loss or gradient, so the weights are still good.
@@ -10,7 +10,7 @@ from typing import Any
 
 
 class Cause(StrEnum):
-    """Why a training diverged. The value is what the `cause` columns hold."""
+    """Cause of a divergence; its value is what the `cause` columns hold."""
 
     NONFINITE_DATA = "nonfinite_data"
     NONFINITE_LOSS = "nonfinite_loss"
@@ -38,10 +38,9 @@ REMEDIES: dict[Cause, str] = {
 
 @dataclass(frozen=True)
 class Failure:
-    """Everything known at the moment of divergence; plain data, safe to write as JSON or Parquet.
+    """All that is known of a divergence; plain data, safe to write as JSON or Parquet.
 
     Attributes:
-        cause: what happened.
         term: name of the loss term that was (or whose gradient was) non-finite; `total` if no
             single term was.
         tensor: parameter whose gradient was non-finite, or the name of the offending input; empty
@@ -63,16 +62,16 @@ class Failure:
 
     @property
     def remedy(self) -> str:
-        """What to try, for a person."""
+        """Advice for a person."""
         return REMEDIES[self.cause]
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain dictionary with `cause` as a string."""
+        """Return a plain dictionary, with `cause` as a string."""
         return asdict(self) | {"cause": self.cause.value}
 
 
 class Diverged(Exception):
-    """A training that must not go on; `failure` says why."""
+    """Divergence of a training, which must not go on; `failure` describes it."""
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure)  # the argument itself, so that the exception survives pickling

@@ -1,7 +1,7 @@
 """Intervals at 95 %: of a mean, of a share, of a paired difference. NumPy only.
 
-A scene is the unit of chance: its sources share channel, codes and noise, so sources are averaged
-within a scene first and scenes are resampled whole.
+Scenes are independent, the sources of a scene are not: they share channel, codes and noise. So
+sources are averaged within a scene first, and scenes are resampled whole.
 
 References: Efron & Tibshirani 1993, An Introduction to the Bootstrap, ch. 13 (percentiles); Wilson
 1927 (score interval of a share).
@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 QUANTILE = 1.959963984540054
-"""Of the standard normal at 97.5 %."""
+"""97.5 % quantile of the standard normal."""
 LEAST_SCENES = 64
-"""Fewer scenes that all score the same say nothing about the spread of the others."""
+"""Least number of scenes for an estimate of their spread."""
 RESAMPLES = 1000
-"""Bootstrap resamples: the interval's ends are then good to about 5 % of its width."""
+"""Bootstrap resamples, enough for the interval's ends to within about 5 % of its width."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Interval:
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether the sign of the mean is beyond the doubt of the interval."""
+        """True if all of the interval has the sign of the mean."""
         return self.low > 0 or self.high < 0
 
     def __str__(self) -> str:
@@ -41,14 +41,14 @@ class Interval:
 
 
 def bootstrap_mean(values: ArrayLike, *, seed: int = 0) -> Interval:
-    """Percentile bootstrap of a mean of independent scenes.
+    """Return the percentile bootstrap of a mean over independent scenes.
 
-    Equal values resample to themselves: their interval has no width, which says nothing about the
-    scenes not seen. A share has `wilson_share`, which does.
+    Equal values resample to themselves: their interval has no width, whatever other scenes would
+    give. For a share use `wilson_share`, whose interval always has one.
 
     Args:
         values: one per scene, finite, at least one.
-        seed: of the resampling; equal values and seeds give equal intervals.
+        seed: of the resampling; equal values and seed give equal intervals.
     """
     scenes = _finite(values)
     draws = np.random.default_rng(seed).integers(len(scenes), size=(RESAMPLES, len(scenes)))
@@ -57,7 +57,7 @@ def bootstrap_mean(values: ArrayLike, *, seed: int = 0) -> Interval:
 
 
 def normal_mean(values: ArrayLike) -> Interval:
-    """Mean ± 1.96 standard errors; a single scene has no spread, and its interval no width."""
+    """Return mean ± 1.96 standard errors; the interval of a single scene has no width."""
     scenes = _finite(values)
     error = scenes.std(ddof=1) / math.sqrt(len(scenes)) if len(scenes) > 1 else 0.0
     mean, half = float(scenes.mean()), float(QUANTILE * error)
@@ -65,14 +65,17 @@ def normal_mean(values: ArrayLike) -> Interval:
 
 
 def wilson_share(share: float, count: int) -> Interval:
-    """Wilson's interval of a share of `count` scenes; it has width at 0 and 1 too.
+    """Return Wilson's interval of a share of `count` scenes; it has width at 0 and 1, too.
 
-    For a mean of per-scene shares it is wide enough: their variance is at most p (1-p).
+    It is wide enough for a mean of per-scene shares, whose variance is at most p (1-p).
+
+    Raises:
+        ValueError: unless 0 <= share <= 1 and count >= 1.
     """
     if not (0 <= share <= 1 and count >= 1):
         raise ValueError(
             f"`0 <= share <= 1` and `count >= 1` must hold, but got {share=}, {count=}. "
-            "Hand over a mean of per-scene shares and the number of scenes."
+            "Give the mean of per-scene shares, and the number of scenes."
         )
     square = QUANTILE**2 / count
     centre = (share + square / 2) / (1 + square)
@@ -83,10 +86,10 @@ def wilson_share(share: float, count: int) -> Interval:
 
 
 def paired_difference(first: ArrayLike, second: ArrayLike, *, seed: int = 0) -> Interval:
-    """Bootstrap of mean(first - second) over scenes that both were scored on.
+    """Return the bootstrap of mean(first - second) over scenes that both were evaluated on.
 
-    What makes a scene hard is common to both and cancels: on capped errors the standard deviation
-    is a third of the unpaired one.
+    The difficulty of a scene is common to both and cancels: on capped errors the standard
+    deviation is a third of the unpaired one.
 
     Raises:
         ValueError: unless both name the same number of scenes.
@@ -95,7 +98,7 @@ def paired_difference(first: ArrayLike, second: ArrayLike, *, seed: int = 0) -> 
     if one.shape != two.shape:
         raise ValueError(
             "paired scores must be of the same scenes, but got "
-            f"{len(one)} and {len(two)}. Score both on the same seed and scene numbers."
+            f"{len(one)} and {len(two)}. Evaluate both on the same seed and scene numbers."
         )
     return bootstrap_mean(one - two, seed=seed)
 
@@ -106,6 +109,6 @@ def _finite(values: ArrayLike) -> NDArray[np.float64]:
         raise ValueError(
             "a mean needs a list of at least one finite number, but got "
             f"shape {scenes.shape} with {int((~np.isfinite(scenes)).sum())} not finite. "
-            "Leave out what could not be scored, and say so."
+            "Leave out scenes without a result, and say how many."
         )
     return scenes

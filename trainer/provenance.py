@@ -1,7 +1,7 @@
-"""Where a run comes from: command, code, versions and machine, as plain JSON-safe data.
+"""Provenance of a run: command, code, versions and machine, as plain JSON-safe data.
 
-Nothing here can end a search: without git, outside a checkout or without a GPU the entry says so
-instead of being guessed. Versions are read from the installed distributions, so that no heavy
+Nothing here fails: without git, outside a checkout or without a GPU the entry says so instead of
+being guessed. Versions are read from the installed distributions, so that no heavy
 package is imported.
 """
 
@@ -18,7 +18,7 @@ from typing import Any
 
 PACKAGES = ("ris-eigengap-search", "torch", "ray", "optuna", "numpy", "scipy", "pandas", "pyarrow")
 DIFF_LIMIT = 200_000
-"""Characters of a dirty checkout's diff that are kept; its hash is of the whole."""
+"""Most characters of a dirty checkout's diff that are kept; its hash is of all of it."""
 
 _PATIENCE_S = 10.0
 
@@ -29,12 +29,12 @@ def provenance(
     argv: Sequence[str] | None = None,
     root: Path | None = None,
 ) -> dict[str, Any]:
-    """Everything that a later reader needs to name what produced a run.
+    """Collect what identifies the origin of a run.
 
     Args:
-        seeds: by what they are the seeds of, where the plan beside it does not say so already.
-        argv: the command; this process's own if None.
-        root: folder of the code whose checkout is described; this project's if None.
+        seeds: by name, where the plan beside it does not have them already.
+        argv: the command; by default this process's own.
+        root: folder of the code whose checkout is described; by default this project's.
     """
     return {
         "argv": list(sys.orig_argv if argv is None else argv),
@@ -47,9 +47,9 @@ def provenance(
 
 
 def checkout(root: Path) -> dict[str, Any]:
-    """Commit of the checkout at `root`, and what differs from it; `git` says why if unknown."""
+    """Return the commit of the checkout at `root`, and its changes; `git` says why if unknown."""
     sha = _ask("git", "-C", str(root), "rev-parse", "HEAD")
-    # An installed package may lie inside somebody else's checkout, a home folder under git say.
+    # an installed package may lie inside another checkout, such as a home folder under git
     top = _ask("git", "-C", str(root), "rev-parse", "--show-toplevel")
     if sha is None or top is None or Path(top.strip()).resolve() != root.resolve():
         return {"git": "no checkout", "sha": None, "dirty": None}
@@ -69,7 +69,7 @@ def checkout(root: Path) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str | None]:
-    """Versions of Python and of every package whose numbers a result may depend on."""
+    """Return the versions of Python and of the packages that results may depend on."""
     found: dict[str, str | None] = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -80,7 +80,7 @@ def versions() -> dict[str, str | None]:
 
 
 def machine() -> dict[str, Any]:
-    """Host, system, usable cores and GPUs of the driver; trials name their own host and device."""
+    """Return host, system, usable cores and GPUs; trials record their own host and device."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "host": platform.node(),
@@ -91,13 +91,13 @@ def machine() -> dict[str, Any]:
 
 
 def gpus() -> list[str]:
-    """Names and drivers of the GPUs that nvidia-smi sees; empty without it."""
+    """Return names and drivers of the GPUs that nvidia-smi lists; empty without it."""
     listed = _ask("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader")
     return [line.strip() for line in (listed or "").splitlines() if line.strip()]
 
 
 def _ask(*command: str) -> str | None:
-    """What a command prints, or None if it is missing, fails or does not answer in time."""
+    """Return what a command prints, or None if it is missing, fails or takes too long."""
     try:
         done = subprocess.run(
             command,

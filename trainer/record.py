@@ -1,8 +1,8 @@
-"""What a run keeps of a trial for its replay, as plain JSON; no torch, no Parquet.
+"""Records of a trial for its replay, as plain JSON; no torch, no Parquet.
 
-configs/<trial_id>.json  what it was to be, written before it starts
-endings/<part>.json      how trials ended, by their ids; one file for those that ended together
-.ended.jsonl             how they ended until then, a line for each
+configs/<trial_id>.json  configuration, written before the trial starts
+endings/<part>.json      endings of trials, by their ids; one file for those that ended together
+.ended.jsonl             endings not in such a file yet, a line each
 """
 
 import json
@@ -18,7 +18,7 @@ JOURNAL = ".ended.jsonl"
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """A JSON record that has `params`.
+    """Read a JSON record that has `params`, or is `params`.
 
     Raises:
         ConfigError: if there is none, or it is damaged.
@@ -28,14 +28,14 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def read_trial(run: Path, trial: str) -> dict[str, Any]:
-    """What a run's trial was to be, and how it ended, if it has.
+    """Read the configuration of a run's trial, and its ending if it has ended.
 
     Raises:
         ConfigError: if there is no such trial, or its files are damaged.
     """
     record = read_record(run / CONFIGS / f"{trial}.json")
     damaged: ConfigError | None = None
-    # its own first, and else one that it shares
+    # a file of its own first, then those that it may share
     files = sorted(run.glob(f"{ENDINGS}/[!._]*.json"), key=lambda file: file.stem != trial)
     for file in files:
         try:
@@ -48,14 +48,17 @@ def read_trial(run: Path, trial: str) -> dict[str, Any]:
     for ended in read_journal(run / JOURNAL):
         if ended["trial"]["trial_id"] == trial:
             return {**record, **ended["ending"]}
-    if damaged is not None:  # it may be in that one
+    if damaged is not None:  # the ending may be in that file
         raise damaged
     return record
 
 
 def read_journal(path: Path) -> Iterator[dict[str, Any]]:
-    """Its whole lines. A line may be torn, at the end or, where a disk was full, written to
-    again: its trial has not ended."""
+    """Yield the whole lines of a journal.
+
+    A line may be torn, at the end or, where a disk was full, in the middle: its trial counts as
+    not ended.
+    """
     text = path.read_text(errors="replace") if path.exists() else ""
     for line in text.splitlines(keepends=True):
         try:

@@ -141,7 +141,7 @@ def export_best(
     own_train(threads)
     with downloaded(checkpoint) as there, uploaded(folder) as model:
         known = ModelEvaluation.of(measured)
-        export_model(there / BEST_FILE, model, about=about, others=others, measured=known)
+        export_model(there / BEST_FILE, model, about=about, others=others, evaluation=known)
 
 
 def _tables(scored: list[Any]) -> dict[str, list[dict[str, Any]]]:

@@ -1,4 +1,8 @@
-"""Errors, bounds, and scores of networks and classical methods on common scenes."""
+"""Evaluation of networks and classical methods: errors, bounds, confidence, on common scenes.
+
+`evaluate_network` and `evaluate_baselines` return rows per SNR and K, and errors per scene, by
+which any two estimators can be compared. `validate` gives a training its objective.
+"""
 
 from .conditions import CHUNK, Conditions, Estimator, common_scenes, evaluate, objective
 from .confidence import (

@@ -1,4 +1,8 @@
-"""Training, replaying it, and handing on the model that it leaves."""
+"""Training, replay of a recorded training, and the models that it leaves.
+
+`train` yields a report per epoch and raises `Diverged`; `replay_trial` trains a recorded trial
+again. `export_model` makes a model folder of a checkpoint, and `localise` uses it.
+"""
 
 from .checkpoint import TrainState, restore_network
 from .localisation import Localisation, adapt_network, localise

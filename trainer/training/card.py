@@ -1,4 +1,4 @@
-"""The model card: what a trained network is, how well it does, how it was made; Markdown.
+"""The model card: purpose, results and origin of a trained network, in Markdown.
 
 Every number comes with its n and its 95 % interval. Reference: Mitchell et al. 2019, "Model cards
 for model reporting".
@@ -7,6 +7,7 @@ for model reporting".
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from statistics import fmean
 from typing import Any
 
 from trainer.evaluation import Calibration
@@ -27,11 +28,10 @@ python -m trainer localise --model THIS_FOLDER --scenes scenes.npz --out estimat
 
 ## Results
 
-Held-out scenes of seed {judged.test_seed}, K known. `network` is MUSIC alone, the readout that
-training and search are judged by; `network+scoring` is what `localise` does, and what the
-confidence below is of. Capped error is mean(min(angle error, 10°)) / 10°, success the share of
-sources within 5° and 5°, both with 95 % intervals; n counts scenes, the same ones at every SNR
-and K.
+Held-out scenes of seed {judged.test_seed}, K known. `network` is MUSIC alone, by which training
+and search are judged; `network+scoring` adds Fisher scoring, as `localise` does, and has the
+confidence below. Capped error is mean(min(angle error, 10°)) / 10°, success the share of sources
+within 5° and 5°, both with 95 % intervals; n counts scenes, the same ones at every SNR and K.
 
 | mean at {objective} dB | capped error | n |
 |---|---|---|
@@ -60,8 +60,8 @@ scenes of seed {judged.seed}. Training seed {config.seed}; {state.step} steps of
 
 - Simulated scenes only: exact spherical waves, a known Rician channel, codes and noise as above.
   Outside of the region, and of these SNRs, nothing has been measured.
-- Where K is not known, the eigenvalues of the predicted covariance say it, and are often wrong at
-  low SNR. Confidence then speaks of each estimate as if K were right.
+- Where K is not known, it is estimated from the eigenvalues of the predicted covariance, and often
+  wrongly at low SNR. Confidence then holds for each estimate as if K were right.
 
 ## Origin
 
@@ -77,12 +77,12 @@ def model_card(
     about: Mapping[str, Any],
     size: int,
 ) -> str:
-    """The card of a checkpoint.
+    """Write the card of a checkpoint.
 
     Args:
-        rows: `scores.EvaluationRow`s as dictionaries, of the network and of others, held out.
-        about: where it comes from, as `provenance` tells it.
-        size: learned parameters.
+        rows: `EvaluationRow`s as dictionaries, of the network and of others, on held-out scenes.
+        about: origin, as `provenance` returns it.
+        size: number of learned parameters.
     """
     config = state.config
     judged = config.evaluation
@@ -103,25 +103,24 @@ def model_card(
 
 
 def _summary(rows: Sequence[Mapping[str, Any]], snr_db: Sequence[float]) -> list[str]:
-    """A line per estimator: means over the SNRs of the objective and over K."""
+    """Return a line per estimator: means over the SNRs of the objective and over K."""
     lines = []
     for name in dict.fromkeys(row["estimator"] for row in rows):
-        mine = [r for r in rows if r["estimator"] == name and r["snr_db"] in snr_db]
-        if not mine:
-            continue
-        # cells share their scenes: the mean of their interval ends is never too short
-        ends = ("capped_error", "capped_error_low", "capped_error_high")
-        mean, low, high = (sum(r[end] for r in mine) / len(mine) for end in ends)
-        shown = f"{mean:.3f} [{low:.3f}, {high:.3f}]"
-        count = mine[0]["num_scenes"]
-        lines.append(f"| {name} | {shown} | {count} |")
+        own = [r for r in rows if r["estimator"] == name and r["snr_db"] in snr_db]
+        if own:
+            # rows share their scenes: the mean of their interval ends is never too short
+            ends = ("capped_error", "capped_error_low", "capped_error_high")
+            mean, low, high = (fmean(row[end] for row in own) for end in ends)
+            lines.append(
+                f"| {name} | {mean:.3f} [{low:.3f}, {high:.3f}] | {own[0]['num_scenes']} |"
+            )
     return lines
 
 
 def _row(row: Mapping[str, Any]) -> str:
     error = f"{row['capped_error']:.3f} [{row['capped_error_low']:.3f}, "
     error += f"{row['capped_error_high']:.3f}]"
-    success = ""  # noise alone holds nothing to find
+    success = ""  # noise alone has no sources to find
     if row["success_rate"] is not None:
         share = wilson_share(row["success_rate"], row["num_scenes"])
         success = f"{share.mean:.2f} [{share.low:.2f}, {share.high:.2f}]"

@@ -1,15 +1,14 @@
-"""A trained network as a folder that can be handed on, and used by `localisation`.
+"""Model folders: a trained network that can be copied, shared, and used by `localise`.
 
-    state.pt       the state of its best epoch: the weights, and the configuration they belong to
-    config.json    that configuration for people and `--config`, and how confidence is calibrated
-    model_card.md  what it is, how well it does on held-out scenes, how it was made
+    state.pt       state of the best epoch: the weights, and the configuration they belong to
+    config.json    that configuration for people and `--config`, and the calibration of confidence
+    model_card.md  purpose, results on held-out scenes, origin
 
 `python -m search.run` leaves one in `runs/<name>/best`, `python -m trainer train --out X` one in
-`X/best`. The folder appears whole. A folder cannot take the place of another in one go: while one
-is replaced a reader sees the old one, for an instant none, then the new one. An export that is
-killed in that instant leaves the old one as `.best.old`, until the next export.
-`config.json` has the SHA-256 of `state.pt`, so that who reads one file of each, or overwritten
-bytes, is told.
+`X/best`. The folder appears whole. No folder can replace another in one step: a reader sees the
+old one, for an instant none, then the new one. An export that is killed in that instant leaves the
+old one as `.best.old`, until the next export. `config.json` has the SHA-256 of `state.pt`, so that
+files of two models, or overwritten bytes, are noticed.
 """
 
 import hashlib
@@ -35,7 +34,7 @@ STATE_FILE = "state.pt"
 CONFIG_FILE = "config.json"
 CARD_FILE = "model_card.md"
 MODEL_FOLDER = "best"
-"""Where a model folder lies in what a search or a training leaves behind."""
+"""Name of the model folder in the folder of a search or a training."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +54,12 @@ class Model:
 
 @dataclass(frozen=True)
 class ModelEvaluation:
-    """What is measured of a checkpoint before it is a model, which takes longest.
+    """Measurements of a checkpoint for its model folder; they take longer than the rest of it.
 
     Attributes:
         calibration: of its confidence.
-        rows: its scores on the held-out scenes, the source number told and not.
+        rows: `EvaluationRow`s on the held-out scenes as dictionaries, with Fisher scoring and
+            without.
     """
 
     calibration: Calibration
@@ -67,21 +67,23 @@ class ModelEvaluation:
 
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> Self:
-        """The same again from `dataclasses.asdict`."""
+        """Rebuild it from its `dataclasses.asdict`."""
         return cls(Calibration(**plain["calibration"]), plain["rows"])
 
 
 def evaluate_model(state: Path) -> ModelEvaluation:
-    """Calibrates a checkpoint's confidence, and scores it on held-out scenes.
+    """Evaluate a checkpoint on held-out scenes, and calibrate its confidence.
 
     Raises:
         ConfigError: if the checkpoint cannot be read.
     """
-    kept = TrainState.load(state)
-    device = resolve_device("cpu" if kept.config.device == "cpu" else "auto")
-    config, network = restore_network(state, device)
-    readouts = (evaluate_network(network, config, fisher_scoring=on) for on in (False, True))
-    rows = [asdict(row) for scored in readouts for row in scored.rows]
+    config, network = restore_network(state, torch.device("cpu"))
+    network = network.to(resolve_device("cpu" if config.device == "cpu" else "auto"))
+    rows = [
+        asdict(row)
+        for fisher_scoring in (False, True)
+        for row in evaluate_network(network, config, fisher_scoring=fisher_scoring).rows
+    ]
     return ModelEvaluation(calibrate(network, config), rows)
 
 
@@ -91,35 +93,34 @@ def export_model(
     *,
     about: Mapping[str, Any],
     others: Sequence[Mapping[str, Any]] = (),
-    measured: ModelEvaluation | None = None,
+    evaluation: ModelEvaluation | None = None,
 ) -> None:
-    """Makes a model folder of a checkpoint: calibrates its confidence and scores it, held out.
+    """Make a model folder of a checkpoint.
 
     Args:
-        about: where it comes from, as `provenance` tells it.
+        about: origin, as `provenance` returns it.
         others: rows of other estimators on the same held-out scenes, for the card.
-        measured: what `measure` says of it, where it has been asked.
+        evaluation: of this checkpoint; by default `evaluate_model` makes it.
 
     Raises:
         ConfigError: if the checkpoint cannot be read, or the folder cannot be made.
     """
-    measured = measured or evaluate_model(state)
-    kept = TrainState.load(state)
-    config, network = restore_network(state, resolve_device("cpu"))
+    evaluation = evaluation or evaluate_model(state)
+    config, network = restore_network(state, torch.device("cpu"))
     card = model_card(
-        kept,
-        [*measured.rows, *others],
-        measured.calibration,
+        TrainState.load(state),
+        [*evaluation.rows, *others],
+        evaluation.calibration,
         about=about,
         size=sum(parameter.numel() for parameter in network.parameters()),
     )
     record = {
         "params": config.to_params(),
-        "confidence": asdict(measured.calibration),
+        "confidence": asdict(evaluation.calibration),
         "state_sha256": hashlib.sha256(state.read_bytes()).hexdigest(),
     }
     hidden = folder.with_name(f".{folder.name}.new")
-    shutil.rmtree(hidden, ignore_errors=True)  # of an export that was killed
+    shutil.rmtree(hidden, ignore_errors=True)  # left by an export that was killed
     try:
         hidden.mkdir(parents=True)
         shutil.copyfile(state, hidden / STATE_FILE)
@@ -136,7 +137,7 @@ def export_model(
 
 
 def _replace(folder: Path, new: Path) -> None:
-    """Puts `new` in the place of `folder`, which stays if that fails."""
+    """Put `new` in the place of `folder`, which stays if that fails."""
     old = folder.with_name(f".{folder.name}.old")
     had_one = folder.exists()
     if had_one:
@@ -152,7 +153,7 @@ def _replace(folder: Path, new: Path) -> None:
 
 
 def find_model(path: str | Path) -> Path:
-    """The model folder that a path means: itself, or the `best` in what was left behind there.
+    """Return the model folder that a path stands for: itself, or the one in it.
 
     Raises:
         ConfigError: if there is none.
@@ -169,7 +170,7 @@ def find_model(path: str | Path) -> Path:
 
 
 def load_model(path: str | Path, device: torch.device | str = "cpu") -> Model:
-    """Reads a model folder, or the one in what a search or a training has left.
+    """Read a model folder, or the one in the folder of a search or a training.
 
     Raises:
         ConfigError: if there is none, or it is damaged.
@@ -196,7 +197,7 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> Model:
 
 
 def _calibration(record: Mapping[str, Any]) -> Calibration:
-    """As recorded: a finite coefficient for a constant and for each of three numbers."""
+    """Return the recorded calibration, or raise ValueError unless all its numbers are finite."""
     made = Calibration(**record)
     numbers = [*made.coefficients, made.error, made.count]
     if len(made.coefficients) != NUM_COEFFICIENTS or not all(map(math.isfinite, numbers)):
