@@ -11,7 +11,6 @@ from statistics import fmean
 from typing import Any
 
 from trainer.evaluation import Calibration
-from trainer.intervals import wilson_share
 
 from .checkpoint import TrainState
 
@@ -118,14 +117,15 @@ def _summary(rows: Sequence[Mapping[str, Any]], snr_db: Sequence[float]) -> list
 
 
 def _row(row: Mapping[str, Any]) -> str:
-    error = f"{row['capped_error']:.3f} [{row['capped_error_low']:.3f}, "
-    error += f"{row['capped_error_high']:.3f}]"
-    success = ""  # noise alone has no sources to find
-    if row["success_rate"] is not None:
-        share = wilson_share(row["success_rate"], row["num_scenes"])
-        success = f"{share.mean:.2f} [{share.low:.2f}, {share.high:.2f}]"
+    def interval(name: str, digits: int) -> str:
+        mean, low, high = (row[f"{name}{end}"] for end in ("", "_low", "_high"))
+        if mean is None:  # noise alone has no sources to find
+            return ""
+        return f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
     cells = (row["estimator"], f"{row['snr_db']:g}", row["num_sources"], row["num_scenes"])
-    return "| " + " | ".join(map(str, (*cells, error, success))) + " |"
+    measured = (interval("capped_error", 3), interval("success_rate", 2))
+    return "| " + " | ".join(map(str, (*cells, *measured))) + " |"
 
 
 def _origin(about: Mapping[str, Any]) -> list[str]:

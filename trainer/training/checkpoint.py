@@ -10,7 +10,7 @@ import struct
 import zipfile
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_origin, get_type_hints
 
 import torch
 from torch import nn
@@ -72,24 +72,17 @@ class TrainState:
             raise ConfigError(
                 f"a checkpoint must be readable, but {path} is not ({reason}). Train again."
             ) from error
-        names = {f.name for f in fields(cls)}
-        if not isinstance(data, dict) or set(data) != names:
-            raise ConfigError(
-                f"a checkpoint must hold {', '.join(sorted(names))}, but {path} does not. "
-                "Was it written by another program?"
-            )
-        kinds: dict[str, type] = dict.fromkeys(
-            ("params", "network", "optimizer", "schedule"), dict
-        )
-        kinds |= {"epoch": int, "step": int, "generator": torch.Tensor}
-        wrong = [name for name, kind in kinds.items() if not isinstance(data[name], kind)]
-        if wrong:
-            raise ConfigError(
-                f"a checkpoint must hold what a training left, but `{wrong[0]}` of {path} is a "
-                f"{type(data[wrong[0]]).__name__}. Train again."
-            )
+        found = data if isinstance(data, dict) else {}
+        kinds = {name: get_origin(kind) or kind for name, kind in get_type_hints(cls).items()}
+        for name, kind in kinds.items():
+            if not isinstance(found.get(name), kind):
+                raise ConfigError(
+                    f"a checkpoint must hold {', '.join(kinds)}, but `{name}` of {path} is a "
+                    f"{type(found.get(name)).__name__}. Train again."
+                )
         # generator states live on the CPU whatever device they steer
-        return cls(**data | {"generator": data["generator"].cpu()})
+        values = {name: found[name] for name in kinds}
+        return cls(**values | {"generator": values["generator"].cpu()})
 
 
 def restore_network(path: Path, device: torch.device) -> tuple[TrainConfig, nn.Module]:

@@ -5,7 +5,7 @@ the last epoch, and the failure, if there was one (`endings`). Numbers are compa
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -31,9 +31,8 @@ def replay_trial(record: Mapping[str, Any]) -> int:
     """Train a recorded trial as far as it got; return 0 if it is reproduced, else 1."""
     loop = _start(record)
     config = loop.config
-    reached, failed = record.get("reached"), record.get("failure")
-    epochs = int(reached["epoch"]) if reached else 0
-    outcome = record.get("outcome", "unfinished")
+    reached = record.get("reached") or {}
+    epochs, outcome = int(reached.get("epoch", 0)), record.get("outcome", "unfinished")
     budget = epochs if outcome in CUT_SHORT else config.epochs
     rows: dict[int, dict[str, Any]] = {}
 
@@ -45,20 +44,10 @@ def replay_trial(record: Mapping[str, Any]) -> int:
     failure = print_epochs(config, watched())
     if failure is not None:
         print("\n".join(inspect_step(loop).lines()))
-    found = failure.as_dict() if failure else None
-    diverged = failed if outcome in ("diverged", "unfinished") else None
-    wrong = [
-        f"{name} was {_of(diverged, name)!r}, is {_of(found, name)!r}"
-        for name in COMPARED
-        if _of(diverged, name) != _of(found, name)
-    ]
-    if reached:
-        again = rows.get(epochs, {})
-        wrong += [
-            f"{name} of epoch {epochs} was {value!r}, is {again.get(name)!r}"
-            for name, value in reached.items()
-            if again.get(name) != value
-        ]
+    found = failure.as_dict() if failure else {}
+    diverged = (outcome in ("diverged", "unfinished") and record.get("failure")) or {}
+    wrong = _differences(COMPARED, diverged, found)
+    wrong += _differences(reached, reached, rows.get(epochs, {}), f" of epoch {epochs}")
     print("recorded:", _described(diverged) if diverged else f"{outcome} after {epochs} epochs")
     print("replayed:", _described(found) if found else f"trained {len(rows)} epochs")
     if wrong:
@@ -134,8 +123,14 @@ def _start(record: Mapping[str, Any]) -> TrainingLoop:
     return TrainingLoop(config, resolve_device(config.device))
 
 
-def _of(failure: Mapping[str, Any] | None, name: str) -> Any:
-    return None if failure is None else failure.get(name)
+def _differences(
+    names: Iterable[str], before: Mapping[str, Any], after: Mapping[str, Any], where: str = ""
+) -> list[str]:
+    return [
+        f"{name}{where} was {before.get(name)!r}, is {after.get(name)!r}"
+        for name in names
+        if before.get(name) != after.get(name)
+    ]
 
 
 def _described(failure: Mapping[str, Any]) -> str:
