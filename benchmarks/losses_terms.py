@@ -78,7 +78,7 @@ def true_map(config: TrainConfig, scenes: Scenes) -> Tensor:
 
 def roots(matrix: Tensor, scenes: Scenes) -> Tensor:
     """Return Cholesky factors of C_l / σ² = I + (p / σ²) G_l R G_lᴴ [B, L, M, M], tr R = 1."""
-    _, channel = whiten(scenes)
+    channel = whiten(scenes).channel
     power = scenes.sources.power.sum(-1) * matrix.shape[-1]  # tr A P Aᴴ, uncorrelated sources
     channel = channel * (power / scenes.noise_variance).sqrt()[:, None, None]
     responses = channel.unsqueeze(1) * scenes.codes.unsqueeze(2)
@@ -101,7 +101,7 @@ def divergence(seen: Predicted, scenes: Scenes, *, unseen: bool) -> Tensor:
     truth = true_factor(scenes)
     exact, found = (roots(matrix, scenes) for matrix in (truth @ truth.mH, seen.covariance.held))
     noise = scenes.noise_variance.sqrt()[:, None, None, None]
-    data = exact if unseen else whiten(scenes)[0].unsqueeze(-1) / noise
+    data = exact if unseen else whiten(scenes).snapshots.unsqueeze(-1) / noise
     return code_length(found, data) - code_length(exact, data)
 
 

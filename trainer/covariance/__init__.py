@@ -1,7 +1,13 @@
-"""The covariance type, back-projection of snapshots, the dictionary, and covariance fitting."""
+"""The covariance type, back-projection of snapshots, the steering dictionary, covariance fitting.
+
+Everything that estimators and networks share: `whiten` and `lmmse` turn scenes into covariances,
+`normalise` makes every `Covariance`, `eigendecompose` reads it. Shapes: scenes B, snapshots L,
+antennas M, panel elements N, grid points G, sources K.
+"""
 
 from .backprojection import (
     ChannelEigenmodes,
+    Whitened,
     channel_eigenmodes,
     fit_loading,
     lmmse,
@@ -21,11 +27,17 @@ from .covariance_fit import (
     NOISE_FLOOR,
     LikelihoodGradient,
     Observations,
-    QuadraticForms,
     likelihood_gradient,
+    quadratic_forms,
     update_noise,
 )
-from .dictionary import PLANE_PHASE, POINTS_PER_BEAM, DictionaryModule, pack_hermitian
+from .dictionary import (
+    PLANE_PHASE,
+    POINTS_PER_BEAM,
+    pack_hermitian,
+    steering_dictionary,
+    unpack_hermitian,
+)
 from .eigendecomposition import Eigendecomposition, eigendecompose
 
 __all__ = [
@@ -34,11 +46,10 @@ __all__ = [
     "POINTS_PER_BEAM",
     "ChannelEigenmodes",
     "Covariance",
-    "DictionaryModule",
     "Eigendecomposition",
     "LikelihoodGradient",
     "Observations",
-    "QuadraticForms",
+    "Whitened",
     "blend_factors",
     "channel_eigenmodes",
     "eigendecompose",
@@ -48,10 +59,13 @@ __all__ = [
     "normalise",
     "pack_hermitian",
     "pinv",
+    "quadratic_forms",
     "sample_covariance",
     "signal_basis",
+    "steering_dictionary",
     "true_factor",
     "unit_trace",
+    "unpack_hermitian",
     "update_noise",
     "whiten",
 ]

@@ -1,11 +1,11 @@
-"""Eigenvalues and leading eigenvectors of a covariance, by the cheapest way its form allows.
+"""Eigenvalues and leading eigenvectors of a covariance, computed from the form it is held in.
 
 A factor F, R = F Fᴴ + shift I with r < N columns, has the eigenpairs of its r x r Gram matrix
 G = Fᴴ F = W diag(γ) Wᴴ: values γ + shift, vectors F W diag(γ)^-1/2, and N - r times the shift.
-For 16 snapshots of 144 elements that is a hundred times cheaper than the 144 x 144 problem, even
-in double precision, which a Gram matrix needs: it squares the condition of its factor.
+For 16 snapshots of 144 elements this is a hundred times cheaper than the 144 x 144 problem, even
+in double precision, which is needed because a Gram matrix squares the condition of its factor.
 
-For estimators, which need no gradient; losses have `spectral`.
+For estimators, which need no gradient; losses use `trainer.spectral`.
 """
 
 from dataclasses import dataclass
@@ -18,13 +18,13 @@ from .covariance import Covariance
 
 @dataclass(frozen=True)
 class Eigendecomposition:
-    """Eigenpairs of a batch, descending, of which the smallest may be held as one number.
+    """Eigenpairs of a batch, in descending order; the smallest may be held as one number.
 
     Attributes:
         values: [B, r], loading included; r = N of a dense covariance.
-        vectors: [B, N, r], orthonormal where `values` exceed `floor`, zero where they cannot.
-        floor: the N - r eigenvalues not listed, and the smallest of all, [B].
-        finite: whether the covariance was, [B]; where not, all else is that of a zero matrix.
+        vectors: [B, N, r], orthonormal where `values` exceed `floor`, zero in the null space of F.
+        floor: [B], the smallest eigenvalue, and each of the N - r that are not in `values`.
+        finite: [B], False where the covariance was not; the rest is then that of a zero matrix.
     """
 
     values: Tensor
@@ -41,7 +41,7 @@ class Eigendecomposition:
 
 @torch.no_grad()
 def eigendecompose(covariance: Tensor | Covariance) -> Eigendecomposition:
-    """Eigenpairs of a dense [B, N, N] matrix or of a `Covariance` in either form."""
+    """Return the eigenpairs of a Hermitian [B, N, N] matrix or of a `Covariance`."""
     if isinstance(covariance, Tensor):
         return _of_matrix(covariance)
     factor = covariance.factor
@@ -52,7 +52,7 @@ def eigendecompose(covariance: Tensor | Covariance) -> Eigendecomposition:
 
 def _of_matrix(matrix: Tensor) -> Eigendecomposition:
     finite = _all_finite(matrix)
-    # LAPACK would refuse the whole batch for one bad member
+    # for one matrix that is not finite, LAPACK refuses the whole batch
     values, vectors = torch.linalg.eigh(matrix.where(finite[:, None, None], 0))
     return Eigendecomposition(values.flip(-1), vectors.flip(-1), values[:, 0], finite)
 
@@ -63,7 +63,7 @@ def _of_factor(factor: Tensor, shift: Tensor) -> Eigendecomposition:
     shift = shift.where(finite, torch.zeros_like(shift))
     values, vectors = torch.linalg.eigh(wide.mH @ wide)
     values, vectors = values.flip(-1).clamp(min=0), vectors.flip(-1)
-    # what roundoff in the entries of F alone could have made is no direction
+    # eigenvalues within roundoff of the entries of F have no direction of their own
     least = (torch.finfo(factor.dtype).eps ** 2 * values[:, :1]).clamp(min=1e-300)
     scale = torch.where(values > least, values, torch.inf).rsqrt()
     vectors = ((wide @ vectors) * scale.unsqueeze(-2)).to(factor.dtype)
@@ -71,5 +71,5 @@ def _of_factor(factor: Tensor, shift: Tensor) -> Eigendecomposition:
 
 
 def _all_finite(matrix: Tensor) -> Tensor:
-    """Whether a sum that no entry can leave finite alone is finite, per sample."""
+    # one infinite or NaN entry makes the sum infinite or NaN, too
     return torch.isfinite(torch.view_as_real(matrix.resolve_conj()).sum((1, 2, 3)))

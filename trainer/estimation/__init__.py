@@ -1,4 +1,8 @@
-"""Classical direction finding, by name: MUSIC, MVDR, beamformer, maximum likelihood, sparse."""
+"""Classical direction finding: MUSIC, MVDR, beamformer, maximum likelihood, sparse fitting.
+
+`build_localiser(name, scene)` makes any of them by its name in results; a localiser maps scenes
+and K [B] to `Estimates`. Positions are (azimuth [rad], elevation [rad], 1/range [1/m]) throughout.
+"""
 
 from .estimates import Estimates
 from .fisher_scoring import refine_by_fisher_scoring

@@ -1,37 +1,40 @@
-"""What every estimator hands out, and when it vouches for a source.
+"""The result of every estimator, and the checks of an estimate that all estimators share.
 
-An estimate is *separate* if it is finite and not a repetition of an earlier one: that is what is
-scored, whether right or a guess. It is *resolved* if moreover
+An estimate is *separate* if it is finite and not a repetition of an earlier one; scores count
+these, right or wrong. It is *resolved* if, in addition, it passes two tests:
 
     interior      its direction lies inside the region, not at an edge where the search was
-                  stopped (range may: a panel that hardly sees curvature says little about it)
-    standing out  from what noise alone would have given:
-                  covariance methods  the K-th eigenvalue exceeds the least by more than roundoff,
-                                      and the signal subspace holds more of its steering vector,
-                                      less the other sources', than a random one would anywhere
-                                      on the grid but once in 1 / `CHANCE` scenes: the share of a
-                                      vector in K random dimensions is Beta(K, N - K)
-                  sml, +scoring       twice the log likelihood that the source adds exceeds
-                                      `LEAST_RATIO`, the 99.9 % quantile of chi-square with the
-                                      four degrees of freedom of a place and a power; sml fits
-                                      the others again without it, +scoring leaves them alone,
-                                      and so vouches for both of two that share one source
+                  stopped. Range may lie at an edge: a panel that hardly measures curvature says
+                  little about it.
+    significance  noise alone would hardly have produced it:
+                  music, mvdr, beamformer   the K-th eigenvalue exceeds the smallest by more than
+                        roundoff, and the share of its steering vector, less the other sources',
+                        in the signal subspace exceeds what a random subspace reaches anywhere on
+                        the grid in one of 100 scenes (`pseudospectra.is_significant`)
+                  sml, +scoring   twice the log likelihood that the source adds exceeds
+                        `LEAST_RATIO`. sml fits the others again without the source, +scoring
+                        keeps them fixed, and so resolves both of two estimates of one source.
 
-A covariance that was itself fitted with steering vectors (sparse, a network's) always has some in
-its signal subspace. There the share says little; `+scoring` asks the snapshots instead. Without
-any signal at all, snapshots of zeros, nothing is resolved.
+A covariance that was itself fitted with steering vectors (sparse, or a network's) always has some
+in its signal subspace, so the share means little there; use `+scoring`. Snapshots that are all
+zero resolve nothing.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
+from torch.nn import functional
 
-CHANCE = 0.01
-"""Of a random subspace, over all grid points together. Back-projected noise is not quite random:
-it exceeds what this allows in about one place of thirty."""
+from trainer.scenes import SearchGrid
+
 LEAST_RATIO = 18.467
-"""Of 2 Δ log likelihood; `scipy.stats.chi2.ppf(0.999, 4)`."""
+"""Threshold of 2 Δ log likelihood: `scipy.stats.chi2.ppf(0.999, 4)`, of a position and a power."""
+SAME_SOURCE = 0.95
+"""Positions whose steering vectors correlate by more than this are one source."""
+EDGE = 1e-6
+"""Share of the region's width that counts as its edge."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +44,11 @@ class Estimates:
     Attributes:
         azimuth, elevation, range_m: [rad, rad, m]; always finite: a best guess where a source was
             not resolved, the region's centre in an inactive slot.
-        resolved: the estimator vouches for this source; see above.
+        resolved: estimates that are separate, interior and significant (module docstring).
         active: slots that were asked for.
-        source_numbers: how many sources the same data suggest, by rule (`source_number`), [B]
-            each; empty if nobody asked.
-        separate: estimates of their own, which scores count; by default those resolved.
+        source_numbers: K by every rule of `source_number.SOURCE_NUMBERS`, [B] each; empty if not
+            asked for.
+        separate: estimates that scores count; by default those resolved.
     """
 
     azimuth: Tensor
@@ -58,5 +61,58 @@ class Estimates:
 
     @property
     def scored(self) -> Tensor:
-        """Active slots whose estimate counts as one, [B, K_max]."""
+        """Active slots with a separate estimate, [B, K_max]."""
         return (self.resolved if self.separate is None else self.separate) & self.active
+
+    @property
+    def positions(self) -> Tensor:
+        """Positions in the coordinates of `SearchGrid`, [B, K_max, 3]."""
+        return torch.stack([self.azimuth, self.elevation, 1 / self.range_m], dim=-1)
+
+
+def make_estimates(
+    positions: Tensor,
+    active: Tensor,
+    separate: Tensor,
+    resolved: Tensor,
+    search: SearchGrid,
+    slots: int,
+    source_numbers: Mapping[str, Tensor] | None = None,
+) -> Estimates:
+    """Return positions [B, K, 3] as estimates with `slots` columns, inactive ones at the centre.
+
+    Raises:
+        ValueError: if there are fewer slots than active sources.
+    """
+    if int(active.sum(-1).max()) > slots:
+        raise ValueError(
+            f"`slots >= num_sources` must hold, but got {slots=}, "
+            f"num_sources up to {int(active.sum(-1).max())}. Ask for more slots."
+        )
+    more = max(slots - active.shape[-1], 0)
+    active, separate, resolved = (
+        functional.pad(x, (0, more))[:, :slots] for x in (active, separate, resolved)
+    )
+    positions = functional.pad(positions, (0, 0, 0, more))[:, :slots]
+    centre = (search.lower + search.upper) / 2
+    azimuth, elevation, inverse_range = torch.where(
+        active.unsqueeze(-1), positions, centre
+    ).unbind(-1)
+    return Estimates(
+        azimuth, elevation, 1 / inverse_range, resolved, active, source_numbers or {}, separate
+    )
+
+
+def is_repetition(steering: Tensor, active: Tensor) -> Tensor:
+    """Return True for estimates at the position of an earlier one: [B, K, N] -> [B, K]."""
+    correlation = (steering.conj() @ steering.mT).abs() / steering.shape[-1]
+    both = active.unsqueeze(-1) & active.unsqueeze(-2)
+    return ((correlation > SAME_SOURCE) & both).tril(-1).any(-1)
+
+
+def is_interior(positions: Tensor, search: SearchGrid) -> Tensor:
+    """Return True for positions [B, K, 3] with a direction strictly inside the region: [B, K]."""
+    # the margin absorbs the rounding of an edge to another precision
+    margin = EDGE * (search.upper - search.lower)
+    inside = (positions > search.lower + margin) & (positions < search.upper - margin)
+    return inside[..., :2].all(-1)

@@ -1,111 +1,109 @@
-"""One-step estimation: Fisher scoring from estimates that lie near already.
+"""Fisher scoring on the snapshots, from estimates that are already close.
 
-MUSIC reads places off a covariance, which has forgotten how sharply each snapshot saw them.
-Scoring on the snapshots' likelihood from a start in its basin leads to the efficient estimate, the
-first steps most of the way (Lehmann and Casella 1998, Theory of Point Estimation, section 6.4), at
-a tenth of the cost of the search for it. Which basin is the right one the start has decided: where
-the likelihood's highest peak misleads, below threshold, nothing is lost to it. For the same reason
-the steps are few: a network's start is better there than the maximum.
+MUSIC estimates positions from a covariance, which does not keep how precisely each snapshot
+determines them. From a start in the basin of the maximum, scoring on the likelihood of the
+snapshots leads to the efficient estimate, most of the way in the first steps (Lehmann and Casella
+1998, Theory of Point Estimation, section 6.4), at a tenth of the cost of searching for it. The
+start decides on the basin, so below threshold, where the highest peak of the likelihood misleads,
+a good start is kept. The steps are few, because there a network's start beats the maximum.
 
-Powers and noise start from least squares at the places given: where those are off, what they leave
-unexplained counts as noise, and steps are careful.
+Powers and noise start from least squares at the given positions. Where these are off, the
+unexplained part counts as noise, and steps are short.
 """
 
 from dataclasses import replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from trainer.covariance import whiten
+from trainer.covariance import Whitened, whiten
 from trainer.linalg import squared_magnitude, squared_norm
 from trainer.scenes import Scenes, SearchGrid, respond
 
-from .estimates import LEAST_RATIO, Estimates
-from .levenberg_marquardt import descend
-from .likelihood import Likelihood, Whitened
-from .maximum_likelihood import all_noise
-from .pseudospectra import interior, repeated
+from .estimates import LEAST_RATIO, Estimates, is_interior, is_repetition
+from .levenberg_marquardt import minimise
+from .likelihood import Likelihood
+from .maximum_likelihood import noise_only_start
 
 STEPS = 2
 """Of 0, 1, 2 and 4 steps, two have the least capped error at -5 and 0 dB: see docs/log.md."""
 RIDGE = 1e-9
-"""Relative, added to Gram matrices: two estimates at one place have no amplitudes of their own."""
+"""Relative ridge of Gram matrices, for two estimates at one position."""
 LEAST_SHARE = 0.1
-"""Of a source's apparent power that is taken for its own at least, whatever the noise."""
+"""Smallest share of a source's least-squares power that is not attributed to noise."""
 
 
 @torch.no_grad()
 def refine_by_fisher_scoring(
     scenes: Scenes, estimates: Estimates, search: SearchGrid, *, steps: int = STEPS
 ) -> Estimates:
-    """The estimates, moved by scoring; in double precision."""
-    active = estimates.active
-    slots = max(int(active.sum(-1).max()), 1)
-    active = active[:, :slots]
-    snapshots, channel = whiten(scenes)
-    wide = Whitened(*(x.to(torch.complex128) for x in (snapshots, channel, scenes.codes)))
-    _, lower, upper = all_noise(wide, search, slots)
-    places = torch.stack([estimates.azimuth, estimates.elevation, 1 / estimates.range_m], dim=-1)
-    powers, noise, energy = explained(wide, places[:, :slots].double(), active, search)
-    start = torch.cat([places[:, :slots].flatten(1).double(), powers, noise], dim=-1)
-    model = Likelihood(wide, search, active).model
-    fitted = descend(model, start, lower, upper, steps=steps)
-    # what a source adds to the likelihood if the others leave it alone, in closed form: a fit
-    # without it, as in `sml`, would cost more than all of the above
-    powers, noise = fitted.place[:, 3 * slots : 4 * slots], fitted.place[:, -1:]
+    """Return the estimates after `steps` of scoring, computed in double precision.
+
+    Estimates of scenes with zero snapshots or a zero channel do not move and are not resolved.
+    """
+    slots = max(int(estimates.active.sum(-1).max()), 1)
+    active, positions = estimates.active[:, :slots], estimates.positions
+    data = whiten(scenes).to(torch.complex128)
+    _, lower, upper = noise_only_start(data, search, slots)
+    near = positions[:, :slots].double()
+    powers, noise, energy = least_squares_powers(data, near, active, search)
+    start = torch.cat([near.flatten(1), powers, noise], dim=-1)
+    model = Likelihood(data, search, active).local_model
+    fitted = minimise(model, start, lower, upper, steps=steps).point
+    moved, powers, noise = fitted.split([3 * slots, slots, 1], dim=-1)
+    # the likelihood ratio of a source with the others held fixed has a closed form; a fit without
+    # it, as in `sml`, would cost more than all of the above
     ratio = (powers - noise).exp() * energy
-    gained = 2 * scenes.num_snapshots * (ratio - ratio.log1p()) * active
-    resolved = _padded(gained.unsqueeze(-1), places).squeeze(-1) > LEAST_RATIO
-    found = fitted.place[:, : 3 * slots]
-    moved = _padded(found.unflatten(-1, (slots, 3)).to(places), places)
-    # where the snapshots say nothing, an estimate stays where it was, and nobody vouches for it
-    heard, reached = (each.abs().amax((1, 2)) > 0 for each in (wide.snapshots, wide.channel))
-    known = (heard & reached).unsqueeze(-1)
-    moves = estimates.active & known & torch.isfinite(moved).all(-1)
-    places = torch.where(moves.unsqueeze(-1), moved, places)
-    azimuth, elevation, inverse_range = places.unbind(-1)
-    again = repeated(search.response(places), estimates.active)
+    ratio = 2 * scenes.num_snapshots * (ratio - ratio.log1p()) * active
+    more = estimates.active.shape[1] - slots
+    significant = functional.pad(ratio, (0, more)) > LEAST_RATIO
+    moved = functional.pad(moved.unflatten(-1, (slots, 3)), (0, 0, 0, more)).to(positions)
+    measured = (data.snapshots != 0).any((1, 2)) & (data.channel != 0).any((1, 2))
+    measured = measured.unsqueeze(-1)
+    moves = estimates.active & measured & torch.isfinite(moved).all(-1)
+    positions = torch.where(moves.unsqueeze(-1), moved, positions)
+    azimuth, elevation, inverse_range = positions.unbind(-1)
+    distinct = ~is_repetition(search.response(positions), estimates.active)
+    interior = is_interior(positions, search)
     return replace(
         estimates,
         azimuth=azimuth,
         elevation=elevation,
         range_m=1 / inverse_range,
-        resolved=estimates.scored & known & resolved & interior(places, search) & ~again,
+        resolved=estimates.scored & measured & significant & interior & distinct,
         separate=estimates.scored,
     )
 
 
-def explained(
-    data: Whitened, places: Tensor, active: Tensor, search: SearchGrid
+def least_squares_powers(
+    data: Whitened, positions: Tensor, active: Tensor, search: SearchGrid
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Log powers [B, K] and log σ² [B, 1] that least squares at the places leaves, and the energy
-    of each place's echo in a snapshot, mean over snapshots [B, K].
+    """Return log powers, log σ² and energies of a least-squares fit at positions [B, K, 3].
 
-    σ² is what no source explains, per dimension left; a power is that of the source's amplitudes,
-    less what of it is noise.
+    σ² is the mean square of the residual per remaining dimension; a power is the mean square of
+    the source's amplitudes, less their noise.
+
+    Returns:
+        log powers [B, K], log σ² [B, 1], and the energy of each source's response in a snapshot,
+        averaged over snapshots [B, K].
     """
-    steering = search.response(places) * active.unsqueeze(-1)
-    echoes = respond(data.channel, data.codes, steering)  # [B, L, M, K]
-    gram = echoes.mH @ echoes
+    steering = search.response(positions) * active.unsqueeze(-1)
+    responses = respond(data.channel, data.codes, steering)  # [B, L, M, K]
+    gram = responses.mH @ responses
     energy = gram.diagonal(dim1=-2, dim2=-1).real.mean(1)
     size = energy.mean(-1, keepdim=True)
-    # a slot without a source has no echo, a dead channel returns none: no amplitude there
-    heard = active & (size > torch.finfo(size.dtype).tiny / RIDGE)
-    loading = torch.where(heard, RIDGE * size, torch.ones_like(size)).unsqueeze(1)
-    inverse = torch.linalg.inv(gram + torch.diag_embed(loading).to(gram.dtype))
-    pull = echoes.mH @ data.snapshots.unsqueeze(-1)
-    amplitudes = inverse @ pull
-    total = squared_norm(data.snapshots)
-    left = total - (pull.conj() * amplitudes).real.sum((1, 2, 3))
+    # slots without a source and dead channels have a zero Gram: any ridge gives amplitude zero
+    present = active & (size > torch.finfo(size.dtype).tiny / RIDGE)
+    ridge = torch.where(present, RIDGE * size, torch.ones_like(size)).unsqueeze(1)
+    inverse = torch.linalg.inv(gram + torch.diag_embed(ridge).to(gram.dtype))
+    matched = responses.mH @ data.snapshots.unsqueeze(-1)
+    amplitudes = inverse @ matched
+    residual = squared_norm(data.snapshots) - (matched.conj() * amplitudes).real.sum((1, 2, 3))
     dimensions = data.snapshots[0].numel() - data.snapshots.shape[1] * active.sum(-1)
     tiny = torch.finfo(torch.float32).tiny
-    noise = (left / dimensions.clamp(min=1)).clamp(min=tiny)
-    own = inverse.diagonal(dim1=-2, dim2=-1).real.mean(1)
+    noise = (residual / dimensions.clamp(min=1)).clamp(min=tiny)
+    variance = noise.unsqueeze(-1) * inverse.diagonal(dim1=-2, dim2=-1).real.mean(1)
     raw = squared_magnitude(amplitudes.squeeze(-1)).mean(1)
-    powers = (raw - noise.unsqueeze(-1) * own).maximum(LEAST_SHARE * raw).clamp(min=tiny)
+    powers = (raw - variance).maximum(LEAST_SHARE * raw).clamp(min=tiny)
     return powers.log(), noise.log().unsqueeze(-1), energy
-
-
-def _padded(places: Tensor, like: Tensor) -> Tensor:
-    """[B, K, 3] with as many slots as `like`."""
-    return torch.nn.functional.pad(places, (0, 0, 0, like.shape[1] - places.shape[1]))

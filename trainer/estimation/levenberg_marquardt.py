@@ -1,10 +1,10 @@
-"""Damped Gauss-Newton descent in a box, for a batch of small problems at once.
+"""Levenberg-Marquardt minimisation in a box, for a batch of small problems at once.
 
-Every problem has its own damping and accepts or refuses its own steps, so a batch gives what its
-members would give alone. A coordinate at a bound that wants out is held there, the others move.
+Every problem has its own damping and accepts or refuses its own steps, so a batch gives the same
+results as its members alone. A coordinate at a bound whose gradient points outwards is held there.
 
-Reference: Levenberg 1944; Marquardt 1963; Nocedal & Wright 2006, Numerical Optimization, algorithm
-4.1 (gain ratio), ch. 10.3 (damping) and 16.7 (bounds).
+References: Levenberg 1944; Marquardt 1963; Nocedal and Wright 2006, Numerical Optimization,
+algorithm 4.1 (gain ratio), sections 10.3 (damping) and 16.7 (bounds).
 """
 
 from collections.abc import Callable
@@ -16,17 +16,17 @@ from torch import Tensor
 FIRST_DAMPING = 1e-3
 """Relative to the diagonal of the curvature."""
 SHRINK, GROW = 0.1, 5.0
-"""What a good and a bad step make of the damping."""
+"""Factors of the damping after a good and after a bad step."""
 GOOD, BAD = 0.75, 0.25
-"""Shares of the gain that the local model promised: a step between is taken and changes nothing.
-A step that barely gains has overshot; without this, damping falls and the next ones fail."""
+"""Gain ratios, actual over predicted decrease, above which a step is good and below which bad.
+A step that lowers the cost but is bad is taken, with more damping for the next: it overshot."""
 LEAST_DAMPING = 1e-9
 LEAST_CURVATURE = 1e-12
 """Relative to the largest of the diagonal: a flat coordinate gets no infinite step."""
 
 
-class Model(NamedTuple):
-    """A cost and its local shape: value [B], gradient [B, P], curvature [B, P, P] >= 0."""
+class LocalModel(NamedTuple):
+    """A cost [B] with its gradient [B, P] and a curvature [B, P, P], positive semidefinite."""
 
     value: Tensor
     gradient: Tensor
@@ -34,52 +34,55 @@ class Model(NamedTuple):
 
 
 class Minimum(NamedTuple):
-    """Where a descent ended: place [B, P] and value [B]."""
+    """The end of a minimisation: point [B, P] and value [B]."""
 
-    place: Tensor
+    point: Tensor
     value: Tensor
 
 
-def descend(
-    model: Callable[[Tensor], Model], start: Tensor, lower: Tensor, upper: Tensor, *, steps: int
+def minimise(
+    model: Callable[[Tensor], LocalModel],
+    start: Tensor,
+    lower: Tensor,
+    upper: Tensor,
+    *,
+    steps: int,
 ) -> Minimum:
-    """Minimises a batch of costs from `start` [B, P] inside [lower, upper], [P] or [B, P].
+    """Minimise a batch of costs from `start` [B, P] inside [lower, upper], [P] or [B, P].
 
-    Never ends above where it began.
+    The returned value never exceeds that at the start.
     """
-    place = torch.minimum(torch.maximum(start, lower), upper)
-    here = model(place)
+    point = torch.minimum(torch.maximum(start, lower), upper)
+    here = model(point)
     damping = torch.full_like(here.value, FIRST_DAMPING)
     for _ in range(steps):
-        held = ((place <= lower) & (here.gradient > 0)) | ((place >= upper) & (here.gradient < 0))
-        step = _solve(here, damping, held)
-        trial = torch.minimum(torch.maximum(place + step, lower), upper)
+        held = ((point <= lower) & (here.gradient > 0)) | ((point >= upper) & (here.gradient < 0))
+        step = _damped_step(here, damping, held)
+        trial = torch.minimum(torch.maximum(point + step, lower), upper)
         there = model(trial)
-        better = there.value < here.value
-        taken = trial - place
+        taken = trial - point
         bend = (taken.unsqueeze(-2) @ here.curvature @ taken.unsqueeze(-1)).flatten()
-        promised = -((taken * here.gradient).sum(-1) + 0.5 * bend)
+        predicted = -((taken * here.gradient).sum(-1) + 0.5 * bend)
         gained = here.value - there.value
-        place = torch.where(better.unsqueeze(-1), trial, place)
-        here = Model(
+        better = there.value < here.value
+        change = torch.where(gained > GOOD * predicted, SHRINK, 1.0)
+        change = torch.where(gained < BAD * predicted, GROW, change)
+        damping = (damping * torch.where(better, change, GROW)).clamp(min=LEAST_DAMPING)
+        point = torch.where(better.unsqueeze(-1), trial, point)
+        here = LocalModel(
             torch.where(better, there.value, here.value),
             torch.where(better.unsqueeze(-1), there.gradient, here.gradient),
             torch.where(better[:, None, None], there.curvature, here.curvature),
         )
-        change = torch.where(gained > GOOD * promised, SHRINK, 1.0)
-        change = torch.where(gained < BAD * promised, GROW, change)
-        change = torch.where(better, change, GROW)
-        damping = (damping * change).clamp(min=LEAST_DAMPING)
-    return Minimum(place, here.value)
+    return Minimum(point, here.value)
 
 
-def _solve(model: Model, damping: Tensor, held: Tensor) -> Tensor:
-    """-(C + damping diag C)⁻¹ g over the coordinates that are not held; 0 for those."""
+def _damped_step(model: LocalModel, damping: Tensor, held: Tensor) -> Tensor:
+    """Return -(C + damping diag C)⁻¹ g over the coordinates that are not held; 0 for those."""
     free = (~held).to(model.gradient.dtype)
     diagonal = model.curvature.diagonal(dim1=-2, dim2=-1)
-    floor = (LEAST_CURVATURE * diagonal.amax(-1, keepdim=True)).clamp(
-        min=torch.finfo(diagonal.dtype).tiny
-    )
+    floor = LEAST_CURVATURE * diagonal.amax(-1, keepdim=True)
+    floor = floor.clamp(min=torch.finfo(diagonal.dtype).tiny)
     scale = diagonal.clamp(min=0).maximum(floor).sqrt()
     # unit diagonal first: angles, inverse ranges and powers differ by orders of magnitude
     curvature = model.curvature / (scale.unsqueeze(-1) * scale.unsqueeze(-2))

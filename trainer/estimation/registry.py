@@ -1,9 +1,8 @@
-"""Localisation methods by name: what they make of scenes and a number of sources.
+"""Localisers by name.
 
-A method is `sml`, or `<covariance>_<estimator>`, an estimator put on one of `COVARIANCES`; a
-network is a covariance too. `+scoring` behind a name adds Fisher scoring on the snapshots.
-Scores tell methods the true K; recorded data have none, and `localise` asks the eigenvalues of a
-covariance instead, where it is not told.
+A name is `sml`, or `<covariance>_<estimator>` with one of `COVARIANCES` and one of `ESTIMATORS`;
+`+scoring` behind a name adds Fisher scoring on the snapshots. A network is a covariance, too
+(`covariance_localiser`).
 """
 
 from collections.abc import Callable
@@ -30,13 +29,13 @@ from .pseudospectra import ESTIMATORS
 from .sparse_fit import sparse_covariance
 
 Localiser = Callable[[Scenes, Tensor], Estimates]
-"""Scenes and K [B] -> estimates with `max_sources` slots."""
+"""A function of scenes and K [B] that returns estimates with `max_sources` slots."""
 
 MVDR_LOADING = 1.0
-"""Diagonal loading of MVDR's covariance, relative to tr(R)/N; back-projections have rank L < N.
-Of .03, .1, .3 and 1 the one with least capped error on 6x6 and 12x12 panels, at -5 ... 5 dB."""
-
+"""Diagonal loading of MVDR's covariance, relative to tr(R) / N; back-projections have rank L < N.
+Of .03, .1, .3 and 1, the one with least capped error on 6x6 and 12x12 panels, at -5 ... 5 dB."""
 SCORING_SUFFIX = "+scoring"
+"""End of the name of a localiser with Fisher scoring."""
 
 COVARIANCES: dict[str, Callable[[Scenes, SearchGrid], Covariance]] = {
     "pinv": lambda scenes, search: sample_covariance(pinv(scenes)),
@@ -46,19 +45,19 @@ COVARIANCES: dict[str, Callable[[Scenes, SearchGrid], Covariance]] = {
     ),
     "exact": lambda scenes, search: normalise(factor=true_factor(scenes), eps_psd=0.0),
 }
-"""Covariances that estimators can be put on, `exact` being the truth."""
+"""Covariances of scenes by name; `exact` is the truth."""
 
 
 def build_localiser(name: str, scene: SceneConfig, device: str = "cpu") -> Localiser:
-    """The method of that name, for a panel and region.
+    """Return the localiser of that name, for a panel and region.
 
     Raises:
-        ValueError: for a name that is none.
+        ValueError: if there is no such localiser.
     """
     search = search_grid(scene, torch.float32, device)
-    name, plus, _ = name.partition(SCORING_SUFFIX)
-    if plus:
-        return with_fisher_scoring(build_localiser(name, scene, device), scene, device)
+    if name.endswith(SCORING_SUFFIX):
+        plain = build_localiser(name.removesuffix(SCORING_SUFFIX), scene, device)
+        return with_fisher_scoring(plain, scene, device)
     if name == "sml":
         return lambda scenes, count: sml(scenes, count, search, slots=scene.max_sources)
     kind, _, estimator = name.partition("_")
@@ -67,7 +66,6 @@ def build_localiser(name: str, scene: SceneConfig, device: str = "cpu") -> Local
             f"an estimator's name is sml or <{'|'.join(COVARIANCES)}>_<{'|'.join(ESTIMATORS)}>, "
             f"with or without {SCORING_SUFFIX}, but got {name!r}. Correct its name."
         )
-
     loading = MVDR_LOADING / scene.num_elements if estimator == "mvdr" else 0.0
     return covariance_localiser(
         lambda scenes: COVARIANCES[kind](scenes, search),
@@ -86,7 +84,7 @@ def covariance_localiser(
     estimator: str = "music",
     loading: float = 0.0,
 ) -> Localiser:
-    """An estimator on the covariance that a function, a network for instance, makes of scenes."""
+    """Return an estimator on the covariance that a function, such as a network, predicts."""
     search = search_grid(scene, torch.float32, device)
 
     @torch.no_grad()
@@ -99,14 +97,14 @@ def covariance_localiser(
             num_snapshots=scenes.num_snapshots,
             loading=loading,
         )
-        heard = (scenes.snapshots != 0).flatten(1).any(-1, keepdim=True)
-        return replace(found, resolved=found.resolved & heard, separate=found.scored)
+        measured = (scenes.snapshots != 0).flatten(1).any(-1, keepdim=True)
+        return replace(found, resolved=found.resolved & measured, separate=found.scored)
 
     return locate
 
 
 def with_fisher_scoring(locate: Localiser, scene: SceneConfig, device: str = "cpu") -> Localiser:
-    """A method, and Fisher scoring on the snapshots from where it ends."""
+    """Return a localiser followed by Fisher scoring on the snapshots."""
     search = search_grid(scene, torch.float32, device)
     return lambda scenes, count: refine_by_fisher_scoring(scenes, locate(scenes, count), search)
 
@@ -114,7 +112,7 @@ def with_fisher_scoring(locate: Localiser, scene: SceneConfig, device: str = "cp
 def music_with_scoring(
     scenes: Scenes, covariance: Covariance, count: Tensor, scene: SceneConfig
 ) -> Estimates:
-    """How the covariance of a trained network is read: MUSIC and scoring."""
+    """Return MUSIC estimates on a covariance, refined by Fisher scoring on the snapshots."""
     device = str(scenes.snapshots.device)
     music = covariance_localiser(lambda _: covariance, scene, device)
     return with_fisher_scoring(music, scene, device)(scenes, count)

@@ -1,16 +1,16 @@
-"""How many sources: information criteria and the eigengap, on the eigenvalues of a covariance.
+"""The number of sources, by information criteria and the eigengap of a covariance.
 
-With ℓ_1 >= ... >= ℓ_p, k sources and L snapshots, the p - k smallest should be equal; their
-geometric over arithmetic mean g_k says how far they are from it:
+With eigenvalues ℓ_1 >= ... >= ℓ_p, k sources and L snapshots, the p - k smallest should be equal;
+g_k, the ratio of their geometric to their arithmetic mean, measures by how much they are not:
 
     AIC(k) = -2 L (p - k) ln g_k + 2 k (2p - k)
     MDL(k) = -  L (p - k) ln g_k + k (2p - k) ln(L) / 2          (Wax & Kailath 1985, eqs. 16, 17)
 
-The covariance of L snapshots has no more than L eigenvalues that say anything, so p = min(N, L);
-without this the zeros of a rank-deficient one are taken for noise of no power.
+The covariance of L snapshots has at most L eigenvalues other than zero, so p = min(N, L);
+otherwise these zeros would count as noise without power.
 
-The eigengap's rule needs no L: the k whose gap ℓ_k - ℓ_(k+1) is the widest. Its relative form
-divides by ℓ_k + ℓ_(k+1), which finds weak sources above a flat floor.
+The eigengap rule takes the k with the widest gap ℓ_k - ℓ_(k+1), whatever L. Its relative form
+divides the gap by ℓ_k + ℓ_(k+1), which finds weak sources above a flat floor.
 """
 
 from collections.abc import Callable
@@ -21,28 +21,28 @@ from torch import Tensor
 from trainer.covariance import Covariance, eigendecompose
 
 FLOOR = 1e-7
-"""Least eigenvalue, relative to the largest: log and ratio of a rank-deficient covariance."""
+"""Smallest eigenvalue in a logarithm or a ratio, relative to the largest."""
 
 
 def aic(values: Tensor, num_snapshots: int, max_sources: int) -> Tensor:
-    """Akaike's criterion: descending eigenvalues [B, N] -> K in 0 ... max_sources, [B]."""
+    """Return K in 0 ... max_sources, [B], by Akaike's criterion on eigenvalues [B, N]."""
     return _criterion(values, num_snapshots, max_sources, penalty=1.0)
 
 
 def mdl(values: Tensor, num_snapshots: int, max_sources: int) -> Tensor:
-    """Minimum description length: descending eigenvalues [B, N] -> K in 0 ... max_sources, [B]."""
+    """Return K in 0 ... max_sources, [B], by minimum description length on eigenvalues [B, N]."""
     snapshots = torch.tensor(float(num_snapshots), dtype=values.dtype, device=values.device)
     return _criterion(values, num_snapshots, max_sources, penalty=0.5 * snapshots.log())
 
 
 def widest_gap(values: Tensor, num_snapshots: int, max_sources: int) -> Tensor:
-    """k of the widest ℓ_k - ℓ_(k+1): descending eigenvalues [B, N] -> K in 1 ... max_sources."""
+    """Return the k in 1 ... max_sources, [B], of the widest ℓ_k - ℓ_(k+1) of [B, N]."""
     gaps = values[:, :max_sources] - values[:, 1 : max_sources + 1]
     return gaps.argmax(-1) + 1
 
 
 def widest_ratio(values: Tensor, num_snapshots: int, max_sources: int) -> Tensor:
-    """k of the widest relative gap: descending eigenvalues [B, N] -> K in 1 ... max_sources."""
+    """Return the k in 1 ... max_sources, [B], of the widest relative gap of [B, N]."""
     values = _floored(values)
     upper, lower = values[:, :max_sources], values[:, 1 : max_sources + 1]
     return ((upper - lower) / (upper + lower)).argmax(-1) + 1
@@ -54,7 +54,7 @@ SOURCE_NUMBERS: dict[str, Callable[[Tensor, int, int], Tensor]] = {
     "gap": widest_gap,
     "ratio": widest_ratio,
 }
-"""Rules by name; each takes eigenvalues [B, N], L and the largest K, which must be below N."""
+"""Rules by name: descending eigenvalues [B, N], L and the largest K, below N -> K [B]."""
 
 
 def estimate_num_sources(covariance: Covariance, num_snapshots: int, max_sources: int) -> Tensor:

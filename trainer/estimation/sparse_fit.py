@@ -1,15 +1,15 @@
 """Sparse covariance fitting: powers on a grid that maximise the likelihood of the snapshots.
 
-R = sum_g γ_g a_g a_gᴴ and C_l = G_l R G_lᴴ + σ² I, with γ >= 0 and σ² unknown. The likelihood is
-majorised at the present powers (log det C by its tangent, yᴴ C⁻¹ y by convexity) and minimised:
+R = sum_g γ_g a_g a_gᴴ and C_l = G_l R G_lᴴ + σ² I, with γ >= 0 and σ² unknown. Every step bounds
+the negative log likelihood from above at the present powers (log det C by its tangent, yᴴ C⁻¹ y by
+convexity) and minimises the bound:
 
     γ_g <- γ_g sqrt( sum_l |f_glᴴ C_l⁻¹ y_l|² / sum_l f_glᴴ C_l⁻¹ f_gl ),   f_gl = G_l a_g
 
-and σ² likewise, with C_l⁻¹ y_l and tr C_l⁻¹. The likelihood never falls. This is the criterion of
-LIKES (Stoica and Babu 2012, "SPICE and LIKES", section 4) with codes that differ from snapshot to
-snapshot, and the update of Sun, Babu and Palomar 2017, "Majorization-minimization algorithms",
-section IV. No f_gl is formed: numerators are a back-projection, denominators one N x N form
-(`covariance_fit.QuadraticForms`).
+and σ² likewise, with C_l⁻¹ y_l and tr C_l⁻¹, so that the likelihood never falls. The criterion is
+that of LIKES (Stoica and Babu 2012, "SPICE and LIKES", section 4) with codes that differ from
+snapshot to snapshot, the update that of Sun, Babu and Palomar 2017, "Majorization-minimization
+algorithms", section IV. No f_gl is formed (`trainer.covariance.covariance_fit`).
 """
 
 from dataclasses import replace
@@ -19,9 +19,10 @@ from torch import Tensor
 
 from trainer.covariance import (
     Observations,
-    QuadraticForms,
+    Whitened,
     channel_eigenmodes,
     fit_loading,
+    quadratic_forms,
     unit_trace,
     whiten,
 )
@@ -29,30 +30,27 @@ from trainer.linalg import squared_magnitude
 from trainer.scenes import Scenes, SearchGrid
 
 STEPS = 30
-"""From 3 over 10 to 30 steps estimates improve; more steps sharpen what is left."""
+"""Estimates improve from 3 over 10 to 30 steps, and little afterwards."""
 PART = {"cpu": 2**23, "cuda": 2**28}
-"""Largest number of entries of one batch of weighted dictionaries."""
+"""Largest number of entries of one part's weighted dictionaries."""
 
 
 @torch.no_grad()
 def sparse_covariance(scenes: Scenes, search: SearchGrid, *, steps: int = STEPS) -> Tensor:
-    """R, trace 1, of powers fitted from a flat start: [B, N, N]."""
-    scenes = in_own_units(scenes)
+    """Return R, trace 1, of powers fitted from a flat start: [B, N, N]."""
+    scenes = _scaled(scenes)
     signal, loading = fit_loading(channel_eigenmodes(scenes))
-    snapshots, channel = whiten(scenes)
-    size = max(1, PART[snapshots.device.type] // search.steering.numel())
+    size = max(1, PART[signal.device.type] // search.steering.numel())
+    tensors = (*whiten(scenes), signal, signal * loading)
     parts = [
-        _fit(y, h, c, p, v, search, steps)
-        for y, h, c, p, v in zip(
-            *(x.split(size) for x in (snapshots, channel, scenes.codes, signal, signal * loading)),
-            strict=True,
-        )
+        _fit(Whitened(*data), power, noise, search, steps)
+        for *data, power, noise in zip(*(x.split(size) for x in tensors), strict=True)
     ]
     return unit_trace(torch.cat(parts))
 
 
-def in_own_units(scenes: Scenes) -> Scenes:
-    """The same scenes with peaks of snapshots and channel in [1, 2), exactly: R is the same."""
+def _scaled(scenes: Scenes) -> Scenes:
+    # by powers of two, to peaks in [1, 2): exact, and R does not depend on it
 
     def scaled(values: Tensor) -> Tensor:
         _, exponent = values.abs().amax((-2, -1), keepdim=True).frexp()
@@ -61,44 +59,36 @@ def in_own_units(scenes: Scenes) -> Scenes:
     return replace(scenes, snapshots=scaled(scenes.snapshots), channel=scaled(scenes.channel))
 
 
-def _fit(
-    snapshots: Tensor,
-    channel: Tensor,
-    codes: Tensor,
-    signal: Tensor,
-    noise: Tensor,
-    search: SearchGrid,
-    steps: int,
-) -> Tensor:
-    """The same for one part: y [B, L, M], H [B, M, N], c [B, L, N], p and σ² [B]."""
+def _fit(data: Whitened, signal: Tensor, noise: Tensor, search: SearchGrid, steps: int) -> Tensor:
+    # p and σ² [B] -> R [B, N, N]
     tiny = torch.finfo(signal.dtype).tiny
-    steering = search.steering
-    # without any power the fit stays at nothing
+    # without any power, the fit stays close to zero
     signal, noise = (x.clamp(min=tiny**0.5) for x in (signal, noise))
-    powers = (signal / len(steering)).unsqueeze(-1).expand(-1, len(steering))
-    operators = channel.unsqueeze(1) * codes.unsqueeze(2)  # G_l, [B, L, M, N]
+    points = len(search.steering)
+    powers = (signal / points).unsqueeze(-1).expand(-1, points)
+    responses = data.channel.unsqueeze(1) * data.codes.unsqueeze(2)
+    observations = Observations(data.snapshots, responses)
     for _ in range(steps):
-        step = ascend(snapshots, operators, powers, noise, search)
+        step = update_powers(observations, powers, noise, search)
         powers, noise = (x.clamp(min=tiny) for x in step)
-    return synthesise(powers, search)
+    return mixture(powers, search)
 
 
-def ascend(
-    snapshots: Tensor, operators: Tensor, powers: Tensor, noise: Tensor, search: SearchGrid
+def update_powers(
+    observations: Observations, powers: Tensor, noise: Tensor, search: SearchGrid
 ) -> tuple[Tensor, Tensor]:
-    """One update of γ [B, G] and σ² [B], from G_l [B, L, M, N]."""
-    forms = QuadraticForms.of(
-        Observations(snapshots, operators), synthesise(powers, search), noise
-    )
-    pull = squared_magnitude(search.correlate(forms.back)).sum(1)
-    spread = ((forms.seen @ search.steering.mT) * search.steering.mH).sum(1).real
+    """Return γ [B, G] and σ² [B] after one step."""
+    forms = quadratic_forms(observations, mixture(powers, search), noise)
+    numerator = squared_magnitude(search.correlate(forms.back_projected)).sum(1)
+    steering = search.steering
+    denominator = ((forms.information @ steering.mT) * steering.mH).sum(1).real
     tiny = torch.finfo(powers.dtype).tiny
     return (
-        powers * (pull / spread.clamp(min=tiny)).sqrt(),
+        powers * (numerator / denominator.clamp(min=tiny)).sqrt(),
         noise * (forms.noise_power / forms.traces.clamp(min=tiny)).sqrt(),
     )
 
 
-def synthesise(powers: Tensor, search: SearchGrid) -> Tensor:
-    """sum_g γ_g a_g a_gᴴ: [B, G] -> [B, N, N]."""
+def mixture(powers: Tensor, search: SearchGrid) -> Tensor:
+    """Return sum_g γ_g a_g a_gᴴ: [B, G] -> [B, N, N]."""
     return (search.steering.mT * powers.unsqueeze(1)) @ search.steering.conj()

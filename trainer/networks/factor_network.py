@@ -1,22 +1,22 @@
-"""`factor`: principal components of the back-projected snapshots, filtered by masks, as a factor.
+"""The network `factor`: masked principal components of the back-projected snapshots, as a factor.
 
-Every component has a mask of its own over the dictionary. They are blended with the snapshots
-themselves, and handed over as F, never as N x N. (A dense layer onto the N x rank entries learns
-less, and only for one panel.)
+Every component has its own mask over the dictionary. The masked components are blended with the
+snapshots, and R = F Fᴴ is returned as F, N x (rank + L).
 """
 
 import torch
 from torch import Tensor, nn
 
 from trainer.config import TrainConfig
-from trainer.covariance import Covariance, DictionaryModule, blend_factors, normalise
+from trainer.covariance import Covariance, blend_factors, normalise
 from trainer.scenes import Scenes
 
+from .dictionary_module import DictionaryModule
 from .power_map import GridLogits, power_maps
 
 
 class Blend(nn.Module):
-    """The learned share b of the measured covariance, in (0, bound)."""
+    """A learned share b of the measured covariance, in (0, bound)."""
 
     def __init__(self, bound: float) -> None:
         super().__init__()
@@ -24,16 +24,15 @@ class Blend(nn.Module):
         self.logit = nn.Parameter(torch.zeros(()))
 
     def forward(self) -> Tensor:
-        """b, a scalar."""
+        """Return b, a scalar."""
         return self.bound * self.logit.sigmoid()
 
 
 class FactorNetwork(DictionaryModule):
-    """Masked principal components of the back-projected snapshots -> F, N x (rank + L).
+    """A network that predicts one mask over the dictionary per principal component.
 
-    Column i is sum_g m_ig a_g a_gᴴ u_i with u_i the i-th principal component and m_i a softmax
-    over the dictionary: a posterior filter. Components repeat, with masks of their own, if rank >
-    L.
+    Column i of F is sum_g m_ig a_g a_gᴴ u_i, with u_i the i-th principal component and m_i a
+    softmax over the grid. If rank > L, components repeat, each time with another mask.
     """
 
     def __init__(self, config: TrainConfig) -> None:
@@ -45,7 +44,7 @@ class FactorNetwork(DictionaryModule):
         self.blend = Blend(bound) if bound else None
 
     def forward(self, scenes: Scenes) -> Covariance:
-        """F = [sqrt(1-b) A, sqrt(b/L) Y], or A alone without a blend."""
+        """Return F = [sqrt(1-b) A, sqrt(b/L) Y], or A alone without a blend."""
         inputs = power_maps(scenes, self.outer)
         masks = self.logits(inputs).softmax(-1)
         with torch.no_grad():
@@ -61,9 +60,9 @@ class FactorNetwork(DictionaryModule):
 
 
 def principal_components(snapshots: Tensor, rank: int) -> Tensor:
-    """X V, V the first right singular vectors of X, from its Gram: [B, N, L] -> [B, N, rank].
+    """Return X V, V the leading right singular vectors of X: [B, N, L] -> [B, N, rank].
 
-    Repeated cyclically if rank > L.
+    They come from the eigenvectors of Xᴴ X, and repeat cyclically if rank > L.
     """
     vectors = torch.linalg.eigh(snapshots.mH @ snapshots).eigenvectors.flip(-1)
     order = torch.arange(rank, device=snapshots.device) % snapshots.shape[-1]

@@ -1,15 +1,12 @@
-"""What every network sees, and how it looks at it: maps over the dictionary, and convolutions.
+"""The input of every network, maps over the dictionary, and the convolutions that process them.
 
-The snapshots are back-projected to the panel by LMMSE at the loading the data suggest,
-x_l = c_l* ∘ Hᴴ (H Hᴴ + λI)⁻¹ y_l, and every grid point gets its power, log sum_l |a_gᴴ x_l|².
-Where channel and codes cannot see, power is low for no fault of the sources: a second map, the log
-of what back-projection would return of a unit source, log sum_l ‖Π_l a_g‖² with
-Π_l = c_l* ∘ Hᴴ (H Hᴴ + λI)⁻¹ H ∘ c_l, tells the network so. A third input, the same everywhere,
-is log λ: how much noise there is. Raw snapshots, without the channel that made them, do not train
-at all.
+    power        log sum_l |a_gᴴ x_l|², x_l = c_l* ∘ Hᴴ (H Hᴴ + λI)⁻¹ y_l: back-projected by LMMSE
+    normaliser   log sum_l ‖Π_l a_g‖², Π_l = c_l* ∘ Hᴴ (H Hᴴ + λI)⁻¹ H ∘ c_l: the power that a unit
+                 source would return, low where channel and codes hardly illuminate a position
+    noise        log λ, the same at every point, with λ fitted to the snapshots
 
-All of it ignores the phase of each snapshot's code and the scale of the snapshots. Range planes
-are channels: maps are images over elevation and azimuth.
+None depends on the phase of a snapshot's code or on the scale of the snapshots. Range planes are
+the channels of the convolutions; maps are images over elevation and azimuth.
 """
 
 from dataclasses import dataclass
@@ -28,23 +25,23 @@ from trainer.covariance import (
 from trainer.scenes import Scenes
 
 LOG_FLOOR = 1e-12
-"""Least relative power under a logarithm."""
+"""Smallest relative power under a logarithm."""
 SHARPNESS_UNIT = 4.0
-"""Scale of the learned sharpness."""
+"""Scale of the learned sharpness: one learning rate then suits it and the convolutions."""
 NOISE_RANGE = 3.0
-"""|log λ| is cut here, at ±13 dB: beyond, a network would extrapolate."""
+"""Bound of |log λ|, 13 dB: beyond it, a network would extrapolate."""
 
 
 @dataclass(frozen=True)
 class PowerMaps:
-    """Input of a network, and the back-projection it came from; units are natural logarithms.
+    """The input of a network, and the back-projection it was made from; natural logarithms.
 
     Attributes:
-        power: [B, G], share of the back-projected power.
-        normaliser: [B, G], what a unit source there would return.
+        power, normaliser: [B, G], of the module docstring, relative to their sums over the panel.
         log_noise: [B], λ relative to the mean gain of the channel.
         measured: [B, N, L], back-projected snapshots.
-        modes, signal, loading: of the channel and snapshots; p and λ of `fit_loading`, [B].
+        modes: of the channel.
+        signal, loading: p and λ of `fit_loading`, [B].
     """
 
     power: Tensor
@@ -58,7 +55,7 @@ class PowerMaps:
 
 @torch.no_grad()
 def power_maps(scenes: Scenes, outer: Tensor) -> PowerMaps:
-    """The maps of a batch; nothing learned, so nothing is recorded for the backward pass.
+    """Return the maps of a batch; no gradient passes.
 
     Args:
         outer: of the dictionary, [G, N²].
@@ -80,10 +77,9 @@ def power_maps(scenes: Scenes, outer: Tensor) -> PowerMaps:
 
 
 class GridLogits(nn.Module):
-    """Maps -> one or more logits per grid point: the log maps, sharpened, plus what is learned.
+    """Logits per grid point: a learned weighting of the log maps, plus convolutions.
 
-    Sharpness is that of a posterior: how much more likely a place is that has more power. It
-    depends on the noise.
+    The weights sharpen the maps to a posterior, in dependence on the noise.
     """
 
     def __init__(
@@ -93,28 +89,24 @@ class GridLogits(nn.Module):
         self.shape = shape
         planes = shape[0]
         self.trunk = MapTrunk(2 * planes + 1, outputs * planes, network)
-        # in units of SHARPNESS_UNIT, so that one learning rate suits them and the convolutions
         start = torch.tensor([sharpness, -sharpness / 2]) / SHARPNESS_UNIT
         self.sharpness = nn.Parameter(start)
         self.sharpness_by_noise = nn.Parameter(torch.zeros(()))
 
     def forward(self, maps: PowerMaps) -> Tensor:
-        """[B, outputs, G]."""
+        """Return logits, [B, outputs, G]."""
         noise = maps.log_noise / NOISE_RANGE
         image = torch.stack([maps.power, maps.normaliser], dim=1)
         sharpness = self.sharpness * SHARPNESS_UNIT
         residual = torch.einsum("k,bkg->bg", sharpness, image)
         residual = residual * (self.sharpness_by_noise * noise).exp().unsqueeze(-1)
-        image = image.unflatten(-1, self.shape).flatten(1, 2)
-        flat = noise[:, None, None, None].expand(-1, 1, *image.shape[-2:])
-        learned = self.trunk(torch.cat([image, flat], dim=1))
-        return learned.unflatten(1, (-1, self.shape[0])).flatten(2) + residual.unsqueeze(1)
+        return convolve(self.trunk, image, noise, self.shape) + residual.unsqueeze(1)
 
 
 class MapTrunk(nn.Module):
-    """3x3 convolutions; the last one starts at zero, so that a network starts as its residual.
+    """3x3 convolutions; the last starts at zero, so that a network starts as its residual.
 
-    The inner ones are dilated by 2 and 4 in turn: a few layers then see several beams, where
+    The inner ones are dilated by 2 and 4 in turn: a few layers then cover several beams, where
     ambiguities and a second source lie.
     """
 
@@ -129,10 +121,24 @@ class MapTrunk(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """[B, inputs, elevations, azimuths] -> [B, outputs, elevations, azimuths]."""
+        """Return [B, outputs, elevations, azimuths] of [B, inputs, elevations, azimuths]."""
         for layer in self.layers[:-1]:
             maps = nn.functional.gelu(layer(maps))
         return self.layers[-1](maps)
+
+
+def convolve(
+    trunk: MapTrunk, maps: Tensor, constant: Tensor, shape: tuple[int, int, int]
+) -> Tensor:
+    """Apply a trunk to maps [B, C, G] and a number per scene [B]: [B, outputs, G].
+
+    Args:
+        shape: (range planes, elevations, azimuths) of the grid; range planes become channels.
+    """
+    image = maps.unflatten(-1, shape).flatten(1, 2)
+    flat = constant[:, None, None, None].expand(-1, 1, *image.shape[-2:])
+    made = trunk(torch.cat([image, flat], dim=1))
+    return made.unflatten(1, (-1, shape[0])).flatten(2)
 
 
 def _dilations(depth: int) -> list[int]:

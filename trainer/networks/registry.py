@@ -1,11 +1,11 @@
-"""The networks, by name. Each maps a batch of scenes to a covariance, and is a file of its own.
+"""The networks by name; each maps a batch of scenes to a covariance.
 
     dictionary   powers of a steering dictionary, from maps of back-projected power
     factor       masked principal components of the back-projected snapshots
-    unrolled     powers from the likelihood of a lone source, then learned covariance fitting
+    unrolled     powers from single-source likelihoods, then learned steps of covariance fitting
 
-None has a weight per element or per grid point: convolutions over beams serve every panel. A
-`state_dict` holds learned parameters only.
+No network has a weight per element or per grid point: convolutions over the grid serve every
+panel. A `state_dict` holds learned parameters only.
 """
 
 from collections.abc import Callable
@@ -26,5 +26,5 @@ NETWORKS: dict[str, Callable[[TrainConfig], nn.Module]] = {
 
 
 def build_network(config: TrainConfig) -> nn.Module:
-    """The network that `config.network.kind` names, on the CPU in the default dtype."""
+    """Return a new network of `config.network.kind`, on the CPU in the default dtype."""
     return NETWORKS[config.network.kind](config)

@@ -1,15 +1,15 @@
-"""How likely is it that a single source, at a grid point, explains the snapshots?
+"""The likelihood of the snapshots under a single source, at every grid point.
 
-With b = G_l a_g and a source of share h of the power that the snapshots suggest,
+With b = G_l a_g and a source that has the share h of the fitted signal power,
 
     log p(Y | g, h) = sum_l log w_l + h w_l |bᴴ y_l|² / p λ² + const,   w_l = 1 / (1 + h |b|² / λ)
 
-(the matrix inversion lemma on C_l = p (h b bᴴ + λ I)). Unlike a map of back-projected power it
-weighs every snapshot by what its code makes of a source just there, and so is all that the data
-say where there is one source; where there are two, it takes the other for noise.
+by the matrix inversion lemma on C_l = p (h b bᴴ + λ I). Unlike a map of back-projected power it
+weighs every snapshot by the response of its code to a source at that point, and so is a sufficient
+statistic for one source; a second source counts as noise.
 
-|b|² = ‖H (c_l ∘ a_g)‖² would cost more than everything else. A channel with a line of sight has a
-few strong modes: those are exact, and the rest enter by their mean over random codes.
+|b|² = ‖H (c_l ∘ a_g)‖² would cost more than all other terms. A channel with a line of sight has a
+few strong eigenmodes: these are exact, and the others enter by their mean over random codes.
 """
 
 import torch
@@ -19,22 +19,23 @@ from trainer.covariance import ChannelEigenmodes
 from trainer.scenes import Scenes
 
 EXACT_MODES = 2
-"""Strongest modes of the channel that are followed from code to code. With 1, 2, 4 and all 12 the
-capped error after training is .445, .435, .433 and .428 (6x6 panel, no stages)."""
+"""Strongest eigenmodes of the channel, exact for every code. With 1, 2, 4 and all 12 the capped
+error after training is .445, .435, .433 and .428 (6x6 panel, no stages)."""
 SHARES = (1.0, 0.5)
-"""Shares h of the power: one source, one of two."""
+"""Shares h of the signal power: one source alone, and one of two."""
 PARTS = (2**18, 2**26)
-"""Grid points x snapshots done at once on a CPU, whose cache they should fit, and on a GPU."""
+"""Grid points x snapshots of one part: as many as fit a CPU's cache, and on a GPU."""
 
 
 @torch.no_grad()
 def single_source_likelihoods(
     scenes: Scenes, modes: ChannelEigenmodes, power: Tensor, loading: Tensor, steering: Tensor
 ) -> Tensor:
-    """Log posterior of the place of a single source, prior uniform: [B, len(SHARES), G].
+    """Return the log posterior of a single source's position, uniform prior: [B, len(SHARES), G].
 
     Args:
-        modes, power, loading: of the snapshots, p and λ as `fit_loading` has them.
+        modes: of the channel.
+        power, loading: p and λ of `fit_loading`, [B].
         steering: of the dictionary, [G, N].
     """
     size = max(1, PARTS[power.is_cuda] // (scenes.codes.shape[1] * len(steering)))
@@ -55,10 +56,9 @@ def single_source_likelihoods(
 
 
 def _log_densities(rows: Tensor, rest: Tensor, steering: Tensor) -> Tensor:
-    """Of some scenes: rows [B, 1 + r, L, N], weak modes' part of |b|² / λ [B], steering vectors'
-    real and imaginary parts [G, 2N] -> [B, len(SHARES), G]."""
+    # rows [B, 1 + r, L, N], the weak modes' part of |b|² / λ [B], real and imaginary parts of the
+    # steering vectors [G, 2N] -> [B, len(SHARES), G]; real numbers can be squared in place
     shape = rows.shape[:3]
-    # in real numbers: squares are then taken in place
     parts = torch.stack(
         [torch.cat([rows.real, -rows.imag], -1), torch.cat([rows.imag, rows.real], -1)]
     )

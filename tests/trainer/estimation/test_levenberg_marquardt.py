@@ -5,14 +5,14 @@ import pytest
 import torch
 from scipy.optimize import lsq_linear
 
-from trainer.estimation.levenberg_marquardt import Model, descend
+from trainer.estimation.levenberg_marquardt import LocalModel, minimise
 
 
 def least_squares(matrix, target):
-    def model(place):
-        residual = (matrix @ place.unsqueeze(-1)).squeeze(-1) - target
+    def model(point):
+        residual = (matrix @ point.unsqueeze(-1)).squeeze(-1) - target
         gradient = 2 * (matrix.mT @ residual.unsqueeze(-1)).squeeze(-1)
-        return Model(residual.square().sum(-1), gradient, 2 * matrix.mT @ matrix)
+        return LocalModel(residual.square().sum(-1), gradient, 2 * matrix.mT @ matrix)
 
     return model
 
@@ -25,12 +25,12 @@ def test_bounded_least_squares_are_scipys():
     lower = torch.tensor([-0.5, -0.5, -1e-4, -2.0], dtype=torch.float64)
     upper = torch.tensor([0.5, 2.0, 1e-4, 0.1], dtype=torch.float64)
     start = torch.zeros(30, 4, dtype=torch.float64)
-    found = descend(least_squares(matrix, target), start, lower, upper, steps=40)
+    found = minimise(least_squares(matrix, target), start, lower, upper, steps=40)
     for i in range(30):
         best = lsq_linear(matrix[i].numpy(), target[i].numpy(), (lower.numpy(), upper.numpy()))
         assert found.value[i].item() == pytest.approx(2 * best.cost, rel=1e-6)
-    assert (found.place >= lower).all()
-    assert (found.place <= upper).all()
+    assert (found.point >= lower).all()
+    assert (found.point <= upper).all()
 
 
 def test_a_quadratic_is_solved_in_a_few_steps():
@@ -38,12 +38,12 @@ def test_a_quadratic_is_solved_in_a_few_steps():
     target = torch.tensor([[0.1, 0.2, -0.3]], dtype=torch.float64)
     box = torch.ones(3, dtype=torch.float64)
     model = least_squares(matrix, target)
-    found = descend(model, torch.zeros(1, 3, dtype=torch.float64), -box, box, steps=4)
-    torch.testing.assert_close(found.place, target, rtol=0, atol=1e-8)
+    found = minimise(model, torch.zeros(1, 3, dtype=torch.float64), -box, box, steps=4)
+    torch.testing.assert_close(found.point, target, rtol=0, atol=1e-8)
 
 
-def rosenbrock(place):
-    x, y = place.unbind(-1)
+def rosenbrock(point):
+    x, y = point.unbind(-1)
     residual = torch.stack([10 * (y - x**2), 1 - x], dim=-1)
     slope = torch.stack(
         [
@@ -53,40 +53,40 @@ def rosenbrock(place):
         dim=-2,
     )
     gradient = 2 * (slope.mT @ residual.unsqueeze(-1)).squeeze(-1)
-    return Model(residual.square().sum(-1), gradient, 2 * slope.mT @ slope)
+    return LocalModel(residual.square().sum(-1), gradient, 2 * slope.mT @ slope)
 
 
 def test_a_curved_valley_is_followed_and_members_do_not_meet():
     start = torch.tensor([[-1.2, 1.0], [0.5, -0.5], [2.0, 2.0]], dtype=torch.float64)
     box = torch.tensor([3.0, 3.0], dtype=torch.float64)
-    together = descend(rosenbrock, start, -box, box, steps=60)
-    torch.testing.assert_close(together.place, torch.ones_like(start), rtol=0, atol=1e-6)
+    together = minimise(rosenbrock, start, -box, box, steps=60)
+    torch.testing.assert_close(together.point, torch.ones_like(start), rtol=0, atol=1e-6)
     for i in range(3):
-        alone = descend(rosenbrock, start[i : i + 1], -box, box, steps=60)
-        assert alone.place.equal(together.place[i : i + 1])
+        alone = minimise(rosenbrock, start[i : i + 1], -box, box, steps=60)
+        assert alone.point.equal(together.point[i : i + 1])
 
 
 def test_it_never_ends_above_where_it_began():
     """Even with a curvature that has nothing to do with the cost."""
 
-    def model(place):
-        return Model(
-            place.cos().sum(-1),
-            -place.sin(),
-            1e-3 * torch.eye(2, dtype=place.dtype).expand(50, 2, 2),
+    def model(point):
+        return LocalModel(
+            point.cos().sum(-1),
+            -point.sin(),
+            1e-3 * torch.eye(2, dtype=point.dtype).expand(50, 2, 2),
         )
 
     start = torch.from_numpy(np.random.default_rng(0).uniform(-3, 3, (50, 2)))
     box = torch.full((2,), 3.0, dtype=torch.float64)
-    found = descend(model, start, -box, box, steps=20)
+    found = minimise(model, start, -box, box, steps=20)
     assert (found.value <= start.cos().sum(-1)).all()
 
 
 def test_a_flat_cost_stays_where_it_is():
     start = torch.tensor([[0.3, -0.2]], dtype=torch.float64)
 
-    def model(place):
-        return Model(0 * place.sum(-1), 0 * place, torch.zeros(1, 2, 2, dtype=place.dtype))
+    def model(point):
+        return LocalModel(0 * point.sum(-1), 0 * point, torch.zeros(1, 2, 2, dtype=point.dtype))
 
     box = torch.ones(2, dtype=torch.float64)
-    assert descend(model, start, -box, box, steps=5).place.equal(start)
+    assert minimise(model, start, -box, box, steps=5).point.equal(start)

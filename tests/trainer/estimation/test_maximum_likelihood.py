@@ -11,8 +11,14 @@ from torch import Tensor
 
 from trainer.config import SceneConfig
 from trainer.covariance.backprojection import whiten
-from trainer.estimation.likelihood import Likelihood, Whitened
-from trainer.estimation.maximum_likelihood import Scan, profile, sml
+from trainer.estimation.levenberg_marquardt import LocalModel, minimise
+from trainer.estimation.likelihood import Likelihood
+from trainer.estimation.maximum_likelihood import (
+    GridLikelihood,
+    noise_only_start,
+    profile_likelihood,
+    sml,
+)
 from trainer.evaluation.crb import stochastic_crb
 from trainer.evaluation.metrics import match
 from trainer.scenes.geometry import steering_vector
@@ -31,16 +37,16 @@ def make(count: int, snr_db: float = 0.0, num_sources: int | None = None, **chan
     )
 
 
-def data_of(scenes: Scenes) -> Whitened:
-    return Whitened(*whiten(scenes), scenes.codes)
-
-
 def unknowns_of(scenes: Scenes) -> Tensor:
     """The truth in the likelihood's coordinates; absent sources in the middle, power 1."""
     s = scenes.sources
     places = torch.stack([s.azimuth, s.elevation, 1 / s.range_m], dim=-1)
     power = s.power.where(s.active, torch.ones_like(s.power)).log()
     return torch.cat([places.flatten(1), power, scenes.noise_variance.log().unsqueeze(-1)], -1)
+
+
+def model_at(scenes: Scenes, unknowns: Tensor) -> LocalModel:
+    return Likelihood(whiten(scenes), SEARCH, scenes.sources.active).local_model(unknowns)
 
 
 def dense_value(scenes: Scenes, unknowns: Tensor) -> Tensor:
@@ -68,14 +74,18 @@ def test_likelihood_and_its_gradient_are_those_of_dense_matrices(snr_db):
     unknowns.requires_grad_()
     expected = dense_value(scenes, unknowns)
     (gradient,) = torch.autograd.grad(expected.sum(), unknowns)
-    model = Likelihood(data_of(scenes), SEARCH, scenes.sources.active).model(unknowns.detach())
+    model = Likelihood(whiten(scenes), SEARCH, scenes.sources.active).local_model(
+        unknowns.detach()
+    )
     torch.testing.assert_close(model.value, expected.detach(), rtol=1e-10, atol=1e-8)
     torch.testing.assert_close(model.gradient, gradient, rtol=1e-7, atol=1e-6)
 
 
 def test_fisher_information_is_that_of_the_bound():
     scenes = make(8, 5.0)
-    model = Likelihood(data_of(scenes), SEARCH, scenes.sources.active).model(unknowns_of(scenes))
+    model = Likelihood(whiten(scenes), SEARCH, scenes.sources.active).local_model(
+        unknowns_of(scenes)
+    )
     bound = stochastic_crb(scenes)
     for i, count in enumerate(scenes.sources.num_sources.tolist()):
         index = [*range(3 * count), *range(9, 9 + count), 12]
@@ -91,7 +101,9 @@ def test_fisher_information_is_that_of_the_bound():
 def test_the_gradient_vanishes_on_average_at_the_truth():
     """E gradient = 0 and E gradient gradientᴴ = F: the score of a likelihood that is right."""
     scenes = make(600, 0.0, num_sources=1)
-    model = Likelihood(data_of(scenes), SEARCH, scenes.sources.active).model(unknowns_of(scenes))
+    model = Likelihood(whiten(scenes), SEARCH, scenes.sources.active).local_model(
+        unknowns_of(scenes)
+    )
     index = [0, 1, 2, 9, 12]
     scale = model.curvature.diagonal(dim1=-2, dim2=-1).sqrt()[:, index]
     score = model.gradient[:, index] / scale
@@ -103,12 +115,12 @@ def test_the_gradient_vanishes_on_average_at_the_truth():
 def test_the_scan_is_the_likelihood_at_every_grid_point():
     """With one source known, against dense matrices at the power the scan says."""
     scenes = make(2, 5.0, num_sources=1)
-    data = data_of(scenes)
+    data = whiten(scenes)
     coarse = search_grid(SCENE, torch.float64, "cpu", 1.0, 6.0)
-    scan = Scan(data, coarse)
+    scan = GridLikelihood(data, coarse)
     unknowns = unknowns_of(scenes)
     others = Likelihood(data, coarse, scenes.sources.active)
-    places, ratio, noise = scan.best(others, unknowns)
+    places, ratio, noise = scan.candidates(others, unknowns)
     extended = scenes.sources.active.clone()
     extended[:, 1] = True
     both = replace(scenes, truth=replace(scenes.sources, active=extended))
@@ -147,7 +159,9 @@ def test_profiled_powers_are_close_to_the_best():
             return np.log(weighted).sum() + 16 * 12 * np.log(rest)
 
         one = energy[g, None, :, None], pull[g, None, :, None], total[g, None]
-        value, ratio, noise = (x.item() for x in profile(*map(torch.from_numpy, one), 12))
+        value, ratio, noise = (
+            x.item() for x in profile_likelihood(*map(torch.from_numpy, one), 12)
+        )
         weighted = 1 + ratio * energy[g]
         assert value == pytest.approx(cost(ratio))
         assert noise == pytest.approx((total[g] - ratio * (pull[g] / weighted).sum()) / 16 / 12)
@@ -186,19 +200,16 @@ def test_sml_is_efficient_over_thousands_of_scenes(snr_db):
 
 @pytest.mark.parametrize("num_sources", [1, 2])
 def test_sml_seldom_ends_below_the_optimum_that_a_start_at_the_truth_finds(num_sources):
-    from trainer.estimation.levenberg_marquardt import descend
-    from trainer.estimation.maximum_likelihood import all_noise
-
     scenes = make(60, 5.0, num_sources=num_sources)
-    data, active = data_of(scenes), scenes.sources.active
+    data, active = whiten(scenes), scenes.sources.active
     cost = Likelihood(data, SEARCH, active)
-    _, lower, upper = all_noise(data, SEARCH, 3)
-    truth = descend(cost.model, unknowns_of(scenes), lower, upper, steps=30)
+    _, lower, upper = noise_only_start(data, SEARCH, 3)
+    truth = minimise(cost.local_model, unknowns_of(scenes), lower, upper, steps=30)
     estimates = sml(scenes, scenes.sources.num_sources, SEARCH, slots=3)
     places = torch.stack([estimates.azimuth, estimates.elevation, 1 / estimates.range_m], -1)
     start = unknowns_of(scenes)
     start[:, :9] = places.flatten(1)
-    ours = descend(cost.model, start, lower, upper, steps=30)
+    ours = minimise(cost.local_model, start, lower, upper, steps=30)
     assert (ours.value > truth.value + 0.05).double().mean() <= 0.05
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from trainer.config import SceneConfig
 from trainer.estimation import subspace_fit
-from trainer.estimation.levenberg_marquardt import descend
+from trainer.estimation.levenberg_marquardt import minimise
 from trainer.estimation.pseudospectra import ESTIMATORS, beamformer, music, mvdr
 from trainer.evaluation.crb import stochastic_crb
 from trainer.evaluation.metrics import match
@@ -196,10 +196,10 @@ def test_the_fits_gradient_is_its_derivative(monkeypatch):
 
     def spy(model, begin, *args, **kwargs):
         seen.append(model(begin))
-        return descend(model, begin, *args, **kwargs)
+        return minimise(model, begin, *args, **kwargs)
 
-    monkeypatch.setattr(subspace_fit, "descend", spy)
-    result = subspace_fit.fit(beams, start, active, search, found, steps=5)
+    monkeypatch.setattr(subspace_fit, "minimise", spy)
+    result = subspace_fit.fit_subspace(beams, start, active, search, found, steps=5)
     # the ridge is 1e-6 of the Gram's diagonal, gradients are of order 10
     torch.testing.assert_close(seen[0].gradient.view(4, 2, 3), expected, rtol=1e-4, atol=1e-3)
     assert (result.value < seen[0].value).all()

@@ -7,8 +7,9 @@ import torch
 
 from trainer.config import SceneConfig
 from trainer.covariance.backprojection import whiten
+from trainer.covariance.covariance_fit import Observations
 from trainer.estimation.pseudospectra import music
-from trainer.estimation.sparse_fit import ascend, sparse_covariance, synthesise
+from trainer.estimation.sparse_fit import mixture, sparse_covariance, update_powers
 from trainer.evaluation.metrics import match
 from trainer.scenes.grid import search_grid
 from trainer.scenes.measurement import Scenes
@@ -34,7 +35,7 @@ def start(scenes: Scenes) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 def cost(scenes: Scenes, operators, powers, noise) -> torch.Tensor:
     eye = torch.eye(scenes.num_antennas, dtype=torch.complex128)
-    covariance = operators @ synthesise(powers, SEARCH).unsqueeze(1) @ operators.mH
+    covariance = operators @ mixture(powers, SEARCH).unsqueeze(1) @ operators.mH
     covariance = covariance + noise[:, None, None, None] * eye
     y = scenes.snapshots.unsqueeze(-1)
     fit = (y.mH @ torch.linalg.solve(covariance, y)).real.sum((1, 2, 3))
@@ -44,9 +45,10 @@ def cost(scenes: Scenes, operators, powers, noise) -> torch.Tensor:
 def test_no_step_lowers_the_likelihood():
     scenes = make(6)
     operators, powers, noise = start(scenes)
+    observations = Observations(scenes.snapshots, operators)
     before = cost(scenes, operators, powers, noise)
     for _ in range(25):
-        powers, noise = ascend(scenes.snapshots, operators, powers, noise, SEARCH)
+        powers, noise = update_powers(observations, powers, noise, SEARCH)
         after = cost(scenes, operators, powers, noise)
         assert (after <= before + 1e-9).all()
         before = after
@@ -56,7 +58,8 @@ def test_a_step_is_the_printed_formula():
     """Every f_gl formed, every C_l inverted."""
     scenes = make(2)
     operators, powers, noise = start(scenes)
-    found, variance = ascend(scenes.snapshots, operators, powers, noise, SEARCH)
+    observations = Observations(scenes.snapshots, operators)
+    found, variance = update_powers(observations, powers, noise, SEARCH)
     eye = torch.eye(scenes.num_antennas, dtype=torch.complex128)
     echoes = operators @ SEARCH.steering.mT  # f_gl as columns
     covariance = (echoes * powers[:, None, None, :]) @ echoes.mH + noise[:, None, None, None] * eye
@@ -76,11 +79,11 @@ def test_a_fit_that_is_exact_stays():
     operators, powers, _ = start(many)
     noise = torch.full((1,), 0.1, dtype=torch.float64)
     eye = torch.eye(6, dtype=torch.complex128)
-    covariance = operators @ synthesise(powers, SEARCH).unsqueeze(1) @ operators.mH + 0.1 * eye
+    covariance = operators @ mixture(powers, SEARCH).unsqueeze(1) @ operators.mH + 0.1 * eye
     generator = torch.Generator().manual_seed(1)
     white = torch.randn(1, 4000, 6, 1, dtype=torch.complex128, generator=generator)
     snapshots = (torch.linalg.cholesky(covariance) @ white).squeeze(-1)
-    found, variance = ascend(snapshots, operators, powers, noise, SEARCH)
+    found, variance = update_powers(Observations(snapshots, operators), powers, noise, SEARCH)
     # each ratio averages thousands of exponentials: a few per cent
     assert (found / powers - 1).abs().max() < 0.1
     assert variance.item() == pytest.approx(0.1, rel=0.05)
@@ -104,7 +107,7 @@ def test_scale_and_code_phases_do_not_matter_and_noise_is_whitened():
     torch.testing.assert_close(
         sparse_covariance(turned, SEARCH, steps=5), reference, rtol=1e-8, atol=1e-8
     )
-    snapshots, channel = whiten(scenes)
+    snapshots, channel, _ = whiten(scenes)
     white = replace(scenes, snapshots=snapshots, channel=channel, noise_covariance=None)
     torch.testing.assert_close(
         sparse_covariance(white, SEARCH, steps=5), reference, rtol=1e-10, atol=1e-10

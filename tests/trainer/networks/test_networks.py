@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from trainer.config import CovarianceConfig, NetworkConfig, SceneConfig, TrainConfig
 from trainer.covariance.backprojection import channel_eigenmodes, fit_loading, lmmse
 from trainer.covariance.covariance import Covariance, normalise, true_factor
-from trainer.covariance.dictionary import dictionary, pack_hermitian, unpack_hermitian
+from trainer.covariance.dictionary import pack_hermitian, steering_dictionary, unpack_hermitian
 from trainer.networks.factor_network import Blend, principal_components
 from trainer.networks.power_map import power_maps
 from trainer.networks.registry import build_network
@@ -202,7 +202,7 @@ def test_packing_hermitian_matrices_is_an_isometry() -> None:
 def test_maps_are_what_back_projection_and_its_normaliser_say_point_by_point() -> None:
     """Against sum_l |aᴴ x_l|² and sum_l ‖Π_l a‖² with Π_l written out, up to a scale per map."""
     scenes = scenes_of()
-    table = dictionary(SCENE, torch.float64, torch.device("cpu"))
+    table = steering_dictionary(SCENE, torch.float64, torch.device("cpu"))
     maps = power_maps(scenes, table.outer)
     loading = fit_loading(channel_eigenmodes(scenes))[1]
     power = torch.einsum("gn,bln->blg", table.steering.conj(), lmmse(scenes)).abs().square()

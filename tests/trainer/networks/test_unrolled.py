@@ -18,7 +18,7 @@ from trainer.covariance.covariance_fit import (
     likelihood_gradient,
     update_noise,
 )
-from trainer.covariance.dictionary import Dictionary, dictionary, unpack_hermitian
+from trainer.covariance.dictionary import SteeringDictionary, steering_dictionary, unpack_hermitian
 from trainer.networks import single_source
 from trainer.networks.registry import build_network
 from trainer.networks.unrolled import Stage
@@ -43,8 +43,8 @@ def scenes_of(config: SceneConfig = SCENE, snr_db: float = 0.0, batch: int = BAT
     )
 
 
-def table_of(config: SceneConfig = SCENE) -> Dictionary:
-    return dictionary(config, torch.float64, torch.device("cpu"))
+def table_of(config: SceneConfig = SCENE) -> SteeringDictionary:
+    return steering_dictionary(config, torch.float64, torch.device("cpu"))
 
 
 def some_powers(count: int, batch: int = BATCH) -> Tensor:
@@ -53,7 +53,7 @@ def some_powers(count: int, batch: int = BATCH) -> Tensor:
 
 
 def log_likelihood(
-    observed: Observations, table: Dictionary, powers: Tensor, log_noise: Tensor
+    observed: Observations, table: SteeringDictionary, powers: Tensor, log_noise: Tensor
 ) -> Tensor:
     """Of all snapshots, p at its best, by definition: [B]."""
     root = table.steering * powers.sqrt().unsqueeze(-1)  # rows sqrt(γ_g) a_gᵀ
@@ -66,29 +66,29 @@ def log_likelihood(
 
 
 @pytest.mark.parametrize("noise_correlation", [0.0, 0.6])
-def test_the_pull_is_the_slope_of_the_likelihood(noise_correlation: float) -> None:
+def test_the_likelihood_gradient_is_its_derivative(noise_correlation: float) -> None:
     """num - den is its derivative in γ_g; for the noise, in λ. Independent of any sum over g."""
     scenes = scenes_of(replace(SCENE, noise_correlation=noise_correlation))
-    table, observed = table_of(), Observations.of(scenes)
+    table, observed = table_of(), Observations.from_scenes(scenes)
     powers = some_powers(len(table.outer)).requires_grad_()
     log_noise = torch.linspace(-2.0, 1.0, BATCH, requires_grad=True)
     value = log_likelihood(observed, table, powers, log_noise).sum()
     by_power, by_log_noise = torch.autograd.grad(value, (powers, log_noise))
     with torch.no_grad():
         matrix = unpack_hermitian(powers @ table.outer)
-        seen = likelihood_gradient(observed, matrix, log_noise, table.outer)
+        gradient = likelihood_gradient(observed, matrix, log_noise, table.outer)
         noise = log_noise.exp()
         traces = inverse_covariances(observed, matrix, noise).diagonal(dim1=-2, dim2=-1)
-    denominator = seen.information.exp() * scenes.snapshots[0].numel()
-    slope = denominator * seen.ratio.expm1()
+    denominator = gradient.log_information.exp() * scenes.snapshots[0].numel()
+    slope = denominator * gradient.log_ratio.expm1()
     torch.testing.assert_close(slope, by_power, rtol=1e-9, atol=1e-9)
-    of_noise = noise * traces.real.sum((-2, -1)) * seen.noise.expm1()
+    of_noise = noise * traces.real.sum((-2, -1)) * gradient.noise_log_ratio.expm1()
     torch.testing.assert_close(of_noise, by_log_noise, rtol=1e-9, atol=1e-9)
 
 
 def test_a_textbook_step_never_lowers_the_likelihood() -> None:
     """And a stage that has learned nothing takes that step."""
-    table, observed = table_of(), Observations.of(scenes_of())
+    table, observed = table_of(), Observations.from_scenes(scenes_of())
     stage = Stage(NetworkConfig(kind="unrolled", width=4, stages=1), table.shape)
     log_powers = some_powers(len(table.outer)).log()
     log_noise = torch.full((BATCH,), 1.5)
@@ -96,27 +96,27 @@ def test_a_textbook_step_never_lowers_the_likelihood() -> None:
     with torch.no_grad():
         for _ in range(20):
             powers = log_powers.exp()
-            seen = likelihood_gradient(
+            gradient = likelihood_gradient(
                 observed, unpack_hermitian(powers @ table.outer), log_noise, table.outer
             )
-            log_powers = stage(log_powers, seen, torch.zeros(BATCH))
-            expected = powers * (seen.ratio / 2).exp()
+            log_powers = stage(log_powers, gradient, torch.zeros(BATCH))
+            expected = powers * (gradient.log_ratio / 2).exp()
             expected = expected / expected.sum(-1, keepdim=True)
             torch.testing.assert_close(log_powers.exp(), expected, rtol=1e-9, atol=1e-15)
-            log_noise = update_noise(log_noise, powers, seen)
+            log_noise = update_noise(log_noise, powers, gradient)
             after = log_likelihood(observed, table, log_powers.exp(), log_noise)
             assert (after > before - 1e-9).all()
             before = after
 
 
-def test_nothing_pulls_on_the_truth() -> None:
+def test_the_gradient_vanishes_at_the_truth() -> None:
     """E num = den under the true R and λ, within five standard errors of L = 2,000 snapshots."""
     config = replace(SCENE, num_snapshots=2000)
     scenes, table = scenes_of(config, batch=1), table_of(config)
     generator = torch.Generator().manual_seed(2)
     powers = torch.zeros(1, len(table.outer))
     powers[0, [3, 50]] = 0.5
-    observed, noise = Observations.of(scenes), 0.3
+    observed, noise = Observations.from_scenes(scenes), 0.3
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(*shape, dtype=torch.complex128, generator=generator)
@@ -126,23 +126,23 @@ def test_nothing_pulls_on_the_truth() -> None:
     snapshots = (clean + noise**0.5 * normal(*clean.shape)).unsqueeze(0)
     observed = observed._replace(snapshots=snapshots)
     log_noise = torch.tensor([noise]).log()
-    seen = likelihood_gradient(
+    gradient = likelihood_gradient(
         observed, unpack_hermitian(powers @ table.outer), log_noise, table.outer
     )
     # num is a sum of 2,000 squares, each at most 100 % spread: 5 / sqrt(2000), and as much for p
-    assert seen.ratio.abs().max() < 0.2
-    assert seen.noise.abs().max() < 0.2
+    assert gradient.log_ratio.abs().max() < 0.2
+    assert gradient.noise_log_ratio.abs().max() < 0.2
 
 
 def test_a_scene_that_cannot_be_fitted_leaves_its_neighbours_alone() -> None:
-    table, observed = table_of(), Observations.of(scenes_of())
+    table, observed = table_of(), Observations.from_scenes(scenes_of())
     powers = some_powers(len(table.outer))
     matrix = unpack_hermitian(powers @ table.outer)
     broken = matrix.clone()
     broken[1] = -100 * matrix[1]
     log_noise = torch.zeros(BATCH)
-    whole = likelihood_gradient(observed, matrix, log_noise, table.outer).ratio
-    part = likelihood_gradient(observed, broken, log_noise, table.outer).ratio
+    whole = likelihood_gradient(observed, matrix, log_noise, table.outer).log_ratio
+    part = likelihood_gradient(observed, broken, log_noise, table.outer).log_ratio
     assert part[1].isnan().all()
     others = [0, 2, 3]
     torch.testing.assert_close(part[others], whole[others], rtol=1e-12, atol=1e-12)
