@@ -2,6 +2,8 @@
 
 import torch
 
+from trainer.scenes import Scenes, steering_vector
+
 
 def gaussian(*shape, seed=0):
     g = torch.Generator().manual_seed(seed)
@@ -33,6 +35,15 @@ def slope(quantity, matrix):
 
 def inner(x, y):
     return (x.conj() * y).real.sum((-2, -1))
+
+
+def true_covariance(scenes: Scenes) -> torch.Tensor:
+    """R = A P Aᴴ of trace 1 [B, N, N]; 0 for a scene without sources."""
+    s = scenes.sources
+    a = steering_vector(scenes.panel, s.azimuth, s.elevation, s.range_m).mT
+    r = a @ s.covariance.to(a.dtype) @ a.mH
+    trace = torch.diagonal(r, dim1=-2, dim2=-1).real.sum(-1)
+    return r / torch.where(trace > 0, trace, 1)[:, None, None]
 
 
 def close(actual, expected, atol=1e-12):

@@ -1,4 +1,8 @@
-"""The measurement: panel, channel, phase codes, sources, snapshots; and the search grid."""
+"""The measurement: panel, channel, phase codes, sources, snapshots; and the search grid.
+
+`simulate` draws scenes, `EvalScenes` gives fixed ones by number, `load_scenes` reads recorded
+ones; all are `Scenes`. Angles are in radians, ranges in metres; batch axes lead.
+"""
 
 from .geometry import steering_derivatives, steering_vector
 from .grid import POINTS_PER_BEAM, SearchGrid, grid_shape, search_grid

@@ -1,8 +1,8 @@
-"""The channel from panel to antennas, and the covariance of the antennas' noise.
+"""The channel from panel to antennas, and the covariance of the antenna noise.
 
-H is Rician with E|H_mn|² = 1. Its line of sight is a plane wave that leaves the panel in a random
-direction of the region and reaches a half-wavelength line of antennas within ±60°; all else is
-scattered, CN(0, 1) per entry (Goldsmith 2005, Wireless Communications, section 3.2.2).
+H is Rician with E|H_mn|² = 1. The line of sight is a plane wave that leaves the panel in a random
+direction of the region and arrives at a half-wavelength linear array within ±60°; the scattered
+part is CN(0, 1) per entry (Goldsmith 2005, Wireless Communications, section 3.2.2).
 """
 
 import math
@@ -12,16 +12,16 @@ from torch import Tensor
 
 from trainer.config import SceneConfig
 
-from .geometry import Panel, planar_steering_vector
+from .geometry import Panel, phasor, planar_steering_vector
 
 ARRIVAL_MAX_DEG = 60.0
-"""The line of sight reaches the line of antennas within ± this [deg]."""
+"""Largest angle of arrival of the line of sight at the antennas [deg]."""
 
 
 def rician_channel(
     config: SceneConfig, panel: Panel, line_of_sight: Tensor, scatter: Tensor
 ) -> Tensor:
-    """H, [B, M, N].
+    """Return H, [B, M, N].
 
     Args:
         line_of_sight: uniform numbers [B, 3] for its azimuth, elevation and arrival angle.
@@ -33,8 +33,7 @@ def rician_channel(
         for u, limit in zip(line_of_sight.unbind(-1), limits, strict=True)
     )
     antenna = torch.arange(config.num_antennas, device=arrival.device)
-    phase = math.pi * antenna * arrival.sin().unsqueeze(-1)
-    at_antennas = torch.complex(phase.cos(), phase.sin())
+    at_antennas = phasor(math.pi * antenna * arrival.sin().unsqueeze(-1))
     at_panel = planar_steering_vector(panel, azimuth, elevation)
     direct = at_antennas.unsqueeze(-1) * at_panel.unsqueeze(-2)
     ratio = 10 ** (config.rician_db / 10)
@@ -42,7 +41,7 @@ def rician_channel(
 
 
 def antenna_noise_covariance(config: SceneConfig, like: Tensor) -> Tensor | None:
-    """Q = ρ^|i-j| over antennas, [M, M], in the dtype of `like`; None if ρ is 0."""
+    """Return Q = ρ^|i-j| over antennas, [M, M], in the dtype of `like`; None if ρ is 0."""
     if config.noise_correlation == 0:
         return None
     antenna = torch.arange(config.num_antennas, device=like.device)

@@ -1,4 +1,4 @@
-"""The one steering vector of the tree, its derivatives, and its two far-field limits.
+"""The panel and its steering vector, with derivatives and far-field limit.
 
 A source at azimuth φ, elevation θ and range r from the panel's centre reaches element n, at (h, v)
 in the panel's plane, over the distance d_n = |r u - (h, v, 0)|. The panel's response is
@@ -6,10 +6,10 @@ in the panel's plane, over the distance d_n = |r u - (h, v, 0)|. The panel's res
     a_n = exp(-jk (d_n - r)),  k = 2π / wavelength,  |a_n| = 1           exact spherical wave
     d_n - r = (q - 2 r w) / (d_n + r),  w = h sin φ cos θ + v sin θ,  q = h² + v²
 
-The quotient form keeps float32 accurate at any range; d_n - r itself would cancel. Expanding in
-1/r gives d_n - r = -w + (q - w²) / 2r + ..., whose first two terms are the Fresnel and whose
-first term is the planar (far-field) steering vector (Friedlander 2019, "Localization of signals in
-the near-field of an antenna array").
+The quotient keeps float32 accurate at any range, where d_n - r would cancel. Expanding in 1/r
+gives d_n - r = -w + (q - w²) / 2r + ...: the first term is the planar (far-field) steering vector,
+the first two are the Fresnel approximation (Friedlander 2019, "Localization of signals in the
+near-field of an antenna array").
 
 Convention: phase *falls* with distance (time dependence exp(+jωt)); elements are centred,
 h = (column - (N_H - 1)/2) · spacing, and ordered row by row, n = row · N_H + column.
@@ -42,7 +42,7 @@ class Panel:
 
     @classmethod
     def from_config(cls, scene: SceneConfig) -> Self:
-        """The panel of a scene configuration."""
+        """Return the panel of a scene configuration."""
         return cls(scene.num_horizontal, scene.num_vertical, scene.spacing_m, scene.wavelength_m)
 
     @property
@@ -56,7 +56,7 @@ class Panel:
         return 2 * math.pi / self.wavelength_m
 
     def element_positions(self, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Horizontal and vertical coordinates of the elements [m], [N] each."""
+        """Return horizontal and vertical coordinates of the elements [m], [N] each."""
         columns = torch.arange(self.num_horizontal, dtype=dtype, device=device)
         rows = torch.arange(self.num_vertical, dtype=dtype, device=device)
         horizontal = (columns - (self.num_horizontal - 1) / 2) * self.spacing_m
@@ -67,21 +67,20 @@ class Panel:
 
 
 def steering_vector(panel: Panel, azimuth: Tensor, elevation: Tensor, range_m: Tensor) -> Tensor:
-    """Exact spherical response a of the panel, [*batch, N], from angles [rad] and ranges [m].
+    """Return the exact spherical-wave response a of the panel [*batch, N].
 
-    All three are [*batch]; device and dtype follow them. The range is finite: see
-    `planar_steering_vector` for its limit.
+    Angles [rad] and finite ranges [m] are [*batch]; device and dtype follow them.
     """
-    return _phasor(panel, _path(panel, azimuth, elevation, range_m).excess)
+    return _delayed(panel, _path(panel, azimuth, elevation, range_m).excess)
 
 
 def steering_derivatives(
     panel: Panel, azimuth: Tensor, elevation: Tensor, range_m: Tensor
 ) -> Tensor:
-    """∂a/∂(azimuth, elevation, range): [*batch, 3, N], per radian and per metre.
+    """Return ∂a/∂(azimuth, elevation, range) [*batch, 3, N], per radian and per metre.
 
-    With δ = d - r: ∂δ/∂w = -r/d, and ∂δ/∂r = (r - w)/d - 1 = -(q + w δ) / (d (d + r)), written so
-    that nothing cancels at long range.
+    With δ = d - r: ∂δ/∂w = -r/d, and ∂δ/∂r = (r - w)/d - 1 = -(q + w δ) / (d (d + r)), a form in
+    which nothing cancels at long range.
     """
     path = _path(panel, azimuth, elevation, range_m)
     horizontal, vertical = panel.element_positions(azimuth.dtype, azimuth.device)
@@ -94,27 +93,23 @@ def steering_derivatives(
     )
     slopes = [by_projection * along_azimuth, by_projection * along_elevation, by_range]
     phase_slope = -panel.wavenumber * torch.stack(slopes, dim=-2)
-    response = _phasor(panel, path.excess).unsqueeze(-2)
+    response = _delayed(panel, path.excess).unsqueeze(-2)
     return torch.complex(-response.imag * phase_slope, response.real * phase_slope)
 
 
-def fresnel_steering_vector(
-    panel: Panel, azimuth: Tensor, elevation: Tensor, range_m: Tensor
-) -> Tensor:
-    """Second-order expansion in 1/r of `steering_vector`: [*batch, N]; wrong below some metres."""
-    projection, offset_squared = _projection(panel, azimuth, elevation)
-    curvature = (offset_squared - projection**2) / (2 * range_m.unsqueeze(-1))
-    return _phasor(panel, curvature - projection)
-
-
 def planar_steering_vector(panel: Panel, azimuth: Tensor, elevation: Tensor) -> Tensor:
-    """Limit of `steering_vector` as the range grows: [*batch, N]."""
+    """Return the limit of `steering_vector` for a growing range [*batch, N]."""
     projection, _ = _projection(panel, azimuth, elevation)
-    return _phasor(panel, -projection)
+    return _delayed(panel, -projection)
+
+
+def phasor(phase: Tensor) -> Tensor:
+    """Return exp(j phase), complex."""
+    return torch.complex(phase.cos(), phase.sin())
 
 
 class _Path(NamedTuple):
-    """Per element, [*batch, N]: w, q, d and δ = d - r of the module docstring."""
+    """w, q, d and δ = d - r of the module docstring, per element, [*batch, N]."""
 
     projection: Tensor
     offset_squared: Tensor
@@ -123,6 +118,7 @@ class _Path(NamedTuple):
 
 
 def _projection(panel: Panel, azimuth: Tensor, elevation: Tensor) -> tuple[Tensor, Tensor]:
+    """Return w and q."""
     horizontal, vertical = panel.element_positions(azimuth.dtype, azimuth.device)
     cosine_h = (azimuth.sin() * elevation.cos()).unsqueeze(-1)
     cosine_v = elevation.sin().unsqueeze(-1)
@@ -133,13 +129,12 @@ def _projection(panel: Panel, azimuth: Tensor, elevation: Tensor) -> tuple[Tenso
 def _path(panel: Panel, azimuth: Tensor, elevation: Tensor, range_m: Tensor) -> _Path:
     projection, offset_squared = _projection(panel, azimuth, elevation)
     range_m = range_m.unsqueeze(-1)
-    # d² = |r u - p|² >= 0; sources lie before the panel, never on an element
+    # d² = |r u - p|² > 0: sources lie in front of the panel, never on an element
     surplus = offset_squared - 2 * range_m * projection
     distance = (range_m**2 + surplus).sqrt()
     return _Path(projection, offset_squared, distance, surplus / (distance + range_m))
 
 
-def _phasor(panel: Panel, excess: Tensor) -> Tensor:
-    """exp(-jk δ)."""
-    phase = -panel.wavenumber * excess
-    return torch.complex(phase.cos(), phase.sin())
+def _delayed(panel: Panel, excess: Tensor) -> Tensor:
+    """Return exp(-jk δ)."""
+    return phasor(-panel.wavenumber * excess)

@@ -1,9 +1,8 @@
-"""Where an estimator looks for sources: a grid to start from, and a box it does not leave.
+"""The search grid of an estimator: starting points, and the box that bounds their refinement.
 
-The grid is uniform in sin(azimuth), sin(elevation) and 1/range, in which the width of a panel's
-beam and the effect of wavefront curvature are constant. It needs to be no finer than the basin of
-a peak, because every estimate is refined off the grid; coordinates of the refinement are azimuth,
-elevation and 1/range.
+The grid is uniform in sin(azimuth), sin(elevation) and 1/range, in which the width of a beam and
+the effect of wavefront curvature are constant. Estimates are refined off the grid, in azimuth,
+elevation and 1/range, so that its spacing need only resolve the basins of peaks.
 """
 
 import functools
@@ -20,12 +19,12 @@ from .geometry import Panel, steering_derivatives, steering_vector
 POINTS_PER_BEAM = 2.5
 """Grid points per wavelength / aperture, the distance from a beam's peak to its first null."""
 PLANE_PHASE = 2.0
-"""Phase [rad] that curvature makes at the panel's corner from one range plane to the next."""
+"""Difference of wavefront phase at the panel's corner between neighbouring range planes [rad]."""
 
 
 @dataclass(frozen=True)
 class SearchGrid:
-    """Starting points and bounds, for one panel and region; G = range planes x directions.
+    """Starting points and bounds for one panel and region; G = range planes x directions.
 
     Attributes:
         shape: (range planes, elevations, azimuths), azimuth fastest.
@@ -42,18 +41,18 @@ class SearchGrid:
     upper: Tensor
 
     def correlate(self, vectors: Tensor) -> Tensor:
-        """vᴴ a_g of columns v for every grid point: [*batch, N, r] -> [*batch, r, G]."""
+        """Return vᴴ a_g of columns v [*batch, N, r] for every grid point: [*batch, r, G]."""
         rows = vectors.mH
         # one large product is three times as fast as a batch of small ones
         return (rows.reshape(-1, rows.shape[-1]) @ self.steering.mT).view(*rows.shape[:-1], -1)
 
     def response(self, place: Tensor) -> Tensor:
-        """Steering vectors at [*batch, 3] coordinates: [*batch, N]."""
+        """Return steering vectors [*batch, N] at coordinates [*batch, 3]."""
         azimuth, elevation, inverse_range = place.unbind(-1)
         return steering_vector(self.panel, azimuth, elevation, 1 / inverse_range)
 
     def slopes(self, place: Tensor) -> Tensor:
-        """∂a/∂(azimuth, elevation, 1/range) at [*batch, 3] coordinates: [*batch, 3, N]."""
+        """Return ∂a/∂(azimuth, elevation, 1/range) [*batch, 3, N] at coordinates [*batch, 3]."""
         azimuth, elevation, inverse_range = place.unbind(-1)
         slopes = steering_derivatives(self.panel, azimuth, elevation, 1 / inverse_range)
         chain = torch.ones_like(place)
@@ -66,14 +65,14 @@ def grid_shape(
     points_per_beam: float = POINTS_PER_BEAM,
     plane_phase: float = PLANE_PHASE,
 ) -> tuple[int, int, int]:
-    """(range planes, elevations, azimuths) of a grid that dense over the scene's region."""
+    """Return the shape (range planes, elevations, azimuths) of a grid of that density."""
 
     def points(half_width_deg: float, elements: int) -> int:
         beam = scene.wavelength_m / (elements * scene.spacing_m)
         return 1 + math.ceil(points_per_beam * 2 * math.sin(math.radians(half_width_deg)) / beam)
 
     corner = ((scene.num_horizontal - 1) ** 2 + (scene.num_vertical - 1) ** 2) / 4
-    # Fresnel: an element at ρ from the centre is reached ρ²/2r later
+    # Fresnel: the path to an element at distance ρ from the centre is ρ²/2r longer
     delay = corner * scene.spacing_m**2 / 2 * (1 / scene.range_min_m - 1 / scene.range_max_m)
     return (
         1 + math.ceil(2 * math.pi / scene.wavelength_m * delay / plane_phase),
@@ -90,14 +89,14 @@ def search_grid(
     points_per_beam: float = POINTS_PER_BEAM,
     plane_phase: float = PLANE_PHASE,
 ) -> SearchGrid:
-    """The grid of a scene's panel and region; made once per process, never changed."""
+    """Return the grid of a scene's panel and region; cached, so never to be changed."""
     panel = Panel.from_config(scene)
     shape = grid_shape(scene, points_per_beam, plane_phase)
     azimuth, elevation = math.radians(scene.azimuth_max_deg), math.radians(scene.elevation_max_deg)
     near, far = 1 / scene.range_min_m, 1 / scene.range_max_m
 
     def axis(low: float, high: float, count: int) -> Tensor:
-        # a single plane lies in the middle, not at an end
+        # a single point lies in the middle, not at an end
         low, high = (low, high) if count > 1 else ((low + high) / 2,) * 2
         return torch.linspace(low, high, count, dtype=torch.float64)
 

@@ -1,7 +1,4 @@
-"""What was measured, and of what: the types that simulated and recorded scenes share.
-
-G_l = H diag(c_l) is never formed for a batch: G_l x = H (c_l ∘ x).
-"""
+"""The types of simulated and recorded scenes: `Scenes`, and their true `Sources`."""
 
 from dataclasses import dataclass, replace
 from typing import Self
@@ -20,7 +17,7 @@ class Sources:
         azimuth, elevation: [rad]; 0 where inactive.
         range_m: [m]; the largest of the region where inactive.
         power: expected |s|²; 0 where inactive.
-        active: whether there is a source.
+        active: true where there is a source.
         correlation: coefficient between any two sources of a scene, in [0, 1).
     """
 
@@ -51,12 +48,12 @@ class Sources:
         return root @ root.mT
 
     def take(self, scenes: slice) -> Self:
-        """Those of some of the scenes."""
+        """Return the sources of some of the scenes."""
         names = ("azimuth", "elevation", "range_m", "power", "active")
         return replace(self, **{name: getattr(self, name)[scenes] for name in names})
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> Self:
-        """The same sources on another device, in another real dtype."""
+        """Return the sources on another device, in another real dtype."""
         real = {
             name: getattr(self, name).to(device, dtype)
             for name in ("azimuth", "elevation", "range_m", "power")
@@ -73,9 +70,9 @@ class Scenes:
         snapshots: y, [B, L, M].
         channel: H, [B, M, N].
         codes: c, [B, L, N].
-        truth: the sources, or None where a recording does not know them; read it as `sources`.
-        snr_db: [B]; NaN where a recording does not know it.
-        noise_variance: σ², [B]; NaN where a recording does not know it.
+        truth: the sources, or None if unknown; see `sources`.
+        snr_db: [B]; NaN if unknown.
+        noise_variance: σ², [B]; NaN if unknown.
         noise_covariance: Q, unit diagonal, complex [B, M, M]; None if the noise is white.
     """
 
@@ -93,7 +90,7 @@ class Scenes:
         """The true sources.
 
         Raises:
-            ValueError: if they are not known.
+            ValueError: if they are unknown.
         """
         if self.truth is None:
             raise ValueError(
@@ -105,7 +102,7 @@ class Scenes:
     def to(
         self, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> Self:
-        """The same scenes on another device, in another complex dtype."""
+        """Return the scenes on another device, in another complex dtype."""
         device = self.snapshots.device if device is None else device
         dtype = self.snapshots.dtype if dtype is None else dtype
         real = dtype.to_real()
@@ -122,7 +119,7 @@ class Scenes:
         )
 
     def take(self, scenes: slice) -> Self:
-        """Some of the scenes, without copying them."""
+        """Return some of the scenes as views."""
         names = ("snapshots", "channel", "codes", "snr_db", "noise_variance")
         shape = self.noise_covariance
         return replace(
@@ -148,44 +145,31 @@ class Scenes:
         return self.snapshots.shape[-1]
 
 
-def true_covariance(scenes: Scenes) -> Tensor:
-    """R = A P Aᴴ, scaled to trace 1, [B, N, N]; zero for a scene without sources.
-
-    The trace of A P Aᴴ is N tr P if sources are uncorrelated.
-    """
-    sources = scenes.sources
-    columns = steering_vector(scenes.panel, sources.azimuth, sources.elevation, sources.range_m)
-    factor = columns.mT @ sources.covariance_root.to(columns.dtype)
-    # abs().square(), not `squared_magnitude`: recorded trials replay bit for bit
-    trace = factor.abs().square().sum((-2, -1))
-    trace = trace.where(trace > 0, torch.ones_like(trace))
-    return factor @ factor.mH / trace[:, None, None]
-
-
 def expected_signal(
     panel: Panel, channel: Tensor, codes: Tensor, sources: Sources
 ) -> tuple[Tensor, Tensor]:
-    """G_l A T with T Tᴴ = P, [B, L, M, K], and its mean power per snapshot and antenna, [B]."""
+    """Return G_l A T, T Tᴴ = P, [B, L, M, K], and its mean power per snapshot and antenna [B]."""
     place = panel, sources.azimuth, sources.elevation, sources.range_m
     steering = steering_vector(*place)
     mixed = respond(channel, codes, steering) @ sources.covariance_root.unsqueeze(1).to(codes)
+    # abs().square(), not `squared_magnitude`: recorded trials replay bit for bit
     return mixed, mixed.abs().square().mean((1, 2)).sum(-1)
 
 
 def expected_snr_db(scenes: Scenes) -> Tensor:
-    """sum_l tr(G_l A P Aᴴ G_lᴴ) / (L M σ²) in dB, [B]; NaN without sources or a known σ²."""
+    """Return sum_l tr(G_l A P Aᴴ G_lᴴ) / (L M σ²) in dB, [B]; NaN without sources or σ²."""
     _, power = expected_signal(scenes.panel, scenes.channel, scenes.codes, scenes.sources)
     ratio = power / scenes.noise_variance
     return 10 * ratio.where(power > 0, torch.full_like(power, torch.nan)).log10()
 
 
-def responses(scenes: Scenes, vectors: Tensor) -> Tensor:
-    """G_l x of panel vectors x [B, Q, N], for every snapshot: [B, L, M, Q]."""
-    return respond(scenes.channel, scenes.codes, vectors)
-
-
 def respond(channel: Tensor, codes: Tensor, vectors: Tensor) -> Tensor:
-    """`responses` of a channel [B, M, N] and codes [B, L, N]."""
+    """Return G_l x = H (c_l ∘ x) [B, L, M, Q] of panel vectors x [B, Q, N].
+
+    Args:
+        channel: H [B, M, N].
+        codes: c [B, L, N].
+    """
     coded = codes.unsqueeze(2) * vectors.unsqueeze(1)  # [B, L, Q, N]
     received = coded.flatten(1, 2) @ channel.mT
     return received.unflatten(1, coded.shape[1:3]).mT

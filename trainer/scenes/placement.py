@@ -1,14 +1,12 @@
-"""Where sources are put: uniform in azimuth, elevation and range, at least one beam apart.
+"""Placement of sources: uniform in azimuth and elevation, at least one beam apart.
 
-Two sources closer than the panel's resolution are one source to every method, so positions keep a
-least distance in direction cosines (u, v) = (sin φ cos θ, sin θ): half-axes 2/N_H along u and
-2/N_V along v, the null-to-peak width of a half-wavelength panel's beam; on a square panel this is
-a distance of 2/N_H.
+No method resolves sources within one beam, so directions keep a least distance in direction
+cosines (u, v) = (sin φ cos θ, sin θ): an ellipse of half-axes 2/N_H along u and 2/N_V along v, the
+peak-to-null widths of the beam of a half-wavelength panel.
 
 Sources are placed one after another, each at the first of `ATTEMPTS` candidates that is far enough
-from those before it (random sequential addition). A scene in which some source finds no place is
-drawn anew as a whole, at most `ROUNDS` times; then the region is too small, and that is an error.
-The first k of the sources are the same however many are asked for.
+from those before it (random sequential addition), so that the first k sources are the same however
+many are asked for. A scene in which a source finds no place is drawn anew, at most `ROUNDS` times.
 """
 
 import math
@@ -20,22 +18,21 @@ from torch import Tensor
 from trainer.config import SceneConfig
 
 ATTEMPTS = 16
-"""Candidates per source and round. With room for four candidates in five, one round fails once
-in 1e11 sources."""
+"""Candidates per source and round: where four in five are free, a round fails once in 1e11."""
 ROUNDS = 16
-"""Rounds before the region counts as too small."""
+"""Rounds after which the region counts as too small."""
 
 
 def candidates_shape(config: SceneConfig) -> tuple[int, int, int]:
-    """Uniform numbers that one round takes per scene: candidates x sources x two angles."""
+    """Return the shape of the uniform numbers of a round: candidates x sources x two angles."""
     return ATTEMPTS if config.max_sources > 1 else 1, config.max_sources, 2
 
 
 def place(config: SceneConfig, draw_round: Callable[[int], Tensor]) -> tuple[Tensor, Tensor]:
-    """Azimuth and elevation [rad] of `max_sources` sources per scene: [B, K_max] each.
+    """Return azimuth and elevation [rad] of `max_sources` sources per scene, [B, K_max] each.
 
     Args:
-        draw_round: uniform numbers in [0, 1) of a round, [B, *candidates_shape]; round 0 first.
+        draw_round: returns the uniform numbers of a round, from 0, [B, *candidates_shape].
 
     Raises:
         ValueError: if some scene has no place for its sources in any round.
@@ -61,14 +58,14 @@ def place(config: SceneConfig, draw_round: Callable[[int], Tensor]) -> tuple[Ten
 
 
 def far_apart(config: SceneConfig, first: Tensor, second: Tensor) -> Tensor:
-    """Whether direction cosines [..., 2] are at least a beam apart: [...] booleans."""
+    """Return whether direction cosines [..., 2] are at least a beam apart: [...] booleans."""
     sizes = torch.tensor([config.num_horizontal, config.num_vertical], dtype=first.dtype)
     beams = (first - second) * (sizes.to(first.device) / 2)
     return beams.square().sum(-1) >= 1
 
 
 def _place_once(config: SceneConfig, uniform: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """One round: azimuth, elevation [B, K_max], and whether all of a scene's sources fit [B]."""
+    """Return azimuth, elevation [B, K_max], and whether all sources have a place [B]."""
     azimuth, elevation = (
         (2 * uniform[..., axis] - 1) * math.radians(limit)
         for axis, limit in enumerate((config.azimuth_max_deg, config.elevation_max_deg))

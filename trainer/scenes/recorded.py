@@ -1,9 +1,9 @@
-"""Recorded data: scenes in a NumPy `.npz` file, checked array by array before use.
+"""Recorded scenes: a NumPy `.npz` file whose arrays are checked before use.
 
-B recordings with L snapshots of M antennas, of a panel with N elements. Leading B may be left out
-where all recordings share an array, and everywhere if B = 1. No pickled objects.
+B scenes with L snapshots of M antennas and a panel of N elements. An array that all scenes share
+needs no leading B, and none does if B = 1. Pickled objects are refused.
 
-    array              shape       unit                 what
+    array              shape       unit                 meaning
     snapshots          [B, L, M]   any, complex         y
     channel            [B, M, N]   y per unit source    H, from the panel to the antennas
     codes              [B, L, N]   1, unit modulus      c; element n is column n % num_horizontal
@@ -16,7 +16,7 @@ where all recordings share an array, and everywhere if B = 1. No pickled objects
     noise_variance     [B]         y²                   optional; needed for the bound
     noise_covariance   [B, M, M]   1, unit diagonal     optional; identity
 
-The SNR is not stored: it follows from truth and noise_variance by the definition in `scene`.
+The SNR is not stored: truth and noise_variance give it, by the definition in `simulation`.
 """
 
 import io
@@ -43,13 +43,13 @@ SIGNALS = ("snapshots", "channel", "codes")
 COORDINATES = ("azimuth", "elevation", "range_m")
 OPTIONAL = (*COORDINATES, "power", "source_correlation", "noise_variance", "noise_covariance")
 CODE_TOLERANCE = 1e-3
-"""How far a code's modulus may be from 1: estimators use G Gᴴ = H Hᴴ."""
+"""Largest deviation of a code's modulus from 1: estimators use G Gᴴ = H Hᴴ."""
 
 Arrays = Mapping[str, np.ndarray]
 
 
 def save_scenes(scenes: Scenes, path: str | Path) -> None:
-    """Writes scenes so that `load_scenes` gives equal ones; the file is whole or absent."""
+    """Write scenes to a file that `load_scenes` reads back equal, atomically."""
     path = Path(path)
     require(path.suffix == ".npz", "a recording ends in .npz", f"{path}", "Rename it.")
     arrays: dict[str, Any] = asdict(scenes.panel)
@@ -74,7 +74,7 @@ def load_scenes(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.complex64,
 ) -> Scenes:
-    """Reads and checks a recording.
+    """Read and check a recording.
 
     Raises:
         ConfigError: if the file cannot be read or an array breaks a rule; the message names it.
@@ -124,10 +124,11 @@ def load_scenes(
 
 
 def require_scale(name: str, peaks: np.ndarray, dtype: torch.dtype = torch.complex64) -> None:
-    """Sums of squares must neither overflow nor vanish in that precision.
+    """Raise ConfigError where sums of squares would overflow or vanish in that precision.
 
     Args:
-        peaks: largest modulus in every scene.
+        name: of the array.
+        peaks: its largest modulus in every scene.
     """
     info = torch.finfo(dtype)
     low, high = (info.tiny * 1e4) ** 0.5, (info.max * 1e-4) ** 0.5
@@ -145,7 +146,7 @@ def _numpy(tensor: Tensor) -> np.ndarray:
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of the file, none missing, none unknown."""
+    """Return the arrays of the file; raise ConfigError for a missing or an unknown one."""
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
@@ -198,7 +199,7 @@ def _sizes(snapshots: np.ndarray) -> tuple[int, int, int]:
 def _array(
     arrays: Arrays, name: str, size: int, shape: tuple[int, ...], *, gaps: bool = False
 ) -> np.ndarray:
-    """The array as [B, *shape]: numbers, finite (or NaN if `gaps`), right in shape."""
+    """Return the array as [B, *shape], once it is numeric, finite (or NaN if `gaps`) and fits."""
     value = arrays[name]
     kinds = "iufc" if name in (*SIGNALS, "noise_covariance") else "iuf"
     require(value.dtype.kind in kinds, f"{name} holds numbers", f"{value.dtype}", "Convert it.")

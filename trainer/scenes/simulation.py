@@ -1,4 +1,4 @@
-"""Batches of scenes: what a base station measures of sources that it sees through a panel.
+"""Simulated scenes: snapshots of a base station that sees sources through a panel.
 
     y_l = G_l A s_l + n_l,  G_l = H diag(c_l),  l = 1 ... L
     s_l ~ CN(0, P), drawn anew for every snapshot;  n_l ~ CN(0, σ² Q)
@@ -7,8 +7,8 @@ H [M, N] is the known channel from panel to antennas, c_l a known unit-modulus c
 exact spherical steering matrix, P the covariance of the sources, Q that of the noise (unit
 diagonal, I if white).
 
-SNR is the power expected from all sources together over that of the noise, for the scene's own
-channel, codes and directions: sum_l tr(G_l A P Aᴴ G_lᴴ) / (L M σ²); it sets σ².
+The SNR is the expected power of all sources over that of the noise, for the channel, codes and
+directions of the scene: sum_l tr(G_l A P Aᴴ G_lᴴ) / (L M σ²). It sets σ².
 """
 
 import math
@@ -25,14 +25,12 @@ from trainer.config import SceneConfig
 from .channel import antenna_noise_covariance, rician_channel
 from .codes import build_codes, uniforms_shape
 from .geometry import Panel
-from .measurement import Scenes, Sources, expected_signal, responses, true_covariance
+from .measurement import Scenes, Sources, expected_signal
 from .placement import candidates_shape, place
-
-__all__ = ["EvalScenes", "Scenes", "Sources", "responses", "simulate", "true_covariance"]
 
 
 class _Draws(NamedTuple):
-    """All that is random in a batch. Uniform numbers are in [0, 1), normal ones CN(0, 1)."""
+    """The random numbers of a batch: uniform in [0, 1), normal CN(0, 1)."""
 
     azimuth: Tensor  # [B, K], placed
     elevation: Tensor  # [B, K], placed
@@ -56,13 +54,13 @@ def simulate(
     device: torch.device | str,
     dtype: torch.dtype = torch.complex64,
 ) -> Scenes:
-    """Draws a batch of new scenes, on the device of the generator.
+    """Draw a batch of new scenes, on the device of the generator.
 
     Args:
-        snr_db: one value, a (low, high) pair drawn from per scene, or a tensor [B].
+        snr_db: one value, a (low, high) range to draw from per scene, or a tensor [B].
         num_sources: K, or a tensor [B]; by default uniform in 1 ... max_sources per scene.
             0 is a scene of noise alone.
-        dtype: of snapshots, channel and codes; all else has its real counterpart.
+        dtype: of snapshots, channel and codes; all others have its real counterpart.
     """
     real = dtype.to_real()
 
@@ -87,12 +85,12 @@ def simulate(
 
 @dataclass(frozen=True)
 class EvalScenes:
-    """Fixed scenes, numbered; a scene depends on (seed, its number, SNR) and nothing else.
+    """Fixed, numbered scenes: a scene depends on the seed, its number and the SNR alone.
 
-    Every scene has a counter-based generator of its own (Philox, Salmon et al. 2011), so batch
-    size, order and device do not matter. At another SNR the same scene has the same sources,
-    channel, codes and noise, the noise merely scaled; with another number of sources, it keeps
-    the sources both have: differences between conditions are paired.
+    Every scene has its own counter-based generator (Philox, Salmon et al. 2011), so that batch
+    size, order and device do not matter. At another SNR a scene keeps sources, channel, codes and
+    noise, which is scaled; with another number of sources it keeps the sources both have. So
+    differences between conditions are paired.
     """
 
     config: SceneConfig
@@ -113,7 +111,7 @@ class EvalScenes:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.complex64,
     ) -> Scenes:
-        """The scenes of these numbers, in this order.
+        """Return the scenes of these numbers, in this order.
 
         Args:
             snr_db: one value, or a tensor [B].
@@ -123,15 +121,15 @@ class EvalScenes:
 
         def draw_round(number: int) -> Tensor:
             shape = candidates_shape(self.config)
-            # a stream of its own, so that a rare second round shifts nothing else
+            # its own stream, so that a rare second round shifts no other numbers
             rows = [self._generator(i, number + 1).random(shape) for i in ids]
             return torch.from_numpy(np.stack(rows))
 
-        # on the CPU in float64: whether a direction is free must not hang on a device's rounding
+        # on the CPU in float64: a device's rounding must not decide whether a direction is free
         azimuth, elevation = place(self.config, draw_round)
         uniform_shapes = _uniform_shapes(self.config)
         normal_shapes = _normal_shapes(self.config)
-        # float32 numbers, so that scenes of either dtype are the same
+        # float32, so that scenes of either dtype are the same
         uniform = np.empty((len(ids), sum(map(math.prod, uniform_shapes))), np.float32)
         normal = np.empty((len(ids), sum(map(math.prod, normal_shapes)), 2), np.float32)
         for row, i in enumerate(ids):
@@ -184,7 +182,7 @@ def _assemble(
     channel = rician_channel(config, panel, draws.line_of_sight, draws.scatter)
     codes = build_codes(config, draws.codes)
     mixed, power = expected_signal(panel, channel, codes, sources)
-    # without sources: the noise that one source of unit power would meet
+    # without sources: σ² as for one source of unit power
     power = power.where(power > 0, torch.full_like(power, config.num_elements))
     snr_db = torch.as_tensor(snr_db, dtype=power.dtype, device=power.device).expand_as(power)
     variance = power / 10 ** (snr_db / 10)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.matrices import true_covariance
 from trainer.config import SceneConfig
 from trainer.covariance.covariance import (
     Covariance,
@@ -17,7 +18,7 @@ from trainer.covariance.covariance import (
     true_factor,
     unit_trace,
 )
-from trainer.scenes.measurement import Scenes, true_covariance
+from trainer.scenes.measurement import Scenes
 from trainer.scenes.simulation import simulate
 from trainer.spectral.decomposition import spectrum
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.matrices import true_covariance
 from trainer.config import SceneConfig
 from trainer.estimation import subspace_fit
 from trainer.estimation.levenberg_marquardt import minimise
@@ -17,7 +18,7 @@ from trainer.evaluation.crb import stochastic_crb
 from trainer.evaluation.metrics import match
 from trainer.scenes.geometry import Panel, steering_vector
 from trainer.scenes.grid import SearchGrid, search_grid
-from trainer.scenes.measurement import Scenes, Sources, true_covariance
+from trainer.scenes.measurement import Scenes, Sources
 from trainer.scenes.simulation import EvalScenes
 
 SMALL = SceneConfig()

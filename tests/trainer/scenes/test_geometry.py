@@ -9,13 +9,22 @@ from torch import Tensor
 from trainer.config import SceneConfig
 from trainer.scenes.geometry import (
     Panel,
-    fresnel_steering_vector,
     planar_steering_vector,
     steering_derivatives,
     steering_vector,
 )
 
 PANELS = [Panel(12, 12, 0.15, 0.3), Panel(7, 4, 0.1, 0.3), Panel(1, 5, 0.15, 0.3)]
+
+
+def fresnel_steering_vector(
+    panel: Panel, azimuth: Tensor, elevation: Tensor, range_m: Tensor
+) -> Tensor:
+    """The expansion of the path to second order in 1/r, [*batch, N]."""
+    h, v = panel.element_positions(azimuth.dtype, azimuth.device)
+    w = h * (azimuth.sin() * elevation.cos()).unsqueeze(-1) + v * elevation.sin().unsqueeze(-1)
+    excess = (h**2 + v**2 - w**2) / (2 * range_m.unsqueeze(-1)) - w
+    return torch.exp(-1j * panel.wavenumber * excess)
 
 
 def directions(count: int, seed: int = 0) -> tuple[Tensor, Tensor]:

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from tests.matrices import true_covariance
 from trainer.config import ConfigError, SceneConfig
 from trainer.evaluation.crb import stochastic_crb
 from trainer.scenes import load_scenes, save_scenes
-from trainer.scenes.measurement import Scenes, true_covariance
+from trainer.scenes.measurement import Scenes
 from trainer.scenes.simulation import EvalScenes
 
 CONFIG = SceneConfig(num_horizontal=4, num_vertical=3, num_antennas=5, num_snapshots=6)

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from tests.gpu import needs_gpu
+from tests.matrices import true_covariance
 from trainer.config import SceneConfig
 from trainer.scenes.geometry import steering_vector
-from trainer.scenes.measurement import Scenes, expected_snr_db, responses, true_covariance
+from trainer.scenes.measurement import Scenes, expected_snr_db, respond
 from trainer.scenes.simulation import EvalScenes, simulate
 
 SMALL = SceneConfig(num_horizontal=4, num_vertical=3, num_antennas=6, num_snapshots=10)
@@ -40,7 +41,7 @@ def steering_matrix(scenes: Scenes) -> Tensor:
 
 def recovered_amplitudes(scenes: Scenes) -> Tensor:
     """Least-squares s_l of the snapshots, [B, L, K]: exact as the noise goes to zero."""
-    mixing = responses(scenes, steering_matrix(scenes))
+    mixing = respond(scenes.channel, scenes.codes, steering_matrix(scenes))
     return torch.linalg.lstsq(mixing, scenes.snapshots.unsqueeze(-1)).solution.squeeze(-1)
 
 
