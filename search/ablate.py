@@ -1,7 +1,7 @@
-"""`python -m search.ablate`: does a loss term, or a setting, help?
+"""`python -m search.ablate`: train with and without a loss term, or a setting, and compare.
 
-Two arms: the same configurations, training seeds and scenes, with and without. What both share
-cancels in the paired difference; the answer is one sentence with its interval, whatever it is.
+Both arms have the same configurations, training seeds and scenes, so that common effects cancel in
+the paired difference. The answer is one sentence with its interval, whatever it is.
 
     python -m search.ablate RUN --term eigengap                    the term as the trials have it
     python -m search.ablate RUN --term eigengap --definition leak  with this definition's defaults
@@ -12,21 +12,19 @@ failed, or there are too few configurations; 2 it was asked for something imposs
 and nothing was touched; 130 it was interrupted.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from search.plan import Rerun, run_command
-from search.reruns import TERMS, RerunRequest, arm_changes, paired, parser
+from search.records import RunStore, checked_name, to_json
+from search.remote import push
+from search.reruns import TERMS, RerunRequest, arm_changes, paired, parser, session
 from spaces.blocks import ACTING
+from trainer.atomic import write_atomically
 from trainer.cli import UsageError
-
-if TYPE_CHECKING:
-    from search.records import RunStore
 
 MEANS = {
     "capped_error": "capped_error",
@@ -37,11 +35,11 @@ MEANS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit code."""
+    """Run the command line; return the exit code."""
     p = parser(
         "search.ablate",
-        "Trains a run's best trials with and without a loss term (or a setting), on the same "
-        "fresh seeds and scenes, and says whether it helps. Writes RUN/ablations, RUN/scenes, "
+        "Train a run's best trials with and without a loss term (or a setting), on the same "
+        "fresh seeds and scenes, and say whether it helps. Writes RUN/ablations, RUN/scenes, "
         "RUN/reruns and RUN/report; a command that was killed goes on when it is given again.",
     )
     what = p.add_mutually_exclusive_group(required=True)
@@ -67,57 +65,48 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def ablate(args: argparse.Namespace) -> int:
-    """Trains both arms and shows the difference."""
-    asked = RerunRequest.of(args)
-    name = named(args)
-    pairs, notes = paired(asked, args)
-    trainings = [training for pair in pairs for _, training in pair.arms()]
-    print(asked.describe(trainings))
+    """Rerun both arms and print the difference."""
+    request = RerunRequest.from_flags(args)
+    name = ablation_name(args)
+    pairs, notes = paired(request, args)
+    reruns = [one for pair in pairs for _, one in pair.arms()]
+    print(request.describe(reruns))
     print(f"{'ablation':<10} {name}")
     for arm, changes in arm_changes(pairs):
         print(f"{arm:<10} {changes}")
     print(*notes, sep="\n", end="\n" * bool(notes), flush=True)
     if args.dry_run:
         return 0
-    from search.reruns import session
-
-    with session(asked.store, asked.plan) as reruns:
-        failed = reruns.train(trainings)
-        kept = [p for p in pairs if not {t.name for _, t in p.arms()} & set(failed)]
-        scored = [training for pair in kept for _, training in pair.arms()]
-        reruns.score(scored, asked.fresh)
-        terms = {
-            training.name: pair.with_.config
-            for pair in kept
-            if pair.with_.config.eigengap.weight > 0
-            for _, training in pair.arms()
-        }
-        hinges = reruns.hinges(terms, asked.fresh)
-    rows = [
-        row
-        for pair in kept
-        for arm, training in pair.arms()
-        for row in ablation_rows(asked, name, arm, training, hinges.get(training.name, []))
-    ] + [
-        row
-        for pair in pairs
-        for arm, training in pair.arms()
-        if training.name in failed
-        for row in incomplete_rows(asked, name, arm, training)
-    ]
-    asked.store.write_part("ablations", name, rows)
-    notes += [f"{outcome}: {training}, its pair left out" for training, outcome in failed.items()]
-    return print_verdict(asked.store, name, notes)
+    with session(request) as work:
+        failed = work.train(reruns)
+        whole = [pair for pair in pairs if not {one.name for _, one in pair.arms()} & {*failed}]
+        work.score([one for pair in whole for _, one in pair.arms()])
+        hinges = work.hinges(
+            {
+                one.name: pair.with_.config
+                for pair in whole
+                if pair.with_.config.eigengap.weight > 0
+                for _, one in pair.arms()
+            }
+        )
+    rows: list[dict[str, Any]] = []
+    for pair in pairs:
+        for arm, one in pair.arms():
+            if pair in whole:
+                rows += ablation_rows(request, name, arm, one, hinges.get(one.name, []))
+            elif one.name in failed:
+                rows += incomplete_rows(request, name, arm, one)
+    request.store.write_part("ablations", name, rows)
+    notes += [f"{outcome}: {rerun}, its pair left out" for rerun, outcome in failed.items()]
+    return print_verdict(request.store, name, notes)
 
 
-def named(args: argparse.Namespace) -> str:
-    """The ablation's name.
+def ablation_name(args: argparse.Namespace) -> str:
+    """Return the ablation's name.
 
     Raises:
         UsageError: for one that could not name a file.
     """
-    from search.records import checked_name
-
     if args.name is not None:
         try:
             return checked_name(args.name)
@@ -129,86 +118,81 @@ def named(args: argparse.Namespace) -> str:
 
 
 def ablation_rows(
-    asked: RerunRequest, name: str, arm: str, training: Rerun, hinges: list[dict[str, float]]
+    request: RerunRequest, name: str, arm: str, one: Rerun, hinges: list[dict[str, float]]
 ) -> Iterator[dict[str, Any]]:
-    """Rows of `ablations` for one training: its scores, and how the term stood there.
+    """Yield the rows of `ablations` for one rerun: its scores, and its eigengap term there.
 
-    Of the scenes that were asked for and no others: a training that is confirmed too has more,
-    and over those its mean does not pair with the other arm's.
+    Only the requested scenes count: a rerun that is confirmed too has more, and its mean over
+    those would not pair with the other arm's.
     """
-    stood = {(row["snr_db"], row["num_sources"]): row for row in hinges}
-    wanted = asked.fresh.evaluation(training.config).report_snr_db
-    scenes = asked.store.read("scenes", training.name)
+    terms = {(row["snr_db"], row["num_sources"]): row for row in hinges}
+    scenes = request.store.read("scenes", one.name)
     scenes = scenes[
-        (scenes["evaluation_seed"] == asked.fresh.seed)
-        & (scenes["scene_id"] < asked.fresh.num_scenes)
-        & scenes["snr_db"].isin(wanted)
+        (scenes["evaluation_seed"] == request.fresh.seed)
+        & (scenes["scene_id"] < request.fresh.num_scenes)
+        & scenes["snr_db"].isin(request.fresh.evaluation(one.config).report_snr_db)
     ]
     for _, own in scenes.groupby(["snr_db", "num_sources"]):
-        where = (float(own["snr_db"].iloc[0]), int(own["num_sources"].iloc[0]))
+        condition = (float(own["snr_db"].iloc[0]), int(own["num_sources"].iloc[0]))
         means = own[list(MEANS)].mean().rename(MEANS).dropna()
-        hinge = stood.get(where, {})
+        term = terms.get(condition, {})
         yield {
-            **identity(asked, name, arm, training, *where),
+            **_key(request, name, arm, one, *condition),
             "num_scenes": len(own),
             **{str(column): float(mean) for column, mean in means.items()},
-            **{k: hinge[k] for k in ("hinge", "hinge_active") if k in hinge},
+            **{k: term[k] for k in ("hinge", "hinge_active") if k in term},
         }
 
 
 def incomplete_rows(
-    asked: RerunRequest, name: str, arm: str, training: Rerun
+    request: RerunRequest, name: str, arm: str, one: Rerun
 ) -> Iterator[dict[str, Any]]:
-    """Rows of `ablations` for a training that did not complete: no scenes are behind them."""
-    for snr_db in asked.fresh.evaluation(training.config).report_snr_db:
-        for count in range(1, training.config.scene.max_sources + 1):
-            yield {**identity(asked, name, arm, training, snr_db, count), "num_scenes": 0}
+    """Yield the rows of `ablations` for a rerun that did not complete: without scenes."""
+    for snr_db in request.fresh.evaluation(one.config).report_snr_db:
+        for count in range(1, one.config.scene.max_sources + 1):
+            yield {**_key(request, name, arm, one, snr_db, count), "num_scenes": 0}
 
 
-def identity(
-    asked: RerunRequest, name: str, arm: str, training: Rerun, snr_db: float, num_sources: int
+def _key(
+    request: RerunRequest, name: str, arm: str, one: Rerun, snr_db: float, num_sources: int
 ) -> dict[str, Any]:
-    """What a row of `ablations` is about."""
     return {
         "ablation": name,
         "arm": arm,
-        "trial_id": training.trial_id,
-        "seed": training.config.seed,
-        "evaluation_seed": asked.fresh.seed,
-        "changes": training.changes,
+        "trial_id": one.trial_id,
+        "seed": one.config.seed,
+        "evaluation_seed": request.fresh.seed,
+        "changes": one.changes,
         "snr_db": snr_db,
         "num_sources": num_sources,
     }
 
 
 def print_verdict(store: RunStore, name: str, notes: list[str]) -> int:
-    """Prints the verdict and its table, and leaves them as JSON, Markdown and a figure."""
-    from search.records import to_json
-    from search.remote import push
+    """Print the verdict and its table, and write them as JSON, Markdown and a figure."""
     from search.report.analysis import ablation
     from search.report.data import runs
     from search.report.figures import ablation_plot
-    from trainer.atomic import write_atomically
 
     run = runs.load(store.path)
-    found = ablation.effects(run, name)
-    said = "\n".join([ablation.text(run, name, found), *(["", *notes] if notes else [])])
-    print(f"\n{said}\n")
-    if not found:
+    effects = ablation.effects(run, name)
+    text = "\n".join([ablation.text(run, name, effects), *(["", *notes] if notes else [])])
+    print(f"\n{text}\n")
+    if not effects:
         return 0 if ablation.incomplete(run, name).any else 1
     stem = store.path / "report" / f"ablation-{name}"
     stem.parent.mkdir(exist_ok=True)
     content = {
         "ablation": name,
-        "verdict": ablation.verdict(found[0]),
-        "sentence": ablation.sentence(run, name, found),
+        "verdict": ablation.verdict(effects[0]),
+        "sentence": ablation.sentence(run, name, effects),
         "incomplete": asdict(ablation.incomplete(run, name)),
-        "effects": [asdict(effect) for effect in found],
+        "effects": [asdict(effect) for effect in effects],
         "notes": notes,
     }
     write_atomically(stem.with_name(f"{stem.name}.json"), to_json(content))
-    write_atomically(stem.with_name(f"{stem.name}.md"), f"{said}\n".encode())
-    figure = ablation_plot.write(run, {name: found}, stem.with_name(f"{stem.name}.png"))
+    write_atomically(stem.with_name(f"{stem.name}.md"), f"{text}\n".encode())
+    figure = ablation_plot.write(run, {name: effects}, stem.with_name(f"{stem.name}.png"))
     push(stem.parent)
     print(f"figure:   {figure}\nsummary:  {stem}.json, {stem}.md")
     return 0

@@ -1,4 +1,4 @@
-"""`python -m search.confirm`: are the finalists as good as the search says?
+"""`python -m search.confirm`: train a run's best trials again and score them on fresh scenes.
 
 The best of many trials owes part of its place to luck: its seed, its validation scenes. Here every
 finalist is trained anew on fresh seeds, none of them stopped early, and scored on fresh scenes,
@@ -8,48 +8,45 @@ Exit codes: 0 confirmed; 1 no training completed; 2 it was asked for something i
 nothing was touched; 130 it was interrupted.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Sequence
 
 from search.plan import run_command
-from search.reruns import RerunRequest, parser
+from search.reruns import RerunRequest, parser, session
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit code."""
+    """Run the command line; return the exit code."""
     p = parser(
         "search.confirm",
-        "Trains a run's best trials again, on fresh training seeds, scores them on fresh scenes "
-        "and prints the confirmed leaderboard. Writes RUN/confirmations, RUN/scenes and "
-        "RUN/reruns; a command that was killed goes on when it is given again.",
+        "Train a run's best trials again, on fresh training seeds, score them on fresh scenes and "
+        "print the confirmed leaderboard. Writes RUN/confirmations, RUN/scenes and RUN/reruns; a "
+        "command that was killed goes on when it is given again.",
     )
     return run_command(p, confirm, argv)
 
 
 def confirm(args: argparse.Namespace) -> int:
-    """Reruns the finalists and shows what came of it."""
-    asked = RerunRequest.of(args)
-    finalists = asked.trials[: asked.top]
-    trainings = [one for trial in finalists for one in asked.trainings(trial, {})]
-    print(asked.describe(trainings), flush=True)
+    """Rerun the finalists and print the confirmed leaderboard."""
+    request = RerunRequest.from_flags(args)
+    finalists = request.trials[: request.top]
+    reruns = [one for trial in finalists for one in request.reruns(trial, {})]
+    print(request.describe(reruns), flush=True)
     if args.dry_run:
         return 0
-    from search.reruns import session
-
-    with session(asked.store, asked.plan) as reruns:
-        failed = reruns.train(trainings)
-        kept = [one for one in trainings if one.name not in failed]
-        reruns.score(kept, asked.fresh, beside=asked.config(finalists[0]))
+    with session(request) as work:
+        failed = work.train(reruns)
+        completed = [one for one in reruns if one.name not in failed]
+        work.score(completed, confirmed=request.config(finalists[0]))
     from search.report.analysis import confirmed
 
-    print(f"\n{confirmed.text(asked.store.path)}")
+    path = request.store.path
+    print(f"\n{confirmed.text(path)}")
     for name, outcome in failed.items():
-        print(f"{outcome}: {name}, see {asked.store.path}/reruns/failures")
-    print(f"\nablate:   python -m search.ablate {asked.store.path} --term eigengap")
-    if not kept:
+        print(f"{outcome}: {name}, see {path}/reruns/failures")
+    print(f"\nablate:   python -m search.ablate {path} --term eigengap")
+    if not completed:
         print("no training completed", file=sys.stderr)
         return 1
     return 0

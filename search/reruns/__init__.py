@@ -1,7 +1,8 @@
-"""Finalists trained again: on fresh seeds and scenes, with and without a term."""
+"""Reruns of a run's best trials on fresh seeds and scenes, with and without a term; used by the
+commands `confirm` and `ablate`."""
 
 from .arms import TERMS, arm_changes, paired
-from .finalists import RerunRequest, parser
-from .sessions import session
+from .request import RerunRequest, parser
+from .session import session
 
 __all__ = ["TERMS", "RerunRequest", "arm_changes", "paired", "parser", "session"]

@@ -1,21 +1,19 @@
-"""The two arms of an ablation: what each changes of a trial, and which trainings pair up."""
+"""The two arms of an ablation: the changes of each to a trial, and the pairs of reruns."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from search.plan import Rerun
+from search.records import RunStore, best_trials
 from spaces.blocks import ACTING
 from trainer.cli import UsageError, parse_settings
 from trainer.config import TrainConfig, require_choice
 
-from .finalists import RerunRequest
-
-if TYPE_CHECKING:
-    from search.records import RunStore
+from .request import RerunRequest
 
 TERMS = tuple(
     field.name
@@ -35,19 +33,19 @@ class Pair:
     with_: Rerun
 
     def arms(self) -> Iterator[tuple[str, Rerun]]:
-        """Name and training of each."""
+        """Yield the name and the rerun of each arm."""
         yield "without", self.without
         yield "with", self.with_
 
 
-def paired(asked: RerunRequest, args: argparse.Namespace) -> tuple[list[Pair], list[str]]:
-    """Both arms of the best trials, and what to say of those left out.
+def paired(request: RerunRequest, args: argparse.Namespace) -> tuple[list[Pair], list[str]]:
+    """Return both arms of the best trials, and notes about the trials left out.
 
-    A trial that differs from a better one in nothing but what is examined would be the same
-    evidence twice, and the next one takes its place.
+    A trial that differs from a better one in nothing but the examined setting would count the same
+    evidence twice; the next one takes its place.
 
     Raises:
-        ConfigError: for what cannot be examined, or trained.
+        ConfigError: for a setting that cannot be examined, or trained.
     """
     if args.term is not None:
         require_choice("--term", args.term, TERMS)
@@ -55,26 +53,24 @@ def paired(asked: RerunRequest, args: argparse.Namespace) -> tuple[list[Pair], l
         require_choice("--definition", args.definition, tuple(ACTING))
     pairs: list[Pair] = []
     notes: list[str] = []
-    seen: dict[str, str] = {}
+    seen: dict[str, str] = {}  # trials by the digest of their arm without
     same: list[str] = []
-    for trial in asked.trials:
-        if len(seen) == asked.top:
+    for trial in request.trials:
+        if len(seen) == request.top:
             break
-        without, with_ = arms(asked, args, trial)
-        own = asked.params(trial)
-        base, other = (
-            Rerun.of(trial, own, 0, **changes).config.digest for changes in (without, with_)
+        changes = arms(request, args, trial)
+        without, with_ = (
+            Rerun.of(trial, request.params(trial), 0, **arm).config.digest for arm in changes
         )
-        if base == other:
+        if without == with_:
             same.append(trial)
-            continue
-        if base in seen:
-            notes.append(f"{trial} is left out: without what is examined it is {seen[base]}")
-            continue
-        seen[base] = trial
-        both = (asked.trainings(trial, dict(changes)) for changes in (without, with_))
-        pairs += [Pair(a, b) for a, b in zip(*both, strict=True)]
-    if same and len(seen) < min(asked.top, 2):
+        elif without in seen:
+            notes.append(f"{trial} is left out: without what is examined it is {seen[without]}")
+        else:
+            seen[without] = trial
+            both = (request.reruns(trial, arm) for arm in changes)
+            pairs += [Pair(*one) for one in zip(*both, strict=True)]
+    if same and len(seen) < min(request.top, 2):
         raise UsageError(
             f"the arms must differ, but those of {', '.join(same)} do not: nothing that is set "
             "changes their training. A backend, say, has nothing to do without the eigengap term: "
@@ -87,14 +83,20 @@ def paired(asked: RerunRequest, args: argparse.Namespace) -> tuple[list[Pair], l
             f"an ablation compares two configurations or more, but got {len(seen)}. Ask for more "
             "with --top, or extend the run with `python -m search.run --resume RUN --trials N`."
         )
-    if len(seen) < asked.top:
-        notes.append(f"note: {asked.top} configurations were asked for, but there are {len(seen)}")
+    if len(seen) < request.top:
+        notes.append(
+            f"note: {request.top} configurations were asked for, but there are {len(seen)}"
+        )
     return pairs, notes
 
 
-def arms(asked: RerunRequest, args: argparse.Namespace, trial: str) -> tuple[Changes, Changes]:
-    """What the two arms change of a trial."""
-    own = asked.params(trial)
+def arms(request: RerunRequest, args: argparse.Namespace, trial: str) -> tuple[Changes, Changes]:
+    """Return the changes of a trial in the arm without and in the arm with.
+
+    Raises:
+        UsageError: if the arm with has nothing to add, or would change the seed.
+    """
+    own = request.params(trial)
     chosen = {} if args.definition is None else as_defined(own, args.definition)
     if args.set is not None:
         changes = parse_settings(args.set)
@@ -103,42 +105,40 @@ def arms(asked: RerunRequest, args: argparse.Namespace, trial: str) -> tuple[Cha
                 "--set changes anything but the seed, which the arms share, but got "
                 f"seed={changes['seed']}. Ask for more seeds with --seeds."
             )
-        return chosen, chosen | _read({**own, **chosen}, changes)
+        return chosen, chosen | _effective({**own, **chosen}, changes)
     if args.definition is not None:
         return switched_off(own, "eigengap"), chosen
     if own.get(f"{args.term}.weight", 0) > 0:
         return switched_off(own, args.term), {}
-    return {}, of_best(asked.store, args.term)
+    return {}, term_of_best(request.store, args.term)
 
 
-def _read(params: Changes, changes: Changes) -> dict[str, Any]:
-    """Those of the changes that a training reads: how the eigengap is defined and differentiated
-    is of no account where it has no weight."""
+def _effective(params: Changes, changes: Changes) -> dict[str, Any]:
+    """Return the changes that a training reads: without a weight, the definition of the eigengap
+    and its derivative have no effect."""
     if ({**params, **changes}.get("eigengap.weight") or 0) > 0:
         return dict(changes)
     return {n: v for n, v in changes.items() if not n.startswith(("eigengap.", "spectral."))}
 
 
 def switched_off(params: Changes, term: str) -> dict[str, Any]:
-    """Without a term: its weight is 0, and what only it had is gone."""
+    """Return the changes that set a term's weight to 0 and remove its other fields."""
     groups = (f"{term}.", "spectral.") if term == "eigengap" else (f"{term}.",)
-    gone = {name: None for name in params if name.startswith(groups)}
-    return gone | {f"{term}.weight": 0.0}
+    removed = {name: None for name in params if name.startswith(groups)}
+    return removed | {f"{term}.weight": 0.0}
 
 
 def as_defined(params: Changes, definition: str) -> dict[str, Any]:
-    """With the eigengap of that definition, at the weight and margin where it acts."""
+    """Return the changes to the eigengap of that definition, at the setting where it acts."""
     return switched_off(params, "eigengap") | ACTING[definition]
 
 
-def of_best(store: RunStore, term: str) -> dict[str, Any]:
-    """The term as the run's best trial that has it.
+def term_of_best(store: RunStore, term: str) -> dict[str, Any]:
+    """Return the settings of a term in the run's best trial that has it.
 
     Raises:
         UsageError: if none of its completed trials has it.
     """
-    from search.records import best_trials
-
     for trial in best_trials(store.read("trials")):
         params = store.read_config(trial)["params"]
         if params.get(f"{term}.weight", 0) > 0:
@@ -150,6 +150,6 @@ def of_best(store: RunStore, term: str) -> dict[str, Any]:
 
 
 def arm_changes(pairs: Sequence[Pair]) -> list[tuple[str, str]]:
-    """Arm and changes, each once, for the plan."""
-    found = [(arm, t.changes or "as found") for pair in pairs for arm, t in pair.arms()]
-    return sorted(set(found), reverse=True)
+    """Return the distinct arms and changes, for the printed plan."""
+    found = {(arm, one.changes or "as found") for pair in pairs for arm, one in pair.arms()}
+    return sorted(found, reverse=True)

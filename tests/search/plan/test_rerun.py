@@ -7,7 +7,7 @@ from search import ablate
 from search.plan.rerun import MAX_SEEDS, FreshScenes, Rerun, training_seeds
 from search.records.store import RunStore
 from search.reruns import arms
-from search.reruns.finalists import RerunRequest
+from search.reruns.request import RerunRequest
 from trainer.config import ConfigError, TrainConfig
 
 

@@ -1,0 +1,219 @@
+"""The request of `confirm` and `ablate`: trials, seeds and scenes, checked against the run.
+
+It is printed before anything is spent, with the amount that is done already.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from search.plan import (
+    MAX_SEEDS,
+    RESOURCE_FLAGS,
+    RUNS,
+    FreshScenes,
+    Rerun,
+    SearchConfig,
+    add_resource_flags,
+    given,
+    training_seeds,
+)
+from search.records import RERUNS, RunStore, best_trials, planned
+from search.remote import resolve_run
+from search.suggest import version_changes
+from trainer.cli import OneLineParser, UsageError
+from trainer.config import EvaluationConfig, TrainConfig, did_you_mean
+from trainer.provenance import provenance
+
+SCENE_SEED = 3_000_003
+NUM_SCENES = 2048
+SCORING_MS = 1.5
+"""Duration of scoring one scene, as measured on one core; for plans only."""
+
+
+def parser(prog: str, about: str) -> argparse.ArgumentParser:
+    """Return a command line with the flags that `confirm` and `ablate` share."""
+    p = OneLineParser(
+        prog=f"python -m {prog}",
+        description=about,
+        epilog="Exit codes: 0 done, 1 it failed, 2 bad usage, 130 "
+        "interrupted: the same command goes on.",
+        allow_abbrev=False,
+    )
+    p.add_argument("run", metavar="RUN", help="name under --out, or path")
+    p.add_argument("--out", metavar="DIR", default=RUNS, help=f"folder of runs; default {RUNS}")
+    p.add_argument("--top", type=int, default=5, metavar="N", help="best N trials; default 5")
+    p.add_argument(
+        "--trials", metavar="ID,ID,...", help="these trials instead, whatever became of them"
+    )
+    p.add_argument("--seeds", type=int, default=5, metavar="N", help="per trial; default 5")
+    p.add_argument(
+        "--scenes",
+        type=int,
+        default=NUM_SCENES,
+        metavar="N",
+        help=f"fresh scenes for each SNR and K; default {NUM_SCENES}",
+    )
+    p.add_argument(
+        "--snr", metavar="DB,DB,...", help="SNRs in dB (--snr=-5,0); default: those of the run"
+    )
+    p.add_argument(
+        "--scene-seed",
+        type=int,
+        default=SCENE_SEED,
+        metavar="INT",
+        help=f"of the fresh scenes; default {SCENE_SEED}",
+    )
+    add_resource_flags(p, default="as the run")
+    p.add_argument("--dry-run", action="store_true", help="print the plan; start nothing")
+    return p
+
+
+@dataclass(frozen=True)
+class RerunRequest:
+    """A command line, checked against its run.
+
+    Attributes:
+        store: of the run.
+        plan: of the reruns.
+        trials: ids of the candidates, the best first.
+        top: number of trials to rerun.
+        seeds: per trial.
+        fresh: the scenes.
+    """
+
+    store: RunStore
+    plan: SearchConfig
+    trials: tuple[str, ...]
+    top: int
+    seeds: int
+    fresh: FreshScenes
+
+    @classmethod
+    def from_flags(cls, args: argparse.Namespace) -> RerunRequest:
+        """Read the run and find the requested trials in it.
+
+        Raises:
+            ConfigError, RunError: if the request is impossible.
+        """
+        for name in ("top", "seeds"):
+            if getattr(args, name) < 1:
+                raise UsageError(f"`--{name} >= 1` must hold, but got {getattr(args, name)}.")
+        if args.seeds > MAX_SEEDS:
+            raise UsageError(f"`--seeds <= {MAX_SEEDS}` must hold, but got {args.seeds}.")
+        store = RunStore.open(resolve_run(args.run, args.out))
+        plan = replace(
+            planned(store.path, store.plan, given(args, RESOURCE_FLAGS)),
+            name="reruns",
+            out=str(store.path),
+            scheduler="none",
+            warm_start=None,
+        )
+        chosen = _best(store) if args.trials is None else _named(store, args.trials.split(","))
+        top = args.top if args.trials is None else len(chosen)
+        fresh = FreshScenes(args.scene_seed, args.scenes, _decibels(args.snr))
+        request = cls(store, plan, tuple(chosen), top, args.seeds, fresh)
+        fresh.evaluation(request.config(chosen[0]))  # refuses scenes that cannot be scored
+        return request
+
+    def params(self, trial: str) -> dict[str, Any]:
+        """Return the configuration of a trial as dotted names."""
+        return dict(self.store.read_config(trial)["params"])
+
+    def config(self, trial: str) -> TrainConfig:
+        """Return the configuration of a trial, checked."""
+        return TrainConfig.from_params(self.params(trial))
+
+    def reruns(self, trial: str, changed: Mapping[str, Any]) -> list[Rerun]:
+        """Return a trial's reruns with the given changes: one for each seed."""
+        number, params = int(self.store.read_config(trial)["number"]), self.params(trial)
+        return [
+            Rerun.of(trial, params, seed, **changed) for seed in training_seeds(number, self.seeds)
+        ]
+
+    def describe(self, reruns: Iterable[Rerun]) -> str:
+        """Return the plan as text: the trainings, the scenes and their estimated durations."""
+        wanted = {one.name: one for one in reruns}
+        folder = self.store.path / RERUNS
+        ended = RunStore.open(folder).ended() if folder.exists() else set()
+        left = [one for name, one in wanted.items() if name not in ended]
+        trials = self.store.read("trials").set_index("trial_id")
+        per_epoch = (trials["seconds"] / trials["epochs"]).fillna(0.0).to_dict()
+        minutes = sum(per_epoch[one.trial_id] * one.config.epochs for one in left) / 60
+        names = list(dict.fromkeys(one.trial_id for one in wanted.values()))
+        config = self.config(names[0])
+        snr_db = self.fresh.evaluation(config).report_snr_db
+        sources, scenes = config.scene.max_sources, self.fresh.num_scenes
+        unscored = sum(
+            not has_scores(self.store, name, self.fresh.evaluation(one.config))
+            for name, one in wanted.items()
+        )
+        scoring = unscored * len(snr_db) * sources * scenes * SCORING_MS / 60e3
+        facts = {
+            "run": str(self.store.path),
+            "trials": f"{', '.join(names)}; {self.seeds} fresh training seeds each",
+            "trainings": f"{len(wanted)}, of which {len(wanted) - len(left)} are done; "
+            f"about {minutes:.1f} min of one worker for the rest",
+            "scenes": f"{scenes} fresh ones (seed {self.fresh.seed}) for each of SNR "
+            f"{', '.join(f'{snr:g}' for snr in snr_db)} dB and K in 1..{sources}; about "
+            f"{scoring:.1f} min of one worker for the {unscored} that are not scored",
+        }
+        lines = [f"{name:<10} {text}" for name, text in facts.items()]
+        if scenes < 2000:
+            lines.append("note: fewer than 2,000 scenes leave an error of 0.002 and more")
+        return "\n".join([*lines, *version_changes(self.store.plan, provenance())])
+
+
+def has_scores(
+    store: RunStore, part: str, evaluation: EvaluationConfig, estimator: str | None = None
+) -> bool:
+    """Return whether a part of `confirmations` has scores on all of these scenes.
+
+    Args:
+        estimator: counts its scores only; None counts all.
+    """
+    if not store.has_part("confirmations", part):
+        return False
+    rows = store.read("confirmations", part)
+    rows = rows[rows["evaluation_seed"] == evaluation.test_seed]
+    rows = rows[rows["snr_db"].isin(evaluation.report_snr_db)]
+    if estimator is not None:
+        rows = rows[rows["estimator"] == estimator]
+    return set(evaluation.report_snr_db) <= set(rows["snr_db"]) and bool(
+        rows["num_scenes"].min() >= evaluation.num_test_scenes
+    )
+
+
+def _best(store: RunStore) -> list[str]:
+    trials = best_trials(store.read("trials"))
+    if not trials:
+        raise UsageError(
+            f"finalists are completed trials, but {store.path} has none. Extend it with "
+            "`python -m search.run --resume RUN --trials N`."
+        )
+    return trials
+
+
+def _named(store: RunStore, names: list[str]) -> list[str]:
+    known = [str(name) for name in store.read("trials")["trial_id"]]
+    for name in names:
+        if name not in known:
+            raise UsageError(
+                f"--trials names trials that have ended, but {store.path} has no "
+                f"{name!r}.{did_you_mean(name, known)}"
+            )
+    return names
+
+
+def _decibels(text: str | None) -> tuple[float, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(float(word) for word in text.split(","))
+    except ValueError:
+        raise UsageError(
+            f"--snr is numbers in dB with commas between, but got {text!r}. Try --snr=-5,0."
+        ) from None

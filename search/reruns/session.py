@@ -1,0 +1,217 @@
+"""Reruns of trials on a Ray cluster: trained with fresh seeds, scored on fresh scenes.
+
+    runs/<name>/reruns/         a run of its own, whose trials are the reruns
+    runs/<name>/confirmations/  their scores on fresh scenes
+    runs/<name>/scenes/         the same scene by scene
+
+A rerun is named by its trial, seed and configuration, so that one that has been trained and scored
+is found again: a command that was killed goes on, and two ablations share their common reruns.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import spaces
+from search.plan import Outcome, Rerun, Resources, SearchConfig, set_ray_environment
+from search.records import BASELINE_PART, RERUNS, STATE_FILE, RunStore, scored_rows
+from search.remote import lock_run, uri_of
+from trainer.config import TrainConfig
+from trainer.provenance import provenance
+
+from .request import RerunRequest, has_scores
+
+if TYPE_CHECKING:
+    from search.cluster import Train
+
+FRESH_BASELINES = "baselines-fresh"
+"""The part of the bound and of the classical methods, on the fresh scenes."""
+
+CLASSICAL = ("sml", "crb", "lmmse_music", "pinv_music", "lmmse_mvdr", "lmmse_beamformer")
+"""The references of finalists: those of a search, and stochastic maximum likelihood, which takes
+longest and so goes first."""
+
+HINGE_SCENES = 256
+"""Scenes of each SNR and K on which the eigengap term is evaluated."""
+
+Row = dict[str, Any]
+
+
+class Session:
+    """Trains and scores reruns with the workers of one cluster, and writes the results.
+
+    Args:
+        request: the run, the plan of its reruns, and the scenes.
+        trained: store of the reruns.
+        resources: of one training.
+    """
+
+    def __init__(self, request: RerunRequest, trained: RunStore, resources: Resources) -> None:
+        self._store = request.store
+        self._plan = request.plan
+        self._fresh = request.fresh
+        self._trained = trained
+        self._resources = resources
+
+    def train(self, reruns: Iterable[Rerun], train: "Train | None" = None) -> dict[str, str]:
+        """Train the reruns that have not ended yet; return the outcomes of those that did not
+        complete, by name.
+
+        Raises:
+            SearchFailed: if Ray gave up; finished reruns are kept.
+        """
+        from search.driver import rerun
+
+        wanted = {one.name: one for one in reruns}
+        started = self._trained.started()
+        records = [self._record(one, len(started) + i) for i, one in enumerate(wanted.values())]
+        plan = replace(self._plan, trials=len({*self._trained.ended(), *wanted}))
+        rerun(plan, self._trained, self._resources, records, train=train)
+        outcomes = self._trained.read("trials").set_index("trial_id")["outcome"]
+        return {n: str(outcomes[n]) for n in wanted if outcomes[n] != Outcome.COMPLETED}
+
+    def score(self, reruns: Iterable[Rerun], confirmed: TrainConfig | None = None) -> None:
+        """Score on the fresh scenes what has no scores there yet; scores on others stay.
+
+        Args:
+            confirmed: for a confirmation: a configuration with the scenes of the bound and of the
+                classical methods, which are scored too; the reruns are then marked as confirmed.
+        """
+        from search.cluster import as_ready, baselines_task, state_task
+
+        threads = self._resources.threads
+        jobs: dict[str, tuple[Any, ...]] = {}
+        if confirmed is not None:
+            config = replace(confirmed, evaluation=self._fresh.evaluation(confirmed))
+            for name in CLASSICAL:
+                if not has_scores(self._store, FRESH_BASELINES, config.evaluation, name):
+                    jobs[name] = (baselines_task, config, threads, [name])
+        wanted = {one.name: one for one in reruns}
+        for name, one in wanted.items():
+            evaluation = self._fresh.evaluation(one.config)
+            if not has_scores(self._store, name, evaluation):
+                jobs[name] = (state_task, self._state(name), threads, evaluation)
+        for count, (name, tables) in enumerate(as_ready(jobs, self._resources), 1):
+            scored = wanted.get(name)
+            self._write(scored, tables)
+            about = scored.about if scored else name
+            print(f"scored {count}/{len(jobs)}: {about}", flush=True)
+        if confirmed is not None:
+            for one in wanted.values():
+                self._mark(one)
+
+    def hinges(self, configs: Mapping[str, TrainConfig]) -> dict[str, list[dict[str, float]]]:
+        """Return rows of the eigengap term on fresh scenes, by the name of the rerun.
+
+        Args:
+            configs: for each rerun the configuration that weighs the term, perhaps not its own.
+        """
+        from search.cluster import as_ready, hinges_task
+
+        threads, many = self._resources.threads, min(HINGE_SCENES, self._fresh.num_scenes)
+        jobs = {}
+        for name, config in configs.items():
+            params = replace(config, evaluation=self._fresh.evaluation(config)).to_params()
+            jobs[name] = (hinges_task, self._state(name), threads, params, many)
+        found = {}
+        for count, (name, rows) in enumerate(as_ready(jobs, self._resources), 1):
+            found[name] = rows
+            print(f"term evaluated {count}/{len(jobs)}: {name}", flush=True)
+        return found
+
+    def _record(self, one: Rerun, number: int) -> Row:
+        """Return the record that a replay needs; that on the disk, if the training has begun."""
+        if one.name in self._trained.started():
+            return self._trained.read_config(one.name)
+        params = one.config.to_params()
+        return {
+            "trial_id": one.name,
+            "number": number,
+            "about": one.about,
+            "source": one.trial_id,
+            "changes": one.changes,
+            "sampler": {},
+            "drawn": {k: params[k] for k in self._trained.parameters if k in params},
+            "params": params,
+            "config_hash": one.config.digest,
+        }
+
+    def _state(self, name: str) -> str:
+        trials = self._trained.read("trials").set_index("trial_id")
+        return uri_of(self._trained.path / trials["checkpoint"][name] / STATE_FILE)
+
+    def _write(self, one: Rerun | None, tables: Mapping[str, list[Any]]) -> None:
+        """Write the scores of a rerun, or of a classical method, in place of those on fewer of the
+        same scenes."""
+        part, owner, record = FRESH_BASELINES, BASELINE_PART, None
+        if one is not None:
+            part, owner = one.name, one.trial_id
+            record = {"trial_id": one.trial_id, "params": one.config.to_params()}
+        changes = {"changes": one.changes if one else None}
+        seed = self._fresh.seed
+        known = {_cell(row): row for row in self._rows("confirmations", part)}
+        new: dict[tuple[Any, ...], Row] = {}
+        for row in scored_rows(tables["evaluations"], "confirmations", record, seed):
+            old = known.get(_cell(row), {})
+            if row["num_scenes"] >= old.get("num_scenes", 0):
+                new[_cell(row)] = row | changes | {"confirmed": old.get("confirmed")}
+        scenes = [
+            row | changes
+            for row in scored_rows(tables["scenes"], "scenes", record, seed)
+            if _cell(row) in new
+        ]
+        # the confirmation last: a rerun is scored exactly if it is there
+        for table, rows in (("scenes", scenes), ("confirmations", list(new.values()))):
+            kept = [row for row in self._rows(table, part) if _cell(row) not in new]
+            self._store.write_part(table, part, kept + rows, owner=owner)
+
+    def _mark(self, one: Rerun) -> None:
+        """Note on a rerun's scores the number of scenes that a confirmation asked for."""
+        rows = self._rows("confirmations", one.name)
+        marked = [
+            row | {"confirmed": max(row.get("confirmed") or 0, self._fresh.num_scenes)}
+            if row["evaluation_seed"] == self._fresh.seed
+            else row
+            for row in rows
+        ]
+        if marked != rows:
+            self._store.write_part("confirmations", one.name, marked, owner=one.trial_id)
+
+    def _rows(self, table: str, part: str) -> list[Row]:
+        return self._store.rows(table, part) if self._store.has_part(table, part) else []
+
+
+def _cell(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return the key of a score: its estimator and the scenes it was scored on."""
+    return tuple(row[n] for n in ("estimator", "evaluation_seed", "snr_db", "num_sources"))
+
+
+@contextmanager
+def session(request: RerunRequest) -> Iterator[Session]:
+    """Lock the run, connect to Ray and open the folder of reruns, for the time of the context.
+
+    Raises:
+        Refused: if no machine could hold a training.
+        RunError: if the run has another driver now.
+    """
+    set_ray_environment(request.plan.address)
+    from search.cluster import check_nodes, connect, room_for
+
+    with lock_run(request.store.path), connect(request.plan) as cluster:
+        resources = room_for(request.plan, cluster)
+        trained = _open_reruns(request.store, request.plan)
+        check_nodes(trained)
+        print(f"{resources.concurrent} trainings at a time\n", flush=True)
+        yield Session(request, trained, resources)
+
+
+def _open_reruns(store: RunStore, plan: SearchConfig) -> RunStore:
+    path = store.path / RERUNS
+    if path.exists():
+        return RunStore.open(path)
+    return RunStore.create(
+        path,
+        parameters={n: (p.kind, p.unit, p.about) for n, p in spaces.PARAMETERS.items()},
+        plan={"search": plan.as_dict(), "provenance": provenance()},
+    )
