@@ -1,8 +1,7 @@
-"""What a person is shown of a search: its plan before anything is spent, what came of it after."""
+"""Printed output of a search: its plan before anything is spent, and its results."""
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import TYPE_CHECKING
 
@@ -11,11 +10,12 @@ from search.plan import SearchConfig
 if TYPE_CHECKING:
     from search.records import RunStore
 
-SAMPLES_SHOWN = 10
+NUM_SAMPLES = 10
+"""Number of configurations that a dry run prints."""
 
 
 def print_results(plan: SearchConfig, store: RunStore) -> int:
-    """Prints the leaderboard, draws the plot, and names the next commands."""
+    """Print the leaderboard and the next commands, and draw the plot; return the exit code."""
     from search.records import best_trial
     from search.report.analysis import leaderboard
     from search.report.figures import pareto, plots
@@ -26,7 +26,7 @@ def print_results(plan: SearchConfig, store: RunStore) -> int:
     print()
     try:
         plot = plots.error_vs_snr(store.path)
-    except OSError as error:  # a finished run may lie where nothing can be written any more
+    except OSError as error:  # a finished run may lie on a read-only disk
         print(f"no plot: {store.path} takes no files ({error.strerror})", file=sys.stderr)
     else:
         if plot:
@@ -55,38 +55,31 @@ def print_results(plan: SearchConfig, store: RunStore) -> int:
 
 
 def dry_run(plan: SearchConfig) -> int:
-    """Prints the plan and ten configurations as the search would draw them; starts nothing."""
-    from search.suggest import (
-        History,
-        frozen_trial,
-        new_study,
-        parse_warm_trials,
-        sampler_for,
-        warm_start,
-    )
+    """Print the plan and ten configurations as the search would draw them; start nothing."""
+    from search.suggest import History, frozen_trial, new_study, sampler_for, warm_start
     from trainer.provenance import provenance
 
-    text, notes = warm_start(plan, provenance())
+    warm, notes = warm_start(plan, provenance())
     print(describe_plan(plan), *notes, sep="\n")
     study = new_study(plan)
-    known = History(warm=parse_warm_trials(json.loads(text)) if text else ()).trials_for_sampler(
-        plan
-    )
-    study.add_trials([frozen_trial(past, plan, to_sampler=True) for past in known])
+    known = History(warm=warm).trials_for_sampler(plan)
+    study.add_trials([frozen_trial(trial, plan, to_sampler=True) for trial in known])
     for anchor in plan.space.anchors:
         study.enqueue_trial(dict(anchor))
-    for number in range(SAMPLES_SHOWN):
+    for number in range(NUM_SAMPLES):
         study.sampler = sampler_for(plan, number)
         drawn = plan.space.suggest(study.ask())
-        plan.train_config(drawn)  # refuses what could not be trained
+        plan.train_config(drawn)  # refuses a configuration that cannot be trained
         kind = "anchor" if number < len(plan.space.anchors) else "sample"
-        values = "  ".join(f"{k}={_short(v)}" for k, v in drawn.items())
+        values = "  ".join(
+            f"{k}={v:.3g}" if isinstance(v, float) else f"{k}={v}" for k, v in drawn.items()
+        )
         print(f"{number:2d} {kind}  {values}")
     return 0
 
 
 def describe_plan(plan: SearchConfig) -> str:
-    """The plan, for a person, before anything is spent."""
+    """Return the plan as text."""
     config, space = plan.template, plan.space
     scene = config.scene
     snrs = ", ".join(f"{snr:g}" for snr in config.evaluation.objective_snr_db)
@@ -107,10 +100,7 @@ def describe_plan(plan: SearchConfig) -> str:
         "searched": "",
     }
     lines = [f"{name:<10} {text}".rstrip() for name, text in facts.items()]
-    width = max(len(name) for name in space.describe())
-    lines += [f"  {name:<{width}}  {text}" for name, text in space.describe().items()]
+    ranges = space.ranges()
+    width = max(map(len, ranges))
+    lines += [f"  {name:<{width}}  {values}" for name, values in ranges.items()]
     return "\n".join(lines)
-
-
-def _short(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -1,4 +1,4 @@
-"""`python -m search.run`: plans a search, checks it, runs it on Ray, and shows what came of it.
+"""`python -m search.run`: plan a search, check it, run it on Ray and print the results.
 
 Exit codes: 0 the search ended as planned; 1 it failed (no trial completed, or a bug ended it);
 2 it was asked for something impossible, and nothing was touched; 130 it was interrupted.
@@ -87,10 +87,10 @@ def plan_from_flags(args: argparse.Namespace) -> SearchConfig:
 
 
 def start(plan: SearchConfig, args: argparse.Namespace) -> int:
-    """Starts a new run."""
+    """Start a new run."""
     from search.records import RunStore, declared
     from search.remote import check_new_run, remove_run, runs_folder
-    from search.suggest import WARM_FILE, warm_start
+    from search.suggest import warm_file, warm_start
     from trainer.provenance import provenance
 
     folder = runs_folder(plan.out)
@@ -109,18 +109,18 @@ def start(plan: SearchConfig, args: argparse.Namespace) -> int:
             "no_effect": {name: p.no_effect for name, p in known.items() if p.no_effect},
             "provenance": code,
         },
-        files={WARM_FILE: warm} if warm else {},
+        files=warm_file(plan, warm),
     )
     print(describe_plan(plan), *notes, sep="\n", flush=True)
     try:
-        return go(plan, store, checked=not args.no_preflight)
+        return run_locked(plan, store, checked=not args.no_preflight)
     except Refused:
         remove_run(store.path)  # made a moment ago, and nothing has run
         raise
 
 
 def follow(args: argparse.Namespace) -> int:
-    """Follows a run that another process drives."""
+    """Follow a run that another process drives."""
     from search.remote import attach
 
     if args.resume is not None or args.dry_run:
@@ -133,34 +133,12 @@ def follow(args: argparse.Namespace) -> int:
 
 
 def resume(args: argparse.Namespace) -> int:
-    """Continues or extends a run, or shows it if it has ended."""
-    from search.records import (
-        RunStore,
-        best_trial,
-        declared,
-        lacks_scores,
-        planned,
-        read_run,
-        unscored,
-    )
-    from search.remote import resolve_run
+    """Continue or extend a run, or print its results if it has ended."""
+    from search.records import best_trial, lacks_scores, unscored
     from search.suggest import compatible_trials, read_history, version_changes
     from trainer.provenance import provenance
 
-    if args.dry_run:
-        raise UsageError("--dry-run shows a new search, but got --resume too. Leave one out.")
-    flags = given(args, PLAN_FLAGS)
-    if fixed := [f"--{n.replace('_', '-')}" for n in flags if n not in RESUME_FLAGS]:
-        raise UsageError(
-            f"--resume takes the plan from the run, but got {', '.join(fixed)} too. Leave it out."
-        )
-    path = resolve_run(args.resume, args.out, to_drive=True)
-    more = None
-    if args.accept_space_change:
-        more = declared(planned(path, read_run(path), {}).space)
-    store = RunStore.open(path, more=more)
-    flags.pop("out", None)
-    plan = planned(path, store.plan, flags)
+    plan, store = _resumed_plan(args)
     started, ended = len(store.started()), len(store.ended())
     if plan.trials < started:
         raise UsageError(
@@ -174,25 +152,49 @@ def resume(args: argparse.Namespace) -> int:
     check_space(plan, store, accept=args.accept_space_change)
     check_writable(store.path, "Make room there, or make it writable.")
     check_address(plan.address)
-    said = f"resuming {store.path}: {ended} of {plan.trials} trials have ended"
-    past = read_history(store).ended  # refuses a damaged record before Ray is started for it
-    apart = len(past) - len(compatible_trials(past, plan))
+    trials = read_history(store).ended  # refuses a damaged record before Ray is started for it
     code = provenance()
     notes = version_changes(store.plan, code)
-    if apart:
+    if apart := len(trials) - len(compatible_trials(trials, plan)):
         notes.append(
             f"  note: {apart} ended trials had another budget, scene or validation; neither "
             "sampler nor scheduler is told of them"
         )
-    print(said, *notes, sep="\n", flush=True)
-    return go(plan, store, checked=not args.no_preflight, resumed=code)
+    first = f"resuming {store.path}: {ended} of {plan.trials} trials have ended"
+    print(first, *notes, sep="\n", flush=True)
+    return run_locked(plan, store, checked=not args.no_preflight, resumed=code)
+
+
+def _resumed_plan(args: argparse.Namespace) -> tuple[SearchConfig, RunStore]:
+    """Return the plan of the run that `--resume` names, with the flags given now, and its store.
+
+    Raises:
+        UsageError: for a flag that the run's plan has already.
+    """
+    from search.records import RunStore, declared, planned, read_run
+    from search.remote import resolve_run
+
+    if args.dry_run:
+        raise UsageError("--dry-run shows a new search, but got --resume too. Leave one out.")
+    flags = given(args, PLAN_FLAGS)
+    if fixed := [f"--{n.replace('_', '-')}" for n in flags if n not in RESUME_FLAGS]:
+        raise UsageError(
+            f"--resume takes the plan from the run, but got {', '.join(fixed)} too. Leave it out."
+        )
+    flags.pop("out", None)
+    path = resolve_run(args.resume, args.out, to_drive=True)
+    more = None
+    if args.accept_space_change:
+        more = declared(planned(path, read_run(path), {}).space)
+    store = RunStore.open(path, more=more)
+    return planned(path, store.plan, flags), store
 
 
 def check_space(plan: SearchConfig, store: RunStore, *, accept: bool) -> None:
-    """Refuses to mix trials of two spaces in one run, unless that is what is wanted.
+    """Refuse to mix trials of two spaces in one run, unless `accept` allows it.
 
     Raises:
-        UsageError: with what differs.
+        UsageError: with the differences.
     """
     from search.suggest import default_changes, space_changes
 
@@ -204,7 +206,7 @@ def check_space(plan: SearchConfig, store: RunStore, *, accept: bool) -> None:
         )
 
 
-def go(
+def run_locked(
     plan: SearchConfig,
     store: RunStore,
     *,
@@ -212,27 +214,29 @@ def go(
     resumed: Mapping[str, Any] | None = None,
     train: Train | None = None,
 ) -> int:
-    """Runs what is left of a search and shows what came of it.
+    """Lock the run, run the rest of its search and print the results; return the exit code.
 
     Args:
-        checked: whether the machines are checked first.
-        resumed: provenance of what is going on with a run, which `run.json` is to have too.
+        checked: check the machines first.
+        resumed: provenance of a resumption, for `run.json`.
         train: instead of `trainer.training.loop.train`.
     """
     set_ray_environment(plan.address)
     from search.remote import lock_run
 
-    with lock_run(store.path) as driver:  # who is refused here has changed nothing
-        kept = store.plan["search"] | {"trials": plan.trials}
-        drivers = store.plan.get("resumed", []) + ([] if resumed is None else [resumed])
-        now = {"search": kept, "resumed": drivers}
-        store.write_run(store.plan | plan.space_json | now)
-        driver.exit_code = drive(plan, store, checked=checked, train=train)
+    with lock_run(store.path) as driver:  # nothing has changed yet where it refuses
+        plans = {
+            "search": store.plan["search"] | {"trials": plan.trials},
+            "resumed": store.plan.get("resumed", []) + ([] if resumed is None else [resumed]),
+        }
+        store.write_run(store.plan | plan.space_json | plans)
+        driver.exit_code = _run_on_cluster(plan, store, checked=checked, train=train)
     return driver.exit_code
 
 
-def drive(plan: SearchConfig, store: RunStore, *, checked: bool, train: Train | None) -> int:
-    """Runs what is left of a search that nobody else drives; the exit code."""
+def _run_on_cluster(
+    plan: SearchConfig, store: RunStore, *, checked: bool, train: Train | None
+) -> int:
     from search.cluster import connect, preflight_checks, room_for
     from search.driver import Classical, finish, search
     from search.remote import uri_of
@@ -254,7 +258,7 @@ def drive(plan: SearchConfig, store: RunStore, *, checked: bool, train: Train | 
             classical = Classical(plan, store, resources)
             search(plan, store, resources, exhausted=classical.begin, train=train)
             finish(plan, store, resources, classical)
-        except (SearchFailed, OSError) as error:  # of the folder, after the last trial
+        except (SearchFailed, OSError) as error:  # OSError: of the folder, after the last trial
             print(f"the search ended itself: {error}", file=sys.stderr)
             if not (store.path / "run.json").exists():
                 print(f"the run has gone: somebody took {store.path} away", file=sys.stderr)

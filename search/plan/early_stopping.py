@@ -1,10 +1,10 @@
-"""When a trial is not worth going on with: the schedulers, as plain code without Ray.
+"""Early stopping: schedulers that end weak trials, as plain code without Ray.
 
-A trial is judged in epochs, on its objective (smaller is better), which is already a mean over its
-last epochs (`config.objective_window`). What a scheduler knows of earlier trials is in the table
-`epochs`, so a resumed search restores it and decides as an undisturbed one would; Ray's own
-schedulers lose their rungs with the driver and draw hyperband's brackets from a global random
-generator.
+A scheduler compares trials after whole epochs by their objective (smaller is better), which is
+already a mean over their last epochs (`config.objective_window`). All that it knows of earlier
+trials is in the table `epochs`, so that a resumed search restores it and decides as an undisturbed
+one would; Ray's own schedulers lose their rungs with the driver and draw hyperband's brackets from
+a global random generator.
 
 - `asha`: at rungs g, 3g, 9g ... epochs, a trial stops unless it is within the best third of those
   that were there before it (Li et al. 2020, "A system for massively parallel hyperparameter
@@ -23,41 +23,41 @@ from typing import Protocol
 import numpy as np
 
 REDUCTION = 3
-"""One in this many goes on from a rung."""
+"""One trial in this many goes on from a rung."""
 
 MEDIAN_OF = 3
-"""Other trials that a median needs."""
+"""Minimum number of other trials for a median."""
 
 
 class EarlyStopper(Protocol):
-    """What a scheduler can be asked; `trial` is the trial's name, `number` its number."""
+    """A scheduler of trials, each identified by its name and number."""
 
     def should_stop(self, trial: str, number: int, epoch: int, value: float) -> bool:
-        """Whether the trial must stop after this epoch; each epoch of a trial counts once."""
+        """Return whether the trial must stop after this epoch; a repeated epoch counts once."""
         ...
 
     def restore(self, trial: str, number: int, values: Mapping[int, float]) -> None:
-        """Takes in what a trial has reached by epoch, without judging it again."""
+        """Restore the objectives that a trial has reached, by epoch, without deciding again."""
         ...
 
 
 def first_rung(epochs: int) -> int:
-    """Epochs that every trial gets: a ninth of the budget."""
+    """Return the number of epochs that every trial gets: a ninth of the budget."""
     return max(1, epochs // REDUCTION**2)
 
 
 def early_stopper(scheduler: str, epochs: int) -> EarlyStopper:
-    """The scheduler of that name for trials of at most `epochs`."""
+    """Return the scheduler of that name for trials of at most `epochs`."""
     return EARLY_STOPPERS[scheduler](epochs)
 
 
 class Rungs:
-    """Successive halving, asynchronously, in one bracket or several.
+    """Asynchronous successive halving, in one bracket or several.
 
     Args:
-        brackets: the rungs of each, in epochs, ascending.
-        shares: how many of the trials each bracket gets, relative to the others.
-        reduction: one in this many goes on from a rung.
+        brackets: the rungs of each bracket, in epochs, ascending.
+        shares: relative number of trials of each bracket.
+        reduction: one trial in this many goes on from a rung.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class Rungs:
                 self._reached.setdefault((bracket, epoch), {})[trial] = values[epoch]
 
     def bracket(self, number: int) -> int:
-        """The bracket of trial `number`: always the one that lags most behind its share."""
+        """Return the bracket of trial `number`: the one that lags most behind its share."""
         while len(self._dealt) <= number:
             dealt = len(self._dealt) + 1
             lag = [dealt * s - self._dealt.count(b) for b, s in enumerate(self._shares)]
@@ -120,7 +120,7 @@ class Median:
 
 
 class Never:
-    """Lets every trial finish."""
+    """No early stopping: every trial finishes."""
 
     def __init__(self, epochs: int) -> None:
         del epochs
@@ -141,13 +141,13 @@ def _rungs(first: int, epochs: int, reduction: int = REDUCTION) -> list[int]:
 
 
 def asha(epochs: int, *, first: int | None = None, reduction: int = REDUCTION) -> Rungs:
-    """One bracket, the most eager one; `first` is its first rung in epochs."""
+    """Return ASHA with one bracket, the most eager one; `first` is its first rung in epochs."""
     rungs = _rungs(first_rung(epochs) if first is None else first, epochs, reduction)
     return Rungs([rungs], [1.0], reduction)
 
 
 def hyperband(epochs: int) -> Rungs:
-    """ASHA's bracket and every later start, down to trials that are never stopped."""
+    """Return hyperband: ASHA's bracket and every later start, the last without any rung."""
     rungs = _rungs(first_rung(epochs), epochs)
     brackets = [rungs[skipped:] for skipped in range(len(rungs) + 1)]
     # a bracket of s rungs begins with about eta^s / (s + 1) trials for equal budgets

@@ -1,13 +1,12 @@
-"""What can become of a trial: one table, and the one function that reads it off the evidence.
+"""Outcomes of trials: the table of their rules, and their classification.
 
-Every place that must treat trials differently (what Optuna is told, whether a trial has failed or
-may be best, when the search itself must end) asks `RULES`. The evidence is plain data: the last
-metrics that were reported and the error, if any; so a trial can be judged without Ray, and a
-recorded one again later.
+Every place that treats trials differently (the state that Optuna is told, failures, the best
+trial, the end of the search) reads `RULES`. A trial is classified from plain data, its last
+reported metrics and its error, if any: without Ray, and for a recorded trial again later.
 
-A training tells its own end: its last report has `outcome`, a word of `Outcome`, and no other
-report has. Silence without an error is a trial that the scheduler ended at a rung. What Ray
-reports itself, mostly the loss of a worker, it tries again from the last checkpoint first.
+A training reports its own end: its last report has `outcome`, a word of `Outcome`, and no other
+report has. A trial without an outcome and without an error was stopped by the scheduler at a rung.
+Errors of Ray itself, mostly the loss of a worker, arrive here only after its retries.
 """
 
 import re
@@ -17,14 +16,14 @@ from enum import StrEnum
 from pathlib import PurePath
 from typing import Any
 
-from trainer.config import did_you_mean
+from trainer.config import require_choice
 
 WORST_OBJECTIVE = 1.0
 """The objective of a trial that has none: the capped error of a guess that never hits."""
 
 
 class Outcome(StrEnum):
-    """The word that the `outcome` columns hold."""
+    """The values of the `outcome` columns."""
 
     COMPLETED = "completed"
     STOPPED = "stopped"
@@ -38,70 +37,57 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True)
 class Rule:
-    """How one outcome is treated.
+    """The treatment of one outcome.
 
     Attributes:
-        optuna_state: name of the `optuna.trial.TrialState` it is told as.
-        constraint: whether Optuna is told that the parameters are infeasible; such a trial is
-            never best.
-        about: one sentence for a person.
-        ends_search_at: how many such trials with one signature end the search; None is never.
+        optuna_state: name of the `optuna.trial.TrialState` that Optuna is told.
+        about: one sentence to print.
+        constraint: Optuna is told that the parameters are infeasible; such a trial is never best.
+        ends_search_at: number of such trials with one signature that ends the search; None is
+            never.
     """
 
     optuna_state: str
-    constraint: bool
     about: str
+    constraint: bool = False
     ends_search_at: int | None = None
 
     @property
     def failed(self) -> bool:
-        """Whether it has a row in `failures` and no objective."""
+        """True if a trial has a row in `failures` and no objective."""
         return self.constraint or self.optuna_state == "FAIL"
 
 
 RULES: dict[Outcome, Rule] = {
-    Outcome.COMPLETED: Rule(
-        optuna_state="COMPLETE",
-        constraint=False,
-        about="All epochs are trained; its objective counts.",
-    ),
+    Outcome.COMPLETED: Rule("COMPLETE", "All epochs are trained; its objective counts."),
     Outcome.STOPPED: Rule(
-        optuna_state="PRUNED",
-        constraint=False,
-        about="Others were better at the same rung; its objective is of that rung's fidelity.",
+        "PRUNED",
+        "Others were better at the same rung; its objective is of that rung's fidelity.",
     ),
     # FAIL would teach the sampler nothing and let it drill into the unstable region; PRUNED with
     # a constraint makes it leave.
     Outcome.DIVERGED: Rule(
-        optuna_state="PRUNED",
+        "PRUNED",
+        "Its parameters led to a number that is not finite; the cause is in `failures`.",
         constraint=True,
-        about="Its parameters led to a number that is not finite; the cause is in `failures`.",
     ),
     Outcome.OUT_OF_MEMORY: Rule(
-        optuna_state="PRUNED",
-        constraint=True,
-        about="It did not fit; peak bytes are in `failures`.",
+        "PRUNED", "It did not fit; peak bytes are in `failures`.", constraint=True
     ),
     Outcome.LOST: Rule(
-        optuna_state="FAIL",
-        constraint=False,
-        about="Its worker vanished; Optuna is told nothing until retries have run out.",
+        "FAIL", "Its worker vanished; Optuna is told nothing until retries have run out."
     ),
     Outcome.TIMED_OUT: Rule(
-        optuna_state="FAIL",
-        constraint=False,
-        about="It hung and was ended; run again, it would most likely hang again.",
+        "FAIL", "It hung and was ended; run again, it would most likely hang again."
     ),
     Outcome.CRASHED: Rule(
-        optuna_state="FAIL",
-        constraint=False,
-        about="A bug, not a trial: the same signature three times ends the search.",
+        "FAIL",
+        "A bug, not a trial: the same signature three times ends the search.",
         ends_search_at=3,
     ),
     Outcome.INVALID: Rule(
-        optuna_state="FAIL",
-        constraint=False,
-        about="The space drew a configuration that breaks a rule; the search ends.",
+        "FAIL",
+        "The space drew a configuration that breaks a rule; the search ends.",
         ends_search_at=1,
     ),
 }
@@ -119,10 +105,10 @@ LOST_TYPES = frozenset(
         "WorkerCrashedError",
     }
 )
-"""Exceptions of Ray that speak of the machine, not of our code."""
+"""Exceptions of Ray that the machine causes, not our code."""
 
-_OUR_OWN = ("raised in its creation task", "failed to import on the worker")
-"""What Ray says of the death of an actor that our code caused."""
+_OUR_FAULT = ("raised in its creation task", "failed to import on the worker")
+"""Phrases of Ray for the death of an actor that our code caused."""
 
 # Messages, not types: torch raises RuntimeError for host memory and several types for CUDA, and
 # Ray's memory monitor kills the worker, which arrives as the death of an actor.
@@ -143,7 +129,7 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 def classify(
     metrics: Mapping[str, Any] | None, error: str | None = None, error_type: str | None = None
 ) -> Outcome:
-    """What became of a trial that has ended.
+    """Return the outcome of a trial that has ended.
 
     Args:
         metrics: the last report, or None if there was none.
@@ -154,42 +140,43 @@ def classify(
         ValueError: if `metrics["outcome"]` is no word of `Outcome`.
     """
     last = metrics or {}
-    # The training's own last word wins: a worker that dies while it is torn down has finished.
+    # The training's own report wins: a worker that dies while it is torn down has finished.
     if word := last.get("outcome"):
-        return _parse(str(word))
+        require_choice("outcome", word, tuple(Outcome))
+        return Outcome(word)
     if error or error_type:
         return classify_error(error or "", error_type)
-    # Neither word nor error nor report: it never ran, which says nothing about its parameters.
+    # no outcome, error or report: it never ran, which says nothing about its parameters
     return Outcome.STOPPED if last else Outcome.LOST
 
 
 def classify_error(error: str, error_type: str | None = None) -> Outcome:
-    """What an error makes of a trial; `error` is its text or traceback."""
-    said = _said(error)
+    """Return the outcome of a trial from the text or traceback of its error."""
+    messages = _messages(error)
     kind = _bare_type(error_type) or exception_type(error)
     if kind == "ConfigError":
         return Outcome.INVALID
     if kind == "Diverged":
         return Outcome.DIVERGED
-    if _MEMORY.search(f"{kind}\n{said}"):
+    if _MEMORY.search(f"{kind}\n{messages}"):
         return Outcome.OUT_OF_MEMORY
-    if any(words in said for words in _OUR_OWN):
+    if any(words in messages for words in _OUR_FAULT):
         return Outcome.CRASHED
-    if kind in LOST_TYPES or _LOST.search(said):
+    if kind in LOST_TYPES or _LOST.search(messages):
         return Outcome.LOST
     return Outcome.CRASHED
 
 
 def exception_type(error: str) -> str:
-    """Class name in the last `Name: message` line of a traceback; empty if there is none."""
-    for line in reversed(_said(error).splitlines()):
+    """Return the class name in the last `Name: message` line of a traceback, or ""."""
+    for line in reversed(_messages(error).splitlines()):
         if match := re.match(r"(?:[\w.]*\.)?([A-Z]\w*)(?::|$)", line):
             return match.group(1)
     return ""
 
 
 def crash_signature(error: str) -> str:
-    """What two crashes share if they are one bug: the exception's type and where it was raised.
+    """Return the text that crashes by one bug share: the exception's type and its place.
 
     Messages are left out: they carry numbers that differ from trial to trial.
     """
@@ -198,39 +185,28 @@ def crash_signature(error: str) -> str:
         file, line, function = frames[-1]
         name = PurePath(file.replace("\\", "/")).name
         return f"{kind} at {name}:{line} in {function}"
-    first = next((line for line in _said(error).splitlines() if line.strip()), "")
+    first = next((line for line in _messages(error).splitlines() if line.strip()), "")
     return f"{kind}: {re.sub(r'[0-9]+', '#', first)[:120]}" if first else kind
 
 
 def constraint_value(outcome: Outcome) -> float:
-    """Optuna's constraint: feasible at or below 0."""
+    """Return the value of Optuna's constraint: feasible at or below 0."""
     return 1.0 if RULES[outcome].constraint else 0.0
 
 
 def may_be_best(outcome: Outcome) -> bool:
-    """Only a trial of full fidelity and feasible parameters can be the best one."""
+    """Return whether a trial can be the best: of full fidelity, with feasible parameters."""
     return outcome is Outcome.COMPLETED
 
 
-def _parse(word: str) -> Outcome:
-    try:
-        return Outcome(word)
-    except ValueError:
-        names = [o.value for o in Outcome]
-        raise ValueError(
-            f"`outcome` must be one of {', '.join(names)}, but got {word!r}."
-            + did_you_mean(word, names)
-        ) from None
-
-
-def _said(error: str) -> str:
-    """The unindented lines: what was said, without the quoted source of a traceback."""
+def _messages(error: str) -> str:
+    """Return the unindented lines: the messages, without the quoted source of a traceback."""
     lines = _COLOUR.sub("", error).splitlines()
     return "\n".join(line for line in lines if line[:1] not in (" ", "\t"))
 
 
 def _bare_type(error_type: str | None) -> str:
-    """`ValueError` from `RayTaskError(ValueError)`; empty where the type says nothing itself."""
+    """Return `ValueError` of `RayTaskError(ValueError)`; empty for a type of Ray's alone."""
     if not error_type:
         return ""
     inner = re.search(r"\((\w+)\)", error_type)

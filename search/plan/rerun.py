@@ -1,4 +1,4 @@
-"""What a rerun is: a trial's configuration under another seed, perhaps changed; fresh scenes."""
+"""Reruns of trials under other seeds, perhaps with changes, and the scenes that score them."""
 
 import json
 from collections.abc import Mapping
@@ -7,9 +7,9 @@ from typing import Any, Self
 
 from trainer.config import EvaluationConfig, TrainConfig, require
 
-HANDFUL = 8
-"""Validation and held-out scenes of a rerun's own. They change no weight, and a rerun is judged on
-fresh scenes alone; as many as a trial has would be half of the time of its training."""
+OWN_SCENES = 8
+"""Maximum of a rerun's own validation and held-out scenes. They change no weight, and its scores
+come from fresh scenes; as many as a trial has would take half of the training's time."""
 
 
 @dataclass(frozen=True)
@@ -17,9 +17,9 @@ class Rerun:
     """One trial's configuration under another seed, and perhaps changed.
 
     Attributes:
-        trial_id: whose configuration it is.
-        config: what is trained.
-        changes: what was changed, the seed aside; empty if nothing.
+        trial_id: of the trial.
+        config: of the training.
+        changes: differences from the trial's, without the seed; empty if there are none.
     """
 
     trial_id: str
@@ -28,24 +28,24 @@ class Rerun:
 
     @property
     def name(self) -> str:
-        """Equal exactly for equal trainings of one trial."""
+        """An id, equal exactly for equal trainings of one trial."""
         return f"{self.trial_id}-{self.config.seed}-{self.config.digest[:6]}"
 
     @property
     def about(self) -> str:
-        """One phrase for a person."""
+        """A phrase to print."""
         return f"{self.trial_id} {self.changes or 'as found'}, seed {self.config.seed}"
 
     @classmethod
     def of(cls, trial_id: str, params: Mapping[str, Any], seed: int, **changed: Any) -> Self:
-        """The training of a trial's parameters with some of them changed; None removes one.
+        """Return the rerun of a trial's parameters with some of them changed; None removes one.
 
         Raises:
             ConfigError: if they break a rule.
         """
         found = TrainConfig.from_params(params).to_params() | {"seed": seed}
         for name in ("evaluation.num_scenes", "evaluation.num_test_scenes"):
-            found[name] = min(found[name], HANDFUL)
+            found[name] = min(found[name], OWN_SCENES)
         merged = {k: v for k, v in (found | changed).items() if v is not None}
         config = TrainConfig.from_params(merged)
         now = config.to_params()
@@ -54,23 +54,27 @@ class Rerun:
 
 
 MAX_SEEDS = 1000
-"""Rerun seeds that one trial's reruns can have."""
+"""Maximum number of training seeds of one trial's reruns."""
 
 
 def training_seeds(number: int, count: int) -> list[int]:
-    """Rerun seeds of a trial's reruns, up to `MAX_SEEDS`: no two trials share one, and the
-    search used none."""
+    """Return training seeds for a trial's reruns, up to `MAX_SEEDS`, that no other trial's reruns
+    have.
+
+    Args:
+        number: of the trial.
+    """
     return [10 * (MAX_SEEDS * (number + 1) + i) for i in range(count)]
 
 
 @dataclass(frozen=True)
 class FreshScenes:
-    """Scenes that neither trainings nor choices have seen.
+    """Scenes on which nothing was trained or chosen.
 
     Attributes:
         seed: of the scenes.
         num_scenes: of each SNR and K.
-        snr_db: SNRs [dB]; None is what the run reports.
+        snr_db: SNRs [dB]; None is those that the run reports.
     """
 
     seed: int
@@ -78,7 +82,7 @@ class FreshScenes:
     snr_db: tuple[float, ...] | None = None
 
     def evaluation(self, config: TrainConfig) -> EvaluationConfig:
-        """The configuration that scores on these scenes.
+        """Return the configuration of the scores on these scenes.
 
         Raises:
             ConfigError: if they are not fresh, or too few.

@@ -13,12 +13,11 @@ from .study import (
     state_and_values,
 )
 from .warm import (
-    WARM_FILE,
     default_changes,
-    parse_warm_trials,
     read_warm_trials,
     space_changes,
     version_changes,
+    warm_file,
     warm_start,
 )
 
@@ -26,7 +25,6 @@ __all__ = [
     "CONSTRAINT",
     "SAMPLERS",
     "STARTUP_TRIALS",
-    "WARM_FILE",
     "EndedTrial",
     "History",
     "OptunaLog",
@@ -38,7 +36,6 @@ __all__ = [
     "frozen_trial",
     "in_space",
     "new_study",
-    "parse_warm_trials",
     "read_history",
     "read_warm_trials",
     "sampler_for",
@@ -46,5 +43,6 @@ __all__ = [
     "state_and_values",
     "trial_seed",
     "version_changes",
+    "warm_file",
     "warm_start",
 ]

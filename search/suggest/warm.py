@@ -6,7 +6,7 @@ another version of the code or of a library is named and left to the reader.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -20,8 +20,10 @@ from .study import EndedTrial
 WARM_FILE = "warm.json"
 
 
-def warm_start(plan: SearchConfig, code: Mapping[str, Any]) -> tuple[str, list[str]]:
-    """Return the trials that a plan starts with, as the text of `warm.json`, and notes to print.
+def warm_start(
+    plan: SearchConfig, code: Mapping[str, Any]
+) -> tuple[tuple[EndedTrial, ...], list[str]]:
+    """Return the trials that a new run starts with, and notes to print.
 
     Args:
         code: provenance of the new run.
@@ -30,7 +32,7 @@ def warm_start(plan: SearchConfig, code: Mapping[str, Any]) -> tuple[str, list[s
         Refused: if their values do not compare with the plan's.
     """
     if plan.warm_start is None:
-        return "", []
+        return (), []
     store = RunStore.open(plan.warm_start)
     theirs = store.plan["search"]
     changed = space_changes(store.plan, plan.space_json)
@@ -53,7 +55,14 @@ def warm_start(plan: SearchConfig, code: Mapping[str, Any]) -> tuple[str, list[s
         notes.append(
             f"  note: they trained with seed {theirs['seed']}, these train with {plan.seed}"
         )
-    return json.dumps({"trials": [asdict(one) for one in trials]}), notes
+    return tuple(trials), notes
+
+
+def warm_file(plan: SearchConfig, trials: Iterable[EndedTrial]) -> dict[str, str]:
+    """Return `warm.json` with its text, as a new run keeps it; nothing without a warm start."""
+    if plan.warm_start is None:
+        return {}
+    return {WARM_FILE: json.dumps({"trials": [asdict(one) for one in trials]})}
 
 
 def read_warm_trials(store: RunStore) -> tuple[EndedTrial, ...]:
@@ -64,21 +73,11 @@ def read_warm_trials(store: RunStore) -> tuple[EndedTrial, ...]:
     """
     if not store.plan.get("search", {}).get("warm_start"):
         return ()
-    return parse_warm_trials(read_json(store.path / WARM_FILE))
-
-
-def parse_warm_trials(warm: Mapping[str, Any]) -> tuple[EndedTrial, ...]:
-    """Return the trials in the content of `warm.json`."""
-    return tuple(
-        EndedTrial(
-            **one
-            | {
-                "outcome": Outcome(one["outcome"]),
-                "values": {int(epoch): value for epoch, value in one["values"].items()},
-            }
-        )
-        for one in warm["trials"]
-    )
+    trials = []
+    for one in read_json(store.path / WARM_FILE)["trials"]:
+        values = {int(epoch): value for epoch, value in one["values"].items()}
+        trials.append(EndedTrial(**one | {"outcome": Outcome(one["outcome"]), "values": values}))
+    return tuple(trials)
 
 
 def space_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -14,7 +14,7 @@ from search.plan.outcome import RULES, Outcome
 from search.records.best import best_trial
 from search.records.schema import BASELINE_PART
 from search.records.store import RunStore
-from search.run import go
+from search.run import run_locked
 from tests import scripted
 
 pytestmark = pytest.mark.ray
@@ -58,7 +58,7 @@ def ended(tmp_path_factory):
         record = {"search": plan.as_dict(), "fixed": dict(fixed)}
         store = RunStore.create(f"{plan.out}/run", parameters=kinds, plan=record)
         store.write_part("scenes", BASELINE_PART, [])  # they have tests of their own
-        code = go(plan, store, checked=False, train=scripted.train)
+        code = run_locked(plan, store, checked=False, train=scripted.train)
     return code, store
 
 

@@ -12,7 +12,7 @@ from search.plan.outcome import Outcome
 from search.records.store import RunStore
 from search.run import check_space
 from search.suggest.history import History, read_ended_trials
-from search.suggest.warm import read_warm_trials, space_changes, warm_start
+from search.suggest.warm import read_warm_trials, space_changes, warm_file, warm_start
 from trainer.cli import UsageError
 from trainer.record import JOURNAL
 
@@ -48,12 +48,12 @@ def plan(old, **more):
 
 
 def test_past_trials_are_told_as_they_ended_and_are_none_of_the_new_run(old, tmp_path):
-    text, notes = warm_start(plan(old), CODE)
+    trials, notes = warm_start(plan(old), CODE)
     new = RunStore.create(
         tmp_path / "new",
         parameters={},
         plan={"search": plan(old).as_dict()},
-        files={"warm.json": text},
+        files=warm_file(plan(old), trials),
     )
     warm = read_warm_trials(new)
     assert list(warm) == read_ended_trials(old)
@@ -106,7 +106,7 @@ def test_equal_searches_do_not_differ(old):
 
 
 def test_a_cold_start_says_nothing(tmp_path):
-    assert warm_start(SearchConfig("smoke", 4, "new"), CODE) == ("", [])
+    assert warm_start(SearchConfig("smoke", 4, "new"), CODE) == ((), [])
     cold = {"search": SearchConfig("smoke", 4, "new").as_dict()}
     assert read_warm_trials(RunStore.create(tmp_path / "new", parameters={}, plan=cold)) == ()
 
