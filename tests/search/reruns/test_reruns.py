@@ -29,7 +29,12 @@ JUDGED = {
     "evaluation.num_test_scenes": 4,
     "evaluation.report_snr_db": (-5.0, 0.0),
 }
-FRESH = ("--scenes", "4", "--seeds", "2", "--max-concurrent", "1")
+
+
+def on_fresh_scenes(address: str, scenes: int = 4, seeds: int = 2) -> tuple[str, ...]:
+    """Flags of a rerun on the shared Ray."""
+    few = ("--scenes", f"{scenes}", "--seeds", f"{seeds}", "--max-concurrent", "1")
+    return (*few, "--address", address)
 
 
 def suggest(trial):
@@ -38,7 +43,7 @@ def suggest(trial):
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(tmp_path_factory, address):
     """A search of three short trials: two that differ in their rate, one with a term."""
     off = {"eigengap.term": "off"}
     on = {"eigengap.term": "on", "eigengap.definition": "subspace"}
@@ -48,9 +53,10 @@ def run(tmp_path_factory):
     fixed = dict(spaces.get("smoke").fixed) | TINY | JUDGED
     spaces.PRESETS["tiny"] = spaces.Space("tiny", "for tests", suggest, anchors, fixed)
     out = tmp_path_factory.mktemp("runs")
-    flags = ("--preset", "tiny", "--trials", "3", "--name", "x", "--scheduler", "none")
+    flags = ["--preset", "tiny", "--trials", "3", "--name", "x", "--scheduler", "none"]
+    flags += ["--max-concurrent", "1", "--no-preflight", "--address", address]
     try:
-        assert search([*flags, "--out", str(out), "--max-concurrent", "1", "--no-preflight"]) == 0
+        assert search([*flags, "--out", str(out)]) == 0
         yield out / "x"
     finally:
         del spaces.PRESETS["tiny"]
@@ -65,8 +71,8 @@ def a_part_for_each() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def confirmed_run(run):
-    assert confirm.main([str(run), "--top", "3", *FRESH]) == 0
+def confirmed_run(run, address):
+    assert confirm.main([str(run), "--top", "3", *on_fresh_scenes(address)]) == 0
     return run
 
 
@@ -115,19 +121,19 @@ def test_the_confirmed_leaderboard_has_both_values_and_the_curse(confirmed_run):
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_other_scenes_later_take_nothing_away(confirmed_run, tmp_path):
+def test_other_scenes_later_take_nothing_away(confirmed_run, address, tmp_path):
     """More scenes for an arm that is a finalist too, and a second draw of scenes for another."""
     run = tmp_path / "x"
     shutil.copytree(confirmed_run, run)
     before = confirmed.table(run)
-    more = ("--scenes", "6", *FRESH[2:])
     flags = ("--term", "eigengap", "--definition", "subspace", "--trials", "t0000,t0001")
-    assert ablate.main([str(run), *flags, *more, "--name", "on"]) == 0
+    assert ablate.main([str(run), *flags, *on_fresh_scenes(address, 6), "--name", "on"]) == 0
     # 32-bit networks round as their batches are cut
     pd.testing.assert_frame_equal(confirmed.table(run), before, atol=1e-5)
     effects = ablation.effects(run, "on")
     for seed in ("5", "6"):
-        assert confirm.main([str(run), "--trials", "t0000", "--scene-seed", seed, *FRESH]) == 0
+        flags = ["--trials", "t0000", "--scene-seed", seed, *on_fresh_scenes(address)]
+        assert confirm.main([str(run), *flags]) == 0
     pd.testing.assert_frame_equal(confirmed.table(run), before, atol=1e-5)
     assert ablation.effects(run, "on") == effects
     scenes = pd.read_parquet(run / "scenes")
@@ -135,13 +141,13 @@ def test_other_scenes_later_take_nothing_away(confirmed_run, tmp_path):
 
 
 @pytest.mark.ray
-def test_what_is_done_is_not_done_again_and_what_is_missing_is(confirmed_run, capsys):
+def test_what_is_done_is_not_done_again_and_what_is_missing_is(confirmed_run, address, capsys):
     before = written(confirmed_run)
     (lost, *_) = (confirmed_run / "reruns" / "trials").glob("t0001-*.parquet")
     (unscored, *_) = (confirmed_run / "confirmations").glob("t0002-*.parquet")
     for part in (lost, confirmed_run / "confirmations" / lost.name, unscored):
         part.unlink()
-    assert confirm.main([str(confirmed_run), "--top", "3", *FRESH]) == 0
+    assert confirm.main([str(confirmed_run), "--top", "3", *on_fresh_scenes(address)]) == 0
     assert "6, of which 5 are done" in capsys.readouterr().out
     after = written(confirmed_run)
     assert set(after) == set(before)
@@ -150,10 +156,12 @@ def test_what_is_done_is_not_done_again_and_what_is_missing_is(confirmed_run, ca
 
 
 @pytest.mark.ray
-def test_an_ablation_pairs_the_same_configurations_seeds_and_scenes(confirmed_run, capsys):
+def test_an_ablation_pairs_the_same_configurations_seeds_and_scenes(
+    confirmed_run, address, capsys
+):
     before = written(confirmed_run)
     flags = ("--term", "eigengap", "--definition", "subspace", "--top", "3")
-    fewer = ("--scenes", "3", *FRESH[2:])  # than were confirmed
+    fewer = on_fresh_scenes(address, 3)  # than were confirmed
     assert ablate.main([str(confirmed_run), *flags, *fewer]) == 0
     said = capsys.readouterr().out
     # t0001 and t0002 differ in the term alone: without it they are one configuration
@@ -188,10 +196,11 @@ def test_an_ablation_pairs_the_same_configurations_seeds_and_scenes(confirmed_ru
 
 
 @pytest.mark.ray
-def test_trainings_that_diverge_are_named_and_leave_nothing_to_compare(confirmed_run, capsys):
+def test_trainings_that_diverge_are_named_and_leave_nothing_to_compare(
+    confirmed_run, address, capsys
+):
     flags = ("--set", "optimizer.learning_rate=1e30", "--name", "wild", "--top", "2")
-    few = ("--scenes", "4", "--seeds", "1", "--max-concurrent", "1")
-    assert ablate.main([str(confirmed_run), *flags, *few]) == 0  # an answer too
+    assert ablate.main([str(confirmed_run), *flags, *on_fresh_scenes(address, 4, 1)]) == 0
     said = capsys.readouterr().out
     assert said.count("diverged: t") == 2
     assert "nothing to compare" in said

@@ -68,7 +68,7 @@ def test_a_sampler_seeded_anew_draws_what_a_new_one_draws():
     def drawn(reuse):
         searched = plan()
         study, sampler, found = new_study(searched), None, []
-        for first in range(0, 40, 2):
+        for first in range(0, 24, 2):
             pair = []
             for number in (first, first + 1):
                 sampler = sampler_for(searched, number, sampler if reuse else None)
