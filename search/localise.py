@@ -16,8 +16,6 @@ Exit codes: 0 done, 2 bad usage, 130 interrupted. Ray is not needed.
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -25,9 +23,6 @@ from search.plan import run_command
 from trainer.atomic import write_atomically
 from trainer.cli import OneLineParser, add_localise_flags, localise_arguments
 from trainer.config import ConfigError, require
-
-if TYPE_CHECKING:
-    from trainer.training import Localisation
 
 COLUMNS = ("azimuth", "elevation", "range_m", "confidence", "resolved")
 
@@ -40,38 +35,25 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Localise the sources of a recording and write the table."""
+    """Localise the sources of a recording and write one row per estimate."""
     require(args.out.suffix == ".parquet", "--out ends in .parquet", f"{args.out}", "Rename.")
     from trainer.training import localise
 
-    rows = table(localise(**localise_arguments(args)))
-    write(rows, args.out)
-    print(f"wrote {args.out}: {len(rows)} sources")
-    return 0
-
-
-def table(found: "Localisation") -> pd.DataFrame:
-    """Return one row per estimate."""
+    found = localise(**localise_arguments(args))
     scene, source = found.active.nonzero()
     columns = {name: found.arrays()[name][scene, source] for name in COLUMNS}
-    return pd.DataFrame(
+    rows = pd.DataFrame(
         {"scene": scene, "source": source, **columns, "num_sources": found.num_sources[scene]}
     )
-
-
-def write(rows: pd.DataFrame, path: Path) -> None:
-    """Write the table; the file is whole or absent.
-
-    Raises:
-        ConfigError: if it cannot be written.
-    """
     try:
-        write_atomically(path, rows.to_parquet(index=False))
+        write_atomically(args.out, rows.to_parquet(index=False))
     except OSError as error:
         raise ConfigError(
-            f"--out must be a file that can be written, but {path} is not ({error.strerror}). "
+            f"--out must be a file that can be written, but {args.out} is not ({error.strerror}). "
             "Choose another."
         ) from error
+    print(f"wrote {args.out}: {len(rows)} sources")
+    return 0
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""The conditional pieces that spaces are put together from; one function per group of fields.
+"""Building blocks of spaces: one function per group of configuration fields.
 
-Each asks the trial for what applies and returns only that. The ranges are measured ones: eigengap
-weights above 1 hurt in paired trainings, margins beyond half an eigenvalue ask for more than a
-low-SNR posterior can know, and learning rates outside [1e-3, 3e-2] did not learn in 200 steps.
+Each asks the trial for the fields that apply and returns only those. The ranges are
+measured: eigengap weights above 1 hurt in paired trainings, margins beyond half an eigenvalue ask
+for more than a low-SNR posterior can know, and learning rates outside [1e-3, 3e-2] did not learn
+in 200 steps.
 """
 
 from typing import Any
@@ -47,11 +48,11 @@ PARAMETERS: dict[str, Parameter] = {
     ),
     "spectral.deg_thresh": Parameter("float", "largest eigenvalue", "masking threshold"),
 }
-"""Every field a space may set; tables and reports take units and descriptions from here."""
+"""Every field that a space may set; tables and reports take units and descriptions from here."""
 
 
 def optimizer(trial: Trial) -> dict[str, Any]:
-    """Learning rate."""
+    """Draw the learning rate."""
     rate = trial.suggest_float("optimizer.learning_rate", 1e-3, 3e-2, log=True)
     return {"optimizer.learning_rate": rate}
 
@@ -59,7 +60,7 @@ def optimizer(trial: Trial) -> dict[str, Any]:
 def network(
     trial: Trial, *, widths: tuple[int, int] = (16, 48), most_stages: int = 2
 ) -> dict[str, Any]:
-    """Kind and size; rank and blend exist for the factor network only, stages for the unrolled."""
+    """Draw kind and size; rank and blend apply to the factor network only, stages to the unrolled."""
     kind = trial.suggest_categorical("network.kind", ("dictionary", "factor", "unrolled"))
     drawn = {
         "network.kind": kind,
@@ -75,7 +76,7 @@ def network(
 
 
 def loading(trial: Trial) -> dict[str, Any]:
-    """EPS_PSD, relative to tr(R)/N."""
+    """Draw the diagonal loading, relative to tr(R)/N."""
     return {"eps_psd": trial.suggest_float("eps_psd", 1e-6, 1e-1, log=True)}
 
 
@@ -104,13 +105,13 @@ ACTING: dict[str, dict[str, Any]] = {
     )
 }
 """Definition -> weight and margin, inside the ranges above, at which the term acts: networks
-trained without it fall short of the margin in a large part of the scenes, from a third to two
-thirds (`benchmarks/eigengap_ablation.sh` prints it). An ablation of a definition uses them. The
-founding margin, .03, is met by almost every scene: its term does nothing."""
+trained without it miss the margin in a third to two thirds of the scenes
+(`benchmarks/eigengap_ablation.sh` prints it). An ablation of a definition uses them. The founding
+margin, 0.03, is met by almost every scene: its term does nothing."""
 
 
 def eigengap(trial: Trial) -> dict[str, Any]:
-    """On or off; a definition and its own margin exist only when it is on."""
+    """Draw the term on or off; a definition and its own margin apply only when it is on."""
     if trial.suggest_categorical("eigengap.term", ("on", "off")) == "off":
         return {"eigengap.weight": 0.0}
     definition = trial.suggest_categorical("eigengap.definition", tuple(MARGINS))
@@ -118,7 +119,7 @@ def eigengap(trial: Trial) -> dict[str, Any]:
 
 
 def weighted(trial: Trial, definition: str) -> dict[str, Any]:
-    """Weight and margin of one given definition."""
+    """Draw weight and margin of the given definition."""
     name, margin = MARGINS[definition]
     return {
         "eigengap.weight": trial.suggest_float("eigengap.weight", 0.01, 1.0, log=True),
@@ -127,7 +128,7 @@ def weighted(trial: Trial, definition: str) -> dict[str, Any]:
 
 
 def spectral(trial: Trial, *, kind: str, definition: str | None) -> dict[str, Any]:
-    """Backend; absent without the term, `gram` for a factor only, `masked` for subspace only."""
+    """Draw the backend: none without the term, `gram` for a factor only, `masked` for subspace."""
     if definition is None:
         return {}
     backends = ["exact", "eigh", "svd"]

@@ -1,4 +1,4 @@
-"""The presets of `python -m search.run --preset`: what each is for, its budget and its anchors.
+"""The presets of `python -m search.run --preset`, each with its purpose, budget and anchors.
 
 The scene of `smoke`, `local`, `eigengap` and `spectral` is the small one (6x6 panel, 12 antennas,
 1 or 2 sources), hard enough that stochastic maximum likelihood fails at -10 dB and easy enough to
@@ -18,7 +18,7 @@ FOUNDING: dict[str, Any] = {
     "eigengap.definition": "gap",
     "eigengap.margin": 0.03,
 }
-"""The loss as it was first proposed: gap margin 0.03, singular values, eps 1e-4."""
+"""The loss as first proposed: gap margin 0.03, singular values, eps 1e-4."""
 
 DICTIONARY: dict[str, Any] = {
     "network.kind": "dictionary",
@@ -49,7 +49,7 @@ EVERYTHING: tuple[dict[str, Any], ...] = (
     UNROLLED | OFF | {"eps_psd": 1e-4},
     FACTOR | FOUNDING | {"eps_psd": 1e-4, "spectral.backend@factor.values": "gram"},
 )
-"""Where spaces over all groups start."""
+"""Anchors of the spaces over all groups."""
 
 LOCAL_SCENE: dict[str, Any] = {
     "scene.num_horizontal": 6,
@@ -62,15 +62,12 @@ LOCAL_SCENE: dict[str, Any] = {
     "snr_min_db": -10.0,
     "snr_max_db": 4.0,
 }
-FULL_SCENE: dict[str, Any] = {
+FULL_SCENE: dict[str, Any] = LOCAL_SCENE | {
     "scene.num_horizontal": 12,
     "scene.num_vertical": 12,
     "scene.num_antennas": 16,
-    "scene.num_snapshots": 16,
     "scene.max_sources": 5,
-    "scene.range_min_m": 0.5,
     "scene.range_max_m": 10.0,
-    "snr_min_db": -10.0,
     "snr_max_db": 10.0,
 }
 LOCAL_BUDGET: dict[str, Any] = {"epochs": 10, "steps_per_epoch": 20, "batch_size": 64}
@@ -79,7 +76,7 @@ LOCAL_BUDGET: dict[str, Any] = {"epochs": 10, "steps_per_epoch": 20, "batch_size
 def everything(
     trial: Trial, *, widths: tuple[int, int] = (16, 48), most_stages: int = 2
 ) -> dict[str, Any]:
-    """All groups: network, optimiser, loading, eigengap and backend."""
+    """Draw all groups: network, optimiser, loading, eigengap and backend."""
     drawn = blocks.network(trial, widths=widths, most_stages=most_stages)
     drawn |= blocks.optimizer(trial) | blocks.loading(trial) | blocks.eigengap(trial)
     kind, definition = drawn["network.kind"], drawn.get("eigengap.definition")
@@ -87,17 +84,18 @@ def everything(
 
 
 def everything_wide(trial: Trial) -> dict[str, Any]:
-    """The same with wider and deeper networks, which a GPU and five sources ask for."""
+    """Draw all groups, with the wider and deeper networks that a GPU and five sources ask for."""
     return everything(trial, widths=(32, 96), most_stages=4)
 
 
 def loss_only(trial: Trial) -> dict[str, Any]:
-    """Loading and eigengap; the network stays the dictionary, the backend `auto`."""
+    """Draw loading and eigengap; the network stays the dictionary, the backend `auto`."""
     return blocks.loading(trial) | blocks.eigengap(trial)
 
 
 def backends_only(trial: Trial) -> dict[str, Any]:
-    """Loading, and the subspace loss, where backends differ, with its backend, or no term."""
+    """Draw the loading and either no term or the subspace loss, where backends differ, with its
+    backend."""
     kind = trial.suggest_categorical("network.kind", ("dictionary", "factor"))
     drawn: dict[str, Any] = {"network.kind": kind}
     if kind == "factor":
@@ -110,7 +108,7 @@ def backends_only(trial: Trial) -> dict[str, Any]:
 
 
 def small(trial: Trial) -> dict[str, Any]:
-    """Learning rate and eigengap with every backend a dense R allows."""
+    """Draw the learning rate and the eigengap with every backend that a dense R allows."""
     drawn = blocks.optimizer(trial) | blocks.eigengap(trial)
     definition = drawn.get("eigengap.definition")
     return drawn | blocks.spectral(trial, kind="dictionary", definition=definition)

@@ -119,37 +119,21 @@ def at_quantile(distribution: BaseDistribution, u: float) -> Any:
     return float(low + u * (high - low))
 
 
-def _tpe(plan: SearchConfig, number: int) -> optuna.samplers.BaseSampler:
-    return Tpe(
+SAMPLERS: dict[str, Callable[[SearchConfig, int], optuna.samplers.BaseSampler]] = {
+    "tpe": lambda plan, number: Tpe(
         seed=trial_seed(plan.seed, number),
         multivariate=True,
         constant_liar=True,
         n_startup_trials=STARTUP_TRIALS,
-    )
-
-
-def _gp(plan: SearchConfig, number: int) -> optuna.samplers.BaseSampler:
-    return optuna.samplers.GPSampler(
+    ),
+    "gp": lambda plan, number: optuna.samplers.GPSampler(
         seed=trial_seed(plan.seed, number), n_startup_trials=STARTUP_TRIALS
-    )
-
-
-def _cmaes(plan: SearchConfig, number: int) -> optuna.samplers.BaseSampler:
-    return optuna.samplers.CmaEsSampler(
+    ),
+    "qmc": SobolSampler,
+    "random": lambda plan, number: optuna.samplers.RandomSampler(trial_seed(plan.seed, number)),
+    "cmaes": lambda plan, number: optuna.samplers.CmaEsSampler(
         seed=trial_seed(plan.seed, number),
         n_startup_trials=STARTUP_TRIALS,
         warn_independent_sampling=False,
-    )
-
-
-def _random(plan: SearchConfig, number: int) -> optuna.samplers.BaseSampler:
-    return optuna.samplers.RandomSampler(seed=trial_seed(plan.seed, number))
-
-
-SAMPLERS: dict[str, Callable[[SearchConfig, int], optuna.samplers.BaseSampler]] = {
-    "tpe": _tpe,
-    "gp": _gp,
-    "qmc": SobolSampler,
-    "random": _random,
-    "cmaes": _cmaes,
+    ),
 }
