@@ -60,7 +60,7 @@ def optimizer(trial: Trial) -> dict[str, Any]:
 def network(
     trial: Trial, *, widths: tuple[int, int] = (16, 48), most_stages: int = 2
 ) -> dict[str, Any]:
-    """Draw kind and size; rank and blend apply to the factor network only, stages to the unrolled."""
+    """Draw kind and size; only the factor network has rank and blend, only the unrolled stages."""
     kind = trial.suggest_categorical("network.kind", ("dictionary", "factor", "unrolled"))
     drawn = {
         "network.kind": kind,
