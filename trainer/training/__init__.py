@@ -5,7 +5,7 @@ again. `export_model` makes a model folder of a checkpoint, and `localise` uses 
 """
 
 from .checkpoint import TrainState, restore_network
-from .localisation import Localisation, adapt_network, localise
+from .localisation import adapt_network, localise
 from .loop import CLIP_NORM, EpochReport, TrainingLoop, initial_network, resolve_device, train
 from .model import MODEL_FOLDER, STATE_FILE, Model, ModelEvaluation, evaluate_model, export_model
 from .replay import BEST_FILE, print_epochs, replay_to_step, replay_trial
@@ -17,7 +17,6 @@ __all__ = [
     "MODEL_FOLDER",
     "STATE_FILE",
     "EpochReport",
-    "Localisation",
     "Model",
     "ModelEvaluation",
     "TrainState",
