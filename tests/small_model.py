@@ -8,6 +8,7 @@ import pytest
 
 from trainer.__main__ import main
 from trainer.config import SceneConfig
+from trainer.evaluation import confidence
 from trainer.scenes.measurement import Scenes
 from trainer.scenes.simulation import EvalScenes
 
@@ -27,15 +28,18 @@ CONFIG = {
 
 
 def trained_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """For a fixture `trained`: what `python -m trainer train` leaves behind."""
+    """Return the folder of a small training, for a fixture."""
     folder = tmp_path_factory.mktemp("trained")
     (folder / "asked.json").write_text(json.dumps(CONFIG))
     out = folder / "out"
-    assert main(["train", "--config", str(folder / "asked.json"), "--out", str(out)]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(confidence, "SCENES", confidence.BATCH_SIZE)  # calibrated on few scenes
+        assert main(["train", "--config", str(folder / "asked.json"), "--out", str(out)]) == 0
     return out
 
 
 def scenes_of(
     scene: SceneConfig = SCENE, count: int | None = 1, snr_db: float = 25.0, size: int = 6
 ) -> Scenes:
+    """Return scenes of one seed; `count` None mixes numbers of sources."""
     return EvalScenes(scene, 11).batch(range(size), snr_db=snr_db, num_sources=count)

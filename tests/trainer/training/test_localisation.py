@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from search import localise as search_localise
-from tests.small_model import CONFIG, SCENE, scenes_of, trained_model
+from tests.small_model import CONFIG, SCENE, scenes_of
 from trainer.__main__ import main
 from trainer.config import ConfigError, TrainConfig
 from trainer.evaluation.rows import EvaluationRow
@@ -18,8 +18,6 @@ from trainer.scenes.measurement import Scenes
 from trainer.training import model
 from trainer.training.localisation import localise
 from trainer.training.model import export_model, find_model, load_model
-
-trained = pytest.fixture(scope="module")(trained_model)
 
 
 def unknown(scenes: Scenes) -> Scenes:

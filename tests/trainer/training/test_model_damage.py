@@ -10,14 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.small_model import scenes_of, trained_model
+from tests.small_model import scenes_of
 from trainer.__main__ import main
 from trainer.config import ConfigError
 from trainer.scenes import save_scenes
 from trainer.training.checkpoint import restore_network
 from trainer.training.model import find_model
-
-trained = pytest.fixture(scope="module")(trained_model)
 
 
 def _record(folder: Path, **changed) -> None:
