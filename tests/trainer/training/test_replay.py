@@ -20,6 +20,8 @@ SMALL = {
     "network.width": 8,
     "evaluation.num_scenes": 4,
     "evaluation.num_test_scenes": 4,
+    "evaluation.objective_snr_db": (0.0,),
+    "evaluation.report_snr_db": (0.0,),
     "device": "cpu",
 }
 TIES = {
@@ -54,13 +56,12 @@ def diverging(tmp_path):
     return run_with(tmp_path, TIES, failure=failure, outcome="diverged")[0]
 
 
-def last_epoch(config, epochs):
-    for report in train(config):
-        if report.epoch == epochs:
-            row = report.row()
-            names = ("epoch", "loss_total", "gradient_norm", "validation_capped_error")
-            return {name: row[name] for name in names}
-    raise AssertionError("no such epoch")
+@pytest.fixture(scope="module")
+def reached():
+    """Numbers that a record has of each epoch, by its number."""
+    names = ("epoch", "loss_total", "gradient_norm", "validation_capped_error")
+    rows = [report.row() for report in train(TrainConfig.from_params(SMALL))]
+    return {row["epoch"]: {name: row[name] for name in names} for row in rows}
 
 
 def test_a_real_divergence_is_reproduced_and_its_tensors_are_named(tmp_path, capsys):
@@ -116,17 +117,17 @@ def test_examining_sees_what_the_step_would_have_seen():
     assert math.hypot(*by_term.values()) > 0
 
 
-def test_a_finished_trial_is_compared_with_its_last_epoch(tmp_path, capsys):
-    config = TrainConfig.from_params(SMALL)
-    run, _ = run_with(tmp_path, {}, outcome="completed", reached=last_epoch(config, 2))
+def test_a_finished_trial_is_compared_with_its_last_epoch(reached, tmp_path, capsys):
+    run, _ = run_with(tmp_path, {}, outcome="completed", reached=reached[2])
     assert main(["replay", run, "t0000"]) == 0
     assert "bit for bit" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("outcome", CUT_SHORT)
-def test_a_trial_that_was_cut_short_is_trained_as_far_as_it_got(outcome, tmp_path, capsys):
-    config = TrainConfig.from_params(SMALL)
-    run, _ = run_with(tmp_path, {}, outcome=outcome, reached=last_epoch(config, 1))
+def test_a_trial_that_was_cut_short_is_trained_as_far_as_it_got(
+    outcome, reached, tmp_path, capsys
+):
+    run, _ = run_with(tmp_path, {}, outcome=outcome, reached=reached[1])
     assert main(["replay", run, "t0000"]) == 0
     said = capsys.readouterr().out
     assert f"recorded: {outcome} after 1 epochs" in said
@@ -134,10 +135,9 @@ def test_a_trial_that_was_cut_short_is_trained_as_far_as_it_got(outcome, tmp_pat
     assert "epoch   2" not in said
 
 
-def test_one_different_bit_is_not_a_reproduction(tmp_path, capsys):
-    reached = last_epoch(TrainConfig.from_params(SMALL), 1)
-    reached["loss_total"] = math.nextafter(reached["loss_total"], 2)
-    run, _ = run_with(tmp_path, {}, outcome="stopped", reached=reached)
+def test_one_different_bit_is_not_a_reproduction(reached, tmp_path, capsys):
+    other = reached[1] | {"loss_total": math.nextafter(reached[1]["loss_total"], 2)}
+    run, _ = run_with(tmp_path, {}, outcome="stopped", reached=other)
     assert main(["replay", run, "t0000"]) == 1
     assert "NOT reproduced: loss_total of epoch 1" in capsys.readouterr().out
 
