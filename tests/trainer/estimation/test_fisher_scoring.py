@@ -43,7 +43,7 @@ def near_the_truth(scenes: Scenes, off_rad: float) -> Estimates:
 def test_steps_from_nearby_lead_to_the_maximum(count):
     """Mean of squared error over CRB, cut at 9 so that no single ambiguous scene decides: two
     steps halve that of a start that is off by several root CRB, ten are within a tenth of ML."""
-    scenes = scenes_of(15.0, 120, count)
+    scenes = scenes_of(15.0, 40, count)
     start = near_the_truth(scenes, off_rad=0.02)
     maximum = build_localiser("sml", SCENE)(scenes, scenes.sources.num_sources)
     bound = stochastic_crb(scenes).angle[scenes.sources.active]
@@ -58,7 +58,7 @@ def test_steps_from_nearby_lead_to_the_maximum(count):
 
 
 def test_it_ends_where_stochastic_ml_ends_if_it_begins_there():
-    scenes = scenes_of(5.0, 32)
+    scenes = scenes_of(5.0, 10)
     count = scenes.sources.num_sources
     found = build_localiser("sml", SCENE)(scenes, count)
     again = refine_by_fisher_scoring(scenes, found, SEARCH, steps=6)

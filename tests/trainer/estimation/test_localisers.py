@@ -19,7 +19,7 @@ SCENE = SceneConfig()
 
 
 def make(snr_db: float = 15.0, **options) -> Scenes:
-    return EvalScenes(SCENE, 8).batch(range(24), snr_db=snr_db, **options)
+    return EvalScenes(SCENE, 8).batch(range(12), snr_db=snr_db, **options)
 
 
 @pytest.mark.parametrize(
@@ -27,10 +27,10 @@ def make(snr_db: float = 15.0, **options) -> Scenes:
 )
 def test_every_method_localises_strong_sources(name):
     scenes = make(num_sources=1)
-    estimates = build_localiser(name, SCENE)(scenes, torch.ones(24, dtype=torch.long))
+    estimates = build_localiser(name, SCENE)(scenes, torch.ones(12, dtype=torch.long))
     errors = match(estimates, scenes.sources)
     assert errors.angle_deg[errors.active].median() < 2
-    assert estimates.azimuth.shape == (24, SCENE.max_sources)
+    assert estimates.azimuth.shape == (12, SCENE.max_sources)
 
 
 def test_a_recording_without_truth_is_localised(tmp_path):
@@ -68,7 +68,7 @@ def test_unknown_names_and_more_sources_than_slots_are_refused():
     with pytest.raises(ValueError, match="lmmse_musik"):
         build_localiser("lmmse_musik", SCENE)
     with pytest.raises(ValueError, match="slots >= num_sources"):
-        build_localiser("lmmse_music", SCENE)(make(), torch.full((24,), 5))
+        build_localiser("lmmse_music", SCENE)(make(), torch.full((12,), 5))
 
 
 def test_loading_for_mvdr_does_not_enter_the_source_numbers():

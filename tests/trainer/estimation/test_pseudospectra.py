@@ -27,7 +27,7 @@ LARGE = SceneConfig(
 )
 
 
-def exact(config: SceneConfig, count: int, num_sources: int, seed: int = 11):
+def exact(config: SceneConfig, count: int, num_sources: int | None, seed: int = 11):
     scenes = EvalScenes(config, seed).batch(
         range(count), snr_db=0.0, num_sources=num_sources, dtype=torch.complex128
     )
@@ -49,9 +49,8 @@ def random_covariance(batch: int, size: int, rank: int | None = None) -> Tensor:
     return matrix / matrix.diagonal(dim1=-2, dim2=-1).real.sum(-1)[:, None, None]
 
 
-@pytest.mark.parametrize("num_sources", [1, 2, 3])
-def test_music_finds_every_source_of_an_exact_covariance(num_sources):
-    scenes, covariance = exact(LARGE, 200, num_sources)
+def test_music_finds_every_source_of_an_exact_covariance():
+    scenes, covariance = exact(LARGE, 120, None)
     estimates = music(covariance, scenes.sources.num_sources, grid(LARGE), slots=3)
     errors = match(estimates, scenes.sources)
     assert errors.found[errors.active].all()
@@ -112,7 +111,7 @@ def test_no_grid_point_is_higher_than_the_estimate_in_the_textbook_spectrum(name
 
 @pytest.mark.parametrize("estimator", [music, beamformer])
 def test_loading_and_scale_do_not_move_estimates(estimator):
-    covariance, two = random_covariance(10, 36), torch.full((10,), 2)
+    covariance, two = random_covariance(4, 36), torch.full((4,), 2)
     reference = estimator(covariance, two, grid(SMALL))
     for eps in (1e-6, 1e-2, 1.0):
         moved = estimator(5 * covariance + eps * torch.eye(36), two, grid(SMALL))
@@ -124,10 +123,10 @@ def test_loading_and_scale_do_not_move_estimates(estimator):
 @pytest.mark.parametrize("estimator", ESTIMATORS.values())
 @pytest.mark.parametrize("deflation", [True, False])
 def test_a_batch_gives_what_its_members_give_alone(estimator, deflation):
-    covariance = random_covariance(6, 36, rank=16) + 1e-2 * torch.eye(36)
-    counts = torch.tensor([1, 3, 2, 0, 3, 1])
+    covariance = random_covariance(4, 36, rank=16) + 1e-2 * torch.eye(36)
+    counts = torch.tensor([1, 3, 0, 2])
     together = estimator(covariance, counts, grid(SMALL), slots=3, deflation=deflation)
-    for i in range(6):
+    for i in range(4):
         one = slice(i, i + 1)
         alone = estimator(covariance[one], counts[one], grid(SMALL), slots=3, deflation=deflation)
         assert alone.resolved.equal(together.resolved[one])
