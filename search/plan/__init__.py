@@ -1,4 +1,5 @@
-"""What a search is asked to do, and the rules it follows; no Ray, Optuna or Parquet."""
+"""The plan of a search and its rules: flags, outcomes, early stopping, resources, signals and all
+exceptions of `search`. Free of Ray, Optuna and Parquet; every other room uses it."""
 
 from .config import RUNS, SearchConfig, objective_window
 from .early_stopping import EarlyStopper, Never, Rungs, asha, early_stopper, hyperband

@@ -1,23 +1,20 @@
-"""What a search refuses or fails with.
-
-Each message is one line with the rule, the value and the remedy.
-"""
+"""All exceptions of `search`; each message is one line with the rule, the value and the remedy."""
 
 
 class RunError(Exception):
-    """A run that cannot be used as asked; the message has the rule, the value and the remedy."""
+    """A run that cannot be used as asked."""
 
 
 class RunExists(RunError):
-    """A new run was to be made where one lies already."""
+    """A new run in the place of an existing one."""
 
 
 class RunNotFound(RunError):
-    """No run under that name or path."""
+    """A name or path without a run."""
 
 
 class RunNotWritable(RunError):
-    """The file system refuses to take the run's files."""
+    """A run on a file system that refuses its files."""
 
 
 class CorruptRun(RunError):
@@ -25,7 +22,7 @@ class CorruptRun(RunError):
 
 
 class Refused(Exception):
-    """A search that must not start; the message has the rule, the value and the remedy."""
+    """A search that must not start."""
 
 
 class BucketError(RunError):
@@ -33,8 +30,8 @@ class BucketError(RunError):
 
 
 class SearchFailed(Exception):
-    """The search ended itself; the message says why."""
+    """A search that ended itself."""
 
 
 class StorageLost(Exception):
-    """The results folder takes no writes; the machine's fault, not the trial's."""
+    """A results folder that takes no writes: the fault of the machine, not of a trial."""

@@ -1,4 +1,5 @@
-"""Optuna: samplers, its study, and what earlier trials teach it."""
+"""Optuna: samplers, the study of a search, and the trials of earlier sessions and of other runs.
+The driver asks it for configurations; the commands read a run's history with it."""
 
 from .history import History, UnfinishedTrial, compatible_trials, in_space, read_history
 from .samplers import SAMPLERS, STARTUP_TRIALS, sampler_for, trial_seed

@@ -1,4 +1,4 @@
-"""Schedulers stopper by what was there before, in epochs, and a recalled past judges the same."""
+"""Schedulers compare a trial with earlier ones in epochs, the same after a restart."""
 
 import random
 
@@ -14,7 +14,7 @@ CURVES = {
 }
 
 
-def play(stopper, names, until=18):
+def run_in_lockstep(stopper, names, until=18):
     """Runs the trials in lock-step; the epoch each one stopped at, and the epochs it had."""
     stopped, had = {}, {name: {} for name in names}
     for epoch in range(1, until + 1):
@@ -68,24 +68,24 @@ def test_asha_stops_what_rays_asha_stops():
             word = theirs.on_trial_result(None, RayTrial(name), {"epoch": epoch, "m": value})
             if word == "STOP":
                 stopped[name] = epoch
-    assert play(ours, list(CURVES), until=17)[0] == stopped
+    assert run_in_lockstep(ours, list(CURVES), until=17)[0] == stopped
     assert stopped
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
-def test_a_search_that_was_interrupted_judges_like_one_that_was_not(scheduler):
+def test_a_restored_scheduler_decides_as_an_undisturbed_one(scheduler):
     names = list(CURVES)
     whole = early_stopper(scheduler, 18)
-    stopped, had = play(whole, names[:30])
+    stopped, had = run_in_lockstep(whole, names[:30])
     resumed = early_stopper(scheduler, 18)
     for name in names[:30]:
         resumed.restore(name, CURVES[name][0], had[name])
-    assert play(resumed, names[30:]) == play(whole, names[30:])
+    assert run_in_lockstep(resumed, names[30:]) == run_in_lockstep(whole, names[30:])
     assert bool(stopped) == (scheduler != "none")
 
 
 @pytest.mark.parametrize("scheduler", ["asha", "hyperband"])
-def test_an_epoch_that_is_told_again_is_not_judged_again(scheduler):
+def test_an_epoch_that_is_reported_again_is_not_compared_again(scheduler):
     stopper = early_stopper(scheduler, 18)
     assert not stopper.should_stop("t", 0, 2, 0.5)
     stopper.restore("better", 0, {2: 0.1})

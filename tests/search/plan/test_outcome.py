@@ -1,4 +1,4 @@
-"""The outcomes table holds, and the evidence leads to the right row of it."""
+"""The table of outcomes, and the classification of trials by their last report and error."""
 
 import re
 from pathlib import Path

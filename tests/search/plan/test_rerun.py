@@ -1,4 +1,4 @@
-"""What a rerun is, and what the arms of an ablation are made of; nothing is trained here."""
+"""Reruns and the arms of an ablation; nothing is trained here."""
 
 import pytest
 
@@ -35,7 +35,7 @@ def test_a_term_switched_off_leaves_nothing_behind():
 
 
 def test_a_rerun_trains_as_its_trial_does_but_for_the_seed():
-    """What it leaves out, most of its own validation, changes no weight."""
+    """It leaves out most of its own validation, which changes no weight."""
     params = TrainConfig().to_params()
     rerun = Rerun.of("t0", params, params["seed"]).config.to_params()
     differ = {name for name in params if rerun[name] != params[name]}
@@ -86,7 +86,7 @@ def scored_scenes(count):
                 }
 
 
-def test_scenes_that_were_seen_are_not_fresh():
+def test_scenes_of_the_search_are_not_fresh():
     config = TrainConfig()
     for seed in (config.evaluation.seed, config.evaluation.test_seed):
         with pytest.raises(ConfigError, match="no scenes seen before"):

@@ -1,4 +1,4 @@
-"""What one trial gets and how many run at a time: shares of machines that there can ever be."""
+"""Shares of machines for one trial, and the number of trials at a time."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from search.plan.errors import Refused
 from search.plan.resources import LOCAL_GPU_SHARE, Cluster, Node, resolve_resources
 
 
-def allotted(*nodes: Node, can_grow: bool = False, trials: int = 100, **more):
+def resolved(*nodes: Node, can_grow: bool = False, trials: int = 100, **more):
     return resolve_resources(
         SearchConfig("smoke", trials, "x", **more), Cluster(nodes, can_grow=can_grow)
     )
@@ -15,32 +15,32 @@ def allotted(*nodes: Node, can_grow: bool = False, trials: int = 100, **more):
 
 @pytest.mark.parametrize(("share", "at_a_time"), [(1.0, 2), (0.5, 4), (0.25, 8), (0.1, 20)])
 def test_trials_share_a_gpu_as_far_as_its_machine_has_cores(share, at_a_time):
-    assert allotted(Node(64, 2), gpus_per_trial=share).concurrent == at_a_time
-    assert allotted(Node(3, 2), gpus_per_trial=share).concurrent == min(3, at_a_time)
+    assert resolved(Node(64, 2), gpus_per_trial=share).concurrent == at_a_time
+    assert resolved(Node(3, 2), gpus_per_trial=share).concurrent == min(3, at_a_time)
 
 
 def test_trials_share_a_core_and_have_one_thread_then():
-    some = allotted(Node(2, 0), cpus_per_trial=0.1)
+    some = resolved(Node(2, 0), cpus_per_trial=0.1)
     assert (some.concurrent, some.threads, some.gpus) == (20, 1, 0.0)
-    assert allotted(Node(8, 0), cpus_per_trial=3).threads == 3
-    assert allotted(Node(8, 0), cpus_per_trial=3).concurrent == 2
+    assert resolved(Node(8, 0), cpus_per_trial=3).threads == 3
+    assert resolved(Node(8, 0), cpus_per_trial=3).concurrent == 2
 
 
 def test_a_gpu_is_shared_unless_asked_otherwise_and_left_alone_if_so():
-    assert allotted(Node(16, 1)).gpus == LOCAL_GPU_SHARE
-    assert allotted(Node(16, 1)).concurrent == 4
-    assert allotted(Node(16, 1), gpus_per_trial=0).concurrent == 16
-    assert allotted(Node(16, 0)).gpus == 0
+    assert resolved(Node(16, 1)).gpus == LOCAL_GPU_SHARE
+    assert resolved(Node(16, 1)).concurrent == 4
+    assert resolved(Node(16, 1), gpus_per_trial=0).concurrent == 16
+    assert resolved(Node(16, 0)).gpus == 0
 
 
-def test_what_no_machine_could_ever_hold_is_refused_with_the_largest():
+def test_a_trial_that_no_machine_could_ever_hold_is_refused_with_the_largest():
     with pytest.raises(Refused, match=r"4 CPUs and 0 GPUs, but the largest has 2 CPUs"):
-        allotted(Node(2, 0), Node(2, 0), cpus_per_trial=4)
+        resolved(Node(2, 0), Node(2, 0), cpus_per_trial=4)
     with pytest.raises(Refused, match="Lower --cpus-per-trial or --gpus-per-trial"):
-        allotted(Node(8, 0), gpus_per_trial=1)
-    assert allotted(can_grow=True, max_concurrent=7, gpus_per_trial=1).concurrent == 7
+        resolved(Node(8, 0), gpus_per_trial=1)
+    assert resolved(can_grow=True, max_concurrent=7, gpus_per_trial=1).concurrent == 7
 
 
 def test_no_more_run_at_a_time_than_there_are_trials():
-    assert allotted(Node(64, 0), trials=5).concurrent == 5
-    assert allotted(Node(64, 0), max_concurrent=3).concurrent == 3
+    assert resolved(Node(64, 0), trials=5).concurrent == 5
+    assert resolved(Node(64, 0), max_concurrent=3).concurrent == 3

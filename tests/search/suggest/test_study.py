@@ -1,4 +1,4 @@
-"""What Optuna is told, drawn and mirrored: by (seed, number), and again after a restart."""
+"""Suggestions by (seed, number), the states that Optuna is told, and `optuna.log`."""
 
 import math
 
@@ -17,7 +17,7 @@ def plan(**more):
 
 
 def draw(plan, numbers, study=None):
-    """What trials of those numbers are asked, each told a made-up value."""
+    """Return the configurations of trials with these numbers, each told a made-up value."""
     study = study or new_study(plan)
     drawn = []
     for number in numbers:
@@ -28,7 +28,7 @@ def draw(plan, numbers, study=None):
     return drawn, study
 
 
-def past(number, outcome=Outcome.COMPLETED, plan=plan(), **more):  # noqa: B008
+def ended_trial(number, outcome=Outcome.COMPLETED, plan=plan(), **more):  # noqa: B008
     study = new_study(plan)
     study.sampler = optuna.samplers.RandomSampler(seed=number)
     trial = study.ask()
@@ -100,7 +100,7 @@ def test_quantiles_of_a_parameters_law():
 
 
 def test_samplers_that_read_finished_trials_only_are_told_what_to_avoid():
-    stopped, diverged = past(0, Outcome.STOPPED), past(1, Outcome.DIVERGED)
+    stopped, diverged = ended_trial(0, Outcome.STOPPED), ended_trial(1, Outcome.DIVERGED)
     assert state_and_values(stopped, plan(), to_sampler=True)[0].name == "PRUNED"
     for sampler in ("gp", "cmaes"):
         gp = plan(sampler=sampler)
@@ -114,14 +114,14 @@ def test_samplers_that_read_finished_trials_only_are_told_what_to_avoid():
         )
         assert state_and_values(diverged, gp, to_sampler=False)[0].name == "PRUNED"
     assert (
-        state_and_values(past(2, Outcome.LOST), plan(sampler="gp"), to_sampler=True)[0].name
+        state_and_values(ended_trial(2, Outcome.LOST), plan(sampler="gp"), to_sampler=True)[0].name
         == "FAIL"
     )
 
 
 @pytest.mark.parametrize("outcome", Outcome)
 def test_a_trial_told_live_and_one_told_after_a_restart_are_the_same(outcome):
-    ended = past(3, outcome, cause="why")
+    ended = ended_trial(3, outcome, cause="why")
     live = new_study(plan())
     live.enqueue_trial(dict(ended.sampler))
     trial = live.ask()
@@ -140,24 +140,27 @@ def test_a_trial_told_live_and_one_told_after_a_restart_are_the_same(outcome):
 
 def test_two_objectives_are_told_with_their_cost():
     both = plan(objectives=("capped_error", "cost"))
-    trial = frozen_trial(past(1), both, to_sampler=False)
+    trial = frozen_trial(ended_trial(1), both, to_sampler=False)
     assert trial.values == pytest.approx([0.41, 2.0])
-    assert frozen_trial(past(2, Outcome.STOPPED), both, to_sampler=False).state.name == "PRUNED"
+    assert (
+        frozen_trial(ended_trial(2, Outcome.STOPPED), both, to_sampler=False).state.name
+        == "PRUNED"
+    )
     study = new_study(both)
-    study.add_trials([frozen_trial(past(n), both, to_sampler=True) for n in range(12)])
+    study.add_trials([frozen_trial(ended_trial(n), both, to_sampler=True) for n in range(12)])
     draw_two = sampler_for(both, 12)
     study.sampler = draw_two
     both.space.suggest(study.ask())
     assert study.best_trials
 
 
-def test_the_mirror_is_made_anew_whatever_a_killed_driver_left(tmp_path):
+def test_the_log_is_made_anew_whatever_a_killed_driver_left(tmp_path):
     journal = tmp_path / "optuna.log"
-    mirror = OptunaLog(plan(), journal, [past(0), past(1, Outcome.DIVERGED)])
-    mirror.add(past(2))
+    log = OptunaLog(plan(), journal, [ended_trial(0), ended_trial(1, Outcome.DIVERGED)])
+    log.add(ended_trial(2))
     journal.write_bytes(journal.read_bytes()[:-40])  # a torn line
     (tmp_path / "optuna.log.lock").symlink_to(journal)  # and a lock that nobody will release
-    OptunaLog(plan(), journal, [past(n) for n in range(3)])
+    OptunaLog(plan(), journal, [ended_trial(n) for n in range(3)])
     storage = optuna.storages.JournalStorage(
         optuna.storages.journal.JournalFileBackend(str(journal))
     )
@@ -169,7 +172,11 @@ def test_a_trial_that_the_space_cannot_draw_is_refused():
     with pytest.raises(ValueError, match="must lie"):
         frozen_trial(
             EndedTrial(
-                "t", 0, past(0).sampler | {"eps_psd": 1e9}, Outcome.COMPLETED, values={1: 0.1}
+                "t",
+                0,
+                ended_trial(0).sampler | {"eps_psd": 1e9},
+                Outcome.COMPLETED,
+                values={1: 0.1},
             ),
             plan(),
             to_sampler=True,

@@ -1,4 +1,4 @@
-"""A warm start: what compares is told to the sampler, what does not is refused, all is named."""
+"""Warm starts: comparable trials are told to the sampler, others are refused and named."""
 
 import json
 from dataclasses import replace
@@ -47,7 +47,7 @@ def plan(old, **more):
     return SearchConfig(**given | more)
 
 
-def test_past_trials_are_told_as_they_ended_and_are_none_of_the_new_run(old, tmp_path):
+def test_trials_of_the_old_run_are_told_as_they_ended_and_are_none_of_the_new_run(old, tmp_path):
     trials, notes = warm_start(plan(old), CODE)
     new = RunStore.create(
         tmp_path / "new",
@@ -57,7 +57,7 @@ def test_past_trials_are_told_as_they_ended_and_are_none_of_the_new_run(old, tmp
     )
     warm = read_warm_trials(new)
     assert list(warm) == read_ended_trials(old)
-    assert [past.outcome for past in warm] == [Outcome.COMPLETED, Outcome.DIVERGED]
+    assert [trial.outcome for trial in warm] == [Outcome.COMPLETED, Outcome.DIVERGED]
     assert warm[0].values == {1: 0.5, 2: 0.25}
     history = History(warm=warm)
     assert history.trials_for_sampler(plan(old)) == list(warm)
@@ -65,14 +65,14 @@ def test_past_trials_are_told_as_they_ended_and_are_none_of_the_new_run(old, tmp
     assert notes[0] == f"warm start: 2 trials of {old.path}"
 
 
-def test_what_may_matter_is_named(old):
+def test_other_versions_and_seeds_are_named(old):
     notes = "\n".join(warm_start(plan(old), CODE)[1])
     assert "commit was old, is new" in notes
     assert "torch was 2.12, is 2.13" in notes
     assert "they trained with seed 3, these train with 0" in notes
 
 
-def test_what_does_not_compare_is_refused_and_named(old, monkeypatch):
+def test_another_space_or_objective_is_refused_and_named(old, monkeypatch):
     with pytest.raises(Refused, match=r"objectives were capped_error, are capped_error,cost"):
         warm_start(plan(old, objectives=("capped_error", "cost")), CODE)
     smoke = spaces.get("smoke")
@@ -101,7 +101,7 @@ def test_a_default_that_no_plan_names_is_compared_too(old):
     check_space(plan(old), old, accept=True)
 
 
-def test_equal_searches_do_not_differ(old):
+def test_equal_searches_have_no_space_changes(old):
     assert space_changes(old.plan, plan(old).space_json) == []
 
 
@@ -117,7 +117,7 @@ def test_a_warm_start_that_was_lost_is_no_cold_one(old, tmp_path):
         read_warm_trials(RunStore.create(tmp_path / "new", parameters={}, plan=lost))
 
 
-def test_what_waits_in_the_journal_is_named(old):
+def test_trials_in_the_journal_are_counted(old):
     ended = {"ending": {}, "trial": {"trial_id": "t0007"}}
     (old.path / JOURNAL).write_text(json.dumps(ended) + "\n")
     assert "1 more wait in its journal" in "\n".join(warm_start(plan(old), CODE)[1])
