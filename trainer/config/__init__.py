@@ -1,9 +1,8 @@
 """Frozen, validated training configurations; free of torch, so that a search can check them.
 
-A configuration crosses the border to the trainer as a flat dict of dotted names
-(`eigengap.weight`), is checked once in `__post_init__`, and is never changed afterwards. What does
-not apply is absent (`None`), never silently ignored: a margin of a definition that is not used, or
-a `deg_thresh` without the `masked` backend, is refused.
+A configuration is built from a flat dict of dotted names (`eigengap.weight`), checked once in
+`__post_init__` and never changed. A setting that does not apply is `None`, and refused otherwise:
+a margin of a definition that is not used, or a `deg_thresh` without the `masked` backend.
 """
 
 from .network import NETWORK_KINDS, CovarianceConfig, NetworkConfig

@@ -1,7 +1,8 @@
-"""From a tree of names and values, as JSON and command lines give them, to dataclasses."""
+"""Construction of dataclasses from names and values, as JSON and command lines give them."""
 
 import dataclasses
 import functools
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from .rules import ConfigError, did_you_mean
 
 
 def build(cls: type, tree: Mapping[str, Any], prefix: str) -> Any:
-    """A dataclass of type `cls`, fields not in `tree` at their defaults; `prefix` names its place.
+    """Return a `cls`, with the defaults of fields not in `tree`; `prefix` is the group, or empty.
 
     Raises:
         ConfigError: for an unknown name, or a value of the wrong type.
@@ -43,7 +44,7 @@ def _hints(cls: type) -> dict[str, Any]:
 
 @functools.cache
 def _kind(hint: Any) -> tuple[Any, bool, Any]:
-    """The type that a hint asks for, whether it may be None, and what a tuple holds."""
+    """Return the type that a hint asks for, whether it may be None, and what a tuple holds."""
     allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     kind = next(a for a in allowed if a is not types.NoneType)
     item = typing.get_args(kind)[0] if typing.get_origin(kind) is tuple else None
@@ -51,7 +52,7 @@ def _kind(hint: Any) -> tuple[Any, bool, Any]:
 
 
 def _coerce(hint: Any, value: Any, name: str) -> Any:
-    """Accepts what JSON and command lines turn numbers into; refuses everything else."""
+    """Return the value as the hint's type; accept what JSON makes of it, refuse all else."""
     kind, optional, item = _kind(hint)
     if value is None and optional:
         return None
@@ -60,7 +61,7 @@ def _coerce(hint: Any, value: Any, name: str) -> Any:
             return tuple(_coerce(item, v, name) for v in value)
     elif kind is float:
         if isinstance(value, (int, float)) and not isinstance(value, bool):
-            if value != value or value in (float("inf"), float("-inf")):
+            if not math.isfinite(value):
                 raise ConfigError(f"`{name}` must be finite, but got {value}. Give a number.")
             return float(value)
     elif kind is int:

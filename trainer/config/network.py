@@ -1,4 +1,4 @@
-"""The network, and how its covariance meets the measured one."""
+"""The network, and the blend of its covariance with the measured one."""
 
 from dataclasses import dataclass
 
@@ -9,11 +9,11 @@ NETWORK_KINDS = ("dictionary", "factor", "unrolled")
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """Which network predicts the covariance, and its size.
+    """The kind and size of the network that predicts the covariance.
 
     Attributes:
         kind: `dictionary` (power map -> softmax powers of a steering dictionary, dense R),
-            `unrolled` (likelihoods of a lone source and power map -> such powers, then learned
+            `unrolled` (power map and likelihoods of a single source -> such powers, then learned
             steps of covariance fitting) or `factor` (power map -> low-rank factor F, R = F Fᴴ).
         width: channels of the convolutions.
         depth: number of 3x3 convolutions.
@@ -30,27 +30,23 @@ class NetworkConfig:
     def __post_init__(self) -> None:
         require_choice("network.kind", self.kind, NETWORK_KINDS)
         require_counts(self, "width", "depth")
-        require(
-            (self.rank is not None) == (self.kind == "factor"),
-            "network.rank is given exactly for network.kind == factor",
-            f"rank={self.rank}, kind={self.kind}",
-            "Drop the rank, or choose the factor network.",
-        )
-        if self.rank is not None:
-            require(self.rank >= 1, "rank >= 1", f"rank={self.rank}", "8 or more learns well.")
-        require(
-            (self.stages is not None) == (self.kind == "unrolled"),
-            "network.stages is given exactly for network.kind == unrolled",
-            f"stages={self.stages}, kind={self.kind}",
-            "Drop the stages, or choose the unrolled network.",
-        )
-        if self.stages is not None:
-            require(self.stages >= 1, "stages >= 1", f"stages={self.stages}", "2 to 4 learn well.")
+        for name, kind, usual in (
+            ("rank", "factor", "8 or more learns well."),
+            ("stages", "unrolled", "2 to 4 learn well."),
+        ):
+            value = getattr(self, name)
+            require(
+                (value is not None) == (self.kind == kind),
+                f"network.{name} is given exactly for network.kind == {kind}",
+                f"{name}={value}, kind={self.kind}",
+                f"Drop the {name}, or choose the {kind} network.",
+            )
+            require(value is None or value >= 1, f"{name} >= 1", f"{name}={value}", usual)
 
 
 @dataclass(frozen=True)
 class CovarianceConfig:
-    """How the network's covariance meets the measured one.
+    """The blend of the network's covariance with the measured one.
 
     Attributes:
         blend_bound: upper bound in [0, 1) of the learned weight b of the back-projected sample

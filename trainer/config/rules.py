@@ -1,7 +1,8 @@
-"""What every configuration is checked with: a rule, the value that broke it, the remedy."""
+"""Checks of configurations: each refusal names the rule, the value that broke it, and a remedy."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 
 class ConfigError(ValueError):
@@ -9,20 +10,27 @@ class ConfigError(ValueError):
 
 
 def require(holds: bool, rule: str, got: str, remedy: str) -> None:
-    """Raises ConfigError unless `holds`."""
+    """Raise ConfigError unless `holds`."""
     if not holds:
         raise ConfigError(f"`{rule}` must hold, but got {got}. {remedy}")
 
 
-def require_counts(config: object, *names: str) -> None:
-    """Raises ConfigError unless those attributes are 1 or more."""
+def require_fields(
+    config: object, names: Iterable[str], holds: Callable[[Any], bool], rule: str, remedy: str
+) -> None:
+    """Raise ConfigError unless every named field passes `holds`; `{}` in `rule` is its name."""
     for name in names:
         value = getattr(config, name)
-        require(value >= 1, f"{name} >= 1", f"{name}={value}", "Use a positive count.")
+        require(holds(value), rule.format(name), f"{name}={value}", remedy)
+
+
+def require_counts(config: object, *names: str) -> None:
+    """Raise ConfigError unless the named fields are 1 or more."""
+    require_fields(config, names, lambda n: n >= 1, "{} >= 1", "Use a positive count.")
 
 
 def require_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
-    """Raises ConfigError with a did-you-mean unless `value` is one of `choices`."""
+    """Raise ConfigError, with a suggestion, unless `value` is one of `choices`."""
     if value not in choices:
         raise ConfigError(
             f"`{name}` must be one of {', '.join(choices)}, but got {value!r}."
@@ -31,6 +39,6 @@ def require_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
-    """' Did you mean `x`?' for the nearest choice, or an empty string."""
+    """Return ' Did you mean `x`?' for the nearest choice x, or an empty string if none is near."""
     near = difflib.get_close_matches(word, list(choices), n=1)
     return f" Did you mean `{near[0]}`?" if near else ""

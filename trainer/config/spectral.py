@@ -1,4 +1,4 @@
-"""The eigengap loss term, and how eigenvalues and projectors are differentiated."""
+"""The eigengap loss, and the differentiation of eigenvalues and projectors."""
 
 from dataclasses import dataclass
 
@@ -9,15 +9,15 @@ BACKEND_NAMES = ("auto", "gram", "exact", "eigh", "svd", "masked")
 FAILURE_POLICIES = ("raise", "skip_sample", "proxy")
 
 MARGIN_FIELDS = {d: "margin" if d == "gap" else f"margin_{d}" for d in DEFINITIONS}
-"""Where each definition keeps its margin: `eigengap.margin`, `eigengap.margin_ratio`, ..."""
+"""The field with the margin of each definition: `margin`, `margin_ratio`, ..."""
 
 
 @dataclass(frozen=True)
 class EigengapConfig:
-    """The eigengap loss term; `weight` 0 switches it off, and then nothing else may be set.
+    """The eigengap loss; `weight` 0 switches it off, and no margin may be set then.
 
     Attributes:
-        weight: factor of the term in the total loss.
+        weight: of the term in the total loss.
         definition: gap | ratio | energy | leak | subspace (docs/eigengap.md).
         margin: for `gap`, as a fraction of 1/K, the eigenvalue of K equal sources in a trace-1 R;
             in (0, 1].
@@ -25,7 +25,7 @@ class EigengapConfig:
         margin_energy: for `energy`, in (0, 1].
         margin_leak: for `leak`, the tolerated log1p(leak), >= 0.
         margin_subspace: for `subspace`, the tolerated 1 - ‖P_K U‖²_F / K, in [0, 1).
-        on_failure: what to do with a sample whose spectral term is not finite.
+        on_failure: policy for samples whose term or gradient is not finite.
     """
 
     weight: float = 0.0
@@ -45,12 +45,8 @@ class EigengapConfig:
         return value
 
     def __post_init__(self) -> None:
-        require(
-            self.weight >= 0,
-            "eigengap.weight >= 0",
-            f"weight={self.weight}",
-            "0 switches the term off.",
-        )
+        off = "0 switches the term off."
+        require(self.weight >= 0, "eigengap.weight >= 0", f"{self.weight}", off)
         require_choice("eigengap.on_failure", self.on_failure, FAILURE_POLICIES)
         given = {d for d in DEFINITIONS if getattr(self, MARGIN_FIELDS[d]) is not None}
         if self.weight == 0:
@@ -84,12 +80,12 @@ class EigengapConfig:
 
 @dataclass(frozen=True)
 class SpectralConfig:
-    """How eigenvalues and projectors are differentiated.
+    """The backend that differentiates eigenvalues and projectors.
 
     Attributes:
         backend: a name in `trainer.spectral.BACKENDS`, or `auto`.
-        deg_thresh: for `masked`: pairs closer than this fraction of the largest eigenvalue do not
-            interact.
+        deg_thresh: for `masked`: pairs closer than this fraction of the largest eigenvalue are
+            left out of derivatives.
     """
 
     backend: str = "auto"
@@ -104,9 +100,6 @@ class SpectralConfig:
             "Drop the threshold, or choose masked.",
         )
         if self.deg_thresh is not None:
-            require(
-                0 < self.deg_thresh < 1,
-                "0 < deg_thresh < 1",
-                f"{self.deg_thresh}",
-                "It is relative; try 1e-6.",
-            )
+            inside = 0 < self.deg_thresh < 1
+            relative = "It is relative; try 1e-6."
+            require(inside, "0 < deg_thresh < 1", f"{self.deg_thresh}", relative)

@@ -1,4 +1,4 @@
-"""Optimiser and held-out scenes, and the configuration of which every other is a part."""
+"""The optimiser, the evaluation, and the configuration of a whole training."""
 
 import dataclasses
 import hashlib
@@ -10,28 +10,28 @@ from typing import Any, Literal, Self
 
 from .flat import build
 from .network import CovarianceConfig, NetworkConfig
-from .rules import require, require_choice, require_counts
+from .rules import require, require_choice, require_counts, require_fields
 from .scene import SceneConfig
 from .spectral import EigengapConfig, SpectralConfig
 
 COVARIANCE_NAMES = ("pinv", "lmmse", "sparse", "exact")
 ESTIMATOR_NAMES = ("music", "mvdr", "beamformer")
-_PLAIN_NAMES = (
+_UNREFINED_NAMES = (
     "sml",
     *(f"{covariance}_{name}" for covariance in COVARIANCE_NAMES for name in ESTIMATOR_NAMES),
 )
-METHOD_NAMES = ("crb", *_PLAIN_NAMES, *(f"{name}+scoring" for name in _PLAIN_NAMES))
-"""The bound, every method, and every method with scoring after it (`estimation.registry`)."""
+METHOD_NAMES = ("crb", *_UNREFINED_NAMES, *(f"{name}+scoring" for name in _UNREFINED_NAMES))
+"""The bound, every method, and every method refined by Fisher scoring."""
 LARGEST_SNR_DB = 100.0
-"""Beyond, double precision cannot tell the bound's information matrix from a singular one."""
+"""Beyond, the information matrix of the bound is singular in double precision."""
 LARGEST_SEED = 2**63 - 1
-"""Of a torch generator, and of the Philox keys of fixed scenes."""
+"""Of a torch generator, and of the Philox keys of evaluation scenes."""
 BASELINES = ("crb", "lmmse_music", "pinv_music", "lmmse_mvdr", "lmmse_beamformer")
-"""Quick ones: maximum likelihood takes ten times as long as all of them together."""
+"""Without maximum likelihood, which takes ten times as long as all of them together."""
 
-MOST_RATE = 1e36
-"""Adam's first step is ten times the rate: beyond, single precision cannot hold it. Whether a rate
-learns is found out by training; one that does not diverges by name."""
+LARGEST_LEARNING_RATE = 1e36
+"""Beyond, Adam's first step, ten times the rate, overflows in single precision. Smaller rates may
+still diverge; training reports that."""
 
 
 @dataclass(frozen=True)
@@ -48,23 +48,18 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         require(
-            0 < self.learning_rate <= MOST_RATE,
-            f"0 < learning_rate <= {MOST_RATE:g}",
+            0 < self.learning_rate <= LARGEST_LEARNING_RATE,
+            f"0 < learning_rate <= {LARGEST_LEARNING_RATE:g}",
             f"{self.learning_rate}",
             "Try 1e-3 to 2e-2.",
         )
-        require(
-            self.weight_decay >= 0,
-            "weight_decay >= 0",
-            f"{self.weight_decay}",
-            "0 switches it off.",
-        )
+        decay = self.weight_decay
+        require(decay >= 0, "weight_decay >= 0", f"{decay}", "0 switches it off.")
 
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """Which fixed scenes a training is judged on. Two trainings with equal values are judged on
-    the same scenes.
+    """The fixed scenes that trainings are evaluated on; equal settings give the same scenes.
 
     Attributes:
         seed: of the validation scenes, which give the objective after every epoch.
@@ -73,9 +68,9 @@ class EvaluationConfig:
         report_snr_db: SNRs [dB] of the held-out rows.
         num_scenes: validation scenes per SNR and source number.
         num_test_scenes: held-out scenes per SNR and source number.
-        tolerance: half-width of the capped error's 95 % interval at which a held-out point stops
-            early, after a multiple of 128 scenes; 0 scores all scenes.
-        baselines: whom a network is held against on the held-out scenes: the bound (`crb`),
+        tolerance: half-width of the 95 % interval of the capped error at which scoring of a
+            held-out point stops early, after a multiple of 128 scenes; 0 scores all scenes.
+        baselines: compared with the network on the held-out scenes: the bound (`crb`),
             stochastic maximum likelihood (`sml`), or an estimator on a covariance
             (`lmmse_music`).
     """
@@ -91,32 +86,25 @@ class EvaluationConfig:
 
     def __post_init__(self) -> None:
         require_counts(self, "num_scenes", "num_test_scenes")
-        for name in ("objective_snr_db", "report_snr_db"):
-            require(
-                len(getattr(self, name)) > 0,
-                f"{name} is not empty",
-                f"{name}=()",
-                "Name at least one SNR.",
-            )
-            require(
-                all(abs(snr_db) <= LARGEST_SNR_DB for snr_db in getattr(self, name)),
-                f"abs({name}) <= {LARGEST_SNR_DB:g} [dB]",
-                f"{name}={getattr(self, name)}",
-                "Give finite SNRs in dB.",
-            )
-        for name in ("seed", "test_seed"):
-            require(
-                0 <= getattr(self, name) <= LARGEST_SEED,
-                f"0 <= {name} <= {LARGEST_SEED}",
-                f"{name}={getattr(self, name)}",
-                "Choose another seed.",
-            )
-        require(
-            0 <= self.tolerance < math.inf,
-            "0 <= evaluation.tolerance < inf",
-            f"{self.tolerance}",
-            "0 scores all scenes.",
+        snrs = ("objective_snr_db", "report_snr_db")
+        require_fields(self, snrs, bool, "{} is not empty", "Name at least one SNR.")
+        require_fields(
+            self,
+            snrs,
+            lambda values: all(abs(snr_db) <= LARGEST_SNR_DB for snr_db in values),
+            f"abs({{}}) <= {LARGEST_SNR_DB:g} [dB]",
+            "Give finite SNRs in dB.",
         )
+        require_fields(
+            self,
+            ("seed", "test_seed"),
+            lambda n: 0 <= n <= LARGEST_SEED,
+            f"0 <= {{}} <= {LARGEST_SEED}",
+            "Choose another seed.",
+        )
+        finite = 0 <= self.tolerance < math.inf
+        rule = "0 <= evaluation.tolerance < inf"
+        require(finite, rule, f"{self.tolerance}", "0 scores all scenes.")
         for name in self.baselines:
             require_choice("evaluation.baselines", name, METHOD_NAMES)
         require(
@@ -129,15 +117,14 @@ class EvaluationConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """All that a training depends on; equal configurations give equal trainings on the same
-    machine.
+    """Everything a training depends on: on one machine, equal ones give equal trainings.
 
     Attributes:
         eps_psd: relative diagonal loading, R + eps · tr(R)/N · I.
         seed: of initial weights and training scenes.
         epochs, steps_per_epoch, batch_size: the budget; the learning rate decays over all of it.
         snr_min_db, snr_max_db: training SNR is drawn uniformly in between [dB].
-        device: `auto` is CUDA where there is one, else the CPU.
+        device: `auto` is CUDA if there is a GPU, else the CPU.
     """
 
     scene: SceneConfig = field(default_factory=SceneConfig)
@@ -157,12 +144,7 @@ class TrainConfig:
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
     def __post_init__(self) -> None:
-        require(
-            self.eps_psd >= 0,
-            "eps_psd >= 0",
-            f"eps_psd={self.eps_psd}",
-            "It is relative; try 1e-4.",
-        )
+        require(self.eps_psd >= 0, "eps_psd >= 0", f"{self.eps_psd}", "It is relative; try 1e-4.")
         require(0 <= self.seed < 2**32, "0 <= seed < 2**32", f"{self.seed}", "Use a count from 0.")
         require_counts(self, "epochs", "steps_per_epoch", "batch_size")
         require(
@@ -202,8 +184,7 @@ class TrainConfig:
 
     @property
     def factor_columns(self) -> int:
-        """r, the columns of the factor handed to the spectral backend; 0 for a network without a
-        factor."""
+        """r, the columns of the factor that the spectral backend gets; 0 without a factor."""
         if self.network.rank is None:
             return 0
         measured = self.scene.num_snapshots if self.covariance.blend_bound else 0
@@ -211,8 +192,7 @@ class TrainConfig:
 
     @classmethod
     def from_params(cls, params: Mapping[str, Any]) -> Self:
-        """Builds a configuration from a flat dict of dotted names; names not given keep their
-        defaults.
+        """Build a configuration from a flat dict of dotted names; the rest keep their defaults.
 
         Raises:
             ConfigError: for an unknown name, a value of the wrong type, or a broken rule.
@@ -227,8 +207,7 @@ class TrainConfig:
         return build(cls, tree, "")
 
     def to_params(self) -> dict[str, Any]:
-        """The flat dict that `from_params` turns into an equal configuration; JSON-safe, `None`
-        left out."""
+        """Return the flat dict that `from_params` turns back; JSON-safe, without `None`."""
         flat: dict[str, Any] = {}
         for name, value in vars(self).items():
             grouped = dataclasses.is_dataclass(value)
@@ -244,6 +223,6 @@ class TrainConfig:
 
     @property
     def digest(self) -> str:
-        """Twelve hex digits that two configurations share exactly if they are equal."""
+        """Twelve hex digits of a hash: the same for equal configurations, and only for them."""
         text = json.dumps(self.to_params(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]

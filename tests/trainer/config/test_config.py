@@ -1,0 +1,69 @@
+"""Configurations: checked once, frozen, and equal for equal settings."""
+
+import dataclasses
+
+import pytest
+
+from trainer.config import ConfigError, TrainConfig
+
+BAD = [
+    ({"eigengap.weight": -1.0}, "eigengap.weight >= 0"),
+    ({"eigengap.weight": 0.1, "eigengap.definition": "gap"}, "exactly eigengap.margin"),
+    (
+        {"eigengap.weight": 0.1, "eigengap.definition": "gap", "eigengap.margin": -0.1},
+        "eigengap.margin > 0",
+    ),
+    ({"eigengap.definition": "gap"}, "weight > 0"),
+    ({"eigengap.wieght": 0.1}, "Did you mean `eigengap.weight`"),
+    ({"eps_psd": -1e-4}, "eps_psd >= 0"),
+    ({"eps_psd": float("nan")}, "must be finite"),
+    ({"eps_psd": "small"}, "must be of type"),
+    ({"scene.max_sources": 36}, "max_sources < num_elements"),
+    ({"spectral.backend": "gram"}, "only for network.kind == factor"),
+    (
+        {
+            "spectral.backend": "gram",
+            "network.kind": "factor",
+            "network.rank": 20,
+            "covariance.blend_bound": 0.3,
+        },
+        "factor columns < num_elements",
+    ),
+    ({"spectral.backend": "masked", "spectral.deg_thresh": 1e-6}, "== subspace"),
+    ({"spectral.deg_thresh": 1e-6}, "exactly for spectral.backend == masked"),
+    ({"covariance.blend_bound": 0.3}, "exactly for network.kind == factor"),
+    ({"network.stages": 2}, "exactly for network.kind == unrolled"),
+    ({"network": 3}, "is a group"),
+    ({"network.kind": "factor", "covariance.blend_bound": 0.3}, "rank is given exactly"),
+    ({"network.width": 0}, "width >= 1"),
+    ({"scene.wavelength_m": 0.0}, r"wavelength_m > 0.*Give it in metres"),
+    ({"scene.azimuth_max_deg": 90.0}, "0 < azimuth_max_deg < 90"),
+    ({"scene.range_min_m": 4.0}, "range_min_m < range_max_m"),
+    ({"scene.code_kind": "dft", "scene.code_bits": 1}, "code_bits == 0 unless"),
+    ({"scene.code_bits": -1}, "code_bits >= 0"),
+    ({"scene.source_correlation": 1.0}, "0 <= source_correlation < 1"),
+    ({"scene.code_kind": "dtf"}, "Did you mean `dft`"),
+    ({"optimizer.learning_rate": 0.0}, "0 < learning_rate"),
+    ({"optimizer.weight_decay": -1.0}, "weight_decay >= 0"),
+    ({"evaluation.report_snr_db": []}, "report_snr_db is not empty"),
+    ({"evaluation.objective_snr_db": [101.0]}, r"abs\(objective_snr_db\) <= 100 \[dB\]"),
+    ({"evaluation.seed": -1}, "0 <= seed <= "),
+    ({"evaluation.seed": 2_000_003}, "seed != test_seed"),
+    ({"evaluation.tolerance": -0.1}, "0 <= evaluation.tolerance"),
+    ({"evaluation.baselines": ["sm"]}, "Did you mean `sml`"),
+    ({"snr_min_db": 5.0}, "snr_min_db <= snr_max_db"),
+]
+
+
+@pytest.mark.parametrize(("params", "message"), BAD)
+def test_a_bad_configuration_is_refused_with_rule_value_and_remedy(params, message):
+    with pytest.raises(ConfigError, match=message):
+        TrainConfig.from_params(params)
+
+
+def test_configurations_are_frozen_and_equal_ones_share_a_digest():
+    config = TrainConfig()
+    assert config.digest == TrainConfig().digest
+    assert config.digest != dataclasses.replace(config, seed=1).digest
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.seed = 1  # type: ignore[misc]
