@@ -1,4 +1,4 @@
-"""A run on a disk: its tables, rows, plan and checkpoints."""
+"""A run on a disk: its plan, tables, rows, checkpoints, and what a driver session writes."""
 
 from .arrow import TYPES, arrow_schema
 from .best import best_trial, best_trials
@@ -11,13 +11,13 @@ from .checkpoints import (
     folders,
     read_reports,
 )
-from .files import checked_name, part_files, read_json, read_run, to_json
+from .json_files import checked_name, read_json, to_json
 from .missing_scores import BEST_TABLES, add_baseline, lacks_scores, unscored
 from .rows import JUDGED, failure_row, judged, pick, reached, scored_rows, trial_row
-from .run_plan import declared, planned
+from .run_plan import declared, planned, read_run
 from .schema import BASELINE_PART, KEYS, RERUNS, TABLES, TRIALS, Column, Parameters
-from .store import Ended, RunStore, redrawn
-from .write_buffer import Waiting, drop_orphans, write_left
+from .session import Session
+from .store import RunStore, part_files, redrawn
 
 __all__ = [
     "BASELINE_PART",
@@ -26,17 +26,16 @@ __all__ = [
     "JUDGED",
     "KEYS",
     "RAY_FOLDER",
-    "REPORTS_FILE",
     "RERUNS",
+    "REPORTS_FILE",
     "STATE_FILE",
     "TABLES",
     "TRIALS",
     "TYPES",
     "Column",
-    "Ended",
     "Parameters",
     "RunStore",
-    "Waiting",
+    "Session",
     "add_baseline",
     "arrow_schema",
     "best_trial",
@@ -44,7 +43,6 @@ __all__ = [
     "checked_name",
     "checkpoints_of",
     "declared",
-    "drop_orphans",
     "failure_row",
     "folders",
     "judged",
@@ -61,5 +59,4 @@ __all__ = [
     "to_json",
     "trial_row",
     "unscored",
-    "write_left",
 ]

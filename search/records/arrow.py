@@ -1,7 +1,8 @@
-"""Rows of a table as Arrow holds them: checked one by one, with the schema that `schema` declares.
+"""Rows of a table as Arrow tables: checked one by one, in the schema that `schema` declares.
 
 All part files of one table in one run share one Arrow schema, with unit and description in each
-field's metadata.
+field's metadata. Arrow's own conversion is no check: it truncates 1.5 to an integer, and takes
+True for 1.0 and a time without a zone for UTC.
 """
 
 import datetime
@@ -25,6 +26,13 @@ TYPES: dict[str, pa.DataType] = {
     "time": pa.timestamp("us", tz="UTC"),
 }
 PLAIN: dict[str, type] = {"float": float, "int": int, "int32": int, "str": str}
+ACCEPTED: dict[str, type] = {
+    "float": numbers.Real,
+    "int": numbers.Integral,
+    "int32": numbers.Integral,
+    "str": str,
+}
+"""Types of values that are converted to the plain one; booleans are no numbers."""
 PARAMETER_TYPES = ("float", "int", "str")
 
 
@@ -33,16 +41,16 @@ class RowError(ValueError):
 
 
 def arrow_schema(table: str, parameters: Parameters) -> pa.Schema:
-    """The schema of every part file of that table."""
+    """Return the schema of every part file of that table."""
     return _layout(table, parameters)[1]
 
 
 def _layout(table: str, parameters: Parameters) -> tuple[dict[str, Column], pa.Schema]:
-    """Columns by name, and the same for Arrow."""
+    """Return the columns by name, and the Arrow schema."""
     return _cached_layout(table, tuple((name, *about) for name, about in parameters.items()))
 
 
-@functools.cache  # a search writes thousands of parts of five tables
+@functools.cache  # a search converts rows of four tables for every trial
 def _cached_layout(
     table: str, parameters: tuple[tuple[str, str, str, str], ...]
 ) -> tuple[dict[str, Column], pa.Schema]:
@@ -61,7 +69,7 @@ def _cached_layout(
 
 
 def check_parameters(parameters: Parameters) -> None:
-    """Raises RowError unless every parameter has a type that a column can have."""
+    """Raise RowError unless every parameter has a type that a column can have."""
     for name, declared in parameters.items():
         if len(declared) != 3 or declared[0] not in PARAMETER_TYPES:
             raise RowError(
@@ -71,14 +79,14 @@ def check_parameters(parameters: Parameters) -> None:
 
 
 def arrow_table(table: str, parameters: Parameters, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
-    """Checked rows as an Arrow table; what a row does not name is null.
+    """Check rows and return them as an Arrow table; what a row does not name is null.
 
     Raises:
         RowError: for an unknown column, a wrong type, a number that is not finite, a missing
             required value, or two rows with one key.
     """
     known, schema = _layout(table, parameters)
-    checked = [_check_row(table, known, row) for row in rows]
+    checked = [_checked_row(table, known, row) for row in rows]
     seen = set()
     for row in checked:
         key = tuple(row[name] for name in KEYS[table])
@@ -93,7 +101,7 @@ def arrow_table(table: str, parameters: Parameters, rows: Iterable[Mapping[str, 
     return pa.Table.from_batches([pa.RecordBatch.from_struct_array(structs)])
 
 
-def _check_row(table: str, known: Mapping[str, Column], row: Mapping[str, Any]) -> dict[str, Any]:
+def _checked_row(table: str, known: Mapping[str, Column], row: Mapping[str, Any]) -> dict[str, Any]:
     for name in row:
         if name not in known:
             raise RowError(f"`{table}` has no column `{name}`.{did_you_mean(name, known)}")
@@ -102,40 +110,39 @@ def _check_row(table: str, known: Mapping[str, Column], row: Mapping[str, Any]) 
         value: Any = row.get(name)
         plain = type(value) is PLAIN.get(column.type)
         if not plain or (column.type == "float" and not math.isfinite(value)):
-            value = _check_value(table, column, row)  # hardly ever: abstract types take far longer
+            value = _checked_value(table, column, row)  # rare: abstract types take far longer
         checked[name] = value
     return checked
 
 
-def _check_value(table: str, column: Column, row: Mapping[str, Any]) -> Any:
-    """The value as plain Python; booleans are no numbers, and numbers are finite."""
+def _checked_value(table: str, column: Column, row: Mapping[str, Any]) -> Any:
+    """Return the row's value in that column as plain Python, or raise RowError."""
     value = row.get(column.name)
     if value is None and not column.required:
         return None
     where = f"`{table}.{column.name}`"
     if value is None:
         raise RowError(f"{where} must have a value in every row, but got none. Name it.")
-    number = not isinstance(value, bool)
-    if column.type == "float" and isinstance(value, numbers.Real) and number:
-        if not math.isfinite(value):
+    if column.type == "time":
+        if isinstance(value, datetime.datetime) and value.tzinfo:
+            return value
+        expected = "a datetime with a time zone"
+    else:
+        if isinstance(value, ACCEPTED[column.type]) and not isinstance(value, bool):
+            value = PLAIN[column.type](value)
+            if column.type != "float" or math.isfinite(value):
+                return value
             named = f" of trial {row['trial_id']}" if row.get("trial_id") else ""
             raise RowError(
-                f"{where} must be finite or null, but got {float(value)}{named}. "
+                f"{where} must be finite or null, but got {value}{named}. "
                 "Record the cause in `failures` instead."
             )
-        return float(value)
-    if column.type in ("int", "int32") and isinstance(value, numbers.Integral) and number:
-        return int(value)
-    if column.type == "str" and isinstance(value, str):
-        return str(value)
-    if column.type == "time" and isinstance(value, datetime.datetime) and value.tzinfo:
-        return value
-    expected = "a datetime with a time zone" if column.type == "time" else f"a {column.type}"
+        expected = f"a {column.type}"
     raise RowError(f"{where} must be {expected}, but got {value!r}. Convert it.")
 
 
 def is_earlier(own: pa.Schema, whole: pa.Schema, needed: set[str]) -> bool:
-    """Whether a part has the columns `needed`, and lacks of the whole only what may be null."""
+    """Return whether a part has the columns `needed`, and lacks only columns that may be null."""
     lacking = set(whole.names) - set(own.names)
     known = pa.schema([whole.field(name) for name in own.names if name in whole.names])
     nullable = all(whole.field(name).nullable for name in lacking)

@@ -1,4 +1,4 @@
-"""Which trials may be best, in their order: the one notion of it."""
+"""The ranking of trials, the one definition of which is best."""
 
 import pandas as pd
 
@@ -6,13 +6,14 @@ from search.plan import Outcome, may_be_best
 
 
 def best_trial(trials: pd.DataFrame) -> str | None:
-    """Id of the best trial, or None: see `best_trials`."""
+    """Return the id of the best trial (see `best_trials`), or None."""
     return next(iter(best_trials(trials)), None)
 
 
 def best_trials(trials: pd.DataFrame) -> list[str]:
-    """Ids of the trials that may be best: of full fidelity, feasible; the smallest objective
-    first, then the oldest.
+    """Return the ids of trials of full fidelity and feasible parameters, ranked by objective.
+
+    Of equal objectives, the oldest trial comes first.
 
     Args:
         trials: rows of the `trials` table.

@@ -1,8 +1,8 @@
 """Checkpoints of a run's trials, below `ray/<folder>/`.
 
-Each holds the training's state, in `best.pt` that of its best epoch so far and, in `epochs.json`,
-everything the trial had reported by then, so that states and rows cannot contradict each other
-whenever the driver was killed. Workers import this: no Optuna.
+Each holds the training's state, in `best.pt` the state of its best epoch so far and, in
+`epochs.json`, everything the trial had reported by then. So states and rows cannot contradict
+each other whenever the driver was killed. Workers import this: no Optuna.
 """
 
 import json
@@ -17,7 +17,7 @@ REPORTS_FILE = "epochs.json"
 
 
 def read_reports(checkpoint: Path) -> list[dict[str, Any]]:
-    """Everything a trial had reported by a checkpoint; empty if the checkpoint is not whole."""
+    """Return all reports of a trial up to a checkpoint; none if the checkpoint is incomplete."""
     try:
         for name in (STATE_FILE, BEST_FILE):
             with zipfile.ZipFile(checkpoint / name) as state:  # what torch.save writes
@@ -30,11 +30,11 @@ def read_reports(checkpoint: Path) -> list[dict[str, Any]]:
 
 
 def checkpoints_of(run: Path, trial_id: str) -> list[Path]:
-    """All checkpoints of a trial, of every session, whole or not."""
+    """Return all checkpoints of a trial, of every session, complete or not."""
     return [path for folder in folders(run, trial_id) for path in folder.glob("checkpoint_*")]
 
 
 def folders(run: Path, trial_id: str) -> list[Path]:
-    """The trial's folders below `ray/`: `<trial_id>` and, for every restart, `<trial_id>.<n>`."""
+    """Return a trial's folders below `ray/`: `<trial_id>` and, per restart, `<trial_id>.<n>`."""
     ray = run / RAY_FOLDER
     return [p for p in (ray / trial_id, *ray.glob(f"{trial_id}.*")) if p.is_dir()]

@@ -1,8 +1,11 @@
-"""What a search scores beside its trials, and what of that a run lacks: read from its tables, so
-that whatever was lost or damaged is made again by whoever resumes it."""
+"""Scores that a search makes beside its trials, and those that a run lacks: read from its tables,
+so that a resumed search makes again whatever was lost or damaged."""
 
 from collections.abc import Mapping
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from trainer.config import EvaluationConfig
 
@@ -11,38 +14,35 @@ from .schema import BASELINE_PART
 from .store import RunStore
 
 LEADING = ("sml", "crb", "lmmse_music")
-"""What every leaderboard begins with, whatever else a network is held against; what takes longest
-comes first."""
+"""Estimators at the top of every leaderboard, whatever else a network is held against; the
+slowest comes first."""
 
 BASELINE_TABLES = ("evaluations", "scenes")
 BEST_TABLES = ("spectra", "pseudospectra", "scenes")
-"""Where the best trial's network has rows beside those that its training has left."""
+"""Tables in which the best trial's network has rows beside those of its training."""
 
 
 def unscored(store: RunStore, evaluation: EvaluationConfig) -> list[str]:
-    """The bound and the classical methods that a run has no scores of, on its held-out scenes."""
+    """Return the bound and the classical methods that the run has no scores of."""
     wanted = dict.fromkeys((*LEADING, *evaluation.baselines))
-    known = [_estimators(store, table) for table in BASELINE_TABLES]
+    known = [
+        set(store.read(table, BASELINE_PART, columns=["estimator"])["estimator"])
+        for table in BASELINE_TABLES
+    ]
     return [name for name in wanted if not all(name in names for names in known)]
 
 
 def lacks_scores(store: RunStore, best: str) -> bool:
-    """Whether the network of that trial has not been scored, scene by scene."""
-    return not all(store.has_rows(table, best) for table in BEST_TABLES)
+    """Return whether the network of that trial has not been scored, scene by scene."""
+    return any(store.read_arrow(table, best).num_rows == 0 for table in BEST_TABLES)
 
 
 def add_baseline(
     store: RunStore, name: str, tables: Mapping[str, list[Mapping[str, Any]]], seed: int
 ) -> None:
-    """Adds one method's scores to those of the others, in place of what there is of them."""
+    """Write one method's scores beside those of the others, in place of its earlier ones."""
     for table in BASELINE_TABLES:
-        new = scored_rows(tables[table], table, None, seed)
-        old = store.rows(table, BASELINE_PART) if store.has_part(table, BASELINE_PART) else []
-        others = [row for row in old if row["estimator"] != name]
-        store.write_part(table, BASELINE_PART, others + new)
-
-
-def _estimators(store: RunStore, table: str) -> set[str]:
-    if not store.has_part(table, BASELINE_PART):
-        return set()
-    return set(store.read(table, BASELINE_PART, columns=["estimator"])["estimator"])
+        old = store.read_arrow(table, BASELINE_PART)
+        others = old.filter(pc.not_equal(old["estimator"], name))
+        new = store.converted(table, scored_rows(tables[table], table, None, seed))
+        store.write_part(table, BASELINE_PART, pa.concat_tables([others, new]))

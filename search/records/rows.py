@@ -1,6 +1,6 @@
-"""From what a trial reported to the rows that are kept of it; plain data in, plain data out.
+"""Rows of the tables, made of a trial's reports; plain data in, plain data out.
 
-A report's keys are those of the tables, but for `failure_<name>`, which is `<name>` in `failures`.
+A report's keys are names of columns, except `failure_<name>`, which is `<name>` in `failures`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,20 +20,20 @@ JUDGED = ("objective", "objective_low", "objective_high")
 
 
 def judged(reports: Sequence[Mapping[str, Any]]) -> Row:
-    """The objective after some epochs and its interval: means over those that it is judged on.
+    """Return the objective and its interval: means over the epochs that it is judged on.
 
-    Epochs share the validation scenes, so the means of the ends are never too close.
+    Epochs share the validation scenes, so the mean ends are never too close to each other.
     """
     values = [f"validation_capped_error{end}" for end in ("", "_low", "_high")]
     return {
         name: fmean(report[value] for report in reports)
         for name, value in zip(JUDGED, values, strict=True)
-        if all(value in report for report in reports)  # not in those of an earlier version
+        if all(value in report for report in reports)  # a checkpoint of an earlier version lacks the ends
     }
 
 
 def pick(table: str, report: Mapping[str, Any], **more: Any) -> Row:
-    """The part of a report that `table` has columns for, and `more`."""
+    """Return the entries of a report that `table` has columns for, and `more`."""
     return {c.name: report[c.name] for c in TABLES[table] if c.name in report} | more
 
 
@@ -47,10 +47,10 @@ def trial_row(
     checkpoint: str | None,
     error: str | None,
 ) -> Row:
-    """The row in `trials` of a trial that has ended.
+    """Return the row in `trials` of a trial that has ended.
 
     Args:
-        record: what was written of it before it started (`configs/<trial_id>.json`).
+        record: its configuration, as in `configs/<trial_id>.json`.
         last: its last report; empty if there was none.
         epochs: its rows in `epochs`, by epoch.
         gpus: share of a GPU it had reserved.
@@ -92,9 +92,9 @@ def failure_row(
     attempt: int,
     error: str | None,
 ) -> Row:
-    """The row in `failures` of a trial that ended badly, with the command that replays it."""
+    """Return the row in `failures` of a failed trial, with the command that replays it."""
     found = {k.removeprefix("failure_"): v for k, v in last.items() if k.startswith("failure_")}
-    # of a worker that was killed for its memory, the last report has the peak until then
+    # a worker killed for its memory reported the peak until then
     peak = last.get("peak_bytes") if outcome is Outcome.OUT_OF_MEMORY else None
     return pick("failures", {**last, "epoch": None, "step": None, **found}) | {
         "peak_bytes": peak,
@@ -108,17 +108,17 @@ def failure_row(
 
 
 def reached(epochs: Mapping[int, Row]) -> Row | None:
-    """What a replay compares with the trial's last epoch, bit for bit; None before the first."""
+    """Return the numbers of the last epoch that a replay compares bit for bit; None before any."""
     return {name: epochs[max(epochs)][name] for name in COMPARED} if epochs else None
 
 
 def scored_rows(
     rows: list[Mapping[str, Any]], table: str, record: Mapping[str, Any] | None, seed: int
 ) -> list[Row]:
-    """Rows of `evaluations` or `scenes`: of a trial, or of the baselines where `record` is None.
+    """Return rows of `evaluations` or `scenes` of a trial, or of baselines if `record` is None.
 
     Args:
-        seed: of the scenes they were scored on.
+        seed: seed of the scenes.
     """
     trial_id = record["trial_id"] if record else None
     trained = record["params"]["seed"] if record else None

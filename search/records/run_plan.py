@@ -1,4 +1,4 @@
-"""The plan of a run, read back from its `run.json`."""
+"""`run.json`: the plan, provenance and parameters of a run."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,18 +8,26 @@ import spaces
 from search.plan import CorruptRun, SearchConfig
 from trainer.config import ConfigError
 
+from .arrow import check_parameters
+from .json_files import read_json
+from .schema import Parameters
+
+FORMAT = 1
+"""Version of the layout; a run of another one is refused."""
+
 
 def declared(space: spaces.Space) -> dict[str, tuple[str, str, str]]:
-    """What a run of that space has columns for."""
+    """Return the parameters that a run of that space has columns for."""
     known = {name: spaces.PARAMETERS[name] for name in space.parameters()}
     return {name: (p.kind, p.unit, p.about) for name, p in known.items()}
 
 
 def planned(path: Path, stored: Mapping[str, Any], asked: Mapping[str, object]) -> SearchConfig:
-    """The plan of a run, with what else is asked for.
+    """Return the plan of a run, changed by what else is asked for.
 
     Raises:
         CorruptRun: if `run.json` holds no plan.
+        ConfigError: if what is asked for breaks a rule.
     """
     try:
         return SearchConfig(**{**stored["search"], **asked})
@@ -30,3 +38,41 @@ def planned(path: Path, stored: Mapping[str, Any], asked: Mapping[str, object]) 
             f"{path / 'run.json'} must hold the plan of a search, but does not ({error}). "
             "Restore it from a copy, or start anew with another `--name`."
         ) from None
+
+
+def read_run(path: str | Path) -> dict[str, Any]:
+    """Return the content of `run.json`, with its `format` and `parameters`.
+
+    Raises:
+        CorruptRun: if it is missing, damaged, or of another format.
+    """
+    file = Path(path) / "run.json"
+    if not file.exists():
+        raise missing(file)
+    content = read_json(file)
+    if content.get("format") != FORMAT:
+        raise CorruptRun(
+            f"{file} must have format {FORMAT}, but has {content.get('format')!r}. "
+            "Read it with the version of this project that wrote it."
+        )
+    try:
+        check_parameters(parameters_of(content))
+    except (KeyError, AttributeError, TypeError, ValueError) as error:
+        raise CorruptRun(
+            f"{file} must name the space's parameters, but: {error}. Restore it from a copy, or "
+            "start anew with another `--name`."
+        ) from None
+    return content
+
+
+def parameters_of(content: Mapping[str, Any]) -> Parameters:
+    """Return the parameters that `run.json` declares."""
+    return {name: tuple(about) for name, about in content["parameters"].items()}
+
+
+def missing(path: Path) -> CorruptRun:
+    """Return the error for a file or folder that every run has."""
+    return CorruptRun(
+        f"a run folder has {path.name}, but {path} is missing. Restore it from a copy, or start "
+        "anew with another `--name`."
+    )
