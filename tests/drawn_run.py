@@ -17,6 +17,7 @@ from search.plan.config import SearchConfig, objective_window
 from search.plan.early_stopping import early_stopper
 from search.records.run_plan import declared
 from search.records.store import RunStore
+from tests.stored import ended_trial
 
 SNRS_DB = (-15.0, -10.0, -5.0, 0.0, 5.0, 10.0, 20.0)
 SEED = 2_000_003
@@ -137,12 +138,12 @@ def _trial(
             "min_eigengap": 1e-9,
             "message": "the gradient was not finite",
         }
-        store.write_trial(row, epochs=epochs, failures=[failure])
+        ended_trial(store, row, epochs=epochs, failures=[failure])
         return None
     row |= {"objective_low": objective - 0.02, "objective_high": objective + 0.02}
     row["objective"] = objective
     rows = [*_evaluations(name, "network", objective - 0.5)] if outcome == "completed" else []
-    store.write_trial(row, epochs=epochs, evaluations=rows)
+    ended_trial(store, row, epochs=epochs, evaluations=rows)
     return objective if outcome == "completed" else None
 
 
@@ -158,9 +159,9 @@ def _rerun(store: RunStore, names: list[str], random: np.random.Generator) -> No
     """Confirmations of these trials over three seeds, and an ablation in which the term hurts."""
     for name, shift in {"crb": -0.2, "lmmse_music": 0.15, "sml": -0.12}.items():
         rows = [row | {"evaluation_seed": FRESH} for row in _scenes(None, name, shift, random)]
-        store.write_part("scenes", f"{name}-fresh", rows, owner="baselines")
+        store.write_part("scenes", f"{name}-fresh", rows)
     cells = [row | {"evaluation_seed": FRESH} for row in _evaluations(None, "sml", -0.12)]
-    store.write_part("confirmations", "baselines-fresh", cells, owner="baselines")
+    store.write_part("confirmations", "baselines-fresh", cells)
     ablated = []
     for name in names:
         for seed in (1, 2, 3):
@@ -169,8 +170,8 @@ def _rerun(store: RunStore, names: list[str], random: np.random.Generator) -> No
                 scenes = [row | about for row in _scenes(name, "network", -0.05 + harm, random)]
                 cells = [row | about for row in _evaluations(name, "network", -0.05 + harm)]
                 part = f"{name}-{arm}-{seed}"
-                store.write_part("scenes", part, scenes, owner=name)
-                store.write_part("confirmations", part, cells, owner=name)
+                store.write_part("scenes", part, scenes)
+                store.write_part("confirmations", part, cells)
                 kept = ("trial_id", "snr_db", "num_sources", "num_scenes", "capped_error")
                 ablated += [
                     {k: row[k] for k in kept} | about | {"ablation": "eigengap", "arm": arm}

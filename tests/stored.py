@@ -15,6 +15,12 @@ def created(tmp_path):
     return RunStore.create(tmp_path / "runs" / "x", parameters=PARAMETERS, plan={"seed": 3})
 
 
+def ended_trial(store, row, **tables):
+    """Writes all rows of a trial that has ended, in parts of its own: `trials` last."""
+    for table, rows in (tables | {"trials": [row]}).items():
+        store.write_part(table, row["trial_id"], rows)
+
+
 def trial(trial_id="t1", number=0, **more):
     return {"trial_id": trial_id, "number": number, "outcome": Outcome.COMPLETED, **more}
 

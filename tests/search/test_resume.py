@@ -26,6 +26,7 @@ from search.remote.lock import lock_run
 from search.run import main
 from search.suggest.history import History, UnfinishedTrial, compatible_trials, read_history
 from search.suggest.study import EndedTrial
+from tests.stored import ended_trial
 from trainer.config import TrainConfig
 from trainer.training.loop import train
 
@@ -237,7 +238,7 @@ def test_a_new_parameter_adds_its_column_to_what_was_written(tmp_path):
     store = RunStore.create(tmp_path / "x", parameters={"eps_psd": old}, plan={"search": {}})
     row = {"trial_id": "t0000", "number": 0, "outcome": "completed"}
     store.write_config("t0000", {})
-    store.write_trial(row | {"params.eps_psd": 0.5}, epochs=[{"trial_id": "t0000", "epoch": 1}])
+    ended_trial(store, row | {"params.eps_psd": 0.5}, epochs=[{"trial_id": "t0000", "epoch": 1}])
     untouched = {p: p.read_bytes() for p in store.path.rglob("*") if p.is_file()}
     wider = RunStore.open(tmp_path / "x", more={"eps_psd": old, "seed": ("int", "", "b")})
     assert len(wider.read("trials")) == 1

@@ -56,7 +56,7 @@ def test_both_arms_are_rows_of_the_scenes_that_were_asked_for(tmp_path):
     """The arm that was confirmed before has more scenes: a mean over those would not pair."""
     one = Rerun.of("t0001", TrainConfig().to_params(), 7)
     store = RunStore.create(tmp_path / "x", parameters={}, plan={})
-    store.write_part("scenes", one.name, list(scored_scenes(12)), owner="t0001")
+    store.write_part("scenes", one.name, list(scored_scenes(12)))
     asked = RerunRequest(store, None, ("t0001",), 1, 1, FreshScenes(5, 4, (-5.0, 0.0)))
     rows = list(ablate.ablation_rows(asked, "x", "without", one, []))
     assert [(row["snr_db"], row["num_sources"]) for row in rows] == [(-5.0, 1), (0.0, 1)]

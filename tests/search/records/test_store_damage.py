@@ -6,16 +6,17 @@ import pytest
 
 from search.plan.errors import CorruptRun, RunError, RunNotFound
 from search.records.schema import TABLES
-from search.records.store import Ended, RunStore
+from search.records.session import Session
+from search.records.store import RunStore
 from search.remote.locate import resolve_run
-from tests.stored import created, epochs, trial
+from tests.stored import created, ended_trial, epochs, trial
 
 store = pytest.fixture(created)
 
 
 def test_a_good_run_opens(store):
     store.write_config("t1", {"trial_id": "t1"})
-    store.write_trial(trial(), epochs=epochs())
+    ended_trial(store, trial(), epochs=epochs())
     assert RunStore.open(store.path).ended() == {"t1"}
 
 
@@ -25,27 +26,29 @@ def test_a_good_run_opens(store):
 )
 def test_an_ended_trial_that_lost_a_file_is_named(store, file, more):
     store.write_config("t1", {"trial_id": "t1"})
-    store.write_trial(trial(), epochs=epochs())
+    ended_trial(store, trial(), epochs=epochs())
     (store.path / file).unlink()
     with pytest.raises(CorruptRun, match=f"{file} is missing{more}"):
         RunStore.open(store.path)
 
 
-def test_trials_that_share_a_part_and_lost_their_epochs_are_named(store):
+def test_a_session_that_lost_its_epochs_is_named_with_a_remedy(store):
     stopped = {"outcome": "stopped", "epochs": 3}
+    session = Session(store)
     for name in ("t1", "t2"):
         store.write_config(name, {"trial_id": name})
-    store.write_together(
-        [Ended({}, trial(name, **stopped), epochs(name)) for name in ("t1", "t2")]
-    )
-    store.path.joinpath("epochs", "t1.parquet").unlink()
-    with pytest.raises(CorruptRun, match=r"epochs/t1\.parquet is missing.*trials/t1\.parquet"):
+        session.end(trial(name, **stopped), {}, epochs=epochs(name))
+    session.flush(now=True)
+    (store.path / "epochs" / f"{session.name}.parquet").unlink()
+    with pytest.raises(CorruptRun, match=r"epochs/session.* is missing.*delete .*trials/session"):
         RunStore.open(store.path)
+    (store.path / "trials" / f"{session.name}.parquet").unlink()  # the remedy
+    assert RunStore.open(store.path).ended() == set()
 
 
 def test_a_part_whose_pages_are_damaged_is_a_corrupt_run(store):
     store.write_config("t1", {"trial_id": "t1"})
-    store.write_trial(trial(), epochs=epochs())
+    ended_trial(store, trial(), epochs=epochs())
     part = store.path / "trials" / "t1.parquet"
     content = bytearray(part.read_bytes())
     content[4:200] = bytes(196)
@@ -76,7 +79,7 @@ def test_a_damaged_run_json_is_named(store, content):
 
 @pytest.mark.parametrize("keep", [0, 3, 0.5, -1])
 def test_a_truncated_part_is_named_with_what_to_delete(store, keep):
-    store.write_trial(trial(), epochs=epochs())
+    ended_trial(store, trial(), epochs=epochs())
     part = store.path / "epochs" / "t1.parquet"
     content = part.read_bytes()
     part.write_bytes(content[: int(keep * len(content)) if isinstance(keep, float) else keep])
@@ -102,7 +105,7 @@ def without(store, table, *names):
 
 def test_a_run_of_an_earlier_version_gets_the_columns_that_came_since(store):
     store.write_config("t1", {"trial_id": "t1"})
-    store.write_trial(trial(objective_low=0.1), epochs=epochs())
+    ended_trial(store, trial(objective_low=0.1), epochs=epochs())
     whole = pd.read_parquet(store.path / "trials")
     without(store, "trials", "objective_low")
     opened = RunStore.open(store.path)
@@ -118,7 +121,7 @@ def test_a_run_of_an_earlier_version_gets_the_columns_that_came_since(store):
 @pytest.mark.parametrize("name", ["outcome", "params.network.width"])
 def test_a_part_without_what_every_version_has_is_refused(store, name):
     store.write_config("t1", {"trial_id": "t1"})
-    store.write_trial(trial(), epochs=epochs())
+    ended_trial(store, trial(), epochs=epochs())
     without(store, "trials", name)
     with pytest.raises(CorruptRun, match="has another"):
         RunStore.open(store.path)

@@ -13,6 +13,7 @@ from search.remote import follow as following
 from search.remote.driver_file import is_locked
 from search.remote.lock import lock_run
 from search.run import main
+from tests.stored import ended_trial
 
 
 def new_run(out: Path) -> RunStore:
@@ -25,9 +26,9 @@ def end_trial(store: RunStore, number: int, outcome: str = "completed") -> None:
     row = {"trial_id": name, "number": number, "outcome": outcome, "host": "here"}
     epochs = [{"trial_id": name, "epoch": 1}]
     if outcome == "completed":
-        store.write_trial(row | {"objective": 0.25}, epochs=epochs)
+        ended_trial(store, row | {"objective": 0.25}, epochs=epochs)
     else:
-        store.write_trial(row | {"cause": "nonfinite_gradient"})
+        ended_trial(store, row | {"cause": "nonfinite_gradient"})
 
 
 def drive(out: str, code: int | None) -> None:

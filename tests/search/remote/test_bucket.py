@@ -20,6 +20,7 @@ from search.remote.locate import resolve_run
 from search.remote.lock import lock_run
 from search.run import main
 from tests.s3 import OUT, elsewhere, held, served, storage
+from tests.stored import ended_trial
 
 server = pytest.fixture(served)
 
@@ -32,7 +33,8 @@ def new_run(name: str = "x") -> RunStore:
 def end_trial(store: RunStore, number: int) -> None:
     name = f"t{number:04d}"
     store.write_config(name, {"trial_id": name, "number": number})
-    store.write_trial(
+    ended_trial(
+        store,
         {"trial_id": name, "number": number, "outcome": "completed", "objective": 0.5},
         epochs=[{"trial_id": name, "epoch": 1}],
     )

@@ -5,19 +5,21 @@ import random
 from search.records.store import RunStore
 from search.report.data.runs import load
 from search.report.figures.pareto import draw_front, front, text
+from tests.stored import ended_trial
 
 
 def run_with(tmp_path, points):
     store = RunStore.create(tmp_path / "x", parameters={}, plan={"search": {}})
     for number, (error, cost, outcome) in enumerate(points):
-        store.write_trial(
+        ended_trial(
+            store,
             {
                 "trial_id": f"t{number:04d}",
                 "number": number,
                 "outcome": outcome,
                 "objective": error,
                 "seconds_per_epoch": cost,
-            }
+            },
         )
     return store.path
 

@@ -14,6 +14,7 @@ from search.records.schema import TABLES
 from search.records.store import RunStore
 from search.report.analysis.leaderboard import paired_with, table, tally, text
 from search.report.figures.plots import draw_error_vs_snr, error_vs_snr
+from tests.stored import ended_trial
 
 SNRS_DB = (-10.0, -5.0, 0.0, 10.0)
 SEED = 2_000_003
@@ -63,7 +64,7 @@ def scene_rows(trial_id, estimator, shift, noise=0.0, scenes=range(SCENES)):
 def add_trial(store, number, outcome=Outcome.COMPLETED, objective=None, **more):
     name = f"t{number:03d}"
     row = {"trial_id": name, "number": number, "outcome": outcome, "objective": objective}
-    store.write_trial(row | {"epochs": 9} | more.pop("row", {}), **more)
+    ended_trial(store, row | {"epochs": 9} | more.pop("row", {}), **more)
     return name
 
 

@@ -20,6 +20,7 @@ from search.report.data import runs
 from search.report.figures import ablation_plot
 from search.report.page import sections
 from tests import drawn_run
+from tests.stored import ended_trial
 
 BENCHMARK = Path(__file__).parents[3] / "benchmarks" / "eigengap_ablation.py"
 SNRS = (-5.0, 0.0, 10.0)
@@ -39,7 +40,8 @@ def run_with(
         trial = f"t{number:04d}"
         store.write_config(trial, {})
         row = {"trial_id": trial, "number": number, "outcome": "completed"}
-        store.write_trial(
+        ended_trial(
+            store,
             row | {"objective": 0.5 + 0.01 * number, "epochs": 1},
             epochs=[{"trial_id": trial, "epoch": 1}],
         )
@@ -64,12 +66,12 @@ def run_with(
                     for scene in range(SCENES)
                 ]
                 name = f"{trial}-{seed}-{arm}"
-                store.write_part("scenes", name, scored, owner=trial)
+                store.write_part("scenes", name, scored)
                 totals = [
                     about | {"estimator": "network", "snr_db": snr, "capped_error": 0.5}
                     for snr in SNRS
                 ]
-                store.write_part("confirmations", name, totals, owner=trial)
+                store.write_part("confirmations", name, totals)
                 hinge = {"hinge": 0.2 if arm == "with" else 0.3}
                 hinge |= {"hinge_active": 0.6 if arm == "with" else acts}
                 rows += [
@@ -244,7 +246,7 @@ def test_a_rerun_on_fewer_scenes_confirms_nothing(tmp_path):
     store = RunStore.open(run.path)
     few = store.read("scenes", "t0000-0-without").query("scene_id < 3")
     few = few.assign(seed=77, capped_error=0.0)
-    store.write_part("scenes", "t0000-77", few.to_dict("records"), owner="t0000")
+    store.write_part("scenes", "t0000-77", few.to_dict("records"))
     pd.testing.assert_frame_equal(confirmed.table(run.path), before)
 
 
@@ -252,11 +254,11 @@ def test_a_finalist_whose_seeds_saw_different_scenes_has_no_value_and_comes_last
     """As after a second `--scene-seed` for fewer seeds: means over other scenes do not compare."""
     store = RunStore.open(run_with(tmp_path, 0.0).path)
     part = store.read("scenes", "t0000-0-without").assign(evaluation_seed=FRESH + 1)
-    store.write_part("scenes", "t0000-0-without", part.to_dict("records"), owner="t0000")
+    store.write_part("scenes", "t0000-0-without", part.to_dict("records"))
     cells = store.read("confirmations", "t0000-0-without").assign(evaluation_seed=FRESH + 1)
     kept = cells[["trial_id", "estimator", "seed", "evaluation_seed", "changes", "snr_db"]]
     rows = kept.assign(num_sources=1).to_dict("records")
-    store.write_part("confirmations", "t0000-0-without", rows, owner="t0000")
+    store.write_part("confirmations", "t0000-0-without", rows)
     board = confirmed.table(store.path)
     assert board["name"].iloc[-1] == "t0000"
     assert board["confirmed"].isna().to_list() == [False] * 4 + [True]
@@ -279,7 +281,7 @@ def test_finalists_that_agree_leave_the_curse_the_doubt_of_both_draws_of_scenes(
     luck = 0.4 + 0.01 * np.arange(8.0)
     for trial in ("t0000", "t0001"):
         row = {"trial_id": trial, "number": 0, "outcome": "completed", "objective": 0.4}
-        store.write_trial(row, epochs=[])
+        ended_trial(store, row, epochs=[])
         about = {"trial_id": trial, "evaluation_seed": FRESH, "changes": "", "num_sources": 1}
         about |= {"estimator": "network"}
         rows = [
@@ -290,7 +292,7 @@ def test_finalists_that_agree_leave_the_curse_the_doubt_of_both_draws_of_scenes(
         ]
         store.write_part("scenes", trial, rows)
         cells = [about | {"seed": s, "snr_db": -5.0, "capped_error": 0.5} for s in (1, 2)]
-        store.write_part("confirmations", trial, cells, owner=trial)
+        store.write_part("confirmations", trial, cells)
     found = confirmed.curse(store.path)
     assert found.mean == pytest.approx(luck.mean() - 0.4)
     shares = np.array([luck.var(ddof=1) / n for n in (8, 128)])
@@ -307,7 +309,7 @@ def test_finalists_are_told_apart_in_pairs_of_equal_scenes(tmp_path):
     for number, worse in enumerate((0.0, 0.0, 0.05)):
         trial = f"t000{number}"
         row = {"trial_id": trial, "number": number, "outcome": "completed", "objective": 0.4}
-        store.write_trial(row, epochs=[])
+        ended_trial(store, row, epochs=[])
         about = {"trial_id": trial, "evaluation_seed": FRESH, "changes": "", "num_sources": 1}
         rows = [
             about
@@ -319,7 +321,7 @@ def test_finalists_are_told_apart_in_pairs_of_equal_scenes(tmp_path):
         ]
         store.write_part("scenes", trial, rows)
         cell = about | {"estimator": "network", "seed": 1, "snr_db": -5.0, "capped_error": 0.5}
-        store.write_part("confirmations", trial, [cell], owner=trial)
+        store.write_part("confirmations", trial, [cell])
     found = confirmed.ahead(store.path)
     behind = found.pop("t0002")
     assert 0 < behind.low < 0.05 < behind.high

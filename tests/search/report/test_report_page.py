@@ -25,6 +25,7 @@ from search.report.page import sections
 from search.report.page.compare import winners
 from search.report.page.write import drawn, write_report
 from tests import drawn_run
+from tests.stored import ended_trial
 
 
 @pytest.fixture(scope="module")
@@ -205,7 +206,7 @@ def test_a_run_in_which_everything_diverged_says_so(small):
         (row,) = pq.read_table(part).to_pylist()
         row |= {"outcome": Outcome.DIVERGED, "cause": "nonfinite_loss", "objective": None}
         failed = {"trial_id": row["trial_id"], "attempt": 1, "outcome": Outcome.DIVERGED}
-        store.write_trial(row | {"rung": None}, failures=[failed | {"term": "eigengap"}])
+        ended_trial(store, row | {"rung": None}, failures=[failed | {"term": "eigengap"}])
     said = words_of(small)
     assert "No trial completed, so there is no best one." in said
     assert "6 of 6 trials failed (100%): 6 diverged." in said

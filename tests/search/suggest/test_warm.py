@@ -13,6 +13,7 @@ from search.records.store import RunStore
 from search.run import check_space
 from search.suggest.history import History, read_ended_trials
 from search.suggest.warm import read_warm_trials, space_changes, warm_file, warm_start
+from tests.stored import ended_trial
 from trainer.cli import UsageError
 from trainer.record import JOURNAL
 
@@ -38,7 +39,7 @@ def old(tmp_path):
         store.write_config(name, {"trial_id": name, "number": number, "sampler": DRAWN})
         epochs = [{"trial_id": name, "epoch": e, "objective": 0.5 / e} for e in (1, 2)]
         row = {"trial_id": name, "number": number, "outcome": outcome.value}
-        store.write_trial(row, epochs=epochs)
+        ended_trial(store, row, epochs=epochs)
     return store
 
 
