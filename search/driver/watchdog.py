@@ -1,18 +1,18 @@
-"""Who has said nothing for too long, by the clock of a process that may have slept itself."""
+"""Finds trials that report nothing for too long, by the clock of a process that may be stopped."""
 
 import time
 from collections.abc import Callable
 
 STALL_SECONDS = 10.0
-"""A process that did not look for so long had been stopped: nobody was silent meanwhile."""
+"""A process that did not look for so long was stopped itself: no silence counts meanwhile."""
 
 
-class Silence:
-    """When each of several was heard last.
+class Watchdog:
+    """Keeps when each running trial was heard last.
 
     Args:
-        limit_s: who is silent for longer is `silent`.
-        clock: seconds that only grow.
+        limit_s: longest silence [s].
+        clock: monotonic clock [s].
     """
 
     def __init__(self, limit_s: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -22,17 +22,17 @@ class Silence:
         self._looked = clock()
 
     def hear(self, name: str) -> None:
-        """It has begun, or said something."""
+        """Note that a trial has started, or reported."""
         self._heard[name] = self._clock()
 
     def forget(self, name: str) -> None:
-        """It is no longer expected to say anything."""
+        """Expect nothing more of a trial."""
         self._heard.pop(name, None)
 
     def silent(self) -> set[str]:
-        """Who has been silent for too long; to be asked all the time."""
+        """Return the trials that have been silent for too long; to be called all the time."""
         now = self._clock()
-        if (slept := now - self._looked) > STALL_SECONDS:  # what was said then is still to come
+        if (slept := now - self._looked) > STALL_SECONDS:  # their reports are still to come
             self._heard = {name: min(heard + slept, now) for name, heard in self._heard.items()}
         self._looked = now
         return {name for name, heard in self._heard.items() if now - heard > self._limit}

@@ -10,6 +10,7 @@ from .checkpoints import (
     checkpoints_of,
     folders,
     read_reports,
+    remove_other_folders,
 )
 from .json_files import checked_name, read_json, to_json
 from .missing_scores import BEST_TABLES, add_baseline, lacks_scores, unscored
@@ -55,6 +56,7 @@ __all__ = [
     "read_reports",
     "read_run",
     "redrawn",
+    "remove_other_folders",
     "scored_rows",
     "to_json",
     "trial_row",

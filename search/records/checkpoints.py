@@ -6,6 +6,7 @@ each other whenever the driver was killed. Workers import this: no Optuna.
 """
 
 import json
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -38,3 +39,10 @@ def folders(run: Path, trial_id: str) -> list[Path]:
     """Return a trial's folders below `ray/`: `<trial_id>` and, per restart, `<trial_id>.<n>`."""
     ray = run / RAY_FOLDER
     return [p for p in (ray / trial_id, *ray.glob(f"{trial_id}.*")) if p.is_dir()]
+
+
+def remove_other_folders(run: Path, trial_id: str, folder: str) -> None:
+    """Remove a trial's folders of earlier sessions, once `folder` has a newer checkpoint."""
+    for other in folders(run, trial_id):
+        if other.name != folder:
+            shutil.rmtree(other, ignore_errors=True)

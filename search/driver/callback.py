@@ -1,0 +1,143 @@
+"""Ray Tune's calls, told to those who record, print, watch, measure and suggest."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+
+from search.cluster import EndSearch
+from search.plan import Outcome
+from search.records import remove_other_folders
+from search.suggest import EndedTrial
+
+from .console import Console
+from .metrics import Metrics
+from .recorder import Recorder
+from .watchdog import Watchdog
+
+
+class SearchCallback(tune.Callback):
+    """The only listener to Ray Tune's loop.
+
+    Ray takes an exception raised here for a failure of the trial, and runs it again. So a folder
+    that takes no files ends the search instead.
+
+    Args:
+        recorder: keeper of the run's rows.
+        console: printer of events.
+        metrics: those of the dashboard.
+        ending: told when the search must end.
+        tell: called with every trial that has ended.
+    """
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        console: Console,
+        metrics: Metrics,
+        ending: EndSearch,
+        tell: Callable[[EndedTrial], object],
+    ) -> None:
+        self._recorder = recorder
+        self._console = console
+        self._metrics = metrics
+        self._ending = ending
+        self._tell = tell
+        self._run = recorder.store.path
+        self._watchdog = Watchdog(recorder.plan.trial_timeout_s)
+        self._hung: set[str] = set()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Ray pickles its callbacks; a run is restored from its own records
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Print what is being tried."""
+        name = trial.config["trial_id"]
+        self._watchdog.hear(name)
+        epoch = self._recorder.start(name)
+        self._console.started(self._recorder.records[name], self._recorder.attempts[name], epoch)
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Record the epoch, and print a new best."""
+        name = trial.config["trial_id"]
+        self._watchdog.hear(name)
+        if result.get("outcome") not in (None, Outcome.COMPLETED) or not result["epoch"]:
+            return  # an ending, not an epoch
+        if self._recorder.report(name, result, _gpus(trial)):
+            self._console.improved(name, result)
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Write rows, set metrics, and end every trial that has been silent for too long.
+
+        Its worker is killed, since code that hangs does not listen; Ray then calls
+        `on_trial_error`, without another try.
+        """
+        self._metrics.refresh()
+        with self._ending.on_storage_failure(self._run):
+            self._recorder.flush()
+        silent = self._watchdog.silent() - self._hung
+        for trial in trials if silent else []:
+            name, actor = trial.config["trial_id"], trial.temporary_state.ray_actor
+            if name in silent and trial.status == "RUNNING" and actor is not None:
+                self._hung.add(name)
+                trial.max_failures = 0
+                ray.kill(actor)
+
+    def on_trial_complete(
+        self, iteration: int, trials: list[Any], trial: Any, **info: Any
+    ) -> None:
+        """Record a trial that has ended by itself, or at a rung."""
+        self._end(trial, error=None)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Record a trial that was killed, or whose worker Ray lost too often.
+
+        Ray may also hear twice of one dead worker, and takes the second time for the end: such a
+        trial is unfinished, and goes on when the others have ended.
+        """
+        name = trial.config["trial_id"]
+        if trial.run_metadata.num_failures <= trial.max_failures:
+            self._watchdog.forget(name)
+            self._recorder.pause(name)
+            self._console.lost(name)
+            return
+        file = trial.error_file
+        self._end(trial, Path(file).read_text() if file else "the worker vanished without a word")
+
+    def close(self) -> None:
+        """Leave all that has happened readable, unfinished trials included."""
+        with self._ending.on_storage_failure(self._run):
+            self._recorder.flush(now=True)
+        self._recorder.running.clear()
+        self._metrics.refresh(now=True)
+        self._console.close()
+
+    def _end(self, trial: Any, error: str | None) -> None:
+        name, last = trial.config["trial_id"], dict(trial.last_result or {})
+        self._watchdog.forget(name)
+        if self._ending.reason is not None and not last.get("outcome"):
+            return  # it ends with the search, and goes on when that is resumed
+        checkpoint = trial.checkpoint
+        with self._ending.on_storage_failure(self._run):
+            ended = self._recorder.end(
+                name,
+                last,
+                gpus=_gpus(trial),
+                checkpoint="/".join(checkpoint.path.split("/")[-3:]) if checkpoint else None,
+                error=error,
+                timed_out=name in self._hung,
+            )
+            if error and not last.get("outcome"):
+                self._ending.count(ended.outcome, str(ended.cause), error)
+            self._console.ended(ended, last)
+            self._tell(ended)
+        if checkpoint and trial.config["checkpoint"]:  # it went on from one in another folder
+            remove_other_folders(self._run, name, trial.config["folder"])
+
+
+def _gpus(trial: Any) -> float:
+    return float(trial.placement_group_factory.required_resources.get("GPU", 0.0))

@@ -1,0 +1,191 @@
+"""The rows of a driver's trials, and what they add up to; plain data in and out, no Ray."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from search.plan import RULES, Outcome, SearchConfig, classify, crash_signature, may_be_best
+from search.records import (
+    RunStore,
+    Session,
+    best_trial,
+    failure_row,
+    pick,
+    reached,
+    scored_rows,
+    trial_row,
+)
+from search.suggest import EndedTrial, read_history, read_warm_trials
+
+Record = dict[str, Any]
+
+
+class Recorder:
+    """Keeps what happens to trials, in the tables of their run and as totals.
+
+    Args:
+        plan: the search as planned.
+        store: the run.
+        threads: number of threads that new trials train with.
+
+    Attributes:
+        history: what earlier drivers of the run have left.
+        records: configurations of the trials that have not ended, by trial.
+        attempts: how often this driver has started each trial.
+        running: last reports of running trials.
+        ended: ids of all trials that have ended.
+        tally: number of ended trials by outcome.
+        aborts: number of diverged trials by spectral backend.
+        epochs: number of epochs reported to this driver.
+        gpu_seconds: training time times the reserved share of a GPU [s].
+        best: objective and evaluation rows of the best completed trial.
+    """
+
+    def __init__(self, plan: SearchConfig, store: RunStore, threads: int) -> None:
+        self.plan = plan
+        self.store = store
+        self._threads = threads
+        self._session = Session(store)
+        self.history = read_history(store, read_warm_trials(store))
+        self.records = {trial.name: dict(trial.record) for trial in self.history.unfinished}
+        for trial in self.history.unfinished:
+            for report in trial.reports:
+                self._session.report(trial.name, pick("epochs", report, trial_id=trial.name))
+        past = self.history.ended
+        self.attempts: Counter[str] = Counter()
+        self.running: dict[str, Record] = {}
+        self.ended = {trial.trial_id for trial in past}
+        self.tally = Counter(trial.outcome for trial in past)
+        self.aborts = Counter(
+            _backend(t.params) for t in past if t.outcome is Outcome.DIVERGED
+        )
+        self.epochs = 0
+        trials = store.read("trials")
+        self.gpu_seconds = float(trials["gpu_seconds"].sum())
+        self.best: tuple[float, list[Record]] | None = None
+        if (name := best_trial(trials)) is not None:
+            rows = store.read("evaluations")
+            objective = float(trials.set_index("trial_id")["objective"][name])
+            self.best = objective, rows[rows["trial_id"] == name].to_dict("records")
+        self._lowest = None if self.best is None else self.best[0]
+
+    def register(self, suggested: Record) -> Record:
+        """Write what a trial is to be, before it starts, and return all that a replay needs."""
+        record = {**suggested, "threads": self._threads}
+        self.store.write_config(record["trial_id"], record)
+        self.records[record["trial_id"]] = record
+        return record
+
+    def start(self, name: str) -> int | None:
+        """Count an attempt at a trial; return the epoch it goes on from, None if it is new."""
+        self.attempts[name] += 1
+        epochs = self._session.epochs(name)
+        new = name not in {trial.name for trial in self.history.unfinished} and not epochs
+        return None if new else max(epochs, default=0)
+
+    def report(self, name: str, report: Record, gpus: float) -> bool:
+        """Keep the row of an epoch; return whether its objective is the lowest so far."""
+        self.running[name] = report
+        if report["epoch"] not in self._session.epochs(name):  # a resumed trial repeats its last
+            self.epochs += 1
+            self.gpu_seconds += gpus * report["seconds"]
+        self._session.report(name, pick("epochs", report, trial_id=name))
+        if self._lowest is not None and report["objective"] >= self._lowest:
+            return False
+        self._lowest = report["objective"]
+        return True
+
+    def pause(self, name: str) -> None:
+        """Note that a trial does not run any more, and has not ended."""
+        self.running.pop(name, None)
+
+    def end(
+        self,
+        name: str,
+        last: Record,
+        *,
+        gpus: float,
+        checkpoint: str | None,
+        error: str | None = None,
+        timed_out: bool = False,
+    ) -> EndedTrial:
+        """Keep all rows of a trial that has ended, and return what became of it.
+
+        Args:
+            last: its last report; empty if there was none.
+            gpus: share of a GPU it had reserved.
+            checkpoint: checkpoint of its last epoch, relative to the run.
+            error: text of the error it ended with, if the training did not report it.
+            timed_out: whether its worker was killed because it reported nothing for too long.
+        """
+        record, epochs = self.records[name], dict(self._session.epochs(name))
+        outcome, cause = self._classify(last, error, timed_out)
+        last = last | {"cause": cause}
+        failures = [
+            failure_row(
+                record,
+                last,
+                outcome,
+                run=str(self.store.path),
+                attempt=self.attempts[name],
+                error=error,
+            )
+        ] * RULES[outcome].failed
+        seed = record["params"]["evaluation.test_seed"]
+        evaluations = last.get("evaluations", [])
+        row = trial_row(
+            record, last, outcome, epochs=epochs, gpus=gpus, checkpoint=checkpoint, error=error
+        )
+        ending = {
+            "outcome": outcome.value,
+            "failure": next(iter(failures), None),
+            "reached": reached(epochs),
+        }
+        self._session.end(
+            row,
+            ending,
+            epochs=list(epochs.values()),
+            evaluations=scored_rows(evaluations, "evaluations", record, seed),
+            failures=failures,
+        )
+        del self.records[name]
+        self.pause(name)
+        self.ended.add(name)
+        self.tally[outcome] += 1
+        if outcome is Outcome.DIVERGED:
+            self.aborts[_backend(record["params"])] += 1
+        if may_be_best(outcome) and (self.best is None or last["objective"] < self.best[0]):
+            self.best = last["objective"], evaluations
+        return EndedTrial(
+            trial_id=name,
+            number=record["number"],
+            sampler=record["sampler"],
+            outcome=outcome,
+            cause=cause,
+            values={epoch: row["objective"] for epoch, row in sorted(epochs.items())},
+            cost=row["seconds_per_epoch"],
+            attributes=record.get("sampler_attributes", {}),
+            params=record["params"],
+        )
+
+    def flush(self, *, now: bool = False) -> None:
+        """Write what is new to the run's tables, every few seconds or at once.
+
+        Raises:
+            OSError: if the run's folder takes no files.
+        """
+        self._session.flush(now=now)
+
+    def _classify(
+        self, last: Mapping[str, Any], error: str | None, timed_out: bool
+    ) -> tuple[Outcome, str | None]:
+        outcome = classify(last, error)
+        if timed_out and outcome is Outcome.LOST:
+            return Outcome.TIMED_OUT, f"no report for {self.plan.trial_timeout_s:g} s"
+        if error and RULES[outcome].ends_search_at and not last.get("outcome"):
+            return outcome, crash_signature(error)  # a bug where the trial could not report it
+        return outcome, last.get("cause")
+
+
+def _backend(params: Mapping[str, Any]) -> str:
+    return str(params.get("spectral.backend", "unknown"))
