@@ -20,12 +20,14 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import pandas as pd
+import pyarrow.parquet as pq
 
 from search.plan import set_ray_environment
 from search.records import KEYS, RunStore, folders
@@ -67,20 +69,25 @@ def killed_search(
     wrong: list[str] = []
     new = ("--preset", "drill", "--trials", str(TRIALS), "--name", name, "--out", str(out), *flags)
     again = ("--resume", name, "--out", str(out))
-    kept: dict[str, tuple[bytes, set[str]]] = {}
+    kept: dict[str, tuple[dict[str, Any], set[str]]] = {}
     for kill_after in [*kills, None]:
         started = (out / name / "run.json").exists()
         code = drive(*(again if started else new), kill_after=kill_after)
         if kill_after is not None and code == EXIT_OF_A_KILLED_PROCESS:
             met.append(kill_after)
-        for part in (out / name / "trials").glob("t*.parquet"):
-            for trial in pd.read_parquet(part)["trial_id"]:
-                # its row has the time it began; a worker that is given it makes a folder
-                places = {folder.name for folder in folders(out / name, trial)}
-                row, before = kept.setdefault(trial, (part.read_bytes(), places))
-                if row != part.read_bytes() or places - before:
-                    wrong.append(f"{trial} had ended and was run again")
+        for row in rows_of(out / name / "trials"):
+            trial = str(row["trial_id"])
+            # its row has the time it began; a worker that is given it makes a folder
+            places = {folder.name for folder in folders(out / name, trial)}
+            kept_row, before = kept.setdefault(trial, (row, places))
+            if str(row) != str(kept_row) or places - before:
+                wrong.append(f"{trial} had ended and was run again")
     return met, wrong
+
+
+def rows_of(table: Path) -> list[dict[str, Any]]:
+    """Rows of a table, none where a run was killed before it had one."""
+    return pq.read_table(table).to_pylist() if table.exists() else []
 
 
 def compare(

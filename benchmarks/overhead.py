@@ -36,7 +36,7 @@ import torch
 
 import spaces
 from search.cluster import EndSearch, connect
-from search.driver import Monitor, OptunaSearcher, Scheduler, search
+from search.driver import OptunaSearcher, Scheduler, SearchCallback, search
 from search.plan import Resources, SearchConfig
 from search.records import RunStore
 from search.suggest import SAMPLERS
@@ -53,11 +53,11 @@ HOOKS: tuple[tuple[type, str], ...] = (
     (Scheduler, "on_trial_result"),
     (EndSearch, "__call__"),
     (EndSearch, "stop_all"),
-    (Monitor, "on_trial_start"),
-    (Monitor, "on_trial_result"),
-    (Monitor, "on_trial_complete"),
-    (Monitor, "on_trial_error"),
-    (Monitor, "on_step_begin"),
+    (SearchCallback, "on_trial_start"),
+    (SearchCallback, "on_trial_result"),
+    (SearchCallback, "on_trial_complete"),
+    (SearchCallback, "on_trial_error"),
+    (SearchCallback, "on_step_begin"),
 )
 """All that Ray calls of ours while trials run; what ends a trial is told from within."""
 

@@ -120,8 +120,7 @@ def measure(slots: int, trials: int, epochs: int, seconds: float, out: Path) -> 
 
     import spaces
     from search.cluster import connect
-    from search.driver import monitor as watching
-    from search.driver import search
+    from search.driver import SearchCallback, search
     from search.plan import Resources, SearchConfig
     from search.records import RunStore, declared
 
@@ -132,7 +131,7 @@ def measure(slots: int, trials: int, epochs: int, seconds: float, out: Path) -> 
     lags: list[float] = []
     sends: list[float] = []
     memory: list[float] = []
-    heard = watching.Monitor.on_trial_result
+    heard = SearchCallback.on_trial_result
 
     def hear(self: Any, iteration: int, trials: Any, trial: Any, result: Any, **info: Any) -> None:
         heard(self, iteration, trials, trial, result, **info)
@@ -141,7 +140,7 @@ def measure(slots: int, trials: int, epochs: int, seconds: float, out: Path) -> 
             lags.append(time.time() - result["sent"])
             memory.append(result["memory"])
 
-    watching.Monitor.on_trial_result = hear  # measures, changes nothing
+    SearchCallback.on_trial_result = hear  # measures, changes nothing
     # Ray would start a worker for each CPU that no trial can use, and which cost memory
     idle = {"prestart_worker_first_driver": False}
     head = {"num_cpus": 0, "include_dashboard": False, "_system_config": idle}
@@ -166,7 +165,7 @@ def measure(slots: int, trials: int, epochs: int, seconds: float, out: Path) -> 
                     sys.stdout = said
             wall, cpu = time.monotonic() - began, cpu_seconds() - before
     finally:
-        watching.Monitor.on_trial_result = heard
+        SearchCallback.on_trial_result = heard
         cluster.shutdown()
     rows = store.read("trials")
     starts = rows["started"].astype("datetime64[us, UTC]").astype("int64").to_numpy() / 1e6

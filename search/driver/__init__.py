@@ -1,8 +1,16 @@
 """The driver of a search: runs the plan, records what happens, scores the best."""
 
+from .callback import SearchCallback
 from .driver import rerun, search
-from .monitor import Monitor
 from .score_best import Classical, finish
 from .searcher import OptunaSearcher, Scheduler
 
-__all__ = ["Classical", "Monitor", "OptunaSearcher", "Scheduler", "finish", "rerun", "search"]
+__all__ = [
+    "Classical",
+    "OptunaSearcher",
+    "Scheduler",
+    "SearchCallback",
+    "finish",
+    "rerun",
+    "search",
+]

@@ -1,4 +1,4 @@
-"""Runs a planned search on Ray: suggest, train, watch.
+"""Runs the trials of a planned search, or given trainings, on Ray.
 
 Everything that must outlive the driver is in the run's store before `search` returns.
 """
@@ -18,16 +18,23 @@ from search.plan import (
     early_stopper,
     freeze_loaded_objects,
 )
-from search.records import RAY_FOLDER, RunStore, drop_orphans, write_left
+from search.records import RAY_FOLDER, RunStore
 from search.remote import filesystem_of, uri_of
-from search.suggest import History, compatible_trials, read_history, read_warm_trials
+from search.suggest import History, compatible_trials
 from trainer.provenance import versions
 
-from .monitor import Monitor
-from .searcher import OBJECTIVE, ListSearcher, OptunaSearcher, Scheduler
-
-Record = dict[str, Any]
-Recorder = Callable[[Record], Record]
+from .callback import SearchCallback
+from .console import Console
+from .metrics import Metrics
+from .recorder import Recorder
+from .searcher import (
+    OBJECTIVE,
+    ListSearcher,
+    OptunaSearcher,
+    RecordedSearcher,
+    Scheduler,
+    trial_name,
+)
 
 LOST_RETRIES = 3
 
@@ -40,35 +47,33 @@ def search(
     exhausted: Callable[[], object] = lambda: None,
     train: Train | None = None,
 ) -> None:
-    """Runs the trials that are not finished yet; `finish` keeps the rest.
+    """Run the trials that have not ended yet; `finish` scores the best.
 
     Args:
         plan: the search as planned.
         store: of a new run, or of one that is resumed.
         resources: of one trial, as `resolve_resources` found them possible.
         exhausted: called when a worker asks and no trial is left, and perhaps again.
-        train: instead of `trainer.training.loop.train`.
+        train: instead of `trainer.training.train`.
 
     Raises:
         SearchFailed: if the search ended itself; what had finished is in the store.
     """
-    _work_off(
-        plan,
-        store,
-        resources,
-        train,
-        lambda: plan.trials - len(store.ended()),
-        lambda history, record: (
-            OptunaSearcher(
-                plan,
-                store.path / "optuna.log",
-                history=history,
-                record=record,
-                exhausted=exhausted,
-            ),
-            Scheduler(restored_stopper(plan, history), aside=history.incompatible_trials(plan)),
-        ),
-    )
+
+    def guides(recorder: Recorder) -> tuple[OptunaSearcher, Scheduler]:
+        history = recorder.history
+        searcher = OptunaSearcher(
+            plan,
+            store.path / "optuna.log",
+            history=history,
+            register=recorder.register,
+            exhausted=exhausted,
+        )
+        stopper = restored_stopper(plan, history)
+        return searcher, Scheduler(stopper, aside=history.incompatible_trials(plan))
+
+    names = {trial_name(number) for number in range(plan.trials)}
+    _run_trials(names, guides, plan, store, resources, train)
 
 
 def rerun(
@@ -79,7 +84,7 @@ def rerun(
     *,
     train: Train | None = None,
 ) -> None:
-    """Trains those of the given configurations that have not ended yet; none is stopped early.
+    """Train those of the given configurations that have not ended yet; none is stopped early.
 
     Args:
         store: of the run that holds such trainings.
@@ -89,58 +94,48 @@ def rerun(
     Raises:
         SearchFailed: if it ended itself; what had finished is in the store.
     """
+
+    def guides(recorder: Recorder) -> tuple[ListSearcher, Scheduler]:
+        searcher = ListSearcher(records, history=recorder.history, register=recorder.register)
+        return searcher, Scheduler(early_stopper("none", plan.template.epochs))
+
     names = {record["trial_id"] for record in records}
-    _work_off(
-        plan,
-        store,
-        resources,
-        train,
-        lambda: len(names - store.ended()),
-        lambda history, record: (
-            ListSearcher(records, history=history, record=record),
-            Scheduler(early_stopper("none", plan.template.epochs)),
-        ),
-    )
+    _run_trials(names, guides, plan, store, resources, train)
 
 
-def _work_off(
+def _run_trials(
+    names: set[str],
+    guides: Callable[[Recorder], tuple[RecordedSearcher, Scheduler]],
     plan: SearchConfig,
     store: RunStore,
     resources: Resources,
     train: Train | None,
-    left: Callable[[], int],
-    suggesting: Callable[[History, Recorder], tuple[OptunaSearcher | ListSearcher, Scheduler]],
 ) -> None:
-    """Lets Ray run trials until `left` says that none is.
+    """Let Ray run trials until those named have ended.
+
+    Ray counts a trial as failed, without telling anybody, if the worker it was to reuse was not
+    free in time. Such a trial is unfinished, as after a restart, and goes on in another round.
 
     Args:
-        suggesting: who suggests and who judges, given what has happened so far, and a function
-            that keeps what a trial is to be and returns it with all else that a replay needs.
+        guides: makes the searcher and the scheduler of a round.
     """
-    write_left(store)
-    drop_orphans(store)
     freeze_loaded_objects()
     ending = EndSearch()
     trainable = make_trainable(train, plan.name, versions())
-    while before := left():
-        history = read_history(store, read_warm_trials(store))
-        records = {trial.name: dict(trial.record) for trial in history.unfinished}
-
-        def record(suggested: Record, records: dict[str, Record] = records) -> Record:
-            name = suggested["trial_id"]
-            records[name] = {**suggested, "threads": resources.threads}
-            store.write_config(name, records[name])
-            return records[name]
-
-        searcher, judging = suggesting(history, record)
-        monitor = Monitor(plan, store, history, records, ending, searcher.ended)
-        _fit(store, resources, ending, trainable, searcher, judging, monitor)
+    left = names
+    while left:
+        recorder = Recorder(plan, store, resources.threads)
+        before = names - recorder.ended
+        if before:
+            searcher, scheduler = guides(recorder)
+            console = Console(plan.trials, recorder.tally)
+            callback = SearchCallback(recorder, console, Metrics(recorder), ending, searcher.ended)
+            _fit(store, resources, ending, trainable, searcher, scheduler, callback)
         if ending.reason:
             raise SearchFailed(ending.reason)
-        if left() == before:
-            raise SearchFailed(f"Ray gave up with {before} trials not ended")
-        # else Ray has dropped a trial: it counts one as failed, without a word to anybody, whose
-        # worker was not free in time. It is unfinished, as after a restart, and goes on.
+        left = names - recorder.ended
+        if left and left == before:
+            raise SearchFailed(f"Ray gave up with {len(left)} trials not ended")
 
 
 def _fit(
@@ -148,11 +143,11 @@ def _fit(
     resources: Resources,
     ending: EndSearch,
     trainable: Any,
-    searcher: OptunaSearcher | ListSearcher,
-    judging: Scheduler,
-    monitor: Monitor,
+    searcher: RecordedSearcher,
+    scheduler: Scheduler,
+    callback: SearchCallback,
 ) -> None:
-    """Lets Ray run what is left, until nothing is or `ending` has a reason."""
+    """Let Ray run what is left, until nothing is or `ending` has a reason."""
     # a full disk is told in one sentence; nothing is restored from what Ray could not save
     logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)
     needs = {"cpu": resources.cpus} | ({"gpu": resources.gpus} if resources.gpus else {})
@@ -161,7 +156,7 @@ def _fit(
         tune.with_resources(trainable, needs),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
-            scheduler=judging,
+            scheduler=scheduler,
             num_samples=-1,
             max_concurrent_trials=resources.concurrent,
             reuse_actors=True,
@@ -172,7 +167,7 @@ def _fit(
             name=RAY_FOLDER,
             storage_path=path,
             storage_filesystem=where,
-            callbacks=[monitor],
+            callbacks=[callback],
             stop=ending,
             failure_config=tune.FailureConfig(max_failures=LOST_RETRIES),
             checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
@@ -184,18 +179,17 @@ def _fit(
     except OSError as error:  # of Ray's own files, or a new trial's configuration
         ending.reason = ending.reason or f"{store.path} takes no files: {error}"
     finally:
-        monitor.close()
+        callback.close()
 
 
 def restored_stopper(plan: SearchConfig, history: History) -> EarlyStopper:
-    """The scheduler, with all that trials have reached already.
+    """Return the plan's early stopper, told of all that earlier trials have reached.
 
-    But for the last report of an unfinished trial, which is made again and judged when it is:
-    nobody knows whether it had been. Trials of another budget or other scenes (the space was
-    changed) are no match for those of this plan.
+    The last report of an unfinished trial is left out: it is made again and judged then, since
+    nobody knows whether it had been. So are trials of another budget or other scenes (the space
+    was changed): their values do not compare.
     """
-    epochs = plan.template.epochs
-    stopper = early_stopper(plan.scheduler, epochs)
+    stopper = early_stopper(plan.scheduler, plan.template.epochs)
     for past in compatible_trials(history.ended, plan):
         stopper.restore(past.trial_id, past.number, past.values)
     for trial in compatible_trials(history.unfinished, plan):

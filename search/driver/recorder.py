@@ -7,7 +7,7 @@ from typing import Any
 from search.plan import RULES, Outcome, SearchConfig, classify, crash_signature, may_be_best
 from search.records import (
     RunStore,
-    Session,
+    SessionTables,
     best_trial,
     failure_row,
     pick,
@@ -45,24 +45,23 @@ class Recorder:
         self.plan = plan
         self.store = store
         self._threads = threads
-        self._session = Session(store)
+        self._session = SessionTables(store)
         self.history = read_history(store, read_warm_trials(store))
         self.records = {trial.name: dict(trial.record) for trial in self.history.unfinished}
         for trial in self.history.unfinished:
             for report in trial.reports:
                 self._session.report(trial.name, pick("epochs", report, trial_id=trial.name))
+        self._resumed = set(self.records)
         past = self.history.ended
         self.attempts: Counter[str] = Counter()
         self.running: dict[str, Record] = {}
         self.ended = {trial.trial_id for trial in past}
         self.tally = Counter(trial.outcome for trial in past)
-        self.aborts = Counter(
-            _backend(t.params) for t in past if t.outcome is Outcome.DIVERGED
-        )
+        self.aborts = Counter(_backend(t.params) for t in past if t.outcome is Outcome.DIVERGED)
         self.epochs = 0
         trials = store.read("trials")
         self.gpu_seconds = float(trials["gpu_seconds"].sum())
-        self.best: tuple[float, list[Record]] | None = None
+        self.best: tuple[float, list[dict[Any, Any]]] | None = None
         if (name := best_trial(trials)) is not None:
             rows = store.read("evaluations")
             objective = float(trials.set_index("trial_id")["objective"][name])
@@ -80,8 +79,9 @@ class Recorder:
         """Count an attempt at a trial; return the epoch it goes on from, None if it is new."""
         self.attempts[name] += 1
         epochs = self._session.epochs(name)
-        new = name not in {trial.name for trial in self.history.unfinished} and not epochs
-        return None if new else max(epochs, default=0)
+        if not epochs and name not in self._resumed:
+            return None
+        return max(epochs, default=0)
 
     def report(self, name: str, report: Record, gpus: float) -> bool:
         """Keep the row of an epoch; return whether its objective is the lowest so far."""
@@ -121,16 +121,15 @@ class Recorder:
         record, epochs = self.records[name], dict(self._session.epochs(name))
         outcome, cause = self._classify(last, error, timed_out)
         last = last | {"cause": cause}
-        failures = [
-            failure_row(
-                record,
-                last,
-                outcome,
-                run=str(self.store.path),
-                attempt=self.attempts[name],
-                error=error,
-            )
-        ] * RULES[outcome].failed
+        failure = failure_row(
+            record,
+            last,
+            outcome,
+            run=str(self.store.path),
+            attempt=self.attempts[name],
+            error=error,
+        )
+        failures = [failure] if RULES[outcome].failed else []
         seed = record["params"]["evaluation.test_seed"]
         evaluations = last.get("evaluations", [])
         row = trial_row(

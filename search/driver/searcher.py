@@ -33,32 +33,43 @@ from trainer.config import ConfigError
 
 OBJECTIVE = "objective"
 
+Record = dict[str, Any]
+Register = Callable[[Record], Record]
+
+
+def trial_name(number: int) -> str:
+    """Return the id of the search's trial of that number."""
+    return f"t{number:04d}"
+
 
 class RecordedSearcher(Searcher, ABC):
     """A searcher whose run is restored from its own records, never from Ray's snapshot.
 
-    Ray tells its searcher of an ending early, without the error, and some endings twice: the
-    monitor calls `ended` instead.
+    Ray tells its searcher of an ending early, without the error, and of some endings twice: the
+    callback calls `ended` instead.
     """
+
+    def __init__(self) -> None:
+        super().__init__(metric=OBJECTIVE, mode="min")
 
     @abstractmethod
     def ended(self, past: EndedTrial) -> None:
-        """What became of a trial, once."""
+        """Take in what became of a trial; called once."""
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Nothing: see `ended`."""
+        """Do nothing: see `ended`."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: see the class."""
+        """Write a note: see the class."""
         Path(checkpoint_path).write_text("restored from the run's own records\n")
 
     def restore(self, checkpoint_path: str) -> None:
-        """Never called: see the class."""
+        """Raise NotImplementedError: see the class."""
         raise NotImplementedError("restore a run with its own command, not with Tuner.restore")
 
 
@@ -70,8 +81,8 @@ class OptunaSearcher(RecordedSearcher):
         journal: file that ended trials are mirrored to; written anew from `history`.
         history: what earlier drivers of this run have left; unfinished trials are suggested first,
             under their old names, with their last checkpoint.
-        record: called before a trial starts, with plain data from which it can be replayed; what
-            it returns is what the trial is run by.
+        register: called before a trial starts, with plain data from which it can be replayed;
+            returns the record that the trial is run by.
         exhausted: called when a worker asks and no trial is left, and perhaps again.
     """
 
@@ -81,12 +92,12 @@ class OptunaSearcher(RecordedSearcher):
         journal: Path,
         *,
         history: History,
-        record: Callable[[dict[str, Any]], dict[str, Any]],
+        register: Register,
         exhausted: Callable[[], object],
     ) -> None:
-        super().__init__(metric=OBJECTIVE, mode="min")
+        super().__init__()
         self._plan = plan
-        self._record = record
+        self._register = register
         self._exhausted = exhausted
         self._unfinished = list(history.unfinished)
         given = history.numbers
@@ -103,14 +114,14 @@ class OptunaSearcher(RecordedSearcher):
         )
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        """The next trial as plain data; Ray's `trial_id` is not used."""
+        """Return the next trial as plain data; Ray's `trial_id` is not used."""
         if self._unfinished:
             return self._again(self._unfinished.pop(0))
         if not self._new:
             self._exhausted()
             return Searcher.FINISHED
         number = self._new.pop(0)
-        name = f"t{number:04d}"
+        name = trial_name(number)
         anchors = self._plan.space.anchors
         trial = self._ask(number, anchors[number] if number < len(anchors) else None)
         drawn = self._plan.space.suggest(trial)
@@ -119,7 +130,7 @@ class OptunaSearcher(RecordedSearcher):
             params, digest = config.to_params(), config.digest
         except ConfigError:  # for the worker to find, so that it is recorded like every outcome
             params, digest = self._plan.template.to_params() | drawn, None
-        record = self._record(
+        record = self._register(
             {
                 "trial_id": name,
                 "number": number,
@@ -134,7 +145,7 @@ class OptunaSearcher(RecordedSearcher):
         return _settings(record, folder=name)
 
     def ended(self, past: EndedTrial) -> None:
-        """Tells Optuna what became of a trial and mirrors it to the journal."""
+        """Tell Optuna what became of a trial, and mirror it to the journal."""
         trial = self._asked.pop(past.trial_id, None)
         if trial is not None:
             state, values = state_and_values(past, self._plan, to_sampler=True)
@@ -158,7 +169,7 @@ class OptunaSearcher(RecordedSearcher):
         return _again(old)
 
     def _ask(self, number: int, given: Any) -> optuna.trial.Trial:
-        """A trial of the study: drawn by its own sampler, or with the values given."""
+        """Return a new trial of the study, drawn by its own sampler or with the values given."""
         if given:
             self.study.sampler = optuna.samplers.RandomSampler(seed=0)  # not asked: all is given
             self.study.enqueue_trial(dict(given))
@@ -168,12 +179,12 @@ class OptunaSearcher(RecordedSearcher):
 
 
 class ListSearcher(RecordedSearcher):
-    """Suggests given trainings, those that an earlier driver began from their checkpoints on.
+    """Suggests given trainings; those that an earlier driver began go on from their checkpoints.
 
     Args:
-        records: of the trainings, plain data from which each can be replayed.
+        records: records of the trainings, plain data from which each can be replayed.
         history: what earlier drivers of this run have left.
-        record: called before a training starts, as for `OptunaSearcher`.
+        register: called before a training starts, as for `OptunaSearcher`.
     """
 
     def __init__(
@@ -181,33 +192,33 @@ class ListSearcher(RecordedSearcher):
         records: Iterable[dict[str, Any]],
         *,
         history: History,
-        record: Callable[[dict[str, Any]], dict[str, Any]],
+        register: Register,
     ) -> None:
-        super().__init__(metric=OBJECTIVE, mode="min")
+        super().__init__()
         ended = {past.trial_id for past in history.ended}
         self._begun = {trial.name: trial for trial in history.unfinished}
         self._left = [one for one in records if one["trial_id"] not in ended]
-        self._record = record
+        self._register = register
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        """The next training as plain data; Ray's `trial_id` is not used."""
+        """Return the next training as plain data; Ray's `trial_id` is not used."""
         if not self._left:
             return Searcher.FINISHED
         record = self._left.pop(0)
         name = record["trial_id"]
         if name in self._begun:
             return _again(self._begun[name])
-        return _settings(self._record(record), folder=name)
+        return _settings(self._register(record), folder=name)
 
     def ended(self, past: EndedTrial) -> None:
-        """Nothing: the list is fixed."""
+        """Do nothing: the list is fixed."""
 
 
 class Scheduler(FIFOScheduler):
-    """Stops the trials that `stopper` gives up, at the moment they report.
+    """Stops the trials that `stopper` gives up, when they report.
 
     Args:
-        stopper: has been told of what earlier drivers have left.
+        stopper: told of what earlier drivers have left.
         aside: names of trials that are not judged.
     """
 
@@ -217,7 +228,7 @@ class Scheduler(FIFOScheduler):
         self._aside = frozenset(aside)
 
     def on_trial_result(self, controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """Ray's word for what becomes of the trial."""
+        """Return Ray's word for what becomes of the trial."""
         name, number = trial.config["trial_id"], trial.config["number"]
         if name in self._aside:
             return str(FIFOScheduler.CONTINUE)
@@ -225,10 +236,8 @@ class Scheduler(FIFOScheduler):
         return str(FIFOScheduler.STOP if stops else FIFOScheduler.CONTINUE)
 
 
-def _settings(
-    record: dict[str, Any], *, folder: str, checkpoint: str | None = None
-) -> dict[str, Any]:
-    """What a worker is handed."""
+def _settings(record: Record, *, folder: str, checkpoint: str | None = None) -> Record:
+    """Return what a worker is given."""
     same = {name: record[name] for name in ("trial_id", "number", "params", "threads")}
     return same | {"folder": folder, "checkpoint": checkpoint}
 
@@ -239,6 +248,6 @@ def _again(old: UnfinishedTrial) -> dict[str, Any]:
 
 
 def _own_attributes(trial: optuna.trial.Trial) -> dict[str, Any]:
-    """What the sampler noted on the trial (CMA-ES keeps its state there)."""
+    """Return what the sampler noted on the trial (CMA-ES keeps its state there)."""
     noted = trial.storage.get_trial_system_attrs(trial._trial_id)
     return {name: value for name, value in noted.items() if name != "fixed_params"}

@@ -21,7 +21,7 @@ WORKER_ENV = {
     "MALLOC_TOP_PAD_": "67108864",
 }
 DRIVER_ENV = {
-    # no tables and loggers of Ray's: the monitor prints one line per event
+    # no tables and loggers of Ray's: `search.driver` prints one line per event
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # the table `failures` has them

@@ -17,7 +17,7 @@ from .missing_scores import BEST_TABLES, add_baseline, lacks_scores, unscored
 from .rows import JUDGED, failure_row, judged, pick, reached, scored_rows, trial_row
 from .run_plan import declared, planned, read_run
 from .schema import BASELINE_PART, KEYS, RERUNS, TABLES, TRIALS, Column, Parameters
-from .session import Session
+from .session import SessionTables
 from .store import RunStore, part_files, redrawn
 
 __all__ = [
@@ -27,8 +27,8 @@ __all__ = [
     "JUDGED",
     "KEYS",
     "RAY_FOLDER",
-    "RERUNS",
     "REPORTS_FILE",
+    "RERUNS",
     "STATE_FILE",
     "TABLES",
     "TRIALS",
@@ -36,7 +36,7 @@ __all__ = [
     "Column",
     "Parameters",
     "RunStore",
-    "Session",
+    "SessionTables",
     "add_baseline",
     "arrow_schema",
     "best_trial",

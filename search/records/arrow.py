@@ -101,7 +101,9 @@ def arrow_table(table: str, parameters: Parameters, rows: Iterable[Mapping[str, 
     return pa.Table.from_batches([pa.RecordBatch.from_struct_array(structs)])
 
 
-def _checked_row(table: str, known: Mapping[str, Column], row: Mapping[str, Any]) -> dict[str, Any]:
+def _checked_row(
+    table: str, known: Mapping[str, Column], row: Mapping[str, Any]
+) -> dict[str, Any]:
     for name in row:
         if name not in known:
             raise RowError(f"`{table}` has no column `{name}`.{did_you_mean(name, known)}")

@@ -1,4 +1,4 @@
-"""What one driver writes of its trials: one part per table, rewritten as a whole every few seconds.
+"""What one driver writes of its trials: a part per table, rewritten every few seconds.
 
 Rows of ended trials are kept as Arrow tables, so that a flush is little more than writing files.
 The parts are written children first and `trials` last: a reader never sees a trial that has ended
@@ -9,7 +9,7 @@ go on from their checkpoints, which hold everything they had reported.
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
@@ -32,10 +32,10 @@ FLUSH_SECONDS = 3.0
 FLUSH_SHARE = 0.05
 """Largest share of the driver's time that flushes take; their interval grows with the run."""
 
-Row = Mapping[str, Any]
+Row = dict[str, Any]
 
 
-class Session:
+class SessionTables:
     """The rows of one driver's trials, on their way to the run's tables.
 
     Removes the rows that an earlier session left of trials that have not ended.

@@ -175,8 +175,6 @@ def has_scores(
     Args:
         estimator: counts its scores only; None counts all.
     """
-    if not store.has_part("confirmations", part):
-        return False
     rows = store.read("confirmations", part)
     rows = rows[rows["evaluation_seed"] == evaluation.test_seed]
     rows = rows[rows["snr_db"].isin(evaluation.report_snr_db)]

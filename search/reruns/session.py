@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import spaces
 from search.plan import Outcome, Rerun, Resources, SearchConfig, set_ray_environment
-from search.records import BASELINE_PART, RERUNS, STATE_FILE, RunStore, scored_rows
+from search.records import RERUNS, STATE_FILE, RunStore, scored_rows
 from search.remote import lock_run, uri_of
 from trainer.config import TrainConfig
 from trainer.provenance import provenance
@@ -144,9 +144,9 @@ class Session:
     def _write(self, one: Rerun | None, tables: Mapping[str, list[Any]]) -> None:
         """Write the scores of a rerun, or of a classical method, in place of those on fewer of the
         same scenes."""
-        part, owner, record = FRESH_BASELINES, BASELINE_PART, None
+        part, record = FRESH_BASELINES, None
         if one is not None:
-            part, owner = one.name, one.trial_id
+            part = one.name
             record = {"trial_id": one.trial_id, "params": one.config.to_params()}
         changes = {"changes": one.changes if one else None}
         seed = self._fresh.seed
@@ -164,7 +164,7 @@ class Session:
         # the confirmation last: a rerun is scored exactly if it is there
         for table, rows in (("scenes", scenes), ("confirmations", list(new.values()))):
             kept = [row for row in self._rows(table, part) if _cell(row) not in new]
-            self._store.write_part(table, part, kept + rows, owner=owner)
+            self._store.write_part(table, part, kept + rows)
 
     def _mark(self, one: Rerun) -> None:
         """Note on a rerun's scores the number of scenes that a confirmation asked for."""
@@ -176,10 +176,11 @@ class Session:
             for row in rows
         ]
         if marked != rows:
-            self._store.write_part("confirmations", one.name, marked, owner=one.trial_id)
+            self._store.write_part("confirmations", one.name, marked)
 
     def _rows(self, table: str, part: str) -> list[Row]:
-        return self._store.rows(table, part) if self._store.has_part(table, part) else []
+        rows: list[Row] = self._store.read_arrow(table, part).to_pylist()
+        return rows
 
 
 def _cell(row: Mapping[str, Any]) -> tuple[Any, ...]:

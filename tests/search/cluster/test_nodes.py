@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import ray
 from ray.cluster_utils import Cluster
@@ -227,7 +228,8 @@ def test_a_job_that_is_stopped_ends_as_if_interrupted(cluster, tmp_path, capfd):
     """`ray job stop`: the search has the time that it was promised, and says how it ended."""
     job = submit(cluster[1], tmp_path, "--trials", "40")
     latest = time.monotonic() + 120
-    while not list((tmp_path / "job" / "trials").glob("t*.parquet")):
+    parts = (tmp_path / "job" / "trials").glob
+    while not any(pq.read_metadata(part).num_rows for part in parts("session-*.parquet")):
         assert time.monotonic() < latest
         time.sleep(0.2)
     stop = [sys.executable, "-m", "ray.scripts.scripts", "job", "stop", job]

@@ -6,7 +6,7 @@ import pytest
 
 from search.plan.errors import CorruptRun, RunError, RunNotFound
 from search.records.schema import TABLES
-from search.records.session import Session
+from search.records.session import SessionTables
 from search.records.store import RunStore
 from search.remote.locate import resolve_run
 from tests.stored import created, ended_trial, epochs, trial
@@ -34,7 +34,7 @@ def test_an_ended_trial_that_lost_a_file_is_named(store, file, more):
 
 def test_a_session_that_lost_its_epochs_is_named_with_a_remedy(store):
     stopped = {"outcome": "stopped", "epochs": 3}
-    session = Session(store)
+    session = SessionTables(store)
     for name in ("t1", "t2"):
         store.write_config(name, {"trial_id": name})
         session.end(trial(name, **stopped), {}, epochs=epochs(name))

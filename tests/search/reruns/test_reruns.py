@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -15,12 +14,12 @@ import pytest
 
 import spaces
 from search import ablate, confirm
-from search.records import write_buffer as waiting
 from search.records.schema import KEYS
 from search.records.store import RunStore
 from search.report.analysis import ablation, confirmed
 from search.report.data import runs
 from search.run import main as search
+from tests.scripted_search import unfinished
 
 DRILL = Path(__file__).parents[3] / "benchmarks" / "drill.py"
 TINY = {"epochs": 1, "steps_per_epoch": 2, "batch_size": 8, "network.width": 8}
@@ -62,24 +61,25 @@ def run(tmp_path_factory, address):
         del spaces.PRESETS["tiny"]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def a_part_for_each() -> Iterator[None]:
-    """However short they are: tests here take single trainings away."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(waiting, "WAIT_SECONDS", -1.0)
-        yield
-
-
 @pytest.fixture(scope="module")
 def confirmed_run(run, address):
     assert confirm.main([str(run), "--top", "3", *on_fresh_scenes(address)]) == 0
     return run
 
 
-def written(run: Path) -> dict[str, int]:
-    """When every part of a rerun was written."""
-    folders = [run / t for t in ("confirmations", "scenes", "reruns/trials", "reruns/epochs")]
-    return {str(p): p.stat().st_mtime_ns for folder in folders for p in folder.glob("t*.parquet")}
+def written(run: Path) -> dict[str, object]:
+    """When the scores of every rerun were written, and in which session it was trained."""
+    parts = [p for t in ("confirmations", "scenes") for p in (run / t).glob("t*.parquet")]
+    return {f"{p.parent.name}/{p.stem}": p.stat().st_mtime_ns for p in parts} | trained(run)
+
+
+def trained(run: Path) -> dict[str, object]:
+    """The part of `trials` that has the row of each rerun."""
+    if not (run / "reruns").exists():
+        return {}
+    reruns = RunStore.open(run / "reruns")
+    rows = reruns.read("trials", columns=["trial_id", "__filename"])
+    return {f"trials/{name}": part for name, part in rows.itertuples(index=False)}
 
 
 @pytest.mark.ray
@@ -143,16 +143,18 @@ def test_other_scenes_later_take_nothing_away(confirmed_run, address, tmp_path):
 @pytest.mark.ray
 def test_what_is_done_is_not_done_again_and_what_is_missing_is(confirmed_run, address, capsys):
     before = written(confirmed_run)
-    (lost, *_) = (confirmed_run / "reruns" / "trials").glob("t0001-*.parquet")
+    (lost, *_) = (confirmed_run / "confirmations").glob("t0001-*.parquet")
     (unscored, *_) = (confirmed_run / "confirmations").glob("t0002-*.parquet")
-    for part in (lost, confirmed_run / "confirmations" / lost.name, unscored):
+    unfinished(RunStore.open(confirmed_run / "reruns"), lost.stem)
+    for part in (lost, unscored):
         part.unlink()
     assert confirm.main([str(confirmed_run), "--top", "3", *on_fresh_scenes(address)]) == 0
     assert "6, of which 5 are done" in capsys.readouterr().out
     after = written(confirmed_run)
     assert set(after) == set(before)
-    redone = {Path(p).stem for p in after if after[p] != before[p]}
-    assert redone == {lost.stem, unscored.stem}
+    redone = {p for p in after if after[p] != before[p]}
+    scored = {f"{t}/{p.stem}" for t in ("confirmations", "scenes") for p in (lost, unscored)}
+    assert redone == {f"trials/{lost.stem}"} | scored
 
 
 @pytest.mark.ray
@@ -292,17 +294,17 @@ def test_a_confirmation_that_was_killed_goes_on(tmp_path):
     )
     first = subprocess.Popen([sys.executable, "-c", code], env=os.environ)
     deadline = time.monotonic() + 240
-    while not list(run.glob("reruns/trials/t*.parquet")) and time.monotonic() < deadline:
+    while not trained(run) and time.monotonic() < deadline:
         assert first.poll() is None, "it has ended by itself"
         time.sleep(0.1)
     first.send_signal(signal.SIGKILL)
     first.wait()
     before = written(run)
-    assert 0 < len(list(run.glob("reruns/trials/t*.parquet"))) < 6
+    assert 0 < len(trained(run)) < 6
     subprocess.run([sys.executable, "-c", code], check=True)
     trials = RunStore.open(run / "reruns").read("trials")
     assert list(trials["outcome"]) == ["completed"] * 6
-    done = {p: t for p, t in before.items() if "/trials/" in p}
+    done = {p: t for p, t in before.items() if p.startswith("trials/")}
     assert done.items() <= written(run).items()
     rows = pd.read_parquet(run / "confirmations")
     assert len(rows[rows["estimator"] == "network"].groupby(["trial_id", "seed"])) == 6
