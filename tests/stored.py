@@ -1,5 +1,7 @@
 """A run folder for tests, and rows for it."""
 
+import pyarrow.compute as pc
+
 from search.plan.outcome import Outcome
 from search.records.store import RunStore
 
@@ -19,6 +21,14 @@ def ended_trial(store, row, **tables):
     """Writes all rows of a trial that has ended, in parts of its own: `trials` last."""
     for table, rows in (tables | {"trials": [row]}).items():
         store.write_part(table, row["trial_id"], rows)
+
+
+def unfinished(store, name, **changed):
+    """Leaves what a driver leaves that is killed just before it writes the trial's row."""
+    store.write_config(name, store.read_config(name) | changed)
+    for file in store.path.glob("trials/session-*.parquet"):
+        rows = store.read_arrow("trials", file.stem)
+        store.write_part("trials", file.stem, rows.filter(pc.field("trial_id") != name))
 
 
 def trial(trial_id="t1", number=0, **more):

@@ -18,21 +18,22 @@ from ray import tune
 import spaces
 from search.cluster import trainable
 from search.cluster.checks import check_backends
-from search.driver import driver, monitor
+from search.driver import callback, driver
 from search.driver.driver import search
 from search.driver.score_best import Classical
 from search.plan.config import SearchConfig
 from search.plan.errors import Refused, SearchFailed
 from search.plan.outcome import Outcome
 from search.plan.resources import Resources
-from search.records import write_buffer as waiting
+from search.records import session
 from search.records.best import best_trial
 from search.records.checkpoints import folders
-from search.records.schema import BASELINE_PART
+from search.records.schema import BASELINE_PART, KEYS
 from search.records.store import RunStore
 from search.suggest.samplers import STARTUP_TRIALS
 from tests import broken_eigh, scripted
 from tests.local_tune import LocalTuner
+from tests.stored import unfinished
 from trainer.record import read_trial
 from trainer.training.checkpoint import TrainState
 
@@ -42,6 +43,7 @@ PARAMETERS = {
     "optimizer.learning_rate": ("float", "1", "decides how the trial ends"),
     "eps_psd": ("float", "1", "decides nothing"),
 }
+TIMING = ("started", "seconds", "gpu_seconds", "checkpoint")
 Run = Callable[..., RunStore]
 
 
@@ -115,23 +117,6 @@ def told(store: RunStore) -> dict[str, optuna.trial.FrozenTrial]:
     return {t.user_attrs["trial_id"]: t for t in trials}
 
 
-def test_short_trials_that_end_together_lose_nothing(run, monkeypatch):
-    """The first is written at once, the others together, at the end."""
-    monkeypatch.setattr(monitor, "FLUSH_SECONDS", 1e9)  # one that takes long has a part
-    monkeypatch.setattr(waiting, "WAIT_SECONDS", 1e9)
-    good, diverges = RATES["good"], RATES["diverges"]
-    store = run(good, good, good, diverges, good, good)
-    for table in ("trials", "epochs"):
-        parts = {p.stem for p in (store.path / table).glob("t*.parquet")}
-        assert parts == {"t0000", "t0001"}
-    assert list(store.read("failures")["trial_id"]) == ["t0003"]
-    assert not (store.path / waiting.JOURNAL).exists()
-    assert RunStore.open(store.path).ended() == {f"t{i:04d}" for i in range(6)}
-    epochs = store.read("epochs").groupby("trial_id")["epoch"].apply(list)
-    assert [len(own) for own in epochs] == [3, 3, 3, 1, 3, 3]
-    assert len(told(store)) == 6
-
-
 def test_every_ending_is_told_kept_and_told_apart(run):
     store = run(RATES["good"], RATES["diverges"], RATES["crashes"], RATES["better"])
     trials = store.read("trials").set_index("trial_id")
@@ -152,6 +137,19 @@ def test_every_ending_is_told_kept_and_told_apart(run):
         "t0002": [1],
         "t0003": [1, 2, 3],
     }
+    assert {p.stem for p in store.path.glob("*/*.parquet")} == {"empty", "session-0001"}
+
+
+def test_an_event_is_a_line_and_so_is_the_progress_after_every_ending(run, capsys):
+    run(RATES["better"], 0.001, RATES["diverges"], scheduler="asha")
+    said = capsys.readouterr().out.splitlines()
+    events = [line.split()[1:3] for line in said if line[2:3] == ":"]
+    assert events[:3] == [["t0000", "started"], ["t0000", "improved"], ["t0000", "improved"]]
+    endings = [event for event in events if event[1] not in ("started", "improved")]
+    assert endings == [["t0000", "completed"], ["t0001", "stopped"], ["t0002", "diverged"]]
+    assert any("nonfinite_gradient in `eigengap`, step 7" in line for line in said)
+    assert said[-1].startswith("3/3 trials |####################|")
+    assert said[-1].endswith("1 completed, 1 diverged, 1 stopped")
 
 
 def test_a_divergence_leaves_its_cause_and_a_replay_command(run):
@@ -213,11 +211,72 @@ def test_a_resumed_search_keeps_what_has_ended_and_goes_on_with_the_rest(run, le
     assert list(epochs[epochs["trial_id"] == "t0001"]["epoch"]) == [1, 2, 3]
 
 
-def unfinished(store: RunStore, name: str, **changed: object) -> None:
-    """What a driver leaves behind that is killed before the trial has ended."""
-    store.write_config(name, store.read_config(name) | changed)
-    for table in ("trials", "epochs"):
-        (store.path / table / f"{name}.parquet").unlink()
+class Killed(BaseException):
+    """The driver dies here."""
+
+
+def killing(fatal_rate: float, trained: list[float], config, *, resume=None):
+    """Train, note it, and kill the driver in the second epoch of one rate."""
+    rate = config.optimizer.learning_rate
+    trained.append(rate)
+    for report in scripted.train(config, resume=resume):
+        if report.epoch == 2 and rate == fatal_rate:
+            raise Killed
+        yield report
+
+
+@pytest.mark.parametrize("flush_seconds", [0.0, 1e9])
+def test_the_last_trials_of_a_killed_driver_are_recorded_once_and_not_trained_again(
+    run, monkeypatch, tmp_path, flush_seconds
+):
+    """Whether the last flush had all of it or nothing; a divergence leaves no checkpoint of its
+    end, so it is met again."""
+    monkeypatch.setattr(session, "FLUSH_SECONDS", flush_seconds)
+    monkeypatch.setattr(session, "FLUSH_SHARE", 1e9)
+    rates = (RATES["good"], 0.006, RATES["diverges"], RATES["better"])
+    with monkeypatch.context() as patch:
+        patch.setattr(callback.SearchCallback, "close", lambda self: None)
+        with pytest.raises(Killed):
+            run(*rates, train=partial(killing, RATES["better"], []))
+    killed = RunStore.open(tmp_path / "run")
+    assert len(killed.ended()) == (3 if flush_seconds == 0.0 else 0)
+    trained: list[float] = []
+    run(*rates, train=partial(killing, 0.0, trained))
+    assert trained == ([] if flush_seconds == 0.0 else [RATES["diverges"]]) + [RATES["better"]]
+
+    shutil.move(tmp_path / "run", tmp_path / "resumed")
+    undisturbed, resumed = run(*rates), RunStore.open(tmp_path / "resumed")
+    for table in ("trials", "epochs", "failures"):
+        rows, expected = (
+            store.read(table)
+            .drop(columns=[*TIMING, "traceback"], errors="ignore")
+            .sort_values(list(KEYS[table]))
+            .reset_index(drop=True)
+            for store in (resumed, undisturbed)
+        )
+        pd.testing.assert_frame_equal(rows, expected)
+    ends = [{n: t.state for n, t in told(store).items()} for store in (resumed, undisturbed)]
+    assert ends[0] == ends[1]
+
+
+def test_a_trial_that_ray_drops_goes_on_in_another_round_but_not_for_ever(run, monkeypatch):
+    """Ray counts it as failed without telling anybody."""
+    fit = LocalTuner.fit
+    rounds: list[LocalTuner] = []
+
+    def dropping(tuner: LocalTuner) -> None:
+        rounds.append(tuner)
+        if len(rounds) == 1:
+            tuner._searcher.suggest("")
+        if len(rounds) < 3:
+            fit(tuner)
+
+    monkeypatch.setattr(LocalTuner, "fit", dropping)
+    store = run(RATES["good"], RATES["better"])
+    assert len(rounds) == 2
+    assert sorted(store.read("trials")["trial_id"]) == ["t0000", "t0001"]
+    with pytest.raises(SearchFailed, match="gave up with 1 trials not ended"):
+        run(RATES["good"], RATES["better"], trials=3)
 
 
 def test_a_checkpoint_of_other_code_ends_the_search_and_not_the_trial(run):
@@ -331,6 +390,13 @@ def test_a_worker_that_cannot_keep_its_checkpoint_ends_the_search(run_on_ray, tm
 
 def blocked_and_resumed(run: Run, path, folder: str) -> RunStore:
     """Run three trials, of which the second loses a folder of the run; give it back and resume."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(session, "FLUSH_SECONDS", 0.0)
+        patch.setattr(session, "FLUSH_SHARE", 1e9)
+        return _blocked_and_resumed(run, path, folder)
+
+
+def _blocked_and_resumed(run: Run, path, folder: str) -> RunStore:
     blocked = path / folder
     rates = (RATES["good"], scripted.BLOCKS, RATES["better"])
     with pytest.raises(SearchFailed, match=r"takes no files|could not keep its checkpoint"):

@@ -159,7 +159,8 @@ def test_a_search_is_seen_on_the_metrics_port_and_in_the_dashboard(tmp_path, mon
     assert epochs == len(rows)
     (gpu_seconds,) = found["ris_gpu_seconds"].values()
     assert gpu_seconds == pytest.approx(0.5 * rows["seconds"].sum())
-    best_rows = store.read("evaluations", best_trial(trials)).to_dict("records")
+    rows = store.read("evaluations")
+    best_rows = rows[rows["trial_id"] == best_trial(trials)].to_dict("records")
     errors = {float(label(k, "snr_db")): v for k, v in found["ris_capped_error"].items()}
     assert errors == pytest.approx(errors_by_snr(best_rows))
     assert running in {job["job_id"] for job in listed}

@@ -19,7 +19,7 @@ from search.records.store import RunStore
 from search.report.analysis import ablation, confirmed
 from search.report.data import runs
 from search.run import main as search
-from tests.scripted_search import unfinished
+from tests.stored import unfinished
 
 DRILL = Path(__file__).parents[3] / "benchmarks" / "drill.py"
 TINY = {"epochs": 1, "steps_per_epoch": 2, "batch_size": 8, "network.width": 8}
