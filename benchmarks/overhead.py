@@ -36,7 +36,7 @@ import torch
 
 import spaces
 from search.cluster import EndSearch, connect
-from search.driver import OptunaSearcher, Scheduler, SearchCallback, search
+from search.driver import Scheduler, SearchCallback, TrialSearcher, search
 from search.plan import Resources, SearchConfig
 from search.records import RunStore
 from search.suggest import SAMPLERS
@@ -49,7 +49,7 @@ WORKER_NICENESS = 15
 """Ray's own for its workers; counts on a machine that others keep busy."""
 
 HOOKS: tuple[tuple[type, str], ...] = (
-    (OptunaSearcher, "suggest"),
+    (TrialSearcher, "suggest"),
     (Scheduler, "on_trial_result"),
     (EndSearch, "__call__"),
     (EndSearch, "stop_all"),

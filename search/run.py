@@ -238,7 +238,7 @@ def _run_on_cluster(
     plan: SearchConfig, store: RunStore, *, checked: bool, train: Train | None
 ) -> int:
     from search.cluster import connect, preflight_checks, room_for
-    from search.driver import Classical, finish, search
+    from search.driver import Baselines, score_best, search
     from search.remote import uri_of
 
     started = time.monotonic()
@@ -255,9 +255,9 @@ def _run_on_cluster(
             preflight_checks(plan, store, resources)
         print(flush=True)
         try:
-            classical = Classical(plan, store, resources)
-            search(plan, store, resources, exhausted=classical.begin, train=train)
-            finish(plan, store, resources, classical)
+            baselines = Baselines(plan, store, resources)
+            search(plan, store, resources, exhausted=baselines.start, train=train)
+            score_best(plan, store, resources, baselines)
         except (SearchFailed, OSError) as error:  # OSError: of the folder, after the last trial
             print(f"the search ended itself: {error}", file=sys.stderr)
             if not (store.path / "run.json").exists():

@@ -2,15 +2,15 @@
 
 from .callback import SearchCallback
 from .driver import rerun, search
-from .score_best import Classical, finish
-from .searcher import OptunaSearcher, Scheduler
+from .score_best import Baselines, score_best
+from .searcher import Scheduler, TrialSearcher
 
 __all__ = [
-    "Classical",
-    "OptunaSearcher",
+    "Baselines",
     "Scheduler",
     "SearchCallback",
-    "finish",
+    "TrialSearcher",
     "rerun",
+    "score_best",
     "search",
 ]

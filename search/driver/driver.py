@@ -4,7 +4,7 @@ Everything that must outlive the driver is in the run's store before `search` re
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from ray import tune
@@ -20,23 +20,26 @@ from search.plan import (
 )
 from search.records import RAY_FOLDER, RunStore
 from search.remote import filesystem_of, uri_of
-from search.suggest import History, compatible_trials
+from search.suggest import (
+    EndedTrial,
+    History,
+    Suggester,
+    compatible_trials,
+    rerun_settings,
+    trial_name,
+)
 from trainer.provenance import versions
 
 from .callback import SearchCallback
 from .console import Console
 from .metrics import Metrics
 from .recorder import Recorder
-from .searcher import (
-    OBJECTIVE,
-    ListSearcher,
-    OptunaSearcher,
-    RecordedSearcher,
-    Scheduler,
-    trial_name,
-)
+from .searcher import OBJECTIVE, Scheduler, TrialSearcher
 
 LOST_RETRIES = 3
+
+Record = dict[str, Any]
+Tell = Callable[[EndedTrial], object]
 
 
 def search(
@@ -47,7 +50,7 @@ def search(
     exhausted: Callable[[], object] = lambda: None,
     train: Train | None = None,
 ) -> None:
-    """Run the trials that have not ended yet; `finish` scores the best.
+    """Run the trials that have not ended yet; `score_best` scores the best.
 
     Args:
         plan: the search as planned.
@@ -60,17 +63,12 @@ def search(
         SearchFailed: if the search ended itself; what had finished is in the store.
     """
 
-    def guides(recorder: Recorder) -> tuple[OptunaSearcher, Scheduler]:
+    def guides(recorder: Recorder) -> tuple[Iterator[Record], Scheduler, Tell]:
         history = recorder.history
-        searcher = OptunaSearcher(
-            plan,
-            store.path / "optuna.log",
-            history=history,
-            register=recorder.register,
-            exhausted=exhausted,
-        )
+        suggester = Suggester(plan, store.path / "optuna.log", history, recorder.register)
         stopper = restored_stopper(plan, history)
-        return searcher, Scheduler(stopper, aside=history.incompatible_trials(plan))
+        scheduler = Scheduler(stopper, aside=history.incompatible_trials(plan))
+        return suggester.trials(exhausted), scheduler, suggester.tell
 
     names = {trial_name(number) for number in range(plan.trials)}
     _run_trials(names, guides, plan, store, resources, train)
@@ -80,7 +78,7 @@ def rerun(
     plan: SearchConfig,
     store: RunStore,
     resources: Resources,
-    records: list[dict[str, Any]],
+    records: list[Record],
     *,
     train: Train | None = None,
 ) -> None:
@@ -95,9 +93,9 @@ def rerun(
         SearchFailed: if it ended itself; what had finished is in the store.
     """
 
-    def guides(recorder: Recorder) -> tuple[ListSearcher, Scheduler]:
-        searcher = ListSearcher(records, history=recorder.history, register=recorder.register)
-        return searcher, Scheduler(early_stopper("none", plan.template.epochs))
+    def guides(recorder: Recorder) -> tuple[Iterator[Record], Scheduler, Tell]:
+        trials = rerun_settings(records, recorder.history, recorder.register)
+        return trials, Scheduler(early_stopper("none", plan.template.epochs)), lambda ended: None
 
     names = {record["trial_id"] for record in records}
     _run_trials(names, guides, plan, store, resources, train)
@@ -105,7 +103,7 @@ def rerun(
 
 def _run_trials(
     names: set[str],
-    guides: Callable[[Recorder], tuple[RecordedSearcher, Scheduler]],
+    guides: Callable[[Recorder], tuple[Iterator[Record], Scheduler, Tell]],
     plan: SearchConfig,
     store: RunStore,
     resources: Resources,
@@ -117,7 +115,7 @@ def _run_trials(
     free in time. Such a trial is unfinished, as after a restart, and goes on in another round.
 
     Args:
-        guides: makes the searcher and the scheduler of a round.
+        guides: makes the trials and the scheduler of a round, and what is told of endings.
     """
     freeze_loaded_objects()
     ending = EndSearch()
@@ -127,10 +125,10 @@ def _run_trials(
         recorder = Recorder(plan, store, resources.threads)
         before = names - recorder.ended
         if before:
-            searcher, scheduler = guides(recorder)
+            trials, scheduler, tell = guides(recorder)
             console = Console(plan.trials, recorder.tally)
-            callback = SearchCallback(recorder, console, Metrics(recorder), ending, searcher.ended)
-            _fit(store, resources, ending, trainable, searcher, scheduler, callback)
+            callback = SearchCallback(recorder, console, Metrics(recorder), ending, tell)
+            _fit(store, resources, trainable, TrialSearcher(trials), scheduler, ending, callback)
         if ending.reason:
             raise SearchFailed(ending.reason)
         left = names - recorder.ended
@@ -141,10 +139,10 @@ def _run_trials(
 def _fit(
     store: RunStore,
     resources: Resources,
-    ending: EndSearch,
     trainable: Any,
-    searcher: RecordedSearcher,
+    searcher: TrialSearcher,
     scheduler: Scheduler,
+    ending: EndSearch,
     callback: SearchCallback,
 ) -> None:
     """Let Ray run what is left, until nothing is or `ending` has a reason."""

@@ -1,11 +1,12 @@
-"""What a search leaves beside its trials: scores of the classical methods, the best trial's
-network as a model folder, and its scores scene by scene.
+"""Scores what a search leaves beside its trials: the bound and the classical methods, and the
+best trial's network scene by scene, kept as a model folder.
 
 The classical methods begin when no trial waits for a worker any more, and the best network is
-measured beside them.
+measured beside them. One job that fails leaves the results of the others alone.
 """
 
 import shutil
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -36,8 +37,8 @@ BEST_FOLDER = "best"
 """The best trial's network, as `trainer.training.model` keeps one."""
 
 
-class Classical:
-    """The bound and the classical methods, scored on workers; nothing where the run has them.
+class Baselines:
+    """The bound and the classical methods, scored on workers where the run lacks their scores.
 
     Args:
         plan: the search, whose held-out scenes they are scored on.
@@ -52,65 +53,72 @@ class Classical:
         self._left = unscored(store, plan.template.evaluation)
         self._jobs: dict[Any, str] = {}
 
-    def begin(self) -> None:
-        """Begins, once: not while trials wait for a worker."""
+    def start(self) -> None:
+        """Start scoring (idempotent); call once no trial is queued."""
         task = on_worker(baselines_task, self._resources)
         while self._left:
             name = self._left.pop(0)
             self._jobs[task.remote(self._template, self._resources.threads, [name])] = name
 
-    def keep(self) -> None:
-        """Writes the rows of each method as soon as they are there.
-
-        Raises:
-            SearchFailed: if a worker failed.
-        """
-        self.begin()
-        many = len(self._jobs)
+    def collect(self) -> list[str]:
+        """Write the rows of each method as they come; return what failed, a sentence each."""
+        self.start()
+        total, failures = len(self._jobs), []
         while self._jobs:
             (done,), _ = ray.wait(list(self._jobs))
             name = self._jobs.pop(done)
-            seed = self._template.evaluation.test_seed
-            add_baseline(self._store, name, result_of(done, name), seed)
-            print(f"scored {many - len(self._jobs)} of {many} methods: {name}", flush=True)
+            try:
+                tables = result_of(done, name)
+            except SearchFailed as error:
+                failures.append(str(error))
+                continue
+            add_baseline(self._store, name, tables, self._template.evaluation.test_seed)
+            print(f"scored {total - len(self._jobs)} of {total} methods: {name}", flush=True)
+        return failures
 
 
-def finish(
-    plan: SearchConfig, store: RunStore, resources: Resources, classical: Classical
+def score_best(
+    plan: SearchConfig, store: RunStore, resources: Resources, baselines: Baselines
 ) -> None:
-    """Keeps what came of a search whose trials have ended.
+    """Score the best network of a search whose trials have ended, and keep it.
 
     Raises:
-        SearchFailed: if something cannot be scored or kept.
+        SearchFailed: if something cannot be scored or kept; everything else is.
     """
-    classical.begin()
+    baselines.start()
     trials = store.read("trials")
     best = best_trial(trials)
     if best is None or not lacks_scores(store, best):
-        classical.keep()
-        return
-    kept = store.path / str(trials.set_index("trial_id")["checkpoint"][best])
-    checkpoint, state = uri_of(kept), uri_of(kept / STATE_FILE)
-    measured = on_worker(measure_task, resources).remote(checkpoint, resources.threads)
-    scored = on_worker(state_task, resources).remote(state, resources.threads)
-    classical.keep()  # the model card has them too
-    _export(store, resources, checkpoint, result_of(measured, best))
-    record, seed = store.read_config(best), plan.template.evaluation.test_seed
-    tables = result_of(scored, best)  # its `evaluations` the trial has brought itself
-    for table in BEST_TABLES:  # once the network is there: a run that has these is through
-        store.write_part(table, best, scored_rows(tables[table], table, record, seed))
+        failures = baselines.collect()
+    else:
+        checkpoint = store.path / str(trials.set_index("trial_id")["checkpoint"][best])
+        measured = on_worker(measure_task, resources).remote(uri_of(checkpoint), resources.threads)
+        scored = on_worker(state_task, resources).remote(
+            uri_of(checkpoint / STATE_FILE), resources.threads
+        )
+        failures = baselines.collect()  # the model card has them too
+        try:
+            _export(store, resources, checkpoint, result_of(measured, best))
+            tables = result_of(scored, best)
+            record, seed = store.read_config(best), plan.template.evaluation.test_seed
+            for table in BEST_TABLES:  # once the network is kept: a run with these is complete
+                store.write_part(table, best, scored_rows(tables[table], table, record, seed))
+        except SearchFailed as error:
+            failures.append(str(error))
+    if failures:
+        raise SearchFailed("; ".join(failures))
 
 
 def _export(
-    store: RunStore, resources: Resources, checkpoint: str, measured: dict[str, Any]
+    store: RunStore, resources: Resources, checkpoint: Path, measured: dict[str, Any]
 ) -> None:
-    """Leaves the best trial's network of its best epoch in the run's folder `best`."""
+    """Write the best trial's network of its best epoch to the run's folder `best`."""
     rows = store.read("evaluations")
     others = rows[rows["trial_id"].isna()].to_dict("records")
     about = store.plan.get("provenance", {})
     folder = uri_of(store.path / BEST_FOLDER)
     task = on_worker(export_task, resources)
-    job = task.remote(checkpoint, folder, measured, about, others, resources.threads)
+    job = task.remote(uri_of(checkpoint), folder, measured, about, others, resources.threads)
     try:
         ray.get(job)
         with downloaded(folder) as model:  # from the bucket into the working copy

@@ -16,12 +16,11 @@ from .json_files import checked_name, read_json, to_json
 from .missing_scores import BEST_TABLES, add_baseline, lacks_scores, unscored
 from .rows import JUDGED, failure_row, judged, pick, reached, scored_rows, trial_row
 from .run_plan import declared, planned, read_run
-from .schema import BASELINE_PART, KEYS, RERUNS, TABLES, TRIALS, Column, Parameters
+from .schema import KEYS, RERUNS, TABLES, TRIALS, Column, Parameters
 from .session import SessionTables
 from .store import RunStore, part_files, redrawn
 
 __all__ = [
-    "BASELINE_PART",
     "BEST_FILE",
     "BEST_TABLES",
     "JUDGED",

@@ -42,20 +42,15 @@ class RowError(ValueError):
 
 def arrow_schema(table: str, parameters: Parameters) -> pa.Schema:
     """Return the schema of every part file of that table."""
-    return _layout(table, parameters)[1]
-
-
-def _layout(table: str, parameters: Parameters) -> tuple[dict[str, Column], pa.Schema]:
-    """Return the columns by name, and the Arrow schema."""
-    return _cached_layout(table, tuple((name, *about) for name, about in parameters.items()))
+    return _layout(table, tuple(parameters.items()))[1]
 
 
 @functools.cache  # a search converts rows of four tables for every trial
-def _cached_layout(
-    table: str, parameters: tuple[tuple[str, str, str, str], ...]
+def _layout(
+    table: str, parameters: tuple[tuple[str, tuple[str, str, str]], ...]
 ) -> tuple[dict[str, Column], pa.Schema]:
-    declared = {name: (kind, unit, about) for name, kind, unit, about in parameters}
-    known = {c.name: c for c in columns(table, declared)}
+    """Return the columns by name, and the Arrow schema."""
+    known = {c.name: c for c in columns(table, dict(parameters))}
     fields = [
         pa.field(
             c.name,
@@ -85,7 +80,7 @@ def arrow_table(table: str, parameters: Parameters, rows: Iterable[Mapping[str, 
         RowError: for an unknown column, a wrong type, a number that is not finite, a missing
             required value, or two rows with one key.
     """
-    known, schema = _layout(table, parameters)
+    known, schema = _layout(table, tuple(parameters.items()))
     checked = [_checked_row(table, known, row) for row in rows]
     seen = set()
     for row in checked:

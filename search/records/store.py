@@ -16,7 +16,7 @@ power cut damaged, and `--resume` repairs it.
 
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -198,13 +198,9 @@ class RunStore:
         try:
             return ds.dataset(files, schema=schema, format="parquet").to_table(columns=columns)
         except (pa.ArrowException, OSError) as error:
-            damaged = [f.name for f in part_files(folder) if not _is_readable(f)]
-            named = ", ".join(damaged) or "one"
-            raise CorruptRun(
-                f"every part of {folder} must be readable, but {named} is not "
-                f"({str(error).splitlines()[0]}). Delete it and the part of that name in trials/, "
-                "then `--resume` the run: what they held is computed again."
-            ) from None
+            for part_file in part_files(folder):
+                _checked(part_file, lambda path: pq.ParquetFile(path).read())
+            raise CorruptRun(f"{folder} must be readable, but is not ({error}).") from None
 
     def ended(self) -> set[str]:
         """Return the ids of the trials that have a row in `trials`."""
@@ -270,7 +266,9 @@ class RunStore:
         if not folder.is_dir():
             raise missing(folder)
         whole = arrow_schema(table, self.parameters)
-        others = [(p, s) for p in part_files(folder) if (s := _schema_of(p)) != whole]
+        others = [
+            (p, s) for p in part_files(folder) if (s := _checked(p, pq.read_schema)) != whole
+        ]
         for part, own in others:
             if not is_earlier(own, whole, drawn & set(whole.names)):
                 raise CorruptRun(
@@ -318,23 +316,15 @@ def _refuse_existing(path: Path) -> None:
         )
 
 
-def _is_readable(part: Path) -> bool:
-    try:
-        pq.ParquetFile(part).read()
-    except (pa.ArrowException, OSError):
-        return False
-    return True
-
-
-def _schema_of(part: Path) -> pa.Schema:
-    """Return the schema in a part's footer.
+def _checked(part: Path, read: Callable[[Path], Any]) -> Any:
+    """Return what is read of a part.
 
     Raises:
         CorruptRun: if the file is no complete Parquet file.
     """
     try:
-        return pq.read_schema(part)
-    except (pa.ArrowInvalid, OSError) as error:
+        return read(part)
+    except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0].rstrip(". ")
         ended = part.parent.parent / "trials" / part.name
         both = f" and {ended}" if ended.exists() and ended != part else ""

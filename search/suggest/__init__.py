@@ -1,18 +1,17 @@
 """Optuna: samplers, the study of a search, and the trials of earlier sessions and of other runs.
 The driver asks it for configurations; the commands read a run's history with it."""
 
-from .history import History, UnfinishedTrial, compatible_trials, in_space, read_history
+from .history import History, compatible_trials, read_history
 from .samplers import SAMPLERS, STARTUP_TRIALS, sampler_for, trial_seed
 from .study import (
     CONSTRAINT,
     EndedTrial,
-    OptunaLog,
-    constraints,
     distributions,
     frozen_trial,
     new_study,
     state_and_values,
 )
+from .suggester import Suggester, rerun_settings, trial_name
 from .warm import (
     default_changes,
     read_warm_trials,
@@ -28,20 +27,19 @@ __all__ = [
     "STARTUP_TRIALS",
     "EndedTrial",
     "History",
-    "OptunaLog",
-    "UnfinishedTrial",
+    "Suggester",
     "compatible_trials",
-    "constraints",
     "default_changes",
     "distributions",
     "frozen_trial",
-    "in_space",
     "new_study",
     "read_history",
     "read_warm_trials",
+    "rerun_settings",
     "sampler_for",
     "space_changes",
     "state_and_values",
+    "trial_name",
     "trial_seed",
     "version_changes",
     "warm_file",

@@ -13,7 +13,6 @@ import spaces
 from search.cluster import trainable
 from search.cluster.checks import LONG_MINUTES, try_networks
 from search.cluster.connection import connect
-from search.driver import searcher
 from search.driver.driver import search
 from search.plan.config import SearchConfig
 from search.plan.environment import WORKER_ENV
@@ -21,6 +20,7 @@ from search.plan.errors import Refused
 from search.plan.resources import Resources
 from search.records.store import RunStore
 from search.suggest.samplers import STARTUP_TRIALS
+from search.suggest.suggester import worker_settings
 from tests import scripted
 from trainer.provenance import versions
 
@@ -74,7 +74,7 @@ def test_a_trial_computes_on_the_threads_of_its_record(monkeypatch):
     monkeypatch.setattr(trainable, "own_train", own_train)
     monkeypatch.setattr(trainable, "_report", lambda *given: None)
     record = {"trial_id": "t0", "number": 0, "params": spaces.get("smoke").fixed, "threads": 3}
-    settings = searcher._settings(record, folder="t0")
+    settings = worker_settings(record, folder="t0")
     trainable.make_trainable(None, "x", versions())(settings)
     assert asked == [3]
 

@@ -20,7 +20,7 @@ from search.cluster import trainable
 from search.cluster.checks import check_backends
 from search.driver import callback, driver
 from search.driver.driver import search
-from search.driver.score_best import Classical
+from search.driver.score_best import Baselines
 from search.plan.config import SearchConfig
 from search.plan.errors import Refused, SearchFailed
 from search.plan.outcome import Outcome
@@ -354,7 +354,7 @@ def test_the_classical_methods_are_scored_once_and_belong_to_no_trial(smoke):
     assert not rows.duplicated(["estimator", "snr_db", "num_sources"]).any()
     part = path / "evaluations" / f"{BASELINE_PART}.parquet"
     before = part.stat().st_mtime_ns
-    Classical(SearchConfig.from_dict(store.plan["search"]), store, ONE).keep()  # nothing
+    Baselines(SearchConfig.from_dict(store.plan["search"]), store, ONE).collect()  # nothing
     assert part.stat().st_mtime_ns == before
 
 

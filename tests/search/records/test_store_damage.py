@@ -53,7 +53,9 @@ def test_a_part_whose_pages_are_damaged_is_a_corrupt_run(store):
     content = bytearray(part.read_bytes())
     content[4:200] = bytes(196)
     part.write_bytes(content)
-    with pytest.raises(CorruptRun, match=r"trials must be readable, but t1\.parquet is not"):
+    with pytest.raises(
+        CorruptRun, match=r"trials/t1\.parquet must be a complete Parquet file.*--resume"
+    ):
         store.read("trials")
 
 
