@@ -74,6 +74,11 @@ class TrainState:
             ) from error
         found = data if isinstance(data, dict) else {}
         kinds = {name: get_origin(kind) or kind for name, kind in get_type_hints(cls).items()}
+        if others := sorted(found.keys() - kinds.keys()):
+            raise ConfigError(
+                f"a checkpoint must hold {', '.join(kinds)}, but {path} has `{others[0]}` too. "
+                "Was it written by another version?"
+            )
         for name, kind in kinds.items():
             if not isinstance(found.get(name), kind):
                 raise ConfigError(
@@ -81,8 +86,7 @@ class TrainState:
                     f"{type(found.get(name)).__name__}. Train again."
                 )
         # generator states live on the CPU whatever device they steer
-        values = {name: found[name] for name in kinds}
-        return cls(**values | {"generator": values["generator"].cpu()})
+        return cls(**found | {"generator": found["generator"].cpu()})
 
 
 def restore_network(path: Path, device: torch.device) -> tuple[TrainConfig, nn.Module]:
