@@ -1,6 +1,7 @@
 """Laws of scoring from a start: it climbs, it is efficient, and it leaves the rest alone."""
 
 from dataclasses import replace
+from functools import cache
 
 import pytest
 import torch
@@ -39,13 +40,19 @@ def near_the_truth(scenes: Scenes, off_rad: float) -> Estimates:
     return Estimates(azimuth, elevation, truth.range_m, truth.active, truth.active)
 
 
+@cache
+def strong_scenes(count: int) -> tuple[Scenes, Estimates]:
+    """Scenes with their maximum of the likelihood."""
+    scenes = scenes_of(15.0, 40, count)
+    return scenes, build_localiser("sml", SCENE)(scenes, scenes.sources.num_sources)
+
+
 @pytest.mark.parametrize("count", [1, 2])
 def test_steps_from_nearby_lead_to_the_maximum(count):
     """Mean of squared error over CRB, cut at 9 so that no single ambiguous scene decides: two
     steps halve that of a start that is off by several root CRB, ten are within a tenth of ML."""
-    scenes = scenes_of(15.0, 40, count)
+    scenes, maximum = strong_scenes(count)
     start = near_the_truth(scenes, off_rad=0.02)
-    maximum = build_localiser("sml", SCENE)(scenes, scenes.sources.num_sources)
     bound = stochastic_crb(scenes).angle[scenes.sources.active]
     two, ten = (refine_by_fisher_scoring(scenes, start, SEARCH, steps=steps) for steps in (2, 10))
     errors = [
@@ -58,9 +65,7 @@ def test_steps_from_nearby_lead_to_the_maximum(count):
 
 
 def test_it_ends_where_stochastic_ml_ends_if_it_begins_there():
-    scenes = scenes_of(5.0, 10)
-    count = scenes.sources.num_sources
-    found = build_localiser("sml", SCENE)(scenes, count)
+    scenes, found = strong_scenes(2)
     again = refine_by_fisher_scoring(scenes, found, SEARCH, steps=6)
     for name in ("azimuth", "elevation"):
         torch.testing.assert_close(

@@ -23,7 +23,7 @@ CONFIG = SceneConfig(num_horizontal=5, num_vertical=5, num_antennas=8, max_sourc
 
 def make(num_sources: int) -> tuple[Scenes, list[plain_numpy.PlainScene]]:
     batch = EvalScenes(CONFIG, 1).batch(
-        range(12), snr_db=15.0, num_sources=num_sources, dtype=torch.complex128
+        range(8), snr_db=15.0, num_sources=num_sources, dtype=torch.complex128
     )
     s = batch.sources
     plain = [
@@ -32,7 +32,7 @@ def make(num_sources: int) -> tuple[Scenes, list[plain_numpy.PlainScene]]:
             *(x[i, :num_sources].numpy() for x in (s.azimuth, s.elevation, s.range_m)),
             batch.noise_variance[i].item(),
         )
-        for i in range(12)
+        for i in range(8)
     ]
     return batch, plain
 

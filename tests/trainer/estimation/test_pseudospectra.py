@@ -22,6 +22,7 @@ from trainer.scenes.measurement import Scenes, Sources
 from trainer.scenes.simulation import EvalScenes
 
 SMALL = SceneConfig()
+TINY = SceneConfig(num_horizontal=4, num_vertical=4)
 LARGE = SceneConfig(
     num_horizontal=12, num_vertical=12, num_antennas=16, max_sources=3, range_max_m=10.0
 )
@@ -207,17 +208,17 @@ def test_the_fits_gradient_is_its_derivative(monkeypatch):
 
 def direct_scenes(count: int, snr_db: float) -> Scenes:
     """Sources seen by the panel itself, G = I, L = 200: the textbook's array."""
-    config = replace(SMALL, num_antennas=36, num_snapshots=200, max_sources=1)
+    config = replace(TINY, num_antennas=16, num_snapshots=200, max_sources=1)
     scenes = EvalScenes(config, 5).batch(
         range(count), snr_db=snr_db, num_sources=1, dtype=torch.complex128
     )
     sources = scenes.sources
     steering = steering_vector(scenes.panel, sources.azimuth, sources.elevation, sources.range_m)
     variance = torch.full((count,), 10 ** (-snr_db / 10), dtype=torch.float64)
-    noise = variance[:, None, None].sqrt() * normal(count, 200, 36, seed=1)
+    noise = variance[:, None, None].sqrt() * normal(count, 200, 16, seed=1)
     snapshots = normal(count, 200, 1) @ steering + noise
-    identity = torch.eye(36, dtype=torch.complex128).expand(count, 36, 36)
-    codes = torch.ones(count, 200, 36, dtype=torch.complex128)
+    identity = torch.eye(16, dtype=torch.complex128).expand(count, 16, 16)
+    codes = torch.ones(count, 200, 16, dtype=torch.complex128)
     return replace(
         scenes, snapshots=snapshots, channel=identity, codes=codes, noise_variance=variance
     )
@@ -226,7 +227,7 @@ def direct_scenes(count: int, snr_db: float) -> Scenes:
 def test_music_is_efficient_where_the_panel_itself_is_measured():
     scenes = direct_scenes(400, snr_db=5.0)
     covariance = scenes.snapshots.mT @ scenes.snapshots.conj()
-    estimates = music(covariance, scenes.sources.num_sources, grid(SMALL))
+    estimates = music(covariance, scenes.sources.num_sources, grid(TINY))
     errors = match(estimates, scenes.sources)
     # without codes all snapshots inform alike: the bound of one, over their number
     bound = stochastic_crb(replace(scenes, codes=scenes.codes[:, :1]))
