@@ -38,6 +38,11 @@ class Whitened(NamedTuple):
     channel: Tensor
     codes: Tensor
 
+    @property
+    def responses(self) -> Tensor:
+        """G_l = H diag(c_l), [B, L, M, N]."""
+        return self.channel.unsqueeze(1) * self.codes.unsqueeze(2)
+
     def to(self, dtype: torch.dtype) -> "Whitened":
         """Return the same measurements in another precision."""
         return Whitened(*(x.to(dtype) for x in self))

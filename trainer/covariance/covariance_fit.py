@@ -53,12 +53,13 @@ class Observations(NamedTuple):
     @classmethod
     def from_scenes(cls, scenes: Scenes) -> "Observations":
         """Return those of a batch; λ is then relative to the channel's mean gain."""
-        snapshots, channel, codes = whiten(scenes)
+        data = whiten(scenes)
+        snapshots, channel, _ = data
         peak = snapshots.abs().amax((-2, -1), keepdim=True)
         gain = channel.abs().square().sum((-2, -1), keepdim=True) / channel.shape[-2]
         tiny = torch.finfo(peak.dtype).tiny
-        channel = channel / gain.clamp(min=tiny).sqrt()
-        return cls(snapshots / peak.clamp(min=tiny), channel.unsqueeze(1) * codes.unsqueeze(2))
+        scaled = data._replace(channel=channel / gain.clamp(min=tiny).sqrt())
+        return cls(snapshots / peak.clamp(min=tiny), scaled.responses)
 
 
 class QuadraticForms(NamedTuple):

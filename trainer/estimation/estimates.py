@@ -89,15 +89,14 @@ def make_estimates(
             f"`slots >= num_sources` must hold, but got {slots=}, "
             f"num_sources up to {int(active.sum(-1).max())}. Ask for more slots."
         )
-    more = max(slots - active.shape[-1], 0)
+    more = slots - active.shape[-1]
     active, separate, resolved = (
-        functional.pad(x, (0, more))[:, :slots] for x in (active, separate, resolved)
+        functional.pad(x, (0, more)) for x in (active, separate, resolved)
     )
-    positions = functional.pad(positions, (0, 0, 0, more))[:, :slots]
+    positions = functional.pad(positions, (0, 0, 0, more))
     centre = (search.lower + search.upper) / 2
-    azimuth, elevation, inverse_range = torch.where(
-        active.unsqueeze(-1), positions, centre
-    ).unbind(-1)
+    positions = torch.where(active.unsqueeze(-1), positions, centre)
+    azimuth, elevation, inverse_range = positions.unbind(-1)
     return Estimates(
         azimuth, elevation, 1 / inverse_range, resolved, active, source_numbers or {}, separate
     )

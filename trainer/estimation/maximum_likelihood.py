@@ -181,8 +181,7 @@ class GridLikelihood:
     def __init__(self, data: Whitened, search: SearchGrid) -> None:
         self.data = data.to(search.steering.dtype)
         self.search = search
-        responses = self.data.channel.unsqueeze(1) * self.data.codes.unsqueeze(2)
-        self.energy = squared_magnitude(responses @ search.steering.mT).sum(2)
+        self.energy = squared_magnitude(self.data.responses @ search.steering.mT).sum(2)
         self.matched = self._correlate(self.data.snapshots.unsqueeze(-1)).squeeze(2)
 
     def candidates(self, others: Likelihood, unknowns: Tensor) -> tuple[Tensor, Tensor, Tensor]:

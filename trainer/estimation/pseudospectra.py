@@ -14,7 +14,6 @@ peaks of MUSIC or of the beamformer.
 import functools
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TypedDict, Unpack
 
 import torch
 from scipy.special import betainccinv
@@ -40,61 +39,7 @@ Weights = Callable[[Eigendecomposition, Tensor], Tensor]
 """Squared weights of the eigenvectors, [B, r], from an eigendecomposition and K [B]."""
 
 
-class Options(TypedDict, total=False):
-    """Keyword arguments of `music`, `mvdr` and `beamformer`.
-
-    Attributes:
-        slots: columns of the estimates, at least the largest K (the default).
-        deflation: find one source at a time, then refine all together (the default); False takes
-            the highest peaks of the pseudospectrum.
-        num_snapshots: if given, the source numbers that the eigenvalues suggest are reported too.
-        loading: added to every eigenvalue, except for the source numbers.
-    """
-
-    slots: int | None
-    deflation: bool
-    num_snapshots: int | None
-    loading: float
-
-
-def music(
-    covariance: Tensor | Covariance,
-    num_sources: Tensor,
-    search: SearchGrid,
-    **options: Unpack[Options],
-) -> Estimates:
-    """Return MUSIC estimates of K sources, K [B], from R, [B, N, N] or a `Covariance`."""
-    return _estimate(
-        _music_weights, _subspace_fitting_weights, covariance, num_sources, search, **options
-    )
-
-
-def mvdr(
-    covariance: Tensor | Covariance,
-    num_sources: Tensor,
-    search: SearchGrid,
-    **options: Unpack[Options],
-) -> Estimates:
-    """Return MVDR (Capon) estimates as `music` does; R needs full rank, or loading."""
-    return _estimate(_mvdr_weights, _mvdr_weights, covariance, num_sources, search, **options)
-
-
-def beamformer(
-    covariance: Tensor | Covariance,
-    num_sources: Tensor,
-    search: SearchGrid,
-    **options: Unpack[Options],
-) -> Estimates:
-    """Return estimates of the conventional (Bartlett) beamformer as `music` does."""
-    return _estimate(
-        _beamformer_weights, _beamformer_weights, covariance, num_sources, search, **options
-    )
-
-
-ESTIMATORS = {"music": music, "mvdr": mvdr, "beamformer": beamformer}
-
-
-def _estimate(
+def find_sources(
     weights: Weights,
     joint_weights: Weights,
     covariance: Tensor | Covariance,
@@ -106,6 +51,18 @@ def _estimate(
     num_snapshots: int | None = None,
     loading: float = 0.0,
 ) -> Estimates:
+    """Return estimates of K sources at the peaks of a pseudospectrum.
+
+    Args:
+        weights, joint_weights: of the pseudospectrum and of the joint refinement.
+        covariance: R, [B, N, N] or a `Covariance`.
+        num_sources: K, [B].
+        slots: columns of the estimates, at least the largest K (the default).
+        deflation: find one source at a time, then refine all together; False takes the highest
+            peaks of the pseudospectrum.
+        num_snapshots: if given, the source numbers that the eigenvalues suggest are reported too.
+        loading: added to every eigenvalue, except for the source numbers.
+    """
     most = max(int(num_sources.max()), 1)
     unloaded = eigendecompose(covariance)
     loaded = replace(unloaded, values=unloaded.values + loading, floor=unloaded.floor + loading)
@@ -199,3 +156,10 @@ def _beamformer_weights(found: Eigendecomposition, num_sources: Tensor) -> Tenso
     # less the floor, which adds the same everywhere, so that loading changes nothing at all
     above = (found.values - found.floor.unsqueeze(-1)).clamp(min=0)
     return above / above[:, :1].clamp(min=torch.finfo(above.dtype).tiny)
+
+
+music = functools.partial(find_sources, _music_weights, _subspace_fitting_weights)
+mvdr = functools.partial(find_sources, _mvdr_weights, _mvdr_weights)
+beamformer = functools.partial(find_sources, _beamformer_weights, _beamformer_weights)
+ESTIMATORS = {"music": music, "mvdr": mvdr, "beamformer": beamformer}
+"""Estimators by name; each takes R, K and the grid as `find_sources` does, and its options."""

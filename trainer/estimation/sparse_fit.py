@@ -66,8 +66,7 @@ def _fit(data: Whitened, signal: Tensor, noise: Tensor, search: SearchGrid, step
     signal, noise = (x.clamp(min=tiny**0.5) for x in (signal, noise))
     points = len(search.steering)
     powers = (signal / points).unsqueeze(-1).expand(-1, points)
-    responses = data.channel.unsqueeze(1) * data.codes.unsqueeze(2)
-    observations = Observations(data.snapshots, responses)
+    observations = Observations(data.snapshots, data.responses)
     for _ in range(steps):
         step = update_powers(observations, powers, noise, search)
         powers, noise = (x.clamp(min=tiny) for x in step)
