@@ -1,4 +1,4 @@
-"""`resolved` is a promise: neither noise nor nothing is vouched for, strong sources are."""
+"""Strong sources are resolved; noise and silence are not."""
 
 from dataclasses import replace
 
@@ -17,7 +17,6 @@ from trainer.scenes.simulation import EvalScenes
 
 SCENE = SceneConfig()
 SEARCH = search_grid(SCENE)
-TWO = torch.tensor([2, 2])
 COUNT = 32
 
 
@@ -34,16 +33,17 @@ def told(count: int) -> torch.Tensor:
 def test_nothing_is_resolved_in_a_covariance_of_too_low_rank(name, deflation):
     size = SCENE.num_elements
     one = SEARCH.steering[100]
-    for matrix in (
-        torch.zeros(size, size, dtype=torch.complex64),
-        torch.eye(size, dtype=torch.complex64) / size,
-        one.unsqueeze(-1) * one.conj() / size,
-    ):
-        for loading in (0.0, 1 / size):
-            found = ESTIMATORS[name](
-                matrix.expand(2, size, size), TWO, SEARCH, deflation=deflation, loading=loading
-            )
-            assert not found.resolved.any()
+    matrices = torch.stack(
+        [
+            torch.zeros(size, size, dtype=torch.complex64),
+            torch.eye(size, dtype=torch.complex64) / size,
+            one.unsqueeze(-1) * one.conj() / size,
+        ]
+    )
+    counts = torch.full((len(matrices),), 2)
+    for loading in (0.0, 1 / size):
+        found = ESTIMATORS[name](matrices, counts, SEARCH, deflation=deflation, loading=loading)
+        assert not found.resolved.any()
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -51,8 +51,8 @@ def test_nothing_is_resolved_in_a_covariance_of_too_low_rank(name, deflation):
 def test_noise_is_seldom_resolved_and_silence_never(name, count):
     locate, noise = build_localiser(name, SCENE), scenes(0.0, 0)
     assert locate(noise, told(count)).resolved.double().mean() < 0.1
-    silence = replace(noise, snapshots=torch.zeros_like(noise.snapshots))
-    assert not locate(silence, told(count)).resolved.any()
+    silence = replace(noise, snapshots=torch.zeros_like(noise.snapshots)).take(slice(4))
+    assert not locate(silence, told(count)[:4]).resolved.any()
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -81,7 +81,7 @@ def test_an_estimate_at_an_edge_of_the_region_is_not_resolved():
         assert not (found.resolved & edge).any()
 
 
-def test_what_is_vouched_for_does_not_change_what_is_scored():
+def test_resolved_does_not_change_the_errors():
     weak = scenes(-5.0, 2)
     found = build_localiser("lmmse_music", SCENE)(weak, told(2))
     none = replace(found, resolved=torch.zeros_like(found.resolved))
