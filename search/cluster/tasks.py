@@ -16,7 +16,7 @@ from search.remote import downloaded, filesystem_of, probe_file, uploaded
 from trainer.config import EvaluationConfig, TrainConfig
 from trainer.provenance import versions
 
-from .trainable import own_train, peak_bytes
+from .trainable import load_trainer, peak_bytes
 
 
 def check_backends(configs: list[TrainConfig], threads: int) -> tuple[str, list[str]]:
@@ -25,7 +25,7 @@ def check_backends(configs: list[TrainConfig], threads: int) -> tuple[str, list[
     from trainer.spectral import check_spectral, problem_size
     from trainer.training import resolve_device
 
-    own_train(threads)
+    load_trainer(threads)
     check = check_spectral(
         {config.spectral.backend for config in configs},
         sizes=list(dict.fromkeys(problem_size(config) for config in configs)),
@@ -54,7 +54,7 @@ def sees(probe: str) -> bool:
 
 def take_one_step(params: dict[str, Any], threads: int) -> str:
     """Trains as little as can be; time and memory it took, for a person."""
-    train = own_train(threads)
+    train = load_trainer(threads)
     began = time.perf_counter()
     for _ in train(TrainConfig.from_params(params)):
         pass
@@ -70,7 +70,7 @@ def score_baselines(
     from trainer.evaluation import evaluate_baselines
     from trainer.training import resolve_device
 
-    own_train(threads)
+    load_trainer(threads)
     device = str(resolve_device(config.device))
     return _tables(evaluate_baselines(config, names, device))
 
@@ -84,7 +84,7 @@ def score_state(
     from trainer.evaluation import eigenvalue_rows, evaluate_network, pseudospectrum_rows
     from trainer.training import initial_network, resolve_device, restore_network
 
-    own_train(threads)
+    load_trainer(threads)
     with downloaded(state_path) as path:
         config, network = restore_network(path, resolve_device("auto"))
     if evaluation is not None:
@@ -106,7 +106,7 @@ def score_hinges(
     """Rows of the eigengap term that `params` weigh, on a trained network."""
     from trainer.training import hinge_rows, resolve_device, restore_network
 
-    own_train(threads)
+    load_trainer(threads)
     with downloaded(state_path) as path:
         _, network = restore_network(path, resolve_device("auto"))
     return hinge_rows(network, TrainConfig.from_params(params), num_scenes)
@@ -116,7 +116,7 @@ def measure_best(checkpoint: str, threads: int) -> dict[str, Any]:
     """What a model folder says of the best epoch in a trial's checkpoint, as plain data."""
     from trainer.training import evaluate_model
 
-    own_train(threads)
+    load_trainer(threads)
     with downloaded(checkpoint) as there:
         return asdict(evaluate_model(there / BEST_FILE))
 
@@ -138,7 +138,7 @@ def export_best(
     """
     from trainer.training import ModelEvaluation, export_model
 
-    own_train(threads)
+    load_trainer(threads)
     with downloaded(checkpoint) as there, uploaded(folder) as model:
         known = ModelEvaluation.of(measured)
         export_model(there / BEST_FILE, model, about=about, others=others, evaluation=known)

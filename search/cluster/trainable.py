@@ -16,7 +16,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -42,11 +42,14 @@ from trainer.provenance import versions
 Train = Callable[..., Iterator[Any]]
 """`trainer.training.train`, or what else takes `(config, *, resume)` and yields `EpochReport`s."""
 
+NO_EPOCH = {"epoch": 0, "objective": WORST_OBJECTIVE}
+"""Report of a trial that has ended before its first epoch."""
+
 
 def make_trainable(
     train: Train | None, name: str, driver: Mapping[str, str | None]
 ) -> Callable[[dict[str, Any]], None]:
-    """A Ray trainable around `train`; None is the trainer's own, imported on the worker.
+    """Make a Ray trainable around `train`, or around the trainer's own, imported on the worker.
 
     Args:
         name: of the run, which the dashboard shows with every worker.
@@ -54,77 +57,61 @@ def make_trainable(
     """
 
     def trainable(settings: dict[str, Any]) -> None:
-        def own(config: TrainConfig, *, resume: Any = None) -> Any:
-            # imported within the trial, which then ends with what is wrong with a machine's torch
-            return own_train(settings["threads"])(config, resume=resume)
-
         # the worker's log, which the dashboard shows: what runs where
         print(f"{settings['trial_id']} of {name} on {platform.node()}", flush=True)
-        if wrong := version_mismatch(driver, {platform.node(): _own_versions()}):
-            _report({"epoch": 0, "objective": WORST_OBJECTIVE, "refused": wrong})
-            return
-        run_trial(settings, train or own)
+        if wrong := version_mismatch(driver, {platform.node(): own_versions()}):
+            _report(NO_EPOCH | {"refused": wrong})
+        else:
+            run_trial(settings, train)
 
     trainable.__name__ = f"trials of {name}"
     return trainable
 
 
-def run_trial(settings: Mapping[str, Any], train: Train) -> None:
-    """Trains one configuration, reports every epoch, and says with the last one how it ended.
+def run_trial(settings: Mapping[str, Any], train: Train | None) -> None:
+    """Train one configuration, report every epoch, and with the last report how it ended.
 
-    A trial that an earlier driver began goes on from its checkpoint: its last report is made
-    again, since nobody may have heard it, and the epochs after it follow.
+    A trial goes on from its checkpoint: Ray gives that of a lost worker, the settings that of an
+    earlier driver. Nobody may have heard the last report to an earlier driver: it is made again.
     """
-    began, trained = time.time(), 0.0
-    about = {"host": platform.node(), "started": began, "device": _device()}
-    last: dict[str, Any] = {"epoch": 0, "objective": WORST_OBJECTIVE}
-
-    def used() -> dict[str, Any]:
-        return {"seconds_total": trained + time.time() - began, "peak_bytes": peak_bytes()}
-
-    def end(**how: Any) -> None:
-        _report(last | about | how | used())
-
-    lost = tune.get_checkpoint()  # by a worker of this driver's; else it is an earlier driver's
-    place = settings["checkpoint"] if lost is None else lost.path
+    lost = tune.get_checkpoint()
+    place = lost.path if lost else settings["checkpoint"]
+    trial = Progress()
     try:
-        state, kept = _last_state(place, lost)
-        if reports := kept.reports:
-            last, trained = reports[-1], reports[-1].get("seconds_total", 0.0)
-            about["started"] = last.get("started", began)
+        state = trial.restore(place, lost)
         config = TrainConfig.from_params(settings["params"])
-        if reports and lost is None:
-            kept.report(state)
-            if last.get("outcome"):
+        if trial.reports and lost is None:
+            trial.report(trial.reports, state)
+            if trial.reports[-1].get("outcome"):
                 return
-        reported = train(config, resume=state)
-        freeze_loaded_objects()  # torch too, which `own_train` has imported by now
-        for report in reported:
-            row = report.row()
-            row |= judged([*reports, row][-objective_window(config.epochs) :])
-            row |= about | used()
-            if report.epoch == config.epochs:
+        # within the trial, which ends with what is wrong with a machine's torch
+        train = train or load_trainer(settings["threads"])
+        epochs = train(config, resume=state)
+        freeze_loaded_objects()  # torch too, by now
+        for epoch in epochs:
+            row = epoch.row()
+            row |= judged([*trial.reports, row][-objective_window(config.epochs) :])
+            row |= trial.resources_used()
+            if epoch.epoch == config.epochs:
                 row["outcome"] = Outcome.COMPLETED.value
-                row["evaluations"] = [asdict(row) for row in report.evaluation]
-            reports.append(row)
-            kept.report(report.state)
-            last = row
-        if not last.get("outcome"):
+                row["evaluations"] = [asdict(scores) for scores in epoch.evaluation]
+            trial.report([*trial.reports, row], epoch.state)
+        if not trial.reports or not trial.reports[-1].get("outcome"):
             raise RuntimeError(f"a training must report {config.epochs} epochs, but ended earlier")
     except StorageLost as error:
-        end(outcome=None, storage_lost=str(error))
-    except Diverged as diverged:
-        failure = {f"failure_{k}": v for k, v in diverged.failure.as_dict().items()}
-        failure["failure_remedy"] = diverged.failure.remedy
-        end(outcome=Outcome.DIVERGED.value, cause=diverged.failure.cause.value, **failure)
+        trial.end(outcome=None, storage_lost=str(error))
+    except Diverged as error:
+        failure = error.failure.as_dict() | {"remedy": error.failure.remedy}
+        named = {f"failure_{name}": value for name, value in failure.items()}
+        trial.end(outcome=Outcome.DIVERGED.value, cause=error.failure.cause.value, **named)
     except Exception as error:  # noqa: BLE001 - whatever it is, the table of outcomes has a row
         text = traceback.format_exc()
         outcome = classify_error(text, type(error).__name__)
         if outcome is Outcome.INVALID and place is not None:  # it was valid when it began
-            end(outcome=None, refused=_stranded(settings["trial_id"], place, error))
+            trial.end(outcome=None, refused=_stranded(settings["trial_id"], place, error))
             return
         crashed = outcome is Outcome.CRASHED
-        end(
+        trial.end(
             outcome=outcome.value,
             cause=crash_signature(text) if crashed else type(error).__name__,
             failure_message=str(error),
@@ -134,41 +121,84 @@ def run_trial(settings: Mapping[str, Any], train: Train) -> None:
         _free_memory()
 
 
-@dataclass
-class Kept:
-    """What a checkpoint of a trial holds besides the state to go on from.
+class Progress:
+    """Progress of one trial: what it has reported, and what its checkpoints hold of that.
 
     Attributes:
-        reports: everything the trial has reported.
-        best: the file of the state of the epoch with the least objective.
+        reports: everything that it has reported.
     """
 
-    reports: list[dict[str, Any]]
-    best: bytes
+    def __init__(self) -> None:
+        self.reports: list[dict[str, Any]] = []
+        self._best = b""  # the state file of the epoch with the least objective
+        self._started = self._clock = time.time()
 
-    def report(self, state: Any) -> None:
-        """Reports the last of `reports` with a checkpoint."""
-        objectives = [row["objective"] for row in self.reports]
+    def restore(self, place: str | None, lost: tune.Checkpoint | None) -> Any:
+        """Return the training's state from a checkpoint, None without one.
+
+        Args:
+            place: of the checkpoint, a path or URI.
+            lost: the checkpoint itself, if Ray has it.
+
+        Raises:
+            StorageLost: if the checkpoint cannot be read.
+        """
+        if place is None:
+            return None
+        from trainer.training import TrainState
+
+        try:
+            with lost.as_directory() if lost else downloaded(place) as folder:
+                reports = read_reports(Path(folder))
+                if not reports:
+                    raise StorageLost(f"the checkpoint {place} has gone or is not whole")
+                state = TrainState.load(Path(folder) / STATE_FILE)
+                self._best = (Path(folder) / BEST_FILE).read_bytes()
+        except OSError as error:
+            raise StorageLost(f"the checkpoint {place}: {error}") from error
+        self.reports = reports
+        self._started = reports[-1].get("started", self._started)
+        self._clock -= reports[-1].get("seconds_total", 0.0)
+        return state
+
+    def resources_used(self) -> dict[str, Any]:
+        """Return where and when the trial has run, and what it took so far."""
+        return {
+            "host": platform.node(),
+            "device": "cpu" if _cuda() is None else "cuda",
+            "started": self._started,
+            "seconds_total": time.time() - self._clock,
+            "peak_bytes": peak_bytes(),
+        }
+
+    def report(self, reports: list[dict[str, Any]], state: Any) -> None:
+        """Report the last of `reports`, with a checkpoint that holds them all.
+
+        Raises:
+            StorageLost: if the checkpoint cannot be written.
+        """
+        *earlier, objective = (row["objective"] for row in reports)
         try:
             with tempfile.TemporaryDirectory() as name:
                 folder = Path(name)
                 state.save(folder / STATE_FILE)
-                if objectives[-1] < min(objectives[:-1], default=math.inf):
-                    self.best = (folder / STATE_FILE).read_bytes()
-                (folder / BEST_FILE).write_bytes(self.best)
-                (folder / REPORTS_FILE).write_text(json.dumps(self.reports, allow_nan=False))
-                _report(self.reports[-1], tune.Checkpoint.from_directory(folder))
+                if objective < min(earlier, default=math.inf):
+                    self._best = (folder / STATE_FILE).read_bytes()
+                (folder / BEST_FILE).write_bytes(self._best)
+                (folder / REPORTS_FILE).write_text(json.dumps(reports, allow_nan=False))
+                _report(reports[-1], tune.Checkpoint.from_directory(folder))
         except OSError as error:
             raise StorageLost(f"{type(error).__name__}: {error}") from error
+        self.reports = reports
+
+    def end(self, **how: Any) -> None:
+        """Report how the trial ended, with its last epoch and without a checkpoint."""
+        last = self.reports[-1] if self.reports else NO_EPOCH
+        _report(last | self.resources_used() | how)
 
 
-@cache
-def _own_versions() -> dict[str, str | None]:
-    return versions()
-
-
-def own_train(threads: int) -> Train:
-    """The trainer's own `train`, imported on the worker, which computes on so many threads."""
+def load_trainer(threads: int) -> Train:
+    """Import torch and the trainer, to compute on so many threads; return its `train`."""
     import torch
 
     from trainer.training import train
@@ -177,27 +207,10 @@ def own_train(threads: int) -> Train:
     return train
 
 
-def _last_state(place: str | None, lost: tune.Checkpoint | None) -> tuple[Any, Kept]:
-    """The state that the trial had reached, and what else its checkpoint held; None and nothing
-    at a first start.
-
-    Args:
-        place: where the checkpoint is.
-        lost: itself, where Ray gives it to a trial whose worker was lost.
-    """
-    if place is None:
-        return None, Kept([], b"")
-    from trainer.training import TrainState
-
-    try:
-        with downloaded(place) if lost is None else lost.as_directory() as folder:
-            reports = read_reports(Path(folder))
-            if not reports:
-                raise StorageLost(f"the checkpoint {place} has gone or is not whole")
-            best = (Path(folder) / BEST_FILE).read_bytes()
-            return TrainState.load(Path(folder) / STATE_FILE), Kept(reports, best)
-    except OSError as error:
-        raise StorageLost(f"the checkpoint {place}: {error}") from error
+@cache
+def own_versions() -> dict[str, str | None]:
+    """Return this worker's versions, looked up once."""
+    return versions()
 
 
 def _stranded(trial_id: str, place: str, error: Exception) -> str:
@@ -218,30 +231,23 @@ def _report(row: dict[str, Any], checkpoint: tune.Checkpoint | None = None) -> N
     tune.report(row, checkpoint=checkpoint)
 
 
-def _device() -> str:
-    return "cuda" if _cuda() is not None else "cpu"
-
-
 def _cuda() -> Any:
-    """`torch.cuda` where it can be used; a trainer without torch costs no import of it."""
+    """Return `torch.cuda` if torch has been imported and can use it."""
     torch = sys.modules.get("torch")
     return torch.cuda if torch is not None and torch.cuda.is_available() else None
 
 
 def peak_bytes() -> int:
-    """Memory at its peak: the GPU's, where there is one, or else this process's."""
-    cuda = _cuda()
-    if cuda is not None:
+    """Return the peak of the memory in use: the GPU's if there is one, or else this process's."""
+    if (cuda := _cuda()) is not None:
         return int(cuda.max_memory_allocated())
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _free_memory() -> None:
-    """A reused worker keeps its CUDA cache, and trials that share a GPU would starve; the peak of
-    its memory is to be the next trial's own."""
+    """Free memory for trials on the same GPU, and reset its peak for the worker's next trial."""
     gc.collect()
-    cuda = _cuda()
-    if cuda is not None:
+    if (cuda := _cuda()) is not None:
         cuda.empty_cache()
         cuda.reset_peak_memory_stats()
     with suppress(OSError):  # Linux only, and not in every container

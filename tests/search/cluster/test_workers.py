@@ -67,11 +67,11 @@ def test_a_trial_computes_on_the_threads_of_its_record(monkeypatch):
     """Also one that is resumed with other resources: its first epochs were, its replay will be."""
     asked: list[int] = []
 
-    def own_train(threads):
+    def load_trainer(threads):
         asked.append(threads)
         return scripted.train
 
-    monkeypatch.setattr(trainable, "own_train", own_train)
+    monkeypatch.setattr(trainable, "load_trainer", load_trainer)
     monkeypatch.setattr(trainable, "_report", lambda *given: None)
     record = {"trial_id": "t0", "number": 0, "params": spaces.get("smoke").fixed, "threads": 3}
     settings = worker_settings(record, folder="t0")

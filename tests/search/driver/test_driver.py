@@ -299,7 +299,7 @@ def test_a_bug_that_no_trial_can_report_ends_the_search_too(run, tmp_path, monke
     def cannot_start() -> None:
         raise RuntimeError("no trial begins here")
 
-    monkeypatch.setattr(trainable, "_own_versions", cannot_start)
+    monkeypatch.setattr(trainable, "own_versions", cannot_start)
     with pytest.raises(SearchFailed, match=r"(?s)the same failure 3 times.*no trial begins here"):
         run(*[RATES["good"]] * 5)
     crashed_alike(RunStore.open(tmp_path / "run"))
