@@ -237,7 +237,7 @@ def run_locked(
 def _run_on_cluster(
     plan: SearchConfig, store: RunStore, *, checked: bool, train: Train | None
 ) -> int:
-    from search.cluster import connect, preflight_checks, room_for
+    from search.cluster import connect, preflight_checks, wait_for_resources
     from search.driver import Baselines, score_best, search
     from search.remote import uri_of
 
@@ -245,7 +245,7 @@ def _run_on_cluster(
     with connect(plan) as cluster:
         if cluster.dashboard:
             print(f"Ray dashboard: {cluster.dashboard}  (token, if asked: ray get-auth-token)")
-        resources = room_for(plan, cluster)
+        resources = wait_for_resources(plan, cluster)
         print(
             f"{resources.concurrent} trials at a time, each with {resources.cpus:g} CPUs and "
             f"{resources.gpus:g} GPUs",

@@ -19,8 +19,8 @@ def eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
     return values.flip(-1), vectors.flip(-1)
 
 
-def check_backends(configs: list[TrainConfig], threads: int) -> tuple[str, list[str]]:
+def measure_backends(configs: list[TrainConfig]) -> tuple[str, list[str]]:
     """The worker's own check, on such a machine and without what it has measured before."""
     trainer.spectral.backends.descending_eigh = eigh
     os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()
-    return search.cluster.tasks.check_backends(configs, threads)
+    return search.cluster.tasks.measure_backends(configs)

@@ -1,25 +1,36 @@
 """Ray: reaching a cluster, checking its machines, and what runs on workers."""
 
-from .checks import check_nodes, preflight_checks, room_for
-from .connection import as_ready, connect, on_worker, result_of
-from .stopper import EndSearch
-from .tasks import baselines_task, export_task, hinges_task, measure_task, state_task
+from .checks import check_nodes, preflight_checks, wait_for_resources
+from .connection import connect
+from .stopper import SearchStopper
+from .tasks import (
+    Job,
+    as_completed,
+    export_best,
+    measure_best,
+    result_of,
+    score_baselines,
+    score_hinges,
+    score_state,
+    submit,
+)
 from .trainable import Train, make_trainable
 
 __all__ = [
-    "EndSearch",
+    "Job",
+    "SearchStopper",
     "Train",
-    "as_ready",
-    "baselines_task",
+    "as_completed",
     "check_nodes",
     "connect",
-    "export_task",
-    "hinges_task",
+    "export_best",
     "make_trainable",
-    "measure_task",
-    "on_worker",
+    "measure_best",
     "preflight_checks",
     "result_of",
-    "room_for",
-    "state_task",
+    "score_baselines",
+    "score_hinges",
+    "score_state",
+    "submit",
+    "wait_for_resources",
 ]

@@ -1,6 +1,8 @@
-"""Checks on the machines that will do the work, before anything is spent: do they see the run's
-folder, have they the driver's versions, are their eigendecompositions right, do the networks
-survive a step. Checks that need no cluster are in `search.plan`."""
+"""Checks of a cluster's machines before anything is spent.
+
+Do they see the run's folder, have they the driver's versions, are their eigendecompositions right,
+does each network survive a step? Checks that need no cluster are in `search.plan`.
+"""
 
 import os
 from dataclasses import replace
@@ -21,21 +23,27 @@ from search.plan import (
 )
 from search.records import RunStore
 from search.remote import filesystem_of, probe_file, uri_of
-from trainer.config import TrainConfig
 from trainer.provenance import versions
 
-from .connection import on_worker
-from .tasks import backends_task, node_task, smoke_task
+from .tasks import measure_backends, probe_node, submit, take_step
 
-SAID_EVERY_SECONDS = 30.0
-"""How often it is said that a search still waits for a machine."""
+MESSAGE_SECONDS = 30.0
+"""Interval of the message that a search still waits for a machine."""
 
 LONG_MINUTES = 10.0
 """Plans that take longer try one step of each network first."""
 
+ONE_STEP = {
+    "epochs": 1,
+    "steps_per_epoch": 1,
+    "evaluation.num_scenes": 4,
+    "evaluation.num_test_scenes": 4,
+}
+"""Parameters of the shortest training, which has the full batch size."""
+
 
 def preflight_checks(plan: SearchConfig, store: RunStore, resources: Resources) -> None:
-    """Seconds of checks on the machines that will do the work; prints what they found.
+    """Check the machines that will do the work, in seconds; print what was found.
 
     Raises:
         Refused: if trials could not keep their checkpoints, or not train, or not as here.
@@ -46,9 +54,10 @@ def preflight_checks(plan: SearchConfig, store: RunStore, resources: Resources) 
         print(line, flush=True)
 
 
-def room_for(plan: SearchConfig, cluster: Cluster) -> Resources:
-    """What one trial gets and how many run at a time; waits for the first machine that holds one,
-    where none does and the cluster may grow.
+def wait_for_resources(plan: SearchConfig, cluster: Cluster) -> Resources:
+    """Return what one trial gets and how many run at a time.
+
+    Where no machine holds a trial and the cluster may grow, wait for the first that does.
 
     Raises:
         Refused: if no machine could ever hold one, or none has come within `--trial-timeout`.
@@ -58,11 +67,11 @@ def room_for(plan: SearchConfig, cluster: Cluster) -> Resources:
         return resources
     trial = f"a trial of {resources.cpus:g} CPUs and {resources.gpus:g} GPUs"
     needs = {"CPU": resources.cpus, "GPU": resources.gpus}
-    asked = placement_group([{name: amount for name, amount in needs.items() if amount}])
+    group = placement_group([{name: amount for name, amount in needs.items() if amount}])
     left = plan.trial_timeout_s
     try:
-        while not asked.wait(min(left, SAID_EVERY_SECONDS)):
-            left -= SAID_EVERY_SECONDS
+        while not group.wait(min(left, MESSAGE_SECONDS)):
+            left -= MESSAGE_SECONDS
             if left <= 0:
                 raise Refused(
                     f"one machine must hold {trial}, but none does and none has come within "
@@ -71,45 +80,44 @@ def room_for(plan: SearchConfig, cluster: Cluster) -> Resources:
                 )
             print(f"no machine holds {trial} yet: waiting for the cluster to grow", flush=True)
     finally:
-        remove_placement_group(asked)
+        remove_placement_group(group)
     return resources
 
 
 def check_nodes(store: RunStore) -> None:
-    """Lets every node of the cluster look for a file in the run's folder, and say its versions.
+    """Let every node with CPUs look for a file in the run's folder, and tell its versions.
 
     Raises:
-        Refused: if one of them does not see it, or has other versions than the driver.
+        Refused: if one does not see the file, or has other versions than the driver.
     """
     nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
     if len(nodes) == 1 and ray.get_runtime_context().get_node_id() == nodes[0]["NodeID"]:
         return  # this one has just made the folder
     probe = uri_of(store.path / f".probe-{os.getpid()}")
     with probe_file(*filesystem_of(probe)):
-        asked = {_host(node): _look(node["NodeID"], probe) for node in nodes}
-        answers = {host: ray.get(answer) for host, answer in asked.items()}
-    if wrong := version_mismatch(versions(), {host: own for host, (_, own) in answers.items()}):
+        tasks = {_name(node): _probe(node["NodeID"], probe) for node in nodes}
+        answers = {name: ray.get(task) for name, task in tasks.items()}
+    if wrong := version_mismatch(versions(), {name: own for name, (_, own) in answers.items()}):
         raise Refused(wrong)
-    if blind := [host for host, (sees, _) in answers.items() if not sees]:
+    if blind := [name for name, (sees, _) in answers.items() if not sees]:
         raise Refused(
             f"all nodes must see and write the run's folder, but {', '.join(blind)} cannot use "
-            f"{uri_of(store.path)}. Put --out on storage that they share, such as NFS or s3://bucket/prefix."
+            f"{uri_of(store.path)}. Put --out on storage that they share, such as NFS or "
+            "s3://bucket/prefix."
         )
 
 
-def _host(node: dict[str, Any]) -> str:
+def _name(node: dict[str, Any]) -> str:
     return f"{node['NodeManagerHostname']} (node {node['NodeID'][:8]})"
 
 
-def _look(node_id: str, probe: str) -> Any:
-    """A future: whether that node sees a file and can write beside it, and its versions."""
+def _probe(node_id: str, probe: str) -> Any:
     there = NodeAffinitySchedulingStrategy(node_id, soft=False)
-    task = node_task.options(num_cpus=0, scheduling_strategy=there)
-    return task.remote(probe)
+    return ray.remote(probe_node).options(num_cpus=0, scheduling_strategy=there).remote(probe)
 
 
 def check_backends(plan: SearchConfig, resources: Resources) -> list[str]:
-    """Lets a worker check the eigendecompositions that the space's backends rest on.
+    """Let a worker check the eigendecompositions that the space's backends rest on.
 
     Returns:
         What was measured, for a person; empty if the space has no eigengap term.
@@ -121,44 +129,35 @@ def check_backends(plan: SearchConfig, resources: Resources) -> list[str]:
     configs = [config for config in branches if config.eigengap.weight > 0]
     if not configs:
         return []
-    reason, lines = ray.get(on_worker(backends_task, resources).remote(configs, resources.threads))
+    reason, lines = ray.get(submit(resources, measure_backends, configs))
     if reason:
         raise Refused(reason)
     return list(lines)
 
 
 def try_networks(plan: SearchConfig, resources: Resources) -> list[str]:
-    """Lets a worker take one step with each kind of network, if the plan is a long one.
+    """Let a worker take one step with each kind of network, if the plan is a long one.
+
+    Returns:
+        Time and memory of each, for a person.
 
     Raises:
         Refused: if one of them fails.
     """
     if plan.minutes <= LONG_MINUTES:
         return []
-    kinds = {}
-    for drawn in plan.space.branches():
-        config = plan.train_config(drawn)
-        kinds[config.network.kind] = _one_step(config)  # the last: most of it drawn
-    said = []
-    for kind, config in kinds.items():
-        task = on_worker(smoke_task, resources).remote(config.to_params(), resources.threads)
+    configs = (plan.train_config(drawn) for drawn in plan.space.branches())
+    last = {config.network.kind: config for config in configs}  # of which most is drawn
+    lines = []
+    for kind, config in last.items():
+        params = config.to_params() | ONE_STEP
         try:
-            said.append(f"{kind} network: {ray.get(task)}")
+            step = ray.get(submit(resources, take_step, params))
         except ray.exceptions.RayError as error:
             reason = str(error).strip().splitlines()[-1]
             raise Refused(
                 f"a network of kind `{kind}` must survive one step, but: {reason}. Try it alone "
                 "with `python -m trainer train`, or skip this check with --no-preflight."
             ) from error
-    return said
-
-
-def _one_step(config: TrainConfig) -> TrainConfig:
-    """Return the configuration with one step at full batch size and a handful of scenes."""
-    little = {
-        "epochs": 1,
-        "steps_per_epoch": 1,
-        "evaluation.num_scenes": 4,
-        "evaluation.num_test_scenes": 4,
-    }
-    return TrainConfig.from_params(config.to_params() | little)
+        lines.append(f"{kind} network: {step}")
+    return lines

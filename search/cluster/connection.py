@@ -1,10 +1,9 @@
-"""A Ray to work on, for as long as it is needed; left in order, also by Ctrl-C and SIGTERM. And
-jobs for its workers."""
+"""A Ray to work on while it is needed, left in order also on Ctrl-C and SIGTERM."""
 
 import atexit
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -19,9 +18,7 @@ from search.plan import (
     Interrupted,
     Node,
     Refused,
-    Resources,
     SearchConfig,
-    SearchFailed,
     install_handlers,
     interruptible,
     interruption_of,
@@ -31,30 +28,30 @@ from search.plan import (
 
 @contextmanager
 def connect(plan: SearchConfig) -> Iterator[Cluster]:
-    """A local Ray, or the cluster at `plan.address`, for as long as the context lasts.
+    """Connect to the cluster at `plan.address`, or start a local Ray for this context.
 
     SIGINT and SIGTERM raise `Interrupted` in it.
 
     Raises:
         Refused: if there is no cluster at that address.
     """
-    # ending a stopped trial takes long on a busy machine; Ray drops the next one after this time
     workers = {name: os.environ.get(name, value) for name, value in WORKER_ENV.items()}
-    workers |= {"TUNE_FUNCTION_THREAD_TIMEOUT_S": f"{plan.trial_timeout_s:.0f}"}
+    # ending a stopped trial takes long on a busy machine; Ray drops the next one after this time
+    workers["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = f"{plan.trial_timeout_s:.0f}"
     workers |= {name: os.environ[name] for name in STORAGE_ENV if name in os.environ}
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if plan.address is None:
-        os.environ.update(workers)  # the workers of a local Ray inherit it
+        os.environ.update(workers)  # workers of a local Ray inherit it
         options |= {"address": "local", "include_dashboard": True}
     else:
-        # the workers run this code, whatever is installed there
+        # workers run this code, whatever is installed on their machines
         options |= {
             "address": plan.address,
             "runtime_env": {"env_vars": workers, "py_modules": [str(p) for p in PACKAGES]},
         }
     with interruptible():
         try:
-            context = _started(options)
+            context = start_ray(options)
             install_handlers()
             url = context.dashboard_url
             yield Cluster(
@@ -64,15 +61,15 @@ def connect(plan: SearchConfig) -> Iterator[Cluster]:
                     if n["Alive"]
                 ),
                 dashboard=f"http://{url}" if url else None,
-                # whoever says how many trials to run on a cluster expects it to grow for them
+                # Ray does not tell: who asks for many trials at a time expects it to grow
                 can_grow=plan.address is not None and plan.max_concurrent is not None,
             )
         finally:
             run_undisturbed(ray.shutdown)
 
 
-def _started(options: dict[str, Any]) -> Any:
-    """What `ray.init` returns.
+def start_ray(options: dict[str, Any]) -> Any:
+    """Return what `ray.init` returns.
 
     Raises:
         Refused: if Ray does not start here, or there is no cluster at that address.
@@ -81,27 +78,26 @@ def _started(options: dict[str, Any]) -> Any:
         return ray.init(**options)
     except BaseException as error:
         stopped = interruption_of(error)
-        if isinstance(stopped, SystemExit):  # Ray's own way with SIGTERM, which it takes meanwhile
+        if isinstance(stopped, SystemExit):  # by Ray's own handler of SIGTERM
             stopped = Interrupted("SIGTERM")
         if isinstance(stopped, Interrupted):
-            atexit.register(_leave)
+            atexit.register(_exit_at_once)
             raise stopped from None
-        if isinstance(error, Exception):  # Ray raises that very class if it is not in time
+        if isinstance(error, Exception):  # Ray raises this class if its processes are too slow
             raise _refusal(error, options["address"]) from error
         raise
 
 
-def _leave() -> None:
-    """Ends a process in which Ray was begun and not finished: its half would end the interpreter
-    with a segmentation fault."""
+def _exit_at_once() -> None:
+    """End the process: with half of a Ray the interpreter ends in a segmentation fault."""
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError):  # of one that nobody reads any more
+        with suppress(OSError):  # nobody reads it any more
             stream.flush()
     os._exit(INTERRUPTED)
 
 
 def _refusal(error: Exception, address: str) -> Refused:
-    """What to tell a person of a Ray that did not start."""
+    """Return the error for a person whose Ray did not start."""
     said = " ".join(str(error).split())
     if isinstance(error, ray.exceptions.AuthenticationError):
         return Refused(
@@ -124,38 +120,3 @@ def _refusal(error: Exception, address: str) -> Refused:
         f"({said[:200]}). Start one with `ray start --head`, give the token "
         "of one started elsewhere in RAY_AUTH_TOKEN, or leave --address out."
     )
-
-
-def on_worker(task: Any, resources: Resources) -> Any:
-    """A remote function that takes what a trial takes."""
-    return task.options(num_cpus=resources.cpus, num_gpus=resources.gpus)
-
-
-def as_ready(
-    jobs: Mapping[str, tuple[Any, ...]], resources: Resources
-) -> Iterator[tuple[str, Any]]:
-    """Does each job, `(task, *arguments)`, on some worker; name and result, as they come.
-
-    Raises:
-        SearchFailed: if one of them fails.
-    """
-    waiting = {
-        on_worker(task, resources).remote(*arguments): name
-        for name, (task, *arguments) in jobs.items()
-    }
-    while waiting:
-        (done,), _ = ray.wait(list(waiting))
-        name = waiting.pop(done)
-        yield name, result_of(done, name)
-
-
-def result_of(job: Any, name: str) -> Any:
-    """What a job on a worker returns.
-
-    Raises:
-        SearchFailed: if it fails.
-    """
-    try:
-        return ray.get(job)
-    except ray.exceptions.RayError as error:
-        raise SearchFailed(f"{name} failed on its worker: {error}") from error

@@ -1,4 +1,4 @@
-"""When a trial ends, and when the search must: it goes on unless something is a bug, or lost."""
+"""The stopper of a search: ends trials that have ended themselves, and the search for a bug."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -11,51 +11,53 @@ from ray import tune
 from search.plan import RULES, Outcome
 
 
-class EndSearch(tune.Stopper):
-    """Ends a trial that has said how it ended, and the search where going on is of no use.
+class SearchStopper(tune.Stopper):
+    """Ends a trial that has reported how it ended, and a search that cannot go on.
 
     Attributes:
-        reason: what ended the search, for a person; None while it may go on.
+        reason: of the search's end, for a person; None while it goes on.
     """
 
     def __init__(self) -> None:
-        self._seen: Counter[tuple[Outcome, str]] = Counter()
+        self._endings: Counter[tuple[Outcome, str]] = Counter()
         self.reason: str | None = None
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """Whether this trial must end."""
+        """Return True if the trial has ended with this result."""
         if refused := result.get("refused"):
-            self.reason = self.reason or refused
-            return True
-        if lost := result.get("storage_lost"):
-            self.reason = self.reason or f"a worker could not keep its checkpoint: {lost}"
-            return True
-        if not (word := result.get("outcome")):
+            self.end_search(refused)
+        elif lost := result.get("storage_lost"):
+            self.end_search(f"a worker could not keep its checkpoint: {lost}")
+        elif outcome := result.get("outcome"):
+            cause = str(result.get("cause"))
+            self.count(Outcome(outcome), cause, str(result.get("failure_traceback") or cause))
+        else:
             return False
-        cause = str(result.get("cause"))
-        self.count(Outcome(word), cause, str(result.get("failure_traceback") or cause))
         return True
 
-    def count(self, outcome: Outcome, cause: str, said: str) -> None:
-        """Ends the search with what was said, if so many trials have ended so for that cause."""
+    def count(self, outcome: Outcome, cause: str, details: str) -> None:
+        """Count a trial's end; end the search if its outcome is a bug and the cause is common."""
         limit = RULES[outcome].ends_search_at
-        self._seen[outcome, cause] += 1
-        if limit is not None and self._seen[outcome, cause] >= limit:
+        self._endings[outcome, cause] += 1
+        if limit is not None and self._endings[outcome, cause] >= limit:
             times = f"the same failure {limit} times" if limit > 1 else "a failure"
-            reason = f"{times}, which is a bug and not a trial:\n{said}"
-            self.reason = self.reason or reason
+            self.end_search(f"{times}, which is a bug and not a trial:\n{details}")
+
+    def end_search(self, reason: str) -> None:
+        """End the search; the first reason counts."""
+        self.reason = self.reason or reason
 
     def stop_all(self) -> bool:
-        """Whether the search must end."""
+        """Return True if the search must end."""
         return self.reason is not None
 
     @contextmanager
     def on_storage_failure(self, run: Path) -> Iterator[None]:
-        """Ends the search, and does not raise, where the file system takes no more files.
+        """End the search if the run's folder takes no files.
 
-        Ray would take an exception for a failure of the trial and run it again.
+        Of an exception Ray would think that the trial has failed, and run it again.
         """
         try:
             yield
         except OSError as error:
-            self.reason = self.reason or f"{run} takes no files: {error}"
+            self.end_search(f"{run} takes no files: {error}")

@@ -7,7 +7,7 @@ from typing import Any
 import ray
 from ray import tune
 
-from search.cluster import EndSearch
+from search.cluster import SearchStopper
 from search.plan import Outcome
 from search.records import remove_other_folders
 from search.suggest import EndedTrial
@@ -37,7 +37,7 @@ class SearchCallback(tune.Callback):
         recorder: Recorder,
         console: Console,
         metrics: Metrics,
-        ending: EndSearch,
+        ending: SearchStopper,
         tell: Callable[[EndedTrial], object],
     ) -> None:
         self._recorder = recorder

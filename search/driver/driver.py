@@ -9,7 +9,7 @@ from typing import Any
 
 from ray import tune
 
-from search.cluster import EndSearch, Train, make_trainable
+from search.cluster import SearchStopper, Train, make_trainable
 from search.plan import (
     EarlyStopper,
     Resources,
@@ -118,7 +118,7 @@ def _run_trials(
         guides: makes the trials and the scheduler of a round, and what is told of endings.
     """
     freeze_loaded_objects()
-    ending = EndSearch()
+    ending = SearchStopper()
     trainable = make_trainable(train, plan.name, versions())
     left = names
     while left:
@@ -142,7 +142,7 @@ def _fit(
     trainable: Any,
     searcher: TrialSearcher,
     scheduler: Scheduler,
-    ending: EndSearch,
+    ending: SearchStopper,
     callback: SearchCallback,
 ) -> None:
     """Let Ray run what is left, until nothing is or `ending` has a reason."""

@@ -12,12 +12,12 @@ from typing import Any
 import ray
 
 from search.cluster import (
-    baselines_task,
-    export_task,
-    measure_task,
-    on_worker,
+    export_best,
+    measure_best,
     result_of,
-    state_task,
+    score_baselines,
+    score_state,
+    submit,
 )
 from search.plan import Resources, SearchConfig, SearchFailed
 from search.records import (
@@ -55,10 +55,9 @@ class Baselines:
 
     def start(self) -> None:
         """Start scoring (idempotent); call once no trial is queued."""
-        task = on_worker(baselines_task, self._resources)
         while self._left:
             name = self._left.pop(0)
-            self._jobs[task.remote(self._template, self._resources.threads, [name])] = name
+            self._jobs[submit(self._resources, score_baselines, self._template, [name])] = name
 
     def collect(self) -> list[str]:
         """Write the rows of each method as they come; return what failed, a sentence each."""
@@ -92,10 +91,8 @@ def score_best(
         failures = baselines.collect()
     else:
         checkpoint = store.path / str(trials.set_index("trial_id")["checkpoint"][best])
-        measured = on_worker(measure_task, resources).remote(uri_of(checkpoint), resources.threads)
-        scored = on_worker(state_task, resources).remote(
-            uri_of(checkpoint / STATE_FILE), resources.threads
-        )
+        measured = submit(resources, measure_best, uri_of(checkpoint))
+        scored = submit(resources, score_state, uri_of(checkpoint / STATE_FILE))
         failures = baselines.collect()  # the model card has them too
         try:
             _export(store, resources, checkpoint, result_of(measured, best))
@@ -117,10 +114,10 @@ def _export(
     others = rows[rows["trial_id"].isna()].to_dict("records")
     about = store.plan.get("provenance", {})
     folder = uri_of(store.path / BEST_FOLDER)
-    task = on_worker(export_task, resources)
-    job = task.remote(uri_of(checkpoint), folder, measured, about, others, resources.threads)
     try:
-        ray.get(job)
+        ray.get(
+            submit(resources, export_best, uri_of(checkpoint), folder, measured, about, others)
+        )
         with downloaded(folder) as model:  # from the bucket into the working copy
             if str(model) != folder:
                 shutil.copytree(model, store.path / BEST_FOLDER, dirs_exist_ok=True)

@@ -78,21 +78,20 @@ class Session:
             confirmed: for a confirmation: a configuration with the scenes of the bound and of the
                 classical methods, which are scored too; the reruns are then marked as confirmed.
         """
-        from search.cluster import as_ready, baselines_task, state_task
+        from search.cluster import Job, as_completed, score_baselines, score_state
 
-        threads = self._resources.threads
-        jobs: dict[str, tuple[Any, ...]] = {}
+        jobs: dict[str, Job] = {}
         if confirmed is not None:
             config = replace(confirmed, evaluation=self._fresh.evaluation(confirmed))
             for name in CLASSICAL:
                 if not has_scores(self._store, FRESH_BASELINES, config.evaluation, name):
-                    jobs[name] = (baselines_task, config, threads, [name])
+                    jobs[name] = (score_baselines, config, [name])
         wanted = {one.name: one for one in reruns}
         for name, one in wanted.items():
             evaluation = self._fresh.evaluation(one.config)
             if not has_scores(self._store, name, evaluation):
-                jobs[name] = (state_task, self._state(name), threads, evaluation)
-        for count, (name, tables) in enumerate(as_ready(jobs, self._resources), 1):
+                jobs[name] = (score_state, self._state(name), evaluation)
+        for count, (name, tables) in enumerate(as_completed(jobs, self._resources), 1):
             scored = wanted.get(name)
             self._write(scored, tables)
             about = scored.about if scored else name
@@ -107,15 +106,15 @@ class Session:
         Args:
             configs: for each rerun the configuration that weighs the term, perhaps not its own.
         """
-        from search.cluster import as_ready, hinges_task
+        from search.cluster import Job, as_completed, score_hinges
 
-        threads, many = self._resources.threads, min(HINGE_SCENES, self._fresh.num_scenes)
-        jobs = {}
+        many = min(HINGE_SCENES, self._fresh.num_scenes)
+        jobs: dict[str, Job] = {}
         for name, config in configs.items():
             params = replace(config, evaluation=self._fresh.evaluation(config)).to_params()
-            jobs[name] = (hinges_task, self._state(name), threads, params, many)
+            jobs[name] = (score_hinges, self._state(name), params, many)
         found = {}
-        for count, (name, rows) in enumerate(as_ready(jobs, self._resources), 1):
+        for count, (name, rows) in enumerate(as_completed(jobs, self._resources), 1):
             found[name] = rows
             print(f"term evaluated {count}/{len(jobs)}: {name}", flush=True)
         return found
@@ -197,10 +196,10 @@ def session(request: RerunRequest) -> Iterator[Session]:
         RunError: if the run has another driver now.
     """
     set_ray_environment(request.plan.address)
-    from search.cluster import check_nodes, connect, room_for
+    from search.cluster import check_nodes, connect, wait_for_resources
 
     with lock_run(request.store.path), connect(request.plan) as cluster:
-        resources = room_for(request.plan, cluster)
+        resources = wait_for_resources(request.plan, cluster)
         trained = _open_reruns(request.store, request.plan)
         check_nodes(trained)
         print(f"{resources.concurrent} trainings at a time\n", flush=True)

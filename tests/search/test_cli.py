@@ -80,11 +80,11 @@ def test_an_address_where_nobody_listens_is_refused_within_seconds(capsys, tmp_p
 @pytest.mark.ray
 def test_a_ray_that_does_not_start_is_told_in_one_line():
     """Ray itself refuses here; a machine that is too busy gets the same."""
-    from search.cluster.connection import _started
+    from search.cluster.connection import start_ray
     from search.plan.errors import Refused
 
     with pytest.raises(Refused, match=r"a local Ray must start, but did not \(.*try again"):
-        _started({"address": "local", "num_cpus": -1})
+        start_ray({"address": "local", "num_cpus": -1})
 
 
 def test_an_existing_run_is_refused_and_left_alone(capsys, tmp_path):

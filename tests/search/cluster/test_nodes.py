@@ -22,9 +22,9 @@ from ray.cluster_utils import Cluster
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from search.cluster import checks, trainable
-from search.cluster.checks import check_nodes, room_for
+from search.cluster.checks import check_nodes, wait_for_resources
 from search.cluster.connection import connect
-from search.cluster.stopper import EndSearch
+from search.cluster.stopper import SearchStopper
 from search.driver.driver import search
 from search.plan.config import SearchConfig
 from search.plan.errors import Refused, SearchFailed
@@ -74,7 +74,7 @@ def test_a_worker_with_another_version_trains_nothing_and_ends_the_search(monkey
 
     trainable.make_trainable(train, "x", own)({"trial_id": "t0000"})
     (last,) = reports
-    ending = EndSearch()
+    ending = SearchStopper()
     assert ending("t0000", last)
     assert ending.stop_all()
     assert re.search(r"torch is 9\.9\.9 here and \d.* on ", ending.reason)
@@ -154,11 +154,11 @@ def test_a_machine_that_never_comes_is_waited_for_as_long_as_was_said(cluster, t
 
 @pytest.mark.ray
 def test_a_machine_that_comes_is_used(cluster, tmp_path, capfd, monkeypatch):
-    monkeypatch.setattr(checks, "SAID_EVERY_SECONDS", 1.0)
+    monkeypatch.setattr(checks, "MESSAGE_SECONDS", 1.0)
     plan, _ = on_cluster(cluster[0], tmp_path)
     plan = replace(plan, cpus_per_trial=3, gpus_per_trial=0, max_concurrent=1)
     with connect(plan) as now, ThreadPoolExecutor() as beside:
-        waiting = beside.submit(room_for, plan, now)
+        waiting = beside.submit(wait_for_resources, plan, now)
         while "no machine holds a trial of 3 CPUs" not in capfd.readouterr().out:
             assert not waiting.done()
             time.sleep(0.1)

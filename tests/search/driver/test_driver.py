@@ -11,7 +11,6 @@ from functools import partial
 import optuna
 import pandas as pd
 import pytest
-import ray
 import torch
 from ray import tune
 
@@ -415,7 +414,6 @@ def _blocked_and_resumed(run: Run, path, folder: str) -> RunStore:
 def test_a_worker_whose_eigensolver_is_wrong_is_refused(connected, monkeypatch):
     plan = SearchConfig(preset="eigengap", trials=1, name="refused")
     resources = Resources(cpus=1.0, gpus=0.0, concurrent=1)
-    broken = ray.remote(broken_eigh.check_backends)
-    monkeypatch.setattr("search.cluster.checks.backends_task", broken)
+    monkeypatch.setattr("search.cluster.checks.measure_backends", broken_eigh.measure_backends)
     with pytest.raises(Refused, match=r"auto at 36 elements: .*exceeds.*use another backend"):
         check_backends(plan, resources)
