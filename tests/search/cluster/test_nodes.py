@@ -6,7 +6,6 @@ All on this machine with Ray's `Cluster` utility, in which every node has proces
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -81,22 +80,10 @@ def test_a_worker_with_another_version_trains_nothing_and_ends_the_search(monkey
     assert not last.get("outcome")  # the trial did not do it, and goes on when resumed
 
 
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[tuple[Cluster, str]]:
-    """A head with two CPUs, and the URL of its dashboard."""
-    port = free_port()
-    ports = {"dashboard_port": port, "dashboard_agent_listen_port": free_port()}  # beside others
-    cluster = Cluster(
-        initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": True, **ports}
-    )
-    yield cluster, f"http://127.0.0.1:{port}"
-    cluster.shutdown()
+@pytest.fixture
+def cluster(ray_cluster: Cluster) -> tuple[Cluster, str]:
+    """The shared head with two CPUs, and the URL of its dashboard."""
+    return ray_cluster, f"http://{ray_cluster.webui_url}"
 
 
 @pytest.fixture

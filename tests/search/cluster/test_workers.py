@@ -1,18 +1,17 @@
 """What trials find on a worker: one process for many of them, its settings, its networks tried."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 import ray
+from ray import tune
 
 import spaces
 from search.cluster import trainable
 from search.cluster.checks import LONG_MINUTES, try_networks
-from search.cluster.connection import connect
 from search.driver.driver import search
 from search.plan.config import SearchConfig
 from search.plan.environment import WORKER_ENV
@@ -22,17 +21,10 @@ from search.records.store import RunStore
 from search.suggest.samplers import STARTUP_TRIALS
 from search.suggest.suggester import worker_settings
 from tests import scripted
+from tests.local_tune import LocalTuner
 from trainer.provenance import versions
 
-pytestmark = pytest.mark.ray
-
 ONE = Resources(cpus=1.0, gpus=0.0, concurrent=1)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_ray() -> Iterator[None]:
-    with connect(SearchConfig(preset="smoke", trials=1, name="ray")):
-        yield
 
 
 def suggest(trial: spaces.Trial) -> dict[str, float]:
@@ -54,7 +46,8 @@ def searched(monkeypatch, folder: Path, trials: int, train, **more) -> RunStore:
     return store
 
 
-def test_trials_share_one_process_with_its_settings(monkeypatch, tmp_path):
+@pytest.mark.ray
+def test_trials_share_one_process_with_its_settings(connected, monkeypatch, tmp_path):
     """So torch is imported once; glibc reads its settings when a process starts."""
     train = partial(scripted.note_and_train, tmp_path / "notes")
     searched(monkeypatch, tmp_path, 4, train, scheduler="none")
@@ -72,7 +65,8 @@ def test_a_trial_computes_on_the_threads_of_its_record(monkeypatch):
         return scripted.train
 
     monkeypatch.setattr(trainable, "load_trainer", load_trainer)
-    monkeypatch.setattr(trainable, "_report", lambda *given: None)
+    monkeypatch.setattr(tune, "report", lambda *given, **more: None)
+    monkeypatch.setattr(tune, "get_checkpoint", lambda: None)
     record = {"trial_id": "t0", "number": 0, "params": spaces.get("smoke").fixed, "threads": 3}
     settings = worker_settings(record, folder="t0")
     trainable.make_trainable(None, "x", versions())(settings)
@@ -80,6 +74,7 @@ def test_a_trial_computes_on_the_threads_of_its_record(monkeypatch):
 
 
 def test_one_worker_and_the_same_seed_make_the_same_search(monkeypatch, tmp_path):
+    monkeypatch.setattr(tune, "Tuner", LocalTuner)
     trials = STARTUP_TRIALS + 4
     drawn = []
     for name, seed in (("a", 5), ("b", 5), ("c", 6)):
@@ -90,8 +85,9 @@ def test_one_worker_and_the_same_seed_make_the_same_search(monkeypatch, tmp_path
     assert drawn[0] != drawn[2]
 
 
+@pytest.mark.ray
 @pytest.mark.slow
-def test_long_plans_try_each_kind_of_network_for_a_step():
+def test_long_plans_try_each_kind_of_network_for_a_step(connected):
     local = spaces.get("local")
     short = SearchConfig("local", 1, "x")
     assert short.minutes <= LONG_MINUTES
@@ -105,7 +101,8 @@ def test_long_plans_try_each_kind_of_network_for_a_step():
     assert all("one step and its evaluation in" in line and "MiB" in line for line in said)
 
 
-def test_a_network_that_does_not_survive_a_step_is_refused(monkeypatch):
+@pytest.mark.ray
+def test_a_network_that_does_not_survive_a_step_is_refused(connected, monkeypatch):
     smoke = spaces.get("smoke")
     too_large = replace(smoke, minutes=1e3, fixed={**smoke.fixed, "batch_size": 10**15})
     monkeypatch.setitem(spaces.PRESETS, "smoke", too_large)
@@ -113,8 +110,9 @@ def test_a_network_that_does_not_survive_a_step_is_refused(monkeypatch):
         try_networks(SearchConfig("smoke", smoke.trials, "x"), ONE)
 
 
+@pytest.mark.ray
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="no such Linux")
-def test_a_reused_worker_counts_each_trials_own_peak():
+def test_a_reused_worker_counts_each_trials_own_peak(connected):
     @ray.remote
     def peaks() -> list[int]:
         found = []
