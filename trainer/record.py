@@ -1,8 +1,8 @@
 """Records of a trial for its replay, as plain JSON; no torch, no Parquet.
 
 configs/<trial_id>.json  configuration, written before the trial starts
-endings/<part>.json      endings of trials, by their ids; one file for those that ended together
-.ended.jsonl             endings not in such a file yet, a line each
+endings/<part>.json      endings of trials, by their ids; one file for each driver session
+.ended.jsonl             endings of an earlier version, not in such a file yet, a line each
 """
 
 import json
@@ -35,7 +35,7 @@ def read_trial(run: Path, trial: str) -> dict[str, Any]:
     """
     record = read_record(run / CONFIGS / f"{trial}.json")
     damaged: ConfigError | None = None
-    # a file of its own first, then those that it may share
+    # runs of earlier versions may have a file for the trial alone
     files = sorted(run.glob(f"{ENDINGS}/[!._]*.json"), key=lambda file: file.stem != trial)
     for file in files:
         try:

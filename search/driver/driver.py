@@ -63,7 +63,7 @@ def search(
         SearchFailed: if the search ended itself; what had finished is in the store.
     """
 
-    def guides(recorder: Recorder) -> tuple[Iterator[Record], Scheduler, Tell]:
+    def prepare(recorder: Recorder) -> tuple[Iterator[Record], Scheduler, Tell]:
         history = recorder.history
         suggester = Suggester(plan, store.path / "optuna.log", history, recorder.register)
         stopper = restored_stopper(plan, history)
@@ -71,7 +71,7 @@ def search(
         return suggester.trials(exhausted), scheduler, suggester.tell
 
     names = {trial_name(number) for number in range(plan.trials)}
-    _run_trials(names, guides, plan, store, resources, train)
+    _run_trials(names, prepare, plan, store, resources, train)
 
 
 def rerun(
@@ -93,17 +93,17 @@ def rerun(
         SearchFailed: if it ended itself; what had finished is in the store.
     """
 
-    def guides(recorder: Recorder) -> tuple[Iterator[Record], Scheduler, Tell]:
+    def prepare(recorder: Recorder) -> tuple[Iterator[Record], Scheduler, Tell]:
         trials = rerun_settings(records, recorder.history, recorder.register)
         return trials, Scheduler(early_stopper("none", plan.template.epochs)), lambda ended: None
 
     names = {record["trial_id"] for record in records}
-    _run_trials(names, guides, plan, store, resources, train)
+    _run_trials(names, prepare, plan, store, resources, train)
 
 
 def _run_trials(
     names: set[str],
-    guides: Callable[[Recorder], tuple[Iterator[Record], Scheduler, Tell]],
+    prepare: Callable[[Recorder], tuple[Iterator[Record], Scheduler, Tell]],
     plan: SearchConfig,
     store: RunStore,
     resources: Resources,
@@ -115,7 +115,8 @@ def _run_trials(
     free in time. Such a trial is unfinished, as after a restart, and goes on in another round.
 
     Args:
-        guides: makes the trials and the scheduler of a round, and what is told of endings.
+        prepare: returns the trials and the scheduler of a round, and the function that is told of
+            endings.
     """
     freeze_loaded_objects()
     ending = SearchStopper()
@@ -125,7 +126,7 @@ def _run_trials(
         recorder = Recorder(plan, store, resources.threads)
         before = names - recorder.ended
         if before:
-            trials, scheduler, tell = guides(recorder)
+            trials, scheduler, tell = prepare(recorder)
             console = Console(plan.trials, recorder.tally)
             callback = SearchCallback(recorder, console, Metrics(recorder), ending, tell)
             _fit(store, resources, trainable, TrialSearcher(trials), scheduler, ending, callback)
