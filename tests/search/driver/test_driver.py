@@ -19,6 +19,8 @@ from search.cluster import trainable
 from search.cluster.checks import check_backends
 from search.driver import callback, driver
 from search.driver.driver import search
+from search.driver.metrics import Metrics, gauges
+from search.driver.recorder import Recorder
 from search.driver.score_best import Baselines
 from search.plan.config import SearchConfig
 from search.plan.errors import Refused, SearchFailed
@@ -149,6 +151,28 @@ def test_an_event_is_a_line_and_so_is_the_progress_after_every_ending(run, capsy
     assert any("nonfinite_gradient in `eigengap`, step 7" in line for line in said)
     assert said[-1].startswith("3/3 trials |####################|")
     assert said[-1].endswith("1 completed, 1 diverged, 1 stopped")
+
+
+def test_the_metrics_say_what_the_tables_say_also_after_a_resume(run, monkeypatch):
+    recorders: list[Recorder] = []
+
+    def watched(recorder: Recorder) -> Metrics:
+        recorders.append(recorder)
+        return Metrics(recorder)
+
+    monkeypatch.setattr(driver, "Metrics", watched)
+    for rates in ([RATES["good"], RATES["diverges"]], [*RATES.values()]):
+        store = run(*rates)
+        found = {(name, *tags.values()): value for name, value, tags in gauges(recorders[-1])}
+        trials = store.read("trials")
+        for outcome, count in trials["outcome"].value_counts().items():
+            assert found["ris_trials", outcome] == count
+        assert sum(v for (name, *_), v in found.items() if name == "ris_trials") == len(trials)
+        assert found["ris_best_objective",] == trials["objective"].min()
+        (aborts,) = (v for (name, *_), v in found.items() if name == "ris_nan_aborts")
+        assert aborts == (trials["outcome"] == "diverged").sum()
+        assert "ris_smallest_eigengap" not in {name for name, *_ in found}  # nothing runs
+    assert [recorder.epochs for recorder in recorders] == [3 + 1, 1 + 1]
 
 
 def test_a_divergence_leaves_its_cause_and_a_replay_command(run):
