@@ -1,4 +1,5 @@
-"""Ray Tune's calls, told to those who record, print, watch, measure and suggest."""
+"""The callback of Ray Tune: passes its calls on to the recorder, console, metrics, watchdog and
+sampler."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -19,15 +20,15 @@ from .watchdog import Watchdog
 
 
 class SearchCallback(tune.Callback):
-    """The only listener to Ray Tune's loop.
+    """Translates the calls of Ray Tune's loop.
 
-    Ray takes an exception raised here for a failure of the trial, and runs it again. So a folder
+    Ray takes an exception raised here for a failure of the trial, and runs that again. So a folder
     that takes no files ends the search instead.
 
     Args:
-        recorder: keeper of the run's rows.
-        console: printer of events.
-        metrics: those of the dashboard.
+        recorder: keeps the rows.
+        console: prints events.
+        metrics: shows totals on the dashboard.
         ending: told when the search must end.
         tell: called with every trial that has ended.
     """

@@ -1,4 +1,4 @@
-"""What a search prints while it runs: one line per event, and its progress.
+"""Console output of a running search: one line per event, and its progress.
 
 Events: started, improved, lost, stopped at a rung, diverged with its cause, completed. On a
 terminal, a progress bar stays below them; in a file, progress is a line per ended trial.

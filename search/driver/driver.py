@@ -1,4 +1,4 @@
-"""Runs the trials of a planned search, or given trainings, on Ray.
+"""The loop of a driver: the trials of a planned search, or given trainings, on Ray.
 
 Everything that must outlive the driver is in the run's store before `search` returns.
 """

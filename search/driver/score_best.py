@@ -1,5 +1,5 @@
-"""Scores what a search leaves beside its trials: the bound and the classical methods, and the
-best trial's network scene by scene, kept as a model folder.
+"""The scores that a search makes beside its trials: of the bound and the classical methods, and of
+the best trial's network scene by scene, which becomes a model folder.
 
 The classical methods begin when no trial waits for a worker any more, and the best network is
 measured beside them. One job that fails leaves the results of the others alone.
@@ -34,7 +34,7 @@ from search.remote import downloaded, uri_of
 from trainer.config import ConfigError
 
 BEST_FOLDER = "best"
-"""The best trial's network, as `trainer.training.model` keeps one."""
+"""The folder of the best trial's network; `trainer.training.model` describes it."""
 
 
 class Baselines:

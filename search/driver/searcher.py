@@ -1,4 +1,5 @@
-"""What Ray Tune calls to get trials and to judge them."""
+"""Adapters for Ray Tune: a searcher that hands out given trials, and a scheduler that stops them
+early."""
 
 from collections.abc import Collection, Iterator
 from pathlib import Path

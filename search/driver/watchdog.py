@@ -1,4 +1,4 @@
-"""Finds trials that report nothing for too long, by the clock of a process that may be stopped."""
+"""A watchdog for trials that hang, in a driver that may have been stopped itself."""
 
 import time
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What every table of a run holds: columns with type, unit and meaning, and what identifies a row.
+"""The tables of a run: columns with type, unit and meaning, and the keys that identify a row.
 
 Only `trials` depends on the run: it has one nullable `params.<dotted name>` column for each
 parameter that the run's space can set. `docs/results.md` shows the same tables to readers.
@@ -14,7 +14,7 @@ BASELINE_PART = "baselines"
 """The part whose rows belong to no trial."""
 
 RERUNS = "reruns"
-"""The folder of what was trained again, in that of the run: a run of its own."""
+"""The folder of reruns inside that of a run: a run of its own."""
 
 Parameters = Mapping[str, tuple[str, str, str]]
 """Dotted name -> (`float`, `int` or `str`; unit; description)."""
@@ -233,7 +233,7 @@ PARAMETERS_AFTER = "objective_high"
 
 
 def columns(table: str, parameters: Parameters) -> tuple[Column, ...]:
-    """All columns of a table in a run whose space can set `parameters`."""
+    """Return all columns of a table in a run whose space can set `parameters`."""
     fixed = TABLES[table]
     if table != "trials":
         return fixed

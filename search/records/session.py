@@ -1,4 +1,4 @@
-"""What one driver writes of its trials: a part per table, rewritten every few seconds.
+"""The rows of one driver session: a part per table, rewritten as a whole every few seconds.
 
 Rows of ended trials are kept as Arrow tables, so that a flush is little more than writing files.
 The parts are written children first and `trials` last: a reader never sees a trial that has ended
