@@ -377,7 +377,7 @@ def test_the_classical_methods_are_scored_once_and_belong_to_no_trial(smoke):
     assert not rows.duplicated(["estimator", "snr_db", "num_sources"]).any()
     part = path / "evaluations" / f"{BASELINE_PART}.parquet"
     before = part.stat().st_mtime_ns
-    Baselines(SearchConfig.from_dict(store.plan["search"]), store, ONE).collect()  # nothing
+    Baselines(SearchConfig(**store.plan["search"]), store, ONE).collect()  # nothing
     assert part.stat().st_mtime_ns == before
 
 
