@@ -1,5 +1,6 @@
 """Random matrices of a kind, and the gradients and comparisons that tests of spectra share."""
 
+import pytest
 import torch
 
 from trainer.scenes import Scenes, steering_vector
@@ -31,6 +32,12 @@ def slope(quantity, matrix):
     leaf = matrix.clone().requires_grad_()
     value = quantity(leaf)
     return value.detach(), torch.autograd.grad(value.sum(), leaf)[0]
+
+
+thoroughness = pytest.mark.parametrize(
+    "fast_mode", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["fast", "entrywise"]
+)
+"""gradcheck of Jacobians along random directions or, in the slow tier, of their every entry."""
 
 
 def inner(x, y):

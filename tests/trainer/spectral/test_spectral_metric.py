@@ -4,7 +4,7 @@ import pytest
 import scipy.linalg
 import torch
 
-from tests.matrices import close, covariance, gaussian, inner, slope
+from tests.matrices import close, covariance, gaussian, inner, slope, thoroughness
 from trainer.spectral.backends import BACKENDS
 from trainer.spectral.decomposition import spectrum
 
@@ -70,9 +70,10 @@ def test_steering_vectors_lie_in_the_signal_subspace_of_coloured_noise():
     assert ((plain.gap(1) - s.gap(1)).abs() > 1e-3).all()
 
 
+@thoroughness
 @pytest.mark.parametrize("backend", ["exact", "gram", "masked"])
-def test_gradcheck_in_the_factor_and_the_metric(backend):
-    f, b, x = gaussian(2, 5, 3), metric(2, 5), gaussian(2, 5, 2, seed=1)
+def test_gradcheck_in_the_factor_and_the_metric(backend, fast_mode):
+    f, b, x = gaussian(2, 4, 3), metric(2, 4), gaussian(2, 4, 1, seed=1)
     k = torch.tensor([1, 2])
 
     def every(factor, noise):
@@ -80,17 +81,22 @@ def test_gradcheck_in_the_factor_and_the_metric(backend):
         return s.gap(k), s.leak(k), s.capture(k, x), s.apply(k, x), s.trace
 
     inputs = (f.requires_grad_(), b.requires_grad_())
-    assert torch.autograd.gradcheck(every, inputs, check_forward_ad=backend != "masked")
+    assert torch.autograd.gradcheck(
+        every, inputs, check_forward_ad=backend != "masked", fast_mode=fast_mode
+    )
 
 
-def test_gradcheck_in_a_dense_matrix_and_the_metric():
-    r, b, x = covariance(2, 5), metric(2, 5), gaussian(5, 2)
+@thoroughness
+def test_gradcheck_in_a_dense_matrix_and_the_metric(fast_mode):
+    r, b, x = covariance(2, 4), metric(2, 4), gaussian(4, 1)
 
     def every(matrix, noise):
         s = spectrum(matrix, metric=noise, backend="exact")
         return s.values, s.capture(2, x)
 
-    assert torch.autograd.gradcheck(every, (r.requires_grad_(), b.requires_grad_()))
+    assert torch.autograd.gradcheck(
+        every, (r.requires_grad_(), b.requires_grad_()), fast_mode=fast_mode
+    )
 
 
 def test_scaling_the_metric_scales_the_spectrum_inversely():
