@@ -66,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
         "default: the step that failed",
     )
 
-    p_evaluate = verbs.add_parser("evaluate", help="score a trained network on held-out scenes")
+    p_evaluate = verbs.add_parser("evaluate", help="evaluate a trained network on held-out scenes")
     p_evaluate.set_defaults(act=evaluate)
     p_evaluate.add_argument(
         "state",

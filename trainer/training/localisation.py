@@ -116,12 +116,12 @@ def localise(
     if not isinstance(model, Model):
         model = load_model(model, target)
     if isinstance(scenes, Scenes):
-        require_sound(scenes)
+        check_scenes(scenes)
     else:
         scenes = load_scenes(scenes)
     weights = next(model.network.parameters())
     scenes = scenes.to(device=target, dtype=weights.dtype.to_complex())
-    scene = scene_of(model.config.scene, scenes, range_m)
+    scene = adapt_scene(model.config.scene, scenes, range_m)
     network = adapt_network(model.network, model.config, scene)
     known = _known_counts(scenes, num_sources)
     if known is not None:
@@ -134,7 +134,7 @@ def localise(
     return Localisation.concatenate(parts)
 
 
-def require_sound(scenes: Scenes) -> None:
+def check_scenes(scenes: Scenes) -> None:
     """Check scenes made in memory like those of a recording.
 
     Silent scenes are allowed: none of their sources is resolved.
@@ -164,7 +164,7 @@ def require_sound(scenes: Scenes) -> None:
         require_scale(name, peaks[peaks > 0].cpu().numpy())
 
 
-def scene_of(
+def adapt_scene(
     trained: SceneConfig, scenes: Scenes, range_m: tuple[float, float] | None = None
 ) -> SceneConfig:
     """Return the training's configuration, changed to the panel and antennas of these scenes."""
@@ -190,16 +190,12 @@ def adapt_network(network: nn.Module, config: TrainConfig, scene: SceneConfig) -
     Raises:
         ConfigError: if that needs another number of range planes than the weights have.
     """
-
-    def nearer(range_min_m: float) -> SceneConfig:
-        return replace(scene, range_min_m=range_min_m)
-
     trained = config.scene
     if scene == trained:
         return network
     planes, needed = (grid_planes(each) for each in (trained, scene))
     if planes != needed:
-        fits = next((r for r in _nearest(scene) if grid_planes(nearer(r)) == planes), None)
+        fits = _fitting_range_min(scene, planes)
         way = f"--range-m {fits:.3g} {scene.range_max_m:g} would fit" if fits else "Train anew"
         raise ConfigError(
             f"weights serve panels and regions with as many range planes, but the network has "
@@ -218,10 +214,12 @@ def grid_planes(scene: SceneConfig) -> int:
     return grid_shape(scene, POINTS_PER_BEAM, PLANE_PHASE)[0]
 
 
-def _nearest(scene: SceneConfig) -> NDArray[np.float64]:
-    """Return candidates for `range_min_m`, sorted by their distance from the one given."""
+def _fitting_range_min(scene: SceneConfig, planes: int) -> float | None:
+    """Return the `range_min_m` with so many planes that is nearest to the scene's own, if any."""
     choices = np.geomspace(scene.range_min_m / 10, scene.range_max_m * 0.95, 200)
-    return choices[np.abs(np.log(choices / scene.range_min_m)).argsort()]
+    choices = choices[np.abs(np.log(choices / scene.range_min_m)).argsort()]
+    fits = (r for r in choices if grid_planes(replace(scene, range_min_m=r)) == planes)
+    return next(fits, None)
 
 
 def _known_counts(
