@@ -27,7 +27,7 @@ def scenes(config: SceneConfig = SCENE, count: int = 4, snr_db: float = 3.0):
 
 
 def dense_operators(batch):
-    """G_l = H diag(c_l), [B, L, M, N]."""
+    """Return G_l = H diag(c_l), [B, L, M, N]."""
     return batch.channel.unsqueeze(1) * batch.codes.unsqueeze(2)
 
 
@@ -63,7 +63,7 @@ def test_lmmse_becomes_pinv_without_noise():
     torch.testing.assert_close(lmmse(batch, loading), pinv(batch), rtol=1e-8, atol=1e-8)
 
 
-def test_coloured_noise_is_met_by_its_own_covariance():
+def test_lmmse_uses_the_covariance_of_coloured_noise():
     batch = scenes(replace(SCENE, noise_correlation=0.7))
     loading = torch.tensor([0.1, 1.0, 5.0, 40.0], dtype=torch.float64)
     operators = dense_operators(batch)
@@ -117,7 +117,7 @@ def test_the_fitted_loading_maximises_the_likelihood():
 
 
 @pytest.mark.parametrize("project", [pinv, lmmse])
-def test_silence_projects_to_zero(project):
+def test_zero_snapshots_project_to_zero(project):
     silent = scenes()
     silent = replace(silent, snapshots=torch.zeros_like(silent.snapshots))
     assert sample_covariance(project(silent)).dense().abs().max() == 0

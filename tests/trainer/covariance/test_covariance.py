@@ -1,4 +1,4 @@
-"""Laws of the covariance type: what normalising, loading and blending may and may not change."""
+"""Laws of the covariance type: invariances of normalisation, loading and blending."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -44,7 +44,7 @@ def random_factor(*shape: int, seed: int = 0) -> Tensor:
 
 
 def held(covariance: Covariance) -> Tensor:
-    """The one form that is there."""
+    """Return the one form that is held."""
     forms = [f for f in (covariance.matrix, covariance.factor) if f is not None]
     assert len(forms) == 1
     return forms[0]
@@ -62,7 +62,7 @@ def test_normalise_hermitises_then_scales_then_loads() -> None:
 
 
 @pytest.mark.parametrize("scale", [1e-4, 1e5])
-def test_the_scale_of_r_is_forgotten(scale: float) -> None:
+def test_the_scale_of_r_does_not_matter(scale: float) -> None:
     factor = random_factor(BATCH, ELEMENTS, RANK)
     for one, other in (
         (normalise(factor=factor, eps_psd=0.1), normalise(factor=scale * factor, eps_psd=0.1)),
@@ -177,7 +177,7 @@ def edge_cases() -> dict[str, Callable[[], Covariance]]:
 
 @pytest.mark.parametrize("case", edge_cases())
 def test_gradients_stay_finite_where_covariances_degenerate(case: str) -> None:
-    """Of the fit and of the eigengap together, back to what a network put in."""
+    """Gradients of NMSE and eigengap with respect to the output of a network."""
     made = edge_cases()[case]()
     scenes = simulate(
         SCENE, BATCH, snr_db=0.0, generator=torch.Generator().manual_seed(0), device="cpu"
@@ -212,7 +212,7 @@ def _norms(matrix: Tensor) -> Tensor:
 
 
 def _leaves(tensor: Tensor) -> list[Tensor]:
-    """Tensors at the ends of the graph that made `tensor`."""
+    """Return the leaves of the graph that made `tensor`."""
     found, queue = [], [tensor.grad_fn]
     seen = set()
     while queue:

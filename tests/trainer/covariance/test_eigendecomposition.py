@@ -43,7 +43,7 @@ def test_estimates_do_not_depend_on_the_form(estimator):
     assert one.resolved.equal(other.resolved)
 
 
-def test_a_near_and_a_far_source_both_have_a_direction():
+def test_a_weak_source_beside_a_strong_one_has_a_direction():
     """Powers 90 dB apart: a Gram matrix in single precision would lose the weaker."""
     columns = torch.linalg.qr(factor(2, dtype=torch.complex64)).Q
     held = columns * torch.tensor([1.0, 10**-4.5])
@@ -53,7 +53,7 @@ def test_a_near_and_a_far_source_both_have_a_direction():
 
 
 @pytest.mark.parametrize("form", ["factor", "dense"])
-def test_a_bad_sample_is_named_and_spares_its_neighbours(form):
+def test_a_sample_that_is_not_finite_is_flagged_and_leaves_the_others_unchanged(form):
     columns = factor(4)
     clean = normalise(factor=columns, eps_psd=0.0)
     columns[2, 3, 1] = math.nan
@@ -66,7 +66,7 @@ def test_a_bad_sample_is_named_and_spares_its_neighbours(form):
     assert found.values[3].equal(expected.values[3])
 
 
-def test_nothing_has_no_direction():
+def test_a_zero_factor_has_no_eigenvectors():
     found = eigendecompose(
         Covariance(None, torch.zeros(2, 8, 3, dtype=torch.complex64), torch.zeros(2))
     )

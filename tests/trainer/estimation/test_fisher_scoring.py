@@ -1,4 +1,4 @@
-"""Laws of scoring from a start: it climbs, it is efficient, and it leaves the rest alone."""
+"""Fisher scoring from a start: it is efficient, and leaves what it cannot improve."""
 
 from dataclasses import replace
 from functools import cache
@@ -30,7 +30,7 @@ def scenes_of(snr_db: float, batch: int, count: int | None = None) -> Scenes:
 
 
 def near_the_truth(scenes: Scenes, off_rad: float) -> Estimates:
-    """Estimates that are off by as much, in directions drawn at random."""
+    """Return estimates with a random error of that standard deviation in both angles."""
     truth = scenes.sources
     generator = torch.Generator().manual_seed(1)
     azimuth, elevation = (
@@ -42,7 +42,7 @@ def near_the_truth(scenes: Scenes, off_rad: float) -> Estimates:
 
 @cache
 def strong_scenes(count: int) -> tuple[Scenes, Estimates]:
-    """Scenes with their maximum of the likelihood."""
+    """Return scenes and the maximum of their likelihood."""
     scenes = scenes_of(15.0, 40, count)
     return scenes, build_localiser("sml", SCENE)(scenes, scenes.sources.num_sources)
 
@@ -64,7 +64,7 @@ def test_steps_from_nearby_lead_to_the_maximum(count):
     assert after_ten < 1.1 * best
 
 
-def test_it_ends_where_stochastic_ml_ends_if_it_begins_there():
+def test_the_maximum_of_the_likelihood_is_a_fixed_point():
     scenes, found = strong_scenes(2)
     again = refine_by_fisher_scoring(scenes, found, SEARCH, steps=6)
     for name in ("azimuth", "elevation"):
@@ -90,7 +90,7 @@ def test_slots_without_a_source_stay_and_batches_are_their_members():
     torch.testing.assert_close(alone.azimuth[0], moved.azimuth[3], rtol=0, atol=1e-5)
 
 
-def test_silence_leaves_places_where_they_are_and_resolves_nothing():
+def test_zero_snapshots_move_nothing_and_resolves_nothing():
     scenes = scenes_of(0.0, 4)
     silent = replace(scenes, snapshots=torch.zeros_like(scenes.snapshots))
     start = near_the_truth(scenes, 0.1)

@@ -1,4 +1,4 @@
-"""Descent in a box against scipy, on quadratics and on a curved valley."""
+"""Minimisation in a box against SciPy, on quadratics and on a curved valley."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def least_squares(matrix, target):
     return model
 
 
-def test_bounded_least_squares_are_scipys():
+def test_bounded_least_squares_agree_with_scipy():
     generator = torch.Generator().manual_seed(0)
     matrix = torch.randn(30, 6, 4, dtype=torch.float64, generator=generator)
     matrix[..., 2] *= 1e4  # angles and powers differ by orders of magnitude
@@ -56,7 +56,7 @@ def rosenbrock(point):
     return LocalModel(residual.square().sum(-1), gradient, 2 * slope.mT @ slope)
 
 
-def test_a_curved_valley_is_followed_and_members_do_not_meet():
+def test_a_curved_valley_is_followed_and_members_are_independent():
     start = torch.tensor([[-1.2, 1.0], [0.5, -0.5], [2.0, 2.0]], dtype=torch.float64)
     box = torch.tensor([3.0, 3.0], dtype=torch.float64)
     together = minimise(rosenbrock, start, -box, box, steps=60)
@@ -66,7 +66,7 @@ def test_a_curved_valley_is_followed_and_members_do_not_meet():
         assert alone.point.equal(together.point[i : i + 1])
 
 
-def test_it_never_ends_above_where_it_began():
+def test_the_value_never_exceeds_that_at_the_start():
     """Even with a curvature that has nothing to do with the cost."""
 
     def model(point):
@@ -82,7 +82,7 @@ def test_it_never_ends_above_where_it_began():
     assert (found.value <= start.cos().sum(-1)).all()
 
 
-def test_a_flat_cost_stays_where_it_is():
+def test_a_flat_cost_moves_nothing():
     start = torch.tensor([[0.3, -0.2]], dtype=torch.float64)
 
     def model(point):

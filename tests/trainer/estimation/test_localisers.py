@@ -1,4 +1,4 @@
-"""Methods by name, and localisation of recordings that do not know their sources."""
+"""Localisers by name, also on recordings without truth."""
 
 from dataclasses import replace
 
@@ -25,7 +25,7 @@ def make(snr_db: float = 15.0, **options) -> Scenes:
 @pytest.mark.parametrize(
     "name", [*(f"{kind}_music" for kind in COVARIANCES), "lmmse_mvdr", "lmmse_beamformer", "sml"]
 )
-def test_every_method_localises_strong_sources(name):
+def test_every_localiser_finds_strong_sources(name):
     scenes = make(num_sources=1)
     estimates = build_localiser(name, SCENE)(scenes, torch.ones(12, dtype=torch.long))
     errors = match(estimates, scenes.sources)
@@ -45,7 +45,7 @@ def test_a_recording_without_truth_is_localised(tmp_path):
     assert errors.angle_deg[errors.active].quantile(0.9) < 2
 
 
-def test_an_unknown_number_of_sources_is_asked_of_the_eigenvalues():
+def test_an_unknown_number_of_sources_is_estimated_from_the_eigenvalues():
     scenes = make()
     told = scenes.sources.num_sources
     exact = COVARIANCES["exact"](scenes, None)
@@ -59,7 +59,7 @@ def test_an_unknown_number_of_sources_is_asked_of_the_eigenvalues():
     assert (gospa(errors)[~right] >= 0.5).all()  # a miss or a false alarm costs a half
 
 
-def test_configurations_know_every_method_by_name():
+def test_configurations_list_every_covariance_and_estimator():
     assert set(COVARIANCE_NAMES) == set(COVARIANCES)
     assert set(ESTIMATOR_NAMES) == set(ESTIMATORS)
 

@@ -1,4 +1,4 @@
-"""Stochastic ML: likelihood against dense algebra, scans by brute force, errors against CRB."""
+"""Stochastic ML: against dense algebra, brute force on the grid, and the CRB."""
 
 import math
 from dataclasses import replace
@@ -39,11 +39,11 @@ def make(count: int, snr_db: float = 0.0, num_sources: int | None = None, **chan
 
 
 def unknowns_of(scenes: Scenes) -> Tensor:
-    """The truth in the likelihood's coordinates; absent sources in the middle, power 1."""
+    """Return the true unknowns; inactive sources at the centre, with power 1."""
     s = scenes.sources
-    places = torch.stack([s.azimuth, s.elevation, 1 / s.range_m], dim=-1)
+    positions = torch.stack([s.azimuth, s.elevation, 1 / s.range_m], dim=-1)
     power = s.power.where(s.active, torch.ones_like(s.power)).log()
-    return torch.cat([places.flatten(1), power, scenes.noise_variance.log().unsqueeze(-1)], -1)
+    return torch.cat([positions.flatten(1), power, scenes.noise_variance.log().unsqueeze(-1)], -1)
 
 
 def model_at(scenes: Scenes, unknowns: Tensor) -> LocalModel:
@@ -51,7 +51,7 @@ def model_at(scenes: Scenes, unknowns: Tensor) -> LocalModel:
 
 
 def dense_value(scenes: Scenes, unknowns: Tensor) -> Tensor:
-    """-log likelihood from M x M matrices, one snapshot at a time; differentiable."""
+    """Return -log likelihood from M x M matrices, snapshot by snapshot; differentiable."""
     count = scenes.sources.active.shape[-1]
     azimuth, elevation, inverse = unknowns[:, : 3 * count].unflatten(-1, (count, 3)).unbind(-1)
     power = unknowns[:, 3 * count : -1].exp() * scenes.sources.active
@@ -113,15 +113,15 @@ def test_the_gradient_vanishes_on_average_at_the_truth():
     assert (score.square().mean(0) - 1).abs().max() < 5 * math.sqrt(3 / 300)
 
 
-def test_the_scan_is_the_likelihood_at_every_grid_point():
-    """With one source known, against dense matrices at the power the scan says."""
+def test_the_best_candidate_has_the_highest_likelihood_of_the_grid():
+    """With one source known, against dense matrices at the fitted power."""
     scenes = make(2, 5.0, num_sources=1)
     data = whiten(scenes)
     coarse = search_grid(SCENE, torch.float64, "cpu", 1.0, 6.0)
-    scan = GridLikelihood(data, coarse)
+    grid = GridLikelihood(data, coarse)
     unknowns = unknowns_of(scenes)
     others = Likelihood(data, coarse, scenes.sources.active)
-    places, ratio, noise = scan.candidates(others, unknowns)
+    positions, ratio, noise = grid.candidates(others, unknowns)
     extended = scenes.sources.active.clone()
     extended[:, 1] = True
     both = replace(scenes, truth=replace(scenes.sources, active=extended))
@@ -133,7 +133,7 @@ def test_the_scan_is_the_likelihood_at_every_grid_point():
         trial[:, 10], trial[:, -1] = power.log(), variance.log()
         return dense_value(both, trial)
 
-    best = value_at(places[:, 0], (ratio * noise)[:, 0], noise[:, 0])
+    best = value_at(positions[:, 0], (ratio * noise)[:, 0], noise[:, 0])
     for point in coarse.points[::7]:
         for power in (0.03, 0.3, 3.0):
             there = value_at(point, torch.full((2,), power).double(), noise[:, 0])
@@ -150,22 +150,22 @@ def test_profiled_powers_are_close_to_the_best():
     power = np.geomspace(1e-3, 10, 40)[:, None, None]
     snapshots = np.sqrt(power) * normal(40, 16, 1) * column + normal(40, 16, 12)
     energy = (np.abs(column) ** 2).sum(-1)
-    pull = np.abs((column.conj() * snapshots).sum(-1)) ** 2
+    matched = np.abs((column.conj() * snapshots).sum(-1)) ** 2
     total = (np.abs(snapshots) ** 2).sum((1, 2))
     for g in range(40):
 
         def cost(ratio, g=g):
             weighted = 1 + ratio * energy[g]
-            rest = total[g] - ratio * (pull[g] / weighted).sum()
+            rest = total[g] - ratio * (matched[g] / weighted).sum()
             return np.log(weighted).sum() + 16 * 12 * np.log(rest)
 
-        one = energy[g, None, :, None], pull[g, None, :, None], total[g, None]
+        one = energy[g, None, :, None], matched[g, None, :, None], total[g, None]
         value, ratio, noise = (
             x.item() for x in profile_likelihood(*map(torch.from_numpy, one), 12)
         )
         weighted = 1 + ratio * energy[g]
         assert value == pytest.approx(cost(ratio))
-        assert noise == pytest.approx((total[g] - ratio * (pull[g] / weighted).sum()) / 16 / 12)
+        assert noise == pytest.approx((total[g] - ratio * (matched[g] / weighted).sum()) / 16 / 12)
         best = scipy.optimize.minimize_scalar(
             lambda x: cost(math.exp(x)), bounds=(-12, 5), method="bounded"
         ).fun
@@ -174,7 +174,7 @@ def test_profiled_powers_are_close_to_the_best():
 
 
 def ratio_to_bound(scenes: Scenes, search) -> tuple[float, float]:
-    """Mean of (azimuth² + elevation² error) / CRB over scenes, K = 1, and its standard error."""
+    """Return the mean of squared angular error over CRB for K = 1, and its standard error."""
     estimates = sml(scenes, scenes.sources.num_sources, search, slots=SCENE.max_sources)
     error = match(estimates, scenes.sources).angle_deg[:, 0].deg2rad().double()
     ratio = error.square() / stochastic_crb(scenes).angle[:, 0]
@@ -200,7 +200,7 @@ def test_sml_is_efficient_over_thousands_of_scenes(snr_db):
 
 
 @pytest.mark.parametrize("num_sources", [1, 2])
-def test_sml_seldom_ends_below_the_optimum_that_a_start_at_the_truth_finds(num_sources):
+def test_sml_rarely_misses_the_optimum_found_from_the_truth(num_sources):
     scenes = make(24, 5.0, num_sources=num_sources)
     data, active = whiten(scenes), scenes.sources.active
     cost = Likelihood(data, SEARCH, active)
@@ -242,7 +242,7 @@ def test_coloured_noise_is_whitened():
 
 
 @pytest.mark.parametrize("changes", [{"num_snapshots": 1}, {"num_antennas": 1}])
-def test_the_least_data_and_noise_alone_give_finite_estimates(changes):
+def test_minimal_data_and_pure_noise_give_finite_estimates(changes):
     changes = SMALL | changes
     search, two = search_grid(replace(SCENE, **changes), torch.float64), torch.full((4,), 2)
     for count in (0, 1, 3):

@@ -78,7 +78,7 @@ def test_every_estimator_finds_a_single_source_of_an_exact_covariance(estimator,
 
 
 def textbook(name: str, covariance: Tensor, num_sources: int, steering: Tensor) -> np.ndarray:
-    """Spectra as the books write them, one matrix at a time, [B, G]."""
+    """Return textbook pseudospectra, one matrix at a time: [B, G]."""
     spectra = []
     a = steering.numpy().T
     for r in covariance.numpy():
@@ -101,8 +101,8 @@ def test_no_grid_point_is_higher_than_the_estimate_in_the_textbook_spectrum(name
     one = torch.ones(20, dtype=torch.long)
     for deflation in (True, False):
         estimates = ESTIMATORS[name](covariance, one, search, deflation=deflation)
-        places = estimates.azimuth, estimates.elevation, estimates.range_m
-        found = steering_vector(search.panel, *places).squeeze(1)
+        positions = estimates.azimuth, estimates.elevation, estimates.range_m
+        found = steering_vector(search.panel, *positions).squeeze(1)
         on_grid = textbook(name, covariance, 1, search.steering).max(-1)
         there = [
             textbook(name, covariance[i : i + 1], 1, found[i : i + 1]).item() for i in range(20)
@@ -165,7 +165,7 @@ def test_estimates_stay_in_the_region():
     assert estimates.range_m.max() <= 3.0 + 1e-12
 
 
-def test_one_source_reported_twice_is_resolved_once():
+def test_a_repeated_estimate_is_resolved_once():
     _, covariance = exact(SMALL, 20, 1)
     twice = beamformer(covariance, torch.full((20,), 2), grid(SMALL), deflation=False)
     first = torch.stack([twice.azimuth[:, 0], twice.elevation[:, 0]])
@@ -174,7 +174,7 @@ def test_one_source_reported_twice_is_resolved_once():
     assert not (twice.resolved[:, 1] & together).any()
 
 
-def test_the_fits_gradient_is_its_derivative(monkeypatch):
+def test_the_subspace_fit_has_the_gradient_of_its_cost(monkeypatch):
     """Every refinement descends along the exact gradient; curvature may be approximate."""
     search = grid(SMALL)
     beams = normal(4, 36, 5)
@@ -183,16 +183,16 @@ def test_the_fits_gradient_is_its_derivative(monkeypatch):
     start = start.expand(4, 2, 3).contiguous()
     active = torch.tensor([[True, True], [True, False], [True, True], [True, True]])
 
-    def value(place: Tensor) -> Tensor:
-        azimuth, elevation, inverse = place.unbind(-1)
+    def value(position: Tensor) -> Tensor:
+        azimuth, elevation, inverse = position.unbind(-1)
         steering = steering_vector(search.panel, azimuth, elevation, 1 / inverse).mT
         steering = (steering - found @ (found.mH @ steering)) * active.unsqueeze(1)
         gram = steering.mH @ steering + torch.diag_embed((~active).double())
         fitted = steering @ torch.linalg.solve(gram, steering.mH @ beams)
         return -(beams.conj() * fitted).real.sum((-2, -1))
 
-    place = start.clone().requires_grad_()
-    (expected,) = torch.autograd.grad(value(place).sum(), place)
+    position = start.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(value(position).sum(), position)
     seen = []
 
     def spy(model, begin, *args, **kwargs):
@@ -207,7 +207,7 @@ def test_the_fits_gradient_is_its_derivative(monkeypatch):
 
 
 def direct_scenes(count: int, snr_db: float) -> Scenes:
-    """Sources seen by the panel itself, G = I, L = 200: the textbook's array."""
+    """Return scenes in which the panel itself is the array: G = I, L = 200."""
     config = replace(TINY, num_antennas=16, num_snapshots=200, max_sources=1)
     scenes = EvalScenes(config, 5).batch(
         range(count), snr_db=snr_db, num_sources=1, dtype=torch.complex128

@@ -1,4 +1,4 @@
-"""Information criteria against their formulas, and every rule where theory says what it finds."""
+"""Information criteria against their formulas, and every rule where theory gives the answer."""
 
 import math
 
@@ -10,7 +10,7 @@ from trainer.estimation.source_number import SOURCE_NUMBERS, aic, mdl, widest_ga
 
 
 def wax_kailath(values: np.ndarray, snapshots: int, k: int, which: str) -> float:
-    """One criterion for one k, as printed."""
+    """Return one criterion for one k, as published."""
     size = len(values)
     tail = values[k:]
     geometric, arithmetic = np.exp(np.log(tail).mean()), tail.mean()
@@ -21,7 +21,7 @@ def wax_kailath(values: np.ndarray, snapshots: int, k: int, which: str) -> float
 
 
 @pytest.mark.parametrize(("rule", "which"), [(aic, "aic"), (mdl, "mdl")])
-def test_criteria_are_wax_and_kailaths(rule, which):
+def test_criteria_are_those_of_wax_and_kailath(rule, which):
     generator = np.random.default_rng(0)
     values = np.sort(generator.exponential(size=(200, 9)), axis=1)[:, ::-1].copy()
     found = rule(torch.from_numpy(values), 40, 8)
@@ -30,7 +30,7 @@ def test_criteria_are_wax_and_kailaths(rule, which):
 
 
 def sample_eigenvalues(num_sources: int, snapshots: int, snr_db: float, size: int = 10):
-    """Of 100 sample covariances of orthogonal sources in white noise of power 1."""
+    """Return eigenvalues of 100 sample covariances of orthogonal sources in unit white noise."""
     generator = torch.Generator().manual_seed(num_sources)
 
     def normal(*shape: int):

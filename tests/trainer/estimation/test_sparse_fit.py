@@ -1,4 +1,4 @@
-"""Sparse covariance fitting: the likelihood it climbs, dense algebra, and what it finds."""
+"""Sparse covariance fitting: monotonicity, dense algebra, and the sources it finds."""
 
 from dataclasses import replace
 
@@ -54,7 +54,7 @@ def test_no_step_lowers_the_likelihood():
         before = after
 
 
-def test_a_step_is_the_printed_formula():
+def test_a_step_follows_the_published_formula():
     """Every f_gl formed, every C_l inverted."""
     scenes = make(2)
     operators, powers, noise = start(scenes)
@@ -65,15 +65,15 @@ def test_a_step_is_the_printed_formula():
     covariance = (echoes * powers[:, None, None, :]) @ echoes.mH + noise[:, None, None, None] * eye
     inverse = torch.linalg.inv(covariance)
     explained = inverse @ scenes.snapshots.unsqueeze(-1)
-    pull = (echoes.mH @ explained).abs().square().sum((1, 3))
-    spread = (echoes.conj() * (inverse @ echoes)).sum((1, 2)).real
-    torch.testing.assert_close(found, powers * (pull / spread).sqrt(), rtol=1e-9, atol=0)
+    numerator = (echoes.mH @ explained).abs().square().sum((1, 3))
+    denominator = (echoes.conj() * (inverse @ echoes)).sum((1, 2)).real
+    torch.testing.assert_close(found, powers * (numerator / denominator).sqrt(), rtol=1e-9, atol=0)
     traces = inverse.diagonal(dim1=-2, dim2=-1).real.sum((1, 2))
     expected = noise * (explained.abs().square().sum((1, 2, 3)) / traces).sqrt()
     torch.testing.assert_close(variance, expected, rtol=1e-9, atol=0)
 
 
-def test_a_fit_that_is_exact_stays():
+def test_true_powers_are_a_fixed_point():
     """With y yᴴ = C on average the ratio is one: many snapshots at the true powers hardly move."""
     many = make(1, num_snapshots=4000, num_antennas=6)
     operators, powers, _ = start(many)

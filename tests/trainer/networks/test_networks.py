@@ -1,4 +1,4 @@
-"""Laws of the networks: what they predict, what it may not depend on, and that they learn."""
+"""Laws of the networks: their predictions, invariances and training."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -62,7 +62,7 @@ def scenes_of(
 
 
 def trained(config: TrainConfig) -> nn.Module:
-    """A network none of whose parameters is where it started."""
+    """Return a network with every parameter moved from its initial value."""
     torch.manual_seed(1)
     network = build_network(config)
     with torch.no_grad():
@@ -199,7 +199,7 @@ def test_packing_hermitian_matrices_is_an_isometry() -> None:
     torch.testing.assert_close(unpack_hermitian(pack_hermitian(one)), one, rtol=0, atol=1e-15)
 
 
-def test_maps_are_what_back_projection_and_its_normaliser_say_point_by_point() -> None:
+def test_maps_are_back_projected_power_and_its_normaliser() -> None:
     """Against sum_l |aᴴ x_l|² and sum_l ‖Π_l a‖² with Π_l written out, up to a scale per map."""
     scenes = scenes_of()
     table = steering_dictionary(SCENE, torch.float64, torch.device("cpu"))
@@ -219,7 +219,7 @@ def test_maps_are_what_back_projection_and_its_normaliser_say_point_by_point() -
         torch.testing.assert_close(shares, expected, rtol=1e-8, atol=1e-14)
 
 
-def test_principal_components_span_what_is_strongest() -> None:
+def test_principal_components_are_the_best_approximation() -> None:
     """All of them: the covariance itself. Fewer: its best approximation (Eckart-Young)."""
     generator = torch.Generator().manual_seed(0)
     snapshots = torch.randn(3, 9, 5, dtype=torch.complex128, generator=generator)
@@ -233,8 +233,8 @@ def test_principal_components_span_what_is_strongest() -> None:
     assert torch.equal(principal_components(snapshots, 7)[..., 5:], whole[..., :2])
 
 
-def test_a_source_alone_is_found_by_an_untrained_network() -> None:
-    """Without noise, the strongest eigenvector points to the source: both networks start as maps.
+def test_a_single_source_is_found_by_an_untrained_network() -> None:
+    """Without noise, the strongest eigenvector points to the source: networks start as maps.
 
     |uᴴa|² / N stays below 1 by the spread of the starting posterior over a beam.
     """

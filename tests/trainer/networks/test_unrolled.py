@@ -1,6 +1,6 @@
-"""Laws of the unrolled network: what its maps are slopes of, and what its steps start as.
+"""Laws of the unrolled network: its gradient maps, its first steps, its training.
 
-What all networks keep (trace, invariances, gradients at the edges) is in `test_networks`.
+Laws of all networks (trace, invariances, gradients at the edges) are in `test_networks`.
 """
 
 from collections.abc import Iterator
@@ -55,7 +55,7 @@ def some_powers(count: int, batch: int = BATCH) -> Tensor:
 def log_likelihood(
     observed: Observations, table: SteeringDictionary, powers: Tensor, log_noise: Tensor
 ) -> Tensor:
-    """Of all snapshots, p at its best, by definition: [B]."""
+    """Return the log likelihood of all snapshots with p at its best: [B]."""
     root = table.steering * powers.sqrt().unsqueeze(-1)  # rows sqrt(γ_g) a_gᵀ
     echoes = observed.responses @ root.mT.unsqueeze(1)
     eye = torch.eye(echoes.shape[-2], dtype=echoes.dtype)
@@ -67,7 +67,7 @@ def log_likelihood(
 
 @pytest.mark.parametrize("noise_correlation", [0.0, 0.6])
 def test_the_likelihood_gradient_is_its_derivative(noise_correlation: float) -> None:
-    """num - den is its derivative in γ_g; for the noise, in λ. Independent of any sum over g."""
+    """num - den against autograd, in γ_g and in λ."""
     scenes = scenes_of(replace(SCENE, noise_correlation=noise_correlation))
     table, observed = table_of(), Observations.from_scenes(scenes)
     powers = some_powers(len(table.outer)).requires_grad_()
@@ -170,7 +170,7 @@ def test_the_likelihood_of_a_single_source_is_that_of_its_gaussian(
 
 
 def test_weak_modes_enter_by_their_mean() -> None:
-    """Fewer exact modes change little: the same ranking of places, on average over scenes."""
+    """Fewer exact modes change little: the same ranking of positions, on average over scenes."""
     scenes, table = scenes_of(batch=64), table_of()
     modes = channel_eigenmodes(scenes)
     args = (scenes, modes, *fit_loading(modes), table.steering)
