@@ -142,7 +142,7 @@ def test_a_damaged_part_on_the_bucket_is_named_in_one_line(server, capsys):
     elsewhere(store.path)
     assert main(["--resume", f"{OUT}/x"]) == 2
     said = capsys.readouterr().err
-    assert "trials must be readable" in said
+    assert "trials/t0000.parquet must be" in said
     assert "Traceback" not in said
 
 
