@@ -1,4 +1,4 @@
-"""The real trainer, but for a NaN that one configuration meets in its third training step."""
+"""The real trainer, except that one configuration meets a NaN in its third training step."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ honest = trainer.training.loop.simulate
 
 
 def train(config: TrainConfig, *, resume: TrainState | None = None) -> Iterator[EpochReport]:
-    """Trains; at `POISONED_RATE` the snapshots of step 3 hold a NaN."""
+    """Train; at `POISONED_RATE` the snapshots of step 3 hold a NaN."""
     steps = iter(range(1, 1_000_000))
 
     def simulate(*args: object, **kwargs: object) -> Scenes:

@@ -1,4 +1,4 @@
-"""A model folder for tests, of few weights and hardly trained, and scenes for it."""
+"""A model folder for tests, with few weights and little training, and scenes for it."""
 
 import json
 from dataclasses import asdict

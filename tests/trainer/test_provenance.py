@@ -1,4 +1,4 @@
-"""Provenance names the code exactly where it can, and never stands in the way where it cannot."""
+"""Provenance names the code exactly, or says that it cannot; it never fails."""
 
 import json
 import os
@@ -66,7 +66,7 @@ def test_a_diff_that_is_no_text_still_fits_into_json(repository):
     json.dumps(provenance.checkout(path), ensure_ascii=False).encode()
 
 
-def test_outside_a_checkout_and_inside_a_strangers_one_nothing_is_claimed(repository, tmp_path):
+def test_outside_a_checkout_and_inside_a_foreign_one_the_commit_is_unknown(repository, tmp_path):
     path, _ = repository
     inside = path / "site-packages"
     inside.mkdir()

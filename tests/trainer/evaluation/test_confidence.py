@@ -1,4 +1,4 @@
-"""Confidence is a probability: the fit finds it, the error measures it."""
+"""Confidence is a calibrated probability."""
 
 from dataclasses import replace
 
@@ -32,7 +32,7 @@ def truth_as_estimates(scenes: Scenes) -> Estimates:
     return Estimates(truth.azimuth, truth.elevation, truth.range_m, truth.active, truth.active)
 
 
-def test_the_fit_finds_the_law_that_drew_the_outcomes():
+def test_the_fit_recovers_the_coefficients_of_the_outcomes():
     """Logistic outcomes of known coefficients: within five standard errors, 20,000 draws."""
     generator = torch.Generator().manual_seed(0)
     numbers = torch.randn(20_000, 3, generator=generator)
@@ -48,19 +48,19 @@ def test_the_fit_finds_the_law_that_drew_the_outcomes():
     assert calibration_error(said, right) < 0.02  # ten bins of 2,000: .011 each at most
 
 
-def test_the_error_is_what_confidence_is_off_by():
+def test_the_calibration_error_is_the_distance_from_the_share_right():
     right = torch.arange(1000) % 4 == 0
     assert calibration_error(torch.full((1000,), 0.25), right) < 1e-6
     assert abs(calibration_error(torch.full((1000,), 0.65), right) - 0.4) < 1e-6
 
 
-def test_outcomes_that_one_number_separates_have_finite_coefficients():
+def test_outcomes_that_one_feature_separates_have_finite_coefficients():
     numbers = torch.linspace(-1, 1, 100).unsqueeze(-1).expand(-1, 3)
     found = fit_logistic(numbers, numbers[:, 0] > 0)
     assert all(abs(coefficient) < 1e3 for coefficient in found)
 
 
-def test_certainty_and_ignorance_are_the_ends_of_the_scale():
+def test_features_of_the_true_covariance_and_of_a_flat_one():
     """The true R has gap and purity 1 at K = 1, and all of a source's power at it; a flat one
     has gap 0 and purity 1/N."""
     scenes = scenes_of(16)

@@ -45,7 +45,7 @@ def centre(scenes: Scenes) -> Estimates:
 
 
 def as_far_as_the_bound(scenes: Scenes) -> Estimates:
-    """Errs by the root CRB in every source, in a fixed direction."""
+    """Return estimates that are off by the root CRB, in a fixed direction."""
     bound = stochastic_crb(scenes)
     s = scenes.sources
     return Estimates(
@@ -95,7 +95,7 @@ def test_an_estimator_at_the_bound_is_evaluated_like_the_bound():
 
 
 def test_the_centre_guess_loses_to_every_classical_method():
-    """Plain RMSPE is won by guessing the centre below the threshold; the objective must not be."""
+    """Below the threshold, the guess has the least RMSPE; it must not have the best objective."""
     guess = evaluate(centre, "centre", CONDITIONS, bound=False)
     for name in ("lmmse_music", "lmmse_mvdr", "lmmse_beamformer", "pinv_music"):
         pairs = paired_difference(guess.scenes.capped_error, evaluated(name).scenes.capped_error)
@@ -104,7 +104,7 @@ def test_the_centre_guess_loses_to_every_classical_method():
 
 
 def test_the_interval_of_an_objective_is_never_shorter_than_that_of_its_scenes():
-    """Over its cells a scene's errors are correlated, but less than fully."""
+    """A scene's errors at different SNRs and K are correlated, but less than fully."""
     rows, scenes = evaluated("lmmse_music").rows, evaluated("lmmse_music").scenes
     found = objective(rows, (-5.0, 0.0))
     scene = scenes.scene_id

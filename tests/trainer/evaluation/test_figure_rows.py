@@ -1,4 +1,4 @@
-"""Rows for pictures: eigenvalues of what is known exactly, a pseudospectrum that peaks there."""
+"""Rows for figures: eigenvalues and pseudospectrum of the true covariance."""
 
 import math
 

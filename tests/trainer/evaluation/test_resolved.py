@@ -24,7 +24,7 @@ def scenes(snr_db: float, count: int) -> Scenes:
     return EvalScenes(SCENE, 9).batch(range(COUNT), snr_db=snr_db, num_sources=count)
 
 
-def told(count: int) -> torch.Tensor:
+def counts(count: int) -> torch.Tensor:
     return torch.full((COUNT,), count)
 
 
@@ -50,9 +50,9 @@ def test_nothing_is_resolved_in_a_covariance_of_too_low_rank(name, deflation):
 @pytest.mark.parametrize("name", ["sml", "lmmse_music", "lmmse_mvdr", "lmmse_music+scoring"])
 def test_noise_is_seldom_resolved_and_silence_never(name, count):
     locate, noise = build_localiser(name, SCENE), scenes(0.0, 0)
-    assert locate(noise, told(count)).resolved.double().mean() < 0.1
+    assert locate(noise, counts(count)).resolved.double().mean() < 0.1
     silence = replace(noise, snapshots=torch.zeros_like(noise.snapshots)).take(slice(4))
-    assert not locate(silence, told(count)[:4]).resolved.any()
+    assert not locate(silence, counts(count)[:4]).resolved.any()
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -60,7 +60,7 @@ def test_noise_is_seldom_resolved_and_silence_never(name, count):
 def test_strong_sources_inside_the_region_are_resolved(name, count):
     strong = scenes(40.0, count)
     truth = strong.sources
-    found = build_localiser(name, SCENE)(strong, told(count))
+    found = build_localiser(name, SCENE)(strong, counts(count))
     errors = match(found, truth)
     # a source beside an edge may be estimated at it
     inside = (truth.azimuth.abs().rad2deg() < SCENE.azimuth_max_deg - 2) & (
@@ -75,7 +75,7 @@ def test_an_estimate_at_an_edge_of_the_region_is_not_resolved():
     strong = scenes(40.0, 1)
     narrow = replace(SCENE, azimuth_max_deg=5.0, elevation_max_deg=5.0)
     for name in ("exact_music", "sml"):
-        found = build_localiser(name, narrow)(strong, told(1))
+        found = build_localiser(name, narrow)(strong, counts(1))
         edge = (found.azimuth.abs().rad2deg() > 4.999) | (found.elevation.abs().rad2deg() > 4.999)
         assert edge[:, 0].any()
         assert not (found.resolved & edge).any()
@@ -83,7 +83,7 @@ def test_an_estimate_at_an_edge_of_the_region_is_not_resolved():
 
 def test_resolved_does_not_change_the_errors():
     weak = scenes(-5.0, 2)
-    found = build_localiser("lmmse_music", SCENE)(weak, told(2))
+    found = build_localiser("lmmse_music", SCENE)(weak, counts(2))
     none = replace(found, resolved=torch.zeros_like(found.resolved))
     assert not found.resolved.equal(found.scored)
     assert capped_error(match(found, weak.sources)).equal(capped_error(match(none, weak.sources)))

@@ -1,7 +1,4 @@
-"""The gate: does training teach anything that MUSIC on a back-projection does not know?
-
-One stage, a few seconds of training, held-out scenes: if this fails, no search is worth starting.
-"""
+"""A short training beats MUSIC on a back-projection; otherwise no search is worth starting."""
 
 import time
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""A model folder localises: in memory and from files, on its own panel and on others."""
+"""Localisation with a model folder: in memory and from files, on its own panel and on others."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -21,12 +21,12 @@ from trainer.training.model import export_model, find_model, load_model
 
 
 def unknown(scenes: Scenes) -> Scenes:
-    """The same, as recorded by somebody who does not know the sources."""
+    """Return the same scenes without their sources."""
     return replace(scenes, truth=None)
 
 
 def off_deg(found, scenes: Scenes) -> np.ndarray:
-    """Angle errors of lone sources."""
+    """Return the angle errors of single sources [deg]."""
     truth = scenes.sources
     azimuth = found.azimuth[:, 0] - truth.azimuth[:, 0].numpy()
     elevation = found.elevation[:, 0] - truth.elevation[:, 0].numpy()
@@ -87,7 +87,7 @@ def test_a_model_folder_is_replaced_as_a_whole(trained, tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["best"]
 
 
-def test_what_a_killed_export_leaves_is_gone_after_the_next(trained, tmp_path, monkeypatch):
+def test_an_export_removes_the_leftovers_of_a_killed_one(trained, tmp_path, monkeypatch):
     made, state = tmp_path / "best", find_model(trained) / "state.pt"
     monkeypatch.setattr(model, "evaluate_network", lambda *_, **__: Rows())
     monkeypatch.setattr(
@@ -114,12 +114,12 @@ def test_what_a_killed_export_leaves_is_gone_after_the_next(trained, tmp_path, m
 
 
 class Rows:
-    """Held-out rows, without scoring."""
+    """An evaluation, without evaluating."""
 
     rows = (EvaluationRow("network", 0.0, 1, 4, 0.5, 0.4, 0.6, *[None] * 11),)
 
 
-def test_estimates_are_whole_and_say_what_they_hold(trained):
+def test_estimates_are_finite_and_their_slots_match_num_sources(trained):
     found = localise(trained, unknown(scenes_of(count=None, snr_db=-5.0, size=40)))
     slots = np.arange(2) < found.num_sources[:, None]
     np.testing.assert_array_equal(found.active, slots)
@@ -134,7 +134,7 @@ def test_estimates_are_whole_and_say_what_they_hold(trained):
     assert set(found.num_sources) <= {1, 2}
 
 
-def test_k_is_what_was_told_or_recorded_or_else_what_the_eigenvalues_say(trained):
+def test_k_is_given_or_known_or_estimated_from_the_eigenvalues(trained):
     scenes = scenes_of(count=2)
     assert (localise(trained, scenes).num_sources == 2).all()
     assert (localise(trained, scenes, num_sources=1).num_sources == 1).all()
@@ -162,7 +162,7 @@ def test_a_scene_does_not_depend_on_the_others(trained):
     ],
 )
 def test_weights_serve_panels_they_were_not_trained_on(trained, other):
-    """At 25 dB all lone sources are found within a degree, and nothing is trained anew."""
+    """At 25 dB all lone sources are found within a degree, and without further training."""
     scene = replace(SCENE, **other)
     scenes = scenes_of(scene, size=12)
     found = localise(trained, scenes, range_m=(scene.range_min_m, scene.range_max_m))
@@ -180,7 +180,7 @@ def test_a_panel_that_needs_more_range_planes_is_refused_with_a_region_that_fits
     assert np.isfinite(found.range_m).all()
 
 
-def test_the_commands_write_what_the_call_gives(trained, tmp_path, capsys):
+def test_the_commands_write_what_the_function_returns(trained, tmp_path, capsys):
     scenes = scenes_of(count=None, snr_db=0.0)
     recording, npz, parquet = (tmp_path / n for n in ("in.npz", "out.npz", "out.parquet"))
     save_scenes(scenes, recording)
@@ -207,7 +207,7 @@ def test_scenes_in_double_precision_are_localised_like_others(trained):
     np.testing.assert_allclose(localise(trained, single).azimuth, double.azimuth, atol=1e-6)
 
 
-def test_a_training_does_not_begin_where_a_model_lies(trained, capsys):
+def test_training_into_a_folder_with_a_model_is_refused(trained, capsys):
     before = (find_model(trained) / "state.pt").read_bytes()
     assert main(["train", "--set", "epochs=1", "--out", str(trained)]) == 2
     assert "holds no model" in capsys.readouterr().err
@@ -215,7 +215,7 @@ def test_a_training_does_not_begin_where_a_model_lies(trained, capsys):
 
 
 @pytest.mark.parametrize("rate", [1e37, 1e38])
-def test_a_rate_that_single_precision_cannot_step_by_is_refused(rate):
+def test_a_learning_rate_beyond_single_precision_is_refused(rate):
     with pytest.raises(ConfigError, match="learning_rate <= 1e"):
         TrainConfig.from_params(CONFIG | {"optimizer.learning_rate": rate})
 

@@ -1,4 +1,4 @@
-"""What cannot be localised is refused in one line; what is silent is not resolved."""
+"""Bad input of localisation is refused in one line; silent scenes have no resolved source."""
 
 from dataclasses import replace
 
@@ -52,7 +52,7 @@ def test_bad_input_is_refused_in_one_line(trained, tmp_path, capsys, change, say
     assert not out.exists()
 
 
-def test_what_is_not_finite_is_never_handed_on(trained):
+def test_estimates_that_are_not_finite_are_refused(trained):
     made = load_model(trained)
     with torch.no_grad():
         next(made.network.parameters()).mul_(float("nan"))
@@ -60,7 +60,7 @@ def test_what_is_not_finite_is_never_handed_on(trained):
         localise(made, scenes_of(size=2))
 
 
-def test_estimates_do_not_take_the_place_of_the_recording(trained, tmp_path, capsys):
+def test_estimates_do_not_replace_the_recording(trained, tmp_path, capsys):
     recording = tmp_path / "in.npz"
     save_scenes(scenes_of(size=2), recording)
     before = recording.read_bytes()
@@ -72,7 +72,7 @@ def test_estimates_do_not_take_the_place_of_the_recording(trained, tmp_path, cap
 
 
 def spoiled(name: str, value: float) -> Scenes:
-    """Scenes in memory, an entry of the third overwritten."""
+    """Return scenes in memory with an entry of the third overwritten."""
     scenes = scenes_of(size=4)
     array = getattr(scenes, name).clone()
     array[2, 0, 0] = value
@@ -121,9 +121,10 @@ def test_a_dead_channel_does_not_end_the_other_scenes(trained):
         ({"device": "gpu"}, "`device` must be"),
         ({"device": "cuda:64"}, "needs a CUDA device"),
         ({"num_sources": 1.5}, "num_sources >= 1, whole"),
+        ({"num_sources": "knwon"}, "Did you mean `known`"),
         ({"range_m": (1.0,)}, "range_m is"),
     ],
 )
-def test_what_the_call_cannot_use_is_refused(trained, given, says):
+def test_bad_arguments_are_refused(trained, given, says):
     with pytest.raises(ConfigError, match=says):
         localise(trained, scenes_of(size=1), **given)

@@ -41,7 +41,7 @@ def config(**params) -> TrainConfig:
 
 
 def rows(reports) -> list[dict]:
-    """What reports say, but for the time they took."""
+    """Return the rows of reports, without the time they took."""
     return [{k: v for k, v in r.row().items() if k != "seconds"} for r in reports]
 
 
@@ -103,7 +103,7 @@ def test_every_reported_number_is_finite_and_the_last_epoch_has_the_evaluation(w
 
 
 def poisoned(monkeypatch, name: str, at_step: int) -> None:
-    """Puts a NaN into one field of the scenes of one training step."""
+    """Put a NaN into one field of the scenes of one training step."""
     honest = trainer.training.loop.simulate
     calls = iter(range(1, 1000))
 
@@ -132,7 +132,7 @@ def test_a_nan_in_the_data_is_named_before_a_step_is_taken(name, monkeypatch):
 
 
 def bad_backward(monkeypatch, value: float) -> None:
-    """Makes the eigengap term's derivative `value`, the term itself staying right."""
+    """Make the eigengap term's derivative `value`, and leave the term itself right."""
 
     class Bad(torch.autograd.Function):
         @staticmethod
@@ -205,7 +205,7 @@ def test_a_divergence_survives_pickling_and_says_what_to_do():
 NATIVE = {"network.kind": "factor", "network.rank": 8, "covariance.blend_bound": 0.3}
 
 
-def test_the_native_projector_derivative_really_diverges_where_the_exact_one_trains():
+def test_the_native_projector_derivative_diverges_where_the_exact_one_trains():
     """Loading makes the noise eigenvalues exact ties; the native backward divides by zero."""
     params = NATIVE | SUBSPACE | {"eps_psd": 0.1, "epochs": 1, "steps_per_epoch": 9}
     with pytest.raises(Diverged) as caught:
@@ -222,7 +222,7 @@ PARTS = {
 
 
 def reads(node: ast.AST, parts: dict[str, str]) -> Iterator[tuple[str, str]]:
-    """(part, field) of every attribute read through a name or attribute that holds that part."""
+    """Yield (part, field) of every attribute read through a name or attribute of that part."""
     if isinstance(node, ast.Attribute):
         holder = node.value
         if isinstance(holder, ast.Attribute) and holder.attr in PARTS:

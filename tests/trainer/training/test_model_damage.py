@@ -1,4 +1,4 @@
-"""A model folder that is damaged is refused in one line that says what is wrong with it."""
+"""A damaged model folder is refused in one line that names the damage."""
 
 import contextlib
 import hashlib
@@ -19,14 +19,14 @@ from trainer.training.model import find_model
 
 
 def _record(folder: Path, **changed) -> None:
-    """Overwrites entries of a model's config.json; a None removes one."""
+    """Overwrite entries of a model's config.json; None removes one."""
     file = folder / "config.json"
     record = json.loads(file.read_text()) | changed
     file.write_text(json.dumps({k: v for k, v in record.items() if v is not None}))
 
 
 def _state(folder: Path, change: Callable[[dict], object]) -> None:
-    """Changes a model's state, and records it as if it were whole."""
+    """Change a model's state, and record the digest of the changed file."""
     state = torch.load(folder / "state.pt", weights_only=True)
     change(state)
     torch.save(state, folder / "state.pt")
@@ -96,7 +96,7 @@ def test_a_damaged_model_is_named_in_one_line(trained, tmp_path, capsys, name):
 
 @pytest.mark.parametrize("start", [0, 40, 300, 1000])
 def test_a_state_of_overwritten_bytes_is_a_configuration_error(trained, tmp_path, start):
-    """Also where nobody recorded what it was: a checkpoint has no digest."""
+    """A checkpoint has no recorded digest."""
     copy = tmp_path / "copy"
     shutil.copytree(find_model(trained), copy)
     data = bytearray((copy / "state.pt").read_bytes())

@@ -1,4 +1,4 @@
-"""A replay is the training that was recorded, to the last bit, and shows the step that failed."""
+"""A replay equals the recorded training bit for bit, and prints the step that failed."""
 
 import json
 import math
@@ -58,7 +58,7 @@ def diverging(tmp_path):
 
 @pytest.fixture(scope="module")
 def reached():
-    """Numbers that a record has of each epoch, by its number."""
+    """Recorded numbers of each epoch, by the epoch."""
     names = ("epoch", "loss_total", "gradient_norm", "validation_capped_error")
     rows = [report.row() for report in train(TrainConfig.from_params(SMALL))]
     return {row["epoch"]: {name: row[name] for name in names} for row in rows}
@@ -73,7 +73,7 @@ def test_a_real_divergence_is_reproduced_and_its_tensors_are_named(tmp_path, cap
     assert "d covariance" not in said  # its gradients are well
 
 
-def test_the_examined_step_is_the_one_that_failed():
+def test_the_inspected_step_is_the_one_that_failed():
     training = TrainingLoop(TrainConfig.from_params(SMALL | TIES), torch.device("cpu"))
     with pytest.raises(Diverged) as raised:
         list(training.reports())
@@ -97,8 +97,8 @@ def test_the_examined_step_is_the_one_that_failed():
     assert shown[k] - shown[k + 1] == pytest.approx(border.gap, rel=1e-4)  # complex64 and loading
 
 
-def test_examining_sees_what_the_step_would_have_seen():
-    """A healthy step: its terms and the norm of its gradient are those that training reports."""
+def test_inspection_computes_the_same_terms_as_the_step():
+    """On a healthy step."""
     config = TrainConfig.from_params(SMALL | TIES | {"spectral.backend": "exact"})
     training = TrainingLoop(config, torch.device("cpu"))
     training.draw()
@@ -142,7 +142,7 @@ def test_one_different_bit_is_not_a_reproduction(reached, tmp_path, capsys):
     assert "NOT reproduced: loss_total of epoch 1" in capsys.readouterr().out
 
 
-def test_any_step_can_be_looked_at(tmp_path, capsys):
+def test_any_step_can_be_inspected(tmp_path, capsys):
     run, _ = run_with(tmp_path, {})
     assert main(["replay", run, "t0000", "--step", "4"]) == 0
     said = capsys.readouterr().out
