@@ -2,7 +2,7 @@
 
 from .callback import SearchCallback
 from .driver import rerun, search
-from .score_best import Baselines, score_best
+from .scores import Baselines, score_best
 from .searcher import Scheduler, TrialSearcher
 
 __all__ = [

@@ -21,7 +21,7 @@ from search.driver import callback, driver
 from search.driver.driver import search
 from search.driver.metrics import Metrics, gauges
 from search.driver.recorder import Recorder
-from search.driver.score_best import Baselines
+from search.driver.scores import Baselines
 from search.plan.config import SearchConfig
 from search.plan.errors import Refused, SearchFailed
 from search.plan.outcome import Outcome

@@ -44,6 +44,9 @@ class Baselines:
         plan: the search, whose held-out scenes they are scored on.
         store: of the run.
         resources: what a worker takes.
+
+    Attributes:
+        missing: whether the run lacked some of them.
     """
 
     def __init__(self, plan: SearchConfig, store: RunStore, resources: Resources) -> None:
@@ -51,6 +54,7 @@ class Baselines:
         self._template = plan.template
         self._resources = resources
         self._left = unscored(store, plan.template.evaluation)
+        self.missing = bool(self._left)
         self._jobs: dict[Any, str] = {}
 
     def start(self) -> None:
@@ -87,13 +91,13 @@ def score_best(
     baselines.start()
     trials = store.read("trials")
     best = best_trial(trials)
-    if best is None or not lacks_scores(store, best):
+    if best is None or not (baselines.missing or lacks_scores(store, best)):
         failures = baselines.collect()
     else:
         checkpoint = store.path / str(trials.set_index("trial_id")["checkpoint"][best])
         measured = submit(resources, measure_best, uri_of(checkpoint))
         scored = submit(resources, score_state, uri_of(checkpoint / STATE_FILE))
-        failures = baselines.collect()  # the model card has them too
+        failures = baselines.collect()  # the model card has them too, so it is made anew
         try:
             _export(store, resources, checkpoint, result_of(measured, best))
             tables = result_of(scored, best)
