@@ -1,4 +1,7 @@
-"""Finalists are confirmed and terms ablated on a real Ray, paired, and nothing is done twice."""
+"""Finalists are confirmed and terms ablated, paired, and nothing is done twice.
+
+Most commands here train and score in this process (`tests.local_tune`); two run on a real Ray.
+"""
 
 import json
 import os
@@ -7,18 +10,24 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+from ray import tune
 
 import spaces
 from search import ablate, confirm
+from search.plan import Cluster, Node, SearchConfig
 from search.records.schema import KEYS
 from search.records.store import RunStore
 from search.report.analysis import ablation, confirmed
 from search.report.data import runs
 from search.run import main as search
+from tests.local_tune import LocalTuner
 from tests.stored import unfinished
 
 DRILL = Path(__file__).parents[3] / "benchmarks" / "drill.py"
@@ -30,10 +39,9 @@ JUDGED = {
 }
 
 
-def on_fresh_scenes(address: str, scenes: int = 4, seeds: int = 2) -> tuple[str, ...]:
-    """Flags of a rerun on the shared Ray."""
-    few = ("--scenes", f"{scenes}", "--seeds", f"{seeds}", "--max-concurrent", "1")
-    return (*few, "--address", address)
+def on_fresh_scenes(scenes: int = 4, seeds: int = 2) -> tuple[str, ...]:
+    """Flags of a small rerun."""
+    return ("--scenes", f"{scenes}", "--seeds", f"{seeds}", "--max-concurrent", "1")
 
 
 def suggest(trial):
@@ -41,8 +49,34 @@ def suggest(trial):
     return spaces.blocks.optimizer(trial) | spaces.blocks.eigengap(trial)
 
 
+@contextmanager
+def connect(plan: SearchConfig) -> Iterator[Cluster]:
+    """Take the place of Ray's cluster: one machine with two cores."""
+    yield Cluster((Node(2, 0),))
+
+
+def as_ready(jobs, resources):
+    """Do each job, `(task, *arguments)`, in this process."""
+    for name, (task, *arguments) in jobs.items():
+        yield name, task._function(*arguments)
+
+
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, address):
+def here() -> Iterator[pytest.MonkeyPatch]:
+    """Train and score in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tune, "Tuner", LocalTuner)
+        patch.setattr("search.cluster.connect", connect)
+        patch.setattr("search.cluster.as_ready", as_ready)
+        patch.setattr("search.cluster.check_nodes", lambda store: None)
+        patch.setattr("search.driver.Classical", lambda *_: SimpleNamespace(begin=lambda: None))
+        patch.setattr("search.driver.finish", lambda *_: None)
+        patch.setattr("search.reruns.session.CLASSICAL", ("sml", "crb", "lmmse_music"))
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def run(here, tmp_path_factory):
     """A search of three short trials: two that differ in their rate, one with a term."""
     off = {"eigengap.term": "off"}
     on = {"eigengap.term": "on", "eigengap.definition": "subspace"}
@@ -50,20 +84,16 @@ def run(tmp_path_factory, address):
     rates = ({"optimizer.learning_rate": rate} for rate in (0.01, 0.02, 0.02))
     anchors = tuple(term | rate for term, rate in zip((off, off, on), rates, strict=True))
     fixed = dict(spaces.get("smoke").fixed) | TINY | JUDGED
-    spaces.PRESETS["tiny"] = spaces.Space("tiny", "for tests", suggest, anchors, fixed)
+    here.setitem(spaces.PRESETS, "tiny", spaces.Space("tiny", "x", suggest, anchors, fixed))
     out = tmp_path_factory.mktemp("runs")
     flags = ["--preset", "tiny", "--trials", "3", "--name", "x", "--scheduler", "none"]
-    flags += ["--max-concurrent", "1", "--no-preflight", "--address", address]
-    try:
-        assert search([*flags, "--out", str(out)]) == 0
-        yield out / "x"
-    finally:
-        del spaces.PRESETS["tiny"]
+    assert search([*flags, "--out", str(out), "--no-preflight"]) == 0
+    return out / "x"
 
 
 @pytest.fixture(scope="module")
-def confirmed_run(run, address):
-    assert confirm.main([str(run), "--top", "3", *on_fresh_scenes(address)]) == 0
+def confirmed_run(run):
+    assert confirm.main([str(run), "--top", "3", *on_fresh_scenes()]) == 0
     return run
 
 
@@ -82,7 +112,6 @@ def trained(run: Path) -> dict[str, object]:
     return {f"trials/{name}": part for name, part in rows.itertuples(index=False)}
 
 
-@pytest.mark.ray
 def test_finalists_are_scored_in_pairs_on_scenes_that_nobody_has_seen(confirmed_run):
     rows = pd.read_parquet(confirmed_run / "confirmations")
     network = rows[rows["estimator"] == "network"]
@@ -106,7 +135,6 @@ def test_finalists_are_scored_in_pairs_on_scenes_that_nobody_has_seen(confirmed_
     assert mean == pytest.approx(network[network["trial_id"] == "t0000"]["capped_error"].mean())
 
 
-@pytest.mark.ray
 def test_the_confirmed_leaderboard_has_both_values_and_the_curse(confirmed_run):
     board = confirmed.table(confirmed_run).set_index("name")
     assert list(board["kind"].iloc[:2]) == ["bound", "classical"]
@@ -119,20 +147,19 @@ def test_the_confirmed_leaderboard_has_both_values_and_the_curse(confirmed_run):
     assert " - sml: " in said
 
 
-@pytest.mark.ray
 @pytest.mark.slow
-def test_other_scenes_later_take_nothing_away(confirmed_run, address, tmp_path):
+def test_other_scenes_later_take_nothing_away(confirmed_run, tmp_path):
     """More scenes for an arm that is a finalist too, and a second draw of scenes for another."""
     run = tmp_path / "x"
     shutil.copytree(confirmed_run, run)
     before = confirmed.table(run)
     flags = ("--term", "eigengap", "--definition", "subspace", "--trials", "t0000,t0001")
-    assert ablate.main([str(run), *flags, *on_fresh_scenes(address, 6), "--name", "on"]) == 0
+    assert ablate.main([str(run), *flags, *on_fresh_scenes(6), "--name", "on"]) == 0
     # 32-bit networks round as their batches are cut
     pd.testing.assert_frame_equal(confirmed.table(run), before, atol=1e-5)
     effects = ablation.effects(run, "on")
     for seed in ("5", "6"):
-        flags = ["--trials", "t0000", "--scene-seed", seed, *on_fresh_scenes(address)]
+        flags = ["--trials", "t0000", "--scene-seed", seed, *on_fresh_scenes()]
         assert confirm.main([str(run), *flags]) == 0
     pd.testing.assert_frame_equal(confirmed.table(run), before, atol=1e-5)
     assert ablation.effects(run, "on") == effects
@@ -140,15 +167,14 @@ def test_other_scenes_later_take_nothing_away(confirmed_run, address, tmp_path):
     assert not scenes.duplicated(list(KEYS["scenes"])).any()
 
 
-@pytest.mark.ray
-def test_what_is_done_is_not_done_again_and_what_is_missing_is(confirmed_run, address, capsys):
+def test_what_is_done_is_not_done_again_and_what_is_missing_is(confirmed_run, capsys):
     before = written(confirmed_run)
     (lost, *_) = (confirmed_run / "confirmations").glob("t0001-*.parquet")
     (unscored, *_) = (confirmed_run / "confirmations").glob("t0002-*.parquet")
     unfinished(RunStore.open(confirmed_run / "reruns"), lost.stem)
     for part in (lost, unscored):
         part.unlink()
-    assert confirm.main([str(confirmed_run), "--top", "3", *on_fresh_scenes(address)]) == 0
+    assert confirm.main([str(confirmed_run), "--top", "3", *on_fresh_scenes()]) == 0
     assert "6, of which 5 are done" in capsys.readouterr().out
     after = written(confirmed_run)
     assert set(after) == set(before)
@@ -157,13 +183,12 @@ def test_what_is_done_is_not_done_again_and_what_is_missing_is(confirmed_run, ad
     assert redone == {f"trials/{lost.stem}"} | scored
 
 
-@pytest.mark.ray
 def test_an_ablation_pairs_the_same_configurations_seeds_and_scenes(
-    confirmed_run, address, capsys
+    confirmed_run, capsys
 ):
     before = written(confirmed_run)
     flags = ("--term", "eigengap", "--definition", "subspace", "--top", "3")
-    fewer = on_fresh_scenes(address, 3)  # than were confirmed
+    fewer = on_fresh_scenes(3)  # than were confirmed
     assert ablate.main([str(confirmed_run), *flags, *fewer]) == 0
     said = capsys.readouterr().out
     # t0001 and t0002 differ in the term alone: without it they are one configuration
@@ -197,12 +222,11 @@ def test_an_ablation_pairs_the_same_configurations_seeds_and_scenes(
     assert (confirmed_run / "report/ablation-eigengap-subspace.png").stat().st_size > 10_000
 
 
-@pytest.mark.ray
 def test_trainings_that_diverge_are_named_and_leave_nothing_to_compare(
-    confirmed_run, address, capsys
+    confirmed_run, capsys
 ):
     flags = ("--set", "optimizer.learning_rate=1e30", "--name", "wild", "--top", "2")
-    assert ablate.main([str(confirmed_run), *flags, *on_fresh_scenes(address, 4, 1)]) == 0
+    assert ablate.main([str(confirmed_run), *flags, *on_fresh_scenes(4, 1)]) == 0
     said = capsys.readouterr().out
     assert said.count("diverged: t") == 2
     assert "nothing to compare" in said
@@ -213,7 +237,6 @@ def test_trainings_that_diverge_are_named_and_leave_nothing_to_compare(
     assert rows["capped_error"].isna().all()
 
 
-@pytest.mark.ray
 def test_reruns_leave_the_search_as_it_was(confirmed_run):
     loaded = runs.load(confirmed_run)
     assert loaded.notes == ()
@@ -223,7 +246,6 @@ def test_reruns_leave_the_search_as_it_was(confirmed_run):
     assert set(outcomes) <= {"completed", "diverged"}
 
 
-@pytest.mark.ray
 @pytest.mark.parametrize(
     ("command", "flags", "says"),
     [
@@ -256,7 +278,6 @@ def test_bad_usage_is_refused_in_one_line(run, command, flags, says, capsys):
     assert written(run) == before
 
 
-@pytest.mark.ray
 def test_a_dry_run_prints_the_plan_and_starts_nothing(run, capsys):
     before = written(run)
     flags = ("--set", "optimizer.learning_rate=0.005", "--dry-run")
@@ -268,14 +289,23 @@ def test_a_dry_run_prints_the_plan_and_starts_nothing(run, capsys):
 
 
 def test_a_run_without_finalists_is_refused(tmp_path, capsys):
-    from search.plan.config import SearchConfig
-
     plan = SearchConfig("smoke", 4, "x", out=str(tmp_path))
     RunStore.create(tmp_path / "x", parameters={}, plan={"search": plan.as_dict()})
     assert confirm.main([str(tmp_path / "x")]) == 2
     assert "finalists are completed trials" in capsys.readouterr().err
     assert confirm.main(["y", "--out", str(tmp_path)]) == 2
     assert "RUN is a name" in capsys.readouterr().err
+
+
+@pytest.mark.ray
+def test_a_finalist_is_confirmed_on_a_real_ray(smoke, address, tmp_path):
+    run = tmp_path / "x"
+    shutil.copytree(smoke[0], run)
+    flags = ("--top", "1", *on_fresh_scenes(seeds=1), "--address", address)
+    assert confirm.main([str(run), *flags]) == 0
+    rows = pd.read_parquet(run / "confirmations")
+    assert len(rows[rows["estimator"] == "network"]) == 4 * 2  # SNRs and K
+    assert {"crb", "sml"} <= set(rows["estimator"])
 
 
 @pytest.mark.ray
