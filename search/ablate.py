@@ -21,7 +21,7 @@ from typing import Any
 from search.plan import Rerun, run_command
 from search.records import RunStore, checked_name, to_json
 from search.remote import push
-from search.reruns import TERMS, RerunRequest, arm_changes, paired, parser, session
+from search.reruns import TERMS, RerunRequest, arm_changes, open_session, paired, parser
 from spaces.blocks import ACTING
 from trainer.atomic import write_atomically
 from trainer.cli import UsageError
@@ -77,7 +77,7 @@ def ablate(args: argparse.Namespace) -> int:
     print(*notes, sep="\n", end="\n" * bool(notes), flush=True)
     if args.dry_run:
         return 0
-    with session(request) as work:
+    with open_session(request) as work:
         failed = work.train(reruns)
         whole = [pair for pair in pairs if not {one.name for _, one in pair.arms()} & {*failed}]
         work.score([one for pair in whole for _, one in pair.arms()])

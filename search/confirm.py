@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from search.plan import run_command
-from search.reruns import RerunRequest, parser, session
+from search.reruns import RerunRequest, open_session, parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,7 +35,7 @@ def confirm(args: argparse.Namespace) -> int:
     print(request.describe(reruns), flush=True)
     if args.dry_run:
         return 0
-    with session(request) as work:
+    with open_session(request) as work:
         failed = work.train(reruns)
         completed = [one for one in reruns if one.name not in failed]
         work.score(completed, confirmed=request.config(finalists[0]))

@@ -188,7 +188,7 @@ def _cell(row: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 @contextmanager
-def session(request: RerunRequest) -> Iterator[Session]:
+def open_session(request: RerunRequest) -> Iterator[Session]:
     """Lock the run, connect to Ray and open the folder of reruns, for the time of the context.
 
     Raises:

@@ -55,10 +55,10 @@ def connect(plan: SearchConfig) -> Iterator[Cluster]:
     yield Cluster((Node(2, 0),))
 
 
-def as_ready(jobs, resources):
-    """Do each job, `(task, *arguments)`, in this process."""
-    for name, (task, *arguments) in jobs.items():
-        yield name, task._function(*arguments)
+def as_completed(jobs, resources):
+    """Do each job, `(function, *arguments)`, in this process."""
+    for name, (function, *arguments) in jobs.items():
+        yield name, function(*arguments)
 
 
 @pytest.fixture(scope="module")
@@ -67,10 +67,10 @@ def here() -> Iterator[pytest.MonkeyPatch]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tune, "Tuner", LocalTuner)
         patch.setattr("search.cluster.connect", connect)
-        patch.setattr("search.cluster.as_ready", as_ready)
+        patch.setattr("search.cluster.as_completed", as_completed)
         patch.setattr("search.cluster.check_nodes", lambda store: None)
-        patch.setattr("search.driver.Classical", lambda *_: SimpleNamespace(begin=lambda: None))
-        patch.setattr("search.driver.finish", lambda *_: None)
+        patch.setattr("search.driver.Baselines", lambda *_: SimpleNamespace(start=lambda: None))
+        patch.setattr("search.driver.score_best", lambda *_: None)
         patch.setattr("search.reruns.session.CLASSICAL", ("sml", "crb", "lmmse_music"))
         yield patch
 
@@ -183,9 +183,7 @@ def test_what_is_done_is_not_done_again_and_what_is_missing_is(confirmed_run, ca
     assert redone == {f"trials/{lost.stem}"} | scored
 
 
-def test_an_ablation_pairs_the_same_configurations_seeds_and_scenes(
-    confirmed_run, capsys
-):
+def test_an_ablation_pairs_the_same_configurations_seeds_and_scenes(confirmed_run, capsys):
     before = written(confirmed_run)
     flags = ("--term", "eigengap", "--definition", "subspace", "--top", "3")
     fewer = on_fresh_scenes(3)  # than were confirmed
@@ -222,9 +220,7 @@ def test_an_ablation_pairs_the_same_configurations_seeds_and_scenes(
     assert (confirmed_run / "report/ablation-eigengap-subspace.png").stat().st_size > 10_000
 
 
-def test_trainings_that_diverge_are_named_and_leave_nothing_to_compare(
-    confirmed_run, capsys
-):
+def test_trainings_that_diverge_are_named_and_leave_nothing_to_compare(confirmed_run, capsys):
     flags = ("--set", "optimizer.learning_rate=1e30", "--name", "wild", "--top", "2")
     assert ablate.main([str(confirmed_run), *flags, *on_fresh_scenes(4, 1)]) == 0
     said = capsys.readouterr().out
