@@ -14,7 +14,7 @@ import pandas as pd
 from documents import write_tables
 
 from search.report.analysis import Effect, ablation, confirmed
-from search.report.data import Run, runs
+from search.report.data import Run, load
 from search.report.figures import ablation_plot
 from trainer.config import DEFINITIONS, TrainConfig
 
@@ -109,7 +109,7 @@ def acting(run: Run) -> str:
 
 def finalists(run: Run) -> str:
     """Return the confirmed leaderboard as Markdown."""
-    board = confirmed.table(run)
+    board = confirmed.board(run)
     lines = ["| | search | confirmed [95 %] | confirmed - search |", "|---" * 4 + "|"]
     for row in board.to_dict("records"):
         ends = f"{row['confirmed']:.3f} [{row['confirmed_low']:.3f}, {row['confirmed_high']:.3f}]"
@@ -137,7 +137,7 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="folder of the run")
     parser.add_argument("--no-write", action="store_true", help="leave the documents as they are")
     args = parser.parse_args()
-    run = runs.load(args.run)
+    run = load(args.run)
     names = sorted(ablation.names(run), key=in_order)
     found = {name: ablation.effects(run, name) for name in names}
     if not any(found.values()):
@@ -149,7 +149,7 @@ def main() -> None:
     for name, table in tables.items():
         print(f"\n{name}\n\n{table}")
     figure = args.run / "report" / FIGURE.name if args.no_write else FIGURE
-    ablation_plot.write(run, {name: own for name, own in found.items() if own}, figure)
+    ablation_plot.write(run, names, figure)
     print(f"\nfigure: {figure}")
     if not args.no_write:
         write_tables(DOCUMENT, tables)

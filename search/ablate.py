@@ -171,12 +171,12 @@ def _key(
 def print_verdict(store: RunStore, name: str, notes: list[str]) -> int:
     """Print the verdict and its table, and write them as JSON, Markdown and a figure."""
     from search.report.analysis import ablation
-    from search.report.data import runs
+    from search.report.data import load
     from search.report.figures import ablation_plot
 
-    run = runs.load(store.path)
+    run = load(store.path)
     effects = ablation.effects(run, name)
-    text = "\n".join([ablation.text(run, name, effects), *(["", *notes] if notes else [])])
+    text = "\n".join([ablation.text(run, name), *(["", *notes] if notes else [])])
     print(f"\n{text}\n")
     if not effects:
         return 0 if ablation.incomplete(run, name).any else 1
@@ -185,14 +185,14 @@ def print_verdict(store: RunStore, name: str, notes: list[str]) -> int:
     content = {
         "ablation": name,
         "verdict": ablation.verdict(effects[0]),
-        "sentence": ablation.sentence(run, name, effects),
+        "sentence": ablation.sentence(run, name),
         "incomplete": asdict(ablation.incomplete(run, name)),
         "effects": [asdict(effect) for effect in effects],
         "notes": notes,
     }
     write_atomically(stem.with_name(f"{stem.name}.json"), to_json(content))
     write_atomically(stem.with_name(f"{stem.name}.md"), f"{text}\n".encode())
-    figure = ablation_plot.write(run, {name: effects}, stem.with_name(f"{stem.name}.png"))
+    figure = ablation_plot.write(run, [name], stem.with_name(f"{stem.name}.png"))
     push(stem.parent)
     print(f"figure:   {figure}\nsummary:  {stem}.json, {stem}.md")
     return 0

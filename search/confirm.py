@@ -40,9 +40,10 @@ def confirm(args: argparse.Namespace) -> int:
         completed = [one for one in reruns if one.name not in failed]
         work.score(completed, confirmed=request.config(finalists[0]))
     from search.report.analysis import confirmed
+    from search.report.data import load
 
     path = request.store.path
-    print(f"\n{confirmed.text(path)}")
+    print(f"\n{confirmed.text(load(path))}")
     for name, outcome in failed.items():
         print(f"{outcome}: {name}, see {path}/reruns/failures")
     print(f"\nablate:   python -m search.ablate {path} --term eigengap")

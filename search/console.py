@@ -18,14 +18,16 @@ def print_results(plan: SearchConfig, store: RunStore) -> int:
     """Print the leaderboard and the next commands, and draw the plot; return the exit code."""
     from search.records import best_trial
     from search.report.analysis import leaderboard
+    from search.report.data import load
     from search.report.figures import pareto, plots
 
-    print(leaderboard.text(store.path))
+    run = load(store.path)
+    print(leaderboard.text(run))
     if len(plan.objectives) > 1:
-        print(pareto.text(store.path))
+        print(pareto.text(run))
     print()
     try:
-        plot = plots.error_vs_snr(store.path)
+        plot = plots.error_vs_snr(run)
     except OSError as error:  # a finished run may lie on a read-only disk
         print(f"no plot: {store.path} takes no files ({error.strerror})", file=sys.stderr)
     else:

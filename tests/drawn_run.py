@@ -168,7 +168,8 @@ def _rerun(store: RunStore, names: list[str], random: np.random.Generator) -> No
             for arm, changes, harm in (("without", "", 0.0), ("with", "eigengap.weight=1", 0.1)):
                 about = {"seed": seed, "evaluation_seed": FRESH, "changes": changes}
                 scenes = [row | about for row in _scenes(name, "network", -0.05 + harm, random)]
-                cells = [row | about for row in _evaluations(name, "network", -0.05 + harm)]
+                asked = about | {"confirmed": None if changes else SCENES}
+                cells = [row | asked for row in _evaluations(name, "network", -0.05 + harm)]
                 part = f"{name}-{arm}-{seed}"
                 store.write_part("scenes", part, scenes)
                 store.write_part("confirmations", part, cells)

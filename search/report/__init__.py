@@ -1,6 +1,6 @@
-"""What a run says: leaderboard, statistics, pictures; reads Parquet and JSON, no Ray, no torch."""
+"""Reports of runs: leaderboard, statistics, figures; reads Parquet and JSON, no Ray, no torch."""
 
-from search.report.analysis import leaderboard, mean_interval, paired_difference, statistics
+from search.report.analysis import leaderboard, mean_interval, statistics
 from search.report.data import Run, load, runs
 from search.report.figures import plots
 from trainer.intervals import Interval
@@ -11,7 +11,6 @@ __all__ = [
     "leaderboard",
     "load",
     "mean_interval",
-    "paired_difference",
     "plots",
     "runs",
     "statistics",

@@ -1,7 +1,7 @@
-"""`python -m search.report`: what a run found, as a page, figures and a table.
+"""`python -m search.report`: the results of a run as a page, figures and a table.
 
 Needs neither Ray nor torch; works on a copied folder, and while the search still runs. Exit codes:
-0 written; 2 it was asked for something impossible.
+0 written; 2 bad usage.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from trainer.cli import OneLineParser, UsageError
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the parser of the command line."""
     p = OneLineParser(
         prog="python -m search.report",
         description="Writes RUN/report: index.html with everything in it, each figure as PNG and "
@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit code."""
+    """Run the command line; return the exit code."""
     try:
         args = parser().parse_args(argv)
         return report(args)
@@ -47,9 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def report(args: argparse.Namespace) -> int:
-    """Writes what was asked for and says where it lies."""
+    """Write the report, and the comparison if asked for; print their paths."""
     from search.report.data import load
-    from search.report.page import FOLDER, write_comparison, write_report
+    from search.report.page import write_report
 
     run = load(resolve_run(args.run, args.runs))
     other = None if args.compare is None else load(resolve_run(args.compare, args.runs))
@@ -60,7 +60,7 @@ def report(args: argparse.Namespace) -> int:
     print(f"report:  {page}")
     print(f"summary: {page.with_name('summary.parquet')}")
     if other is not None:
-        page = write_comparison(run, other, args.out or run.path / FOLDER)
+        page = write_report(run, args.out, other)
         push(page.parent)
         print(f"compare: {page}")
     for note in run.notes:

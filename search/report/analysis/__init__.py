@@ -1,45 +1,37 @@
 """Statistics of a run: leaderboard, confirmation, ablation, importances, warnings."""
 
 from .ablation import MEASURES, Effect, incomplete, verdict
-from .estimators import BOUND, REFERENCE, ROW_ORDER
-from .importance import Importance, importances, same_fidelity
+from .estimators import BOUND, LABELS, REFERENCE, in_order, short_label
+from .importance import importances, same_fidelity
 from .leaderboard import (
     CONFIRMED,
     ENDS,
-    SCENE,
-    SUCCESS_SNR_DB,
+    WELL,
     compares,
-    paired_with,
+    held_out,
+    paired_by_scene,
     rungs,
-    success_column,
-    table,
-    tally,
-    verdict_on_best,
 )
-from .statistics import mean_interval, paired_difference
+from .statistics import mean_interval
 
 __all__ = [
     "BOUND",
     "CONFIRMED",
     "ENDS",
+    "LABELS",
     "MEASURES",
     "REFERENCE",
-    "ROW_ORDER",
-    "SCENE",
-    "SUCCESS_SNR_DB",
+    "WELL",
     "Effect",
-    "Importance",
     "compares",
+    "held_out",
     "importances",
+    "in_order",
     "incomplete",
     "mean_interval",
-    "paired_difference",
-    "paired_with",
+    "paired_by_scene",
     "rungs",
     "same_fidelity",
-    "success_column",
-    "table",
-    "tally",
+    "short_label",
     "verdict",
-    "verdict_on_best",
 ]

@@ -1,23 +1,24 @@
-"""Does it help? What an ablation found, per SNR and over the objective's SNRs, with intervals.
+"""Ablations: the effect of a change, per SNR and over the objective's SNRs, with intervals.
 
 The two arms are the same configurations, seeds and scenes, with and without. Differences are taken
 training by training and scene by scene; the mean over the seeds of a configuration is one unit,
 crossed with the scenes that all trainings share (`statistics.crossed_interval`). The verdict is
-about the capped error over the objective's SNRs; the single SNRs and other measures describe it.
+about the capped error over the objective's SNRs; single SNRs and other measures describe it.
 
-A training that did not complete has no error, and its pair is left out of the difference: how many
-there are in each arm is said with every verdict, for it is a part of the answer.
+A training that did not complete has no error, and its pair is left out of the difference. The
+number of such trainings in each arm is part of the answer and stands in every verdict.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from search.records import RERUNS
-from search.report.data import Run, as_run, once_per_run
+from search.report.data import Cell, Column, Row, Run, Table, interval, number, words
 
 from .statistics import Interval, crossed_interval, detectable
 
@@ -26,11 +27,11 @@ MEASURES = {
     "success": "success rate",
     "source_number_found": "source-number accuracy",
 }
-"""Columns of `scenes`, and what their means are called."""
+"""Columns of `scenes`, and the names of their means."""
 
 WITHOUT, WITH = "without", "with"
 HARDLY = 0.1
-"""Share of scenes below which a term is said hardly ever to act."""
+"""Share of scenes below which a term is said to act hardly ever."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Effect:
         snr_db: None for the mean over the objective's SNRs.
         without, with_: means of the arms.
         difference: over configurations.
-        detectable: the smallest true difference that would be told from 0 with 80 % probability.
+        detectable: the smallest true difference that is told from 0 with 80 % probability.
         seeds: trainings per arm.
         balanced: whether every configuration has as many of them.
         scenes: behind each training.
@@ -59,14 +60,20 @@ class Effect:
     scenes: int
 
 
-def names(run: Run | str | Path) -> list[str]:
-    """The ablations that a run has."""
-    return sorted(as_run(run).tables["ablations"]["ablation"].unique())
+def names(run: Run) -> list[str]:
+    """Return the names of a run's ablations."""
+    return sorted(run.tables["ablations"]["ablation"].unique())
+
+
+def rows_of(run: Run, name: str) -> pd.DataFrame:
+    """Return the rows of an ablation."""
+    rows = run.tables["ablations"]
+    return rows[rows["ablation"] == name]
 
 
 @dataclass(frozen=True)
 class Incomplete:
-    """Trainings that did not complete, and those that were asked for in each arm."""
+    """Numbers of trainings that did not complete, and of those asked for in each arm."""
 
     without: int
     with_: int
@@ -81,17 +88,16 @@ class Incomplete:
         return f"{self.without} of {self.asked} without, {self.with_} of {self.asked} with"
 
 
-def incomplete(run: Run | str | Path, name: str) -> Incomplete:
-    """How many trainings of an ablation came to nothing."""
-    rows = as_run(run).tables["ablations"]
-    rows = rows[rows["ablation"] == name].drop_duplicates(["arm", "trial_id", "seed"])
+def incomplete(run: Run, name: str) -> Incomplete:
+    """Return how many trainings of an ablation did not complete."""
+    rows = rows_of(run, name).drop_duplicates(["arm", "trial_id", "seed"])
     failed = rows[rows["num_scenes"] == 0]["arm"].value_counts()
     asked = rows.drop_duplicates(["trial_id", "seed"])
     return Incomplete(int(failed.get(WITHOUT, 0)), int(failed.get(WITH, 0)), len(asked))
 
 
 def lost_trainings(run: Run) -> list[str]:
-    """A sentence for each ablation of which trainings did not complete."""
+    """Return a sentence for each ablation with trainings that did not complete."""
     counts = {name: incomplete(run, name) for name in names(run)}
     return [
         f"Of the reruns of the ablation {name} did not complete: {lost}. "
@@ -105,13 +111,11 @@ def lost_trainings(run: Run) -> list[str]:
     ]
 
 
-@once_per_run
-def effects(run: Run | str | Path, name: str) -> list[Effect]:
-    """Every measure over the objective's SNRs, then at each SNR; empty if there are fewer than two
-    configurations to compare."""
-    run = as_run(run)
-    rows = run.tables["ablations"]
-    rows = rows[(rows["ablation"] == name) & (rows["num_scenes"] != 0)]
+@lru_cache(maxsize=32)
+def effects(run: Run, name: str) -> list[Effect]:
+    """Return every measure over the objective's SNRs, then at each SNR; empty for fewer than two
+    configurations."""
+    rows = rows_of(run, name).query("num_scenes != 0")
     keys = ["trial_id", "seed", "changes", "evaluation_seed"]
     arms = rows[[*keys, "arm"]].drop_duplicates()
     scenes = run.tables["scenes"]
@@ -130,7 +134,7 @@ def effects(run: Run | str | Path, name: str) -> list[Effect]:
 
 
 def verdict(effect: Effect) -> str:
-    """helps, hurts, or no effect larger than d at 95 %: by the sign of the capped error."""
+    """Return "helps", "hurts", or "no effect larger than d at 95%", by the capped error."""
     difference = effect.difference
     if difference.excludes_zero:
         return "helps" if difference.mean < 0 else "hurts"
@@ -138,9 +142,9 @@ def verdict(effect: Effect) -> str:
     return f"no effect larger than {most:.2g} at {difference.level:.0%}"
 
 
-def sentence(run: Run | str | Path, name: str, found: list[Effect]) -> str:
-    """The verdict with its numbers, in one sentence; `found` are the effects."""
-    lost = incomplete(run, name)
+def sentence(run: Run, name: str) -> str:
+    """Return the verdict with its numbers, in one sentence."""
+    found, lost = effects(run, name), incomplete(run, name)
     left_out = f"; did not complete: {lost}" if lost.any else ""
     if not found:
         return f"{name}: nothing to compare, {_nothing(run, name)}{left_out}."
@@ -163,72 +167,67 @@ def sentence(run: Run | str | Path, name: str, found: list[Effect]) -> str:
     )
 
 
-def _nothing(run: Run | str | Path, name: str) -> str:
-    """Why an ablation has no effects: what was never there, or is there no more."""
-    rows = as_run(run).tables["ablations"]
-    done = rows[(rows["ablation"] == name) & (rows["num_scenes"] != 0)]
+def _nothing(run: Run, name: str) -> str:
+    """Return why an ablation has no effects: too few trainings, or a missing table."""
+    done = rows_of(run, name).query("num_scenes != 0")
     arms = done.groupby("trial_id")["arm"].nunique()
     if (arms == len((WITHOUT, WITH))).sum() < 2:
         return "fewer than two configurations have both arms"
     return "the table `scenes` lacks what they were scored on"
 
 
-def acting(run: Run | str | Path, name: str) -> float | None:
-    """In which share of the scenes, over the SNRs of the objective, the term is above 0 for the
-    networks that were trained without it; None where nobody looked."""
-    run = as_run(run)
-    rows = run.tables["ablations"]
-    rows = rows[(rows["ablation"] == name) & (rows["arm"] == WITHOUT)]
-    share = rows[rows["snr_db"].isin(run.objective_snr_db)]["hinge_active"].mean()
+def acting(run: Run, name: str) -> float | None:
+    """Return the share of scenes, over the objective's SNRs, in which the term is above 0 for
+    networks that were trained without it; None where it was not measured."""
+    rows = rows_of(run, name)
+    rows = rows[(rows["arm"] == WITHOUT) & rows["snr_db"].isin(run.objective_snr_db)]
+    share = rows["hinge_active"].mean()
     return None if pd.isna(share) else float(share)
 
 
-def hinges(run: Run | str | Path, name: str) -> pd.DataFrame:
-    """Mean eigengap term and how often it acts, by arm and SNR; empty where there is none."""
-    rows = as_run(run).tables["ablations"]
-    rows = rows[(rows["ablation"] == name)].dropna(subset=["hinge"])
-    columns = ["hinge", "hinge_active"]
-    return pd.DataFrame(rows.pivot_table(index="snr_db", columns="arm", values=columns))
-
-
-def text(run: Run | str | Path, name: str, found: list[Effect] | None = None) -> str:
-    """The sentence and a table, for a console or a Markdown page; `found` are the effects."""
-    run = as_run(run)
-    found = effects(run, name) if found is None else found
-    if not found:
-        return sentence(run, name, found)
-    acts = hinges(run, name)
-    lines = [sentence(run, name, found), "", *TABLE_HEAD]
-    for effect in found:
-        where = "objective" if effect.snr_db is None else f"{effect.snr_db:g} dB"
-        lines.append(
-            f"| {MEASURES[effect.measure]} | {where} | {effect.without:.3f} | {effect.with_:.3f} "
-            f"| {effect.difference} | {effect.detectable:.3f} | {_acts(acts, effect.snr_db)} |"
-        )
-    return "\n".join(lines)
-
-
-TABLE_HEAD = (
-    "| measure | SNR | without | with | difference [95 %] | detectable | term: without, with |",
-    "|---" * 7 + "|",
-)
-
-
-def _acts(acts: pd.DataFrame, snr_db: float | None) -> str:
-    """Mean term and share of scenes where it is above 0, of both arms."""
-    if snr_db is None or snr_db not in acts.index:
-        return ""
-    row = acts.loc[snr_db]
-    return ", ".join(
-        f"{row[('hinge', arm)]:.3f} ({row[('hinge_active', arm)]:.0%})"
-        for arm in (WITHOUT, WITH)
-        if ("hinge", arm) in row.index and pd.notna(row[("hinge", arm)])
+def effects_table(run: Run, name: str) -> Table:
+    """Return the effects as a table, with the mean term and how often it acts in both arms."""
+    columns = (
+        Column("measure"),
+        Column("SNR [dB]", "number", "objective: mean over the SNRs of the objective"),
+        Column("without", "number"),
+        Column("with", "number"),
+        Column("difference [95 %]", "number", "with its 95 % interval"),
+        Column(
+            "detectable", "number", "smallest true difference told from 0 with 80 % probability"
+        ),
+        Column("term: without, with", "number", "mean of the loss term, share of scenes above 0"),
     )
+    terms = rows_of(run, name).dropna(subset=["hinge"]).groupby(["snr_db", "arm"])
+    means: Any = terms[["hinge", "hinge_active"]].mean()
+    rows = []
+    for effect in effects(run, name):
+        snr, difference = effect.snr_db, effect.difference
+        acts = [means.loc[at] for arm in (WITHOUT, WITH) if (at := (snr, arm)) in means.index]
+        cells = (
+            words(MEASURES[effect.measure]),
+            Cell("objective") if snr is None else Cell(f"{snr:g}", repr(snr)),
+            number(effect.without),
+            number(effect.with_),
+            interval((difference.mean, difference.low, difference.high), sign="+"),
+            number(effect.detectable),
+            Cell(", ".join(f"{arm['hinge']:.3f} ({arm['hinge_active']:.0%})" for arm in acts)),
+        )
+        rows.append(Row(cells))
+    return Table(f"ablation-{name}", columns, tuple(rows), title=f"Ablation: {name}")
+
+
+def text(run: Run, name: str) -> str:
+    """Return the sentence and the table, for a console or a Markdown page."""
+    said = sentence(run, name)
+    if not effects(run, name):
+        return said
+    return f"{said}\n\n{effects_table(run, name).text(markdown=True)}"
 
 
 def _effect(trainings: pd.DataFrame, measure: str, snr_db: float | None) -> Effect | None:
-    """The effect on trainings [arm, configuration and seed; SNR and scene], means over K; None if
-    fewer than two configurations or scenes are in both arms."""
+    """Return the effect on trainings [arm, configuration and seed; SNR and scene], means over K;
+    None if fewer than two configurations or scenes are in both arms."""
     if not {WITHOUT, WITH} <= set(trainings.index.get_level_values("arm")):
         return None
     arms = {arm: trainings.xs(arm, level="arm") for arm in (WITHOUT, WITH)}
@@ -257,5 +256,5 @@ def _effect(trainings: pd.DataFrame, measure: str, snr_db: float | None) -> Effe
 
 
 def _by_configuration(trainings: pd.DataFrame) -> NDArray[np.float64]:
-    """[configurations, scenes]: means over seeds."""
+    """Return means over seeds [configurations, scenes]."""
     return trainings.groupby(level="trial_id").mean().to_numpy(dtype=float)

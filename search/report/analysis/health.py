@@ -1,4 +1,4 @@
-"""Health notes: what a run's own tables say about how far it can be trusted, in plain sentences.
+"""Health notes: sentences on how far a run can be trusted, from its own tables.
 
 Each check returns sentences, none if there is nothing to say. A sentence names the number behind
 it and what to do. Checks of many parameters at once ask for more evidence (Bonferroni), so that a
@@ -10,44 +10,38 @@ from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy import stats
 
 from search.plan import Outcome
 from search.report.data import Parameter, Run, parameters, shown
 
 from . import ablation
-from .importance import Importance, importances
-from .leaderboard import rungs
+from .importance import importances
+from .leaderboard import WELL, rungs
 from .winner import noise, winner
 
 LEVEL = 0.05
 """Of false alarms, over all parameters of one check together."""
 EDGE = 0.05
-"""A value hugs a bound that is nearer than this part of the range."""
+"""Part of a range, at each end, in which values lie at its bound."""
 BEST_SHARE, BEST_LEAST = 0.25, 4
-"""How many of the completed trials count as good: a quarter, four at least."""
+"""Good trials: the best quarter of the completed ones, four at least."""
 RANK_LEAST = 8
-"""Trials without which a rank correlation says nothing."""
+"""Trials from which a rank correlation is given."""
 RARE = 3
-"""Trials without which nothing can be said of a parameter."""
+"""Trials from which a parameter can be judged."""
 TOGETHER = 0.8
 """Cramer's V from which two parameters count as one."""
 EXPECTED = 2.5
-"""Trials in which two choices should have met, before it is said that they did not."""
-WELL = (Outcome.COMPLETED, Outcome.STOPPED)
+"""Expected number of trials with two choices from which their absence is named."""
 
 
-def notes(run: Run, importance: Importance | str | None = None) -> dict[str, list[str]]:
-    """Sentences by check; every check is there, also those with nothing to say.
-
-    Args:
-        importance: of the run, where it has been computed already.
-    """
-    if importance is None:
-        importance = importances(run)
+def notes(run: Run) -> dict[str, list[str]]:
+    """Return sentences by check; every check is there, also those with nothing to say."""
     return {
         "Bounds of the space": hugging(run),
-        "Parameters without effect": without_effect(run, importance),
+        "Parameters without effect": without_effect(run),
         "Parameters that cannot be identified": unidentified(run),
         "Early stopping": early_stopping(run),
         "Divergence": diverged(run),
@@ -57,8 +51,11 @@ def notes(run: Run, importance: Importance | str | None = None) -> dict[str, lis
 
 
 def hugging(run: Run) -> list[str]:
-    """Numeric parameters whose good values crowd at an end of their range."""
-    good = _good(run)
+    """Name numeric parameters whose good values crowd at an end of their range."""
+    completed = run.trials[run.trials["outcome"] == Outcome.COMPLETED].dropna(subset=["objective"])
+    count = max(BEST_LEAST, round(BEST_SHARE * len(completed)))
+    best = completed.nsmallest(count, "objective")["trial_id"]
+    good = run.trials["trial_id"].isin(best).to_numpy()
     found = []
     ranged = [p for p in parameters(run) if p.numeric]
     for parameter in ranged:
@@ -66,23 +63,29 @@ def hugging(run: Run) -> list[str]:
         places = places[np.isfinite(places)]
         if len(places) < BEST_LEAST:
             continue
-        for share, end, way in (
+        for at, end, way in (
             (places <= EDGE, parameter.low, "lower"),
             (places >= 1 - EDGE, parameter.high, "upper"),
         ):
-            chance = _at_edge(parameter)
-            p_value = stats.binomtest(int(share.sum()), len(places), chance, "greater").pvalue
-            if p_value < LEVEL / (2 * len(ranged)):
+            test = stats.binomtest(int(at.sum()), len(places), _at_edge(parameter), "greater")
+            if test.pvalue < LEVEL / (2 * len(ranged)):
                 found.append(
-                    f"`{parameter.name}` hugs its {way} bound {shown(end)}: {share.sum()} of the "
+                    f"`{parameter.name}` hugs its {way} bound {shown(end)}: {at.sum()} of the "
                     f"best {len(places)} trials lie there. The optimum may be beyond; widen it."
                 )
     return found
 
 
-def without_effect(run: Run, importance: Importance | str) -> list[str]:
-    """Parameters that the data, or theory, cannot tell from having no effect."""
+def _at_edge(parameter: Parameter) -> float:
+    """Return the chance that an even draw lies at one given end; whole numbers have few values."""
+    values = parameter.values.dropna().astype(float)
+    return 1 / max(values.nunique(), 2) if (values % 1 == 0).all() else EDGE
+
+
+def without_effect(run: Run) -> list[str]:
+    """Name parameters that the data, or theory, cannot tell from having no effect."""
     found = []
+    importance = importances(run)
     if isinstance(importance, str):
         found.append(importance)
     else:
@@ -93,8 +96,7 @@ def without_effect(run: Run, importance: Importance | str) -> list[str]:
                 f"Not told from chance with {importance.num_trials} trials at epoch "
                 f"{importance.epoch}: {', '.join(silent)}. Absence of evidence, not of effect."
             )
-    claims = run.plan.get("no_effect")
-    for name, where in claims.items() if isinstance(claims, dict) else ():
+    for name, where in run.planned("no_effect").items():
         found.append(f"`{name}` has no effect by theory {where}.")
     for parameter in parameters(run):
         if not parameter.varies:
@@ -104,7 +106,7 @@ def without_effect(run: Run, importance: Importance | str) -> list[str]:
 
 
 def unidentified(run: Run) -> list[str]:
-    """Parameters that were seen too rarely, and pairs of them that moved together."""
+    """Name parameters that were drawn too rarely, and pairs that moved together."""
     found = []
     varied = [p for p in parameters(run) if p.varies]
     rare = [f"`{p.name}` ({p.values.notna().sum()})" for p in varied if p.values.count() < RARE]
@@ -130,7 +132,7 @@ def unidentified(run: Run) -> list[str]:
 
 
 def _never_together(choices: list[Parameter]) -> list[str]:
-    """Choices that every trial makes and that never met, though chance would have let them."""
+    """Name choices that every trial makes and that never met, against expectation."""
     found = []
     for one, other in itertools.combinations(choices, 2):
         counts = pd.crosstab(one.values, other.values)
@@ -145,9 +147,9 @@ def _never_together(choices: list[Parameter]) -> list[str]:
 
 
 def early_stopping(run: Run) -> list[str]:
-    """Rank correlation of each rung with the end, over the trials that went through.
+    """Return the rank correlation of each rung with the end, over the trials that completed.
 
-    Where the scheduler has no rungs, those of `asha` are judged: what it would have cost to stop.
+    Where the scheduler has no rungs, those of `asha` are judged: the cost it would have had.
     """
     completed = run.trials[run.trials["outcome"] == Outcome.COMPLETED].dropna(subset=["objective"])
     stopped = int((run.trials["outcome"] == Outcome.STOPPED).sum())
@@ -192,7 +194,7 @@ def early_stopping(run: Run) -> list[str]:
 
 
 def diverged(run: Run) -> list[str]:
-    """How many trials failed, and the regions where far more do than elsewhere."""
+    """Return how many trials failed, and the regions where far more do than elsewhere."""
     trials = run.trials
     if trials.empty:
         return []
@@ -203,62 +205,39 @@ def diverged(run: Run) -> list[str]:
     kinds = trials["outcome"][bad].value_counts()
     causes = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
     found = [f"{bad.sum()} of {len(trials)} trials failed ({bad.mean():.0%}): {causes}."]
-    regions = list(_regions(run))
-    worst = []
+    regions, worst = list(_regions(run)), []
     for name, inside in regions:
-        elsewhere = ~inside
-        if not inside.any() or not elsewhere.any():
+        if inside.all() or not inside.any():
             continue
-        counts = [[(bad & side).sum(), (~bad & side).sum()] for side in (inside, elsewhere)]
+        counts = [[(bad & side).sum(), (~bad & side).sum()] for side in (inside, ~inside)]
         p_value = float(stats.fisher_exact(np.array(counts), "greater").pvalue)
         if p_value < LEVEL / len(regions):
             text = (
                 f"{counts[0][0]} of {inside.sum()} trials with {name} failed, against "
-                f"{counts[1][0]} of {elsewhere.sum()} others."
+                f"{counts[1][0]} of {(~inside).sum()} others."
             )
             worst.append((p_value, text))
     return found + [text for _, text in sorted(worst)[:4]] + reruns
 
 
-def _good(run: Run) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
-    """Which trials count as good: the best quarter of the completed ones."""
-    completed = run.trials[run.trials["outcome"] == Outcome.COMPLETED].dropna(subset=["objective"])
-    count = max(BEST_LEAST, round(BEST_SHARE * len(completed)))
-    names = completed.nsmallest(count, "objective")["trial_id"]
-    return np.asarray(run.trials["trial_id"].isin(names), dtype=bool)
-
-
-def _sides(
-    parameter: Parameter, among: "np.ndarray[tuple[int], np.dtype[np.bool_]]"
-) -> "np.ndarray[tuple[int], np.dtype[np.str_]]":
-    """On which side of the median a value lies, or which choice it is, among these trials."""
+def _sides(parameter: Parameter, among: NDArray[np.bool_]) -> NDArray[np.str_]:
+    """Return the side of the median of each of these trials' values, or the choice."""
     values = parameter.values[among]
     sides = values > values.median() if parameter.numeric else values
     return np.asarray(sides.astype(str))
 
 
-def _at_edge(parameter: Parameter) -> float:
-    """How often a value drawn evenly lies at one given end; whole numbers have few values."""
-    assert parameter.low is not None, "only ranges have ends"
-    assert parameter.high is not None, "only ranges have ends"
-    if pd.api.types.is_integer_dtype(parameter.values.dropna().infer_objects()) or all(
-        float(v).is_integer() for v in parameter.values.dropna()
-    ):
-        return 1 / max(len(set(parameter.values.dropna())), 2)
-    return EDGE
-
-
 def _rank_interval(rank: float, count: int) -> tuple[float, float]:
-    """95 % interval of a rank correlation (Fisher's z; Fieller, Hartley and Pearson 1957)."""
-    most = 1 - 12 / (count**3 - count)  # two neighbours changed: a perfect order is never certain
+    """Return the 95 % interval of a rank correlation (Fisher's z; Fieller et al. 1957)."""
+    most = 1 - 12 / (count**3 - count)  # two neighbours swapped: a perfect order is never certain
     bounded = float(np.clip(rank, -most, most))
     half = 1.96 * np.sqrt(1.06 / max(count - 3, 1))
     centre = np.arctanh(bounded)
     return float(np.tanh(centre - half)), float(np.tanh(centre + half))
 
 
-def _regions(run: Run) -> Iterator[tuple[str, "np.ndarray[tuple[int], np.dtype[np.bool_]]"]]:
-    """Every choice, and the lower and upper third of every range."""
+def _regions(run: Run) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+    """Yield every choice, and the lower and upper third of every range."""
     for parameter in parameters(run):
         places = parameter.places()
         if not parameter.numeric:

@@ -1,16 +1,17 @@
-"""Which parameters mattered: PED-ANOVA at one fidelity, its scatter, and what chance alone does.
+"""Importances of parameters: PED-ANOVA at one fidelity, its scatter, and its values by chance.
 
 All values compared are objectives at the *same* epoch: a trial that was stopped at a rung says
 something about that rung and nothing about the end. The epoch is the latest that enough trials
 have reached. Importances are Optuna's PED-ANOVA for conditional spaces (Watanabe et al. 2023,
 "PED-ANOVA"; 2026, "Conditional PED-ANOVA"), as shares of their sum. Their scatter is that over
 random halves of the trials, whose spread estimates that of all (delete-half jackknife, Shao and Wu
-1989). Objectives are shuffled among the trials for what a parameter without any effect scores; one
-that stays below the shuffled 95 % quantile has not been shown to matter.
+1989). Shuffling the objectives among the trials gives the share of a parameter without any effect;
+one below the shuffled 95 % quantile has not been shown to matter.
 """
 
 import warnings
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -20,12 +21,12 @@ from numpy.typing import NDArray
 from search.report.data import Parameter, Run, parameters
 
 LEAST_TRIALS = 10
-"""Trials at one epoch without which no importance is given."""
+"""Trials at one epoch from which importances are given."""
 LEAST_SHARE = 0.5
 """Share of the trials that must have reached that epoch."""
 TOP_SHARE, TOP_TRIALS = 0.25, 5
 """The best quarter is explained, or as many as PED-ANOVA's authors ask for, if that is more."""
-HALVES, SHUFFLES = 60, 400  # with 60, a quantile is of three shuffles, and whoever counts is luck
+HALVES, SHUFFLES = 60, 400  # of 60 shuffles, three would make the quantile
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,9 @@ class Importance:
     shares: pd.DataFrame
 
 
+@lru_cache(maxsize=8)
 def importances(run: Run, *, seed: int = 0) -> Importance | str:
-    """Importances of a run's parameters; or a sentence that says why there are none."""
+    """Return the importances of a run's parameters; or a sentence that says why there are none."""
     reached = same_fidelity(run)
     if isinstance(reached, str):
         return reached
@@ -99,7 +101,7 @@ def same_fidelity(run: Run) -> tuple[int, "pd.Series[float]"] | str:
 
 
 def _study(known: list[Parameter], rows: NDArray[np.intp]) -> Any:
-    """A study in memory of the trials in these rows, which has no values of its own."""
+    """Return a study in memory of the trials in these rows, without their values."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -114,13 +116,13 @@ def _study(known: list[Parameter], rows: NDArray[np.intp]) -> Any:
 
 
 def _half(objective: NDArray[np.float64], random: np.random.Generator) -> NDArray[np.float64]:
-    """The objectives of a random half of the trials; the others are NaN, which leaves them out."""
+    """Return the objectives of a random half of the trials, NaN for the others."""
     kept = random.permutation(len(objective)) < (len(objective) + 1) // 2
     return np.where(kept, objective, np.nan)
 
 
 def _shares(study: Any, objective: NDArray[np.float64], names: list[str]) -> NDArray[np.float64]:
-    """Importances as shares of their sum, in the order of `names`."""
+    """Return importances as shares of their sum, in the order of `names`."""
     import optuna
 
     count = int(np.isfinite(objective).sum())

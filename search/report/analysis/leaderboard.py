@@ -1,278 +1,264 @@
 """The leaderboard: the bound, the classical methods, then the trials; and is the best one better?
 
-Values are means over the run's objective SNRs and over K, on held-out scenes; the column
-`objective` is what the search saw, on validation scenes, and is optimistic for the best of many;
-`confirmed` is what fresh training seeds did on fresh scenes, null until `search.confirm` has run.
-The interval of such a mean is the mean of the cells' interval ends: cells share their scenes, and
-full correlation is the worst case, so it is never too short.
+Values are means over the run's objective SNRs and over K, on held-out scenes. The column
+`objective` is the value that the search saw, on validation scenes: that of the best of many trials
+is optimistic. `confirmed` is the value on fresh training seeds and scenes, null until
+`search.confirm` has run. The interval of a mean is the mean of the cells' interval ends: cells
+share their scenes, and full correlation is the worst case, so it is never too short.
 """
 
-from pathlib import Path
+from functools import lru_cache
+from typing import Any
 
 import pandas as pd
 
 from search.plan import Outcome, Rungs, early_stopper
 from search.records import JUDGED
-from search.report.data import Run, as_run, once_per_run
+from search.report.data import Cell, Column, Row, Run, Table, interval, number, words
 
 from . import confirmed
-from .estimators import BOUND, REFERENCE, ROW_ORDER
-from .statistics import Interval, paired_difference
+from .confirmed import CONFIRMED
+from .estimators import BOUND, REFERENCE, in_order
+from .statistics import Interval, mean_interval
 
 SUCCESS_SNR_DB = (-10.0, -5.0, 0.0)
 ENDS = ("capped_error", "capped_error_low", "capped_error_high")
-CONFIRMED = ("confirmed", "confirmed_low", "confirmed_high")
 SCENE = ["evaluation_seed", "scene_id", "snr_db", "num_sources"]
+WELL = (Outcome.COMPLETED, Outcome.STOPPED)
+"""Outcomes of trials that did not fail."""
 
+_OF_TRIAL = ("trial_id", "outcome", "cause", *JUDGED, "epochs", "seconds")
 _STANDING = {outcome: rank for rank, outcome in enumerate(Outcome)}
 
 
-@once_per_run
-def table(run: Run | str | Path) -> pd.DataFrame:
-    """One row per baseline, then one per trial: completed ones by objective, then the others.
+def success_column(snr_db: float) -> str:
+    """Return the name of the column of success rates at that SNR."""
+    return f"success_{snr_db:g}_db"
+
+
+@lru_cache(maxsize=8)
+def board(run: Run) -> pd.DataFrame:
+    """Return one row per baseline, then one per trial: completed ones by objective, then others.
 
     Columns: name, trial_id (null for baselines), outcome (`bound`, `classical`, or the trial's),
     cause, best, epochs, seconds, objective, capped_error and confirmed with their interval ends,
     confirmed_seeds, rmspe_deg, one `success_<snr>_db` per SNR. What is not known is null.
     """
-    run = as_run(run)
     scored = run.tables["evaluations"]
     shared = scored[scored["trial_id"].isna()]
-    again = _confirmed(run)
-    rows = [
+    again = confirmed.board(run).dropna(subset=["confirmed"])
+    rows: list[dict[str, Any]] = [
         {
             "name": name,
-            "trial_id": None,
             "outcome": "bound" if name == BOUND else "classical",
             "best": False,
-            **_summarise(shared[shared["estimator"] == name], run.objective_snr_db),
-            **again.get(name, {}),
+            **_summary(shared[shared["estimator"] == name], run.objective_snr_db),
         }
-        for name in _in_order(
-            set(shared["estimator"]) | (set(again) - set(run.trials["trial_id"]))
-        )
+        for name in in_order({*shared["estimator"], *again.loc[again["kind"] != "trial", "name"]})
     ]
-    best = run.best
     own = dict(iter(scored[scored["estimator"] == "network"].groupby("trial_id")))
-    for trial in _ranked(run.trials).to_dict("records"):
-        rows.append(
-            {
-                "name": trial["trial_id"],
-                "trial_id": trial["trial_id"],
-                "outcome": trial["outcome"],
-                "cause": trial["cause"],
-                **{name: trial[name] for name in JUDGED},
-                "epochs": trial["epochs"],
-                "seconds": trial["seconds"],
-                "best": trial["trial_id"] == best,
-                **_summarise(own.get(trial["trial_id"], scored[:0]), run.objective_snr_db),
-                **again.get(trial["trial_id"], {}),
-            }
+    # by outcome before objective: values of different fidelities do not compare
+    standing = run.trials["outcome"].map(lambda o: _STANDING.get(o, len(_STANDING)))
+    ranked = run.trials.assign(standing=standing)
+    for trial in ranked.sort_values(["standing", "objective", "number"]).to_dict("records"):
+        name = trial["trial_id"]
+        about = {"name": name, "best": name == run.best, **{k: trial[k] for k in _OF_TRIAL}}
+        rows.append(about | _summary(own.get(name, scored[:0]), run.objective_snr_db))
+    scores = [*ENDS, "rmspe_deg", *map(success_column, SUCCESS_SNR_DB)]
+    found = pd.DataFrame(rows, columns=["name", "best", *_OF_TRIAL, *scores])
+    seeds = again.rename(columns={"seeds": "confirmed_seeds"})
+    return found.merge(seeds[["name", *CONFIRMED, "confirmed_seeds"]], on="name", how="left")
+
+
+def _summary(cells: pd.DataFrame, objective_snr_db: tuple[float, ...]) -> dict[str, float]:
+    """Return means over the objective's cells; none where one of its SNRs is missing, since means
+    over different SNRs do not compare."""
+    found: dict[str, float] = {}
+    at = cells[cells["snr_db"].isin(objective_snr_db)]
+    if set(at["snr_db"]) == set(objective_snr_db):
+        means = at[[*ENDS]].mean(skipna=False)
+        mean_square = (at["rmspe_deg"] ** 2).mean(skipna=False)
+        found |= {name: float(means[name]) for name in ENDS} | {"rmspe_deg": mean_square**0.5}
+    for snr in SUCCESS_SNR_DB:
+        found[success_column(snr)] = cells.loc[cells["snr_db"] == snr, "success_rate"].mean(
+            skipna=False
         )
-    return pd.DataFrame(rows, columns=_columns())
+    return found
 
 
-def paired_with(run: Run | str | Path, reference: str = REFERENCE) -> Interval | str:
-    """Capped error of the best trial minus that of `reference`, scene by scene, held out.
+def board_table(run: Run, trials: int) -> Table:
+    """Return the leaderboard as a table, with the first so many trials."""
+    rows = board(run)
+    own = rows["trial_id"].notna()
+    success = " / ".join(f"{snr:g}" for snr in SUCCESS_SNR_DB)
+    columns = (
+        Column("", hint="the bound, a classical method, or a trial"),
+        Column("outcome"),
+        Column("search value", "number", "validation error, one seed; the best owes to luck"),
+        Column("confirmed error", "number", "fresh scenes, 95 % interval, × training seeds"),
+        Column("confirmed - search", "number", "the winner's curse, where it is above 0"),
+        Column("held-out error", "number", "capped error, 95 % interval, one training seed"),
+        Column("RMSPE [°]", "number"),
+        Column(f"success at {success} dB", "number"),
+        Column("epochs", "number"),
+        Column("time [s]", "number", "wall-clock time in training"),
+    )
+    shown = pd.concat([rows[~own], rows[own].head(trials)])
+    return Table("leaderboard-table", columns, tuple(_row(row) for _, row in shown.iterrows()))
+
+
+def _row(row: "pd.Series[Any]") -> Row:
+    rates = [number(row[success_column(snr)], 2) for snr in SUCCESS_SNR_DB]
+    seeds = row["confirmed_seeds"]
+    outcome = f"{row['outcome']}, best" if row["best"] else row["outcome"]
+    if outcome == Outcome.STOPPED:
+        outcome += f" at epoch {row['epochs']:.0f}"
+    elif pd.notna(row["cause"]):
+        outcome += f": {row['cause']}"
+    cells = (
+        words(row["name"]),
+        words(outcome),
+        interval([row[end] for end in JUDGED]),
+        interval([row[end] for end in CONFIRMED], "" if pd.isna(seeds) else f" ×{seeds:.0f}"),
+        number(row["confirmed"] - row["objective"], sign="+"),
+        interval([row[end] for end in ENDS]),
+        number(row["rmspe_deg"], 2),
+        Cell(" / ".join(rate.text for rate in rates), rates[-1].key),
+        number(row["epochs"], 0),
+        number(row["seconds"], 0),
+    )
+    return Row(cells, "best" if row["best"] else "shared" if pd.isna(row["trial_id"]) else "")
+
+
+def text(run: Run, *, trials: int = 16) -> str:
+    """Return the leaderboard for a console; it says so if a run is broken or has nothing to show.
+
+    Args:
+        trials: number of trials that are shown one by one, completed ones first.
+    """
+    own = run.trials
+    snr = ", ".join(f"{s:g}" for s in run.objective_snr_db)
+    table = board_table(run, trials)
+    success = table.columns[7].title
+    titles = ("", "held-out error", success, "RMSPE [°]", "search value", "outcome")
+    lines = [
+        f"{run.name}: means over SNR {snr} dB and all K on held-out scenes,",
+        "with capped error = mean(min(error, 10°)) / 10° and its 95 % interval",
+        table.text(titles, bare=("search value",)),
+    ]
+    if len(own) > trials:
+        lines.append(f"and {len(own) - trials} more trials in `trials`")
+    lines += [*_tally_lines(run), *lacks(run), verdict_on_best(run)]
+    return "\n".join([*lines, *no_effect(run), *run.notes])
+
+
+def lacks(run: Run) -> list[str]:
+    """Return a sentence for each part of a leaderboard that is not there."""
+    found = []
+    if board(run)["trial_id"].notna().all():
+        found.append("The classical methods and the bound have not been scored.")
+    if run.trials.empty:
+        found.append(run.empty("trials", "No trial has ended."))
+    elif run.best is None:
+        found.append("No trial completed, so there is no best one.")
+    return found
+
+
+def tally(run: Run) -> dict[str, int]:
+    """Return the number of trials by outcome, in the order of `Outcome`, without zeros."""
+    counts = run.trials["outcome"].value_counts()
+    return {o.value: int(counts[o.value]) for o in Outcome if counts.get(o.value, 0)}
+
+
+def _tally_lines(run: Run) -> list[str]:
+    """Return one line for each outcome but `completed`, with its causes."""
+    lines = []
+    for outcome, count in tally(run).items():
+        rows = run.trials[run.trials["outcome"] == outcome]
+        causes = rows["cause"].dropna().value_counts()
+        detail = ", ".join(f"{count} {cause}" for cause, count in causes.head(4).items())
+        if outcome == Outcome.STOPPED and rows["objective"].notna().any():
+            epochs = rows.sort_values(["objective", "number"])[["objective", "epochs"]].iloc[0]
+            detail = f"best objective {epochs['objective']:.3f} at epoch {epochs['epochs']:.0f}"
+        if outcome != Outcome.COMPLETED:
+            lines.append(f"{count} {outcome}" + (f": {detail}" if detail else ""))
+    return lines
+
+
+def no_effect(run: Run) -> list[str]:
+    """Return which searched parameters have no effect by theory, and where."""
+    said = "; ".join(f"{name} {where}" for name, where in run.planned("no_effect").items())
+    return [f"Without effect by theory: {said}."] if said else []
+
+
+# ---------------------------------------------------------------- paired by scene
+
+
+def held_out(run: Run, estimator: str) -> pd.DataFrame:
+    """Return scores by scene at the objective's SNRs, without reruns: of the best trial
+    (`network`), or of a classical method."""
+    rows = run.tables["scenes"]
+    own = rows["trial_id"] == run.best if estimator == "network" else rows["trial_id"].isna()
+    own &= (rows["estimator"] == estimator) & rows["changes"].isna()
+    return rows[own & rows["snr_db"].isin(run.objective_snr_db)].dropna(subset=["capped_error"])
+
+
+def paired_by_scene(one: pd.DataFrame, other: pd.DataFrame) -> Interval | None:
+    """Return the mean difference of capped errors; None for fewer than two common scenes.
 
     The unit is the scene: its SNRs and source numbers share the channel and are averaged first.
-
-    Returns:
-        The difference, negative if the network is better; or a sentence that says why there is
-        none.
     """
-    run = as_run(run)
-    best = run.best
-    if best is None:
+    pairs = one.merge(other, on=SCENE, suffixes=("", "_other"))
+    difference = pairs["capped_error"] - pairs["capped_error_other"]
+    by_scene = difference.groupby([pairs["evaluation_seed"], pairs["scene_id"]]).mean()
+    return mean_interval(by_scene) if len(by_scene) > 1 else None
+
+
+def paired_with(run: Run, reference: str = REFERENCE) -> Interval | str:
+    """Return the capped error of the best trial minus that of `reference`, paired by scene; or a
+    sentence that says why there is no such difference."""
+    if run.best is None:
         return "No paired comparison: no trial completed."
-    scenes = run.tables["scenes"]
-    scenes = scenes[scenes["changes"].isna()]  # reruns are for `confirmed`
-    scenes = scenes[scenes["snr_db"].isin(run.objective_snr_db)].dropna(subset=["capped_error"])
-    network = scenes[(scenes["trial_id"] == best) & (scenes["estimator"] == "network")]
-    classical = scenes[scenes["trial_id"].isna() & (scenes["estimator"] == reference)]
-    for rows, whose in ((network, f"trial {best}"), (classical, reference)):
+    network, classical = held_out(run, "network"), held_out(run, reference)
+    for rows, whose in ((network, f"trial {run.best}"), (classical, reference)):
         if rows.empty:
             return (
                 f"No paired comparison: `scenes` has no rows of {whose} at the objective's SNRs."
             )
-    pairs = network.merge(classical, on=SCENE, suffixes=("", "_reference"))
-    units = pairs["evaluation_seed"].astype(str) + "/" + pairs["scene_id"].astype(str)
-    if units.nunique() < 2:
-        return f"No paired comparison: trial {best} and {reference} share fewer than two scenes."
-    return paired_difference(
-        pairs["capped_error"], pairs["capped_error_reference"], units=units.to_numpy(dtype=str)
-    )
+    few = f"No paired comparison: trial {run.best} and {reference} share fewer than two scenes."
+    return paired_by_scene(network, classical) or few
 
 
-def text(run: Run | str | Path, *, trials: int = 16) -> str:
-    """The leaderboard for a console; never raises for a run that is broken or has nothing to
-    show, but says so.
-
-    Args:
-        run: a loaded run, or its folder.
-        trials: how many trials are shown one by one, completed ones first.
-    """
-    run = as_run(run)
-    board = table(run)
-    shared, own = board[board["trial_id"].isna()], board[board["trial_id"].notna()]
-    completed = own[own["outcome"] == Outcome.COMPLETED]
-    shown = pd.concat([shared, own.head(trials)])
-    lines = [*_head(run), *(_line(shown.iloc[i]) for i in range(len(shown)))]
-    if len(own) > trials:
-        lines.append(f"and {len(own) - trials} more trials in `trials`")
-    lines += _tally_lines(own)
-    if shared.empty:
-        lines.append("The classical methods have not been scored.")
-    if own.empty:
-        lines.append(run.empty("trials", "No trial has ended."))
-    elif completed.empty:
-        lines.append("No trial completed, so there is no best one.")
-    difference = paired_with(run)
-    lines.append(difference if isinstance(difference, str) else verdict_on_best(run, difference))
-    return "\n".join([*lines, *no_effect(run), *run.notes])
-
-
-def no_effect(run: Run) -> list[str]:
-    """Which searched parameters theory says cannot matter, and where; they stay searchable."""
-    claims = run.plan.get("no_effect")
-    if not isinstance(claims, dict) or not claims:
-        return []
-    said = "; ".join(f"{name} {where}" for name, where in claims.items())
-    return [f"Without effect by theory: {said}."]
-
-
-def verdict_on_best(run: Run, difference: Interval) -> str:
-    """One sentence on the best trial against the reference, with n and interval."""
+def verdict_on_best(run: Run) -> str:
+    """Return a sentence on the best trial against the reference, with n and interval."""
+    found = paired_with(run)
+    if isinstance(found, str):
+        return found
     return (
-        f"{run.best} {compares(difference)} {REFERENCE}: capped error {difference}, paired over "
-        f"{difference.n} held-out scenes ({difference.level:.0%} t interval)."
+        f"{run.best} {compares(found)} {REFERENCE}: capped error {found}, paired over "
+        f"{found.n} held-out scenes ({found.level:.0%} t interval)."
     )
 
 
 def compares(difference: Interval) -> str:
-    """The verb for a difference of errors: beats, loses to, or neither."""
+    """Return the verb for a difference of errors: beats, loses to, or neither."""
     if not difference.excludes_zero:
         return "is not shown to differ from"
     return "beats" if difference.mean < 0 else "loses to"
 
 
-def tally(run: Run | str | Path) -> dict[str, int]:
-    """How many trials ended how, in the order of `Outcome`; none of a kind is left out."""
-    counts = as_run(run).trials["outcome"].value_counts()
-    return {o.value: int(counts[o.value]) for o in Outcome if counts.get(o.value, 0)}
-
-
-def _summarise(cells: pd.DataFrame, objective_snr_db: tuple[float, ...]) -> dict[str, float]:
-    """Means over the objective's cells; nothing where one of its SNRs is missing, since means
-    over different SNRs do not compare."""
-    found: dict[str, float] = {}
-    at = cells[cells["snr_db"].isin(objective_snr_db)]
-    if set(at["snr_db"]) == set(objective_snr_db):
-        for name in ENDS:
-            if at[name].notna().all():
-                found[name] = float(at[name].mean())
-        if at["rmspe_deg"].notna().all():
-            found["rmspe_deg"] = float((at["rmspe_deg"] ** 2).mean() ** 0.5)
-    for snr in SUCCESS_SNR_DB:
-        there = cells.loc[cells["snr_db"] == snr, "success_rate"]
-        if len(there) and there.notna().all():
-            found[success_column(snr)] = float(there.mean())
-    return found
-
-
-def _confirmed(run: Run) -> dict[str, dict[str, float]]:
-    """Confirmed values by the name of a trial or method; empty until there are some."""
-    rows = confirmed.table(run)
-    known = rows[rows["confirmed"].notna()].rename(columns={"seeds": "confirmed_seeds"})
-    kept = known.set_index("name")[[*CONFIRMED, "confirmed_seeds"]].to_dict("index")
-    return {str(name): {str(k): v for k, v in row.items()} for name, row in kept.items()}
-
-
-def _ranked(trials: pd.DataFrame) -> pd.DataFrame:
-    """By outcome, then objective: fidelities are not mixed."""
-    standing = trials["outcome"].map(lambda o: _STANDING.get(o, len(_STANDING)))
-    return trials.assign(standing=standing).sort_values(["standing", "objective", "number"])
-
-
-def _in_order(names: set[str]) -> list[str]:
-    known = [name for name in ROW_ORDER if name in names]
-    return known + sorted(names - set(known))
-
-
-def success_column(snr_db: float) -> str:
-    """Name of the column of success rates at that SNR."""
-    return f"success_{snr_db:g}_db"
-
-
-def _head(run: Run) -> list[str]:
-    snr = ", ".join(f"{s:g}" for s in run.objective_snr_db)
-    success = "success at " + " / ".join(f"{s:g}" for s in SUCCESS_SNR_DB) + " dB"
-    about = f"{run.name}: means over SNR {snr} dB and all K on held-out scenes,"
-    unit = "with capped error = mean(min(error, 10°)) / 10° and its 95 % interval"
-    names = f"{'':20}{'capped error':>22}{success:>29}{'rmspe':>9}{'objective':>11}"
-    return [about, unit, names]
-
-
-def _line(row: pd.Series) -> str:
-    value, low, high = (row[name] for name in ENDS)
-    error = _number(value)
-    if pd.notna(low) and pd.notna(high):
-        error += f" [{low:.3f}, {high:.3f}]"
-    success = " / ".join(_number(row[success_column(snr)], 2) for snr in SUCCESS_SNR_DB)
-    rmspe = f"{row['rmspe_deg']:.2f}°" if pd.notna(row["rmspe_deg"]) else "-"
-    word = f"{row['outcome']}, best" if row["best"] else row["outcome"]
-    if row["outcome"] == Outcome.STOPPED:
-        word += f" at epoch {row['epochs']:.0f}"
-    elif pd.notna(row["cause"]):
-        word += f": {row['cause']}"
-    return (
-        f"{row['name']:20}{error:>22}{success:>29}{rmspe:>9}{_number(row['objective']):>11}"
-        f"  {word}"
-    )
-
-
-def _tally_lines(own: pd.DataFrame) -> list[str]:
-    """One line for each outcome but `completed`, with its causes."""
-    lines = []
-    for outcome in [o for o in Outcome if o is not Outcome.COMPLETED]:
-        rows = own[own["outcome"] == outcome]
-        if rows.empty:
-            continue
-        causes = rows["cause"].dropna().value_counts()
-        detail = ", ".join(f"{count} {cause}" for cause, count in causes.head(4).items())
-        known = rows.dropna(subset=["objective"])
-        if outcome is Outcome.STOPPED and len(known):
-            first = known.iloc[0]
-            detail = f"best objective {first['objective']:.3f} at epoch {first['epochs']:.0f}"
-        lines.append(f"{len(rows)} {outcome}" + (f": {detail}" if detail else ""))
-    return lines
-
-
-def _number(value: float | None, digits: int = 3) -> str:
-    return "-" if value is None or pd.isna(value) else f"{value:.{digits}f}"
-
-
-def _columns() -> list[str]:
-    head = ["name", "trial_id", "outcome", "cause", "best", *JUDGED, "epochs", "seconds"]
-    scores = [*ENDS, *CONFIRMED, "confirmed_seeds", "rmspe_deg"]
-    return [*head, *scores, *(success_column(snr) for snr in SUCCESS_SNR_DB)]
+# ---------------------------------------------------------------- rungs
 
 
 def rungs(run: Run, scheduler: str | None = None) -> list[int]:
-    """Epochs at which the run's scheduler, or another, may stop a trial; none for rules without
-    rungs."""
-    search, fixed = run.plan.get("search"), run.plan.get("fixed")
-    if not isinstance(search, dict) or not isinstance(fixed, dict):
-        return []
-    budget = fixed.get("epochs") or _longest(run)
+    """Return the epochs at which the run's scheduler, or another, may stop a trial; none for
+    schedulers without rungs."""
+    search, fixed = run.planned("search"), run.planned("fixed")
+    completed = run.trials.loc[run.trials["outcome"] == Outcome.COMPLETED, "epochs"].dropna()
+    budget = fixed.get("epochs") or completed.max()
     scheduler = scheduler or search.get("scheduler", "asha")
-    if not budget or scheduler not in ("asha", "hyperband"):
+    if not search or pd.isna(budget) or scheduler not in ("asha", "hyperband"):
         return []
     stopper = early_stopper(scheduler, int(budget))
     assert isinstance(stopper, Rungs), "asha and hyperband have rungs"
     return sorted({rung for bracket in stopper.brackets for rung in bracket})
-
-
-def _longest(run: Run) -> int:
-    epochs = run.trials.loc[run.trials["outcome"] == Outcome.COMPLETED, "epochs"].dropna()
-    return int(epochs.max()) if len(epochs) else 0

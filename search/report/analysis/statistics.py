@@ -2,10 +2,10 @@
 
 Two methods on the same scenes are compared by the differences of their errors, scene by scene:
 what the scenes share cancels, and far fewer of them are needed. The unit of resampling is what was
-drawn independently: values of one unit (a scene seen at several SNRs, say) are averaged first.
+drawn independently: values of one unit (such as a scene at several SNRs) are averaged first.
 
 Trainings scored on common scenes are drawn twice: configurations (each with its own seeds) and
-scenes, and each is a source of doubt that the other does not see. `crossed_interval` adds both.
+scenes. Each is a source of variance that the other does not contain; `crossed_interval` adds both.
 
 References: Student's t; bootstrap-t of Efron and Tibshirani, "An Introduction to the Bootstrap"
 (1993), section 12.5, whose coverage is second-order accurate where t's is first-order, but which
@@ -23,20 +23,10 @@ from scipy import stats
 
 from trainer.intervals import Interval
 
-__all__ = [
-    "Interval",
-    "combined_interval",
-    "crossed_interval",
-    "crossed_moments",
-    "detectable",
-    "mean_interval",
-    "paired_difference",
-]
-
 Method = Literal["t", "bootstrap_t"]
 
 POWER = 0.8
-"""With which the smallest detectable effect would be detected."""
+"""Probability of detecting the smallest detectable effect."""
 
 
 def mean_interval(
@@ -48,7 +38,7 @@ def mean_interval(
     seed: int = 0,
     resamples: int = 2000,
 ) -> Interval:
-    """Mean of `values` with its interval.
+    """Return the mean of `values` with its interval.
 
     Args:
         values: finite numbers, one-dimensional.
@@ -88,22 +78,8 @@ def mean_interval(
     return Interval(mean, low, high, len(x), level)
 
 
-def paired_difference(a: ArrayLike, b: ArrayLike, **how: Any) -> Interval:
-    """Mean of `a - b` over pairs, with its interval; `how` as for `mean_interval`.
-
-    Raises:
-        ValueError: if the two do not pair.
-    """
-    x, y = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
-    if x.shape != y.shape:
-        raise ValueError(
-            f"pairs have two sides, but got {x.shape} and {y.shape} values. Join them by scene."
-        )
-    return mean_interval(x - y, **how)
-
-
 def crossed_interval(values: ArrayLike, *, level: float = 0.95) -> Interval:
-    """Mean over units that were all scored on the same scenes, with its interval.
+    """Return the mean over units that were all scored on the same scenes, with its interval.
 
     Args:
         values: [units, scenes], finite: a row per configuration, the mean over its seeds; or, of
@@ -121,7 +97,7 @@ def crossed_interval(values: ArrayLike, *, level: float = 0.95) -> Interval:
 def combined_interval(
     mean: float, shares: Sequence[tuple[float, float]], n: int, *, level: float = 0.95
 ) -> Interval:
-    """Interval of a mean whose variance is a sum of independent estimates.
+    """Return the interval of a mean whose variance is a sum of independent estimates.
 
     Args:
         shares: each estimate of a variance, and its degrees of freedom.
@@ -135,7 +111,7 @@ def combined_interval(
 
 
 def detectable(values: ArrayLike, *, level: float = 0.95, power: float = POWER) -> float:
-    """The smallest true mean whose interval would exclude zero with that probability.
+    """Return the smallest true mean whose interval excludes zero with probability `power`.
 
     Args:
         values, level: as for `crossed_interval`.
@@ -147,7 +123,7 @@ def detectable(values: ArrayLike, *, level: float = 0.95, power: float = POWER) 
 def crossed_moments(
     values: NDArray[np.float64],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Mean, standard error and degrees of freedom of [*batch, units, scenes].
+    """Return mean, standard error and degrees of freedom of [*batch, units, scenes].
 
     In the model x = mean + unit + scene + rest, the variance of the mean is the units' share of it
     plus the scenes' share, less that of the rest, which is in both. It is never taken to be less
@@ -193,7 +169,7 @@ def _unit_means(x: NDArray[np.float64], units: NDArray[Any]) -> NDArray[np.float
 def _studentised_quantiles(
     x: NDArray[np.float64], level: float, seed: int, resamples: int
 ) -> tuple[float, float]:
-    """Quantiles of (x̄* - x̄)/se* over resamples x* of x."""
+    """Return quantiles of (x̄* - x̄)/se* over resamples x* of x."""
     n = len(x)
     draws = x[np.random.default_rng(seed).integers(n, size=(resamples, n))]
     shift = draws.mean(axis=1) - x.mean()

@@ -1,6 +1,6 @@
 """`summary.parquet`: the leaderboard with every trial's parameters, one row each, one file.
 
-For whoever joins many runs: `pd.concat(pd.read_parquet(p) for p in Path("runs").glob(...))`. Unit
+To join many runs: `pd.concat(pd.read_parquet(p) for p in Path("runs").glob(...))`. Unit
 and description of every column are in the file's schema, as in the run's own tables.
 """
 
@@ -14,7 +14,7 @@ from search.records import JUDGED, TRIALS, TYPES, Column
 from search.report.data import PREFIX, Run
 from trainer.atomic import write_atomically
 
-from .leaderboard import SUCCESS_SNR_DB, success_column, table
+from .leaderboard import SUCCESS_SNR_DB, board, success_column
 
 FILE = "summary.parquet"
 SUMMARY_TYPES = TYPES | {"bool": pa.bool_()}
@@ -46,33 +46,28 @@ COLUMNS = (
 
 
 def frame(run: Run) -> pd.DataFrame:
-    """The leaderboard with `run` in front and `params.*` behind."""
-    board = table(run)
+    """Return the leaderboard with `run` in front and `params.*` behind."""
     params = [c for c in run.trials.columns if c.startswith(PREFIX)]
-    joined = board.merge(run.trials[["trial_id", *params]], on="trial_id", how="left")
+    joined = board(run).merge(run.trials[["trial_id", *params]], on="trial_id", how="left")
     joined.insert(0, "run", run.name)
     return joined[[*(c.name for c in COLUMNS), *params]]
 
 
 def write(run: Run, folder: Path) -> Path:
-    """Writes `summary.parquet` in one step."""
+    """Write `summary.parquet` atomically."""
     rows = frame(run)
-    fields = [
-        pa.field(c.name, SUMMARY_TYPES[c.type], metadata=_metadata(c.unit, c.about))
-        for c in COLUMNS
-    ]
-    declared = run.plan.get("parameters", {})
+    described = [(c.name, SUMMARY_TYPES[c.type], c.unit, c.about) for c in COLUMNS]
     for name in rows.columns[len(COLUMNS) :]:
-        kind, unit, about = declared.get(name.removeprefix(PREFIX), ("", "", ""))
+        kind, unit, about = run.planned("parameters").get(name.removeprefix(PREFIX), ("", "", ""))
         dtype = TYPES[kind] if kind else pa.Array.from_pandas(rows[name]).type
-        fields.append(pa.field(name, dtype, metadata=_metadata(unit, about)))
+        described.append((name, dtype, unit, about))
+    fields = [
+        pa.field(name, dtype, metadata={"unit": unit, "description": about})
+        for name, dtype, unit, about in described
+    ]
     sink = pa.BufferOutputStream()
-    schema = pa.schema(fields)
-    pq.write_table(pa.Table.from_pandas(rows, schema=schema, preserve_index=False), sink)
+    table = pa.Table.from_pandas(rows, schema=pa.schema(fields), preserve_index=False)
+    pq.write_table(table, sink)
     path = folder / FILE
     write_atomically(path, sink.getvalue().to_pybytes())
     return path
-
-
-def _metadata(unit: str, about: str) -> dict[str, str]:
-    return {"unit": unit, "description": about}

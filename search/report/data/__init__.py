@@ -1,16 +1,23 @@
-"""A run read from disk, whole or broken, and the parameters it searched."""
+"""A run read from disk, whole or broken; the parameters it searched; tables to show."""
 
 from .ranges import PREFIX, WEIGHT, Parameter, parameters, shown
-from .runs import Run, as_run, load, once_per_run
+from .runs import Run, load
+from .table import NOT_KNOWN, Cell, Column, Row, Table, interval, number, words
 
 __all__ = [
+    "NOT_KNOWN",
     "PREFIX",
     "WEIGHT",
+    "Cell",
+    "Column",
     "Parameter",
+    "Row",
     "Run",
-    "as_run",
+    "Table",
+    "interval",
     "load",
-    "once_per_run",
+    "number",
     "parameters",
     "shown",
+    "words",
 ]

@@ -1,15 +1,12 @@
 """A run as a report sees it: every table as a DataFrame, and sentences about what is missing.
 
-A report is wanted most when something went wrong, so nothing here raises for a damaged run: a
-part that cannot be read is left out and named in `notes`; a table that is missing is empty, with
-its columns.
+A damaged run still gives a report, so nothing here raises for one: a part that cannot be read is
+left out and named in `notes`; a table that is missing is empty, with its columns.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -28,15 +25,15 @@ from search.records import (
     read_run,
 )
 
-Finder = TypeVar("Finder", bound=Callable[..., Any])
-
 OBJECTIVE_SNR_DB = (-5.0, 0.0)
 """SNRs that the objective averages over, unless the run says otherwise."""
+DAMAGE = (pa.ArrowException, OSError, ValueError)
+"""Exceptions of reading a damaged part."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Run:
-    """What is known of a run.
+    """A run's plan and tables. Compared and hashed by identity, so that results can be cached.
 
     Attributes:
         path: its folder.
@@ -44,8 +41,7 @@ class Run:
         tables: every table by name, also the missing ones.
         notes: one sentence for each thing that is missing or damaged.
         lacking: tables that are missing, or some of which is.
-        reruns: what was trained again, a run of its own; None where there is none.
-        known: what `once_per_run` has found of it.
+        reruns: trainings of confirmations and ablations, a run of its own; None if there are none.
     """
 
     path: Path
@@ -54,7 +50,6 @@ class Run:
     notes: tuple[str, ...] = ()
     lacking: frozenset[str] = frozenset()
     reruns: "Run | None" = None
-    known: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def name(self) -> str:
@@ -66,12 +61,6 @@ class Run:
         """One row per ended trial."""
         return self.tables["trials"]
 
-    def empty(self, table: str, says: str) -> str:
-        """What an empty table says; nothing, where it is missing or some of it damaged."""
-        if table in self.lacking:
-            return f"Not known, since the table `{table}` is missing or damaged."
-        return says
-
     @property
     def best(self) -> str | None:
         """Id of the best trial; None if no trial completed."""
@@ -80,17 +69,23 @@ class Run:
     @property
     def objective_snr_db(self) -> tuple[float, ...]:
         """SNRs that the objective averages over [dB]."""
-        fixed = self.plan.get("fixed")
-        given = fixed.get("evaluation.objective_snr_db") if isinstance(fixed, dict) else None
+        given = self.planned("fixed").get("evaluation.objective_snr_db")
         return tuple(float(snr) for snr in given) if given else OBJECTIVE_SNR_DB
 
+    def planned(self, part: str) -> dict[str, Any]:
+        """Return a part of `run.json` (`search`, `fixed`, ...); empty where it cannot be read."""
+        found = self.plan.get(part)
+        return found if isinstance(found, dict) else {}
 
-DAMAGE = (pa.ArrowException, OSError, ValueError)
-"""What reading a damaged part may raise."""
+    def empty(self, table: str, says: str) -> str:
+        """Return `says`, or that nothing is known if the table is missing or damaged."""
+        if table in self.lacking:
+            return f"Not known, since the table `{table}` is missing or damaged."
+        return says
 
 
 def load(path: str | Path) -> Run:
-    """Reads whatever can be read of a run.
+    """Read whatever can be read of a run.
 
     Raises:
         RunNotFound: if `path` is no folder.
@@ -123,26 +118,6 @@ def load(path: str | Path) -> Run:
     return Run(path, plan, tables, tuple(notes), frozenset(lacking), reruns)
 
 
-def as_run(run: Run | str | Path) -> Run:
-    """A loaded run as it is, a folder loaded."""
-    return run if isinstance(run, Run) else load(run)
-
-
-def once_per_run(find: Finder) -> Finder:
-    """Remembers in a loaded run what `find(run, ...)` found of it: several sections and figures
-    show the same. What it returns is shared, so nobody may change it."""
-
-    @wraps(find)
-    def found(run: Run | str | Path, *args: Any) -> Any:
-        run = as_run(run)
-        key = (find, *args)
-        if key not in run.known:
-            run.known[key] = find(run, *args)
-        return run.known[key]
-
-    return cast("Finder", found)
-
-
 def _read(folder: Path, schema: pa.Schema) -> tuple[pd.DataFrame, list[str]]:
     if not folder.is_dir():
         return schema.empty_table().to_pandas(), [f"The table `{folder.name}` is missing."]
@@ -153,19 +128,19 @@ def _read(folder: Path, schema: pa.Schema) -> tuple[pd.DataFrame, list[str]]:
             whole = ds.dataset(files, schema=schema, format="parquet").to_table()
             return whole.to_pandas(), []
     except DAMAGE:
-        pass  # some part is damaged: find out which
+        pass  # some part is damaged: read each one to find out which
     return _read_each(folder, parts, schema)
 
 
 def _read_each(
     folder: Path, parts: list[Path], schema: pa.Schema
 ) -> tuple[pd.DataFrame, list[str]]:
-    """Part by part: what is readable, with whatever columns it has, and what is not."""
+    """Return the rows of the parts that can be read, and notes on the others."""
     good, notes, merged = [schema.empty_table()], [], schema
     for part in parts:
         try:
             read = pq.ParquetFile(part).read()
-            read.to_pandas()  # text that is none shows only here
+            read.to_pandas()  # bytes that are no text are found only here
             merged = pa.unify_schemas([merged, read.schema], promote_options="permissive")
             good.append(read)
         except pa.ArrowTypeError:
@@ -176,7 +151,7 @@ def _read_each(
 
 
 def _sound(table: str, rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """Without the rows that lack what every row has, and without what is there twice."""
+    """Return the rows without incomplete and repeated ones, and notes on those."""
     notes = []
     needed = [column.name for column in TABLES[table] if column.required]
     known = rows.dropna(subset=needed)

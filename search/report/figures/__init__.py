@@ -1,17 +1,6 @@
-"""Every figure of the report."""
+"""Every figure of the report: a function of a run; it returns a figure, or why there is none."""
 
 from .catalogue import Picture, pictures_of
-from .choices import draw_importances
-from .plots import LABELS, short_label
 from .style import FORMATS, rendered, save
 
-__all__ = [
-    "FORMATS",
-    "LABELS",
-    "Picture",
-    "draw_importances",
-    "pictures_of",
-    "rendered",
-    "save",
-    "short_label",
-]
+__all__ = ["FORMATS", "Picture", "pictures_of", "rendered", "save"]

@@ -1,4 +1,4 @@
-"""The failure atlas: where in the space trials end badly, of what, in which backend and term."""
+"""The failure atlas: regions of the space where trials fail, by cause, backend and loss term."""
 
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -6,25 +6,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from search.plan import Outcome
+from search.report.analysis import WELL
 from search.report.data import Parameter, Run, parameters, shown
 from trainer.intervals import wilson_share
 
 from .choices import BACKEND, NO_TERM, backends_of
-from .style import BLACK, CYCLE, GREY, new_figure, plain, rows_of
+from .style import BLACK, CYCLE, GREY, legend, new_figure, panels_of, plain, rows_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 COLUMNS = 4
-WELL = (Outcome.COMPLETED, Outcome.STOPPED)
 BINS = 5
 """Parts of a numeric range, in each of which the share that failed is drawn."""
 
 
 def draw_failure_atlas(run: Run) -> "Figure | str":
-    """A table of causes by backend and term; for each parameter, where the failures lie."""
+    """Draw causes by backend and term, and the share that failed along each parameter."""
     trials = run.trials
     if trials.empty:
         return run.empty("trials", "No trial has ended, so none has failed.")
@@ -43,26 +42,27 @@ def draw_failure_atlas(run: Run) -> "Figure | str":
     above, below = figure.subfigures(2, 1, height_ratios=heights, squeeze=False)[:, 0]
     _counts(above.subplots(), run, cause, causes)
     if varied:
-        panels = below.subplots(rows, COLUMNS, sharey=True, squeeze=False)
-        for axes in panels.flat[len(varied) :]:
-            axes.set_axis_off()
-        for axes, parameter in zip(panels.flat, varied, strict=False):
+        panels = panels_of(below, len(varied), COLUMNS, sharey=True)
+        for axes, parameter in zip([a for row in panels for a in row], varied, strict=False):
             _panel(axes, parameter, cause, causes)
-        for axes in panels[:, 0]:
-            axes.set_ylabel("share failed")
+        for row in panels:
+            row[0].set_ylabel("share failed")
         from matplotlib.lines import Line2D
 
-        marks = [
-            Line2D([], [], color=_colour(causes, name), marker="o", linestyle="", label=name)
-            for name in causes
-        ]
-        marks.append(Line2D([], [], color=GREY, marker="|", linestyle="", label="ended well"))
-        below.legend(handles=marks, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+        looks = [(_colour(causes, name), "o", name) for name in causes]
+        looks.append((GREY, "|", "ended well"))
+        legend(
+            below,
+            [
+                Line2D([], [], color=colour, marker=marker, linestyle="", label=name)
+                for colour, marker, name in looks
+            ],
+        )
     return figure
 
 
 def _counts(axes: "Axes", run: Run, cause: "pd.Series[Any]", causes: list[str]) -> None:
-    """How many trials failed of what, by backend and the loss term that was not finite."""
+    """Draw the number of failed trials by cause, backend and loss term that was not finite."""
     trials = run.trials
     terms = run.tables["failures"].drop_duplicates("trial_id", keep="last")
     term = trials["trial_id"].map(terms.set_index("trial_id")["term"].to_dict())
@@ -82,7 +82,7 @@ def _counts(axes: "Axes", run: Run, cause: "pd.Series[Any]", causes: list[str]) 
 
 
 def _panel(axes: "Axes", parameter: Parameter, cause: "pd.Series[Any]", causes: list[str]) -> None:
-    """Share that failed along one parameter, with its interval and every trial as a mark."""
+    """Draw the share that failed along one parameter, its interval, and every trial as a mark."""
     places = parameter.places()
     known = np.isfinite(places)
     bad = cause.notna().to_numpy()

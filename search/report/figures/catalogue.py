@@ -1,20 +1,17 @@
-"""Every figure of a report, in the order of the page: what it is called, shows and means."""
+"""Every figure of a report, in the order of the page: its name, title, caption and function."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from search.report.analysis import ablation
+from search.report.analysis import ablation, rungs
 from search.report.data import Run
 
 from . import ablation_plot, atlas, choices, pareto, pictures, plots, progress
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-Draw = Callable[[Run], "Figure | str"]
-"""Run -> the figure, or a sentence that says why there is none."""
 
 
 @dataclass(frozen=True)
@@ -24,21 +21,20 @@ class Picture:
     Attributes:
         name: of its files.
         title: a few words.
-        caption: what is shown, of what, and how to read it.
-        draw: makes it.
+        caption: content, source of the data, and how to read it.
+        draw: Run -> the figure, or a sentence that says why there is none.
     """
 
     name: str
     title: str
     caption: str
-    draw: Draw
+    draw: "Callable[[Run], Figure | str]"
 
 
 def pictures_of(run: Run) -> Iterator[Picture]:
-    """All figures of a run; one error figure per number of sources."""
+    """Yield all figures of a run; one error figure per number of sources."""
     snrs = ", ".join(f"{snr:g}" for snr in run.objective_snr_db)
-    counts = plots.numbers_of_sources(run)
-    for count in counts:
+    for count in plots.numbers_of_sources(run):
         yield Picture(
             f"error_vs_snr_k{count}",
             f"Error against SNR, K = {count}",
@@ -48,15 +44,10 @@ def pictures_of(run: Run) -> Iterator[Picture]:
             "estimators: below threshold, where errors are capped by the region, a biased one may "
             "lie beneath it. √CRB is a root mean square, and the mean error of an estimator that "
             "reaches it is up to a fifth smaller, so on the left it may lie beneath it anywhere.",
-            partial(plots.draw_error_of, count=count),
+            partial(plots.draw_errors, counts=(count,)),
         )
-    if not counts:
-        yield Picture(
-            "error_vs_snr",
-            "Error against SNR",
-            "",
-            lambda run: "Nothing has been scored on held-out scenes yet.",
-        )
+    if not plots.numbers_of_sources(run):
+        yield Picture("error_vs_snr", "Error against SNR", "", plots.draw_errors)
     yield Picture(
         "above_crb",
         "Decibels above the Cramér-Rao bound",
@@ -64,13 +55,13 @@ def pictures_of(run: Run) -> Iterator[Picture]:
         "single near-singular scene decides. 0 dB is the bound.",
         plots.draw_above_crb,
     )
-    if names := ablation.names(run):
+    if ablation.names(run):
         yield Picture(
             "ablations",
             "With and without",
-            "What an ablation changed, against SNR: the same configurations, training seeds and "
+            "Effect of an ablation against SNR: the same configurations, training seeds and "
             "scenes with and without, 95 % intervals. Below zero the error is smaller with it.",
-            partial(_ablations, names=names),
+            ablation_plot.draw_ablations,
         )
     yield Picture(
         "history",
@@ -83,21 +74,17 @@ def pictures_of(run: Run) -> Iterator[Picture]:
     yield Picture(
         "pareto",
         "Error against cost",
-        "Completed trials. On the front no trial is beaten in both; its cheap end is where a "
-        "little more error saves much time. Cost is wall-clock time in training on the machine "
-        "that the trial had.",
+        "Completed trials. On the front no trial is beaten in both; at its cheap end a little "
+        "more error saves much time. Cost is wall-clock time in training on the machine that the "
+        "trial had.",
         pareto.draw_front,
     )
+    cut = "Vertical dashes are the rungs at which the scheduler stops the weaker ones; "
     yield Picture(
         "learning_curves",
         "Learning curves and rungs",
-        "One line per trial. "
-        + (
-            "Vertical dashes are the rungs at which the scheduler stops the weaker ones; "
-            if progress.rungs(run)
-            else "The scheduler has no rungs; "
-        )
-        + "a circle ends a stopped trial, a cross one that failed.",
+        f"One line per trial. {cut if rungs(run) else 'The scheduler has no rungs; '}"
+        "a circle ends a stopped trial, a cross one that failed.",
         progress.draw_learning_curves,
     )
     yield Picture(
@@ -112,30 +99,36 @@ def pictures_of(run: Run) -> Iterator[Picture]:
         "importances",
         "Which parameters mattered",
         "PED-ANOVA (Optuna) over objectives at one common epoch, so that fidelities are not "
-        "mixed: what tells the best quarter of trials from the rest. A bar in "
-        "colour passes its red mark, the 95 % quantile under shuffled objectives, as one in "
-        "twenty does that has no effect.",
+        "mixed: it tells the best quarter of trials from the rest. A bar in colour passes its red "
+        "mark, the 95 % quantile under shuffled objectives; of parameters without effect, one in "
+        "twenty does.",
         choices.draw_importances,
     )
-    backends = Picture(
-        "backends",
-        "Spectral backends",
-        "Each dot is a trial. Not a paired comparison: trials of different backends differ in "
-        "other parameters too, and `gram` goes with the factor network only.",
-        choices.draw_backends,
+    of_trials = (
+        Picture(
+            "backends",
+            "Spectral backends",
+            "Each dot is a trial. Not a paired comparison: trials of different backends differ in "
+            "other parameters too, and `gram` goes with the factor network only.",
+            choices.draw_backends,
+        ),
+        Picture(
+            "failure_atlas",
+            "Failure atlas",
+            "Above: failed trials by cause, backend and loss term. Below: along each parameter, "
+            "the share of trials that failed with its 95 % interval; dots are the failed trials, "
+            "ticks those that ended well.",
+            atlas.draw_failure_atlas,
+        ),
     )
-    failure_atlas = Picture(
-        "failure_atlas",
-        "Failure atlas",
-        "Above: failed trials by cause, backend and loss term. Below: along each parameter, the "
-        "share of trials that failed with its 95 % interval; dots are the failed trials, ticks "
-        "those that ended well.",
-        atlas.draw_failure_atlas,
-    )
-    yield from (backends, failure_atlas)
-    if run.reruns is not None:
-        yield _of_reruns(run.reruns, backends)
-        yield _of_reruns(run.reruns, failure_atlas)
+    yield from of_trials
+    for picture in of_trials if run.reruns else ():
+        yield Picture(
+            f"{picture.name}_reruns",
+            f"{picture.title}, reruns",
+            f"The trainings of confirmations and ablations. {picture.caption}",
+            partial(_of_reruns, draw=picture.draw),
+        )
     yield Picture(
         "spectra",
         "Eigenvalues before and after training",
@@ -153,16 +146,7 @@ def pictures_of(run: Run) -> Iterator[Picture]:
     )
 
 
-def _of_reruns(reruns: Run, picture: Picture) -> Picture:
-    """The same of the trainings of confirmations and ablations, which are a run of their own."""
-    return Picture(
-        f"{picture.name}_reruns",
-        f"{picture.title}, reruns",
-        f"The trainings of confirmations and ablations. {picture.caption}",
-        lambda _: picture.draw(reruns),
-    )
-
-
-def _ablations(run: Run, names: list[str]) -> "Figure | str":
-    figure = ablation_plot.draw(run, {name: ablation.effects(run, name) for name in names})
-    return figure or "Fewer than two configurations have both arms of an ablation yet."
+def _of_reruns(run: Run, draw: "Callable[[Run], Figure | str]") -> "Figure | str":
+    """Draw the same figure of the reruns, which are a run of their own."""
+    assert run.reruns is not None, "only drawn where there are reruns"
+    return draw(run.reruns)

@@ -1,4 +1,4 @@
-"""What the parameters did: parallel coordinates, importances, and the backends side by side."""
+"""Parameters: parallel coordinates, importances, and the backends side by side."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -7,24 +7,24 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from search.plan import Outcome
-from search.report.analysis import Importance, importances, same_fidelity
+from search.report.analysis import WELL, importances, same_fidelity
 from search.report.data import WEIGHT, Parameter, Run, parameters, shown
 from trainer.intervals import wilson_share
 
-from .style import BLACK, BLUE, COLOURMAP, GREY, RED, new_figure, plain
+from .style import BLACK, BLUE, COLOURMAP, GREY, RED, legend, new_figure, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 ABSENT = -0.14
-"""Where a line passes an axis whose parameter its trial did not have, below the range."""
+"""Height of a line at the axis of a parameter that its trial did not have, below the range."""
 BACKEND = "spectral.backend"
 NO_TERM = "no term"
 
 
 def draw_parallel_coordinates(run: Run) -> "Figure | str":
-    """One line per trial through its parameters; colour is the objective at one common epoch."""
+    """Draw one line per trial through its parameters, coloured by the objective at one epoch."""
     axes_of = [p for p in parameters(run) if p.varies]
     if not axes_of or run.trials.empty:
         return "No two trials differ in a parameter yet."
@@ -37,7 +37,7 @@ def draw_parallel_coordinates(run: Run) -> "Figure | str":
     places = np.stack([p.places() for p in axes_of], axis=1)
     objective = run.trials["trial_id"].map(values).to_numpy(dtype=float)
     outcome = run.trials["outcome"].to_numpy()
-    failed = ~np.isin(outcome, [Outcome.COMPLETED, Outcome.STOPPED])
+    failed = ~np.isin(outcome, WELL)
     colour = _colours(objective)
     order = np.argsort(-np.nan_to_num(objective, nan=np.inf))  # the best on top
     for i in order:
@@ -65,14 +65,9 @@ def draw_parallel_coordinates(run: Run) -> "Figure | str":
     return figure
 
 
-def draw_importances(run: Run, found: Importance | str | None = None) -> "Figure | str":
-    """Shares of importance with their scatter, and what chance alone would give.
-
-    Args:
-        found: the run's importances, where they have been computed already.
-    """
-    if found is None:
-        found = importances(run)
+def draw_importances(run: Run) -> "Figure | str":
+    """Draw shares of importance with their scatter, and the shares by chance alone."""
+    found = importances(run)
     if isinstance(found, str):
         return found
     rows = found.shares.iloc[::-1]
@@ -93,19 +88,19 @@ def draw_importances(run: Run, found: Importance | str | None = None) -> "Figure
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    legend = [
+    handles = [
         Patch(color=BLUE, label="beyond chance"),
         Patch(color=GREY, label="not told from chance"),
         Line2D([], [], color=BLACK, linewidth=1, label="95 % over halves of the trials"),
         Line2D([], [], color=RED, marker="|", markersize=12, linestyle="", markeredgewidth=2,
                label="95 % of shuffled objectives"),
     ]  # fmt: skip
-    figure.legend(handles=legend, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    legend(figure, handles)
     return figure
 
 
 def backends_of(run: Run) -> "pd.Series[str]":
-    """The spectral backend of every trial; `NO_TERM` where none had to do with its training."""
+    """Return the spectral backend of every trial; `NO_TERM` where its training used none."""
     trials = run.trials
     none = pd.Series(None, index=trials.index, dtype=object)
     backend = trials.get(f"params.{BACKEND}", none).astype(object)
@@ -114,7 +109,7 @@ def backends_of(run: Run) -> "pd.Series[str]":
 
 
 def draw_backends(run: Run) -> "Figure | str":
-    """Objective, share that diverged, and seconds per epoch, by spectral backend."""
+    """Draw objective, share that diverged, and seconds per epoch, by spectral backend."""
     column = f"params.{BACKEND}"
     if column not in run.trials or run.trials[column].isna().all():
         return "No trial has a spectral backend: the term is off, or the space does not vary it."
@@ -153,12 +148,10 @@ def draw_backends(run: Run) -> "Figure | str":
 
 
 def _dots(axes: "Axes", groups: "list[pd.Series[float]]") -> None:
-    """Every value as a dot, side by side where they are many, and the median as a bar."""
+    """Draw every value as a dot, side by side, and the median as a bar."""
     for x, values in enumerate(groups):
-        spread = (
-            np.linspace(-0.16, 0.16, len(values)) if len(values) > 1 else np.zeros(len(values))
-        )
-        axes.scatter(x + spread, values, s=16, color=BLUE, alpha=0.55, linewidths=0)
+        spread = np.linspace(-0.16, 0.16, len(values)) if len(values) > 1 else [0.0] * len(values)
+        axes.scatter(np.add(x, spread), values, s=16, color=BLUE, alpha=0.55, linewidths=0)
         if len(values):
             middle = float(values.median())
             axes.plot([x - 0.25, x + 0.25], [middle, middle], color=BLACK, linewidth=2)

@@ -1,15 +1,13 @@
 """The Pareto front of error and cost: the trials that no other beats in both."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from search.plan import Outcome
-from search.report.data import Run, as_run
+from search.report.data import Column, Row, Run, Table, number, words
 
-from .progress import OBJECTIVE
-from .style import BLUE, GREY, new_figure, plain
+from .style import BLUE, GREY, OBJECTIVE, legend, new_figure, plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -17,21 +15,21 @@ if TYPE_CHECKING:
 COST = "seconds_per_epoch"
 
 
-def front(run: Run | str | Path) -> pd.DataFrame:
-    """Completed trials, each with no other both as good and as cheap, the cheapest first.
+def front(run: Run) -> pd.DataFrame:
+    """Return the completed trials with no other both as good and as cheap, the cheapest first.
 
     Columns: those of `trials`. Cost is wall-clock time per epoch on the machine at hand: compare
     it within a run.
     """
-    trials = as_run(run).trials
-    known = trials[trials["outcome"] == Outcome.COMPLETED].dropna(subset=["objective", COST])
+    completed = run.trials[run.trials["outcome"] == Outcome.COMPLETED]
+    known = completed.dropna(subset=["objective", COST])
     ranked = known.sort_values([COST, "objective", "number"])
     before = ranked["objective"].cummin().shift(fill_value=float("inf"))
     return ranked[ranked["objective"] < before].reset_index(drop=True)
 
 
 def draw_front(run: Run) -> "Figure | str":
-    """Objective against cost of every completed trial; the front as a line, its trials named."""
+    """Draw objective against cost of every completed trial, and the front with its names."""
     best = front(run)
     if best.empty:
         return "No trial completed, so there is no Pareto front yet."
@@ -56,16 +54,25 @@ def draw_front(run: Run) -> "Figure | str":
     axes.set_xlabel("cost [s per epoch]")
     axes.set_ylabel(OBJECTIVE)
     plain(axes)
-    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    legend(figure)
     return figure
 
 
-def text(run: Run | str | Path) -> str:
-    """The front, for a person."""
+def text(run: Run) -> str:
+    """Return the front for a console."""
     found = front(run)
     if found.empty:
         return "No Pareto front: no trial completed."
-    lines = ["Pareto front of objective and seconds per epoch, the cheapest first:"]
-    for _, row in found.iterrows():
-        lines.append(f"  {row['trial_id']:<8}{row['objective']:>9.3f}{row[COST]:>9.2f} s")
-    return "\n".join(lines)
+    columns = (
+        Column("trial"),
+        Column("objective", "number"),
+        Column("cost [s per epoch]", "number"),
+    )
+    rows = tuple(
+        Row((words(name), number(objective), number(cost, 2)))
+        for name, objective, cost in found[["trial_id", "objective", COST]].itertuples(index=False)
+    )
+    return (
+        "Pareto front of objective and seconds per epoch, the cheapest first:\n"
+        + Table("front", columns, rows).text()
+    )

@@ -1,4 +1,4 @@
-"""What the best training did: eigenvalues before and after, and one scene as MUSIC sees it."""
+"""The best network: its eigenvalues before and after training, and MUSIC's pseudospectrum."""
 
 from typing import TYPE_CHECKING
 
@@ -7,7 +7,18 @@ import pandas as pd
 
 from search.report.data import Run
 
-from .style import BLACK, BLUE, GREY, RED, new_figure, plain, whole_numbers
+from .style import (
+    BLACK,
+    BLUE,
+    GREY,
+    RED,
+    Style,
+    legend,
+    new_figure,
+    panels_of,
+    plain,
+    whole_numbers,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,7 +32,7 @@ STAGES = {
 METHODS = {"lmmse_music": "classical: LMMSE-MUSIC", "network": "learned: network + MUSIC"}
 SHOWN_EIGENVALUES = 16
 LEAST = 1e-5
-"""Eigenvalues below this are drawn here, at the foot of a logarithmic axis."""
+"""Smallest eigenvalue drawn: the foot of the logarithmic axis."""
 NOT_WRITTEN = (
     "is written when the search ends and its best trial is scored; nothing of it can be read "
     "here (yet)."
@@ -29,14 +40,14 @@ NOT_WRITTEN = (
 
 
 def draw_spectra(run: Run) -> "Figure | str":
-    """Eigenvalues of R by index, one panel per SNR and K, the gap from K to K+1 marked."""
+    """Draw eigenvalues of R by index, one panel per SNR and K, the gap from K to K+1 marked."""
     rows = _of_best(run, "spectra")
     if rows.empty:
         return f"The table `spectra` {NOT_WRITTEN}"
     snrs = sorted(rows["snr_db"].unique())
     counts = sorted(rows["num_sources"].unique())
     figure = new_figure(1.0 + 2.9 * len(snrs))
-    grid = figure.subplots(len(snrs), len(counts), sharex=True, sharey=True, squeeze=False)
+    grid = panels_of(figure, len(snrs) * len(counts), len(counts), sharex=True, sharey=True)
     for panels, snr_db in zip(grid, snrs, strict=True):
         for axes, count in zip(panels, counts, strict=True):
             here = rows[(rows["snr_db"] == snr_db) & (rows["num_sources"] == count)]
@@ -45,19 +56,18 @@ def draw_spectra(run: Run) -> "Figure | str":
         panels[0].set_ylabel("eigenvalue / tr(R)")
     for axes in grid[-1]:
         axes.set_xlabel("index, largest first")
-    handles, labels = grid[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    legend(figure)
     return figure
 
 
 def draw_pseudospectra(run: Run) -> "Figure | str":
-    """MUSIC's pseudospectrum of one scene on two covariances, with true and found places."""
+    """Draw MUSIC's pseudospectrum of one scene on two covariances, with true and found places."""
     rows = _of_best(run, "pseudospectra")
     methods = [name for name in METHODS if name in set(rows["estimator"])]
     if not methods:
         return f"The table `pseudospectra` {NOT_WRITTEN}"
     figure = new_figure(3.6)
-    panels = figure.subplots(1, len(methods), sharex=True, sharey=True, squeeze=False)[0]
+    (panels,) = panels_of(figure, len(methods), len(methods), sharex=True, sharey=True)
     sources = rows[rows["kind"] == "source"]
     truth = sources[sources["estimator"] == "truth"]
     for axes, name in zip(panels, methods, strict=True):
@@ -68,30 +78,25 @@ def draw_pseudospectra(run: Run) -> "Figure | str":
         )
         bar = figure.colorbar(image, ax=axes, pad=0.02, aspect=22)
         bar.set_label("pseudospectrum [dB]")
-        _circle(axes, truth)
         found = sources[sources["estimator"] == name]
-        axes.scatter(
-            found["azimuth_deg"],
-            found["elevation_deg"],
-            marker="x",
-            color="white",
-            s=55,
-            linewidths=2,
-            label="found",
-        )
+        rings: Style = {"s": 150, "facecolors": "none", "edgecolors": "#7CFC9A"}
+        rings["label"] = "true source"
+        crosses: Style = {"s": 55, "marker": "x", "color": "white", "label": "found"}
+        for places, look in ((truth, rings), (found, crosses)):
+            axes.scatter(places["azimuth_deg"], places["elevation_deg"], linewidths=2, **look)
         axes.set_title(METHODS[name], fontsize=10)
         axes.set_xlabel("azimuth [deg]")
     panels[0].set_ylabel("elevation [deg]")
-    handles, labels = panels[0].get_legend_handles_labels()
-    legend = figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=9)
-    legend.get_frame().set_facecolor("#4a3b56")
-    for text in legend.get_texts():
+    below = legend(figure)
+    below.set_frame_on(True)
+    below.get_frame().set_facecolor("#4a3b56")  # the marks are bright
+    for text in below.get_texts():
         text.set_color("white")
     return figure
 
 
 def scene_of(run: Run) -> str:
-    """Which scene the pseudospectra are of, in words; empty if there are none."""
+    """Return the scene of the pseudospectra in words; empty if there are none."""
     rows = _of_best(run, "pseudospectra")
     if rows.empty:
         return ""
@@ -103,7 +108,7 @@ def scene_of(run: Run) -> str:
 
 
 def _of_best(run: Run, table: str) -> pd.DataFrame:
-    """Rows of the best trial; of another one if the best was scored only by its rung."""
+    """Return the rows of the best trial, or of another one if the best was not scored."""
     rows = run.tables[table]
     own = rows[rows["trial_id"] == run.best]
     if len(own) or rows.empty:
@@ -125,15 +130,3 @@ def _eigenvalues(axes: "Axes", rows: pd.DataFrame, count: int) -> None:
     axes.set_yscale("log")
     whole_numbers(axes.xaxis)
     plain(axes)
-
-
-def _circle(axes: "Axes", truth: pd.DataFrame) -> None:
-    axes.scatter(
-        truth["azimuth_deg"],
-        truth["elevation_deg"],
-        s=150,
-        facecolors="none",
-        edgecolors="#7CFC9A",
-        linewidths=2,
-        label="true source",
-    )

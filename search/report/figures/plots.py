@@ -1,207 +1,122 @@
-"""Accuracy in pictures: error against SNR, and decibels above the bound, beside the classical
-methods."""
+"""Accuracy: error against SNR, and decibels above the bound, beside the classical methods."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from search.report.analysis import BOUND, REFERENCE, ROW_ORDER
-from search.report.data import Run, as_run
-from trainer.atomic import write_atomically
+from search.report.analysis import BOUND, LABELS, in_order
+from search.report.data import Run
 
-from .style import (
-    BLUE,
-    GREEN,
-    GREY,
-    ORANGE,
-    PINK,
-    RED,
-    SKY,
-    Style,
-    new_figure,
-    plain,
-    rendered,
-    rows_of,
-)
+from .style import BEST, OTHER, STYLES, Style, legend, new_figure, panels_of, plain, save, shade
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-BEST: Style = {"color": BLUE, "marker": "o", "linewidth": 2.4, "zorder": 5}
-STYLES: dict[str, Style] = {
-    BOUND: {"color": "black", "linestyle": "--", "linewidth": 1.4, "zorder": 4},
-    REFERENCE: {"color": RED, "marker": "s", "linewidth": 1.8, "zorder": 4},
-    "sml": {"color": GREEN, "marker": "D", "linewidth": 1.4},
-    "lmmse_mvdr": {"color": PINK, "marker": "^", "linewidth": 1.2},
-    "lmmse_beamformer": {"color": ORANGE, "marker": "v", "linewidth": 1.2},
-    "pinv_music": {"color": SKY, "marker": "x", "linewidth": 1.2},
-}
-OTHER: Style = {"color": GREY, "marker": ".", "linewidth": 1.0}
-LABELS = {
-    BOUND: "√CRB (bounds unbiased estimators)",
-    REFERENCE: "LMMSE-MUSIC",
-    "sml": "stochastic ML",
-    "lmmse_mvdr": "LMMSE-MVDR",
-    "lmmse_beamformer": "LMMSE beamformer",
-    "pinv_music": "pseudo-inverse MUSIC",
-}
-
-
-def short_label(name: str) -> str:
-    """What a method is called where there is little room."""
-    return LABELS.get(name, name).partition(" (")[0]
-
-
 MEASURES = {
     "capped_error": "capped error, mean(min(err, 10°)) / 10°",
     "rmspe_deg": "RMSPE [deg]",
 }
-
-
 ABOVE_CRB = "crb_db"
 COLUMNS = 3
 
 
-def draw_error_vs_snr(run: Run) -> "Figure | None":
-    """One column per K: capped error with 95 % intervals above, RMSPE on a log axis below.
-
-    Returns:
-        The figure; None if the run has no evaluations yet.
-    """
-    series = _series(run)
-    counts = numbers_of_sources(run)
+def draw_errors(run: Run, counts: Sequence[int] = ()) -> "Figure | str":
+    """Draw capped error with 95 % intervals, and RMSPE on a logarithmic axis: one row for each of
+    these numbers of sources, or for all."""
+    counts = counts or numbers_of_sources(run)
     if not counts:
-        return None
-    figure = new_figure(7.6, 1.2 + 4.4 * len(counts))
-    grid = figure.subplots(2, len(counts), sharex=True, sharey="row", squeeze=False)
-    for axes_row, measure in zip(grid, MEASURES, strict=True):
-        for axes, count in zip(axes_row, counts, strict=True):
-            _panel(axes, measure, count, series, run.objective_snr_db)
-        axes_row[0].set_ylabel(MEASURES[measure])
-    for axes, count in zip(grid[0], counts, strict=True):
-        axes.set_title(_sources(count), fontsize=11)
-    for axes in grid[1]:
+        return "Nothing has been scored on held-out scenes yet."
+    figure = new_figure(0.4 + 4.2 * len(counts))
+    grid = panels_of(figure, 2 * len(counts), 2, sharex=True, sharey="col")
+    for row, count in zip(grid, counts, strict=True):
+        for axes, (measure, label) in zip(row, MEASURES.items(), strict=True):
+            _panel(axes, run, measure, count)
+            axes.set_title(_sources(count), fontsize=11)
+            axes.set_ylabel(label)
+    for axes in grid[-1]:
         axes.set_xlabel("SNR [dB]")
-    _legend(figure, series)
-    figure.align_ylabels(grid[:, 0])
-    figure.suptitle(_title(run), fontsize=12)
-    return figure
-
-
-def draw_error_of(run: Run, count: int) -> "Figure | str":
-    """The same for one K, side by side."""
-    series = _series(run)
-    figure = new_figure(4.6)
-    panels = figure.subplots(1, len(MEASURES))
-    for axes, measure in zip(panels, MEASURES, strict=True):
-        _panel(axes, measure, count, series, run.objective_snr_db)
-        axes.set_ylabel(MEASURES[measure])
-        axes.set_xlabel("SNR [dB]")
-    _legend(figure, series)
+    legend(figure)
     return figure
 
 
 def draw_above_crb(run: Run) -> "Figure | str":
-    """Decibels above the root CRB against SNR, one panel per K."""
-    series = [
-        (style, label, rows)
-        for style, label, rows in _series(run)
-        if not label.startswith(LABELS[BOUND])
-    ]
-    counts = [
-        k
-        for k in numbers_of_sources(run)
-        if any(rows.loc[rows["num_sources"] == k, ABOVE_CRB].notna().any() for *_, rows in series)
-    ]
+    """Draw decibels above the root CRB against SNR, one panel per K."""
+    known = [rows.dropna(subset=[ABOVE_CRB]) for _, _, rows in _series(run, bound=False)]
+    counts = sorted({int(k) for rows in known for k in rows["num_sources"]})
     if not counts:
         return "Nothing has been held against the Cramér-Rao bound yet."
     columns = min(len(counts), COLUMNS)
-    rows = rows_of(len(counts), columns)
-    figure = new_figure(0.9 + 3.3 * rows)
-    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-    for axes in panels.flat[len(counts) :]:
-        axes.set_axis_off()
-    for axes, count in zip(panels.flat, counts, strict=False):
-        _panel(axes, ABOVE_CRB, count, series, run.objective_snr_db)
+    figure = new_figure(0.9 + 3.3 * -(-len(counts) // columns))
+    grid = panels_of(figure, len(counts), columns, sharex=True, sharey=True)
+    for axes, count in zip([axes for row in grid for axes in row], counts, strict=False):
+        _panel(axes, run, ABOVE_CRB, count)
         axes.axhline(0, color="black", linestyle="--", linewidth=1.2)
         axes.set_title(_sources(count), fontsize=11)
         axes.set_xlabel("SNR [dB]")
-    for axes in panels[:, 0]:
-        axes.set_ylabel("error above √CRB [dB]")
-    _legend(figure, series)
+    for row in grid:
+        row[0].set_ylabel("error above √CRB [dB]")
+    legend(figure)
     return figure
 
 
 def numbers_of_sources(run: Run) -> list[int]:
-    """Every K that was scored."""
+    """Return every K that was scored."""
     return sorted({int(k) for _, _, rows in _series(run) for k in rows["num_sources"]})
 
 
-def error_vs_snr(run: Run | str | Path, path: Path | None = None) -> Path | None:
-    """Writes the figure as PNG, by default to `report/error_vs_snr.png` in the run.
+def error_vs_snr(run: Run, path: Path | None = None) -> Path | None:
+    """Write `draw_errors` as PNG, by default to `report/error_vs_snr.png` in the run.
 
     Returns:
-        Where it lies; None if there is nothing to draw.
+        Its path; None if there is nothing to draw.
     """
-    run = as_run(run)
-    figure = draw_error_vs_snr(run)
-    if figure is None:
+    figure = draw_errors(run)
+    if isinstance(figure, str):
         return None
+    about = "error on held-out scenes; shaded SNRs are those of the objective"
+    if run.best is None:
+        about = "no trial completed; classical methods on the held-out scenes"
+    figure.suptitle(f"{run.name}: {about}", fontsize=12)
     path = path or run.path / "report" / "error_vs_snr.png"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, rendered(figure, "png"))
+    save(figure, path)
     return path
 
 
-def _series(run: Run) -> list[tuple[Style, str, pd.DataFrame]]:
-    """Style, label and rows of every line, the best trial first.
+def _series(run: Run, *, bound: bool = True) -> list[tuple[Style, str, pd.DataFrame]]:
+    """Return style, label and rows of every line, the best trial first.
 
-    What was scored beside confirmations only (stochastic ML) has its line from there, and says so.
+    Estimators that were scored beside confirmations only (stochastic ML) have their line from
+    there, and a label that says so.
     """
-    evaluations = run.tables["evaluations"]
-    shared = evaluations[evaluations["trial_id"].isna()]
-    names = [n for n in ROW_ORDER if n in set(shared["estimator"])]
-    names += sorted(set(shared["estimator"]) - set(names))
-    best = evaluations[
-        (evaluations["trial_id"] == run.best) & (evaluations["estimator"] == "network")
-    ]
+    scored, again = run.tables["evaluations"], run.tables["confirmations"]
+    best = scored[(scored["trial_id"] == run.best) & (scored["estimator"] == "network")]
+    shared = scored[scored["trial_id"].isna()]
+    again = again[again["trial_id"].isna() & ~again["estimator"].isin(shared["estimator"])]
     series = [(BEST, f"best trial, {run.best}", best)] if len(best) else []
-    for name in names:
-        rows = shared[shared["estimator"] == name]
-        series.append((STYLES.get(name, OTHER), LABELS.get(name, name), rows))
-    again = run.tables["confirmations"]
-    again = again[again["trial_id"].isna() & ~again["estimator"].isin(names)]
-    for name in sorted(set(again["estimator"])):
-        rows = again[again["estimator"] == name]
-        series.append((STYLES.get(name, OTHER), f"{LABELS.get(name, name)}, fresh scenes", rows))
+    for rows, where in ((shared, ""), (again, ", fresh scenes")):
+        for name in in_order(rows["estimator"]):
+            if bound or name != BOUND:
+                own = rows[rows["estimator"] == name]
+                series.append((STYLES.get(name, OTHER), f"{LABELS.get(name, name)}{where}", own))
     return series
 
 
-def _panel(
-    axes: "Axes",
-    measure: str,
-    count: int,
-    series: list[tuple[Style, str, pd.DataFrame]],
-    objective_snr_db: tuple[float, ...],
-) -> None:
-    for snr in objective_snr_db:  # what the search optimised; the rest is extrapolation
-        axes.axvspan(snr - 0.6, snr + 0.6, color="#000000", alpha=0.06, linewidth=0)
-    for style, label, rows in series:
+def _panel(axes: "Axes", run: Run, measure: str, count: int) -> None:
+    """Draw a measure against SNR for one number of sources, a line per estimator."""
+    shade(axes, run.objective_snr_db)
+    for style, label, rows in _series(run, bound=measure != ABOVE_CRB):
         at = rows[rows["num_sources"] == count].dropna(subset=[measure]).sort_values("snr_db")
         if at.empty:
             continue
         axes.plot(at["snr_db"], at[measure], label=label, markersize=5, **style)
         if f"{measure}_low" in at:
             known = at.dropna(subset=[f"{measure}_low", f"{measure}_high"])
+            ends = known[f"{measure}_low"], known[f"{measure}_high"]
             axes.fill_between(
-                known["snr_db"],
-                known[f"{measure}_low"],
-                known[f"{measure}_high"],
-                color=style["color"],
-                alpha=0.15,
-                linewidth=0,
+                known["snr_db"], *ends, color=style["color"], alpha=0.15, linewidth=0
             )
     if measure == "rmspe_deg":
         axes.set_yscale("log")
@@ -211,18 +126,5 @@ def _panel(
     plain(axes)
 
 
-def _legend(figure: "Figure", series: list[tuple[Style, str, pd.DataFrame]]) -> None:
-    lines = {str(line.get_label()): line for axes in figure.axes for line in axes.get_lines()}
-    shown = [label for _, label, _ in series if label in lines]
-    handles = [lines[label] for label in shown]
-    figure.legend(handles, shown, loc="outside lower center", ncols=4, frameon=False)
-
-
 def _sources(count: int) -> str:
     return f"K = {count} source{'s' if count > 1 else ''}"
-
-
-def _title(run: Run) -> str:
-    if run.best is None:
-        return f"{run.name}: no trial completed; classical methods on the held-out scenes"
-    return f"{run.name}: error on held-out scenes; shaded SNRs are those of the objective"

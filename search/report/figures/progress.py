@@ -1,55 +1,59 @@
-"""How the search went: objective by trial, and learning curves with the rungs that cut them."""
+"""Progress of the search: objective by trial, and learning curves with the scheduler's rungs."""
 
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from search.plan import Outcome
-from search.report.analysis import REFERENCE, rungs, table
+from search.report.analysis import REFERENCE, WELL, leaderboard, rungs
 from search.report.data import Run
 
-from .style import BLACK, BLUE, GREY, OUTCOME_COLOURS, RED, new_figure, plain, whole_numbers
+from .style import (
+    BLACK,
+    BLUE,
+    GREY,
+    OBJECTIVE,
+    OUTCOME_COLOURS,
+    RED,
+    Style,
+    legend,
+    new_figure,
+    plain,
+    whole_numbers,
+)
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-OBJECTIVE = "objective (validation capped error)"
 
 
 def draw_history(run: Run) -> "Figure | str":
-    """Objective of every trial in order of suggestion, and the best one so far."""
+    """Draw the objective of every trial in order of suggestion, and the best one so far."""
     trials = run.trials.sort_values("number")
     if trials.empty:
         return run.empty("trials", "No trial has ended, so there is no history yet.")
     valued = trials.dropna(subset=["objective"])
     figure = new_figure(4.0)
     axes = figure.subplots()
-    for outcome in (Outcome.COMPLETED, Outcome.STOPPED):
+    for outcome, label, size, face, edge in (
+        (Outcome.COMPLETED, "completed", 34, BLUE, BLUE),
+        (Outcome.STOPPED, "stopped: value at its rung, not comparable", 22, "none", GREY),
+    ):
         rows = valued[valued["outcome"] == outcome]
-        if rows.empty:
-            continue
-        filled = outcome is Outcome.COMPLETED
-        label = "completed" if filled else "stopped: value at its rung, not comparable"
-        axes.scatter(
-            rows["number"],
-            rows["objective"],
-            s=34 if filled else 22,
-            facecolors=BLUE if filled else "none",
-            edgecolors=BLUE if filled else GREY,
-            label=label,
-            zorder=3,
-        )
+        if len(rows):
+            look: Style = {"s": size, "facecolors": face, "edgecolors": edge, "zorder": 3}
+            axes.scatter(rows["number"], rows["objective"], label=label, **look)
     completed = valued[valued["outcome"] == Outcome.COMPLETED]
     if len(completed):
         best = completed["objective"].cummin()
         axes.step(
             completed["number"], best, where="post", color=BLUE, linewidth=1.4, label="best so far"
         )
-    _reference_line(axes, run)
+    board = leaderboard.board(run).set_index("name")["capped_error"].dropna()
+    if REFERENCE in board:
+        label = "LMMSE-MUSIC on held-out scenes"
+        axes.axhline(board[REFERENCE], color=RED, linestyle="--", linewidth=1.2, label=label)
     bottom, top = axes.get_ylim()
-    failed = trials[~trials["outcome"].isin([Outcome.COMPLETED, Outcome.STOPPED])]
+    failed = trials[~trials["outcome"].isin(WELL)]
     for word, rows in failed.groupby("outcome"):
         axes.scatter(
             rows["number"],
@@ -64,19 +68,18 @@ def draw_history(run: Run) -> "Figure | str":
     axes.set_ylabel(OBJECTIVE)
     whole_numbers(axes.xaxis)
     plain(axes)
-    figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    legend(figure)
     return figure
 
 
 def draw_learning_curves(run: Run) -> "Figure | str":
-    """Objective by epoch, one line per trial; where lines end, and at which rungs."""
+    """Draw the objective by epoch, one line per trial, the ends of lines, and the rungs."""
     epochs = run.tables["epochs"].dropna(subset=["objective"])
     if epochs.empty:
         return "No trial has reported an epoch yet."
     outcomes = run.trials.set_index("trial_id")["outcome"].to_dict()
     figure = new_figure(4.4)
     axes = figure.subplots()
-    labelled: set[str] = set()
     for name, rows in epochs.sort_values("epoch").groupby("trial_id"):
         outcome = outcomes.get(name, "running")
         best = name == run.best
@@ -90,28 +93,17 @@ def draw_learning_curves(run: Run) -> "Figure | str":
             alpha=1.0 if best else 0.55,
             linestyle=":" if outcome == "running" else "-",
             zorder=5 if best else 2,
-            label=label if label not in labelled else None,
+            label=label,
         )
-        labelled.add(label)
         if outcome != Outcome.COMPLETED:
             mark = "x" if outcome not in (Outcome.STOPPED, "running") else "o"
             last = rows.iloc[-1]
             axes.plot(last["epoch"], last["objective"], mark, color=colour, markersize=5)
-    for i, rung in enumerate(rungs(run)):
-        label = "" if i else "rung"
-        axes.axvline(rung, color=BLACK, linestyle="--", linewidth=0.9, alpha=0.6, label=label)
+    for rung in rungs(run):
+        axes.axvline(rung, color=BLACK, linestyle="--", linewidth=0.9, alpha=0.6, label="rung")
     axes.set_xlabel("epoch")
     axes.set_ylabel(OBJECTIVE)
     whole_numbers(axes.xaxis)
     plain(axes)
-    figure.legend(loc="outside lower center", ncols=6, frameon=False, fontsize=9)
+    legend(figure, columns=6)
     return figure
-
-
-def _reference_line(axes: "Axes", run: Run) -> None:
-    board = table(run)
-    value = board.loc[board["name"] == REFERENCE, "capped_error"]
-    if len(value) and pd.notna(value.iloc[0]):
-        level = float(value.iloc[0])
-        label = "LMMSE-MUSIC on held-out scenes"
-        axes.axhline(level, color=RED, linestyle="--", linewidth=1.2, label=label)

@@ -1,25 +1,29 @@
-"""How figures look: one palette, one way to make and to save a figure.
+"""The look of the figures: one palette, one way to make, to label and to write a figure.
 
 Matplotlib is imported in this package only inside functions, through its object interface on Agg:
 no display, no global state, and a leaderboard can be printed without it.
 """
 
 import io
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from search.plan import Outcome
+from search.report.analysis import BOUND, REFERENCE
 from trainer.atomic import write_atomically
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.legend import Legend
 
 Style = dict[str, Any]
 
 # Okabe and Ito's palette: told apart with any colour vision; shapes differ as well, for print.
 BLUE, RED, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
-PINK, SKY, YELLOW, BLACK, GREY = "#CC79A7", "#56B4E9", "#F0E442", "#222222", "#9A9A9A"
+PINK, SKY, BLACK, GREY = "#CC79A7", "#56B4E9", "#222222", "#9A9A9A"
 CYCLE = (BLUE, RED, GREEN, PINK, ORANGE, SKY, BLACK, GREY)
 
 OUTCOME_COLOURS: dict[str, str] = {
@@ -32,16 +36,27 @@ OUTCOME_COLOURS: dict[str, str] = {
     Outcome.CRASHED: BLACK,
     Outcome.INVALID: BLACK,
 }
+BEST: Style = {"color": BLUE, "marker": "o", "linewidth": 2.4, "zorder": 5}
+STYLES: dict[str, Style] = {
+    BOUND: {"color": "black", "linestyle": "--", "linewidth": 1.4, "zorder": 4},
+    REFERENCE: {"color": RED, "marker": "s", "linewidth": 1.8, "zorder": 4},
+    "sml": {"color": GREEN, "marker": "D", "linewidth": 1.4},
+    "lmmse_mvdr": {"color": PINK, "marker": "^", "linewidth": 1.2},
+    "lmmse_beamformer": {"color": ORANGE, "marker": "v", "linewidth": 1.2},
+    "pinv_music": {"color": SKY, "marker": "x", "linewidth": 1.2},
+}
+OTHER: Style = {"color": GREY, "marker": ".", "linewidth": 1.0}
 COLOURMAP = "viridis"
 """Dark is good: smaller errors are darker."""
 
 WIDTH = 10.4
 """Of every figure [inch]; with 100 dots per inch it fills a page of 1280 px beside its margins."""
 FORMATS = ("svg", "png")
+OBJECTIVE = "objective (validation capped error)"
 
 
 def new_figure(height: float, width: float = WIDTH) -> "Figure":
-    """An empty figure with a constrained layout."""
+    """Return an empty figure with a constrained layout."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -50,30 +65,54 @@ def new_figure(height: float, width: float = WIDTH) -> "Figure":
     return figure
 
 
+def panels_of(figure: Any, count: int, columns: int, **share: Any) -> list[list["Axes"]]:
+    """Return a grid of `count` panels, row by row; those left over in the last row are hidden."""
+    grid = figure.subplots(rows_of(count, columns), columns, squeeze=False, **share)
+    for axes in grid.flat[count:]:
+        axes.set_axis_off()
+    return [list(row) for row in grid]
+
+
+def rows_of(count: int, columns: int) -> int:
+    """Return the number of rows of a grid of `count` panels."""
+    return -(-count // columns)
+
+
 def plain(axes: "Axes", *, grid: str = "both") -> None:
-    """Axes without a box, with a faint grid along `grid` (x, y, both, or none)."""
+    """Draw axes without a box, with a faint grid along `grid` (x, y, or both)."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_axisbelow(True)
-    if grid == "none":
-        axes.grid(False)
-    else:
-        axes.grid(True, which="major", axis=grid, alpha=0.3)  # type: ignore[arg-type]
+    axes.grid(True, which="major", axis=grid, alpha=0.3)  # type: ignore[arg-type]
+
+
+def shade(axes: "Axes", snrs_db: Iterable[float]) -> None:
+    """Shade the SNRs of the objective; the others are extrapolation."""
+    for snr in snrs_db:
+        axes.axvspan(snr - 0.6, snr + 0.6, color="#000000", alpha=0.06, linewidth=0)
 
 
 def whole_numbers(axis: Any) -> None:
-    """Ticks at whole numbers only: epochs, counts."""
+    """Put ticks at whole numbers only: epochs, counts."""
     from matplotlib.ticker import MaxNLocator
 
     axis.set_major_locator(MaxNLocator(integer=True))
 
 
-def rows_of(count: int, columns: int) -> int:
-    """Rows of a grid of `count` panels."""
-    return -(-count // columns)
+def legend(figure: Any, handles: "list[Artist] | None" = None, *, columns: int = 4) -> "Legend":
+    """Put one legend below a figure, of these handles or of every label of its panels once."""
+    if handles is None:
+        found: dict[str, Artist] = {}
+        for axes in figure.axes:
+            for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+                found.setdefault(label, handle)
+        handles = list(found.values())
+    place = {"loc": "outside lower center", "ncols": columns, "frameon": False, "fontsize": 9}
+    below: Legend = figure.legend(handles=handles, **place)
+    return below
 
 
 def rendered(figure: "Figure", kind: str) -> bytes:
-    """The figure as a file of that kind; equal figures give equal bytes."""
+    """Return the figure as a file of that kind; equal figures give equal bytes."""
     import matplotlib
 
     content = io.BytesIO()
@@ -83,12 +122,10 @@ def rendered(figure: "Figure", kind: str) -> bytes:
     return content.getvalue()
 
 
-def save(figure: "Figure", stem: Path) -> dict[str, bytes]:
-    """Writes `stem`.svg and `stem`.png, each in one step; returns what is in them, by kind."""
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    contents = {}
-    for kind in FORMATS:
-        contents[kind] = rendered(figure, kind)
-        write_atomically(stem.with_name(f"{stem.name}.{kind}"), contents[kind])
-        figure.set_layout_engine("none")  # found once, it holds for the other file too
-    return contents
+def save(figure: "Figure", path: Path) -> bytes:
+    """Write the figure to `path`, in the format of its suffix, atomically; return its bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = rendered(figure, path.suffix[1:])
+    write_atomically(path, content)
+    figure.set_layout_engine("none")  # found once, it holds for other formats too
+    return content

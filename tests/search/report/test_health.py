@@ -260,6 +260,7 @@ def fresh(trial, estimator, errors):
             "snr_db": snr,
             "num_sources": 1,
             "capped_error": error,
+            "confirmed": 4,
         }
         for seed, error in enumerate(errors)
         for scene in range(4)
@@ -321,6 +322,7 @@ def test_a_confirmed_winner_shows_its_curse(search, says):
             "snr_db": snr,
             "num_sources": 1,
             "capped_error": 0.45 + 0.01 * seed + 0.002 * scene,
+            "confirmed": 8,
         }
         for seed in range(5)
         for scene in range(8)

@@ -21,7 +21,7 @@ def run_with(tmp_path, points):
                 "seconds_per_epoch": cost,
             },
         )
-    return store.path
+    return load(store.path)
 
 
 def test_the_front_is_what_no_other_dominates(tmp_path):
@@ -40,14 +40,14 @@ def test_the_front_is_what_no_other_dominates(tmp_path):
 
 def test_trials_of_lower_fidelity_are_not_on_it(tmp_path):
     points = [(0.5, 2.0, "completed"), (0.1, 1.0, "stopped"), (0.2, 1.0, "diverged")]
-    path = run_with(tmp_path, points)
-    assert list(front(path)["trial_id"]) == ["t0000"]
-    assert "t0000" in text(path)
+    run = run_with(tmp_path, points)
+    assert list(front(run)["trial_id"]) == ["t0000"]
+    assert "t0000" in text(run)
 
 
 def test_the_figure_has_the_front_and_whoever_is_beaten(tmp_path):
     points = [(0.5, 2.0, "completed"), (0.4, 1.0, "completed"), (0.3, 4.0, "completed")]
-    (axes,) = draw_front(load(run_with(tmp_path, points))).axes
+    (axes,) = draw_front(run_with(tmp_path, points)).axes
     assert {word.get_text() for word in axes.texts} == {"t0001", "t0002"}
     beaten, best = (dots.get_offsets().tolist() for dots in axes.collections)
     assert beaten == [[2.0, 0.5]]
@@ -55,6 +55,6 @@ def test_the_figure_has_the_front_and_whoever_is_beaten(tmp_path):
 
 
 def test_an_empty_front_says_so(tmp_path):
-    path = run_with(tmp_path, [])
-    assert text(path) == "No Pareto front: no trial completed."
-    assert draw_front(load(path)) == "No trial completed, so there is no Pareto front yet."
+    run = run_with(tmp_path, [])
+    assert text(run) == "No Pareto front: no trial completed."
+    assert draw_front(run) == "No trial completed, so there is no Pareto front yet."

@@ -2,9 +2,11 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ from search.records.store import RunStore
 from search.report.analysis import ablation, confirmed
 from search.report.analysis.leaderboard import paired_with
 from search.report.analysis.winner import noise
-from search.report.data import runs
+from search.report.data import Run, load
 from search.report.figures import ablation_plot
 from search.report.page import sections
 from tests import drawn_run
@@ -27,13 +29,28 @@ SNRS = (-5.0, 0.0, 10.0)
 SCENES, FRESH = 16, 3_000_003
 
 
-def run_with(
-    folder: Path, effect: float, *, trials: int = 5, seeds: int = 5, acts: float = 0.8
-) -> runs.Run:
-    """A run whose arm `with` errs by `effect` more at every SNR of the objective, and by seed and
-    scene as networks do."""
+@pytest.fixture(scope="module")
+def run_with(tmp_path_factory):
+    """Makes runs whose arm `with` errs by `effect` more at every SNR of the objective; each is
+    made once, so no test may change them."""
+
+    @cache
+    def made(effect: float, *, trials: int = 5, seeds: int = 5, acts: float = 0.8) -> Run:
+        return make(tmp_path_factory.mktemp("runs") / "x", effect, trials, seeds, acts)
+
+    return made
+
+
+@pytest.fixture
+def copy_of(tmp_path):
+    """Copies runs, for a test to change."""
+    return lambda run: RunStore.open(shutil.copytree(run.path, tmp_path / "x"))
+
+
+def make(path: Path, effect: float, trials: int, seeds: int, acts: float) -> Run:
+    """A run with an ablation; errors differ by seed and scene as those of networks do."""
     rng = np.random.default_rng(4)
-    store = RunStore.create(folder / "x", parameters={}, plan={"search": {}})
+    store = RunStore.create(path, parameters={}, plan={"search": {}})
     rows = []
     common = 0.05 * rng.standard_normal((len(SNRS), SCENES))
     for number in range(trials):
@@ -68,7 +85,9 @@ def run_with(
                 name = f"{trial}-{seed}-{arm}"
                 store.write_part("scenes", name, scored)
                 totals = [
-                    about | {"estimator": "network", "snr_db": snr, "capped_error": 0.5}
+                    about
+                    | {"estimator": "network", "snr_db": snr, "capped_error": 0.5}
+                    | {"confirmed": None if changes else SCENES}
                     for snr in SNRS
                 ]
                 store.write_part("confirmations", name, totals)
@@ -81,15 +100,15 @@ def run_with(
                     for snr in SNRS
                 ]
     store.write_part("ablations", "eigengap", rows)
-    return runs.load(store.path)
+    return load(path)
 
 
 @pytest.mark.parametrize(
     ("effect", "says"),
     [(-0.1, "helps"), (0.1, "hurts"), (0.0, r"no effect larger than 0\.0\d+ at 95%")],
 )
-def test_the_verdict_is_of_the_sign_and_size_of_what_is_there(tmp_path, effect, says):
-    run = run_with(tmp_path, effect)
+def test_the_verdict_is_of_the_sign_and_size_of_what_is_there(run_with, effect, says):
+    run = run_with(effect)
     (overall, *rest) = ablation.effects(run, "eigengap")
     assert overall.measure == "capped_error"
     assert overall.snr_db is None
@@ -107,16 +126,16 @@ def test_the_verdict_is_of_the_sign_and_size_of_what_is_there(tmp_path, effect, 
 
 
 @pytest.mark.parametrize(("acts", "hardly"), [(0.8, False), (0.02, True)])
-def test_a_term_that_hardly_acts_is_said_to(tmp_path, acts, hardly):
-    run = run_with(tmp_path, 0.0, acts=acts)
-    said = ablation.sentence(run, "eigengap", ablation.effects(run, "eigengap"))
+def test_a_term_that_hardly_acts_is_said_to(run_with, acts, hardly):
+    run = run_with(0.0, acts=acts)
+    said = ablation.sentence(run, "eigengap")
     assert f"The term acts in {acts:.1%} of the scenes" in said
     assert ("hardly ever" in said) is hardly
 
 
-def test_the_arms_differ_by_the_difference_and_the_objective_is_the_mean_of_its_snrs(tmp_path):
+def test_the_arms_differ_by_the_difference_and_the_objective_is_the_mean_of_its_snrs(run_with):
     """At 10 dB, which is none of the objective's, the arms are alike."""
-    found = ablation.effects(run_with(tmp_path, 0.1), "eigengap")
+    found = ablation.effects(run_with(0.1), "eigengap")
     for effect in found:
         assert effect.with_ - effect.without == pytest.approx(effect.difference.mean, abs=1e-12)
     error = {e.snr_db: e.difference.mean for e in found if e.measure == "capped_error"}
@@ -124,38 +143,38 @@ def test_the_arms_differ_by_the_difference_and_the_objective_is_the_mean_of_its_
     assert abs(error[10.0]) < 0.05 < error[None]
 
 
-def test_what_is_detectable_is_more_than_the_interval_reaches(tmp_path):
+def test_what_is_detectable_is_more_than_the_interval_reaches(run_with):
     """An effect on the edge of the interval is missed every second time, not every fifth: the
     reach is t(.975) standard errors, the detectable effect t(.975) + t(.8), of 4 degrees of
     freedom or more."""
-    for effect in ablation.effects(run_with(tmp_path, 0.0), "eigengap"):
+    for effect in ablation.effects(run_with(0.0), "eigengap"):
         reach = (effect.difference.high - effect.difference.low) / 2
         if reach > 0:  # the success rate is the same everywhere
             assert 1.3 < effect.detectable / reach < 1.45
 
 
-def test_what_is_said_to_be_excluded_is_outside_of_the_interval(tmp_path):
-    (overall, *_) = ablation.effects(run_with(tmp_path, 0.0), "eigengap")
+def test_what_is_said_to_be_excluded_is_outside_of_the_interval(run_with):
+    (overall, *_) = ablation.effects(run_with(0.0), "eigengap")
     most = max(abs(overall.difference.low), abs(overall.difference.high))
     assert ablation.verdict(overall) == f"no effect larger than {most:.2g} at 95%"
     assert overall.detectable > 0
 
 
-def test_trainings_without_their_pair_are_left_out(tmp_path):
-    run = run_with(tmp_path, 0.1)
+def test_trainings_without_their_pair_are_left_out(run_with, copy_of):
+    run = load(copy_of(run_with(0.1)).path)
     before = ablation.effects(run, "eigengap")[0]
     for name in ("t0000-0-with", "t0001-3-without"):
         (run.path / "scenes" / f"{name}.parquet").unlink()
-    after = ablation.effects(runs.load(run.path), "eigengap")[0]
+    after = ablation.effects(load(run.path), "eigengap")[0]
     assert (before.seeds, after.seeds) == (25, 23)
     assert after.difference.n == 5
     assert after.difference.low <= 0.1 <= after.difference.high
 
 
-def test_trainings_that_did_not_complete_are_part_of_the_answer(tmp_path):
+def test_trainings_that_did_not_complete_are_part_of_the_answer(run_with, copy_of):
     """Two of 25 came to nothing with the term: the difference is over the other 23, and it says
     so. Without it none did."""
-    store = RunStore.open(run_with(tmp_path, 0.1).path)
+    store = copy_of(run_with(0.1))
     rows = store.read("ablations", "eigengap")
     lost = rows["trial_id"].isin(["t0000", "t0001"]) & (rows["seed"] == 3)
     failed = rows[lost & (rows["arm"] == "with")].assign(
@@ -163,7 +182,7 @@ def test_trainings_that_did_not_complete_are_part_of_the_answer(tmp_path):
     )
     kept = pd.concat([rows[~lost], failed])
     store.write_part("ablations", "eigengap", plain(kept))
-    run = runs.load(store.path)
+    run = load(store.path)
     (overall, *_) = ablation.effects(run, "eigengap")
     assert overall.seeds == 23
     assert overall.difference.low <= 0.1 <= overall.difference.high
@@ -174,26 +193,26 @@ def test_trainings_that_did_not_complete_are_part_of_the_answer(tmp_path):
     assert said.splitlines()[0] in " ".join(sections.confirmations(run).text)
 
 
-def test_pairs_that_divide_evenly_are_no_design_of_seeds(tmp_path):
+def test_pairs_that_divide_evenly_are_no_design_of_seeds(run_with, copy_of):
     """Two configurations with one and five seeds are not two with three."""
-    run = run_with(tmp_path, 0.1, trials=2)
+    run = load(copy_of(run_with(0.1, trials=2)).path)
     rows = run.tables["ablations"]
     kept = rows[(rows["trial_id"] == "t0001") | (rows["seed"] == rows["seed"].min())]
     RunStore.open(run.path).write_part("ablations", "eigengap", plain(kept))
-    said = ablation.text(runs.load(run.path), "eigengap")
+    said = ablation.text(load(run.path), "eigengap")
     assert "over 6 pairs of trainings of 2 configurations x " in said
 
 
-def test_results_whose_scenes_or_trials_are_gone_are_not_called_undone(tmp_path):
-    run = run_with(tmp_path, 0.1)
+def test_results_whose_scenes_or_trials_are_gone_are_not_called_undone(run_with, copy_of):
+    run = load(copy_of(run_with(0.1)).path)
     (run.path / "scenes").rename(run.path / "away")
-    without = runs.load(run.path)
+    without = load(run.path)
     assert "the table `scenes` lacks" in ablation.text(without, "eigengap")
     assert "trials were confirmed, but the table `scenes` lacks" in confirmed.text(without)
     (run.path / "away").rename(run.path / "scenes")
     for part in (run.path / "trials").glob("t*.parquet"):
         part.unlink()
-    without = runs.load(run.path)
+    without = load(run.path)
     assert "trials were confirmed, but the table `trials` lacks" in confirmed.text(without)
     assert any("trained again have no row in `trials`" in note for note in without.notes)
 
@@ -203,16 +222,16 @@ def plain(rows):
     return [{k: v for k, v in row.items() if pd.notna(v)} for row in rows.to_dict("records")]
 
 
-def test_one_configuration_has_no_verdict(tmp_path):
-    run = run_with(tmp_path, 0.1, trials=1)
+def test_one_configuration_has_no_verdict(run_with, tmp_path):
+    run = run_with(0.1, trials=1)
     assert ablation.effects(run, "eigengap") == []
     assert "nothing to compare" in ablation.text(run, "eigengap")
-    assert ablation_plot.write(run, {"eigengap": []}, tmp_path / "x.png") is None
+    assert ablation_plot.write(run, ["eigengap"], tmp_path / "x.png") is None
 
 
-def test_the_figure_has_a_panel_for_each_ablation(tmp_path):
-    run = run_with(tmp_path, 0.1)
-    figure = ablation_plot.draw(run, {"eigengap": ablation.effects(run, "eigengap")})
+def test_the_figure_has_a_panel_for_each_ablation(run_with):
+    run = run_with(0.1)
+    figure = ablation_plot.draw_ablations(run)
     (axes,) = figure.axes
     assert axes.get_title() == "eigengap: hurts"
     found = ablation.effects(run, "eigengap")
@@ -224,52 +243,70 @@ def test_the_figure_has_a_panel_for_each_ablation(tmp_path):
         np.testing.assert_allclose(ends, [(d.low, d.high) for d in own])
 
 
-def test_confirmed_values_are_of_unchanged_reruns_only(tmp_path):
+def test_confirmed_values_are_of_unchanged_reruns_only(run_with):
     """The arm `with` errs by 0.1 more: none of it is in the confirmed value."""
-    board = confirmed.table(run_with(tmp_path, 0.1)).set_index("name")
+    board = confirmed.board(run_with(0.1)).set_index("name")
     assert len(board) == 5
     assert (board["confirmed"] - 0.5).abs().max() < 0.03
     assert (board["confirmed_low"] < board["confirmed_high"]).all()
     assert list(board["seeds"]) == [5] * 5
 
 
-def test_a_single_seed_has_a_value_and_no_interval(tmp_path):
-    board = confirmed.table(run_with(tmp_path, 0.1, seeds=1))
+def test_a_single_seed_has_a_value_and_no_interval(run_with):
+    board = confirmed.board(run_with(0.1, seeds=1))
     assert board["confirmed"].notna().all()
     assert board["confirmed_low"].isna().all()
 
 
-def test_a_rerun_on_fewer_scenes_confirms_nothing(tmp_path):
+def test_a_rerun_on_fewer_scenes_confirms_nothing(run_with, copy_of):
     """An ablation's arm may be the unchanged configuration, under more seeds, on fewer scenes."""
-    run = run_with(tmp_path, 0.1)
-    before = confirmed.table(run)
+    run = load(copy_of(run_with(0.1)).path)
+    before = confirmed.board(run)
     store = RunStore.open(run.path)
     few = store.read("scenes", "t0000-0-without").query("scene_id < 3")
     few = few.assign(seed=77, capped_error=0.0)
     store.write_part("scenes", "t0000-77", few.to_dict("records"))
-    pd.testing.assert_frame_equal(confirmed.table(run.path), before)
+    pd.testing.assert_frame_equal(confirmed.board(load(run.path)), before)
 
 
-def test_a_finalist_whose_seeds_saw_different_scenes_has_no_value_and_comes_last(tmp_path):
-    """As after a second `--scene-seed` for fewer seeds: means over other scenes do not compare."""
-    store = RunStore.open(run_with(tmp_path, 0.0).path)
-    part = store.read("scenes", "t0000-0-without").assign(evaluation_seed=FRESH + 1)
-    store.write_part("scenes", "t0000-0-without", part.to_dict("records"))
-    cells = store.read("confirmations", "t0000-0-without").assign(evaluation_seed=FRESH + 1)
-    kept = cells[["trial_id", "estimator", "seed", "evaluation_seed", "changes", "snr_db"]]
-    rows = kept.assign(num_sources=1).to_dict("records")
-    store.write_part("confirmations", "t0000-0-without", rows)
-    board = confirmed.table(store.path)
+def test_a_finalist_whose_seeds_saw_different_scenes_has_no_value_and_comes_last(
+    run_with, copy_of
+):
+    """Means over other scenes do not compare."""
+    store = copy_of(run_with(0.0))
+    for seed in range(5):
+        name = f"t0000-{seed}-without"
+        rows = store.read("scenes", name)
+        kept = rows[(rows["scene_id"] < SCENES / 2) == (seed == 0)]
+        store.write_part("scenes", name, kept.to_dict("records"))
+    run = load(store.path)
+    board = confirmed.board(run)
     assert board["name"].iloc[-1] == "t0000"
     assert board["confirmed"].isna().to_list() == [False] * 4 + [True]
-    assert "t0000" in confirmed.text(store.path)
-    assert set(confirmed.ahead(store.path)) == set(board["name"].iloc[1:4])
+    assert "t0000" in confirmed.text(run)
+    assert set(confirmed.behind(run)) == set(board["name"].iloc[1:4])
 
 
-def test_the_curse_knows_that_scenes_were_drawn_too(tmp_path):
+def test_confirming_on_other_scenes_later_changes_nothing_but_a_sentence(run_with, copy_of):
+    """As after a second `--scene-seed` for one trial, which has both."""
+    store = copy_of(run_with(0.0))
+    before = confirmed.board(run_with(0.0))
+    for table in ("scenes", "confirmations"):
+        rows = store.read(table, "t0000-0-without").assign(evaluation_seed=FRESH + 1)
+        store.write_part(table, "again", plain(rows))
+        other = plain(rows.assign(trial_id="t0009"))
+        store.write_part(table, "other", other)
+    run = load(store.path)
+    pd.testing.assert_frame_equal(confirmed.board(run), before)
+    (said,) = confirmed.elsewhere(run)
+    assert "so not compared: t0009." in said
+    assert f"--scene-seed {FRESH}" in said
+
+
+def test_the_curse_knows_that_scenes_were_drawn_too(run_with):
     """The search's values are .50 ... .54 and the confirmed ones .5: -.02, within the doubt of 16
     fresh and 128 validation scenes."""
-    found = confirmed.curse(run_with(tmp_path, 0.0))
+    found = confirmed.curse(run_with(0.0))
     assert found.n == 5
     assert found.low < found.mean < found.high
     assert found.mean == pytest.approx(-0.02, abs=0.01)
@@ -291,9 +328,9 @@ def test_finalists_that_agree_leave_the_curse_the_doubt_of_both_draws_of_scenes(
             for snr in (-5.0, 0.0)
         ]
         store.write_part("scenes", trial, rows)
-        cells = [about | {"seed": s, "snr_db": -5.0, "capped_error": 0.5} for s in (1, 2)]
+        cells = [about | {"seed": s, "snr_db": -5.0, "confirmed": 8} for s in (1, 2)]
         store.write_part("confirmations", trial, cells)
-    found = confirmed.curse(store.path)
+    found = confirmed.curse(load(store.path))
     assert found.mean == pytest.approx(luck.mean() - 0.4)
     shares = np.array([luck.var(ddof=1) / n for n in (8, 128)])
     freedom = shares.sum() ** 2 / (shares**2 / 7).sum()
@@ -320,23 +357,25 @@ def test_finalists_are_told_apart_in_pairs_of_equal_scenes(tmp_path):
             for snr in (-5.0, 0.0)
         ]
         store.write_part("scenes", trial, rows)
-        cell = about | {"estimator": "network", "seed": 1, "snr_db": -5.0, "capped_error": 0.5}
-        store.write_part("confirmations", trial, [cell])
-    found = confirmed.ahead(store.path)
+        cell = about | {"estimator": "network", "snr_db": -5.0, "confirmed": SCENES}
+        cells = [cell | {"seed": 10 * number + seed} for seed in range(5)]
+        store.write_part("confirmations", trial, cells)
+    run = load(store.path)
+    found = confirmed.behind(run)
     behind = found.pop("t0002")
     assert 0 < behind.low < 0.05 < behind.high
     assert behind.level == pytest.approx(1 - 0.05 / 3)  # three pairs
     ((name, none),) = found.items()
     assert none.low < 0 < none.high
     (first,) = {"t0000", "t0001"} - {name}
-    said = " ".join(noise(runs.load(store.path)))
+    said = " ".join(noise(run))
     assert f"{first} is ahead of t0002 and is not told from {name} (+0.00" in said
 
 
-def test_the_winner_is_held_against_the_classical_with_its_sign(tmp_path):
+def test_the_winner_is_held_against_the_classical_with_its_sign(drawn):
     """Negative where the network errs less; also what it loses to is in the lead."""
-    run = runs.load(drawn_run.make(tmp_path / "c", trials=12, confirmed=True).path)
-    best = confirmed.table(run).query("kind == 'trial'")["name"].iloc[0]
+    run = drawn
+    best, *_ = confirmed.finalists(run)
     fresh = run.tables["scenes"].query(
         "evaluation_seed == @drawn_run.FRESH and snr_db in (-5, 0) and changes.fillna('') == ''"
     )
@@ -351,17 +390,17 @@ def test_the_winner_is_held_against_the_classical_with_its_sign(tmp_path):
     assert "and loses to stochastic ML (+" in lead
 
 
-def test_reruns_do_not_enter_the_pairs_of_the_search(tmp_path):
-    one, two = (
-        paired_with(runs.load(drawn_run.make(tmp_path / n, trials=12, confirmed=c).path))
-        for n, c in (("a", False), ("b", True))
-    )
-    assert one == two
-    assert one.n == drawn_run.SCENES
+def test_reruns_do_not_enter_the_pairs_of_the_search(drawn):
+    scenes = drawn.tables["scenes"]
+    searched = scenes[scenes["evaluation_seed"] != drawn_run.FRESH]
+    assert len(searched) < len(scenes)
+    without = replace(drawn, tables=drawn.tables | {"scenes": searched})
+    assert paired_with(drawn) == paired_with(without)
+    assert paired_with(drawn).n == drawn_run.SCENES
 
 
-def test_the_benchmark_writes_what_the_tables_say(tmp_path):
-    run = run_with(tmp_path, -0.1)
+def test_the_benchmark_writes_what_the_tables_say(run_with, copy_of):
+    run = load(copy_of(run_with(-0.1)).path)
     done = subprocess.run(
         [sys.executable, str(BENCHMARK), str(run.path), "--no-write"],
         capture_output=True,
@@ -374,17 +413,17 @@ def test_the_benchmark_writes_what_the_tables_say(tmp_path):
 
 
 def test_a_run_that_has_none_says_so(tmp_path):
-    store = RunStore.create(tmp_path / "x", parameters={}, plan={"search": {}})
-    assert ablation.names(store.path) == []
-    assert "Nothing is confirmed yet" in confirmed.text(store.path)
-    assert confirmed.curse(store.path) is None
+    run = load(RunStore.create(tmp_path / "x", parameters={}, plan={"search": {}}).path)
+    assert ablation.names(run) == []
+    assert "Nothing is confirmed yet" in confirmed.text(run)
+    assert confirmed.curse(run) is None
 
 
-def test_a_summary_has_plain_numbers(tmp_path):
-    from search.ablate import show
+def test_a_summary_has_plain_numbers(run_with, copy_of):
+    from search.ablate import print_verdict
 
-    run = run_with(tmp_path, 0.1)
-    assert show(RunStore.open(run.path), "eigengap", ["a note"]) == 0
+    run = load(copy_of(run_with(0.1)).path)
+    assert print_verdict(RunStore.open(run.path), "eigengap", ["a note"]) == 0
     summary = json.loads((run.path / "report" / "ablation-eigengap.json").read_text())
     assert summary["verdict"] == "hurts"
     assert summary["effects"][0]["difference"]["n"] == 5

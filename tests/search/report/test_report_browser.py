@@ -9,11 +9,7 @@ import shutil
 
 import pytest
 
-from search import report
 from search.report.figures.catalogue import pictures_of
-from search.report.page.compare import write_comparison
-from search.report.page.write import write_report
-from tests import drawn_run
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 WIDTH = 1280
@@ -21,7 +17,7 @@ A4_WIDTH = 703
 """Pixels between the margins of a printed page: (210 - 2 x 12) mm at 96 dots per inch."""
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def browser():
     """A headless Chromium from this machine."""
     found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
@@ -40,25 +36,14 @@ def browser():
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """A run of 24 trials, some diverged, with its report and a comparison."""
-    folder = tmp_path_factory.mktemp("runs")
-    run = report.load(drawn_run.make(folder / "drawn", trials=24, confirmed=True).path)
-    other = report.load(drawn_run.make(folder / "other", trials=3).path)
-    write_report(run)
-    write_comparison(run, other, run.path / "report")
-    return run
-
-
-@pytest.fixture
-def opened(browser, run):
+def opened(browser, written):
     """The page, what its console said, and what it asked for."""
     page = browser.new_page(viewport={"width": WIDTH, "height": 900})
     said, asked = [], []
     page.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
     page.on("pageerror", lambda error: said.append(str(error)))
     page.on("request", lambda request: asked.append(request.url))
-    page.goto((run.path / "report" / "index.html").as_uri())
+    page.goto((written.folder / "index.html").as_uri())
     yield page, said, asked
     page.close()
 
@@ -70,25 +55,32 @@ def test_the_console_is_silent_and_nothing_is_loaded(opened):
     assert outside == [page.url]
 
 
-def test_every_figure_shows(opened, run):
+def test_every_figure_shows(opened, drawn):
     page, _, _ = opened
     widths = page.evaluate("[...document.images].map(image => image.naturalWidth)")
-    assert len(widths) == len(list(pictures_of(run)))
+    assert len(widths) == len(list(pictures_of(drawn)))
     assert min(widths) > 600
     titles = page.evaluate("[...document.images].map(image => image.alt)")
     assert {"Failure atlas", "Learning curves and rungs", "Spectral backends"} <= set(titles)
 
 
-@pytest.mark.parametrize("name", ["index.html", "compare-other.html"])
-def test_it_fits_a_screen_of_1280_pixels(browser, run, name):
-    page = browser.new_page(viewport={"width": WIDTH, "height": 900})
-    page.goto((run.path / "report" / name).as_uri())
+def fits(page):
     assert page.evaluate("document.documentElement.scrollWidth") <= WIDTH
     wide = """[...document.querySelectorAll('table, img, figure, p')]
         .filter(e => e.getBoundingClientRect().right > innerWidth || e.scrollWidth > innerWidth)"""
     assert page.evaluate(f"{wide}.map(e => e.outerHTML.slice(0, 80))") == []
     cut = "[...document.querySelectorAll('.scroll')].filter(e => e.scrollWidth > e.clientWidth)"
     assert page.evaluate(f"{cut}.map(e => e.firstElementChild.id)") == []
+
+
+def test_it_fits_a_screen_of_1280_pixels(opened):
+    fits(opened[0])
+
+
+def test_a_comparison_fits_too(browser, written):
+    page = browser.new_page(viewport={"width": WIDTH, "height": 900})
+    page.goto((written.folder / "compare-other.html").as_uri())
+    fits(page)
     page.close()
 
 
@@ -127,15 +119,16 @@ def test_headings_sort_from_the_keyboard(opened):
     assert page.locator("#leaderboard-table th").nth(2).get_attribute("aria-sort") == "ascending"
 
 
-def test_it_prints_within_the_page(browser, run, tmp_path):
-    page = browser.new_page(viewport={"width": A4_WIDTH, "height": 1000})
+def test_it_prints_within_the_page(opened, tmp_path):
+    page, _, _ = opened
+    page.set_viewport_size({"width": A4_WIDTH, "height": 1000})
     page.emulate_media(media="print")
-    page.goto((run.path / "report" / "index.html").as_uri())
     wide = "[...document.querySelectorAll('body *')].filter(e => e.scrollWidth > innerWidth)"
     assert page.evaluate(f"{wide}.map(e => e.outerHTML.slice(0, 80))") == []
     assert page.evaluate("getComputedStyle(document.querySelector('nav')).display") == "none"
     sheet = tmp_path / "report.pdf"
     page.pdf(path=sheet, prefer_css_page_size=True)
     pages = sheet.read_bytes().count(b"/Type /Page\n")
+    page.emulate_media(media="screen")
+    page.set_viewport_size({"width": WIDTH, "height": 900})
     assert 6 <= pages <= 30
-    page.close()

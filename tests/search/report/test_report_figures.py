@@ -7,16 +7,14 @@ import pytest
 
 from search import report
 from search.plan.outcome import Outcome
+from search.report.analysis import WELL
 from search.report.figures import atlas, choices, pictures, plots, progress
 from search.report.figures.catalogue import pictures_of
-from tests import drawn_run
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """24 trials, some stopped and some diverged, the best four confirmed."""
-    path = tmp_path_factory.mktemp("runs") / "drawn"
-    return report.load(drawn_run.make(path, trials=24, confirmed=True).path)
+@pytest.fixture
+def run(drawn):
+    return drawn
 
 
 def lines_of(axes):
@@ -58,7 +56,7 @@ def test_stochastic_ml_has_its_line_once_it_was_scored_beside_confirmations(run)
     cells = run.tables["confirmations"].query("estimator == 'sml'")
     for count in plots.numbers_of_sources(run):
         own = cells[cells["num_sources"] == count].sort_values("snr_db")
-        error, rmspe = plots.draw_error_of(run, count).axes
+        error, rmspe = plots.draw_errors(run, [count]).axes
         for axes, column in ((error, "capped_error"), (rmspe, "rmspe_deg")):
             line = lines_of(axes)["stochastic ML, fresh scenes"]
             np.testing.assert_allclose(line.get_ydata(), own[column])
@@ -91,7 +89,7 @@ def test_backends_show_the_share_that_diverged(run):
 
 def test_the_atlas_counts_the_failures_and_shares_them_out(run):
     counts, *panels = atlas.draw_failure_atlas(run).axes
-    bad = ~run.trials["outcome"].isin(atlas.WELL)
+    bad = ~run.trials["outcome"].isin(WELL)
     assert sum(int(text.get_text()) for text in counts.texts) == bad.sum()
     (panel,) = (axes for axes in panels if axes.get_title() == "network.kind")
     kinds = [text.get_text() for text in panel.get_xticklabels()]
@@ -110,7 +108,7 @@ def test_what_was_trained_again_has_figures_of_its_own(run, tmp_path):
     drawn = {picture.name: picture.draw for picture in pictures_of(emptied)}
     assert isinstance(drawn["failure_atlas"](emptied), str)
     counts, *_ = drawn["failure_atlas_reruns"](emptied).axes
-    bad = ~run.trials["outcome"].isin(atlas.WELL)
+    bad = ~run.trials["outcome"].isin(WELL)
     assert sum(int(text.get_text()) for text in counts.texts) == bad.sum() > 0
     assert not isinstance(drawn["backends_reruns"](emptied), str)
 

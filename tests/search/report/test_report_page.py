@@ -1,11 +1,6 @@
 """A report is one self-contained page with every figure and number, also of a broken run."""
 
-import os
 import re
-import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pandas as pd
 import pyarrow.parquet as pq
@@ -23,30 +18,16 @@ from search.report.figures.progress import draw_history
 from search.report.figures.style import rendered
 from search.report.page import sections
 from search.report.page.compare import winners
-from search.report.page.write import drawn, write_report
+from search.report.page.layout import shown
+from search.report.page.write import write_report
 from tests import drawn_run
 from tests.stored import ended_trial
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """A run of 24 trials, its report, and what the command said."""
-    path = tmp_path_factory.mktemp("runs") / "drawn"
-    drawn_run.make(path, trials=24)
-    page = write_report(report.load(path))
-    return path, page.read_text()
-
-
-@pytest.fixture(scope="module")
-def six(tmp_path_factory):
-    """A run of six trials."""
-    return drawn_run.make(tmp_path_factory.mktemp("six") / "small", trials=6).path
-
-
-@pytest.fixture
-def small(six, tmp_path):
-    """The same, for a test to break."""
-    return Path(shutil.copytree(six, tmp_path / "small"))
+def page(written):
+    """The page of the written report."""
+    return (written.folder / "index.html").read_text()
 
 
 @pytest.fixture
@@ -70,33 +51,40 @@ def words_of(path):
     return "\n".join([*run.notes, *sections.lead(run), *text, *notes, *reasons])
 
 
-def test_the_report_has_its_files(made):
-    path, _ = made
-    folder = path / "report"
-    run = report.load(path)
-    assert (folder / "index.html").is_file()
-    assert (folder / "summary.parquet").is_file()
-    for picture in pictures_of(run):
+def test_the_command_writes_opens_and_compares_without_ray_and_torch(written):
+    assert written.printed[-1] == "0 []"
+    compared = written.folder / "compare-other.html"
+    assert written.opened == compared.as_uri()
+    said = compared.read_text()
+    names = {p.name for run in (written.run, written.other) for p in pictures_of(run)}
+    assert said.count('<div class="pair">') == len(names)
+    plans = said[said.index('id="plans-table"') :]
+    assert re.search(r">trials</td>\s*<td[^>]*><code>24</code></td>\s*<td[^>]*><code>3<", plans)
+    assert "The best trial of drawn (t" in said
+
+
+def test_the_report_has_its_files(written):
+    assert (written.folder / "summary.parquet").is_file()
+    for picture in pictures_of(written.run):
         for kind, magic in (("png", b"\x89PNG"), ("svg", b"<?xml")):
-            assert (folder / f"{picture.name}.{kind}").read_bytes().startswith(magic)
+            file = written.folder / f"{picture.name}.{kind}"
+            assert file.read_bytes().startswith(magic)
 
 
-def test_the_page_has_every_figure_and_needs_nothing_else(made):
-    path, page = made
-    shown = re.findall(r'<img src="([^"]{40})', page)
-    assert len(shown) == len(list(pictures_of(report.load(path)))) >= 11
-    assert all(source.startswith("data:image/svg+xml;base64,") for source in shown)
+def test_the_page_has_every_figure_and_needs_nothing_else(drawn, page):
+    sources = re.findall(r'<img src="([^"]{40})', page)
+    assert len(sources) == len(list(pictures_of(drawn))) >= 11
+    assert all(source.startswith("data:image/svg+xml;base64,") for source in sources)
     links = re.findall(r'(?:src|href)="([^"]*)"', page)
     assert not [link for link in links if re.match(r"(\w+:)?//", link)]
     assert "default-src 'none'" in page
 
 
-def test_the_first_rows_are_the_bound_and_classical_music(made):
-    _, page = made
+def test_the_first_rows_are_the_bound_and_classical_music(page):
     board = page[page.index('id="leaderboard-table"') :]
     rows = re.findall(r"<tr[^>]*>\s*<td[^>]*>([^<]*)<", board)
-    assert rows[:2] == ["√CRB", "LMMSE-MUSIC"]
-    assert rows[4].startswith("t00")
+    assert rows[:3] == ["√CRB", "LMMSE-MUSIC", "stochastic ML"]
+    assert rows[5].startswith("t00")
 
 
 def test_stochastic_ml_is_row_two_once_it_is_scored(small):
@@ -112,8 +100,8 @@ def test_stochastic_ml_is_row_two_once_it_is_scored(small):
     assert names == ["√CRB", "LMMSE-MUSIC", "stochastic ML"]
 
 
-def test_confirmed_values_stand_beside_the_search_values(tmp_path):
-    run = report.load(drawn_run.make(tmp_path / "c", trials=40, confirmed=True).path)
+def test_confirmed_values_stand_beside_the_search_values(drawn):
+    run = drawn
     board = sections.leaderboard(run).tables[0]
     rows = {row.cells[0].text: row.cells for row in board.rows}
     assert list(rows)[:3] == ["√CRB", "LMMSE-MUSIC", "stochastic ML"]
@@ -140,10 +128,9 @@ def test_equal_runs_make_equal_figures(six):
     assert one == two
 
 
-def test_the_summary_has_every_trial_with_units(made):
-    path, _ = made
-    run = report.load(path)
-    frame = pd.read_parquet(path / "report" / "summary.parquet")
+def test_the_summary_has_every_trial_with_units(written):
+    run = written.run
+    frame = pd.read_parquet(written.folder / "summary.parquet")
     own = frame.dropna(subset=["trial_id"]).set_index("trial_id")
     trials = run.trials.set_index("trial_id")
     assert set(own.index) == set(trials.index)
@@ -151,7 +138,7 @@ def test_the_summary_has_every_trial_with_units(made):
         own["objective"].dropna() == trials["objective"].dropna().reindex(own.index).dropna()
     ).all()
     assert own.index[own["best"]].tolist() == [run.best]
-    schema = pq.read_schema(path / "report" / "summary.parquet")
+    schema = pq.read_schema(written.folder / "summary.parquet")
     for field in schema:
         assert field.metadata[b"description"].strip(), field.name
     assert schema.field("seconds").metadata[b"unit"] == b"s"
@@ -163,9 +150,9 @@ def test_a_figure_that_can_no_longer_be_drawn_does_not_linger(small):
     old = small / "importances.png"
     old.write_bytes(b"old")
     (picture,) = (p for p in pictures_of(run) if p.name == "importances")
-    shown = drawn(run, picture, small)
-    assert shown.source == ""
-    assert shown.reason.startswith("No importances: they need 10 ended trials at one epoch")
+    figure = shown(run, picture, small)
+    assert figure.source == ""
+    assert figure.reason.startswith("No importances: they need 10 ended trials at one epoch")
     assert not old.exists()
 
 
@@ -237,8 +224,8 @@ def test_a_lost_plan_and_damaged_tables_still_give_a_page(small, capsys):
 # ---------------------------------------------------------------- the command
 
 
-def test_a_wrong_name_is_bad_usage_with_a_hint(made, capsys):
-    path, _ = made
+def test_a_wrong_name_is_bad_usage_with_a_hint(drawn, capsys):
+    path = drawn.path
     assert main(["drwan", "--runs", str(path.parent)]) == 2
     assert "Did you mean `drawn`?" in capsys.readouterr().err
     assert main([]) == 2
@@ -257,42 +244,11 @@ def test_a_folder_that_takes_no_files_is_bad_usage(small, tmp_path, capsys):
 # ---------------------------------------------------------------- two runs
 
 
-def test_the_command_opens_and_compares_without_ray_and_torch(small, bare, tmp_path):
-    copied = tmp_path / "copied"
-    small.rename(copied)
-    seen = tmp_path / "seen"
-    browser = tmp_path / "browser"
-    browser.write_text(f'#!/bin/sh\necho "$1" > {seen}\n')
-    browser.chmod(0o755)
-    argv = [str(copied), "--open", "--compare", str(bare)]
-    code = (
-        "import sys; from search.report.__main__ import main;"
-        f"status = main({argv!r}); print(status, sorted({{'ray', 'torch'}} & set(sys.modules)))"
-    )
-    root = Path(report.__file__).parents[2]
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=root,
-        env=os.environ | {"BROWSER": f"{browser} %s"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.splitlines()[-1] == "0 []"
-    compared = copied / "report" / "compare-bare.html"
-    assert seen.read_text().strip() == compared.as_uri()
-    page = compared.read_text()
-    shown = {p.name for run in (copied, bare) for p in pictures_of(report.load(run))}
-    assert page.count('<div class="pair">') == len(shown)
-    plans = page[page.index('id="plans-table"') :]
-    assert re.search(r">trials</td>\s*<td[^>]*><code>6</code></td>\s*<td[^>]*><code>1<", plans)
-    assert "The winners cannot be compared: no trial of bare completed." in page
-
-
-def test_winners_are_paired_by_scene_and_only_on_equal_scenes(made, small, tmp_path):
-    one, two = report.load(made[0]), report.load(small)
+def test_winners_are_paired_by_scene_and_only_on_equal_scenes(drawn, small, bare):
+    one, two = drawn, report.load(small)
     own = [
-        r.tables["scenes"].query("trial_id == @r.best and snr_db in (-5, 0)") for r in (one, two)
+        r.tables["scenes"].query("trial_id == @r.best and snr_db in (-5, 0) and changes.isna()")
+        for r in (one, two)
     ]
     means = [rows.groupby("scene_id")["capped_error"].mean() for rows in own]
     found = winners(one, two)
@@ -302,3 +258,6 @@ def test_winners_are_paired_by_scene_and_only_on_equal_scenes(made, small, tmp_p
     assert (flipped.low, flipped.high) == pytest.approx((-found.high, -found.low))
     two.plan["fixed"]["scene.num_antennas"] += 1
     assert "other scenes (scene.num_antennas)" in winners(one, two)
+    none = winners(one, report.load(bare))
+    assert none == "The winners cannot be compared: no trial of bare completed."
+    assert winners(one, one).endswith("they score the same on every scene.")

@@ -8,7 +8,6 @@ from search.report.analysis.statistics import (
     crossed_interval,
     detectable,
     mean_interval,
-    paired_difference,
 )
 from tests.simulated import RATIOS, ends, trainings
 
@@ -28,7 +27,7 @@ def test_the_t_interval_is_scipys(values):
 
 def test_the_paired_interval_is_scipys_and_pairing_pays(values):
     noise = np.random.default_rng(6).normal(0.05, 0.02, size=40)
-    ours = paired_difference(values + noise, values)
+    ours = mean_interval((values + noise) - values)
     theirs = stats.ttest_rel(values + noise, values).confidence_interval(0.95)
     np.testing.assert_allclose([ours.low, ours.high], theirs, rtol=1e-10)
     unpaired = stats.ttest_ind(values + noise, values).confidence_interval(0.95)
@@ -41,7 +40,7 @@ def test_intervals_move_with_the_values(values, method):
     one = mean_interval(values, method=method)
     moved = mean_interval(3 * values + 7, method=method)
     np.testing.assert_allclose([moved.low, moved.high], [3 * one.low + 7, 3 * one.high + 7])
-    mirrored = paired_difference(np.zeros(40), values, method="t")
+    mirrored = mean_interval(-values)
     t = mean_interval(values)
     np.testing.assert_allclose([mirrored.low, mirrored.high], [-t.high, -t.low])
 
@@ -114,11 +113,6 @@ def test_equal_values_have_an_interval_without_width():
 def test_what_has_no_interval_is_refused(values, how, says):
     with pytest.raises(ValueError, match=says):
         mean_interval(values, **how)
-
-
-def test_what_does_not_pair_is_refused():
-    with pytest.raises(ValueError, match="Join them by scene"):
-        paired_difference([1.0, 2.0], [1.0, 2.0, 3.0])
 
 
 def test_an_interval_reads_as_a_sentence_part():

@@ -73,15 +73,13 @@ def test_the_answers_are_those_of_the_run(answers):
     assert set(gaps.index.get_level_values("stage")) == {"measured", "untrained", "trained"}
 
 
-def test_question_six_pairs_equal_scenes_of_a_confirmed_run_too(tmp_path):
+def test_question_six_pairs_equal_scenes_of_a_confirmed_run_too(drawn):
     """Classical methods are scored twice then, on two draws of scenes whose ids agree."""
-    from search.report import load
     from search.report.analysis.leaderboard import paired_with
     from tests import drawn_run
 
-    store = drawn_run.make(tmp_path / "x", trials=12, confirmed=True)
     question = next(b for b in BLOCK.findall(DOCS) if "network - lmmse_music" in b)
-    space = {"scenes": pd.read_parquet(store.path / "scenes")}
+    space = {"scenes": pd.read_parquet(drawn.path / "scenes")}
     found = run(question, space)
     own = space["scenes"].query("changes.isna() and evaluation_seed == @drawn_run.SEED")
     by = own.groupby(["estimator", "snr_db"])["capped_error"].mean()
@@ -89,7 +87,7 @@ def test_question_six_pairs_equal_scenes_of_a_confirmed_run_too(tmp_path):
     for snr_db, mean in found["mean"].items():
         by_hand = by["network", snr_db] - by["lmmse_music", snr_db]
         assert mean == pytest.approx(by_hand, abs=1e-12)
-    assert found["mean"][[-5.0, 0.0]].mean() == pytest.approx(paired_with(load(store.path)).mean)
+    assert found["mean"][[-5.0, 0.0]].mean() == pytest.approx(paired_with(drawn).mean)
 
 
 def test_duckdb_and_polars_read_what_pandas_reads(answers, smoke):
