@@ -25,7 +25,7 @@ from search.plan import Cluster, Node, SearchConfig
 from search.records.schema import KEYS
 from search.records.store import RunStore
 from search.report.analysis import ablation, confirmed
-from search.report.data import runs
+from search.report.data import load
 from search.run import main as search
 from tests.local_tune import LocalTuner
 from tests.stored import unfinished
@@ -136,13 +136,13 @@ def test_finalists_are_scored_in_pairs_on_scenes_that_nobody_has_seen(confirmed_
 
 
 def test_the_confirmed_leaderboard_has_both_values_and_the_curse(confirmed_run):
-    board = confirmed.table(confirmed_run).set_index("name")
+    board = confirmed.board(load(confirmed_run)).set_index("name")
     assert list(board["kind"].iloc[:2]) == ["bound", "classical"]
     trials = board[board["kind"] == "trial"]
     assert len(trials) == 3
     assert (trials["curse"] - (trials["confirmed"] - trials["search"])).abs().max() < 1e-12
     assert trials["confirmed"].is_monotonic_increasing
-    said = confirmed.text(confirmed_run)
+    said = confirmed.text(load(confirmed_run))
     assert "winner's curse" in said
     assert " - sml: " in said
 
@@ -152,17 +152,17 @@ def test_other_scenes_later_take_nothing_away(confirmed_run, tmp_path):
     """More scenes for an arm that is a finalist too, and a second draw of scenes for another."""
     run = tmp_path / "x"
     shutil.copytree(confirmed_run, run)
-    before = confirmed.table(run)
+    before = confirmed.board(load(run))
     flags = ("--term", "eigengap", "--definition", "subspace", "--trials", "t0000,t0001")
     assert ablate.main([str(run), *flags, *on_fresh_scenes(6), "--name", "on"]) == 0
     # 32-bit networks round as their batches are cut
-    pd.testing.assert_frame_equal(confirmed.table(run), before, atol=1e-5)
-    effects = ablation.effects(run, "on")
+    pd.testing.assert_frame_equal(confirmed.board(load(run)), before, atol=1e-5)
+    effects = ablation.effects(load(run), "on")
     for seed in ("5", "6"):
         flags = ["--trials", "t0000", "--scene-seed", seed, *on_fresh_scenes()]
         assert confirm.main([str(run), *flags]) == 0
-    pd.testing.assert_frame_equal(confirmed.table(run), before, atol=1e-5)
-    assert ablation.effects(run, "on") == effects
+    pd.testing.assert_frame_equal(confirmed.board(load(run)), before, atol=1e-5)
+    assert ablation.effects(load(run), "on") == effects
     scenes = pd.read_parquet(run / "scenes")
     assert not scenes.duplicated(list(KEYS["scenes"])).any()
 
@@ -202,7 +202,7 @@ def test_an_ablation_pairs_the_same_configurations_seeds_and_scenes(confirmed_ru
     # the arm without the term is what had been confirmed of the trials that had none
     assert set(before.items()) <= set(written(confirmed_run).items())
 
-    (effect, *_) = ablation.effects(confirmed_run, "eigengap-subspace")
+    (effect, *_) = ablation.effects(load(confirmed_run), "eigengap-subspace")
     scenes = pd.read_parquet(confirmed_run / "scenes").query("scene_id < 3")
     assert set(rows["num_scenes"]) == {3}
     of = {
@@ -234,7 +234,7 @@ def test_trainings_that_diverge_are_named_and_leave_nothing_to_compare(confirmed
 
 
 def test_reruns_leave_the_search_as_it_was(confirmed_run):
-    loaded = runs.load(confirmed_run)
+    loaded = load(confirmed_run)
     assert loaded.notes == ()
     assert len(loaded.trials) == 3
     assert RunStore.open(confirmed_run).ended() == {"t0000", "t0001", "t0002"}
