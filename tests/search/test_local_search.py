@@ -20,7 +20,7 @@ from local_table import PRESET, load
 
 from search.plan.config import SearchConfig
 from search.report.analysis import leaderboard
-from search.report.data import load
+from search.report.data import load as load_run
 from tests.commands import command
 from trainer.training.loop import train
 
@@ -62,7 +62,7 @@ def test_the_smoke_search_ends_within_a_minute(tmp_path):
 
 def test_the_default_search_beats_lmmse_music_within_five_minutes(tmp_path):
     assert timed_search(tmp_path, "local") < 300
-    run = load(tmp_path / "local")
+    run = load_run(tmp_path / "local")
     assert len(run.trials) >= 12
     assert set(run.trials["outcome"]) <= {"completed", "stopped", "diverged"}
     difference = leaderboard.paired_with(run)
