@@ -91,6 +91,7 @@ def reported(run: Path, other: Path) -> tuple[list[str], str]:
     argv = [str(run), "--open", "--compare", str(other)]
     code = (
         "import sys; from search.report.__main__ import main;"
+        "from search.report.analysis import importance; importance.SHUFFLES = 40;"
         f"status = main({argv!r}); print(status, sorted({{'ray', 'torch'}} & set(sys.modules)))"
     )
     done = subprocess.run(
