@@ -66,7 +66,7 @@ class Tpe(optuna.samplers.TPESampler):
         self._random_sampler._rng.rng.seed(seed)
 
 
-class SobolSampler(optuna.samplers.BaseSampler):
+class SobolSampler(optuna.samplers.RandomSampler):
     """A sampler of point `number` of a scrambled Sobol sequence, with a dimension for each name.
 
     Optuna's own sampler takes the first trial's parameters for the whole space and keeps its place
@@ -76,24 +76,12 @@ class SobolSampler(optuna.samplers.BaseSampler):
     def __init__(self, plan: SearchConfig, number: int) -> None:
         from scipy.stats import qmc  # a second of every search's start
 
+        super().__init__(plan.seed)
         names = sorted(plan.space.ranges())
         engine = qmc.Sobol(len(names), scramble=True, rng=np.random.default_rng(plan.seed))
         if number:
             engine.fast_forward(number)
         self._point = dict(zip(names, engine.random(1)[0], strict=True))
-
-    def infer_relative_search_space(
-        self, study: optuna.Study, trial: optuna.trial.FrozenTrial
-    ) -> dict[str, BaseDistribution]:
-        return {}
-
-    def sample_relative(
-        self,
-        study: optuna.Study,
-        trial: optuna.trial.FrozenTrial,
-        search_space: dict[str, BaseDistribution],
-    ) -> dict[str, Any]:
-        return {}
 
     def sample_independent(
         self,
