@@ -36,24 +36,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator["Cluster"]:
-    """The Ray of this pytest process: a head with two CPUs, its dashboard on `DASHBOARD_PORT`."""
+    """The Ray of this pytest process: a head with two CPUs, its dashboard at `webui_url`."""
     from ray._private.authentication.authentication_token_setup import (
         ensure_token_if_auth_enabled,
     )
     from ray.cluster_utils import Cluster
 
     ensure_token_if_auth_enabled(create_token_if_missing=True)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_metrics_report_interval_ms", "500")
-        cluster = Cluster(
-            initialize_head=True,
-            head_node_args={
-                "num_cpus": 2,
-                "include_dashboard": True,
-                "dashboard_port": free_port(),
-                "dashboard_agent_listen_port": free_port(),
-            },
-        )
+    cluster = Cluster(
+        initialize_head=True,
+        head_node_args={
+            "num_cpus": 2,
+            "include_dashboard": True,
+            "dashboard_port": free_port(),
+            "dashboard_agent_listen_port": free_port(),
+        },
+    )
     yield cluster
     cluster.shutdown()
 
@@ -72,6 +70,14 @@ def connected(address: str) -> Iterator[None]:
 
     with connect(SearchConfig("smoke", 1, "connected", address=address)):
         yield
+
+
+@pytest.fixture
+def local_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run trials and tasks in this process instead of on a Ray."""
+    from tests.local_ray import install
+
+    install(monkeypatch)
 
 
 @pytest.fixture(scope="session")

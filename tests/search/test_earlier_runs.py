@@ -10,8 +10,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from search.records import RunStore
-from tests.commands import command
+from search import run as search_run
+from search.records import BASELINE_PART, RunStore
+from search.report.__main__ import main as report_main
+from trainer.__main__ import main as trainer_main
+from trainer.config import SceneConfig
+from trainer.scenes import EvalScenes, save_scenes
 
 RUNS = Path(__file__).parents[1] / "data" / "runs_before_rooms.tar.xz"
 
@@ -30,36 +34,29 @@ def test_they_open(runs):
     assert RunStore.open(runs / "killed").ended() == {"t0000", "t0001"}
 
 
-def test_they_are_reported_and_shown(runs):
-    done = command("search.report", str(runs / "finished"))
-    assert done.returncode == 0, done.stderr
+def test_they_are_reported_and_shown(runs, capsys):
+    assert report_main([str(runs / "finished")]) == 0
     summary = pd.read_parquet(runs / "finished" / "report" / "summary.parquet")
     assert summary.loc[summary["best"], "trial_id"].tolist() == ["t0000"]
-    shown = command("search.run", "--resume", str(runs / "finished"))
-    assert shown.returncode == 0, shown.stderr
-    assert "t0000 beats lmmse_music" in shown.stdout
+    capsys.readouterr()
+    assert search_run.main(["--resume", str(runs / "finished")]) == 0
+    assert "t0000 beats lmmse_music" in capsys.readouterr().out
 
 
 def test_they_replay(runs):
-    done = command("trainer", "replay", str(runs / "finished"), "t0001")
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert trainer_main(["replay", str(runs / "finished"), "t0001"]) == 0
 
 
 def test_their_network_localises(runs, tmp_path):
-    from trainer.config import SceneConfig
-    from trainer.scenes import EvalScenes, save_scenes
-
     save_scenes(EvalScenes(SceneConfig(), 5).batch(range(4), snr_db=0.0), tmp_path / "a.npz")
-    out = ("--scenes", str(tmp_path / "a.npz"), "--out", str(tmp_path / "b.npz"))
-    done = command("trainer", "localise", "--model", str(runs / "finished"), *out)
-    assert done.returncode == 0, done.stderr
+    out = ["--scenes", str(tmp_path / "a.npz"), "--out", str(tmp_path / "b.npz")]
+    assert trainer_main(["localise", "--model", str(runs / "finished"), *out]) == 0
 
 
-@pytest.mark.ray
-def test_they_resume(runs):
+def test_they_resume(runs, local_ray):
     before = pd.read_parquet(runs / "killed" / "trials").set_index("trial_id")
-    done = command("search.run", "--resume", str(runs / "killed"), "--no-preflight")
-    assert done.returncode == 0, done.stdout + done.stderr
+    RunStore.open(runs / "killed").write_part("scenes", BASELINE_PART, [])  # score none of them
+    assert search_run.main(["--resume", str(runs / "killed"), "--no-preflight"]) == 0
     trials = pd.read_parquet(runs / "killed" / "trials").set_index("trial_id")
     assert sorted(trials.index) == ["t0000", "t0001", "t0002", "t0003"]
     assert trials.loc[before.index].equals(before)

@@ -6,7 +6,6 @@ import numpy as np
 import optuna
 import pandas as pd
 import pytest
-from ray import tune
 
 import spaces
 from search import localise
@@ -16,7 +15,6 @@ from search.plan.config import SearchConfig, objective_window
 from search.plan.resources import Resources
 from search.records.store import RunStore
 from tests import poisoned
-from tests.local_tune import LocalTuner
 from trainer.__main__ import main as trainer_main
 from trainer.config import SceneConfig
 from trainer.scenes import save_scenes
@@ -145,7 +143,7 @@ def test_a_trained_network_is_evaluated_without_ray(held, smoke, capsys):
 
 
 def test_a_nan_in_the_data_or_the_gradient_of_one_trial_ends_that_trial_only(
-    tmp_path, monkeypatch, capsys
+    local_ray, tmp_path, monkeypatch, capsys
 ):
     """t0001 meets a NaN in its data; t0002 has a native projector derivative at exact ties."""
     tried = ((0.01, "gram"), (poisoned.POISONED_RATE, "gram"), (0.01, "eigh"), (0.009, "gram"))
@@ -176,7 +174,6 @@ def test_a_nan_in_the_data_or_the_gradient_of_one_trial_ends_that_trial_only(
         parameters=PARAMETERS,
         plan={"search": plan.as_dict(), "fixed": dict(fixed)},
     )
-    monkeypatch.setattr(tune, "Tuner", LocalTuner)
     search(plan, store, Resources(cpus=1, gpus=0, concurrent=1), train=poisoned.train)
     trials = store.read("trials").set_index("trial_id")
     assert list(trials["outcome"]) == ["completed", "diverged", "diverged", "completed"]

@@ -1,9 +1,11 @@
 """What trials find on a worker: one process for many of them, its settings, its networks tried."""
 
 import json
+import os
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import ray
@@ -56,6 +58,26 @@ def test_trials_share_one_process_with_its_settings(connected, monkeypatch, tmp_
     assert notes == [notes[0] | WORKER_ENV | {"OMP_NUM_THREADS": "1"}] * 4
 
 
+def test_workers_of_a_local_ray_inherit_their_settings(monkeypatch):
+    """As those of a cluster are given them."""
+    found = {}
+
+    def init(**options: object) -> SimpleNamespace:
+        found.update(options, env=dict(os.environ))
+        return SimpleNamespace(dashboard_url=None)
+
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "nodes", list)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    with connect(SearchConfig("smoke", 1, "x")):
+        assert found["address"] == "local"
+        assert found["env"] | WORKER_ENV == found["env"]
+    with connect(SearchConfig("smoke", 1, "x", address="here")):
+        given = found["runtime_env"]["env_vars"]
+        assert given | WORKER_ENV == given
+
+
 def test_a_trial_computes_on_the_threads_of_its_record(monkeypatch):
     """Also one that is resumed with other resources: its first epochs were, its replay will be."""
     asked: list[int] = []
@@ -73,8 +95,7 @@ def test_a_trial_computes_on_the_threads_of_its_record(monkeypatch):
     assert asked == [3]
 
 
-def test_one_worker_and_the_same_seed_make_the_same_search(monkeypatch, tmp_path):
-    monkeypatch.setattr(tune, "Tuner", LocalTuner)
+def test_one_worker_and_the_same_seed_make_the_same_search(local_ray, monkeypatch, tmp_path):
     trials = STARTUP_TRIALS + 4
     drawn = []
     for name, seed in (("a", 5), ("b", 5), ("c", 6)):

@@ -1,6 +1,6 @@
 """The driver tells Optuna, Parquet and the tally of every ending.
 
-Most searches here run on a stand-in for Tune's loop (`tests.local_tune`); what depends on Ray's
+Most searches here run on a stand-in for Ray (`tests.local_ray`); what depends on Ray's
 workers, retries or storage runs on a real Ray, as does every outcome in `test_outcomes`.
 """
 
@@ -12,7 +12,6 @@ import optuna
 import pandas as pd
 import pytest
 import torch
-from ray import tune
 
 import spaces
 from search.cluster import trainable
@@ -33,7 +32,6 @@ from search.records.schema import BASELINE_PART, KEYS
 from search.records.store import RunStore
 from search.suggest.samplers import STARTUP_TRIALS
 from tests import broken_eigh, scripted
-from tests.local_tune import LocalTuner
 from tests.stored import unfinished
 from trainer.record import read_trial
 from trainer.training.checkpoint import TrainState
@@ -70,9 +68,8 @@ def run_on_ray(connected, tmp_path, monkeypatch) -> Run:
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch) -> Run:
+def run(local_ray, tmp_path, monkeypatch) -> Run:
     """Runs them in this process."""
-    monkeypatch.setattr(tune, "Tuner", LocalTuner)
     return partial(scripted_search, tmp_path / "run", monkeypatch)
 
 

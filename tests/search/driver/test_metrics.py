@@ -1,12 +1,11 @@
 """What the dashboard shows of a search: our metrics on Ray's port, the job in its list."""
 
 import json
+import multiprocessing
 import platform
 import re
-import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -15,7 +14,6 @@ from pathlib import Path
 
 import pytest
 import ray
-from ray.cluster_utils import Cluster
 
 import spaces
 from search.cluster.connection import connect
@@ -28,6 +26,7 @@ from search.records.best import best_trial
 from search.records.run_plan import declared
 from search.records.store import RunStore
 from tests import poisoned
+from tests.commands import free_port
 
 BOARD = Path(__file__).parents[3] / "deploy" / "grafana" / "search.json"
 
@@ -86,64 +85,60 @@ def asked(url: str) -> bytes:
         return answer.read()
 
 
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
 @pytest.fixture
-def cluster(monkeypatch) -> Iterator[tuple[str, str]]:
-    """Address and dashboard of a machine with a CPU and a pretended GPU."""
-    monkeypatch.setenv("RAY_metrics_report_interval_ms", "500")
-    port, agent = free_port(), free_port()  # beside other clusters
-    head = {"num_cpus": 1, "num_gpus": 1, "include_dashboard": True, "dashboard_port": port}
-    head |= {"dashboard_agent_listen_port": agent}  # without it no logs
-    cluster = Cluster(initialize_head=True, head_node_args=head)
-    yield cluster.address, f"http://127.0.0.1:{port}"
-    cluster.shutdown()
+def gpu_node(ray_cluster) -> Iterator[str]:
+    """A machine with a CPU and a pretended GPU beside the shared head; its id."""
+    # without a port of its own its agent shows no logs
+    node = ray_cluster.add_node(num_cpus=1, num_gpus=1, dashboard_agent_listen_port=free_port())
+    yield node.node_id
+    ray_cluster.remove_node(node)
 
 
-@pytest.mark.ray
-def test_a_search_is_seen_on_the_metrics_port_and_in_the_dashboard(tmp_path, monkeypatch, cluster):
-    """Two trials, of which the second meets a NaN, one after the other on half a GPU."""
+def drive(out: Path, address: str) -> None:
+    """Search in a process of its own: two trials, of which the second meets a NaN, one after the
+    other on half a GPU. Leave the id of Ray's job in a file."""
     smoke = spaces.get("smoke")
     first = smoke.anchors[0]
     poison = {**first, "optimizer.learning_rate": poisoned.POISONED_RATE}
-    space = replace(smoke, name="seen", anchors=(first, poison))
-    monkeypatch.setitem(spaces.PRESETS, "seen", space)
-    plan = SearchConfig("seen", 2, "seen", out=str(tmp_path), address=cluster[0])
+    spaces.PRESETS["seen"] = replace(smoke, name="seen", anchors=(first, poison))
+    plan = SearchConfig("seen", 2, "seen", out=str(out), address=address)
     store = RunStore.create(
-        tmp_path / "seen",
+        out / "seen",
         parameters=declared(plan.space),
         plan={"search": plan.as_dict(), **plan.space_json},
     )
-    found: dict[str, dict[str, float]] = {}
-    done = threading.Event()
-
-    def scrape(port: int) -> None:
-        """As Prometheus does: the last value of every series that was ever there."""
-        while not done.wait(0.3):
-            for name, series in exported(port).items():
-                found.setdefault(name, {}).update(series)
-
     with connect(plan):
-        (node,) = ray.nodes()
-        scraping = threading.Thread(target=scrape, args=(node["MetricsExportPort"],))
-        scraping.start()
-        resources = Resources(cpus=1, gpus=0.5, concurrent=1)
-        search(plan, store, resources, train=poisoned.train)
+        (out / "job").write_text(ray.get_runtime_context().get_job_id())
+        search(plan, store, Resources(cpus=1, gpus=0.5, concurrent=1), train=poisoned.train)
         time.sleep(2)
-        done.set()
-        scraping.join()
-        listed = json.loads(asked(f"{cluster[1]}/api/jobs/"))
-        running = ray.get_runtime_context().get_job_id()
-        actors = json.loads(asked(f"{cluster[1]}/api/v0/actors?detail=1"))["data"]["result"]
-        workers = [one for one in actors["result"] if one["repr_name"] == "trials of seen"]
-        logs = [
-            asked(f"{cluster[1]}/api/v0/logs/file?actor_id={one['actor_id']}&suffix=out").decode()
-            for one in workers
-        ]
+
+
+@pytest.mark.ray
+def test_a_search_is_seen_on_the_metrics_port_and_in_the_dashboard(
+    tmp_path, monkeypatch, ray_cluster, gpu_node
+):
+    monkeypatch.setenv("RAY_metrics_report_interval_ms", "500")
+    driver = multiprocessing.get_context("spawn").Process(
+        target=drive, args=(tmp_path, ray_cluster.address)
+    )
+    driver.start()
+    port = ray_cluster.head_node.metrics_export_port
+    found: dict[str, dict[str, float]] = {}
+    while driver.is_alive():  # as Prometheus does: the last value of every series ever there
+        for name, series in exported(port).items():
+            found.setdefault(name, {}).update(series)
+        time.sleep(0.3)
+    assert driver.exitcode == 0
+    store = RunStore.open(tmp_path / "seen")
+    dashboard = f"http://{ray_cluster.webui_url}"
+    listed = json.loads(asked(f"{dashboard}/api/jobs/"))
+    running = (tmp_path / "job").read_text()
+    actors = json.loads(asked(f"{dashboard}/api/v0/actors?detail=1"))["data"]["result"]
+    workers = [one for one in actors["result"] if one["repr_name"] == "trials of seen"]
+    logs = [
+        asked(f"{dashboard}/api/v0/logs/file?actor_id={one['actor_id']}&suffix=out").decode()
+        for one in workers
+    ]
 
     assert set(found) == set(NAMES)
     assert all(label(labels, "run") == "seen" for each in found.values() for labels in each)
@@ -165,7 +160,7 @@ def test_a_search_is_seen_on_the_metrics_port_and_in_the_dashboard(tmp_path, mon
     assert errors == pytest.approx(errors_by_snr(best_rows))
     assert running in {job["job_id"] for job in listed}
     # what runs where: an actor's row has its node, its log the trials
-    assert {one["node_id"] for one in workers} == {node["NodeID"]}
+    assert {one["node_id"] for one in workers} == {gpu_node}
     host = platform.node()
     for trial in ("t0000", "t0001"):
         assert any(f"{trial} of seen on {host}" in log for log in logs), logs

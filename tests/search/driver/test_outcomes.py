@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 import spaces
+from search.driver import driver
 from search.plan.config import SearchConfig
 from search.plan.outcome import RULES, Outcome
 from search.records.best import best_trial
@@ -29,7 +30,8 @@ INJECTED = {
     0.028: Outcome.TIMED_OUT,
     0.030: Outcome.INVALID,
 }
-TIMEOUT_S = 15.0
+TIMEOUT_S = 12.0
+RETRIES = 1
 
 
 def suggest(trial: spaces.Trial) -> dict[str, float]:
@@ -39,13 +41,14 @@ def suggest(trial: spaces.Trial) -> dict[str, float]:
 
 
 @pytest.fixture(scope="module")
-def ended(tmp_path_factory):
+def ended(tmp_path_factory, address):
     """Exit code and store of the one search."""
     anchors = tuple({"optimizer.learning_rate": rate} for rate in INJECTED)
     fixed = spaces.get("smoke").fixed | {"epochs": 3}
     space = spaces.Space("outcomes", "for tests", suggest, anchors, fixed)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(spaces.PRESETS, "outcomes", space)
+        patch.setattr(driver, "LOST_RETRIES", RETRIES)  # each takes seconds
         plan = SearchConfig(
             "outcomes",
             trials=len(INJECTED) + 2,
@@ -53,6 +56,7 @@ def ended(tmp_path_factory):
             out=str(tmp_path_factory.mktemp("outcomes")),
             max_concurrent=1,
             trial_timeout_s=TIMEOUT_S,
+            address=address,
         )
         kinds = {"optimizer.learning_rate": ("float", "1", ""), "eps_psd": ("float", "1", "")}
         record = {"search": plan.as_dict(), "fixed": dict(fixed)}
@@ -105,7 +109,7 @@ def test_every_bad_ending_has_its_evidence(ended):
     assert found[Outcome.OUT_OF_MEMORY]["peak_bytes"] > 2**20
     assert "a bug, met at rate 0.015" in found[Outcome.CRASHED]["traceback"]
     assert found[Outcome.CRASHED]["cause"].startswith("RuntimeError at scripted.py:")
-    assert found[Outcome.LOST]["attempt"] == 4  # the first try and three more
+    assert found[Outcome.LOST]["attempt"] == 1 + RETRIES
     assert found[Outcome.TIMED_OUT]["attempt"] == 1
     assert found[Outcome.TIMED_OUT]["cause"] == f"no report for {TIMEOUT_S:g} s"
     assert "eps_psd" in found[Outcome.INVALID]["message"]

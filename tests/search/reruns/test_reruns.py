@@ -1,6 +1,6 @@
 """Finalists are confirmed and terms ablated, paired, and nothing is done twice.
 
-Most commands here train and score in this process (`tests.local_tune`); two run on a real Ray.
+Most commands here train and score in this process (`tests.local_ray`); two run on a real Ray.
 """
 
 import json
@@ -27,7 +27,7 @@ from search.records.store import RunStore
 from search.report.analysis import ablation, confirmed
 from search.report.data import load
 from search.run import main as search
-from tests.local_tune import LocalTuner
+from tests.local_ray import LocalTuner
 from tests.stored import unfinished
 
 DRILL = Path(__file__).parents[3] / "benchmarks" / "drill.py"

@@ -1,10 +1,12 @@
-"""A stand-in for Ray Tune's loop: trials train in this process, one after the other.
+"""A stand-in for Ray: trials and tasks run in this process, one after the other.
 
-It makes the calls that `TuneController` makes to the searcher, scheduler, stopper and callback of
-a search, in its order, and keeps checkpoints where Tune does. Workers, retries and timeouts are
-Ray's and are tested on a real one.
+Its tuner makes the calls that Tune's controller makes to the searcher, scheduler, stopper and
+callback of a search, in its order, and keeps checkpoints where Tune does. Workers, retries and
+timeouts are tested on a real Ray.
 """
 
+import os
+import pickle
 import shutil
 import traceback
 from collections.abc import Callable
@@ -13,9 +15,50 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import ray
 from ray import tune
+from ray.exceptions import RayTaskError
+from ray.remote_function import RemoteFunction
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
+
+from search.plan.environment import WORKER_ENV
+
+NODE = {"Alive": True, "NodeID": "here", "NodeManagerHostname": "here", "Resources": {"CPU": 2.0}}
+
+
+def install(patch: pytest.MonkeyPatch) -> None:
+    """Put the stand-in in the place of Ray."""
+    for name in WORKER_ENV:  # which a local Ray's driver sets for its workers
+        patch.setenv(name, os.environ.get(name, WORKER_ENV[name]))
+    here = SimpleNamespace(get_node_id=lambda: NODE["NodeID"])
+    patch.setattr(ray, "init", lambda **options: SimpleNamespace(dashboard_url=None))
+    patch.setattr(ray, "shutdown", lambda: None)
+    patch.setattr(ray, "nodes", lambda: [NODE])
+    patch.setattr(ray, "get_runtime_context", lambda: here)
+    patch.setattr(ray, "get", lambda task: task.result())
+    patch.setattr(ray, "wait", lambda tasks: (tasks[:1], tasks[1:]))
+    patch.setattr(RemoteFunction, "_remote", lambda *given, **how: Task(*given, **how))
+    patch.setattr(tune, "Tuner", LocalTuner)
+
+
+class Task:
+    """A task that has ended: what calling a remote function returns."""
+
+    def __init__(self, function: RemoteFunction, args: Any, kwargs: Any, **options: Any) -> None:
+        self._error: Exception | None = None
+        try:
+            sent = pickle.loads(pickle.dumps((args, kwargs)))
+            self._result = function._function(*sent[0], **sent[1])
+        except Exception as error:  # noqa: BLE001 - a worker hands any error to the driver
+            name = function._function.__name__
+            self._error = RayTaskError(name, traceback.format_exc(), error).as_instanceof_cause()
+
+    def result(self) -> Any:
+        """Return what the function returned, or raise as `ray.get` does."""
+        if self._error is not None:
+            raise self._error
+        return self._result
 
 
 class Stopped(BaseException):
