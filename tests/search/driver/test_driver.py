@@ -32,6 +32,7 @@ from search.records.schema import BASELINE_PART, KEYS
 from search.records.store import RunStore
 from search.suggest.samplers import STARTUP_TRIALS
 from tests import broken_eigh, scripted
+from tests.local_ray import LocalTuner
 from tests.stored import unfinished
 from trainer.record import read_trial
 from trainer.training.checkpoint import TrainState
