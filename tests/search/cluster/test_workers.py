@@ -9,11 +9,11 @@ from types import SimpleNamespace
 
 import pytest
 import ray
-from ray import tune
 
 import spaces
 from search.cluster import trainable
 from search.cluster.checks import LONG_MINUTES, try_networks
+from search.cluster.connection import connect
 from search.driver.driver import search
 from search.plan.config import SearchConfig
 from search.plan.environment import WORKER_ENV
@@ -23,7 +23,6 @@ from search.records.store import RunStore
 from search.suggest.samplers import STARTUP_TRIALS
 from search.suggest.suggester import worker_settings
 from tests import scripted
-from tests.local_tune import LocalTuner
 from trainer.provenance import versions
 
 ONE = Resources(cpus=1.0, gpus=0.0, concurrent=1)
