@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import ray
+from ray import tune
 
 import spaces
 from search.cluster import trainable
