@@ -125,7 +125,7 @@ class Mirror:
             if is_of_trials(name) is not of_trials or not path.is_file():
                 continue
             with suppress(FileNotFoundError):  # removed meanwhile
-                stat, content = path.stat(), path.read_bytes()
+                stat = path.stat()
                 stamp = (stat.st_size, stat.st_mtime_ns)
                 if self._sent.get(name) != stamp:
-                    yield name, stamp, content
+                    yield name, stamp, path.read_bytes()
