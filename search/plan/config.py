@@ -139,8 +139,8 @@ class SearchConfig:
 
     @property
     def space_json(self) -> dict[str, Any]:
-        """What `run.json` holds of the search space: `space`, its ranges as text, and `fixed`,
-        which make two searches comparable exactly if they are equal; and `ranges`, as data."""
+        """The search space in `run.json`: `space` and `fixed`, which are equal exactly if two
+        searches compare, and the ranges of `space` again as data, in `ranges`."""
         ranges = self.space.ranges()
         content = {
             "space": {name: str(values) for name, values in ranges.items()},

@@ -70,6 +70,7 @@ class Rungs:
         self._reached: dict[tuple[int, int], dict[str, float]] = {}
 
     def should_stop(self, trial: str, number: int, epoch: int, value: float) -> bool:
+        """Return whether the value at a rung is outside the best share of the earlier ones."""
         bracket = self.bracket(number)
         if epoch not in self.brackets[bracket]:
             return False
@@ -81,6 +82,7 @@ class Rungs:
         return bool(before) and value > float(np.quantile(before, 1 / self._reduction))
 
     def restore(self, trial: str, number: int, values: Mapping[int, float]) -> None:
+        """Restore the values at the rungs of the trial's bracket."""
         bracket = self.bracket(number)
         for epoch in self.brackets[bracket]:
             if epoch in values:
@@ -103,6 +105,7 @@ class Median:
         self._values: dict[str, dict[int, float]] = {}
 
     def should_stop(self, trial: str, number: int, epoch: int, value: float) -> bool:
+        """Return whether the best value is worse than the median of the others' means."""
         own = self._values.setdefault(trial, {})
         known = epoch in own
         own[epoch] = value
@@ -116,6 +119,7 @@ class Median:
         return len(others) >= MEDIAN_OF and min(own.values()) > median(others)
 
     def restore(self, trial: str, number: int, values: Mapping[int, float]) -> None:
+        """Restore the values of all epochs."""
         self._values.setdefault(trial, {}).update(values)
 
 
@@ -126,10 +130,11 @@ class Never:
         del epochs
 
     def should_stop(self, trial: str, number: int, epoch: int, value: float) -> bool:
+        """Return False."""
         return False
 
     def restore(self, trial: str, number: int, values: Mapping[int, float]) -> None:
-        pass
+        """Do nothing: no decision depends on other trials."""
 
 
 def _rungs(first: int, epochs: int, reduction: int = REDUCTION) -> list[int]:

@@ -90,6 +90,7 @@ class SobolSampler(optuna.samplers.RandomSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
+        """Return the value of a parameter at its coordinate of the point."""
         return at_quantile(param_distribution, float(self._point[param_name]))
 
 
