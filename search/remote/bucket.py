@@ -7,6 +7,7 @@ their checkpoints. The working copy's path contains the URI: `uri_of` knows it f
 """
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -220,19 +221,16 @@ def first_line(error: BaseException) -> str:
 
 
 REMEDIES = {
-    "NO_SUCH_BUCKET": "Make the bucket first, or correct its name.",
-    "no such bucket": "Make the bucket first, or correct its name.",
-    "not found": "Make the bucket first, or correct its name.",
-    "ACCESS_DENIED": "Give the credentials s3:GetObject, PutObject, DeleteObject and ListBucket.",
-    "INVALID_ACCESS_KEY_ID": "Correct AWS_ACCESS_KEY_ID, or the profile.",
-    "SIGNATURE_DOES_NOT_MATCH": "Correct AWS_SECRET_ACCESS_KEY.",
-    "credentials": "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give the "
+    r"no.such.bucket|not found": "Make the bucket first, or correct its name.",
+    r"access_denied": "Give the credentials s3:GetObject, PutObject, DeleteObject and ListBucket.",
+    r"invalid_access_key_id": "Correct AWS_ACCESS_KEY_ID, or the profile.",
+    r"signature_does_not_match": "Correct AWS_SECRET_ACCESS_KEY.",
+    r"credentials": "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give the "
     "machine a role.",
-    "NETWORK_CONNECTION": "Check AWS_ENDPOINT_URL and the network.",
-    "curlCode": "Check AWS_ENDPOINT_URL and the network.",
-    "filesystem type": "Use a path, s3://bucket/prefix or gs://bucket/prefix.",
+    r"network_connection|curlcode": "Check AWS_ENDPOINT_URL and the network.",
+    r"filesystem type": "Use a path, s3://bucket/prefix or gs://bucket/prefix.",
 }
-"""Remedies by what the storage's message contains."""
+"""Remedies by the pattern of the storage's message; the first that fits counts."""
 
 
 @contextmanager
@@ -241,8 +239,8 @@ def bucket_errors(place: str) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, OSError) as error:
-        message = str(error).lower()
-        fitting = [remedy for sign, remedy in REMEDIES.items() if sign.lower() in message]
+        message = str(error)
+        fitting = [remedy for sign, remedy in REMEDIES.items() if re.search(sign, message, re.I)]
         remedy = fitting[0] if fitting else "Check the URI and the credentials."
         raise BucketError(
             f"--out must be storage that takes files, but {place} does not "
