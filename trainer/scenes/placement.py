@@ -40,7 +40,7 @@ def place(config: SceneConfig, draw_round: Callable[[int], Tensor]) -> tuple[Ten
     azimuth, elevation, placed = _place_once(config, draw_round(0))
     for attempt in range(1, ROUNDS):
         if bool(placed.all()):
-            return azimuth, elevation
+            break
         again_azimuth, again_elevation, again = _place_once(config, draw_round(attempt))
         keep = placed.unsqueeze(-1)
         azimuth = azimuth.where(keep, again_azimuth)

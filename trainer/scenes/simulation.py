@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainer.config import SceneConfig
+from trainer.config import SceneConfig, require
 
 from .channel import antenna_noise_covariance, rician_channel
 from .codes import build_codes, uniforms_shape
@@ -97,10 +97,8 @@ class EvalScenes:
     seed: int
 
     def __post_init__(self) -> None:
-        if not 0 <= self.seed < 2**64:
-            raise ValueError(
-                f"`0 <= seed < 2**64` must hold, but got {self.seed}. Use a non-negative seed."
-            )
+        allowed = 0 <= self.seed < 2**64
+        require(allowed, "0 <= seed < 2**64", f"{self.seed}", "Use a non-negative seed.")
 
     def batch(
         self,
@@ -201,11 +199,12 @@ def _sources(config: SceneConfig, draws: _Draws, num_sources: int | Tensor | Non
         count = 1 + (draws.how_many * most).floor()
     else:
         count = torch.as_tensor(num_sources, device=draws.how_many.device).view(-1, 1)
-        if bool((count < 0).any()) or bool((count > most).any()):
-            raise ValueError(
-                f"`0 <= num_sources <= max_sources` must hold, but got {num_sources=}, "
-                f"max_sources={most}. Raise scene.max_sources."
-            )
+        require(
+            bool(((count >= 0) & (count <= most)).all()),
+            "0 <= num_sources <= max_sources",
+            f"{num_sources=}, max_sources={most}",
+            "Raise scene.max_sources.",
+        )
     index = torch.arange(most, device=draws.how_many.device)
     active = (index < count).expand_as(draws.azimuth)
     span = config.range_max_m - config.range_min_m

@@ -8,7 +8,7 @@ alone. Formulas are in docs/eigengap.md, their derivatives in `dense_derivatives
 import torch
 from torch import Tensor
 
-from trainer.config import did_you_mean
+from trainer.config import require_choice
 from trainer.linalg import hermitian_part
 
 from .backends import BACKENDS, resolve_auto
@@ -88,11 +88,7 @@ def _checked(
     backend: str, covariance: Tensor | None, factor: Tensor | None, deg_thresh: float | None
 ) -> Tensor:
     """Return the one operand that is given; raise ValueError as `spectrum` does."""
-    if backend not in BACKENDS:
-        raise ValueError(
-            f"`backend` must be one of {', '.join(BACKENDS)}, but got {backend!r}."
-            + did_you_mean(backend, BACKENDS)
-        )
+    require_choice("backend", backend, tuple(BACKENDS))
     given = covariance if covariance is not None else factor
     if given is None or (covariance is not None and factor is not None):
         raise ValueError(

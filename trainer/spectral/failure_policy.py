@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from trainer.config import FAILURE_POLICIES, did_you_mean
+from trainer.config import FAILURE_POLICIES, require_choice
 
 from .once_differentiable import refuse_second
 from .spectrum_type import finite_samples
@@ -70,11 +70,7 @@ def guard(
             operand without the batch axes of the term.
         NotImplementedError: inside torch.func transforms.
     """
-    if on_failure not in FAILURE_POLICIES:
-        raise ValueError(
-            f"`on_failure` must be one of {', '.join(FAILURE_POLICIES)}, but got {on_failure!r}."
-            + did_you_mean(on_failure, FAILURE_POLICIES)
-        )
+    require_choice("on_failure", on_failure, FAILURE_POLICIES)
     if (proxy is not None) != (on_failure == "proxy"):
         raise ValueError(
             "`proxy` is given exactly for on_failure `proxy`, but got "

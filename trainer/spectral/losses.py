@@ -9,7 +9,7 @@ every backend; `subspace` needs the projector P_K, whose derivative the backends
 import torch
 from torch import Tensor
 
-from trainer.config import DEFINITIONS, did_you_mean
+from trainer.config import DEFINITIONS, require, require_choice
 from trainer.linalg import real_part
 
 from .spectrum_type import Spectrum
@@ -45,15 +45,8 @@ def eigengap_loss(
         ValueError: for an unknown definition, a negative margin, a K outside 1 .. N-1, or a
             target that is missing or would not be used.
     """
-    if definition not in DEFINITIONS:
-        raise ValueError(
-            f"`definition` must be one of {', '.join(DEFINITIONS)}, but got {definition!r}."
-            + did_you_mean(definition, DEFINITIONS)
-        )
-    if not margin >= 0:
-        raise ValueError(
-            f"`margin >= 0` must hold, but got {margin=}. To switch the term off, use weight 0."
-        )
+    require_choice("definition", definition, DEFINITIONS)
+    require(margin >= 0, "margin >= 0", f"{margin=}", "To switch the term off, use weight 0.")
     if (target is not None) != (definition == "subspace"):
         raise ValueError(
             "`target` is given exactly for definition `subspace`, but got "

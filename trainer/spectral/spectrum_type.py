@@ -11,6 +11,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from trainer.config import require
+
 from .backends import FLOOR_ROUNDOFFS
 from .once_differentiable import once_differentiable
 from .problem import Solution
@@ -175,12 +177,12 @@ class Spectrum:
             smallest, limit = int(k.min()), int(k.max())
         else:
             smallest, limit = 1, self.num_elements - 1
-        if not (smallest >= 1 and limit < self.num_elements):
-            raise ValueError(
-                f"`1 <= num_sources < num_elements` must hold, but got num_sources from "
-                f"{smallest} to {limit}, num_elements={self.num_elements}. "
-                "Use a larger panel or fewer sources."
-            )
+        require(
+            smallest >= 1 and limit < self.num_elements,
+            "1 <= num_sources < num_elements",
+            f"num_sources from {smallest} to {limit}, num_elements={self.num_elements}",
+            "Use a larger panel or fewer sources.",
+        )
         return over_batch(k.to(torch.int64), self._finite.shape, 0, "num_sources"), limit
 
     def _whitened(self, x: Tensor) -> Tensor:
