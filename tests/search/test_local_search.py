@@ -24,7 +24,7 @@ from search.report.data import load as load_run
 from tests.commands import command
 from trainer.training.loop import train
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.alone]
 
 NUMBER = 93
 """A recorded training that had a core to itself: its processor time is its time on the clock."""

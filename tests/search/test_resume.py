@@ -214,8 +214,15 @@ def test_a_driver_that_is_refused_has_changed_nothing(tmp_path, capsys, flag):
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("word", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("begun", [False, True])
+@pytest.mark.parametrize(
+    ("word", "begun"),
+    [
+        (signal.SIGINT, False),
+        (signal.SIGTERM, True),
+        pytest.param(signal.SIGTERM, False, marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, True, marks=pytest.mark.slow),
+    ],
+)
 def test_a_search_can_be_stopped_while_ray_starts(tmp_path, word, begun):
     """Before and after Ray has begun its part of the driver, which takes a second."""
     driver = drive(tmp_path, "--preset", "drill", "--name", "x", *FREE)

@@ -13,7 +13,6 @@ from search.driver import driver
 from search.plan.config import SearchConfig
 from search.plan.outcome import RULES, Outcome
 from search.records.best import best_trial
-from search.records.schema import BASELINE_PART
 from search.records.store import RunStore
 from search.run import run_locked
 from tests import scripted
@@ -61,7 +60,6 @@ def ended(tmp_path_factory, address):
         kinds = {"optimizer.learning_rate": ("float", "1", ""), "eps_psd": ("float", "1", "")}
         record = {"search": plan.as_dict(), "fixed": dict(fixed)}
         store = RunStore.create(f"{plan.out}/run", parameters=kinds, plan=record)
-        store.write_part("scenes", BASELINE_PART, [])  # they have tests of their own
         code = run_locked(plan, store, checked=False, train=scripted.train)
     return code, store
 
