@@ -2,6 +2,9 @@
 
 import datetime
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pandas as pd
 import pyarrow.parquet as pq
@@ -222,3 +225,50 @@ def test_every_part_has_the_units_of_its_columns(store):
     session.flush(now=True)
     schema = pq.read_schema(store.path / "trials" / "session-0001.parquet")
     assert schema.field("seconds").metadata[b"unit"] == b"s"
+
+
+WRITER = """
+import sys
+from search.records import RunStore, SessionTables, session
+session.FLUSH_SECONDS, session.FLUSH_SHARE = 0.0, 1e9
+store = RunStore.open(sys.argv[1])
+tables = SessionTables(store)
+for number in range(10**9):
+    name, count = f"t{number:06d}", 1 + number % 7
+    store.write_config(name, {"trial_id": name})
+    for epoch in range(1, count + 1):
+        tables.report(name, {"trial_id": name, "epoch": epoch, "step": number})
+        tables.flush()
+    row = {"trial_id": name, "number": number, "outcome": "stopped", "epochs": count}
+    tables.end(row, {}, epochs=list(tables.epochs(name).values()))
+    if number == 0:
+        print("writing", flush=True)
+"""
+
+
+def test_a_reader_sees_whole_trials_only_also_when_the_writer_is_killed(store):
+    """Read first, `trials` has no row without all its epochs."""
+    root = Path(__file__).parents[3]
+    writer = subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(store.path)], cwd=root, stdout=subprocess.PIPE
+    )
+    try:
+        assert writer.stdout is not None
+        assert writer.stdout.readline().strip() == b"writing"
+        seen = {whole(store.path) for _ in range(50)}
+    finally:
+        writer.kill()
+        writer.wait()
+        writer.stdout.close()
+    assert len(seen) > 1, "the writer did not get on while we read"
+    assert whole(RunStore.open(store.path).path) >= max(seen)
+
+
+def whole(run: Path) -> int:
+    """How many trials have ended, each with its epochs; no row is there twice."""
+    trials = pd.read_parquet(run / "trials")
+    epochs = pd.read_parquet(run / "epochs")
+    assert not epochs.duplicated(["trial_id", "epoch"]).any()
+    found = epochs.groupby("trial_id").size()
+    assert (found.reindex(trials["trial_id"]).to_numpy() == trials["epochs"].to_numpy()).all()
+    return len(trials)

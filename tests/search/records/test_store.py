@@ -2,9 +2,6 @@
 
 import datetime
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -230,42 +227,3 @@ def test_the_best_trial_is_completed_and_the_smallest(store):
     trials = store.read("trials")
     assert best_trial(trials) == "t3"
     assert best_trial(trials[trials["trial_id"].isin(["t0", "t1", "t5"])]) is None
-
-
-# ---------------------------------------------------------------- reading while writing
-
-WRITER = """
-import sys
-from search.records import RunStore
-store = RunStore.open(sys.argv[1])
-for turn in range(10**9):
-    count = 1 + turn % 7
-    rows = [{"trial_id": "t1", "epoch": e, "step": count} for e in range(1, count + 1)]
-    store.write_part("epochs", "t1", rows)
-    if turn == 0:
-        print("writing", flush=True)
-"""
-
-
-def test_a_reader_sees_whole_parts_only_also_when_the_writer_is_killed(store):
-    """Each state has `count` rows that all say so; a mixture of two states would not."""
-    root = Path(__file__).parents[3]
-    writer = subprocess.Popen(
-        [sys.executable, "-c", WRITER, str(store.path)], cwd=root, stdout=subprocess.PIPE
-    )
-    try:
-        assert writer.stdout is not None
-        assert writer.stdout.readline().strip() == b"writing"
-        seen = set()
-        for _ in range(150):
-            frame = pd.read_parquet(store.path / "epochs")
-            assert frame["epoch"].tolist() == list(range(1, len(frame) + 1))
-            assert (frame["step"] == len(frame)).all()
-            seen.add(len(frame))
-    finally:
-        writer.kill()
-        writer.wait()
-        writer.stdout.close()
-    assert len(seen) > 1, "the writer did not get on while we read"
-    frame = RunStore.open(store.path).read("epochs")
-    assert (frame["step"] == len(frame)).all()
