@@ -4,9 +4,11 @@ Most searches here run on a stand-in for Ray (`tests.local_ray`); what depends o
 workers, retries or storage runs on a real Ray, as does every outcome in `test_outcomes`.
 """
 
+import re
 import shutil
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import optuna
 import pandas as pd
@@ -22,7 +24,7 @@ from search.driver.metrics import Metrics, gauges
 from search.driver.recorder import Recorder
 from search.driver.scores import Baselines
 from search.plan.config import SearchConfig
-from search.plan.errors import Refused, SearchFailed
+from search.plan.errors import CorruptRun, Refused, SearchFailed
 from search.plan.outcome import Outcome
 from search.plan.resources import Resources
 from search.records import session
@@ -266,18 +268,38 @@ def test_the_last_trials_of_a_killed_driver_are_recorded_once_and_not_trained_ag
     assert trained == ([] if flush_seconds == 0.0 else [RATES["diverges"]]) + [RATES["better"]]
 
     shutil.move(tmp_path / "run", tmp_path / "resumed")
-    undisturbed, resumed = run(*rates), RunStore.open(tmp_path / "resumed")
+    same_but_for_timing(RunStore.open(tmp_path / "resumed"), run(*rates))
+
+
+def same_but_for_timing(*stores: RunStore) -> None:
+    """Assert that two runs have the same rows and told Optuna the same."""
     for table in ("trials", "epochs", "failures"):
-        rows, expected = (
+        rows = [
             store.read(table)
-            .drop(columns=[*TIMING, "traceback"], errors="ignore")
+            .drop(columns=[*TIMING, "traceback", "replay"], errors="ignore")
             .sort_values(list(KEYS[table]))
             .reset_index(drop=True)
-            for store in (resumed, undisturbed)
-        )
-        pd.testing.assert_frame_equal(rows, expected)
-    ends = [{n: t.state for n, t in told(store).items()} for store in (resumed, undisturbed)]
+            for store in stores
+        ]
+        pd.testing.assert_frame_equal(*rows)
+    ends = [{name: trial.state for name, trial in told(store).items()} for store in stores]
     assert ends[0] == ends[1]
+
+
+def test_a_damaged_session_is_made_again_from_checkpoints_as_its_error_says(run, tmp_path):
+    rates = (RATES["good"], RATES["diverges"], RATES["better"])
+    store = run(*rates)
+    shutil.copytree(store.path, tmp_path / "whole")
+    part = store.path / "epochs" / "session-0001.parquet"
+    part.write_bytes(part.read_bytes()[:100])
+    with pytest.raises(CorruptRun, match=r"--resume") as caught:
+        RunStore.open(store.path)
+    for named in re.findall(r"/\S+\.parquet", str(caught.value)):
+        Path(named).unlink()
+    trained: list[float] = []
+    run(*rates, train=partial(killing, 0.0, trained))
+    assert trained == [RATES["diverges"]]
+    same_but_for_timing(store, RunStore.open(tmp_path / "whole"))
 
 
 def test_a_trial_that_ray_drops_goes_on_in_another_round_but_not_for_ever(run, monkeypatch):
