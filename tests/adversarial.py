@@ -1,7 +1,6 @@
-"""Hermitian matrices and factors on which spectral derivatives go wrong, and how to tell.
+"""Hermitian matrices and factors on which spectral derivatives go wrong, and the checks of them.
 
-Ten classes that broke earlier backends, and six of our own: border ties, Hermitian Toeplitz, rank
-one, nearly dependent columns, scales near the ends of single precision, zero. N = 12, K = 3.
+Sixteen classes of matrices R [N, N] and fifteen of factors F [N, r], with N = 12, r = 8, K = 3.
 """
 
 import torch
@@ -21,7 +20,7 @@ def _unitary(count: int, generator: torch.Generator) -> Tensor:
     return torch.linalg.qr(_gaussian((count, SIZE, SIZE), generator))[0]
 
 
-def _rotated(values: Tensor, generator: torch.Generator) -> Tensor:
+def rotated(values: Tensor, generator: torch.Generator) -> Tensor:
     w = _unitary(len(values), generator)
     return (w * values.unsqueeze(-2)) @ w.mH
 
@@ -44,8 +43,7 @@ def _decades(count: int, low: float, high: float, generator: torch.Generator) ->
 
 
 def matrices(count: int, generator: torch.Generator) -> dict[str, Tensor]:
-    """`count` matrices [count, N, N] of each class, complex128 but exact in complex64 only after
-    rounding."""
+    """Return `count` matrices [count, N, N] of each class, complex128."""
     g = generator
     eye = torch.eye(SIZE, dtype=torch.complex128).expand(count, SIZE, SIZE)
     wide = _gaussian((count, SIZE, 2 * SIZE), g)
@@ -65,16 +63,16 @@ def matrices(count: int, generator: torch.Generator) -> dict[str, Tensor]:
         "wishart": wishart,
         "rank-deficient + loading": thin @ thin.mH / 5 + 1e-4 * eye,
         "integer diagonal": torch.diag_embed(_integers(count, g)).to(torch.complex128),
-        "rotated integers": _rotated(_integers(count, g), g),
+        "rotated integers": rotated(_integers(count, g), g),
         "equal blocks": torch.einsum(
             "ij,bkl->bikjl", torch.eye(3, dtype=torch.complex128), block @ block.mH
         ).reshape(count, SIZE, SIZE),
         "close sources": steer @ steer.mH / 3 + 1e-3 * eye,
         "scales 1e+-17": wishart * _decades(count, -17, 17, g)[:, None, None],
         "identity + 1e-8": eye + 1e-8 * (noise + noise.mH) / 2,
-        "+- pairs": _rotated(torch.cat((pairs, -pairs), -1), g),
-        "log-uniform 1e-8 .. 1": _rotated(spectrum, g),
-        "border tie": _rotated(tied, g),
+        "+- pairs": rotated(torch.cat((pairs, -pairs), -1), g),
+        "log-uniform 1e-8 .. 1": rotated(spectrum, g),
+        "border tie": rotated(tied, g),
         "toeplitz": lags[:, index].to(torch.complex128),
         "rank one": one @ one.mH,
         "nearly dependent": thin[..., :1] @ thin[..., :1].mH + 1e-6 * thin @ thin.mH,
@@ -84,7 +82,7 @@ def matrices(count: int, generator: torch.Generator) -> dict[str, Tensor]:
 
 
 def factors(count: int, generator: torch.Generator) -> dict[str, Tensor]:
-    """`count` factors [count, N, r], r = 8, of each class."""
+    """Return `count` factors [count, N, r] of each class, complex128."""
     g = generator
     gauss = _gaussian((count, SIZE, RANK), g)
     basis = _unitary(count, g)[..., :RANK]
@@ -117,12 +115,12 @@ def factors(count: int, generator: torch.Generator) -> dict[str, Tensor]:
 
 
 def targets(count: int, generator: torch.Generator) -> Tensor:
-    """Orthonormal bases U [count, N, K]."""
+    """Return orthonormal bases U [count, N, K]."""
     return _unitary(count, generator)[..., :SOURCES]
 
 
 def border_open(values: Tensor, roundoff: float, position: int = SOURCES) -> Tensor:
-    """Whether l_position - l_{position+1} > 1e3 u l_max, per sample."""
+    """Return whether l_position - l_{position+1} > 1e3 u l_max, per sample."""
     width = values[..., position - 1] - values[..., position]
     return width > 1e3 * roundoff * values.abs().amax(-1)
 
@@ -142,19 +140,19 @@ TOLERANCE = 2e-2
 
 
 def losses_of(name: str) -> list[str]:
-    """The losses that a class of matrices or factors has a use for."""
+    """Return the losses that are defined for a class of matrices or factors."""
     return [loss for loss in LOSSES if name not in INDEFINITE or loss not in NEED_POSITIVE]
 
 
 def decomposed(x: Tensor, backend: str, **options: float) -> Spectrum:
-    """By shape: square is dense, anything else a factor."""
+    """Return the spectrum of a dense matrix or, if `x` is not square, of a factor."""
     if x.shape[-1] == x.shape[-2]:
         return spectrum(x, backend=backend, **options)
     return spectrum(factor=x, backend=backend, **options)
 
 
 def gradient(loss: str, x: Tensor, basis: Tensor, backend: str, **options: float) -> Tensor:
-    """Of the loss of every sample; NaN where its value is not finite."""
+    """Return the gradient of the loss of every sample; NaN where its value is not finite."""
     leaf = x.clone().requires_grad_()
     value = LOSSES[loss](decomposed(leaf, backend, **options), basis)
     (found,) = torch.autograd.grad(value.sum(), leaf)
@@ -162,7 +160,7 @@ def gradient(loss: str, x: Tensor, basis: Tensor, backend: str, **options: float
 
 
 def counted(loss: str, x: Tensor, roundoff: float) -> Tensor:
-    """Where the loss has a derivative that numbers of this roundoff can resolve."""
+    """Return where the loss has a derivative that numbers of this roundoff can resolve."""
     values = decomposed(x.to(torch.complex128), "exact").values
     counts = border_open(values, roundoff)
     if loss in NEED_SIMPLE:
@@ -172,8 +170,8 @@ def counted(loss: str, x: Tensor, roundoff: float) -> Tensor:
 
 
 def vanishes(truth: Tensor, x: Tensor, loss: str, roundoff: float) -> Tensor:
-    """Whether a gradient is zero but for rounding: below 1e3 u of the size of the loss per unit
-    of relative change of x. It has no relative error."""
+    """Return whether a gradient is zero but for rounding, so that it has no relative error: below
+    1e3 u of the size of the loss per unit of relative change of x."""
     size = torch.linalg.matrix_norm(x.to(torch.complex128))
     if loss in ("ky fan", "gap"):
         natural = torch.ones_like(size) if x.shape[-1] == x.shape[-2] else size
@@ -183,7 +181,7 @@ def vanishes(truth: Tensor, x: Tensor, loss: str, roundoff: float) -> Tensor:
 
 
 def relative_error(found: Tensor, truth: Tensor) -> Tensor:
-    """‖G - G_true‖ / ‖G_true‖ per sample."""
+    """Return ‖G - G_true‖ / ‖G_true‖ per sample."""
     scale = truth.abs().amax((-2, -1), keepdim=True)  # a norm would overflow at scale 1e+-30
     return torch.linalg.matrix_norm((found - truth) / scale) / torch.linalg.matrix_norm(
         truth / scale
@@ -191,8 +189,8 @@ def relative_error(found: Tensor, truth: Tensor) -> Tensor:
 
 
 def difference_quotient(loss: str, x: Tensor, basis: Tensor, direction: Tensor) -> Tensor:
-    """Central, along `direction`, by 1 % of the gaps that must stay open: the truncation error is
-    of the order of 0.01², and no derivative of ours takes part."""
+    """Return the central difference quotient along `direction`, by 1 % of the gaps that must stay
+    open: its truncation error is of the order of 0.01², and no derivative enters."""
     gaps = -decomposed(x, "exact").values.diff()[:, SOURCES - 2 : SOURCES + 1]
     width = gaps.amin(-1) if loss in NEED_SIMPLE else gaps[:, 1]
     per_step = torch.linalg.matrix_norm(direction)

@@ -18,7 +18,7 @@ DIGITS = 40
 
 
 def gradients(x: Tensor, basis: Tensor, losses: Iterable[str]) -> dict[str, Tensor]:
-    """By loss, of one sample, R [N, N] or F [N, r], rounded to complex128."""
+    """Return the gradient of each loss at one R [N, N] or F [N, r], rounded to complex128."""
     with mpmath.workdps(DIGITS):
         given, basis = _exactly(x), _exactly(basis)
         r = given if given.rows == given.cols else given * given.H
@@ -39,13 +39,13 @@ def gradients(x: Tensor, basis: Tensor, losses: Iterable[str]) -> dict[str, Tens
 
 
 def near_border(count: int, roundoff: float, generator: torch.Generator) -> Tensor:
-    """Matrices [count, N, N] with a border of 1e3 to 1e4 roundoffs of the largest eigenvalue: as
-    narrow as still counts as open."""
+    """Return matrices [count, N, N] whose border gap is 1e3 to 1e4 roundoffs of the largest
+    eigenvalue, the narrowest that counts as open."""
     values = torch.rand(count, SIZE, dtype=torch.float64, generator=generator).sort(-1, True)[0]
     width = 10 ** (3 + torch.rand(count, dtype=torch.float64, generator=generator)) * roundoff
     # all others stay where they are: only the border is narrow
     values[:, SOURCES] = values[:, SOURCES - 1] - width * values[:, 0]
-    return adversarial._rotated(values, generator)
+    return adversarial.rotated(values, generator)
 
 
 def _of_projector(values: list[mpmath.mpf], y: mpmath.matrix) -> mpmath.matrix:

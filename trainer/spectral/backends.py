@@ -146,8 +146,8 @@ def svd(problem: Problem) -> Solution:
     """Solve R + shift I by `torch.linalg.svd`: singular values and left singular vectors.
 
     These are eigenvalues and eigenvectors for R >= 0 only; an indefinite R gets gradients of the
-    wrong sign. Projectors fail at ties as with `eigh`, and more often. Choose it to reproduce the
-    project's first losses, which used it.
+    wrong sign. Projectors fail at ties as with `eigh`, and more often. Choose it to reproduce
+    losses on singular values.
     """
     matrix = problem.loaded
     left, values, _ = torch.linalg.svd(matrix)

@@ -34,7 +34,7 @@ def test_losses_and_gradients_equal_the_cpus(backend, definition):
     close(gradient_on_gpu.cpu(), gradient, atol=1e-9)
 
 
-def test_bad_samples_are_nan_where_looking_would_stall():
+def test_bad_samples_are_nan_where_reading_would_wait():
     s = spectrum(covariance(3, 4).cuda())
     close(s.gap(torch.tensor([0, 1, 4]).cuda()).isnan().cpu(), torch.tensor([True, False, True]))
     with pytest.raises(ValueError, match="1 <= num_sources < num_elements"):
@@ -45,7 +45,7 @@ def test_bad_samples_are_nan_where_looking_would_stall():
 
 
 @pytest.mark.parametrize("policy", ["skip_sample", "proxy"])
-def test_failures_are_answered_there_too(policy):
+def test_failure_policies_apply_on_the_gpu(policy):
     r = covariance(3, 6).cuda()
     r[1] = torch.diag(torch.tensor([3.0, 2, 1, 1, 1, 1])) / 9
     basis = unitary(1, 6)[0][:, :2].cuda()
