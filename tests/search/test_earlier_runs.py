@@ -55,7 +55,7 @@ def test_their_network_localises(runs, tmp_path):
 
 def test_they_resume(runs, local_ray, monkeypatch):
     monkeypatch.setattr("search.driver.scores.unscored", lambda *_: [])  # they take long
-    monkeypatch.setattr("trainer.evaluation.confidence.SCENES", 64)
+    monkeypatch.setattr("trainer.evaluation.confidence.SCENES", 256)
     before = pd.read_parquet(runs / "killed" / "trials").set_index("trial_id")
     assert search_run.main(["--resume", str(runs / "killed"), "--no-preflight"]) == 0
     trials = pd.read_parquet(runs / "killed" / "trials").set_index("trial_id")
