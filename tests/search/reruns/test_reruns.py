@@ -11,23 +11,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
 import pytest
-from ray import tune
 
 import spaces
 from search import ablate, confirm
-from search.plan import Cluster, Node, SearchConfig
+from search.plan import SearchConfig
 from search.records.schema import KEYS
 from search.records.store import RunStore
 from search.report.analysis import ablation, confirmed
 from search.report.data import load
 from search.run import main as search
-from tests.local_ray import LocalTuner
+from tests.local_ray import install
 from tests.stored import unfinished
 
 DRILL = Path(__file__).parents[3] / "benchmarks" / "drill.py"
@@ -49,26 +47,11 @@ def suggest(trial):
     return spaces.blocks.optimizer(trial) | spaces.blocks.eigengap(trial)
 
 
-@contextmanager
-def connect(plan: SearchConfig) -> Iterator[Cluster]:
-    """Take the place of Ray's cluster: one machine with two cores."""
-    yield Cluster((Node(2, 0),))
-
-
-def as_completed(jobs, resources):
-    """Do each job, `(function, *arguments)`, in this process."""
-    for name, (function, *arguments) in jobs.items():
-        yield name, function(*arguments)
-
-
 @pytest.fixture(scope="module")
 def here() -> Iterator[pytest.MonkeyPatch]:
     """Train and score in this process."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tune, "Tuner", LocalTuner)
-        patch.setattr("search.cluster.connect", connect)
-        patch.setattr("search.cluster.as_completed", as_completed)
-        patch.setattr("search.cluster.check_nodes", lambda store: None)
+        install(patch)
         patch.setattr("search.driver.Baselines", lambda *_: SimpleNamespace(start=lambda: None))
         patch.setattr("search.driver.score_best", lambda *_: None)
         patch.setattr("search.reruns.session.CLASSICAL", ("sml", "crb", "lmmse_music"))
