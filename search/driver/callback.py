@@ -103,7 +103,7 @@ class SearchCallback(tune.Callback):
         name = trial.config["trial_id"]
         if trial.run_metadata.num_failures <= trial.max_failures:
             self._watchdog.forget(name)
-            self._recorder.pause(name)
+            self._recorder.running.pop(name, None)
             self._console.lost(name)
             return
         file = trial.error_file

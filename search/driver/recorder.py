@@ -95,10 +95,6 @@ class Recorder:
         self._lowest = report["objective"]
         return True
 
-    def pause(self, name: str) -> None:
-        """Note that a trial does not run any more, and has not ended."""
-        self.running.pop(name, None)
-
     def end(
         self,
         name: str,
@@ -148,7 +144,7 @@ class Recorder:
             failures=failures,
         )
         del self.records[name]
-        self.pause(name)
+        self.running.pop(name, None)
         self.ended.add(name)
         self.tally[outcome] += 1
         if outcome is Outcome.DIVERGED:

@@ -43,10 +43,6 @@ class TrialSearcher(Searcher):
         """Write a note: see the class."""
         Path(checkpoint_path).write_text("restored from the run's own records\n")
 
-    def restore(self, checkpoint_path: str) -> None:
-        """Raise NotImplementedError: see the class."""
-        raise NotImplementedError("restore a run with its own command, not with Tuner.restore")
-
 
 class Scheduler(FIFOScheduler):
     """Stops the trials that `stopper` gives up, when they report.
