@@ -4,6 +4,7 @@
 of four, and one that was killed between two checkpoints (commit f8fc698).
 """
 
+import re
 import tarfile
 from pathlib import Path
 
@@ -43,8 +44,15 @@ def test_they_are_reported_and_shown(runs, capsys):
     assert "t0000 beats lmmse_music" in capsys.readouterr().out
 
 
-def test_they_replay(runs):
-    assert trainer_main(["replay", str(runs / "finished"), "t0001"]) == 0
+def test_they_replay_to_the_digits_that_versions_share(runs, capsys):
+    """MUSIC's refinement has become more precise since, and CPUs round differently."""
+    trainer_main(["replay", str(runs / "finished"), "t0001"])
+    printed = capsys.readouterr().out
+    assert "replayed: trained 3 epochs" in printed
+    differing = re.findall(r"(\w+) of epoch 3 was ([\d.e-]+), is (\d[\d.e-]*\d)", printed)
+    assert len(differing) == printed.count(" was ")
+    for _, recorded, replayed in differing:
+        assert float(replayed) == pytest.approx(float(recorded), rel=1e-3)
 
 
 def test_their_network_localises(runs, tmp_path):
