@@ -2,7 +2,7 @@
 
 The powers are a posterior: where the data cannot tell two positions apart, both get power. The
 form R = sum_g γ_g a_g a_gᴴ / N is that of sparse covariance fitting (Stoica, Babu and Li 2011,
-"SPICE", eq. 3), with powers predicted instead of iterated.
+"SPICE"), with powers predicted instead of iterated.
 """
 
 from trainer.config import TrainConfig
