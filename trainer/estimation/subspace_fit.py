@@ -26,10 +26,8 @@ from .levenberg_marquardt import LocalModel, Minimum, minimise
 
 SINGLE_STEPS = 6
 """Steps of one source; deflation needs it to a small part of a beam."""
-JOINT_STEPS, DOUBLE_STEPS = 10, 3
-"""Steps of all sources together, and further ones in double precision where a fit is exact."""
-EXACT_FIT = 1e-4
-"""Share of ‖B‖² that an exact fit leaves over, at most."""
+JOINT_STEPS, DOUBLE_STEPS = 7, 3
+"""Steps of all sources together, and further ones in double precision."""
 LEAST_RESIDUAL = 0.05
 """Grid points with less than this share of their norm left by P⊥ belong to a source found."""
 RIDGE = 1e-6
@@ -97,18 +95,13 @@ def pick_peaks(beams: Tensor, search: SearchGrid, slots: int) -> tuple[Tensor, T
 def refine_jointly(beams: Tensor, positions: Tensor, active: Tensor, search: SearchGrid) -> Tensor:
     """Move all sources of a scene together: [B, K, 3], active [B, K] -> [B, K, 3].
 
-    Nearly exact fits end in double precision. A cost is flat at its minimum: in float32, positions
-    that differ by the square root of its roundoff, about 0.01 degrees, have equal cost. Where more
-    than `EXACT_FIT` of ‖B‖² is left over, noise matters more than that.
+    The last steps run in double precision. A cost is flat at its minimum: in float32, positions
+    that differ by the square root of its roundoff, about 0.01 degrees, have equal cost.
     """
-    near = fit_subspace(beams, positions, active, search, steps=JOINT_STEPS)
-    positions, power = near.point.view_as(positions), squared_norm(beams)
-    exact = power + near.value < EXACT_FIT * power
-    if exact.any():
-        wide, start = beams[exact].to(torch.complex128), positions[exact].double()
-        found = fit_subspace(wide, start, active[exact], search, steps=DOUBLE_STEPS).point
-        positions[exact] = found.view_as(start).to(positions.dtype)
-    return positions
+    near = fit_subspace(beams, positions, active, search, steps=JOINT_STEPS).point
+    beams, near = beams.to(torch.complex128), near.view_as(positions).double()
+    found = fit_subspace(beams, near, active, search, steps=DOUBLE_STEPS).point
+    return found.view_as(positions).to(positions.dtype)
 
 
 def fit_subspace(
