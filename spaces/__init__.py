@@ -5,18 +5,3 @@ from .blocks import PARAMETERS
 from .presets import PRESETS, get
 from .ranges import Choice, Float, Int, Range, range_from_json, range_to_json
 from .space import Parameter, Space, Trial
-
-__all__ = [
-    "PARAMETERS",
-    "PRESETS",
-    "Choice",
-    "Float",
-    "Int",
-    "Parameter",
-    "Range",
-    "Space",
-    "Trial",
-    "get",
-    "range_from_json",
-    "range_to_json",
-]

@@ -76,10 +76,10 @@ def test_a_room_has_a_charter_few_files_and_no_idle_exports(room):
     assert len(ast.get_docstring(tree_of(init)) or "") > 20, "no charter"
     assert len(list(init.parent.glob("*.py"))) <= MOST_FILES
     exported = {
-        name
-        for node in ast.walk(tree_of(init))
-        if isinstance(node, ast.Assign) and node.targets[0].id == "__all__"
-        for name in ast.literal_eval(node.value)
+        alias.name
+        for node in tree_of(init).body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
     }
     assert exported, "no public names"
     users = [

@@ -15,22 +15,3 @@ from .tasks import (
     submit,
 )
 from .trainable import Train, make_trainable
-
-__all__ = [
-    "Job",
-    "SearchStopper",
-    "Train",
-    "as_completed",
-    "check_nodes",
-    "connect",
-    "export_best",
-    "make_trainable",
-    "measure_best",
-    "preflight_checks",
-    "result_of",
-    "score_baselines",
-    "score_hinges",
-    "score_state",
-    "submit",
-    "wait_for_resources",
-]

@@ -4,13 +4,3 @@ from .callback import SearchCallback
 from .driver import rerun, search
 from .scores import Baselines, score_best
 from .searcher import Scheduler, TrialSearcher
-
-__all__ = [
-    "Baselines",
-    "Scheduler",
-    "SearchCallback",
-    "TrialSearcher",
-    "rerun",
-    "score_best",
-    "search",
-]

@@ -18,18 +18,3 @@ from .bucket import (
 from .follow import attach
 from .locate import resolve_run
 from .lock import lock_run
-
-__all__ = [
-    "attach",
-    "check_new_run",
-    "downloaded",
-    "filesystem_of",
-    "lock_run",
-    "probe_file",
-    "push",
-    "remove_run",
-    "resolve_run",
-    "runs_folder",
-    "uploaded",
-    "uri_of",
-]

@@ -4,14 +4,3 @@ from search.report.analysis import leaderboard, mean_interval, statistics
 from search.report.data import Run, load, runs
 from search.report.figures import plots
 from trainer.intervals import Interval
-
-__all__ = [
-    "Interval",
-    "Run",
-    "leaderboard",
-    "load",
-    "mean_interval",
-    "plots",
-    "runs",
-    "statistics",
-]

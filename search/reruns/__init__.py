@@ -4,5 +4,3 @@ commands `confirm` and `ablate`."""
 from .arms import TERMS, arm_changes, paired
 from .request import RerunRequest, parser
 from .session import open_session
-
-__all__ = ["TERMS", "RerunRequest", "arm_changes", "open_session", "paired", "parser"]

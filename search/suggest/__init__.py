@@ -20,28 +20,3 @@ from .warm import (
     warm_file,
     warm_start,
 )
-
-__all__ = [
-    "CONSTRAINT",
-    "SAMPLERS",
-    "STARTUP_TRIALS",
-    "EndedTrial",
-    "History",
-    "Suggester",
-    "compatible_trials",
-    "default_changes",
-    "distributions",
-    "frozen_trial",
-    "new_study",
-    "read_history",
-    "read_warm_trials",
-    "rerun_settings",
-    "sampler_for",
-    "space_changes",
-    "state_and_values",
-    "trial_name",
-    "trial_seed",
-    "version_changes",
-    "warm_file",
-    "warm_start",
-]

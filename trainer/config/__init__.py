@@ -25,28 +25,3 @@ from .training import (
     OptimizerConfig,
     TrainConfig,
 )
-
-__all__ = [
-    "BACKEND_NAMES",
-    "BASELINES",
-    "CODE_KINDS",
-    "COVARIANCE_NAMES",
-    "DEFINITIONS",
-    "ESTIMATOR_NAMES",
-    "FAILURE_POLICIES",
-    "MARGIN_FIELDS",
-    "METHOD_NAMES",
-    "NETWORK_KINDS",
-    "ConfigError",
-    "CovarianceConfig",
-    "EigengapConfig",
-    "EvaluationConfig",
-    "NetworkConfig",
-    "OptimizerConfig",
-    "SceneConfig",
-    "SpectralConfig",
-    "TrainConfig",
-    "did_you_mean",
-    "require",
-    "require_choice",
-]

@@ -39,33 +39,3 @@ from .dictionary import (
     unpack_hermitian,
 )
 from .eigendecomposition import Eigendecomposition, eigendecompose
-
-__all__ = [
-    "NOISE_FLOOR",
-    "PLANE_PHASE",
-    "POINTS_PER_BEAM",
-    "ChannelEigenmodes",
-    "Covariance",
-    "Eigendecomposition",
-    "LikelihoodGradient",
-    "Observations",
-    "Whitened",
-    "blend_factors",
-    "channel_eigenmodes",
-    "eigendecompose",
-    "fit_loading",
-    "likelihood_gradient",
-    "lmmse",
-    "normalise",
-    "pack_hermitian",
-    "pinv",
-    "quadratic_forms",
-    "sample_covariance",
-    "signal_basis",
-    "steering_dictionary",
-    "true_factor",
-    "unit_trace",
-    "unpack_hermitian",
-    "update_noise",
-    "whiten",
-]

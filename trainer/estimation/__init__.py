@@ -17,18 +17,3 @@ from .registry import (
     with_fisher_scoring,
 )
 from .source_number import SOURCE_NUMBERS, estimate_num_sources
-
-__all__ = [
-    "SCORING_SUFFIX",
-    "SOURCE_NUMBERS",
-    "Estimates",
-    "Localiser",
-    "build_localiser",
-    "covariance_localiser",
-    "estimate_num_sources",
-    "music",
-    "music_with_scoring",
-    "refine_by_fisher_scoring",
-    "sml",
-    "with_fisher_scoring",
-]

@@ -4,5 +4,3 @@ Each is differentiable, also at 0 and inside torch.func, where |x| or a plain `x
 """
 
 from .matrices import hermitian_part, inner_product, real_part, squared_magnitude, squared_norm
-
-__all__ = ["hermitian_part", "inner_product", "real_part", "squared_magnitude", "squared_norm"]

@@ -5,5 +5,3 @@ one: a file here, a line in `registry.NETWORKS`, and its name in `trainer.config
 """
 
 from .registry import build_network
-
-__all__ = ["build_network"]

@@ -9,20 +9,3 @@ from .grid import POINTS_PER_BEAM, SearchGrid, grid_shape, search_grid
 from .measurement import Scenes, Sources, respond
 from .recorded import load_scenes, require_scale, save_scenes
 from .simulation import EvalScenes, simulate
-
-__all__ = [
-    "POINTS_PER_BEAM",
-    "EvalScenes",
-    "Scenes",
-    "SearchGrid",
-    "Sources",
-    "grid_shape",
-    "load_scenes",
-    "require_scale",
-    "respond",
-    "save_scenes",
-    "search_grid",
-    "simulate",
-    "steering_derivatives",
-    "steering_vector",
-]

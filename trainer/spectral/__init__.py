@@ -10,14 +10,3 @@ from .decomposition import spectrum
 from .failure_policy import Guarded, guard
 from .losses import dominance_loss, eigengap_loss
 from .preflight import check_spectral, problem_size
-
-__all__ = [
-    "BACKENDS",
-    "Guarded",
-    "check_spectral",
-    "dominance_loss",
-    "eigengap_loss",
-    "guard",
-    "problem_size",
-    "spectrum",
-]

@@ -13,25 +13,3 @@ from .leaderboard import (
     rungs,
 )
 from .statistics import mean_interval
-
-__all__ = [
-    "BOUND",
-    "CONFIRMED",
-    "ENDS",
-    "LABELS",
-    "MEASURES",
-    "REFERENCE",
-    "WELL",
-    "Effect",
-    "compares",
-    "held_out",
-    "importances",
-    "in_order",
-    "incomplete",
-    "mean_interval",
-    "paired_by_scene",
-    "rungs",
-    "same_fidelity",
-    "short_label",
-    "verdict",
-]

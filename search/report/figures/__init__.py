@@ -2,5 +2,3 @@
 
 from .catalogue import Picture, pictures_of
 from .style import FORMATS, rendered, save
-
-__all__ = ["FORMATS", "Picture", "pictures_of", "rendered", "save"]

@@ -1,5 +1,3 @@
 """The report as one page, of one run or of two."""
 
 from .write import write_report
-
-__all__ = ["write_report"]
