@@ -18,11 +18,14 @@ from .ranges import Choice, Float, Int, Range, Value
 class Trial(Protocol):
     """The part of `optuna.trial.Trial` that a space uses."""
 
-    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float: ...
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        """Return a number from a range."""
 
-    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1) -> int: ...
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1) -> int:
+        """Return a multiple of the step from a range."""
 
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any: ...
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """Return one of the choices."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Where a run lives, on a disk or on a bucket, and which process drives it.
+"""The place of a run, a disk or a bucket, and the process that drives it.
 
 Everybody works on a local folder, which for a run on a bucket is a working copy. `resolve_run`
 finds it, `uri_of` tells what it is a copy of, `lock_run` holds it for one driver and mirrors it.

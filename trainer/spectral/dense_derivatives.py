@@ -66,19 +66,23 @@ class Eigenvalues(Function):
 
     @staticmethod
     def forward(matrix: Tensor, values: Tensor, vectors: Tensor, index: Tensor | None) -> Tensor:
+        """Return l[index]."""
         return values.clone() if index is None else values.gather(-1, index)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        """Save W and the index."""
         save(ctx, *inputs[2:])
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
+        """Return the gradient in R, the sum of g_i w_i w_iᴴ."""
         w = columns(*ctx.saved_tensors)
         return (w * gradient.unsqueeze(-2)) @ w.mH, None, None, None
 
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor, *_: Any) -> Any:
+        """Return w_iᴴ dR w_i."""
         w = columns(*ctx.saved_tensors)
         return real_part((w.conj() * (tangent @ w)).sum(-2))
 
@@ -91,14 +95,17 @@ class Projection(Function):
 
     @staticmethod
     def forward(matrix: Tensor, x: Tensor, w: Tensor, w_k: Tensor, m: Tensor) -> Tensor:
+        """Return W_K W_Kᴴ X."""
         return w_k @ (w_k.mH @ x)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        """Save all but R."""
         save(ctx, *inputs[1:])
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
+        """Return the gradients A in R (see above) and P_K G in X."""
         x, w, w_k, m = ctx.saved_tensors
         g, y = w.mH @ gradient, w.mH @ x
         limit = m.shape[-2]
@@ -109,6 +116,7 @@ class Projection(Function):
 
     @staticmethod
     def jvp(ctx: Any, matrix_tangent: Tensor, x_tangent: Tensor, *_: Any) -> Any:
+        """Return dP_K X + P_K dX."""
         x, w, w_k, m = ctx.saved_tensors
         rows = m * (w_k.mH @ matrix_tangent @ w)
         rotated = w_k @ (rows @ (w.mH @ x)) + w @ (rows.mH @ (w_k.mH @ x))
@@ -122,14 +130,17 @@ class Capture(Function):
 
     @staticmethod
     def forward(matrix: Tensor, x: Tensor, w: Tensor, w_k: Tensor, m: Tensor) -> Tensor:
+        """Return ‖W_Kᴴ X‖²_F."""
         return squared_norm(w_k.mH @ x)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        """Save all but R."""
         save(ctx, *inputs[1:])
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
+        """Return the gradients of `Projection` for G = 2 g P_K X."""
         x, w, w_k, m = ctx.saved_tensors
         weight = 2 * gradient[..., None, None]
         y = w.mH @ x
@@ -140,6 +151,7 @@ class Capture(Function):
 
     @staticmethod
     def jvp(ctx: Any, matrix_tangent: Tensor, x_tangent: Tensor, *_: Any) -> Any:
+        """Return Re tr(Xᴴ dP_K X) + 2 Re tr(Xᴴ P_K dX)."""
         x, w, w_k, m = ctx.saved_tensors
         rows = m * (w_k.mH @ matrix_tangent @ w)
         return 2 * inner_product(w_k.mH @ x, rows @ (w.mH @ x) + w_k.mH @ x_tangent)
@@ -157,15 +169,18 @@ class MaskedEigh(Function):
 
     @staticmethod
     def forward(matrix: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
+        """Return eigenvalues and eigenvectors, descending."""
         return descending_eigh(matrix)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        """Save them and the threshold."""
         ctx.save_for_backward(*output)
         ctx.threshold = inputs[1]
 
     @staticmethod
     def backward(ctx: Any, grad_values: Tensor, grad_vectors: Tensor) -> Any:
+        """Return the Hermitian part of W (E ∘ Wᴴ G_W + diag(g_l)) Wᴴ."""
         values, w = ctx.saved_tensors
         difference = values.unsqueeze(-2) - values.unsqueeze(-1)  # l_j - l_i at (i, j)
         scale = values.abs().amax(-1)[..., None, None]
@@ -176,6 +191,7 @@ class MaskedEigh(Function):
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:
+        """Raise ForwardModeError."""
         raise ForwardModeError(
             "backend `masked` has no forward-mode derivative. Use `exact` or `gram`."
         )

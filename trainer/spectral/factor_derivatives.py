@@ -32,14 +32,17 @@ class GramEigenvalues(Function):
 
     @staticmethod
     def forward(factor: Tensor, values: Tensor, vectors: Tensor, index: Tensor | None) -> Tensor:
+        """Return g[index]."""
         return values.clone() if index is None else values.gather(-1, index)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        """Save F, W and the index."""
         save(ctx, inputs[0], *inputs[2:])
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
+        """Return the gradient in F, 2 F W diag(gradient) Wᴴ."""
         factor, *decomposition = ctx.saved_tensors
         w = columns(*decomposition)
         weighted = w * 2 * gradient.unsqueeze(-2)
@@ -49,6 +52,7 @@ class GramEigenvalues(Function):
 
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor, *_: Any) -> Any:
+        """Return 2 Re((F w_i)ᴴ dF w_i)."""
         factor, *decomposition = ctx.saved_tensors
         w = columns(*decomposition)
         return 2 * real_part(((factor @ w).conj() * (tangent @ w)).sum(-2))
@@ -61,14 +65,17 @@ class GramProjection(Function):
 
     @staticmethod
     def forward(factor: Tensor, x: Tensor, w: Tensor, h: Tensor, q: Tensor) -> Tensor:
+        """Return F H Fᴴ X."""
         return factor @ _times_h(w, h, adjoint_times(factor, x))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        """Save all inputs."""
         save(ctx, *inputs)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
+        """Return the gradients in F and X, term by term of dP_K."""
         factor, x, w, h, q = ctx.saved_tensors
         g, y = adjoint_times(factor, gradient), adjoint_times(factor, x)
         hg, hy = _times_h(w, h, g), _times_h(w, h, y)
@@ -79,6 +86,7 @@ class GramProjection(Function):
 
     @staticmethod
     def jvp(ctx: Any, factor_tangent: Tensor, x_tangent: Tensor, *_: Any) -> Any:
+        """Return dP_K X + P_K dX."""
         factor, x, w, h, q = ctx.saved_tensors
         y = adjoint_times(factor, x)
         moved = adjoint_times(factor_tangent, x) + adjoint_times(factor, x_tangent)
@@ -93,14 +101,17 @@ class GramCapture(Function):
 
     @staticmethod
     def forward(factor: Tensor, x: Tensor, y: Tensor, w: Tensor, h: Tensor, q: Tensor) -> Tensor:
+        """Return ‖diag(h)^½ Y‖²_F."""
         return squared_norm(h.sqrt().unsqueeze(-1) * y)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        """Save all inputs."""
         save(ctx, *inputs)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
+        """Return the gradients of `GramProjection` for G = 2 g P_K X."""
         factor, x, y, w, h, q = ctx.saved_tensors
         weight = 2 * gradient[..., None, None]
         hy = w @ (h.unsqueeze(-1) * y)
@@ -111,6 +122,7 @@ class GramCapture(Function):
 
     @staticmethod
     def jvp(ctx: Any, factor_tangent: Tensor, x_tangent: Tensor, *_: Any) -> Any:
+        """Return Re tr(Xᴴ dP_K X) + 2 Re tr(Xᴴ P_K dX)."""
         factor, x, y, w, h, q = ctx.saved_tensors
         y = w @ y
         moved = adjoint_times(factor_tangent, x) + adjoint_times(factor, x_tangent)

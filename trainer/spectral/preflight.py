@@ -49,7 +49,7 @@ class SpectralCheck:
 
     @property
     def ok(self) -> bool:
-        """Whether no backend has a fault here."""
+        """True if no backend has a fault here."""
         return not self.reason
 
     @property

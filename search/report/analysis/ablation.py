@@ -81,7 +81,7 @@ class Incomplete:
 
     @property
     def any(self) -> bool:
-        """Whether there are any."""
+        """True if there are any."""
         return self.without + self.with_ > 0
 
     def __str__(self) -> str:

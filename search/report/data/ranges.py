@@ -1,4 +1,4 @@
-"""What a run searched, read back from `run.json` and `trials`: ranges, choices and values.
+"""Searched parameters, read back from `run.json` and `trials`: ranges, choices and values.
 
 Names are those of the configuration (`spectral.backend`), not of the sampler
 (`spectral.backend@factor.values`): a report asks what a value did, whichever branch it was drawn
@@ -48,12 +48,12 @@ class Parameter:
 
     @property
     def numeric(self) -> bool:
-        """Whether it has a range."""
+        """True if it has a range of numbers."""
         return not self.choices
 
     @property
     def varies(self) -> bool:
-        """Whether trials differ in it, absence included."""
+        """True if trials differ in it, absence included."""
         return len({str(v) for v in self.values}) > 1
 
     def places(self) -> NDArray[np.float64]:
