@@ -58,7 +58,7 @@ def ray_cluster() -> Iterator["Cluster"]:
 
 @pytest.fixture(scope="session")
 def address(ray_cluster: "Cluster") -> str:
-    """What `--address` is given to use the shared Ray."""
+    """Return the value of `--address` for the shared Ray."""
     return str(ray_cluster.address)
 
 

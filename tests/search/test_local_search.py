@@ -1,4 +1,4 @@
-"""What the first commands promise: `smoke` in a minute, `local` in five on two cores, and better
+"""Promises of the first commands: `smoke` in a minute, `local` in five on two cores, and better
 than classical MUSIC.
 
 The minutes are those of the machine that `benchmarks/data` was recorded on: the same search takes
@@ -31,7 +31,7 @@ NUMBER = 93
 
 
 def slowness() -> float:
-    """How many times longer an epoch of a recorded training takes here and now; at least 1."""
+    """Return how many times longer an epoch of a recorded training takes here, at least 1."""
     recorded = load()[NUMBER]
     plan = SearchConfig(preset=PRESET, trials=1, name="recorded")
     config = plan.train_config(plan.space.draw(recorded.sampler))

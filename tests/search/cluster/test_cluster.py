@@ -126,7 +126,7 @@ def test_the_job_has_what_its_definition_requires():
 
 
 def installed(name: str) -> list[Requirement]:
-    """What a file has installed beside the project itself."""
+    """Return what a file installs beside the project itself."""
     if name == RAYJOB:
         asked = yaml.safe_load(loaded(RAYJOB)["spec"]["runtimeEnvYAML"])["pip"]
     else:
@@ -136,7 +136,7 @@ def installed(name: str) -> list[Requirement]:
 
 
 def needed() -> dict[str, Requirement]:
-    """What the project needs, by name."""
+    """Return the requirements of the project, by name."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     return {need.name: need for need in map(Requirement, project["dependencies"])}
 

@@ -88,7 +88,8 @@ def cluster(ray_cluster: Cluster) -> tuple[Cluster, str]:
 
 @pytest.fixture
 def another_torch(cluster, tmp_path) -> Iterator[str]:
-    """What a node says that finds another torch first, as in another image; it has four CPUs."""
+    """Return the report of a node that finds another torch first, as in another image; it has four
+    CPUs."""
     odd = tmp_path / "site" / "torch-0.0.1.dist-info"
     odd.mkdir(parents=True)
     (odd / "METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 0.0.1\n")
@@ -127,7 +128,7 @@ def test_a_node_that_came_after_the_checks_is_refused_too(cluster, tmp_path, ano
 
 @pytest.mark.ray
 def test_a_machine_that_never_comes_is_waited_for_as_long_as_was_said(cluster, tmp_path, capfd):
-    """Whether a cluster grows, Ray does not say: `--max-concurrent` is taken for its word."""
+    """Ray does not tell whether a cluster grows; `--max-concurrent` is taken as the promise."""
     where = ("--address", cluster[0].address, "--out", str(tmp_path), "--name", "y")
     wide = ("--cpus-per-trial", "64", "--max-concurrent", "1", "--gpus-per-trial", "0")
     began = time.monotonic()

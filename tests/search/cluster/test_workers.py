@@ -1,4 +1,4 @@
-"""What trials find on a worker: one process for many of them, its settings, its networks tried."""
+"""Trials on a worker: one process for many of them, its settings, its networks tried."""
 
 import json
 import os

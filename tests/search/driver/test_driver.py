@@ -110,7 +110,7 @@ def scripted_search(
 
 
 def told(store: RunStore) -> dict[str, optuna.trial.FrozenTrial]:
-    """What the journal says, by trial_id."""
+    """Return the states in Optuna's journal, by trial_id."""
     storage = optuna.storages.JournalStorage(
         optuna.storages.journal.JournalFileBackend(str(store.path / "optuna.log"))
     )
@@ -252,8 +252,8 @@ def killing(fatal_rate: float, trained: list[float], config, *, resume=None):
 def test_the_last_trials_of_a_killed_driver_are_recorded_once_and_not_trained_again(
     run, monkeypatch, tmp_path, flush_seconds
 ):
-    """Whether the last flush had all of it or nothing; a divergence leaves no checkpoint of its
-    end, so it is met again."""
+    """The last flush had all of it or nothing; a divergence leaves no checkpoint of its end, so it
+    is met again."""
     monkeypatch.setattr(session, "FLUSH_SECONDS", flush_seconds)
     monkeypatch.setattr(session, "FLUSH_SHARE", 1e9)
     rates = (RATES["good"], 0.006, RATES["diverges"], RATES["better"])

@@ -1,4 +1,4 @@
-"""What the dashboard shows of a search: our metrics on Ray's port, the job in its list."""
+"""Metrics of a search on Ray's port, and the job in the dashboard's list."""
 
 import json
 import multiprocessing
@@ -77,7 +77,7 @@ def label(labels: str, name: str) -> str:
 
 
 def asked(url: str) -> bytes:
-    """What the dashboard answers, asked with the token as a person's browser does."""
+    """Return the dashboard's answer to a request with the token, as a browser makes it."""
     command = [sys.executable, "-m", "ray.scripts.scripts", "get-auth-token"]
     token = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})

@@ -71,7 +71,7 @@ def trials(ended):
 
 @pytest.fixture(scope="module")
 def told(ended):
-    """What Optuna's storage says, by learning rate."""
+    """Return the states in Optuna's storage, by learning rate."""
     storage = optuna.storages.JournalStorage(
         optuna.storages.journal.JournalFileBackend(str(ended[1].path / "optuna.log"))
     )

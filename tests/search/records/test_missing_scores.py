@@ -1,4 +1,4 @@
-"""What was lost of a run's scores is made again, whichever table it was lost from."""
+"""Lost scores are made again, whichever table they were lost from."""
 
 import pytest
 
@@ -20,7 +20,7 @@ WANTED = [*LEADING, "pinv_music"]
 
 
 def tables(name: str, error: float = 0.5) -> dict[str, list[dict[str, object]]]:
-    """What a worker returns of one method."""
+    """Return the tables that a worker returns of one method."""
     row = {"estimator": name, "snr_db": 0.0, "num_sources": 1, "capped_error": error}
     return {"evaluations": [row | {"num_scenes": 1}], "scenes": [row | {"scene_id": 0}]}
 

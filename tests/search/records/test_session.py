@@ -265,7 +265,7 @@ def test_a_reader_sees_whole_trials_only_also_when_the_writer_is_killed(store):
 
 
 def whole(run: Path) -> int:
-    """How many trials have ended, each with its epochs; no row is there twice."""
+    """Return the number of ended trials, each with all its epochs, no row twice."""
     trials = pd.read_parquet(run / "trials")
     epochs = pd.read_parquet(run / "epochs")
     assert not epochs.duplicated(["trial_id", "epoch"]).any()

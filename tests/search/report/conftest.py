@@ -22,7 +22,7 @@ ROOT = Path(report.__file__).parents[2]
 
 @dataclass(frozen=True)
 class Written:
-    """What the command wrote and said.
+    """Output of the command: files and printed lines.
 
     Attributes:
         run: 24 trials, some stopped and some diverged, the best four confirmed.
@@ -38,7 +38,7 @@ class Written:
 
     @property
     def folder(self) -> Path:
-        """Where the report lies."""
+        """Folder of the report."""
         return self.run.path / "report"
 
 
@@ -53,7 +53,7 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> P
 
 @contextmanager
 def made_once(path: Path) -> Iterator[bool]:
-    """Whether `path` has still to be made: one process makes it, the others wait."""
+    """Yield True to the one process that must make `path`; the others wait."""
     with open(path.with_suffix(".lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield not path.exists()
@@ -83,7 +83,8 @@ def written(drawn: Run, shared_folder: Path) -> Written:
 
 
 def reported(run: Path, other: Path) -> tuple[list[str], str]:
-    """What `search.report RUN --open --compare OTHER` prints, and what it asks a browser for."""
+    """Return what `search.report RUN --open --compare OTHER` prints, and what it asks a browser
+    for."""
     asked = run.with_name("asked")
     browser = run.with_name("browser")
     browser.write_text(f'#!/bin/sh\necho "$1" > {asked}\n')

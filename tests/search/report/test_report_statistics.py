@@ -138,7 +138,7 @@ def test_five_by_five_is_never_too_sure_where_nothing_but_noise_is_left():
 
 @pytest.mark.parametrize(("axis", "ratio"), [(1, RATIOS[0]), (2, RATIOS[3])])
 def test_either_unit_alone_promises_too_much(axis, ratio):
-    """What the crossed interval is for: scenes alone (1) do not see that seeds differ, and
+    """Reason for the crossed interval: scenes alone (1) do not see that seeds differ, and
     configurations alone (2) not that all were scored on the same scenes."""
     means = trainings(*ratio, repetitions=1000).mean(axis)
     reach = stats.sem(means, axis=1) * stats.t.ppf(0.975, means.shape[1] - 1)

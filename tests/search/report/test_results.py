@@ -1,5 +1,5 @@
-"""What docs/results.md promises of a run holds on a real one: its code runs, line by line, and
-other readers find the same numbers."""
+"""The promises of docs/results.md on a real run: its code runs, line by line, and other readers
+find the same numbers."""
 
 import ast
 import json

@@ -81,7 +81,7 @@ def confirmed_run(run):
 
 
 def written(run: Path) -> dict[str, object]:
-    """When the scores of every rerun were written, and in which session it was trained."""
+    """Return when the scores of every rerun were written, and in which session it was trained."""
     parts = [p for t in ("confirmations", "scenes") for p in (run / t).glob("t*.parquet")]
     return {f"{p.parent.name}/{p.stem}": p.stat().st_mtime_ns for p in parts} | trained(run)
 

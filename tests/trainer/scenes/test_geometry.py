@@ -132,7 +132,7 @@ def test_fresnel_error_falls_with_the_square_of_range_and_planar_error_with_rang
 
 
 def test_fresnel_is_wrong_in_the_near_field() -> None:
-    """Why the exact wave is used: a matched filter of the approximation loses most of it."""
+    """Reason for the exact wave: a matched filter of the approximation loses most of it."""
     azimuth, elevation = directions(2000)
 
     def match(distance: float) -> float:

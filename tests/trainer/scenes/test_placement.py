@@ -1,4 +1,4 @@
-"""Where sources are put, and the codes of the panel: the laws their drawing keeps."""
+"""Laws of the places of sources and of the codes of the panel."""
 
 import math
 from dataclasses import replace

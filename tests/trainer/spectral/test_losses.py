@@ -125,7 +125,8 @@ def test_bad_arguments_are_refused():
 
 
 def test_dominance_prefers_white_to_any_signal():
-    """Why it is no stand-in for a gap: the clearest subspace there is has the greatest loss."""
+    """Reason why it is no stand-in for a gap: the clearest subspace there is has the greatest
+    loss."""
     n = 16
     a = torch.exp(1j * torch.arange(n, dtype=torch.float64))
     single = torch.outer(a, a.conj()) / n
