@@ -30,11 +30,11 @@ from replayed_search import Contender, Table, compute_to_reach
 
 from search.plan import (
     EarlyStopper,
-    Never,
     SearchConfig,
     asha,
     early_stopper,
     hyperband,
+    never,
     objective_window,
 )
 from search.suggest import SAMPLERS, EndedTrial, state_and_values, trial_seed
@@ -69,7 +69,7 @@ OURS = shipped(name="ours: tpe + asha")
 PUBLIC = Contender(
     "public design: tpe in sequence, never pruned",
     partial(tpe, multivariate=False, constant_liar=False, n_startup_trials=10),
-    Never,
+    never,
     workers=1,
     tell=only_completed,
 )

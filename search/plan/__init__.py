@@ -2,7 +2,7 @@
 exceptions of `search`. Free of Ray, Optuna and Parquet; every other room uses it."""
 
 from .config import RUNS, SearchConfig, objective_window
-from .early_stopping import EarlyStopper, Never, Rungs, asha, early_stopper, hyperband
+from .early_stopping import EarlyStopper, Rungs, asha, early_stopper, hyperband, never
 from .environment import (
     PACKAGES,
     STORAGE_ENV,
@@ -29,7 +29,7 @@ from .interrupts import (
     interruption_of,
     run_undisturbed,
 )
-from .options import RESOURCE_FLAGS, add_resource_flags, given, parser, run_command
+from .options import RESOURCE_FLAGS, add_flags, given, parser, resource_flags, run_command
 from .outcome import (
     RULES,
     WORST_OBJECTIVE,

@@ -8,7 +8,7 @@ import dataclasses
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,39 @@ SCHEDULERS = ("asha", "hyperband", "median", "none")
 SAMPLERS = ("tpe", "gp", "qmc", "random", "cmaes")
 OBJECTIVES = ("capped_error", "cost")
 """Quantities to minimise: the mean capped error on validation scenes, and seconds per epoch."""
+
+
+FIELD_RULES: dict[str, tuple[Callable[[Any], object], str, str]] = {
+    "trials": (lambda n: n >= 1, "--trials >= 1", "Ask for one trial or more."),
+    "epochs": (lambda n: n >= 1, "--epochs >= 1", "Leave it out for the preset's."),
+    "max_concurrent": (
+        lambda n: n >= 1,
+        "--max-concurrent >= 1",
+        "Leave it out to use all resources.",
+    ),
+    "seed": (lambda n: 0 <= n < SEEDS, "0 <= --seed < 2**31", "Use a count from 0."),
+    "name": (
+        re.compile(r"[\w][\w.-]*").fullmatch,
+        "--name is letters, digits, dots, dashes and underscores",
+        "It becomes a folder's name.",
+    ),
+    "trial_timeout_s": (
+        lambda s: 0 < s < math.inf,
+        "0 < --trial-timeout < inf",
+        "It is in seconds; 1e9 is never.",
+    ),
+    "cpus_per_trial": (
+        lambda n: 0 < n < math.inf,
+        "--cpus-per-trial > 0, and finite,",
+        "Fractions are allowed, e.g. 0.5.",
+    ),
+    "gpus_per_trial": (
+        lambda n: 0 <= n < math.inf,
+        "--gpus-per-trial >= 0, and finite,",
+        "0 trains on the CPU; fractions share a GPU.",
+    ),
+}
+"""For each field: a predicate, the rule in words and the remedy; None passes."""
 
 
 def objective_window(epochs: int) -> int:
@@ -80,52 +113,18 @@ class SearchConfig:
         object.__setattr__(self, "objectives", tuple(self.objectives))  # JSON has lists only
         if self.address == "local":  # so that a run that had a cluster can go on without one
             object.__setattr__(self, "address", None)
-        objectives, gpus = ",".join(self.objectives), self.gpus_per_trial
+        objectives = ",".join(self.objectives)
         require(
             self.objectives in (OBJECTIVES[:1], OBJECTIVES),
             "--objectives is capped_error or capped_error,cost",
             objectives,
             "The error comes first: it is what the scheduler compares.",
         )
-        require(
-            self.sampler != "cmaes" or len(self.objectives) == 1,
-            "--sampler cmaes has one objective",
-            objectives,
-            "Use tpe for two.",
-        )
-        for flag, count, remedy in (
-            ("--trials", self.trials, "Ask for one trial or more."),
-            ("--epochs", self.epochs, "Leave it out for the preset's."),
-            ("--max-concurrent", self.max_concurrent, "Leave it out to use all resources."),
-        ):
-            require(count is None or count >= 1, f"{flag} >= 1", f"{count}", remedy)
-        require(
-            0 <= self.seed < SEEDS, "0 <= --seed < 2**31", f"{self.seed}", "Use a count from 0."
-        )
-        require(
-            re.fullmatch(r"[\w][\w.-]*", self.name) is not None,
-            "--name is letters, digits, dots, dashes and underscores",
-            repr(self.name),
-            "It becomes a folder's name.",
-        )
-        require(
-            0 < self.trial_timeout_s < math.inf,
-            "0 < --trial-timeout < inf",
-            f"{self.trial_timeout_s}",
-            "It is in seconds; 1e9 is never.",
-        )
-        require(
-            0 < self.cpus_per_trial < math.inf,
-            "--cpus-per-trial > 0, and finite,",
-            f"{self.cpus_per_trial}",
-            "Fractions are allowed, e.g. 0.5.",
-        )
-        require(
-            gpus is None or 0 <= gpus < math.inf,
-            "--gpus-per-trial >= 0, and finite,",
-            f"{gpus}",
-            "0 trains on the CPU; fractions share a GPU.",
-        )
+        one = self.sampler != "cmaes" or len(self.objectives) == 1
+        require(one, "--sampler cmaes has one objective", objectives, "Use tpe for two.")
+        for field, (holds, rule, remedy) in FIELD_RULES.items():
+            value = getattr(self, field)
+            require(value is None or bool(holds(value)), rule, f"{value!r}", remedy)
 
     @property
     def space(self) -> spaces.Space:
@@ -158,11 +157,8 @@ class SearchConfig:
         return self.space.minutes * shorter * self.trials / self.space.trials
 
     def train_config(self, drawn: Mapping[str, Any]) -> TrainConfig:
-        """Return a trial's configuration from the fixed fields, the seed and the drawn values.
-
-        Raises:
-            ConfigError: if they break a rule of `TrainConfig`.
-        """
+        """Return a trial's configuration from the fixed fields, the seed and the drawn values;
+        raise ConfigError if they break a rule."""
         return TrainConfig.from_params({**self.fixed, "seed": self.seed, **drawn})
 
     @property

@@ -18,7 +18,6 @@ a global random generator.
 
 from collections.abc import Callable, Mapping
 from statistics import fmean, median
-from typing import Protocol
 
 import numpy as np
 
@@ -29,36 +28,14 @@ MEDIAN_OF = 3
 """Minimum number of other trials for a median."""
 
 
-class EarlyStopper(Protocol):
-    """A scheduler of trials, each identified by its name and number."""
-
-    def should_stop(self, trial: str, number: int, epoch: int, value: float) -> bool:
-        """Return whether the trial must stop after this epoch; a repeated epoch counts once."""
-        ...
-
-    def restore(self, trial: str, number: int, values: Mapping[int, float]) -> None:
-        """Restore the objectives that a trial has reached, by epoch, without deciding again."""
-        ...
-
-
 def first_rung(epochs: int) -> int:
     """Return the number of epochs that every trial gets: a ninth of the budget."""
     return max(1, epochs // REDUCTION**2)
 
 
-def early_stopper(scheduler: str, epochs: int) -> EarlyStopper:
-    """Return the scheduler of that name for trials of at most `epochs`."""
-    return EARLY_STOPPERS[scheduler](epochs)
-
-
 class Rungs:
-    """Asynchronous successive halving, in one bracket or several.
-
-    Args:
-        brackets: the rungs of each bracket, in epochs, ascending.
-        shares: relative number of trials of each bracket.
-        reduction: one trial in this many goes on from a rung.
-    """
+    """Asynchronous successive halving, in brackets of rungs (in epochs, ascending) that get trials
+    in the proportion of `shares`; one trial in `reduction` goes on from a rung."""
 
     def __init__(
         self, brackets: list[list[int]], shares: list[float], reduction: int = REDUCTION
@@ -70,7 +47,8 @@ class Rungs:
         self._reached: dict[tuple[int, int], dict[str, float]] = {}
 
     def should_stop(self, trial: str, number: int, epoch: int, value: float) -> bool:
-        """Return whether the value at a rung is outside the best share of the earlier ones."""
+        """Return whether the value at a rung is outside the best share of the earlier ones; a
+        repeated epoch counts once."""
         bracket = self.bracket(number)
         if epoch not in self.brackets[bracket]:
             return False
@@ -82,7 +60,7 @@ class Rungs:
         return bool(before) and value > float(np.quantile(before, 1 / self._reduction))
 
     def restore(self, trial: str, number: int, values: Mapping[int, float]) -> None:
-        """Restore the values at the rungs of the trial's bracket."""
+        """Restore a trial's objectives by epoch, without deciding again."""
         bracket = self.bracket(number)
         for epoch in self.brackets[bracket]:
             if epoch in values:
@@ -105,7 +83,8 @@ class Median:
         self._values: dict[str, dict[int, float]] = {}
 
     def should_stop(self, trial: str, number: int, epoch: int, value: float) -> bool:
-        """Return whether the best value is worse than the median of the others' means."""
+        """Return whether the best value is worse than the median of the others' means; a repeated
+        epoch counts once."""
         own = self._values.setdefault(trial, {})
         known = epoch in own
         own[epoch] = value
@@ -119,49 +98,42 @@ class Median:
         return len(others) >= MEDIAN_OF and min(own.values()) > median(others)
 
     def restore(self, trial: str, number: int, values: Mapping[int, float]) -> None:
-        """Restore the values of all epochs."""
+        """Restore a trial's objectives by epoch, without deciding again."""
         self._values.setdefault(trial, {}).update(values)
-
-
-class Never:
-    """No early stopping: every trial finishes."""
-
-    def __init__(self, epochs: int) -> None:
-        del epochs
-
-    def should_stop(self, trial: str, number: int, epoch: int, value: float) -> bool:
-        """Return False."""
-        return False
-
-    def restore(self, trial: str, number: int, values: Mapping[int, float]) -> None:
-        """Do nothing: no decision depends on other trials."""
-
-
-def _rungs(first: int, epochs: int, reduction: int = REDUCTION) -> list[int]:
-    rungs = []
-    while first < epochs:  # a trial that has trained all epochs is through
-        rungs.append(first)
-        first *= reduction
-    return rungs
 
 
 def asha(epochs: int, *, first: int | None = None, reduction: int = REDUCTION) -> Rungs:
     """Return ASHA with one bracket, the most eager one; `first` is its first rung in epochs."""
-    rungs = _rungs(first_rung(epochs) if first is None else first, epochs, reduction)
+    rungs, rung = [], first_rung(epochs) if first is None else first
+    while rung < epochs:  # a trial that has trained all epochs is through
+        rungs.append(rung)
+        rung *= reduction
     return Rungs([rungs], [1.0], reduction)
 
 
 def hyperband(epochs: int) -> Rungs:
     """Return hyperband: ASHA's bracket and every later start, the last without any rung."""
-    rungs = _rungs(first_rung(epochs), epochs)
+    (rungs,) = asha(epochs).brackets
     brackets = [rungs[skipped:] for skipped in range(len(rungs) + 1)]
     # a bracket of s rungs begins with about eta^s / (s + 1) trials for equal budgets
     return Rungs(brackets, [REDUCTION ** len(b) / (len(b) + 1) for b in brackets])
 
 
+def never(epochs: int) -> Rungs:
+    """Return the scheduler without any rung: every trial finishes."""
+    del epochs
+    return Rungs([[]], [1.0])
+
+
+EarlyStopper = Rungs | Median
 EARLY_STOPPERS: dict[str, Callable[[int], EarlyStopper]] = {
     "asha": asha,
     "hyperband": hyperband,
     "median": Median,
-    "none": Never,
+    "none": never,
 }
+
+
+def early_stopper(scheduler: str, epochs: int) -> EarlyStopper:
+    """Return the scheduler of that name for trials of at most `epochs`."""
+    return EARLY_STOPPERS[scheduler](epochs)

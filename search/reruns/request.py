@@ -17,8 +17,9 @@ from search.plan import (
     FreshScenes,
     Rerun,
     SearchConfig,
-    add_resource_flags,
+    add_flags,
     given,
+    resource_flags,
     training_seeds,
 )
 from search.records import RERUNS, RunStore, best_trials, planned
@@ -44,31 +45,19 @@ def parser(prog: str, about: str) -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     p.add_argument("run", metavar="RUN", help="name under --out, or path")
-    p.add_argument("--out", metavar="DIR", default=RUNS, help=f"folder of runs; default {RUNS}")
-    p.add_argument("--top", type=int, default=5, metavar="N", help="best N trials; default 5")
-    p.add_argument(
-        "--trials", metavar="ID,ID,...", help="these trials instead, whatever became of them"
-    )
-    p.add_argument("--seeds", type=int, default=5, metavar="N", help="per trial; default 5")
-    p.add_argument(
-        "--scenes",
-        type=int,
-        default=NUM_SCENES,
-        metavar="N",
-        help=f"fresh scenes for each SNR and K; default {NUM_SCENES}",
-    )
-    p.add_argument(
-        "--snr", metavar="DB,DB,...", help="SNRs in dB (--snr=-5,0); default: those of the run"
-    )
-    p.add_argument(
-        "--scene-seed",
-        type=int,
-        default=SCENE_SEED,
-        metavar="INT",
-        help=f"of the fresh scenes; default {SCENE_SEED}",
-    )
-    add_resource_flags(p, default="as the run")
-    p.add_argument("--dry-run", action="store_true", help="print the plan; start nothing")
+    flags = {
+        "--out DIR": f"folder of runs; default {RUNS}",
+        "--top N": "best N trials; default 5",
+        "--trials ID,ID,...": "these trials instead, whatever became of them",
+        "--seeds N": "per trial; default 5",
+        "--scenes N": f"fresh scenes for each SNR and K; default {NUM_SCENES}",
+        "--snr DB,DB,...": "SNRs in dB (--snr=-5,0); default: those of the run",
+        "--scene-seed INT": f"of the fresh scenes; default {SCENE_SEED}",
+        **resource_flags(default="as the run"),
+        "--dry-run": "print the plan; start nothing",
+    }
+    add_flags(p, flags)
+    p.set_defaults(out=RUNS, top=5, seeds=5, scenes=NUM_SCENES, scene_seed=SCENE_SEED)
     return p
 
 

@@ -15,12 +15,12 @@ from replayed_search import Contender, Table, compute_to_reach
 from search_quality import GROUPS, OURS, shipped
 
 from search.plan.config import SearchConfig
-from search.plan.early_stopping import Never, asha
+from search.plan.early_stopping import asha, never
 from search.suggest.samplers import SAMPLERS, sampler_for
 from search.suggest.study import new_study
 
 PLAN = SearchConfig("local", 1, "replay")
-RANDOM = Contender("random", SAMPLERS["random"], Never, workers=1, reads="random")
+RANDOM = Contender("random", SAMPLERS["random"], never, workers=1, reads="random")
 
 
 def trainings(count, *, diverged=()):
