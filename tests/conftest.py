@@ -22,6 +22,7 @@ set_ray_environment()
 torch.set_num_threads(1)  # the matrices are small, and other processes share the cores
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Divide the tests into groups for `--dist loadgroup`, the one that takes longest first."""
 
