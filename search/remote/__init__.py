@@ -17,4 +17,4 @@ from .bucket import (
 )
 from .follow import attach
 from .locate import resolve_run
-from .lock import lock_run
+from .mirror import lock_run

@@ -43,11 +43,7 @@ def split_uri(uri: str) -> tuple[str, str]:
 
 
 def runs_folder(out: str | Path) -> Path:
-    """Return the local folder of the runs in `--out`: itself, or that of their working copies.
-
-    Raises:
-        BucketError: if a URI holds credentials.
-    """
+    """Return the local folder of the runs in `--out`: itself, or that of their working copies."""
     if not is_uri(out):
         return Path(out)
     if urlsplit(str(out)).username is not None:
@@ -69,11 +65,7 @@ def uri_of(path: Path) -> str:
 
 
 def filesystem_of(place: str) -> tuple[fs.FileSystem, str]:
-    """Return the file system of a path or URI, and the path on it.
-
-    Raises:
-        BucketError: for a URI that pyarrow does not know.
-    """
+    """Return the file system of a path or URI, and the path on it; BucketError if unknown."""
     if not is_uri(place):
         return fs.LocalFileSystem(), place
     if place.startswith("file:"):
@@ -125,11 +117,7 @@ class RemoteFiles:
 
 @contextmanager
 def probe_file(filesystem: fs.FileSystem, path: str) -> Iterator[None]:
-    """Keep a file of one byte there while the context lasts, as a proof that it can be written.
-
-    Raises:
-        OSError: if it cannot be written or removed.
-    """
+    """Keep a file of one byte there while the context lasts, as a proof that it can be written."""
     with filesystem.open_output_stream(path) as stream:
         stream.write(b"0")
     try:
@@ -139,13 +127,9 @@ def probe_file(filesystem: fs.FileSystem, path: str) -> Iterator[None]:
 
 
 def check_new_run(run: Path) -> None:
-    """Refuse a new run on a bucket that takes no files or has such a run; a disk passes.
+    """Raise BucketError for a new run on a bucket that takes no files, RunExists if it has such.
 
     A working copy of a run that has been removed from its bucket is removed here, too.
-
-    Raises:
-        BucketError: with what the storage said, and a remedy.
-        RunExists: if the bucket has a run of that name.
     """
     uri = uri_of(run)
     if not is_uri(uri):
@@ -185,34 +169,23 @@ def downloaded(place: str) -> Iterator[Path]:
 
 @contextmanager
 def uploaded(place: str) -> Iterator[Path]:
-    """Give a local folder to write into: the place itself, or one that is sent there at the end.
-
-    Raises:
-        BucketError: if the bucket does not take it.
-    """
+    """Give a local folder to write into: the place itself, or one that is sent there."""
     if not is_uri(place):
         yield Path(place)
         return
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder, "made")  # which its maker may replace as a whole
         yield made
-        _send(str(made), place)
+        push(made, place)
 
 
-def push(folder: Path) -> None:
-    """Send a folder of a working copy, such as its report, to the bucket; leave a disk's alone.
-
-    Raises:
-        BucketError: if the bucket does not take it.
-    """
-    if is_uri(uri := uri_of(folder)):
-        _send(str(folder), uri)
-
-
-def _send(folder: str, uri: str) -> None:
-    filesystem, path = filesystem_of(uri)
-    with bucket_errors(uri):
-        fs.copy_files(folder, path, destination_filesystem=filesystem)
+def push(folder: Path, uri: str | None = None) -> None:
+    """Send a folder to a URI, by default that of its working copy; leave a run on a disk alone."""
+    uri = uri or uri_of(folder)
+    if is_uri(uri):
+        filesystem, path = filesystem_of(uri)
+        with bucket_errors(uri):
+            fs.copy_files(str(folder), path, destination_filesystem=filesystem)
 
 
 def first_line(error: BaseException) -> str:

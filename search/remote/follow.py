@@ -15,9 +15,8 @@ from search.plan import Outcome, RunNotFound
 from search.records import RunStore, read_run
 
 from .bucket import is_uri, uri_of
-from .driver_file import DRIVER_FILE
 from .locate import resolve_run
-from .lock import is_driven
+from .lock import DRIVER_FILE, is_driven
 from .mirror import MIRROR_SECONDS
 from .working_copy import pull
 
@@ -25,10 +24,9 @@ POLL_SECONDS = 1.0
 
 
 def attach(run: str, out: str | None) -> int:
-    """Print what happens in a run until its driver has ended.
+    """Print what happens in a run until its driver has ended, and return the driver's exit code.
 
-    Returns:
-        The driver's exit code; 1 if it has gone without one, as when it was killed.
+    It is 1 if the driver has gone without one, as when it was killed.
     """
     path = resolve_run(run, out)
     uri = uri_of(path)

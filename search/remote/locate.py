@@ -13,10 +13,8 @@ from .working_copy import pull
 def resolve_run(run: str | Path, out: str | Path | None = None, *, to_drive: bool = False) -> Path:
     """Return the folder of a run, given by its name under `out`, its path or its URI.
 
-    A run on object storage is brought into its working copy, with checkpoints `to_drive`.
-
-    Raises:
-        RunNotFound: with the nearest existing name.
+    A run on object storage is brought into its working copy, with checkpoints `to_drive`. One that
+    does not exist is a RunNotFound with the nearest existing name.
     """
     out = out or RUNS
     if is_uri(run):

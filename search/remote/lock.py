@@ -1,69 +1,58 @@
-"""The lock of a run: one driver at a time, on this machine and on any other.
+"""The lock of a run, its file `.driver`: the process that drives it, and how that ended.
 
-On a disk it is a lock of the operating system on `.driver`, which ends with the process. On a
-bucket it is a sign of life in the same file, which the mirror renews.
+On a disk it is a lock of the operating system on the file, which ends with the process. On a
+bucket it is a sign of life in the file, which the mirror renews.
 """
 
 import fcntl
 import json
+import os
 import platform
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any
-
-from search.plan import INTERRUPTED, RunError, interruption_of
+from typing import IO, Any
 
 from .bucket import RemoteFiles, bucket_errors, is_uri, uri_of
-from .driver_file import DRIVER_FILE, Driver, is_locked
-from .mirror import mirrored
 
+DRIVER_FILE = ".driver"
 STALE_SECONDS = 60.0
 """Time without a sign of life after which a driver counts as dead."""
 
 
-@contextmanager
-def lock_run(run: Path) -> Iterator[Driver]:
-    """Hold a run for one driver, and mirror it to its bucket if it is on one.
+class Driver:
+    """The process that drives a run; `exit_code` is its command's, None while it runs.
 
-    The exit code of the command is noted as the context ends: by its exception, or else the one
-    that it has set.
-
-    Raises:
-        RunError: if another driver holds the run; nothing has been changed then.
+    It writes its open `.driver` in place, since the lock is on the file and not on its name.
     """
-    uri = uri_of(run)
-    with open(run / DRIVER_FILE, "a") as file:
-        for patience in (0.1, 0.1, 0.0):  # `is_locked` may hold it for an instant
-            with suppress(OSError):
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            time.sleep(patience)
-        else:
-            raise RunError(
-                f"a run has one driver at a time, but {run} has one now. Wait for it, or stop it."
-            )
-        if is_uri(uri) and (other := sign_of_life(uri)):
-            raise RunError(
-                f"a run has one driver at a time, but {uri} has one on {other['host']}. Stop it, "
-                f"or wait {STALE_SECONDS:.0f} s if it was killed."
-            )
-        driver = Driver(file)
-        with mirrored(run, uri, driver) if is_uri(uri) else nullcontext():
-            try:
-                yield driver
-                driver.exit_code = driver.exit_code or 0
-            except BaseException as error:
-                driver.exit_code = _exit_code(interruption_of(error))
-                raise
-            finally:
-                driver.write()
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+        self._about = {"host": platform.node(), "pid": os.getpid(), "since": time.time()}
+        self.exit_code: int | None = None
+        self.write()
+
+    def state(self) -> dict[str, Any]:
+        """Return the content of the file."""
+        return self._about | ({} if self.exit_code is None else {"exit_code": self.exit_code})
+
+    def write(self) -> None:
+        """Write the file."""
+        self._file.seek(0)
+        self._file.truncate()
+        self._file.write(json.dumps(self.state()))
+        self._file.flush()
 
 
-def _exit_code(error: BaseException) -> int:
-    codes = {KeyboardInterrupt: INTERRUPTED, RunError: 2}
-    return next((code for kind, code in codes.items() if isinstance(error, kind)), 1)
+def is_locked(run: Path) -> bool:
+    """Tell if a driver on this machine, or on one that shares the folder, holds the run."""
+    try:
+        with open(run / DRIVER_FILE) as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        pass
+    return False
 
 
 def is_driven(run: Path) -> bool:
@@ -82,8 +71,6 @@ def sign_of_life(uri: str) -> dict[str, Any] | None:
             state: dict[str, Any] = json.loads(RemoteFiles(uri).read(DRIVER_FILE))
         except FileNotFoundError:
             return None
-    if "exit_code" in state or time.time() - state.get("seen", 0) > STALE_SECONDS:
-        return None
-    if state["host"] == platform.node() and not Path(f"/proc/{state['pid']}").exists():
-        return None
-    return state
+    gone = state["host"] == platform.node() and not Path(f"/proc/{state['pid']}").exists()
+    late = time.time() - state.get("seen", 0) > STALE_SECONDS
+    return None if "exit_code" in state or late or gone else state

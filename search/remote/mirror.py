@@ -1,38 +1,72 @@
-"""Sends a run's working copy to its bucket while it is driven.
+"""Holds a run for one driver, and sends its working copy to its bucket meanwhile.
 
 The bucket is a few seconds behind the working copy, and consistent whenever the driver dies: rows
 of `trials` are sent after everything they rest on.
 """
 
+import fcntl
 import json
 import os
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
+from search.plan import INTERRUPTED, RunError, interruption_of
 from search.records import RAY_FOLDER
 
-from .bucket import RemoteFiles, bucket_errors, first_line
-from .driver_file import DRIVER_FILE, Driver
-from .working_copy import SESSION_FILE, is_of_trials
+from .bucket import RemoteFiles, bucket_errors, first_line, is_uri, uri_of
+from .lock import DRIVER_FILE, STALE_SECONDS, Driver, sign_of_life
+from .working_copy import SESSION_FILE, Stamp, is_of_trials, local_files
 
 MIRROR_SECONDS = 5.0
 """Delay of the bucket behind the working copy."""
 
-Changed = tuple[str, tuple[int, int], bytes]
-"""A file's name in the run, its size and time, and its content."""
+
+@contextmanager
+def lock_run(run: Path) -> Iterator[Driver]:
+    """Hold a run for one driver, and mirror it to its bucket if it is on one.
+
+    The exit code of the command is noted as the context ends: by its exception, or else the one
+    that it has set. If another driver holds the run, raise RunError and change nothing.
+    """
+    uri = uri_of(run)
+    with open(run / DRIVER_FILE, "a") as file:
+        for patience in (0.1, 0.1, 0.0):  # `is_locked` may hold it for an instant
+            with suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            time.sleep(patience)
+        else:
+            raise RunError(
+                f"a run has one driver at a time, but {run} has one now. Wait for it, or stop it."
+            )
+        if is_uri(uri) and (other := sign_of_life(uri)):
+            raise RunError(
+                f"a run has one driver at a time, but {uri} has one on {other['host']}. Stop it, "
+                f"or wait {STALE_SECONDS:.0f} s if it was killed."
+            )
+        driver = Driver(file)
+        with mirrored(run, uri, driver) if is_uri(uri) else nullcontext():
+            try:
+                yield driver
+                driver.exit_code = driver.exit_code or 0
+            except BaseException as error:
+                codes = {KeyboardInterrupt: INTERRUPTED, RunError: 2, BaseException: 1}
+                cause = interruption_of(error)
+                driver.exit_code = next(codes[kind] for kind in codes if isinstance(cause, kind))
+                raise
+            finally:
+                driver.write()
 
 
 @contextmanager
 def mirrored(run: Path, uri: str, driver: Driver) -> Iterator[None]:
     """Send a working copy to its bucket at the start, at intervals, and at the end.
 
-    An outage of the bucket is bridged and told. If it lasts beyond the end, the exit code is 1.
-
-    Raises:
-        BucketError: if the bucket takes no files at the start.
+    A bucket that takes no files at the start is a BucketError. A later outage is bridged and told;
+    if it lasts beyond the end, the exit code is 1.
     """
     run.joinpath(SESSION_FILE).write_text(os.urandom(8).hex())
     mirror = Mirror(run, uri, driver)
@@ -59,18 +93,12 @@ def mirrored(run: Path, uri: str, driver: Driver) -> Iterator[None]:
 
 
 class Mirror:
-    """Uploads the changes of a working copy.
-
-    Args:
-        run: the working copy.
-        uri: of the run.
-        driver: of the run, of which the bucket gets a sign of life.
-    """
+    """Uploads the changes of a working copy, and its driver's sign of life."""
 
     def __init__(self, run: Path, uri: str, driver: Driver) -> None:
         self._run, self._uri, self._driver = run, uri, driver
         self._remote = RemoteFiles(uri)
-        self._sent: dict[str, tuple[int, int]] = {}
+        self._sent: dict[str, Stamp] = {}
         self._old = {p.parent for p in run.glob(f"{RAY_FOLDER}/*/checkpoint_*")}
 
     def keep_up(self, stopped: threading.Event) -> None:
@@ -92,11 +120,7 @@ class Mirror:
                 failing = True
 
     def sync(self) -> None:
-        """Upload what has changed.
-
-        Raises:
-            OSError: if the bucket does not take it; the next call tries again.
-        """
+        """Upload what has changed; after an OSError the next call tries again."""
         ended = self._driver.exit_code is not None
         if not ended:
             self._send_sign_of_life()
@@ -117,15 +141,10 @@ class Mirror:
         state = self._driver.state() | {"seen": time.time()}
         self._remote.write(DRIVER_FILE, json.dumps(state).encode())
 
-    def _changed(self, *, of_trials: bool) -> Iterator[Changed]:
-        for path in sorted(self._run.rglob("*")):
-            name = path.relative_to(self._run).as_posix()
-            if RAY_FOLDER in name.split("/")[:-1] or name.endswith(".tmp") or name == DRIVER_FILE:
+    def _changed(self, *, of_trials: bool) -> Iterator[tuple[str, Stamp, bytes]]:
+        for name, stamp in local_files(self._run).items():
+            if RAY_FOLDER in name.split("/")[:-1] or name == DRIVER_FILE:
                 continue
-            if is_of_trials(name) is not of_trials or not path.is_file():
-                continue
-            with suppress(FileNotFoundError):  # removed meanwhile
-                stat = path.stat()
-                stamp = (stat.st_size, stat.st_mtime_ns)
-                if self._sent.get(name) != stamp:
-                    yield name, stamp, path.read_bytes()
+            if is_of_trials(name) is of_trials and self._sent.get(name) != stamp:
+                with suppress(FileNotFoundError):  # removed meanwhile
+                    yield name, stamp, self._run.joinpath(name).read_bytes()

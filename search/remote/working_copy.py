@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from pyarrow import fs
@@ -17,7 +18,7 @@ from search.records import RAY_FOLDER, RunStore
 from trainer.atomic import write_atomically
 
 from .bucket import RemoteFiles, bucket_errors, is_uri, uri_of
-from .driver_file import is_locked
+from .lock import is_locked
 
 SESSION_FILE = ".session"
 """Holds a number that is new with every driver of a run; never copied from the bucket."""
@@ -28,6 +29,8 @@ YOUNG_NS = 2_000_000_000
 that is older by more than this cannot be replaced with its time unchanged."""
 
 Listing = dict[str, fs.FileInfo]
+Stamp = tuple[int, int]
+"""Size of a file, and its time in nanoseconds."""
 
 
 def pull(run: Path, *, to_drive: bool = False) -> None:
@@ -35,10 +38,7 @@ def pull(run: Path, *, to_drive: bool = False) -> None:
 
     The bucket counts, unless this machine was the last to drive the run: then the working copy is
     as new or newer, because the bucket may have been out of reach at the end. A copy that was only
-    read is never the newest.
-
-    Args:
-        to_drive: fetch the checkpoints of unfinished trials, too.
+    read is never the newest. `to_drive`, fetch the checkpoints of unfinished trials, too.
 
     Raises:
         BucketError, RunNotFound: if it cannot be read, or has no such run.
@@ -71,6 +71,17 @@ def is_of_trials(name: str) -> bool:
     return "trials" in name.split("/")[:-1]
 
 
+def local_files(run: Path) -> dict[str, Stamp]:
+    """Return the stamps of a working copy's files by name, without those being written."""
+    found = {}
+    for path in sorted(run.rglob("*")):
+        with suppress(FileNotFoundError):  # removed meanwhile
+            if not path.name.endswith(".tmp") and path.is_file():
+                stat = path.stat()
+                found[path.relative_to(run).as_posix()] = (stat.st_size, stat.st_mtime_ns)
+    return found
+
+
 def _update(run: Path, remote: RemoteFiles, listed: Listing) -> None:
     """Make the working copy what the bucket has, checkpoints aside; fetch only what differs.
 
@@ -81,7 +92,8 @@ def _update(run: Path, remote: RemoteFiles, listed: Listing) -> None:
         names = [name for name in _new(run, listed) if is_of_trials(name)]
         trials = dict(zip(names, pool.map(remote.read, names), strict=True))
         found = remote.list()
-        for name in sorted(_own(run) - found.keys(), key=is_of_trials, reverse=True):
+        gone = filter(_is_copied, local_files(run).keys() - found.keys())
+        for name in sorted(gone, key=is_of_trials, reverse=True):
             if not is_locked(run):
                 run.joinpath(name).unlink(missing_ok=True)
         rest = [name for name in _new(run, found) if not is_of_trials(name)]
@@ -96,25 +108,14 @@ def _update(run: Path, remote: RemoteFiles, listed: Listing) -> None:
 
 
 def _is_copied(name: str) -> bool:
-    """Tell if a file belongs into every working copy; a `.tmp` is of another reader here."""
-    return name.split("/")[0] != RAY_FOLDER and name != SESSION_FILE and name[-4:] != ".tmp"
-
-
-def _own(run: Path) -> set[str]:
-    files = (path for path in run.rglob("*") if path.is_file())
-    return {name for path in files if _is_copied(name := path.relative_to(run).as_posix())}
+    return name.split("/")[0] != RAY_FOLDER and name != SESSION_FILE
 
 
 def _new(run: Path, listed: Listing) -> list[str]:
     """Return the files that the working copy lacks, or has another version of."""
-
-    def differs(name: str, info: fs.FileInfo) -> bool:
-        if not run.joinpath(name).exists():
-            return True
-        stat = run.joinpath(name).stat()
-        return (stat.st_size, stat.st_mtime_ns) != (info.size, info.mtime_ns)
-
-    return [name for name, info in listed.items() if _is_copied(name) and differs(name, info)]
+    own = local_files(run)
+    stamps = {name: (info.size, info.mtime_ns) for name, info in listed.items()}
+    return [name for name, stamp in stamps.items() if _is_copied(name) and own.get(name) != stamp]
 
 
 def _settled(listed: Listing) -> dict[str, int]:
@@ -127,8 +128,7 @@ def _settled(listed: Listing) -> dict[str, int]:
 def _write(run: Path, name: str, content: bytes, time_ns: int | None = None) -> None:
     """Write a file of the working copy, unless somebody drives the run since a moment ago.
 
-    Args:
-        time_ns: its time on the bucket, by which this version is known again.
+    With its time on the bucket, this version is known again.
     """
     if not is_locked(run):
         target = run / name

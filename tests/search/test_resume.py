@@ -22,7 +22,7 @@ from search.records.best import best_trial
 from search.records.checkpoints import BEST_FILE, STATE_FILE, checkpoints_of, read_reports
 from search.records.schema import KEYS
 from search.records.store import RunStore
-from search.remote.lock import lock_run
+from search.remote.mirror import lock_run
 from search.run import main
 from search.suggest.history import History, UnfinishedTrial, compatible_trials, read_history
 from search.suggest.study import EndedTrial

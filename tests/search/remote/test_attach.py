@@ -10,8 +10,8 @@ import pytest
 
 from search.records.store import RunStore
 from search.remote import follow as following
-from search.remote.driver_file import is_locked
-from search.remote.lock import lock_run
+from search.remote.lock import is_locked
+from search.remote.mirror import lock_run
 from search.run import main
 from tests.stored import ended_trial
 

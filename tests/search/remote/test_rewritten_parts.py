@@ -15,7 +15,7 @@ import pytest
 
 from search.remote import mirror, working_copy
 from search.remote.bucket import runs_folder
-from search.remote.driver_file import DRIVER_FILE, Driver
+from search.remote.lock import DRIVER_FILE, Driver
 from tests.s3 import OUT
 
 EPOCHS, TRIALS = "epochs/session-0001.parquet", "trials/session-0001.parquet"
