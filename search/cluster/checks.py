@@ -45,8 +45,7 @@ ONE_STEP = {
 def preflight_checks(plan: SearchConfig, store: RunStore, resources: Resources) -> None:
     """Check the machines that will do the work, in seconds; print what was found.
 
-    Raises:
-        Refused: if trials could not keep their checkpoints, or not train, or not as here.
+    Refused are those on which trials could not keep their checkpoints, or not train as here.
     """
     check_nodes(store)
     left = replace(plan, trials=max(1, plan.trials - len(store.ended())))
@@ -57,10 +56,8 @@ def preflight_checks(plan: SearchConfig, store: RunStore, resources: Resources) 
 def wait_for_resources(plan: SearchConfig, cluster: Cluster) -> Resources:
     """Return what one trial gets and how many run at a time.
 
-    Where no machine holds a trial and the cluster may grow, wait for the first that does.
-
-    Raises:
-        Refused: if no machine could ever hold one, or none has come within `--trial-timeout`.
+    Where no machine holds a trial and the cluster may grow, wait for the first that does, and
+    raise Refused if none has come within `--trial-timeout`.
     """
     resources = resolve_resources(plan, cluster)
     if fits(cluster, resources):
@@ -85,18 +82,14 @@ def wait_for_resources(plan: SearchConfig, cluster: Cluster) -> Resources:
 
 
 def check_nodes(store: RunStore) -> None:
-    """Let every node with CPUs look for a file in the run's folder, and tell its versions.
-
-    Raises:
-        Refused: if one does not see the file, or has other versions than the driver.
-    """
+    """Refuse a cluster with a node that does not see the run's folder or has other versions."""
     nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
     if len(nodes) == 1 and ray.get_runtime_context().get_node_id() == nodes[0]["NodeID"]:
         return  # this one has just made the folder
     probe = uri_of(store.path / f".probe-{os.getpid()}")
     with probe_file(*filesystem_of(probe)):
-        tasks = {_name(node): _probe(node["NodeID"], probe) for node in nodes}
-        answers = {name: ray.get(task) for name, task in tasks.items()}
+        found = ray.get([_probe(node, probe) for node in nodes])
+    answers = dict(zip(map(_name, nodes), found, strict=True))
     if wrong := version_mismatch(versions(), {name: own for name, (_, own) in answers.items()}):
         raise Refused(wrong)
     if blind := [name for name, (sees, _) in answers.items() if not sees]:
@@ -111,19 +104,15 @@ def _name(node: dict[str, Any]) -> str:
     return f"{node['NodeManagerHostname']} (node {node['NodeID'][:8]})"
 
 
-def _probe(node_id: str, probe: str) -> Any:
-    there = NodeAffinitySchedulingStrategy(node_id, soft=False)
+def _probe(node: dict[str, Any], probe: str) -> Any:
+    there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
     return ray.remote(probe_node).options(num_cpus=0, scheduling_strategy=there).remote(probe)
 
 
 def check_backends(plan: SearchConfig, resources: Resources) -> list[str]:
     """Let a worker check the eigendecompositions that the space's backends rest on.
 
-    Returns:
-        What was measured, for a person; empty if the space has no eigengap term.
-
-    Raises:
-        Refused: if one of them is wrong on that machine.
+    Return what was measured, for a person, or raise Refused if one is wrong on that machine.
     """
     branches = (plan.train_config(drawn) for drawn in plan.space.branches())
     configs = [config for config in branches if config.eigengap.weight > 0]
@@ -138,11 +127,7 @@ def check_backends(plan: SearchConfig, resources: Resources) -> list[str]:
 def try_networks(plan: SearchConfig, resources: Resources) -> list[str]:
     """Let a worker take one step with each kind of network, if the plan is a long one.
 
-    Returns:
-        Time and memory of each, for a person.
-
-    Raises:
-        Refused: if one of them fails.
+    Return time and memory of each, for a person, or raise Refused if one fails.
     """
     if plan.minutes <= LONG_MINUTES:
         return []
@@ -150,9 +135,8 @@ def try_networks(plan: SearchConfig, resources: Resources) -> list[str]:
     last = {config.network.kind: config for config in configs}  # of which most is drawn
     lines = []
     for kind, config in last.items():
-        params = config.to_params() | ONE_STEP
         try:
-            step = ray.get(submit(resources, take_step, params))
+            step = ray.get(submit(resources, take_step, config.to_params() | ONE_STEP))
         except ray.exceptions.RayError as error:
             reason = str(error).strip().splitlines()[-1]
             raise Refused(

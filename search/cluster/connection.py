@@ -31,9 +31,6 @@ def connect(plan: SearchConfig) -> Iterator[Cluster]:
     """Connect to the cluster at `plan.address`, or start a local Ray for this context.
 
     SIGINT and SIGTERM raise `Interrupted` in it.
-
-    Raises:
-        Refused: if there is no cluster at that address.
     """
     workers = {name: os.environ.get(name, value) for name, value in WORKER_ENV.items()}
     # ending a stopped trial takes long on a busy machine; Ray drops the next one after this time
@@ -69,11 +66,7 @@ def connect(plan: SearchConfig) -> Iterator[Cluster]:
 
 
 def start_ray(options: dict[str, Any]) -> Any:
-    """Return what `ray.init` returns.
-
-    Raises:
-        Refused: if Ray does not start here, or there is no cluster at that address.
-    """
+    """Return what `ray.init` returns, or raise Refused with a remedy."""
     try:
         return ray.init(**options)
     except BaseException as error:
@@ -97,7 +90,6 @@ def _exit_at_once() -> None:
 
 
 def _refusal(error: Exception, address: str) -> Refused:
-    """Return the error for a person whose Ray did not start."""
     said = " ".join(str(error).split())
     if isinstance(error, ray.exceptions.AuthenticationError):
         return Refused(

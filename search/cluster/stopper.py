@@ -12,15 +12,11 @@ from search.plan import RULES, Outcome
 
 
 class SearchStopper(tune.Stopper):
-    """Ends a trial that has reported how it ended, and a search that cannot go on.
-
-    Attributes:
-        reason: of the search's end, for a person; None while it goes on.
-    """
+    """Ends a trial that has reported how it ended, and a search that cannot go on."""
 
     def __init__(self) -> None:
         self._endings: Counter[tuple[Outcome, str]] = Counter()
-        self.reason: str | None = None
+        self.reason: str | None = None  # of the search's end, for a person
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Return True if the trial has ended with this result."""

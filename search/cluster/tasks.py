@@ -1,7 +1,6 @@
 """Functions that run on workers beside the trials, and their submission to Ray.
 
-They check the worker, score networks and classical methods, and export the best network. Their
-arguments and results are plain data.
+Their arguments and results are plain data.
 """
 
 import os
@@ -41,11 +40,7 @@ def _call(threads: int, function: Callable[..., Any], arguments: tuple[Any, ...]
 
 
 def as_completed(jobs: Mapping[str, Job], resources: Resources) -> Iterator[tuple[str, Any]]:
-    """Submit named jobs; yield name and result of each as they come.
-
-    Raises:
-        SearchFailed: if one of them fails.
-    """
+    """Submit named jobs; yield name and result of each as they come."""
     running = {submit(resources, *job): name for name, job in jobs.items()}
     while running:
         (done,), _ = ray.wait(list(running))
@@ -54,11 +49,7 @@ def as_completed(jobs: Mapping[str, Job], resources: Resources) -> Iterator[tupl
 
 
 def result_of(reference: Any, name: str) -> Any:
-    """Return the result of a submitted function.
-
-    Raises:
-        SearchFailed: with its name, if it fails.
-    """
+    """Return the result of a submitted function; if it fails, raise SearchFailed with its name."""
     try:
         return ray.get(reference)
     except ray.exceptions.RayError as error:
@@ -66,11 +57,7 @@ def result_of(reference: Any, name: str) -> Any:
 
 
 def measure_backends(configs: list[TrainConfig]) -> tuple[str, list[str]]:
-    """Check the eigendecompositions of some configurations.
-
-    Returns:
-        What is wrong with them on this worker, or an empty string; what was measured.
-    """
+    """Return what is wrong with the eigendecompositions here, or "", and what was measured."""
     from trainer.spectral import check_spectral, problem_size
     from trainer.training import resolve_device
 
@@ -83,11 +70,7 @@ def measure_backends(configs: list[TrainConfig]) -> tuple[str, list[str]]:
 
 
 def probe_node(probe: str) -> tuple[bool, dict[str, str | None]]:
-    """Return if this node sees the driver's probe and can write beside it, and its versions.
-
-    Args:
-        probe: path or URI of a file in the run's folder.
-    """
+    """Return if this node sees the driver's probe and can write beside it, and its versions."""
     try:
         filesystem, path = filesystem_of(probe)
         with probe_file(filesystem, f"{path}.{platform.node()}.{os.getpid()}"):
@@ -109,16 +92,11 @@ def take_step(params: dict[str, Any]) -> str:
 
 
 def score_baselines(config: TrainConfig, names: Sequence[str] | None = None) -> Tables:
-    """Score the bound and the classical methods on the held-out scenes, or the `names` of them.
-
-    Returns:
-        Rows of `evaluations` and, of errors per scene, `scenes`.
-    """
+    """Score the bound and the classical methods on the held-out scenes, or the `names` of them."""
     from trainer.evaluation import evaluate_baselines
     from trainer.training import resolve_device
 
-    device = str(resolve_device(config.device))
-    return _tables(evaluate_baselines(config, names, device))
+    return _tables(evaluate_baselines(config, names, str(resolve_device(config.device))))
 
 
 def score_state(state_path: str, evaluation: EvaluationConfig | None = None) -> Tables:
@@ -128,10 +106,9 @@ def score_state(state_path: str, evaluation: EvaluationConfig | None = None) -> 
     `pseudospectra`, which show what the training did.
     """
     from trainer.evaluation import eigenvalue_rows, evaluate_network, pseudospectrum_rows
-    from trainer.training import initial_network, resolve_device, restore_network
+    from trainer.training import initial_network
 
-    with downloaded(state_path) as path:
-        config, network = restore_network(path, resolve_device("auto"))
+    config, network = _restored(state_path)
     if evaluation is not None:
         config = replace(config, evaluation=evaluation)
     tables = _tables([evaluate_network(network, config)])
@@ -146,10 +123,9 @@ def score_hinges(
     state_path: str, params: dict[str, Any], num_scenes: int
 ) -> list[dict[str, float]]:
     """Return rows of the eigengap term that `params` weigh, on a trained network."""
-    from trainer.training import hinge_rows, resolve_device, restore_network
+    from trainer.training import hinge_rows
 
-    with downloaded(state_path) as path:
-        _, network = restore_network(path, resolve_device("auto"))
+    _, network = _restored(state_path)
     return hinge_rows(network, TrainConfig.from_params(params), num_scenes)
 
 
@@ -168,19 +144,22 @@ def export_best(
     about: dict[str, Any],
     others: list[dict[str, Any]],
 ) -> None:
-    """Export the best epoch of a trial's checkpoint as a model folder; see `trainer.training`.
+    """Export the best epoch of a trial's checkpoint to a path or URI; see `export_model`.
 
-    Args:
-        folder: path or URI of the model folder.
-        measured: what `measure_best` has returned.
-        about: provenance, for the model card.
-        others: rows of the bound and of the classical methods on the same scenes.
+    `measured` is what `measure_best` has returned.
     """
     from trainer.training import ModelEvaluation, export_model
 
     evaluation = ModelEvaluation.of(measured)
     with downloaded(checkpoint) as state, uploaded(folder) as model:
         export_model(state / BEST_FILE, model, about=about, others=others, evaluation=evaluation)
+
+
+def _restored(state_path: str) -> tuple[TrainConfig, Any]:
+    from trainer.training import resolve_device, restore_network
+
+    with downloaded(state_path) as path:
+        return restore_network(path, resolve_device("auto"))
 
 
 def _tables(scored: list[Any]) -> Tables:
