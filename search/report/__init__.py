@@ -2,5 +2,4 @@
 
 from search.report.analysis import leaderboard, mean_interval, statistics
 from search.report.data import Run, load, runs
-from search.report.figures import plots
 from trainer.intervals import Interval

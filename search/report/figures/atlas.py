@@ -1,10 +1,14 @@
 """The failure atlas: regions of the space where trials fail, by cause, backend and loss term."""
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from search.report.analysis import WELL
 from search.report.data import Parameter, Run, parameters, shown
@@ -13,16 +17,12 @@ from trainer.intervals import wilson_share
 from .choices import BACKEND, NO_TERM, backends_of
 from .style import BLACK, CYCLE, GREY, legend, new_figure, panels_of, plain, rows_of
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
 COLUMNS = 4
 BINS = 5
 """Parts of a numeric range, in each of which the share that failed is drawn."""
 
 
-def draw_failure_atlas(run: Run) -> "Figure | str":
+def draw_failure_atlas(run: Run) -> Figure | str:
     """Draw causes by backend and term, and the share that failed along each parameter."""
     trials = run.trials
     if trials.empty:
@@ -43,25 +43,23 @@ def draw_failure_atlas(run: Run) -> "Figure | str":
     _counts(above.subplots(), run, cause, causes)
     if varied:
         panels = panels_of(below, len(varied), COLUMNS, sharey=True)
-        for axes, parameter in zip([a for row in panels for a in row], varied, strict=False):
+        for axes, parameter in zip(panels.flat, varied, strict=False):
             _panel(axes, parameter, cause, causes)
-        for row in panels:
-            row[0].set_ylabel("share failed")
-        from matplotlib.lines import Line2D
-
-        looks = [(_colour(causes, name), "o", name) for name in causes]
-        looks.append((GREY, "|", "ended well"))
-        legend(
-            below,
-            [
-                Line2D([], [], color=colour, marker=marker, linestyle="", label=name)
-                for colour, marker, name in looks
-            ],
-        )
+        for axes in panels[:, 0]:
+            axes.set_ylabel("share failed")
+        looks = [
+            *((name, _colour(causes, name), "o") for name in causes),
+            ("ended well", GREY, "|"),
+        ]
+        marks: list[Artist] = [
+            Line2D([], [], color=colour, marker=marker, linestyle="", label=label)
+            for label, colour, marker in looks
+        ]
+        legend(below, marks)
     return figure
 
 
-def _counts(axes: "Axes", run: Run, cause: "pd.Series[Any]", causes: list[str]) -> None:
+def _counts(axes: Axes, run: Run, cause: "pd.Series[Any]", causes: list[str]) -> None:
     """Draw the number of failed trials by cause, backend and loss term that was not finite."""
     trials = run.trials
     terms = run.tables["failures"].drop_duplicates("trial_id", keep="last")
@@ -81,7 +79,7 @@ def _counts(axes: "Axes", run: Run, cause: "pd.Series[Any]", causes: list[str]) 
     axes.spines[:].set_visible(False)
 
 
-def _panel(axes: "Axes", parameter: Parameter, cause: "pd.Series[Any]", causes: list[str]) -> None:
+def _panel(axes: Axes, parameter: Parameter, cause: "pd.Series[Any]", causes: list[str]) -> None:
     """Draw the share that failed along one parameter, its interval, and every trial as a mark."""
     places = parameter.places()
     known = np.isfinite(places)
@@ -108,8 +106,7 @@ def _panel(axes: "Axes", parameter: Parameter, cause: "pd.Series[Any]", causes: 
     for name in causes:
         at = known & (cause == name).to_numpy()
         axes.plot(spot[at], np.full(at.sum(), 1.09), "o", color=_colour(causes, name), ms=3.5)
-    axes.set_ylim(-0.16, 1.18)
-    axes.set_yticks([0, 0.5, 1])
+    axes.set(ylim=(-0.16, 1.18), yticks=[0, 0.5, 1])
     axes.tick_params(axis="y", labelsize=8)
     axes.set_title(parameter.name, fontsize=9)
     if parameter.numeric:

@@ -3,32 +3,24 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+
+from matplotlib.figure import Figure
 
 from search.report.analysis import ablation, rungs
 from search.report.data import Run
 
 from . import ablation_plot, atlas, choices, pareto, pictures, plots, progress
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 
 @dataclass(frozen=True)
 class Picture:
-    """One figure of the page.
-
-    Attributes:
-        name: of its files.
-        title: a few words.
-        caption: content, source of the data, and how to read it.
-        draw: Run -> the figure, or a sentence that says why there is none.
-    """
+    """A figure: `name` of its files, title, caption (content, source of the data, how to read it),
+    and a function that draws it or says why there is none."""
 
     name: str
     title: str
     caption: str
-    draw: "Callable[[Run], Figure | str]"
+    draw: Callable[[Run], Figure | str]
 
 
 def pictures_of(run: Run) -> Iterator[Picture]:
@@ -146,7 +138,7 @@ def pictures_of(run: Run) -> Iterator[Picture]:
     )
 
 
-def _of_reruns(run: Run, draw: "Callable[[Run], Figure | str]") -> "Figure | str":
+def _of_reruns(run: Run, draw: Callable[[Run], Figure | str]) -> Figure | str:
     """Draw the same figure of the reruns, which are a run of their own."""
     assert run.reruns is not None, "only drawn where there are reruns"
     return draw(run.reruns)

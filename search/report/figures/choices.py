@@ -1,10 +1,15 @@
 """Parameters: parallel coordinates, importances, and the backends side by side."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from search.plan import Outcome
 from search.report.analysis import WELL, importances, same_fidelity
@@ -13,17 +18,13 @@ from trainer.intervals import wilson_share
 
 from .style import BLACK, BLUE, COLOURMAP, GREY, RED, legend, new_figure, plain
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
 ABSENT = -0.14
 """Height of a line at the axis of a parameter that its trial did not have, below the range."""
 BACKEND = "spectral.backend"
 NO_TERM = "no term"
 
 
-def draw_parallel_coordinates(run: Run) -> "Figure | str":
+def draw_parallel_coordinates(run: Run) -> Figure | str:
     """Draw one line per trial through its parameters, coloured by the objective at one epoch."""
     axes_of = [p for p in parameters(run) if p.varies]
     if not axes_of or run.trials.empty:
@@ -38,7 +39,9 @@ def draw_parallel_coordinates(run: Run) -> "Figure | str":
     objective = run.trials["trial_id"].map(values).to_numpy(dtype=float)
     outcome = run.trials["outcome"].to_numpy()
     failed = ~np.isin(outcome, WELL)
-    colour = _colours(objective)
+    known = objective[np.isfinite(objective)]
+    ends = (known.min(), known.max()) if len(known) else (0.0, 1.0)
+    colour = ScalarMappable(Normalize(*ends), COLOURMAP)
     order = np.argsort(-np.nan_to_num(objective, nan=np.inf))  # the best on top
     for i in order:
         line = np.where(np.isnan(places[i]), ABSENT, places[i])
@@ -53,19 +56,18 @@ def draw_parallel_coordinates(run: Run) -> "Figure | str":
     axes.set_xticks(range(len(axes_of)), [_broken(p.name) for p in axes_of], fontsize=8)
     axes.tick_params(axis="x", length=0, pad=10, rotation=40)
     for label in axes.get_xticklabels():
-        label.set_horizontalalignment("right")
-        label.set_rotation_mode("anchor")
+        label.set(horizontalalignment="right", rotation_mode="anchor")
     axes.set_ylim(ABSENT - 0.06, 1.06)
     axes.set_yticks([ABSENT], ["absent"], fontsize=8)
     axes.spines[:].set_visible(False)
-    if np.isfinite(objective).any():
+    if len(known):
         when = "" if isinstance(reached, str) else f" at epoch {reached[0]}"
         bar = figure.colorbar(colour, ax=axes, pad=0.01, aspect=40)
         bar.set_label(f"objective{when} (lower is better)")
     return figure
 
 
-def draw_importances(run: Run) -> "Figure | str":
+def draw_importances(run: Run) -> Figure | str:
     """Draw shares of importance with their scatter, and the shares by chance alone."""
     found = importances(run)
     if isinstance(found, str):
@@ -82,12 +84,9 @@ def draw_importances(run: Run) -> "Figure | str":
     )
     axes.plot(rows["chance"], y, "|", color=RED, markersize=13, markeredgewidth=2)
     axes.set_yticks(y, rows["name"])
-    axes.set_xlim(0, None)
-    axes.set_xlabel(f"share of importance at epoch {found.epoch}, {found.num_trials} trials")
+    about = f"share of importance at epoch {found.epoch}, {found.num_trials} trials"
+    axes.set(xlim=(0, None), xlabel=about)
     plain(axes, grid="x")
-    from matplotlib.lines import Line2D
-    from matplotlib.patches import Patch
-
     handles = [
         Patch(color=BLUE, label="beyond chance"),
         Patch(color=GREY, label="not told from chance"),
@@ -108,7 +107,7 @@ def backends_of(run: Run) -> "pd.Series[str]":
     return backend.mask(off | backend.isna(), NO_TERM)
 
 
-def draw_backends(run: Run) -> "Figure | str":
+def draw_backends(run: Run) -> Figure | str:
     """Draw objective, share that diverged, and seconds per epoch, by spectral backend."""
     column = f"params.{BACKEND}"
     if column not in run.trials or run.trials[column].isna().all():
@@ -129,8 +128,7 @@ def draw_backends(run: Run) -> "Figure | str":
     _dots(accuracy, [objective.reindex(g).dropna() for g in groups])
     accuracy.set_ylabel(what)
     _dots(speed, [trials.loc[g, "seconds_per_epoch"].dropna() for g in groups])
-    speed.set_ylabel("seconds per epoch")
-    speed.set_ylim(0, None)
+    speed.set(ylabel="seconds per epoch", ylim=(0, None))
     for x, group in enumerate(groups):
         bad = trials.loc[group, "outcome"] == Outcome.DIVERGED
         share = wilson_share(float(bad.mean()), len(bad))
@@ -138,8 +136,7 @@ def draw_backends(run: Run) -> "Figure | str":
         error = [[share.mean - share.low], [share.high - share.mean]]
         failing.errorbar(x, share.mean, yerr=error, color=BLACK, elinewidth=1, capsize=3)
         failing.text(x, share.high + 0.02, f"{int(bad.sum())} / {len(bad)}", ha="center", size=8)
-    failing.set_ylabel("share that diverged, 95 % interval")
-    failing.set_ylim(0, 1.1)
+    failing.set(ylabel="share that diverged, 95 % interval", ylim=(0, 1.1))
     for axes in (accuracy, failing, speed):
         axes.set_xticks(range(len(names)), names, rotation=30)
         axes.set_xlim(-0.6, len(names) - 0.4)
@@ -147,7 +144,7 @@ def draw_backends(run: Run) -> "Figure | str":
     return figure
 
 
-def _dots(axes: "Axes", groups: "list[pd.Series[float]]") -> None:
+def _dots(axes: Axes, groups: "list[pd.Series[float]]") -> None:
     """Draw every value as a dot, side by side, and the median as a bar."""
     for x, values in enumerate(groups):
         spread = np.linspace(-0.16, 0.16, len(values)) if len(values) > 1 else [0.0] * len(values)
@@ -157,16 +154,7 @@ def _dots(axes: "Axes", groups: "list[pd.Series[float]]") -> None:
             axes.plot([x - 0.25, x + 0.25], [middle, middle], color=BLACK, linewidth=2)
 
 
-def _colours(objective: NDArray[np.float64]) -> Any:
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize
-
-    known = objective[np.isfinite(objective)]
-    low, high = (known.min(), known.max()) if len(known) else (0.0, 1.0)
-    return ScalarMappable(Normalize(low, high), COLOURMAP)
-
-
-def _axis_labels(axes: "Axes", x: int, parameter: Parameter) -> None:
+def _axis_labels(axes: Axes, x: int, parameter: Parameter) -> None:
     look: dict[str, Any] = {"fontsize": 7, "color": BLACK, "zorder": 6}
     look["bbox"] = {"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 0.6}
     if parameter.numeric:

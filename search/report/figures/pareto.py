@@ -1,16 +1,12 @@
 """The Pareto front of error and cost: the trials that no other beats in both."""
 
-from typing import TYPE_CHECKING
-
 import pandas as pd
+from matplotlib.figure import Figure
 
 from search.plan import Outcome
 from search.report.data import Column, Row, Run, Table, number, words
 
-from .style import BLUE, GREY, OBJECTIVE, legend, new_figure, plain
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from .style import BLUE, GREY, OBJECTIVE, Style, legend, new_figure, plain
 
 COST = "seconds_per_epoch"
 
@@ -28,7 +24,7 @@ def front(run: Run) -> pd.DataFrame:
     return ranked[ranked["objective"] < before].reset_index(drop=True)
 
 
-def draw_front(run: Run) -> "Figure | str":
+def draw_front(run: Run) -> Figure | str:
     """Draw objective against cost of every completed trial, and the front with its names."""
     best = front(run)
     if best.empty:
@@ -40,19 +36,13 @@ def draw_front(run: Run) -> "Figure | str":
     axes.scatter(others[COST], others["objective"], s=30, color=GREY, label="beaten")
     axes.step(best[COST], best["objective"], where="post", color=BLUE, linewidth=1.4)
     axes.scatter(best[COST], best["objective"], s=36, color=BLUE, label="Pareto front", zorder=3)
-    for row in best.itertuples():
-        axes.annotate(
-            str(row.trial_id),
-            (row.seconds_per_epoch, row.objective),
-            xytext=(5, 5),
-            textcoords="offset points",
-            fontsize=8,
-        )
+    above: Style = {"xytext": (5, 5), "textcoords": "offset points", "fontsize": 8}
+    for name, cost, error in best[["trial_id", COST, "objective"]].itertuples(index=False):
+        axes.annotate(name, (cost, error), **above)
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter("{x:g}")
-    axes.set_xlabel("cost [s per epoch]")
-    axes.set_ylabel(OBJECTIVE)
+    axes.set(xlabel="cost [s per epoch]", ylabel=OBJECTIVE)
     plain(axes)
     legend(figure)
     return figure
@@ -63,11 +53,8 @@ def text(run: Run) -> str:
     found = front(run)
     if found.empty:
         return "No Pareto front: no trial completed."
-    columns = (
-        Column("trial"),
-        Column("objective", "number"),
-        Column("cost [s per epoch]", "number"),
-    )
+    titles = ("objective", "cost [s per epoch]")
+    columns = (Column("trial"), *(Column(title, "number") for title in titles))
     rows = tuple(
         Row((words(name), number(objective), number(cost, 2)))
         for name, objective, cost in found[["trial_id", "objective", COST]].itertuples(index=False)

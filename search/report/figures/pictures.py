@@ -1,28 +1,14 @@
 """The best network: its eigenvalues before and after training, and MUSIC's pseudospectrum."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from search.report.data import Run
 
-from .style import (
-    BLACK,
-    BLUE,
-    GREY,
-    RED,
-    Style,
-    legend,
-    new_figure,
-    panels_of,
-    plain,
-    whole_numbers,
-)
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from . import style
+from .style import BLACK, BLUE, GREY, RED, Style
 
 STAGES = {
     "measured": ("LMMSE back-projection (classical)", RED, "s"),
@@ -39,15 +25,15 @@ NOT_WRITTEN = (
 )
 
 
-def draw_spectra(run: Run) -> "Figure | str":
+def draw_spectra(run: Run) -> Figure | str:
     """Draw eigenvalues of R by index, one panel per SNR and K, the gap from K to K+1 marked."""
     rows = _of_best(run, "spectra")
     if rows.empty:
         return f"The table `spectra` {NOT_WRITTEN}"
     snrs = sorted(rows["snr_db"].unique())
     counts = sorted(rows["num_sources"].unique())
-    figure = new_figure(1.0 + 2.9 * len(snrs))
-    grid = panels_of(figure, len(snrs) * len(counts), len(counts), sharex=True, sharey=True)
+    figure = style.new_figure(1.0 + 2.9 * len(snrs))
+    grid = style.panels_of(figure, len(snrs) * len(counts), len(counts), sharex=True, sharey=True)
     for panels, snr_db in zip(grid, snrs, strict=True):
         for axes, count in zip(panels, counts, strict=True):
             here = rows[(rows["snr_db"] == snr_db) & (rows["num_sources"] == count)]
@@ -56,18 +42,18 @@ def draw_spectra(run: Run) -> "Figure | str":
         panels[0].set_ylabel("eigenvalue / tr(R)")
     for axes in grid[-1]:
         axes.set_xlabel("index, largest first")
-    legend(figure)
+    style.legend(figure)
     return figure
 
 
-def draw_pseudospectra(run: Run) -> "Figure | str":
+def draw_pseudospectra(run: Run) -> Figure | str:
     """Draw MUSIC's pseudospectrum of one scene on two covariances, with true and found places."""
     rows = _of_best(run, "pseudospectra")
     methods = [name for name in METHODS if name in set(rows["estimator"])]
     if not methods:
         return f"The table `pseudospectra` {NOT_WRITTEN}"
-    figure = new_figure(3.6)
-    (panels,) = panels_of(figure, len(methods), len(methods), sharex=True, sharey=True)
+    figure = style.new_figure(3.6)
+    (panels,) = style.panels_of(figure, len(methods), len(methods), sharex=True, sharey=True)
     sources = rows[rows["kind"] == "source"]
     truth = sources[sources["estimator"] == "truth"]
     for axes, name in zip(panels, methods, strict=True):
@@ -87,7 +73,7 @@ def draw_pseudospectra(run: Run) -> "Figure | str":
         axes.set_title(METHODS[name], fontsize=10)
         axes.set_xlabel("azimuth [deg]")
     panels[0].set_ylabel("elevation [deg]")
-    below = legend(figure)
+    below = style.legend(figure)
     below.set_frame_on(True)
     below.get_frame().set_facecolor("#4a3b56")  # the marks are bright
     for text in below.get_texts():
@@ -116,7 +102,7 @@ def _of_best(run: Run, table: str) -> pd.DataFrame:
     return rows[rows["trial_id"] == rows["trial_id"].iloc[-1]]
 
 
-def _eigenvalues(axes: "Axes", rows: pd.DataFrame, count: int) -> None:
+def _eigenvalues(axes: Axes, rows: pd.DataFrame, count: int) -> None:
     for stage, (label, colour, marker) in STAGES.items():
         own = rows[(rows["stage"] == stage) & (rows["index"] <= SHOWN_EIGENVALUES)]
         own = own.sort_values("index")
@@ -128,5 +114,5 @@ def _eigenvalues(axes: "Axes", rows: pd.DataFrame, count: int) -> None:
         axes.fill_between(own["index"], low, high, color=colour, alpha=0.13, linewidth=0)
     axes.axvspan(count, count + 1, color=BLACK, alpha=0.08, linewidth=0, label="the gap, K to K+1")
     axes.set_yscale("log")
-    whole_numbers(axes.xaxis)
-    plain(axes)
+    style.whole_numbers(axes.xaxis)
+    style.plain(axes)

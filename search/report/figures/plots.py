@@ -2,18 +2,16 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from search.report.analysis import BOUND, LABELS, in_order
 from search.report.data import Run
 
-from .style import BEST, OTHER, STYLES, Style, legend, new_figure, panels_of, plain, save, shade
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from . import style
+from .style import BEST, OTHER, STYLES, Style, legend, new_figure, panels_of, rows_of
 
 MEASURES = {
     "capped_error": "capped error, mean(min(err, 10°)) / 10°",
@@ -23,7 +21,7 @@ ABOVE_CRB = "crb_db"
 COLUMNS = 3
 
 
-def draw_errors(run: Run, counts: Sequence[int] = ()) -> "Figure | str":
+def draw_errors(run: Run, counts: Sequence[int] = ()) -> Figure | str:
     """Draw capped error with 95 % intervals, and RMSPE on a logarithmic axis: one row for each of
     these numbers of sources, or for all."""
     counts = counts or numbers_of_sources(run)
@@ -42,22 +40,22 @@ def draw_errors(run: Run, counts: Sequence[int] = ()) -> "Figure | str":
     return figure
 
 
-def draw_above_crb(run: Run) -> "Figure | str":
+def draw_above_crb(run: Run) -> Figure | str:
     """Draw decibels above the root CRB against SNR, one panel per K."""
     known = [rows.dropna(subset=[ABOVE_CRB]) for _, _, rows in _series(run, bound=False)]
     counts = sorted({int(k) for rows in known for k in rows["num_sources"]})
     if not counts:
         return "Nothing has been held against the Cramér-Rao bound yet."
     columns = min(len(counts), COLUMNS)
-    figure = new_figure(0.9 + 3.3 * -(-len(counts) // columns))
+    figure = new_figure(0.9 + 3.3 * rows_of(len(counts), columns))
     grid = panels_of(figure, len(counts), columns, sharex=True, sharey=True)
-    for axes, count in zip([axes for row in grid for axes in row], counts, strict=False):
+    for axes, count in zip(grid.flat, counts, strict=False):
         _panel(axes, run, ABOVE_CRB, count)
         axes.axhline(0, color="black", linestyle="--", linewidth=1.2)
         axes.set_title(_sources(count), fontsize=11)
         axes.set_xlabel("SNR [dB]")
-    for row in grid:
-        row[0].set_ylabel("error above √CRB [dB]")
+    for axes in grid[:, 0]:
+        axes.set_ylabel("error above √CRB [dB]")
     legend(figure)
     return figure
 
@@ -68,11 +66,8 @@ def numbers_of_sources(run: Run) -> list[int]:
 
 
 def error_vs_snr(run: Run, path: Path | None = None) -> Path | None:
-    """Write `draw_errors` as PNG, by default to `report/error_vs_snr.png` in the run.
-
-    Returns:
-        Its path; None if there is nothing to draw.
-    """
+    """Write `draw_errors` as PNG, by default to `report/error_vs_snr.png` in the run; return its
+    path, or None if there is nothing to draw."""
     figure = draw_errors(run)
     if isinstance(figure, str):
         return None
@@ -81,7 +76,7 @@ def error_vs_snr(run: Run, path: Path | None = None) -> Path | None:
         about = "no trial completed; classical methods on the held-out scenes"
     figure.suptitle(f"{run.name}: {about}", fontsize=12)
     path = path or run.path / "report" / "error_vs_snr.png"
-    save(figure, path)
+    style.save(figure, path)
     return path
 
 
@@ -104,26 +99,23 @@ def _series(run: Run, *, bound: bool = True) -> list[tuple[Style, str, pd.DataFr
     return series
 
 
-def _panel(axes: "Axes", run: Run, measure: str, count: int) -> None:
+def _panel(axes: Axes, run: Run, measure: str, count: int) -> None:
     """Draw a measure against SNR for one number of sources, a line per estimator."""
-    shade(axes, run.objective_snr_db)
-    for style, label, rows in _series(run, bound=measure != ABOVE_CRB):
+    style.shade(axes, run.objective_snr_db)
+    for look, label, rows in _series(run, bound=measure != ABOVE_CRB):
         at = rows[rows["num_sources"] == count].dropna(subset=[measure]).sort_values("snr_db")
         if at.empty:
             continue
-        axes.plot(at["snr_db"], at[measure], label=label, markersize=5, **style)
+        axes.plot(at["snr_db"], at[measure], label=label, markersize=5, **look)
         if f"{measure}_low" in at:
-            known = at.dropna(subset=[f"{measure}_low", f"{measure}_high"])
-            ends = known[f"{measure}_low"], known[f"{measure}_high"]
-            axes.fill_between(
-                known["snr_db"], *ends, color=style["color"], alpha=0.15, linewidth=0
-            )
+            ends = at[["snr_db", f"{measure}_low", f"{measure}_high"]].dropna().to_numpy(float).T
+            axes.fill_between(*ends, color=look["color"], alpha=0.15, linewidth=0)
     if measure == "rmspe_deg":
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter("{x:g}")
     elif measure == "capped_error":
         axes.set_ylim(0, 1)
-    plain(axes)
+    style.plain(axes)
 
 
 def _sources(count: int) -> str:

@@ -1,38 +1,23 @@
 """Progress of the search: objective by trial, and learning curves with the scheduler's rungs."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+from matplotlib.figure import Figure
 
 from search.plan import Outcome
 from search.report.analysis import REFERENCE, WELL, leaderboard, rungs
 from search.report.data import Run
 
-from .style import (
-    BLACK,
-    BLUE,
-    GREY,
-    OBJECTIVE,
-    OUTCOME_COLOURS,
-    RED,
-    Style,
-    legend,
-    new_figure,
-    plain,
-    whole_numbers,
-)
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from . import style
+from .style import BLACK, BLUE, GREY, OBJECTIVE, OUTCOME_COLOURS, RED, Style
 
 
-def draw_history(run: Run) -> "Figure | str":
+def draw_history(run: Run) -> Figure | str:
     """Draw the objective of every trial in order of suggestion, and the best one so far."""
     trials = run.trials.sort_values("number")
     if trials.empty:
         return run.empty("trials", "No trial has ended, so there is no history yet.")
     valued = trials.dropna(subset=["objective"])
-    figure = new_figure(4.0)
+    figure = style.new_figure(4.0)
     axes = figure.subplots()
     for outcome, label, size, face, edge in (
         (Outcome.COMPLETED, "completed", 34, BLUE, BLUE),
@@ -45,9 +30,8 @@ def draw_history(run: Run) -> "Figure | str":
     completed = valued[valued["outcome"] == Outcome.COMPLETED]
     if len(completed):
         best = completed["objective"].cummin()
-        axes.step(
-            completed["number"], best, where="post", color=BLUE, linewidth=1.4, label="best so far"
-        )
+        line: Style = {"color": BLUE, "linewidth": 1.4, "label": "best so far"}
+        axes.step(completed["number"], best, where="post", **line)
     board = leaderboard.board(run).set_index("name")["capped_error"].dropna()
     if REFERENCE in board:
         label = "LMMSE-MUSIC on held-out scenes"
@@ -55,55 +39,41 @@ def draw_history(run: Run) -> "Figure | str":
     bottom, top = axes.get_ylim()
     failed = trials[~trials["outcome"].isin(WELL)]
     for word, rows in failed.groupby("outcome"):
-        axes.scatter(
-            rows["number"],
-            np.full(len(rows), top + 0.03 * (top - bottom)),
-            marker="x",
-            color=OUTCOME_COLOURS.get(str(word), BLACK),
-            s=30,
-            label=f"{word}: no value",
-            clip_on=False,
-        )
-    axes.set_xlabel("trial, in order of suggestion")
-    axes.set_ylabel(OBJECTIVE)
-    whole_numbers(axes.xaxis)
-    plain(axes)
-    legend(figure)
+        look = {"color": OUTCOME_COLOURS.get(str(word), BLACK), "label": f"{word}: no value"}
+        above = np.full(len(rows), top + 0.03 * (top - bottom))
+        axes.scatter(rows["number"], above, marker="x", s=30, clip_on=False, **look)
+    axes.set(xlabel="trial, in order of suggestion", ylabel=OBJECTIVE)
+    style.whole_numbers(axes.xaxis)
+    style.plain(axes)
+    style.legend(figure)
     return figure
 
 
-def draw_learning_curves(run: Run) -> "Figure | str":
+def draw_learning_curves(run: Run) -> Figure | str:
     """Draw the objective by epoch, one line per trial, the ends of lines, and the rungs."""
     epochs = run.tables["epochs"].dropna(subset=["objective"])
     if epochs.empty:
         return "No trial has reported an epoch yet."
     outcomes = run.trials.set_index("trial_id")["outcome"].to_dict()
-    figure = new_figure(4.4)
+    figure = style.new_figure(4.4)
     axes = figure.subplots()
     for name, rows in epochs.sort_values("epoch").groupby("trial_id"):
         outcome = outcomes.get(name, "running")
-        best = name == run.best
-        label = f"best trial, {name}" if best else str(outcome)
-        colour = BLUE if best else OUTCOME_COLOURS.get(outcome, BLACK)
-        axes.plot(
-            rows["epoch"],
-            rows["objective"],
-            color=colour,
-            linewidth=2.4 if best else 1.1,
-            alpha=1.0 if best else 0.55,
-            linestyle=":" if outcome == "running" else "-",
-            zorder=5 if best else 2,
-            label=label,
-        )
+        colour = OUTCOME_COLOURS.get(outcome, BLACK)
+        look: Style = {"linewidth": 1.1, "alpha": 0.55, "zorder": 2, "label": str(outcome)}
+        if name == run.best:
+            colour = BLUE
+            look = {"linewidth": 2.4, "zorder": 5, "label": f"best trial, {run.best}"}
+        line = ":" if outcome == "running" else "-"
+        axes.plot(rows["epoch"], rows["objective"], color=colour, linestyle=line, **look)
         if outcome != Outcome.COMPLETED:
             mark = "x" if outcome not in (Outcome.STOPPED, "running") else "o"
             last = rows.iloc[-1]
             axes.plot(last["epoch"], last["objective"], mark, color=colour, markersize=5)
     for rung in rungs(run):
         axes.axvline(rung, color=BLACK, linestyle="--", linewidth=0.9, alpha=0.6, label="rung")
-    axes.set_xlabel("epoch")
-    axes.set_ylabel(OBJECTIVE)
-    whole_numbers(axes.xaxis)
-    plain(axes)
-    legend(figure, columns=6)
+    axes.set(xlabel="epoch", ylabel=OBJECTIVE)
+    style.whole_numbers(axes.xaxis)
+    style.plain(axes)
+    style.legend(figure, columns=6)
     return figure

@@ -1,23 +1,23 @@
 """The look of the figures: one palette, one way to make, to label and to write a figure.
 
-Matplotlib is imported in this package only inside functions, through its object interface on Agg:
-no display, no global state, and a leaderboard can be printed without it.
+Only this package imports matplotlib, through its object interface: no display, no global state.
 """
 
 import io
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import matplotlib
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.legend import Legend
+from matplotlib.ticker import MaxNLocator
 
 from search.plan import Outcome
 from search.report.analysis import BOUND, REFERENCE
 from trainer.atomic import write_atomically
-
-if TYPE_CHECKING:
-    from matplotlib.artist import Artist
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-    from matplotlib.legend import Legend
 
 Style = dict[str, Any]
 
@@ -55,22 +55,17 @@ FORMATS = ("svg", "png")
 OBJECTIVE = "objective (validation capped error)"
 
 
-def new_figure(height: float, width: float = WIDTH) -> "Figure":
+def new_figure(height: float, width: float = WIDTH) -> Figure:
     """Return an empty figure with a constrained layout."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=130, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
+    return Figure(figsize=(width, height), dpi=130, layout="constrained")
 
 
-def panels_of(figure: Any, count: int, columns: int, **share: Any) -> list[list["Axes"]]:
-    """Return a grid of `count` panels, row by row; those left over in the last row are hidden."""
+def panels_of(figure: Any, count: int, columns: int, **share: Any) -> Any:
+    """Return an array [rows, columns] of `count` panels; those left over at its end are hidden."""
     grid = figure.subplots(rows_of(count, columns), columns, squeeze=False, **share)
     for axes in grid.flat[count:]:
         axes.set_axis_off()
-    return [list(row) for row in grid]
+    return grid
 
 
 def rows_of(count: int, columns: int) -> int:
@@ -78,14 +73,14 @@ def rows_of(count: int, columns: int) -> int:
     return -(-count // columns)
 
 
-def plain(axes: "Axes", *, grid: str = "both") -> None:
+def plain(axes: Axes, *, grid: str = "both") -> None:
     """Draw axes without a box, with a faint grid along `grid` (x, y, or both)."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_axisbelow(True)
     axes.grid(True, which="major", axis=grid, alpha=0.3)  # type: ignore[arg-type]
 
 
-def shade(axes: "Axes", snrs_db: Iterable[float]) -> None:
+def shade(axes: Axes, snrs_db: Iterable[float]) -> None:
     """Shade the SNRs of the objective; the others are extrapolation."""
     for snr in snrs_db:
         axes.axvspan(snr - 0.6, snr + 0.6, color="#000000", alpha=0.06, linewidth=0)
@@ -93,12 +88,10 @@ def shade(axes: "Axes", snrs_db: Iterable[float]) -> None:
 
 def whole_numbers(axis: Any) -> None:
     """Put ticks at whole numbers only: epochs, counts."""
-    from matplotlib.ticker import MaxNLocator
-
     axis.set_major_locator(MaxNLocator(integer=True))
 
 
-def legend(figure: Any, handles: "list[Artist] | None" = None, *, columns: int = 4) -> "Legend":
+def legend(figure: Any, handles: list[Artist] | None = None, *, columns: int = 4) -> Legend:
     """Put one legend below a figure, of these handles or of every label of its panels once."""
     if handles is None:
         found: dict[str, Artist] = {}
@@ -111,10 +104,8 @@ def legend(figure: Any, handles: "list[Artist] | None" = None, *, columns: int =
     return below
 
 
-def rendered(figure: "Figure", kind: str) -> bytes:
+def rendered(figure: Figure, kind: str) -> bytes:
     """Return the figure as a file of that kind; equal figures give equal bytes."""
-    import matplotlib
-
     content = io.BytesIO()
     # without a date and with fixed ids; text as outlines, so that every machine shows the same
     with matplotlib.rc_context({"svg.hashsalt": "report", "svg.fonttype": "path"}):
@@ -122,7 +113,7 @@ def rendered(figure: "Figure", kind: str) -> bytes:
     return content.getvalue()
 
 
-def save(figure: "Figure", path: Path) -> bytes:
+def save(figure: Figure, path: Path) -> bytes:
     """Write the figure to `path`, in the format of its suffix, atomically; return its bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     content = rendered(figure, path.suffix[1:])
