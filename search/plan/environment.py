@@ -31,23 +31,14 @@ DRIVER_ENV = {
 
 
 def set_ray_environment(address: str | None = None) -> None:
-    """Set the variables that the driver's Ray reads; those that the user has set stay.
-
-    Args:
-        address: of a cluster that is running already; None for a Ray that we start.
-    """
+    """Set the variables that the driver's Ray reads; those that the user has set stay."""
     for name, value in DRIVER_ENV.items():
         os.environ.setdefault(name, value)
     # A Ray that we start makes itself a token. A cluster that was started without one asks for
     # none, so that whoever has none must not ask Ray to show it.
-    if address is None or _has_token():
+    file = os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token"
+    if address is None or "RAY_AUTH_TOKEN" in os.environ or Path(file).exists():
         os.environ.setdefault("RAY_AUTH_MODE", "token")
-
-
-def _has_token() -> bool:
-    path = os.environ.get("RAY_AUTH_TOKEN_PATH")
-    file = Path(path) if path else Path.home() / ".ray" / "auth_token"
-    return "RAY_AUTH_TOKEN" in os.environ or file.exists()
 
 
 @cache

@@ -16,5 +16,5 @@ from .bucket import (
     uri_of,
 )
 from .follow import attach
-from .locate import resolve_run
 from .mirror import lock_run
+from .working_copy import resolve_run

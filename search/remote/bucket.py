@@ -170,11 +170,9 @@ def downloaded(place: str) -> Iterator[Path]:
 @contextmanager
 def uploaded(place: str) -> Iterator[Path]:
     """Give a local folder to write into: the place itself, or one that is sent there."""
-    if not is_uri(place):
-        yield Path(place)
-        return
     with tempfile.TemporaryDirectory() as folder:
-        made = Path(folder, "made")  # which its maker may replace as a whole
+        # a folder in it, which its maker may replace as a whole
+        made = Path(folder, "made") if is_uri(place) else Path(place)
         yield made
         push(made, place)
 
@@ -202,6 +200,7 @@ REMEDIES = {
     "machine a role.",
     r"network_connection|curlcode": "Check AWS_ENDPOINT_URL and the network.",
     r"filesystem type": "Use a path, s3://bucket/prefix or gs://bucket/prefix.",
+    r"": "Check the URI and the credentials.",
 }
 """Remedies by the pattern of the storage's message; the first that fits counts."""
 
@@ -212,9 +211,7 @@ def bucket_errors(place: str) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, OSError) as error:
-        message = str(error)
-        fitting = [remedy for sign, remedy in REMEDIES.items() if re.search(sign, message, re.I)]
-        remedy = fitting[0] if fitting else "Check the URI and the credentials."
+        remedy = next(what for sign, what in REMEDIES.items() if re.search(sign, str(error), re.I))
         raise BucketError(
             f"--out must be storage that takes files, but {place} does not "
             f"({first_line(error)}). {remedy}"

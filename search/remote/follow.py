@@ -15,10 +15,9 @@ from search.plan import Outcome, RunNotFound
 from search.records import RunStore, read_run
 
 from .bucket import is_uri, uri_of
-from .locate import resolve_run
-from .lock import DRIVER_FILE, is_driven
+from .lock import DRIVER_FILE, is_locked, sign_of_life
 from .mirror import MIRROR_SECONDS
-from .working_copy import pull
+from .working_copy import pull, resolve_run
 
 POLL_SECONDS = 1.0
 
@@ -40,7 +39,8 @@ def attach(run: str, out: str | None) -> int:
     print(f"following {uri}; Ctrl-C leaves the search alone", flush=True)
     driven = True
     while driven:
-        driven = is_driven(path)  # before reading: then nothing comes after what is read last
+        # before reading: then nothing comes after what is read last
+        driven = is_locked(path) or (is_uri(uri) and sign_of_life(uri) is not None)
         pull(path)
         total = read_run(path)["search"]["trials"]
         for line in _news(RunStore.open(path), started, ended):

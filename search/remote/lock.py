@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import IO, Any
 
-from .bucket import RemoteFiles, bucket_errors, is_uri, uri_of
+from .bucket import RemoteFiles, bucket_errors
 
 DRIVER_FILE = ".driver"
 STALE_SECONDS = 60.0
@@ -53,12 +53,6 @@ def is_locked(run: Path) -> bool:
     except FileNotFoundError:
         pass
     return False
-
-
-def is_driven(run: Path) -> bool:
-    """Tell if some driver holds the run: by its lock here, or by its sign of life elsewhere."""
-    uri = uri_of(run)
-    return is_locked(run) or (is_uri(uri) and sign_of_life(uri) is not None)
 
 
 def sign_of_life(uri: str) -> dict[str, Any] | None:

@@ -121,9 +121,10 @@ class Mirror:
 
     def sync(self) -> None:
         """Upload what has changed; after an OSError the next call tries again."""
-        ended = self._driver.exit_code is not None
+        state = self._driver.state() | {"seen": time.time()}
+        ended, heartbeat = "exit_code" in state, json.dumps(state).encode()
         if not ended:
-            self._send_sign_of_life()
+            self._remote.write(DRIVER_FILE, heartbeat)
         # Parts are replaced meanwhile: what is read of `trials` first rests on nothing that is
         # written later, and it is sent last.
         trials = list(self._changed(of_trials=True))
@@ -135,11 +136,7 @@ class Mirror:
             self._remote.remove(f"{RAY_FOLDER}/{folder.name}")
             self._old.discard(folder)
         if ended:  # last: whoever follows the run knows then that nothing is to come
-            self._send_sign_of_life()
-
-    def _send_sign_of_life(self) -> None:
-        state = self._driver.state() | {"seen": time.time()}
-        self._remote.write(DRIVER_FILE, json.dumps(state).encode())
+            self._remote.write(DRIVER_FILE, heartbeat)
 
     def _changed(self, *, of_trials: bool) -> Iterator[tuple[str, Stamp, bytes]]:
         for name, stamp in local_files(self._run).items():

@@ -1,4 +1,4 @@
-"""Brings a run from its bucket into its working copy: whole files, and only those that are new.
+"""Finds a run; brings one on a bucket into its working copy, and only the files that are new.
 
 Readers of a run on a bucket read the working copy, so it must be consistent at any moment, as the
 bucket is: rows of `trials` are there after everything they rest on.
@@ -13,11 +13,12 @@ from pathlib import Path
 
 from pyarrow import fs
 
-from search.plan import RunNotFound
-from search.records import RAY_FOLDER, RunStore
+from search.plan import RUNS, RunNotFound
+from search.records import RAY_FOLDER, TABLES, RunStore
 from trainer.atomic import write_atomically
+from trainer.config import did_you_mean
 
-from .bucket import RemoteFiles, bucket_errors, is_uri, uri_of
+from .bucket import RemoteFiles, bucket_errors, is_uri, runs_folder, split_uri, uri_of
 from .lock import is_locked
 
 SESSION_FILE = ".session"
@@ -33,16 +34,39 @@ Stamp = tuple[int, int]
 """Size of a file, and its time in nanoseconds."""
 
 
+def resolve_run(run: str | Path, out: str | Path | None = None, *, to_drive: bool = False) -> Path:
+    """Return the folder of a run, given by its name under `out`, its path or its URI.
+
+    A run on object storage is brought into its working copy, with checkpoints `to_drive`. One that
+    does not exist is a RunNotFound with the nearest existing name.
+    """
+    out = out or RUNS
+    if is_uri(run):
+        out, run = split_uri(str(run))
+    if is_uri(out):
+        path = runs_folder(out) / run
+        pull(path, to_drive=to_drive)
+        return path
+    # A folder that has lost its run.json may still be meant: `open` says what is wrong with it.
+    for marks in (["run.json"], TABLES):
+        for path in (Path(out) / run, Path(run)):
+            if any(path.joinpath(mark).exists() for mark in marks):
+                return path
+    existing = sorted(p.parent.name for p in Path(out).glob("*/run.json"))
+    known = f"{out} has {', '.join(existing[:8])}." if existing else f"{out} has no runs."
+    raise RunNotFound(
+        f"RUN is a name under `--out` or a path, but {str(run)!r} is neither. {known}"
+        + did_you_mean(str(run), existing)
+    )
+
+
 def pull(run: Path, *, to_drive: bool = False) -> None:
     """Bring a working copy up to date; leave a run on a disk alone.
 
     The bucket counts, unless this machine was the last to drive the run: then the working copy is
     as new or newer, because the bucket may have been out of reach at the end. A copy that was only
     read is never the newest. `to_drive`, fetch the checkpoints of unfinished trials, too.
-
-    Raises:
-        BucketError, RunNotFound: if it cannot be read, or has no such run.
-        CorruptRun: if what it has of `trials` is damaged, `to_drive`.
+    What is damaged or missing is a BucketError, RunNotFound or, `to_drive`, CorruptRun.
     """
     uri = uri_of(run)
     if not is_uri(uri) or is_locked(run):

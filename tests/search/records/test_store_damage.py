@@ -8,7 +8,7 @@ from search.plan.errors import CorruptRun, RunError, RunNotFound
 from search.records.schema import TABLES
 from search.records.session import SessionTables
 from search.records.store import RunStore
-from search.remote.locate import resolve_run
+from search.remote.working_copy import resolve_run
 from tests.stored import created, ended_trial, epochs, trial
 
 store = pytest.fixture(created)

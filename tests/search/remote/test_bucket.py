@@ -15,9 +15,9 @@ from pyarrow import fs
 from search.plan.errors import RunError, RunExists, RunNotFound
 from search.records.store import RunStore
 from search.remote import bucket, mirror, working_copy
-from search.remote.locate import resolve_run
 from search.remote.lock import DRIVER_FILE, Driver
 from search.remote.mirror import lock_run
+from search.remote.working_copy import resolve_run
 from search.run import main
 from tests.s3 import OUT, elsewhere, held, served, storage
 from tests.stored import ended_trial

@@ -15,7 +15,7 @@ from ray.cluster_utils import Cluster
 import spaces
 from search.records.store import RunStore
 from search.remote import bucket
-from search.remote.locate import resolve_run
+from search.remote.working_copy import resolve_run
 from search.run import main
 from tests.s3 import OUT, elsewhere, held, served
 
