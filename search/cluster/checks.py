@@ -6,7 +6,6 @@ does each network survive a step? Checks that need no cluster are in `search.pla
 
 import os
 from dataclasses import replace
-from typing import Any
 
 import ray
 from ray.util.placement_group import placement_group, remove_placement_group
@@ -88,8 +87,11 @@ def check_nodes(store: RunStore) -> None:
         return  # this one has just made the folder
     probe = uri_of(store.path / f".probe-{os.getpid()}")
     with probe_file(*filesystem_of(probe)):
-        found = ray.get([_probe(node, probe) for node in nodes])
-    answers = dict(zip(map(_name, nodes), found, strict=True))
+        where = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
+        task = ray.remote(num_cpus=0)(probe_node)
+        found = ray.get([task.options(scheduling_strategy=at).remote(probe) for at in where])
+    names = [f"{node['NodeManagerHostname']} (node {node['NodeID'][:8]})" for node in nodes]
+    answers = dict(zip(names, found, strict=True))
     if wrong := version_mismatch(versions(), {name: own for name, (_, own) in answers.items()}):
         raise Refused(wrong)
     if blind := [name for name, (sees, _) in answers.items() if not sees]:
@@ -98,15 +100,6 @@ def check_nodes(store: RunStore) -> None:
             f"{uri_of(store.path)}. Put --out on storage that they share, such as NFS or "
             "s3://bucket/prefix."
         )
-
-
-def _name(node: dict[str, Any]) -> str:
-    return f"{node['NodeManagerHostname']} (node {node['NodeID'][:8]})"
-
-
-def _probe(node: dict[str, Any], probe: str) -> Any:
-    there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-    return ray.remote(probe_node).options(num_cpus=0, scheduling_strategy=there).remote(probe)
 
 
 def check_backends(plan: SearchConfig, resources: Resources) -> list[str]:

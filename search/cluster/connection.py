@@ -51,12 +51,9 @@ def connect(plan: SearchConfig) -> Iterator[Cluster]:
             context = start_ray(options)
             install_handlers()
             url = context.dashboard_url
+            alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
             yield Cluster(
-                nodes=tuple(
-                    Node(n["Resources"].get("CPU", 0.0), n["Resources"].get("GPU", 0.0))
-                    for n in ray.nodes()
-                    if n["Alive"]
-                ),
+                nodes=tuple(Node(own.get("CPU", 0.0), own.get("GPU", 0.0)) for own in alive),
                 dashboard=f"http://{url}" if url else None,
                 # Ray does not tell: who asks for many trials at a time expects it to grow
                 can_grow=plan.address is not None and plan.max_concurrent is not None,

@@ -51,9 +51,8 @@ def make_trainable(
 ) -> Callable[[dict[str, Any]], None]:
     """Make a Ray trainable around `train`, or around the trainer's own, imported on the worker.
 
-    Args:
-        name: of the run, which the dashboard shows with every worker.
-        driver: versions of the driver, which a machine that came after its checks must have too.
+    The dashboard shows the run's name with every worker. A machine that came after the driver's
+    checks must have the driver's versions too.
     """
 
     def trainable(settings: dict[str, Any]) -> None:
@@ -78,7 +77,7 @@ def run_trial(settings: Mapping[str, Any], train: Train | None) -> None:
     place = lost.path if lost else settings["checkpoint"]
     trial = Progress()
     try:
-        state = trial.restore(place, lost)
+        state = trial.restore(place, lost) if place else None
         config = TrainConfig.from_params(settings["params"])
         if trial.reports and lost is None:
             trial.report(trial.reports, state)
@@ -122,38 +121,25 @@ def run_trial(settings: Mapping[str, Any], train: Train | None) -> None:
 
 
 class Progress:
-    """Progress of one trial: what it has reported, and what its checkpoints hold of that.
-
-    Attributes:
-        reports: everything that it has reported.
-    """
+    """Progress of one trial: all its reports, and what its checkpoints hold besides."""
 
     def __init__(self) -> None:
         self.reports: list[dict[str, Any]] = []
         self._best = b""  # the state file of the epoch with the least objective
         self._started = self._clock = time.time()
 
-    def restore(self, place: str | None, lost: tune.Checkpoint | None) -> Any:
-        """Return the training's state from a checkpoint, None without one.
-
-        Args:
-            place: of the checkpoint, a path or URI.
-            lost: the checkpoint itself, if Ray has it.
-
-        Raises:
-            StorageLost: if the checkpoint cannot be read.
-        """
-        if place is None:
-            return None
+    def restore(self, place: str, lost: tune.Checkpoint | None) -> Any:
+        """Return the training's state from a checkpoint, which Ray may have; else StorageLost."""
         from trainer.training import TrainState
 
         try:
-            with lost.as_directory() if lost else downloaded(place) as folder:
-                reports = read_reports(Path(folder))
+            with lost.as_directory() if lost else downloaded(place) as name:
+                folder = Path(name)
+                reports = read_reports(folder)
                 if not reports:
                     raise StorageLost(f"the checkpoint {place} has gone or is not whole")
-                state = TrainState.load(Path(folder) / STATE_FILE)
-                self._best = (Path(folder) / BEST_FILE).read_bytes()
+                state = TrainState.load(folder / STATE_FILE)
+                self._best = (folder / BEST_FILE).read_bytes()
         except OSError as error:
             raise StorageLost(f"the checkpoint {place}: {error}") from error
         self.reports = reports
@@ -172,11 +158,7 @@ class Progress:
         }
 
     def report(self, reports: list[dict[str, Any]], state: Any) -> None:
-        """Report the last of `reports`, with a checkpoint that holds them all.
-
-        Raises:
-            StorageLost: if the checkpoint cannot be written.
-        """
+        """Report the last of `reports`, with a checkpoint of them all; StorageLost if it fails."""
         *earlier, objective = (row["objective"] for row in reports)
         try:
             with tempfile.TemporaryDirectory() as name:
@@ -245,7 +227,7 @@ def peak_bytes() -> int:
 
 
 def _free_memory() -> None:
-    """Free memory for trials on the same GPU, and reset its peak for the worker's next trial."""
+    """Free memory for trials on the same GPU, and reset its peak for the worker's next one."""
     gc.collect()
     if (cuda := _cuda()) is not None:
         cuda.empty_cache()
