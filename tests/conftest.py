@@ -1,16 +1,18 @@
 """Fixtures that all tests share: one Ray to connect to, one real run; and how tests are divided.
 
-Tests that start or use Ray run one after the other on one of pytest's processes, so that they
+Files with tests that use Ray run one after the other on one of pytest's processes, so that they
 share a Ray and do not compete for the machine's cores; every other file is one unit of work.
 """
 
 import subprocess
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from xdist.scheduler import LoadFileScheduling
 
 from search.plan.environment import set_ray_environment
 from tests.commands import command, free_port
@@ -22,17 +24,30 @@ set_ray_environment()
 torch.set_num_threads(1)  # the matrices are small, and other processes share the cores
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+class OneProcessForRay(LoadFileScheduling):
+    """Sends every test file to one process, those that use Ray all to the same."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = str(super()._split_scope(nodeid))
+        return "ray" if uses_ray(file) else file
+
+
+@cache
+def uses_ray(file: str) -> bool:
+    """Return whether a test file, relative to the root, has a test marked `ray`."""
+    return "mark.ray" in Path(__file__).parents[1].joinpath(file).read_text()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling:
+    """Divide the tests among pytest's processes; slow tests seldom use the shared Ray."""
+    divide = OneProcessForRay if "not slow" in config.option.markexpr else LoadFileScheduling
+    return divide(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Divide the tests into groups for `--dist loadgroup`, the one that takes longest first."""
-
-    def on_shared_ray(item: pytest.Item) -> bool:
-        return "ray" in item.keywords and "slow" not in item.keywords
-
-    for item in items:
-        group = "ray" if on_shared_ray(item) else item.path.stem
-        item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=on_shared_ray, reverse=True)
+    """Begin with the files that use Ray, which together take longest."""
+    items.sort(key=lambda item: uses_ray(item.nodeid.partition("::")[0]), reverse=True)
 
 
 @pytest.fixture(scope="session")
