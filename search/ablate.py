@@ -21,7 +21,7 @@ from typing import Any
 from search.plan import Rerun, run_command
 from search.records import RunStore, checked_name, to_json
 from search.remote import push
-from search.reruns import TERMS, RerunRequest, arm_changes, open_session, paired, parser
+from search.reruns import TERMS, RerunRequest, open_session, paired, parser
 from spaces.blocks import ACTING
 from trainer.atomic import write_atomically
 from trainer.cli import UsageError
@@ -44,9 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     what = p.add_mutually_exclusive_group(required=True)
     what.add_argument(
-        "--term",
-        metavar="TERM",
-        help=f"a loss term with a weight of its own: {', '.join(TERMS)}",
+        "--term", metavar="TERM", help=f"a loss term with a weight of its own: {', '.join(TERMS)}"
     )
     what.add_argument(
         "--set",
@@ -69,29 +67,27 @@ def ablate(args: argparse.Namespace) -> int:
     request = RerunRequest.from_flags(args)
     name = ablation_name(args)
     pairs, notes = paired(request, args)
-    reruns = [one for pair in pairs for _, one in pair.arms()]
+    reruns = [one for pair in pairs for one in pair.values()]
     print(request.describe(reruns))
     print(f"{'ablation':<10} {name}")
-    for arm, changes in arm_changes(pairs):
-        print(f"{arm:<10} {changes}")
+    changes = {
+        f"{arm:<10} {one.changes or 'as found'}" for pair in pairs for arm, one in pair.items()
+    }
+    print(*sorted(changes, reverse=True), sep="\n")
     print(*notes, sep="\n", end="\n" * bool(notes), flush=True)
     if args.dry_run:
         return 0
     with open_session(request) as work:
         failed = work.train(reruns)
-        whole = [pair for pair in pairs if not {one.name for _, one in pair.arms()} & {*failed}]
-        work.score([one for pair in whole for _, one in pair.arms()])
+        whole = [pair for pair in pairs if not {one.name for one in pair.values()} & {*failed}]
+        work.score([one for pair in whole for one in pair.values()])
+        weighed = [pair for pair in whole if pair["with"].config.eigengap.weight > 0]
         hinges = work.hinges(
-            {
-                one.name: pair.with_.config
-                for pair in whole
-                if pair.with_.config.eigengap.weight > 0
-                for _, one in pair.arms()
-            }
+            {one.name: pair["with"].config for pair in weighed for one in pair.values()}
         )
     rows: list[dict[str, Any]] = []
     for pair in pairs:
-        for arm, one in pair.arms():
+        for arm, one in pair.items():
             if pair in whole:
                 rows += ablation_rows(request, name, arm, one, hinges.get(one.name, []))
             elif one.name in failed:
@@ -102,11 +98,7 @@ def ablate(args: argparse.Namespace) -> int:
 
 
 def ablation_name(args: argparse.Namespace) -> str:
-    """Return the ablation's name.
-
-    Raises:
-        UsageError: for one that could not name a file.
-    """
+    """Return the ablation's name; it names files."""
     if args.name is not None:
         try:
             return checked_name(args.name)

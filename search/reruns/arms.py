@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 from search.plan import Rerun
@@ -23,19 +23,8 @@ TERMS = tuple(
 """Groups of the configuration that are loss terms with a weight."""
 
 Changes = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Pair:
-    """One configuration and seed, in both arms."""
-
-    without: Rerun
-    with_: Rerun
-
-    def arms(self) -> Iterator[tuple[str, Rerun]]:
-        """Yield the name and the rerun of each arm."""
-        yield "without", self.without
-        yield "with", self.with_
+Pair = dict[str, Rerun]
+"""One configuration and seed in both arms, `without` and `with`."""
 
 
 def paired(request: RerunRequest, args: argparse.Namespace) -> tuple[list[Pair], list[str]]:
@@ -43,9 +32,6 @@ def paired(request: RerunRequest, args: argparse.Namespace) -> tuple[list[Pair],
 
     A trial that differs from a better one in nothing but the examined setting would count the same
     evidence twice; the next one takes its place.
-
-    Raises:
-        ConfigError: for a setting that cannot be examined, or trained.
     """
     if args.term is not None:
         require_choice("--term", args.term, TERMS)
@@ -53,8 +39,8 @@ def paired(request: RerunRequest, args: argparse.Namespace) -> tuple[list[Pair],
         require_choice("--definition", args.definition, tuple(ACTING))
     pairs: list[Pair] = []
     notes: list[str] = []
-    seen: dict[str, str] = {}  # trials by the digest of their arm without
     same: list[str] = []
+    seen: dict[str, str] = {}  # trials by the digest of their arm without
     for trial in request.trials:
         if len(seen) == request.top:
             break
@@ -69,7 +55,7 @@ def paired(request: RerunRequest, args: argparse.Namespace) -> tuple[list[Pair],
         else:
             seen[without] = trial
             both = (request.reruns(trial, arm) for arm in changes)
-            pairs += [Pair(*one) for one in zip(*both, strict=True)]
+            pairs += [{"without": a, "with": b} for a, b in zip(*both, strict=True)]
     if same and len(seen) < min(request.top, 2):
         raise UsageError(
             f"the arms must differ, but those of {', '.join(same)} do not: nothing that is set "
@@ -91,11 +77,7 @@ def paired(request: RerunRequest, args: argparse.Namespace) -> tuple[list[Pair],
 
 
 def arms(request: RerunRequest, args: argparse.Namespace, trial: str) -> tuple[Changes, Changes]:
-    """Return the changes of a trial in the arm without and in the arm with.
-
-    Raises:
-        UsageError: if the arm with has nothing to add, or would change the seed.
-    """
+    """Return the changes of a trial in the arm without and in the arm with."""
     own = request.params(trial)
     chosen = {} if args.definition is None else as_defined(own, args.definition)
     if args.set is not None:
@@ -105,20 +87,16 @@ def arms(request: RerunRequest, args: argparse.Namespace, trial: str) -> tuple[C
                 "--set changes anything but the seed, which the arms share, but got "
                 f"seed={changes['seed']}. Ask for more seeds with --seeds."
             )
-        return chosen, chosen | _effective({**own, **chosen}, changes)
+        if (({**own, **chosen, **changes}).get("eigengap.weight") or 0) <= 0:
+            # without a weight, the eigengap's definition and derivative have no effect
+            unread = ("eigengap.", "spectral.")
+            changes = {n: v for n, v in changes.items() if not n.startswith(unread)}
+        return chosen, chosen | changes
     if args.definition is not None:
         return switched_off(own, "eigengap"), chosen
     if own.get(f"{args.term}.weight", 0) > 0:
         return switched_off(own, args.term), {}
     return {}, term_of_best(request.store, args.term)
-
-
-def _effective(params: Changes, changes: Changes) -> dict[str, Any]:
-    """Return the changes that a training reads: without a weight, the definition of the eigengap
-    and its derivative have no effect."""
-    if ({**params, **changes}.get("eigengap.weight") or 0) > 0:
-        return dict(changes)
-    return {n: v for n, v in changes.items() if not n.startswith(("eigengap.", "spectral."))}
 
 
 def switched_off(params: Changes, term: str) -> dict[str, Any]:
@@ -134,11 +112,7 @@ def as_defined(params: Changes, definition: str) -> dict[str, Any]:
 
 
 def term_of_best(store: RunStore, term: str) -> dict[str, Any]:
-    """Return the settings of a term in the run's best trial that has it.
-
-    Raises:
-        UsageError: if none of its completed trials has it.
-    """
+    """Return the settings of a term in the run's best trial that has it."""
     for trial in best_trials(store.read("trials")):
         params = store.read_config(trial)["params"]
         if params.get(f"{term}.weight", 0) > 0:
@@ -147,9 +121,3 @@ def term_of_best(store: RunStore, term: str) -> dict[str, Any]:
         f"--term needs a completed trial with the term, but none of {store.path} has {term}. "
         "Say how it is to be, with --definition."
     )
-
-
-def arm_changes(pairs: Sequence[Pair]) -> list[tuple[str, str]]:
-    """Return the distinct arms and changes, for the printed plan."""
-    found = {(arm, one.changes or "as found") for pair in pairs for arm, one in pair.arms()}
-    return sorted(found, reverse=True)

@@ -83,11 +83,7 @@ class RerunRequest:
 
     @classmethod
     def from_flags(cls, args: argparse.Namespace) -> RerunRequest:
-        """Read the run and find the requested trials in it.
-
-        Raises:
-            ConfigError, RunError: if the request is impossible.
-        """
+        """Read the run and find the requested trials in it."""
         for name in ("top", "seeds"):
             if getattr(args, name) < 1:
                 raise UsageError(f"`--{name} >= 1` must hold, but got {getattr(args, name)}.")
@@ -101,8 +97,9 @@ class RerunRequest:
             scheduler="none",
             warm_start=None,
         )
-        chosen = _best(store) if args.trials is None else _named(store, args.trials.split(","))
-        top = args.top if args.trials is None else len(chosen)
+        named = None if args.trials is None else args.trials.split(",")
+        chosen = candidates(store, named)
+        top = args.top if named is None else len(chosen)
         fresh = FreshScenes(args.scene_seed, args.scenes, _decibels(args.snr))
         request = cls(store, plan, tuple(chosen), top, args.seeds, fresh)
         fresh.evaluation(request.config(chosen[0]))  # refuses scenes that cannot be scored
@@ -174,25 +171,21 @@ def has_scores(
     )
 
 
-def _best(store: RunStore) -> list[str]:
-    trials = best_trials(store.read("trials"))
-    if not trials:
+def candidates(store: RunStore, named: list[str] | None) -> list[str]:
+    """Return the named trials of a run, or its best ones."""
+    trials = store.read("trials")
+    if named is None and not (named := best_trials(trials)):
         raise UsageError(
             f"finalists are completed trials, but {store.path} has none. Extend it with "
             "`python -m search.run --resume RUN --trials N`."
         )
-    return trials
-
-
-def _named(store: RunStore, names: list[str]) -> list[str]:
-    known = [str(name) for name in store.read("trials")["trial_id"]]
-    for name in names:
-        if name not in known:
-            raise UsageError(
-                f"--trials names trials that have ended, but {store.path} has no "
-                f"{name!r}.{did_you_mean(name, known)}"
-            )
-    return names
+    known = [str(name) for name in trials["trial_id"]]
+    if missing := [name for name in named if name not in known]:
+        raise UsageError(
+            f"--trials names trials that have ended, but {store.path} has no "
+            f"{missing[0]!r}.{did_you_mean(missing[0], known)}"
+        )
+    return named
 
 
 def _decibels(text: str | None) -> tuple[float, ...] | None:

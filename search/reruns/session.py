@@ -10,20 +10,17 @@ is found again: a command that was killed goes on, and two ablations share their
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import Any
 
 import spaces
-from search.plan import Outcome, Rerun, Resources, SearchConfig, set_ray_environment
+from search.plan import Outcome, Rerun, Resources, set_ray_environment
 from search.records import RERUNS, STATE_FILE, RunStore, scored_rows
 from search.remote import lock_run, uri_of
 from trainer.config import TrainConfig
 from trainer.provenance import provenance
 
 from .request import RerunRequest, has_scores
-
-if TYPE_CHECKING:
-    from search.cluster import Train
 
 FRESH_BASELINES = "baselines-fresh"
 """The part of the bound and of the classical methods, on the fresh scenes."""
@@ -38,37 +35,31 @@ HINGE_SCENES = 256
 Row = dict[str, Any]
 
 
+@dataclass(frozen=True)
 class Session:
     """Trains and scores reruns with the workers of one cluster, and writes the results.
 
-    Args:
+    Attributes:
         request: the run, the plan of its reruns, and the scenes.
         trained: store of the reruns.
         resources: of one training.
     """
 
-    def __init__(self, request: RerunRequest, trained: RunStore, resources: Resources) -> None:
-        self._store = request.store
-        self._plan = request.plan
-        self._fresh = request.fresh
-        self._trained = trained
-        self._resources = resources
+    request: RerunRequest
+    trained: RunStore
+    resources: Resources
 
-    def train(self, reruns: Iterable[Rerun], train: "Train | None" = None) -> dict[str, str]:
+    def train(self, reruns: Iterable[Rerun]) -> dict[str, str]:
         """Train the reruns that have not ended yet; return the outcomes of those that did not
-        complete, by name.
-
-        Raises:
-            SearchFailed: if Ray gave up; finished reruns are kept.
-        """
+        complete, by name. Finished ones are kept if SearchFailed is raised."""
         from search.driver import rerun
 
         wanted = {one.name: one for one in reruns}
-        started = self._trained.started()
+        started = self.trained.started()
         records = [self._record(one, len(started) + i) for i, one in enumerate(wanted.values())]
-        plan = replace(self._plan, trials=len({*self._trained.ended(), *wanted}))
-        rerun(plan, self._trained, self._resources, records, train=train)
-        outcomes = self._trained.read("trials").set_index("trial_id")["outcome"]
+        plan = replace(self.request.plan, trials=len({*self.trained.ended(), *wanted}))
+        rerun(plan, self.trained, self.resources, records)
+        outcomes = self.trained.read("trials").set_index("trial_id")["outcome"]
         return {n: str(outcomes[n]) for n in wanted if outcomes[n] != Outcome.COMPLETED}
 
     def score(self, reruns: Iterable[Rerun], confirmed: TrainConfig | None = None) -> None:
@@ -78,24 +69,23 @@ class Session:
             confirmed: for a confirmation: a configuration with the scenes of the bound and of the
                 classical methods, which are scored too; the reruns are then marked as confirmed.
         """
-        from search.cluster import Job, as_completed, score_baselines, score_state
+        from search.cluster import score_baselines, score_state
 
-        jobs: dict[str, Job] = {}
+        store, fresh = self.request.store, self.request.fresh
+        jobs: dict[str, Any] = {}
         if confirmed is not None:
-            config = replace(confirmed, evaluation=self._fresh.evaluation(confirmed))
+            config = replace(confirmed, evaluation=fresh.evaluation(confirmed))
             for name in CLASSICAL:
-                if not has_scores(self._store, FRESH_BASELINES, config.evaluation, name):
+                if not has_scores(store, FRESH_BASELINES, config.evaluation, name):
                     jobs[name] = (score_baselines, config, [name])
         wanted = {one.name: one for one in reruns}
         for name, one in wanted.items():
-            evaluation = self._fresh.evaluation(one.config)
-            if not has_scores(self._store, name, evaluation):
+            evaluation = fresh.evaluation(one.config)
+            if not has_scores(store, name, evaluation):
                 jobs[name] = (score_state, self._state(name), evaluation)
-        for count, (name, tables) in enumerate(as_completed(jobs, self._resources), 1):
-            scored = wanted.get(name)
-            self._write(scored, tables)
-            about = scored.about if scored else name
-            print(f"scored {count}/{len(jobs)}: {about}", flush=True)
+        about = {name: one.about for name, one in wanted.items()}
+        for name, tables in self._finished("scored", jobs, about):
+            self._write(wanted.get(name), tables)
         if confirmed is not None:
             for one in wanted.values():
                 self._mark(one)
@@ -106,23 +96,30 @@ class Session:
         Args:
             configs: for each rerun the configuration that weighs the term, perhaps not its own.
         """
-        from search.cluster import Job, as_completed, score_hinges
+        from search.cluster import score_hinges
 
-        many = min(HINGE_SCENES, self._fresh.num_scenes)
-        jobs: dict[str, Job] = {}
+        fresh = self.request.fresh
+        many = min(HINGE_SCENES, fresh.num_scenes)
+        jobs: dict[str, Any] = {}
         for name, config in configs.items():
-            params = replace(config, evaluation=self._fresh.evaluation(config)).to_params()
+            params = replace(config, evaluation=fresh.evaluation(config)).to_params()
             jobs[name] = (score_hinges, self._state(name), params, many)
-        found = {}
-        for count, (name, rows) in enumerate(as_completed(jobs, self._resources), 1):
-            found[name] = rows
-            print(f"term evaluated {count}/{len(jobs)}: {name}", flush=True)
-        return found
+        return dict(self._finished("term evaluated", jobs))
+
+    def _finished(
+        self, done: str, jobs: Mapping[str, Any], about: Mapping[str, str] | None = None
+    ) -> Iterator[tuple[str, Any]]:
+        """Yield the name and result of each job as it ends; print it once it has been used."""
+        from search.cluster import as_completed
+
+        for count, (name, result) in enumerate(as_completed(jobs, self.resources), 1):
+            yield name, result
+            print(f"{done} {count}/{len(jobs)}: {(about or {}).get(name, name)}", flush=True)
 
     def _record(self, one: Rerun, number: int) -> Row:
         """Return the record that a replay needs; that on the disk, if the training has begun."""
-        if one.name in self._trained.started():
-            return self._trained.read_config(one.name)
+        if one.name in self.trained.started():
+            return self.trained.read_config(one.name)
         params = one.config.to_params()
         return {
             "trial_id": one.name,
@@ -131,24 +128,23 @@ class Session:
             "source": one.trial_id,
             "changes": one.changes,
             "sampler": {},
-            "drawn": {k: params[k] for k in self._trained.parameters if k in params},
+            "drawn": {k: params[k] for k in self.trained.parameters if k in params},
             "params": params,
             "config_hash": one.config.digest,
         }
 
     def _state(self, name: str) -> str:
-        trials = self._trained.read("trials").set_index("trial_id")
-        return uri_of(self._trained.path / trials["checkpoint"][name] / STATE_FILE)
+        trials = self.trained.read("trials").set_index("trial_id")
+        return uri_of(self.trained.path / trials["checkpoint"][name] / STATE_FILE)
 
     def _write(self, one: Rerun | None, tables: Mapping[str, list[Any]]) -> None:
         """Write the scores of a rerun, or of a classical method, in place of those on fewer of the
         same scenes."""
-        part, record = FRESH_BASELINES, None
+        part, record, seed = FRESH_BASELINES, None, self.request.fresh.seed
+        changes = {"changes": one.changes if one else None}
         if one is not None:
             part = one.name
             record = {"trial_id": one.trial_id, "params": one.config.to_params()}
-        changes = {"changes": one.changes if one else None}
-        seed = self._fresh.seed
         known = {_cell(row): row for row in self._rows("confirmations", part)}
         new: dict[tuple[Any, ...], Row] = {}
         for row in scored_rows(tables["evaluations"], "confirmations", record, seed):
@@ -163,22 +159,22 @@ class Session:
         # the confirmation last: a rerun is scored exactly if it is there
         for table, rows in (("scenes", scenes), ("confirmations", list(new.values()))):
             kept = [row for row in self._rows(table, part) if _cell(row) not in new]
-            self._store.write_part(table, part, kept + rows)
+            self.request.store.write_part(table, part, kept + rows)
 
     def _mark(self, one: Rerun) -> None:
         """Note on a rerun's scores the number of scenes that a confirmation asked for."""
         rows = self._rows("confirmations", one.name)
         marked = [
-            row | {"confirmed": max(row.get("confirmed") or 0, self._fresh.num_scenes)}
-            if row["evaluation_seed"] == self._fresh.seed
+            row | {"confirmed": max(row.get("confirmed") or 0, self.request.fresh.num_scenes)}
+            if row["evaluation_seed"] == self.request.fresh.seed
             else row
             for row in rows
         ]
         if marked != rows:
-            self._store.write_part("confirmations", one.name, marked)
+            self.request.store.write_part("confirmations", one.name, marked)
 
     def _rows(self, table: str, part: str) -> list[Row]:
-        rows: list[Row] = self._store.read_arrow(table, part).to_pylist()
+        rows: list[Row] = self.request.store.read_arrow(table, part).to_pylist()
         return rows
 
 
@@ -189,29 +185,22 @@ def _cell(row: Mapping[str, Any]) -> tuple[Any, ...]:
 
 @contextmanager
 def open_session(request: RerunRequest) -> Iterator[Session]:
-    """Lock the run, connect to Ray and open the folder of reruns, for the time of the context.
-
-    Raises:
-        Refused: if no machine could hold a training.
-        RunError: if the run has another driver now.
-    """
-    set_ray_environment(request.plan.address)
+    """Lock the run, connect to Ray and open the folder of reruns, for the time of the context;
+    raise Refused if no machine could hold a training, RunError if another driver has the run."""
+    plan, path = request.plan, request.store.path / RERUNS
+    set_ray_environment(plan.address)
     from search.cluster import check_nodes, connect, wait_for_resources
 
-    with lock_run(request.store.path), connect(request.plan) as cluster:
-        resources = wait_for_resources(request.plan, cluster)
-        trained = _open_reruns(request.store, request.plan)
+    with lock_run(request.store.path), connect(plan) as cluster:
+        resources = wait_for_resources(plan, cluster)
+        if path.exists():
+            trained = RunStore.open(path)
+        else:
+            trained = RunStore.create(
+                path,
+                parameters={n: (p.kind, p.unit, p.about) for n, p in spaces.PARAMETERS.items()},
+                plan={"search": plan.as_dict(), "provenance": provenance()},
+            )
         check_nodes(trained)
         print(f"{resources.concurrent} trainings at a time\n", flush=True)
         yield Session(request, trained, resources)
-
-
-def _open_reruns(store: RunStore, plan: SearchConfig) -> RunStore:
-    path = store.path / RERUNS
-    if path.exists():
-        return RunStore.open(path)
-    return RunStore.create(
-        path,
-        parameters={n: (p.kind, p.unit, p.about) for n, p in spaces.PARAMETERS.items()},
-        plan={"search": plan.as_dict(), "provenance": provenance()},
-    )
