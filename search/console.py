@@ -58,14 +58,12 @@ def print_results(plan: SearchConfig, store: RunStore) -> int:
 
 def dry_run(plan: SearchConfig) -> int:
     """Print the plan and ten configurations as the search would draw them; start nothing."""
-    from search.suggest import History, frozen_trial, new_study, sampler_for, warm_start
+    from search.suggest import History, new_study, sampler_for, warm_start
     from trainer.provenance import provenance
 
     warm, notes = warm_start(plan, provenance())
     print(describe_plan(plan), *notes, sep="\n")
-    study = new_study(plan)
-    known = History(warm=warm).trials_for_sampler(plan)
-    study.add_trials([frozen_trial(trial, plan, to_sampler=True) for trial in known])
+    study = new_study(plan, known=History(warm=warm).trials_for_sampler(plan))
     for anchor in plan.space.anchors:
         study.enqueue_trial(dict(anchor))
     for number in range(NUM_SAMPLES):

@@ -4,7 +4,6 @@ from .checks import check_nodes, preflight_checks, wait_for_resources
 from .connection import connect
 from .stopper import SearchStopper
 from .tasks import (
-    Job,
     as_completed,
     export_best,
     measure_best,

@@ -54,8 +54,7 @@ class UnfinishedTrial:
     @property
     def params(self) -> Mapping[str, Any]:
         """The whole configuration."""
-        params: Mapping[str, Any] = self.record.get("params", {})
-        return params
+        return dict(self.record.get("params", {}))
 
 
 T = TypeVar("T", EndedTrial, UnfinishedTrial)
@@ -63,12 +62,8 @@ T = TypeVar("T", EndedTrial, UnfinishedTrial)
 
 @dataclass(frozen=True)
 class History:
-    """The trials of earlier drivers of a run, and those of its warm start.
-
-    Attributes:
-        ended, unfinished: its trials, in order of their numbers.
-        warm: trials of another run, which count for the sampler only.
-    """
+    """The trials of earlier drivers of a run, in order of their numbers, and `warm`, those of
+    another run, which count for the sampler only."""
 
     ended: tuple[EndedTrial, ...] = ()
     unfinished: tuple[UnfinishedTrial, ...] = ()

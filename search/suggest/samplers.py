@@ -17,12 +17,7 @@ from typing import Any
 
 import numpy as np
 import optuna
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
+from optuna import distributions, samplers
 
 from search.plan import SearchConfig
 
@@ -34,13 +29,10 @@ MODELS_COMPLETE_ONLY = frozenset({"gp", "cmaes"})
 
 
 def sampler_for(
-    plan: SearchConfig, number: int, last: optuna.samplers.BaseSampler | None = None
-) -> optuna.samplers.BaseSampler:
-    """Return the sampler of trial `number`.
-
-    Args:
-        last: that of an earlier trial of the same study; it is seeded anew if it can be.
-    """
+    plan: SearchConfig, number: int, last: samplers.BaseSampler | None = None
+) -> samplers.BaseSampler:
+    """Return the sampler of trial `number`: `last`, that of an earlier trial of the same study, if
+    it can be seeded anew."""
     if isinstance(last, Tpe):
         last.seed(trial_seed(plan.seed, number))
         return last
@@ -54,7 +46,7 @@ def trial_seed(seed: int, number: int) -> int:
     return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
 
 
-class Tpe(optuna.samplers.TPESampler):
+class Tpe(samplers.TPESampler):
     """Optuna's TPE sampler, which can be seeded as if made anew, in a fraction of the time.
 
     Its only other state, the parameters that all trials have, follows from the study.
@@ -66,7 +58,7 @@ class Tpe(optuna.samplers.TPESampler):
         self._random_sampler._rng.rng.seed(seed)
 
 
-class SobolSampler(optuna.samplers.RandomSampler):
+class SobolSampler(samplers.RandomSampler):
     """A sampler of point `number` of a scrambled Sobol sequence, with a dimension for each name.
 
     Optuna's own sampler takes the first trial's parameters for the whole space and keeps its place
@@ -88,41 +80,33 @@ class SobolSampler(optuna.samplers.RandomSampler):
         study: optuna.Study,
         trial: optuna.trial.FrozenTrial,
         param_name: str,
-        param_distribution: BaseDistribution,
+        param_distribution: distributions.BaseDistribution,
     ) -> Any:
         """Return the value of a parameter at its coordinate of the point."""
         return at_quantile(param_distribution, float(self._point[param_name]))
 
 
-def at_quantile(distribution: BaseDistribution, u: float) -> Any:
+def at_quantile(distribution: distributions.BaseDistribution, u: float) -> Any:
     """Return the value at quantile `u` in [0, 1) of a parameter's uniform (or log-uniform) law."""
-    if isinstance(distribution, CategoricalDistribution):
+    if isinstance(distribution, distributions.CategoricalDistribution):
         return distribution.choices[int(u * len(distribution.choices))]
-    if isinstance(distribution, IntDistribution):
-        steps = (distribution.high - distribution.low) // distribution.step + 1
-        return distribution.low + distribution.step * int(u * steps)
-    assert isinstance(distribution, FloatDistribution)
     low, high = distribution.low, distribution.high
+    if isinstance(distribution, distributions.IntDistribution):
+        return low + distribution.step * int(u * ((high - low) // distribution.step + 1))
     if distribution.log:
         return float(min(max(low * (high / low) ** u, low), high))
     return float(low + u * (high - low))
 
 
-SAMPLERS: dict[str, Callable[[SearchConfig, int], optuna.samplers.BaseSampler]] = {
+MODEL = {"n_startup_trials": STARTUP_TRIALS}
+SAMPLERS: dict[str, Callable[[SearchConfig, int], samplers.BaseSampler]] = {
     "tpe": lambda plan, number: Tpe(
-        seed=trial_seed(plan.seed, number),
-        multivariate=True,
-        constant_liar=True,
-        n_startup_trials=STARTUP_TRIALS,
+        seed=trial_seed(plan.seed, number), multivariate=True, constant_liar=True, **MODEL
     ),
-    "gp": lambda plan, number: optuna.samplers.GPSampler(
-        seed=trial_seed(plan.seed, number), n_startup_trials=STARTUP_TRIALS
-    ),
+    "gp": lambda plan, number: samplers.GPSampler(seed=trial_seed(plan.seed, number), **MODEL),
     "qmc": SobolSampler,
-    "random": lambda plan, number: optuna.samplers.RandomSampler(trial_seed(plan.seed, number)),
-    "cmaes": lambda plan, number: optuna.samplers.CmaEsSampler(
-        seed=trial_seed(plan.seed, number),
-        n_startup_trials=STARTUP_TRIALS,
-        warn_independent_sampling=False,
+    "random": lambda plan, number: samplers.RandomSampler(trial_seed(plan.seed, number)),
+    "cmaes": lambda plan, number: samplers.CmaEsSampler(
+        seed=trial_seed(plan.seed, number), warn_independent_sampling=False, **MODEL
     ),
 }

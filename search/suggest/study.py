@@ -10,17 +10,13 @@ import json
 import os
 import warnings
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
+from optuna.distributions import BaseDistribution
 from optuna.storages import JournalStorage
 from optuna.storages.journal import BaseJournalBackend
 from optuna.trial import FrozenTrial, TrialState
@@ -63,8 +59,10 @@ class EndedTrial:
         return self.values[max(self.values)] if self.values else None
 
 
-def new_study(plan: SearchConfig, storage: Any = None) -> optuna.Study:
-    """Return an empty study, in memory unless `storage` says otherwise."""
+def new_study(
+    plan: SearchConfig, storage: Any = None, known: Iterable[EndedTrial] = ()
+) -> optuna.Study:
+    """Return a study that is told the `known` trials, in memory by default."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(
         directions=["minimize"] * len(plan.objectives), study_name=plan.name, storage=storage
@@ -73,6 +71,7 @@ def new_study(plan: SearchConfig, storage: Any = None) -> optuna.Study:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             study.set_metric_names(list(plan.objectives))
+    study.add_trials([frozen_trial(trial, plan, to_sampler=True) for trial in known])
     return study
 
 
@@ -104,11 +103,8 @@ def constraints(trial: EndedTrial, plan: SearchConfig, *, to_sampler: bool) -> d
 
 
 def frozen_trial(trial: EndedTrial, plan: SearchConfig, *, to_sampler: bool) -> FrozenTrial:
-    """Return the trial as Optuna holds it once it has ended.
-
-    Raises:
-        ValueError: if the space of the plan could not draw it.
-    """
+    """Return the trial as Optuna holds it once it has ended; raise ValueError if the space of the
+    plan could not draw it."""
     state, values = state_and_values(trial, plan, to_sampler=to_sampler)
     single = len(plan.objectives) == 1
     if state is TrialState.PRUNED and single and trial.values:
@@ -127,31 +123,24 @@ def frozen_trial(trial: EndedTrial, plan: SearchConfig, *, to_sampler: bool) -> 
 
 
 def distributions(space: Space, values: Mapping[str, Any]) -> dict[str, BaseDistribution]:
-    """Return the distributions that `space` draws the given sampler values from.
+    """Return the distributions that `space` draws the given sampler values from; raise ValueError
+    if it could not draw them."""
 
-    Raises:
-        ValueError: if it could not draw them.
-    """
-    return {name: _distribution(one) for name, one in space.ranges_of(values).items()}
+    def distribution(values: Range) -> BaseDistribution:
+        match values:
+            case Float(low, high, log):
+                return optuna.distributions.FloatDistribution(low, high, log=log)
+            case Int(low, high, step):
+                return optuna.distributions.IntDistribution(low, high, step=step)
+            case Choice(choices):
+                return optuna.distributions.CategoricalDistribution(choices)
 
-
-def _distribution(values: Range) -> BaseDistribution:
-    match values:
-        case Float(low, high, log):
-            return FloatDistribution(low, high, log=log)
-        case Int(low, high, step):
-            return IntDistribution(low, high, step=step)
-        case Choice(choices):
-            return CategoricalDistribution(choices)
+    return {name: distribution(one) for name, one in space.ranges_of(values).items()}
 
 
 class OptunaLog:
-    """`optuna.log`, with every ended trial once.
-
-    Args:
-        ended: the trials that have ended already; those that the space cannot draw (it has
-            changed) are left out.
-    """
+    """`optuna.log`, with every ended trial once; those that the space cannot draw (it has changed)
+    are left out."""
 
     def __init__(self, plan: SearchConfig, path: Path, ended: Iterable[EndedTrial] = ()) -> None:
         self._plan = plan
@@ -164,11 +153,8 @@ class OptunaLog:
 
     def add(self, trial: EndedTrial) -> None:
         """Add a trial that has ended."""
-        try:
-            frozen = frozen_trial(trial, self._plan, to_sampler=False)
-        except ValueError:
-            return
-        self._study.add_trial(frozen)
+        with suppress(ValueError):
+            self._study.add_trial(frozen_trial(trial, self._plan, to_sampler=False))
 
 
 class _Journal(BaseJournalBackend):

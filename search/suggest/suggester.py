@@ -17,14 +17,7 @@ from trainer.config import ConfigError
 
 from .history import History, UnfinishedTrial, compatible_trials, in_space
 from .samplers import sampler_for
-from .study import (
-    EndedTrial,
-    OptunaLog,
-    constraints,
-    frozen_trial,
-    new_study,
-    state_and_values,
-)
+from .study import EndedTrial, OptunaLog, constraints, new_study, state_and_values
 
 Record = dict[str, Any]
 Register = Callable[[Record], Record]
@@ -38,12 +31,8 @@ def trial_name(number: int) -> str:
 
 
 def worker_settings(record: Record, *, folder: str, checkpoint: str | None = None) -> Record:
-    """Return what a worker is given of a trial.
-
-    Args:
-        folder: name of the folder below `ray/` for its checkpoints.
-        checkpoint: path or URI of the checkpoint it goes on from.
-    """
+    """Return what a worker is given of a trial: with the folder below `ray/` for its checkpoints,
+    and the path or URI of the checkpoint that it goes on from."""
     same = {name: record[name] for name in ("trial_id", "number", "params", "threads")}
     return same | {"folder": folder, "checkpoint": checkpoint}
 
@@ -66,11 +55,9 @@ class Suggester:
     """Draws configurations from an Optuna study, and tells it what became of them.
 
     Args:
-        plan: the search as planned.
         log: file that ended trials are mirrored to; written anew from `history`.
         history: trials of earlier drivers; unfinished ones are suggested first, under their old
             names, with their last checkpoint.
-        register: called before a trial starts.
     """
 
     def __init__(
@@ -82,16 +69,11 @@ class Suggester:
         self._asked: dict[str, optuna.trial.Trial] = {}
         self._log = OptunaLog(plan, log, history.ended)
         self._sampler: optuna.samplers.BaseSampler | None = None
-        self.study = new_study(plan)
-        known = history.trials_for_sampler(plan)
-        self.study.add_trials([frozen_trial(one, plan, to_sampler=True) for one in known])
+        self.study = new_study(plan, known=history.trials_for_sampler(plan))
 
     def trials(self, exhausted: Callable[[], object]) -> Iterator[Record]:
-        """Yield what workers are given of the trials; draw each when it is asked for.
-
-        Args:
-            exhausted: called when a trial is asked for and none is left.
-        """
+        """Yield what workers are given of the trials, each drawn when it is asked for; call
+        `exhausted` when none is left."""
         for old in self._history.unfinished:
             self._ask_again(old)
             yield _continued(old)
