@@ -60,11 +60,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def plan_from_flags(args: argparse.Namespace) -> SearchConfig:
-    """Return the plan of a new search, each default filled in.
-
-    Raises:
-        UsageError, ConfigError: if there can be no such plan.
-    """
+    """Return the plan of a new search, each default filled in."""
     try:
         space = spaces.get("local" if args.preset is None else args.preset)
     except ValueError as error:
@@ -160,17 +156,13 @@ def resume(args: argparse.Namespace) -> int:
             f"  note: {apart} ended trials had another budget, scene or validation; neither "
             "sampler nor scheduler is told of them"
         )
-    first = f"resuming {store.path}: {ended} of {plan.trials} trials have ended"
-    print(first, *notes, sep="\n", flush=True)
+    notes.insert(0, f"resuming {store.path}: {ended} of {plan.trials} trials have ended")
+    print(*notes, sep="\n", flush=True)
     return run_locked(plan, store, checked=not args.no_preflight, resumed=code)
 
 
 def _resumed_plan(args: argparse.Namespace) -> tuple[SearchConfig, RunStore]:
-    """Return the plan of the run that `--resume` names, with the flags given now, and its store.
-
-    Raises:
-        UsageError: for a flag that the run's plan has already.
-    """
+    """Return the plan of the run to resume, with the flags given now, and its store."""
     from search.records import RunStore, declared, planned, read_run
     from search.remote import resolve_run
 
@@ -183,19 +175,14 @@ def _resumed_plan(args: argparse.Namespace) -> tuple[SearchConfig, RunStore]:
         )
     flags.pop("out", None)
     path = resolve_run(args.resume, args.out, to_drive=True)
-    more = None
-    if args.accept_space_change:
-        more = declared(planned(path, read_run(path), {}).space)
+    changed = args.accept_space_change
+    more = declared(planned(path, read_run(path), {}).space) if changed else None
     store = RunStore.open(path, more=more)
     return planned(path, store.plan, flags), store
 
 
 def check_space(plan: SearchConfig, store: RunStore, *, accept: bool) -> None:
-    """Refuse to mix trials of two spaces in one run, unless `accept` allows it.
-
-    Raises:
-        UsageError: with the differences.
-    """
+    """Raise UsageError instead of mixing trials of two spaces in one run, unless `accept`."""
     from search.suggest import default_changes, space_changes
 
     changed = space_changes(store.plan, plan.space_json) or default_changes(store, plan)
@@ -214,13 +201,8 @@ def run_locked(
     resumed: Mapping[str, Any] | None = None,
     train: Train | None = None,
 ) -> int:
-    """Lock the run, run the rest of its search and print the results; return the exit code.
-
-    Args:
-        checked: check the machines first.
-        resumed: provenance of a resumption, for `run.json`.
-        train: instead of `trainer.training.loop.train`.
-    """
+    """Lock the run, run the rest of its search, after a check of the machines if `checked`, and
+    print the results; return the exit code. `resumed` is the provenance of a resumption."""
     set_ray_environment(plan.address)
     from search.remote import lock_run
 

@@ -43,8 +43,7 @@ class Rule:
         optuna_state: name of the `optuna.trial.TrialState` that Optuna is told.
         about: one sentence to print.
         constraint: Optuna is told that the parameters are infeasible; such a trial is never best.
-        ends_search_at: number of such trials with one signature that ends the search; None is
-            never.
+        ends_search_at: number of such trials with one signature that ends the search.
     """
 
     optuna_state: str
@@ -129,16 +128,8 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 def classify(
     metrics: Mapping[str, Any] | None, error: str | None = None, error_type: str | None = None
 ) -> Outcome:
-    """Return the outcome of a trial that has ended.
-
-    Args:
-        metrics: the last report, or None if there was none.
-        error: text of the error or traceback the trial ended with; None or empty if none.
-        error_type: class name of that error, as `type(e).__name__`; read from the text if None.
-
-    Raises:
-        ValueError: if `metrics["outcome"]` is no word of `Outcome`.
-    """
+    """Return the outcome of a trial that has ended, from its last report and from the text or
+    traceback of its error, if any; `error_type` is read from that text if None."""
     last = metrics or {}
     # The training's own report wins: a worker that dies while it is torn down has finished.
     if word := last.get("outcome"):

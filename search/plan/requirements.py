@@ -15,14 +15,7 @@ MUST_AGREE = ("python", "ray", "torch", "numpy")
 
 
 def check_writable(out: Path, remedy: str = "Choose another with --out.") -> None:
-    """Refuse a results folder that cannot be written to, by writing to it.
-
-    Args:
-        remedy: the last sentence of the refusal.
-
-    Raises:
-        Refused: with the nearest existing folder above.
-    """
+    """Raise Refused, with the nearest existing folder above, if writing to `out` fails."""
     existing = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
     try:
         with tempfile.TemporaryFile(dir=existing) as probe:
@@ -37,13 +30,8 @@ def check_writable(out: Path, remedy: str = "Choose another with --out.") -> Non
 def version_mismatch(
     own: Mapping[str, str | None], theirs: Mapping[str, Mapping[str, str | None]]
 ) -> str:
-    """Return why workers must not train whose versions differ from the driver's, on which rows
-    would depend; empty if all agree.
-
-    Args:
-        own: the driver's versions, by package.
-        theirs: the same of every node, by host.
-    """
+    """Return why workers must not train whose versions (by host, by package) differ from the
+    driver's `own`, on which rows would depend; empty if all agree."""
     differing = [
         f"{name} is {own[name]} here and {found.get(name)} on {host}"
         for host, found in theirs.items()
@@ -63,11 +51,8 @@ def _release(version: str | None) -> str | None:
 
 
 def check_address(address: str | None, timeout: float = 5.0) -> None:
-    """Refuse `host:port` where nothing listens, in seconds instead of Ray's minutes.
-
-    Raises:
-        Refused: if the connection cannot be made, or is one of Ray's client.
-    """
+    """Raise Refused for an address of Ray's client, and for `host:port` where nothing listens, in
+    seconds instead of Ray's minutes."""
     if address is None:
         return
     if address.startswith("ray://"):

@@ -14,13 +14,8 @@ come from fresh scenes; as many as a trial has would take half of the training's
 
 @dataclass(frozen=True)
 class Rerun:
-    """One trial's configuration under another seed, and perhaps changed.
-
-    Attributes:
-        trial_id: of the trial.
-        config: of the training.
-        changes: differences from the trial's, without the seed; empty if there are none.
-    """
+    """One trial's configuration under another seed, and perhaps changed: `changes` names the
+    differences, without the seed."""
 
     trial_id: str
     config: TrainConfig
@@ -38,11 +33,13 @@ class Rerun:
 
     @classmethod
     def of(cls, trial_id: str, params: Mapping[str, Any], seed: int, **changed: Any) -> Self:
-        """Return the rerun of a trial's parameters with some of them changed; None removes one.
+        """Return the rerun of a trial's parameters with some of them changed; None removes one."""
 
-        Raises:
-            ConfigError: if they break a rule.
-        """
+        def short(value: Any) -> str:
+            if value is None:
+                return "none"
+            return value if isinstance(value, str) else json.dumps(value)
+
         found = TrainConfig.from_params(params).to_params() | {"seed": seed}
         for name in ("evaluation.num_scenes", "evaluation.num_test_scenes"):
             found[name] = min(found[name], OWN_SCENES)
@@ -50,7 +47,7 @@ class Rerun:
         config = TrainConfig.from_params(merged)
         now = config.to_params()
         differ = sorted(k for k in {*found, *now} if found.get(k) != now.get(k))
-        return cls(trial_id, config, " ".join(f"{k}={_short(now.get(k))}" for k in differ))
+        return cls(trial_id, config, " ".join(f"{k}={short(now.get(k))}" for k in differ))
 
 
 MAX_SEEDS = 1000
@@ -58,35 +55,22 @@ MAX_SEEDS = 1000
 
 
 def training_seeds(number: int, count: int) -> list[int]:
-    """Return training seeds for a trial's reruns, up to `MAX_SEEDS`, that no other trial's reruns
-    have.
-
-    Args:
-        number: of the trial.
-    """
+    """Return training seeds, up to `MAX_SEEDS`, that the reruns of no other trial have."""
     return [10 * (MAX_SEEDS * (number + 1) + i) for i in range(count)]
 
 
 @dataclass(frozen=True)
 class FreshScenes:
-    """Scenes on which nothing was trained or chosen.
-
-    Attributes:
-        seed: of the scenes.
-        num_scenes: of each SNR and K.
-        snr_db: SNRs [dB]; None is those that the run reports.
-    """
+    """Scenes on which nothing was trained or chosen: `num_scenes` for each SNR and K, at `snr_db`
+    [dB] or, if None, at the SNRs that the run reports."""
 
     seed: int
     num_scenes: int
     snr_db: tuple[float, ...] | None = None
 
     def evaluation(self, config: TrainConfig) -> EvaluationConfig:
-        """Return the configuration of the scores on these scenes.
-
-        Raises:
-            ConfigError: if they are not fresh, or too few.
-        """
+        """Return the configuration of the scores; raise ConfigError for scenes that are not fresh,
+        or too few."""
         own = config.evaluation
         require(
             self.seed not in (own.seed, own.test_seed),
@@ -112,9 +96,3 @@ class FreshScenes:
             report_snr_db=snr_db,
             tolerance=0.0,  # all scenes, or what is compared would not pair
         )
-
-
-def _short(value: Any) -> str:
-    if value is None:
-        return "none"
-    return value if isinstance(value, str) else json.dumps(value)

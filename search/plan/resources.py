@@ -22,13 +22,8 @@ class Node:
 
 @dataclass(frozen=True)
 class Cluster:
-    """The machines that a search may use.
-
-    Attributes:
-        nodes: the present machines.
-        can_grow: machines may be added; a trial then waits for one that is large enough.
-        dashboard: URL of the Ray dashboard, or None.
-    """
+    """The present machines that a search may use, and the URL of the Ray dashboard; to a cluster
+    that `can_grow` machines may be added, and a trial waits for one that is large enough."""
 
     nodes: tuple[Node, ...]
     dashboard: str | None = None
@@ -50,12 +45,8 @@ class Resources:
 
 
 def resolve_resources(plan: SearchConfig, cluster: Cluster) -> Resources:
-    """Return each trial's share and the number of concurrent trials.
-
-    Raises:
-        Refused: if no machine of the cluster could ever hold one trial, or if there is none yet
-            and the plan does not say whether trials use GPUs.
-    """
+    """Return each trial's share and the number of concurrent trials; raise Refused if no machine
+    could ever hold one, or if there is none yet and the plan leaves GPUs open."""
     cpus, gpus = plan.cpus_per_trial, plan.gpus_per_trial
     if gpus is None:
         gpus = LOCAL_GPU_SHARE if any(node.gpus > 0 for node in cluster.nodes) else 0.0

@@ -63,16 +63,8 @@ def parser(prog: str, about: str) -> argparse.ArgumentParser:
 
 @dataclass(frozen=True)
 class RerunRequest:
-    """A command line, checked against its run.
-
-    Attributes:
-        store: of the run.
-        plan: of the reruns.
-        trials: ids of the candidates, the best first.
-        top: number of trials to rerun.
-        seeds: per trial.
-        fresh: the scenes.
-    """
+    """A command line, checked against its run: rerun the `top` of the trials (ids, the best
+    first), each with `seeds` training seeds, by the plan, and score them on fresh scenes."""
 
     store: RunStore
     plan: SearchConfig
@@ -156,11 +148,8 @@ class RerunRequest:
 def has_scores(
     store: RunStore, part: str, evaluation: EvaluationConfig, estimator: str | None = None
 ) -> bool:
-    """Return whether a part of `confirmations` has scores on all of these scenes.
-
-    Args:
-        estimator: counts its scores only; None counts all.
-    """
+    """Return whether a part of `confirmations` has scores (of that estimator, unless None) on all
+    of these scenes."""
     rows = store.read("confirmations", part)
     rows = rows[rows["evaluation_seed"] == evaluation.test_seed]
     rows = rows[rows["snr_db"].isin(evaluation.report_snr_db)]

@@ -37,13 +37,8 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Session:
-    """Trains and scores reruns with the workers of one cluster, and writes the results.
-
-    Attributes:
-        request: the run, the plan of its reruns, and the scenes.
-        trained: store of the reruns.
-        resources: of one training.
-    """
+    """Trains and scores reruns with the workers of one cluster, and writes the results; `trained`
+    is the store of the reruns."""
 
     request: RerunRequest
     trained: RunStore
@@ -65,9 +60,8 @@ class Session:
     def score(self, reruns: Iterable[Rerun], confirmed: TrainConfig | None = None) -> None:
         """Score on the fresh scenes what has no scores there yet; scores on others stay.
 
-        Args:
-            confirmed: for a confirmation: a configuration with the scenes of the bound and of the
-                classical methods, which are scored too; the reruns are then marked as confirmed.
+        For a confirmation, the bound and the classical methods are scored too, on the scenes of
+        the configuration `confirmed`, and the reruns are marked as confirmed.
         """
         from search.cluster import score_baselines, score_state
 
@@ -91,11 +85,8 @@ class Session:
                 self._mark(one)
 
     def hinges(self, configs: Mapping[str, TrainConfig]) -> dict[str, list[dict[str, float]]]:
-        """Return rows of the eigengap term on fresh scenes, by the name of the rerun.
-
-        Args:
-            configs: for each rerun the configuration that weighs the term, perhaps not its own.
-        """
+        """Return rows of the eigengap term on fresh scenes, by the name of the rerun, weighed by
+        the configuration given for it, perhaps not its own."""
         from search.cluster import score_hinges
 
         fresh = self.request.fresh

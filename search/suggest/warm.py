@@ -23,14 +23,8 @@ WARM_FILE = "warm.json"
 def warm_start(
     plan: SearchConfig, code: Mapping[str, Any]
 ) -> tuple[tuple[EndedTrial, ...], list[str]]:
-    """Return the trials that a new run starts with, and notes to print.
-
-    Args:
-        code: provenance of the new run.
-
-    Raises:
-        Refused: if their values do not compare with the plan's.
-    """
+    """Return the trials that a new run, of provenance `code`, starts with, and notes to print;
+    raise Refused if their values do not compare with the plan's."""
     if plan.warm_start is None:
         return (), []
     store = RunStore.open(plan.warm_start)
@@ -51,10 +45,8 @@ def warm_start(
     journal = {each["trial"]["trial_id"] for each in read_journal(store.path / JOURNAL)} - ended
     if journal:
         notes.append(f"  note: {len(journal)} more wait in its journal until it is resumed")
-    if theirs["seed"] != plan.seed:
-        notes.append(
-            f"  note: they trained with seed {theirs['seed']}, these train with {plan.seed}"
-        )
+    if (seed := theirs["seed"]) != plan.seed:
+        notes.append(f"  note: they trained with seed {seed}, these train with {plan.seed}")
     return tuple(trials), notes
 
 
@@ -66,11 +58,7 @@ def warm_file(plan: SearchConfig, trials: Iterable[EndedTrial]) -> dict[str, str
 
 
 def read_warm_trials(store: RunStore) -> tuple[EndedTrial, ...]:
-    """Return the trials that a run was started with.
-
-    Raises:
-        CorruptRun: if they are lost.
-    """
+    """Return the trials that a run was started with; raise CorruptRun if they are lost."""
     if not store.plan.get("search", {}).get("warm_start"):
         return ()
     trials = []
@@ -108,17 +96,13 @@ def default_changes(store: RunStore, plan: SearchConfig) -> list[str]:
 
 
 def version_changes(stored: Mapping[str, Any], code: Mapping[str, Any]) -> list[str]:
-    """Return a note for each difference between a run's commit and versions and those of `code`.
+    """Return a note for each difference in commit and versions between the provenance in a run's
+    `run.json` and that of this process, `code`."""
 
-    Args:
-        stored: `run.json`.
-        code: provenance of this process.
-    """
-    was, now = _versions(stored.get("provenance", {})), _versions(code)
+    def versions(provenance: Mapping[str, Any]) -> dict[str, Any]:
+        code = provenance.get("code", {})
+        commit = {"commit": code.get("sha"), "changes": code.get("diff_sha256")}
+        return commit | provenance.get("versions", {})
+
+    was, now = versions(stored.get("provenance", {})), versions(code)
     return [f"  note: {n} was {was.get(n)}, is {v}" for n, v in now.items() if was.get(n) != v]
-
-
-def _versions(provenance: Mapping[str, Any]) -> dict[str, Any]:
-    code = provenance.get("code", {})
-    commit = {"commit": code.get("sha"), "changes": code.get("diff_sha256")}
-    return commit | provenance.get("versions", {})
