@@ -175,8 +175,8 @@ def _resumed_plan(args: argparse.Namespace) -> tuple[SearchConfig, RunStore]:
         )
     flags.pop("out", None)
     path = resolve_run(args.resume, args.out, to_drive=True)
-    changed = args.accept_space_change
-    more = declared(planned(path, read_run(path), {}).space) if changed else None
+    accept = args.accept_space_change
+    more = declared(planned(path, read_run(path), {}).space) if accept else None
     store = RunStore.open(path, more=more)
     return planned(path, store.plan, flags), store
 

@@ -75,19 +75,14 @@ def search(
 
 
 def rerun(
-    plan: SearchConfig,
-    store: RunStore,
-    resources: Resources,
-    records: list[Record],
-    *,
-    train: Train | None = None,
+    plan: SearchConfig, store: RunStore, resources: Resources, records: list[Record]
 ) -> None:
     """Train those of the given configurations that have not ended yet; none is stopped early.
 
     Args:
         store: of the run that holds such trainings.
         records: as `configs/<trial_id>.json` holds them.
-        plan, resources, train: as for `search`.
+        plan, resources: as for `search`.
 
     Raises:
         SearchFailed: if it ended itself; what had finished is in the store.
@@ -98,7 +93,7 @@ def rerun(
         return trials, Scheduler(early_stopper("none", plan.template.epochs)), lambda ended: None
 
     names = {record["trial_id"] for record in records}
-    _run_trials(names, prepare, plan, store, resources, train)
+    _run_trials(names, prepare, plan, store, resources, None)
 
 
 def _run_trials(

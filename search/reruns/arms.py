@@ -87,7 +87,7 @@ def arms(request: RerunRequest, args: argparse.Namespace, trial: str) -> tuple[C
                 "--set changes anything but the seed, which the arms share, but got "
                 f"seed={changes['seed']}. Ask for more seeds with --seeds."
             )
-        if (({**own, **chosen, **changes}).get("eigengap.weight") or 0) <= 0:
+        if ({**own, **chosen, **changes}.get("eigengap.weight") or 0) <= 0:
             # without a weight, the eigengap's definition and derivative have no effect
             unread = ("eigengap.", "spectral.")
             changes = {n: v for n, v in changes.items() if not n.startswith(unread)}
