@@ -13,9 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from search.records import RERUNS
 from search.report.data import Cell, Column, Row, Run, Table, interval, number, words
@@ -36,16 +34,14 @@ HARDLY = 0.1
 
 @dataclass(frozen=True)
 class Effect:
-    """With minus without.
+    """With minus without, of one of `MEASURES`.
 
     Attributes:
-        measure: a key of `MEASURES`.
         snr_db: None for the mean over the objective's SNRs.
         without, with_: means of the arms.
         difference: over configurations.
         detectable: the smallest true difference that is told from 0 with 80 % probability.
-        seeds: trainings per arm.
-        balanced: whether every configuration has as many of them.
+        seeds: trainings per arm; `balanced` if every configuration has as many of them.
         scenes: behind each training.
     """
 
@@ -98,16 +94,14 @@ def incomplete(run: Run, name: str) -> Incomplete:
 
 def lost_trainings(run: Run) -> list[str]:
     """Return a sentence for each ablation with trainings that did not complete."""
-    counts = {name: incomplete(run, name) for name in names(run)}
+    said = "Their failures are in {}."
+    if run.reruns is None:
+        said = "The folder {}, which has their failures, is not there."
     return [
         f"Of the reruns of the ablation {name} did not complete: {lost}. "
-        + (
-            f"The folder {run.name}/{RERUNS}, which has their failures, is not there."
-            if run.reruns is None
-            else f"Their failures are in {run.name}/{RERUNS}."
-        )
-        for name, lost in counts.items()
-        if lost.any
+        + said.format(f"{run.name}/{RERUNS}")
+        for name in names(run)
+        if (lost := incomplete(run, name)).any
     ]
 
 
@@ -155,15 +149,15 @@ def sentence(run: Run, name: str) -> str:
         if effect.balanced
         else f"{effect.seeds} pairs of trainings of {configurations} configurations"
     )
-    acts = acting(run, name)
-    hardly = f" The term acts in {acts:.1%} of the scenes" if acts is not None else ""
-    if acts is not None and acts < HARDLY:
-        hardly += ": hardly ever, so it could do little; --definition takes one that acts"
+    acts, said = acting(run, name), ""
+    if acts is not None:
+        few = ": hardly ever, so it could do little; --definition takes one that acts"
+        said = f" The term acts in {acts:.1%} of the scenes{few if acts < HARDLY else ''}."
     return (
         f"{name}: {verdict(effect)}; capped error {effect.without:.3f} without, "
         f"{effect.with_:.3f} with, difference {effect.difference} over "
         f"{over} x {effect.scenes} scenes; "
-        f"detectable: {effect.detectable:.3f}{left_out}." + (f"{hardly}." if hardly else "")
+        f"detectable: {effect.detectable:.3f}{left_out}.{said}"
     )
 
 
@@ -239,7 +233,8 @@ def _effect(trainings: pd.DataFrame, measure: str, snr_db: float | None) -> Effe
     whole = by_scene.loc[:, counts == trainings.columns.get_level_values("snr_db").nunique()]
     if not len(pairs) or whole.shape[1] < 2:
         return None
-    without, with_ = (_by_configuration(pd.DataFrame(whole.loc[arm])) for arm in arms)
+    configurations = whole.groupby(level=[0, "trial_id"]).mean()
+    without, with_ = (configurations.loc[arm].to_numpy(dtype=float) for arm in arms)
     if len(without) < 2:
         return None
     return Effect(
@@ -253,8 +248,3 @@ def _effect(trainings: pd.DataFrame, measure: str, snr_db: float | None) -> Effe
         len(set(pairs.get_level_values("trial_id").value_counts())) == 1,
         whole.shape[1],
     )
-
-
-def _by_configuration(trainings: pd.DataFrame) -> NDArray[np.float64]:
-    """Return means over seeds [configurations, scenes]."""
-    return trainings.groupby(level="trial_id").mean().to_numpy(dtype=float)

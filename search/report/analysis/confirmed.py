@@ -6,6 +6,7 @@ winner's curse. Intervals of trials take seeds and scenes as drawn (`statistics.
 those of classical methods and the bound scenes alone.
 """
 
+import math
 from functools import lru_cache
 from typing import Any
 
@@ -83,23 +84,17 @@ def board(run: Run) -> pd.DataFrame:
     found = errors_by_name(run)
     own = run.trials[run.trials["trial_id"].isin(set(found))]
     own = own.assign(search_rank=own["objective"].rank())
-    trials: list[dict[str, Any]] = [
-        {
-            "name": trial["trial_id"],
-            "kind": "trial",
-            "seeds": len(found[trial["trial_id"]]),
-            "search_rank": trial["search_rank"],
-            **dict(zip(SEARCH, (trial[name] for name in JUDGED), strict=True)),
-            **_ends(found[trial["trial_id"]]),
-        }
-        for trial in own.to_dict("records")
-    ]
-    scenes = fresh_scenes(run)
-    shared = [
-        {"name": name, "kind": "bound" if name == BOUND else "classical", **_ends(found[name])}
-        for name in in_order(scenes.loc[scenes["trial_id"].isna(), "estimator"])
+    own = own.rename(columns={"trial_id": "name"} | dict(zip(JUDGED, SEARCH, strict=True)))
+    trials: list[dict[Any, Any]] = [
+        {**row, **_ends(found[row["name"]]), "kind": "trial", "seeds": len(found[row["name"]])}
+        for row in own.to_dict("records")
     ]
     trials.sort(key=lambda row: (pd.isna(row["confirmed"]), row["confirmed"]))
+    scenes = fresh_scenes(run)
+    shared: list[dict[str, Any]] = [
+        {"name": name, "kind": "bound" if name == BOUND else "classical"} | _ends(found[name])
+        for name in in_order(scenes.loc[scenes["trial_id"].isna(), "estimator"])
+    ]
     rows = pd.DataFrame([*shared, *trials], columns=list(COLUMNS))
     return rows.assign(curse=rows["confirmed"] - rows["search"])
 
@@ -110,10 +105,7 @@ def _ends(values: pd.DataFrame) -> dict[str, float]:
     mean = float(values.to_numpy().mean()) if values.size else float("nan")
     if values.shape[1] < 2 or (len(values) == 1 and values.index[0] != NO_SEED):
         return {"confirmed": mean}
-    if len(values) > 1:
-        found = crossed_interval(values.to_numpy())
-    else:
-        found = mean_interval(values.iloc[0])
+    found = crossed_interval(values) if len(values) > 1 else mean_interval(values.iloc[0])
     return dict(zip(CONFIRMED, (found.mean, found.low, found.high), strict=True))
 
 
@@ -127,7 +119,7 @@ def against(run: Run, trial: str, reference: str) -> Interval | None:
     """Return the capped error of a finalist minus that of a classical method, paired by scene;
     None if there is nothing to pair."""
     found = errors_by_name(run)
-    if trial not in found or reference not in found or len(found[reference]) != 1:
+    if not {trial, reference} <= set(found) or len(found[reference]) != 1:
         return None
     return _paired(found[trial], found[reference])
 
@@ -157,12 +149,10 @@ def behind(run: Run) -> dict[str, Interval]:
     pairs of finalists together (Bonferroni).
     """
     names, values = finalists(run), errors_by_name(run)
-    level = 1 - 0.05 / max(len(names) * (len(names) - 1) // 2, 1)
-    pairs = {
-        name: _paired(values[name], values[names[0]], level)
-        for name in names[1:]
-        if len(values[names[0]]) > 1
-    }
+    if not names or len(first := values[names[0]]) < 2:
+        return {}
+    level = 1 - 0.05 / max(math.comb(len(names), 2), 1)
+    pairs = {name: _paired(values[name], first, level) for name in names[1:]}
     return {name: found for name, found in pairs.items() if found is not None}
 
 
@@ -215,19 +205,17 @@ def board_table(run: Run) -> Table:
     """Return the confirmed leaderboard as a table."""
     titles = ("search", "confirmed", "curse", "seeds", "rank")
     columns = (Column(""), *(Column(title, "number") for title in titles))
+    names = finalists(run)
     rows = []
-    place = 0
     for row in board(run).to_dict("records"):
-        own = row["kind"] == "trial"
-        place += own
-        rank = f"{number(row['search_rank'], 0).text} -> {place}" if own else ""
+        rank = number(row["search_rank"], 0).text
         cells = (
             words(row["name"]),
             interval([row[end] for end in SEARCH]),
             interval([row[end] for end in CONFIRMED]),
             number(row["curse"], sign="+"),
             number(row["seeds"], 0),
-            Cell(rank),
+            Cell(f"{rank} -> {names.index(row['name']) + 1}" if row["kind"] == "trial" else ""),
         )
         rows.append(Row(cells))
     return Table("confirmed-table", columns, tuple(rows))
@@ -237,9 +225,8 @@ def text(run: Run) -> str:
     """Return the confirmed leaderboard for a console; it says so if there is nothing to show."""
     if not (names := finalists(run)):
         return nothing(run)
-    snr = ", ".join(f"{s:g}" for s in run.objective_snr_db)
     about = (
-        f"{run.name}, confirmed: capped error over SNR {snr} dB and all K on "
+        f"{run.name}, confirmed: capped error over SNR {run.objective_snrs} dB and all K on "
         f"{fresh_scenes(run)['scene_id'].nunique()} fresh scenes, fresh training seeds, "
         "95 % intervals"
     )

@@ -31,14 +31,9 @@ HALVES, SHUFFLES = 60, 400  # of 60 shuffles, three would make the quantile
 
 @dataclass(frozen=True)
 class Importance:
-    """Shares of importance, one row per parameter, the largest first.
-
-    Attributes:
-        epoch: at which objectives were compared.
-        num_trials: that had reached it.
-        shares: columns name, share, low, high (95 % over halves of the trials), chance (95 %
-            quantile over shuffled objectives), beyond_chance.
-    """
+    """Importances at the epoch that `num_trials` had reached; one row of `shares` per parameter,
+    the largest first: name, share, low, high (95 % over halves of the trials), chance (95 %
+    quantile over shuffled objectives), beyond_chance."""
 
     epoch: int
     num_trials: int
@@ -67,26 +62,21 @@ def importances(run: Run, *, seed: int = 0) -> Importance | str:
     halves = [_shares(study, _half(objective, random), names) for _ in range(HALVES)]
     shuffled = [_shares(study, random.permutation(objective), names) for _ in range(SHUFFLES)]
     low, high = np.quantile(halves, [0.025, 0.975], axis=0)
-    chance = np.quantile(shuffled, 0.95, axis=0)
-    table = pd.DataFrame(
-        {
-            "name": names,
-            "share": share,
-            "low": np.minimum(low, share),
-            "high": np.maximum(high, share),
-            "chance": chance,
-            "beyond_chance": share > chance,
-        }
+    table = pd.DataFrame({"name": names, "share": share})
+    table = table.assign(
+        low=np.minimum(low, share),
+        high=np.maximum(high, share),
+        chance=np.quantile(shuffled, 0.95, axis=0),
+        beyond_chance=lambda rows: rows["share"] > rows["chance"],
     )
-    ranked = table.sort_values("share", ascending=False, kind="stable").reset_index(drop=True)
+    ranked = table.sort_values("share", ascending=False, kind="stable", ignore_index=True)
     return Importance(epoch, len(objective), ranked)
 
 
 def same_fidelity(run: Run) -> tuple[int, "pd.Series[float]"] | str:
     """The latest epoch that half of the trials reached, and their objectives at it, by trial."""
-    ended = set(run.trials["trial_id"])
     epochs = run.tables["epochs"].dropna(subset=["objective"])
-    epochs = epochs[epochs["trial_id"].isin(ended)]
+    epochs = epochs[epochs["trial_id"].isin(run.trials["trial_id"])]
     counts = epochs.groupby("epoch")["trial_id"].nunique()
     least = max(LEAST_TRIALS, LEAST_SHARE * epochs["trial_id"].nunique())
     enough = counts.index[counts >= least]
@@ -141,7 +131,5 @@ def _distribution(parameter: Parameter) -> Any:
     if not parameter.numeric:
         return CategoricalDistribution(parameter.choices)
     seen = parameter.values.dropna().astype(float)
-    assert parameter.low is not None, "a range has ends"
-    assert parameter.high is not None, "a range has ends"
-    low, high = min(parameter.low, seen.min()), max(parameter.high, seen.max())
-    return FloatDistribution(low, high, log=parameter.log)
+    ends = np.array([parameter.low, parameter.high, *seen], dtype=np.float64)
+    return FloatDistribution(float(ends.min()), float(ends.max()), log=parameter.log)

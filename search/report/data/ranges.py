@@ -27,16 +27,8 @@ _NUMBERS = re.compile(r"(?:float|int) \[(?P<low>[^,]+), (?P<high>[^\]]+)\](?P<mo
 
 @dataclass(frozen=True)
 class Parameter:
-    """One searched parameter of a run.
-
-    Attributes:
-        name: dotted, without `params.`.
-        values: one per row of `trials`, null where the trial had none.
-        low, high: its range; None for choices.
-        log: whether the range is logarithmic.
-        choices: what could be chosen, as strings; empty for a range.
-        unit: as in the schema.
-    """
+    """One searched parameter of a run: its values, one per row of `trials` (null where the trial
+    had none), and its range, or its choices as strings."""
 
     name: str
     values: "pd.Series[Any]"
@@ -63,18 +55,9 @@ class Parameter:
             order = {choice: i / steps for i, choice in enumerate(self.choices)}
             return np.asarray(self.values.map(order), dtype=np.float64)
         x = self.values.to_numpy(dtype=float, na_value=np.nan)
-        low, high = self.ends()
-        places: NDArray[np.float64] = (self._scaled(x) - low) / ((high - low) or 1.0)
-        return places
-
-    def ends(self) -> tuple[float, float]:
-        """Ends of the range, on its own scale."""
-        assert self.low is not None, "choices have no ends"
-        assert self.high is not None, "choices have no ends"
-        return float(self._scaled(self.low)), float(self._scaled(self.high))
-
-    def _scaled(self, x: Any) -> Any:
-        return np.log10(x) if self.log else x
+        ends = np.array([self.low, self.high], dtype=np.float64)
+        x, (low, high) = (np.log10(x), np.log10(ends)) if self.log else (x, ends)
+        return np.asarray((x - low) / ((high - low) or 1.0))
 
 
 def parameters(run: Run) -> list[Parameter]:
@@ -83,7 +66,7 @@ def parameters(run: Run) -> list[Parameter]:
     Where the plan says nothing of a parameter's range, the values seen stand in for it.
     """
     ranges = _ranges(run)
-    units = {name: said[1] for name, said in _declared(run).items()}
+    units = {name: said[1] for name, said in run.planned("parameters").items()}
     found = []
     for column in run.trials.columns:
         name = column.removeprefix(PREFIX)
@@ -118,13 +101,9 @@ def _parameter(name: str, values: "pd.Series[Any]", ranges: list[Range], unit: s
 
 def _ranges(run: Run) -> dict[str, list[Range]]:
     """Return the ranges by configuration name, of all branches."""
-    ranges, space = run.plan.get("ranges"), run.plan.get("space")
-    if isinstance(ranges, dict):
-        known = {name: range_from_json(data) for name, data in ranges.items()}
-    else:
-        known = {
-            n: _from_text(str(t)) for n, t in (space if isinstance(space, dict) else {}).items()
-        }
+    known = {name: range_from_json(data) for name, data in run.planned("ranges").items()}
+    if not isinstance(run.plan.get("ranges"), dict):
+        known = {name: _from_text(str(text)) for name, text in run.planned("space").items()}
     found: dict[str, list[Range]] = {}
     for name, one in known.items():
         found.setdefault(name.partition("@")[0], []).append(one)
@@ -136,11 +115,6 @@ def _from_text(text: str) -> Range:
     if match := _NUMBERS.fullmatch(text):
         return Float(float(match["low"]), float(match["high"]), "log" in match["more"])
     return Choice(tuple(text.removeprefix("one of ").split(", ")))
-
-
-def _declared(run: Run) -> dict[str, Any]:
-    declared = run.plan.get("parameters")
-    return declared if isinstance(declared, dict) else {}
 
 
 def shown(value: Any) -> str:

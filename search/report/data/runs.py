@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from search.plan import CorruptRun, RunNotFound
+from search.plan import CorruptRun, Outcome, RunNotFound
 from search.records import (
     KEYS,
     RERUNS,
@@ -36,12 +36,11 @@ class Run:
     """A run's plan and tables. Compared and hashed by identity, so that results can be cached.
 
     Attributes:
-        path: its folder.
         plan: `run.json`; empty if it cannot be read.
         tables: every table by name, also the missing ones.
         notes: one sentence for each thing that is missing or damaged.
         lacking: tables that are missing, or some of which is.
-        reruns: trainings of confirmations and ablations, a run of its own; None if there are none.
+        reruns: trainings of confirmations and ablations, a run of its own.
     """
 
     path: Path
@@ -62,6 +61,11 @@ class Run:
         return self.tables["trials"]
 
     @property
+    def completed(self) -> pd.DataFrame:
+        """Rows of the trials that trained every epoch."""
+        return self.trials[self.trials["outcome"] == Outcome.COMPLETED]
+
+    @property
     def best(self) -> str | None:
         """Id of the best trial; None if no trial completed."""
         return best_trial(self.trials)
@@ -71,6 +75,11 @@ class Run:
         """SNRs that the objective averages over [dB]."""
         given = self.planned("fixed").get("evaluation.objective_snr_db")
         return tuple(float(snr) for snr in given) if given else OBJECTIVE_SNR_DB
+
+    @property
+    def objective_snrs(self) -> str:
+        """The same for a reader."""
+        return ", ".join(f"{snr:g}" for snr in self.objective_snr_db)
 
     def planned(self, part: str) -> dict[str, Any]:
         """Return a part of `run.json` (`search`, `fixed`, ...); empty where it cannot be read."""

@@ -61,14 +61,12 @@ def _panel(axes: Axes, own: list[Effect], objective_snr_db: tuple[float, ...]) -
     style.shade(axes, objective_snr_db)
     axes.axhline(0, color="black", linewidth=0.8)
     for shift, (measure, look) in zip((-0.25, 0.25), SHOWN.items(), strict=True):
-        known = [e for e in own if e.measure == measure and e.snr_db is not None]
-        if known:
-            snrs = [e.snr_db + shift for e in known if e.snr_db is not None]
-            ends = np.array(
-                [(e.difference.mean, e.difference.low, e.difference.high) for e in known]
-            )
-            mean, low, high = ends.T
+        measured = {e.snr_db: e.difference for e in own if e.measure == measure}
+        measured.pop(None, None)  # the mean over SNRs
+        if measured:
+            snr = np.array([*measured], dtype=float) + shift
+            mean, low, high = np.array([(d.mean, d.low, d.high) for d in measured.values()]).T
             shape = {"color": look["color"], "marker": look["marker"], "label": MEASURES[measure]}
             spread = [mean - low, high - mean]
-            axes.errorbar(snrs, mean, yerr=spread, capsize=3, markersize=5, linewidth=1.4, **shape)
+            axes.errorbar(snr, mean, yerr=spread, capsize=3, markersize=5, linewidth=1.4, **shape)
     style.plain(axes)

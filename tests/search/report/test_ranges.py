@@ -1,12 +1,11 @@
 """Ranges of a run's parameters: as data, and parsed from text where a run holds text alone."""
 
-from types import SimpleNamespace
-
 import pandas as pd
 import pytest
 
 import spaces
 from search.plan.config import SearchConfig
+from search.report.data import Run
 from search.report.data.ranges import parameters
 
 
@@ -19,7 +18,7 @@ def test_text_alone_gives_the_same_ranges_as_data(preset):
     def found(content):
         return [
             (p.name, p.low, p.high, p.log, p.choices)
-            for p in parameters(SimpleNamespace(plan=content, trials=trials))
+            for p in parameters(Run(None, content, {"trials": trials}))
         ]
 
     data = plan.space_json
