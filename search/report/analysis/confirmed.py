@@ -189,11 +189,10 @@ def nothing(run: Run) -> str:
 def elsewhere(run: Run) -> list[str]:
     """Return a sentence that names trials confirmed on other scenes than most, if there are any:
     they do not compare."""
-    by_seed = dict(iter(asked_for(run).groupby("evaluation_seed", sort=False)["trial_id"]))
-    if len(by_seed) < 2:
-        return []
-    seed, here = next(iter(by_seed.items()))
-    others = ", ".join(sorted(set().union(*by_seed.values()) - set(here)))
+    asked = asked_for(run)
+    seed = next(iter(asked["evaluation_seed"]), None)
+    here = asked.loc[asked["evaluation_seed"] == seed, "trial_id"]
+    others = ", ".join(sorted({*asked["trial_id"]} - {*here}))
     said = (
         f"Confirmed on other scenes than the rest, so not compared: {others}. "
         f"`search.confirm --scene-seed {seed}` scores them on these."

@@ -52,7 +52,7 @@ def notes(run: Run) -> dict[str, list[str]]:
 
 def hugging(run: Run) -> list[str]:
     """Name numeric parameters whose good values crowd at an end of their range."""
-    completed = run.trials[run.trials["outcome"] == Outcome.COMPLETED].dropna(subset=["objective"])
+    completed = run.completed.dropna(subset=["objective"])
     count = max(BEST_LEAST, round(BEST_SHARE * len(completed)))
     best = completed.nsmallest(count, "objective")["trial_id"]
     good = run.trials["trial_id"].isin(best).to_numpy()
@@ -88,14 +88,12 @@ def without_effect(run: Run) -> list[str]:
     importance = importances(run)
     if isinstance(importance, str):
         found.append(importance)
-    else:
-        rows = importance.shares
-        silent = [f"`{name}`" for name in rows.loc[~rows["beyond_chance"], "name"]]
-        if silent:
-            found.append(
-                f"Not told from chance with {importance.num_trials} trials at epoch "
-                f"{importance.epoch}: {', '.join(silent)}. Absence of evidence, not of effect."
-            )
+    elif not (rows := importance.shares)["beyond_chance"].all():
+        silent = ", ".join(f"`{name}`" for name in rows.loc[~rows["beyond_chance"], "name"])
+        found.append(
+            f"Not told from chance with {importance.num_trials} trials at epoch "
+            f"{importance.epoch}: {silent}. Absence of evidence, not of effect."
+        )
     for name, where in run.planned("no_effect").items():
         found.append(f"`{name}` has no effect by theory {where}.")
     for parameter in parameters(run):
@@ -151,13 +149,16 @@ def early_stopping(run: Run) -> list[str]:
 
     Where the scheduler has no rungs, those of `asha` are judged: the cost it would have had.
     """
-    completed = run.trials[run.trials["outcome"] == Outcome.COMPLETED].dropna(subset=["objective"])
+    completed = run.completed.dropna(subset=["objective"])
     stopped = int((run.trials["outcome"] == Outcome.STOPPED).sum())
     epochs = run.tables["epochs"]
     found: list[str] = []
     few: list[str] = []
     used = rungs(run)
-    was, threw = ("was", "threw") if used else ("would have been", "would have thrown")
+    lowers = " Only trials that went through are counted, which lowers it." if stopped else ""
+    was, threw, later = "would have been", "would have thrown", ""
+    if used:
+        was, threw, later = "was", "threw", ": use later rungs (`--scheduler hyperband`)"
     for rung in used or rungs(run, "asha"):
         at = epochs[epochs["epoch"] == rung].set_index("trial_id")["objective"]
         pairs = completed.assign(early=completed["trial_id"].map(at)).dropna(subset=["early"])
@@ -168,17 +169,14 @@ def early_stopping(run: Run) -> list[str]:
         if not np.isfinite(rank):
             continue
         low, high = _rank_interval(rank, len(pairs))
+        says = f"too few trials to say whether stopping there {was} justified"
         if low > 0.5:
             says = f"stopping there {was} justified"
         elif high < 0.5:
-            says = f"stopping there {threw} away good trials"
-            says += ": use later rungs (`--scheduler hyperband`)" if used else ""
-        else:
-            says = f"too few trials to say whether stopping there {was} justified"
+            says = f"stopping there {threw} away good trials{later}"
         found.append(
             f"Rung {rung}: rank correlation with the end {rank:.2f} [{low:.2f}, {high:.2f}] over "
-            f"{len(pairs)} trials; {says}."
-            + (" Only trials that went through are counted, which lowers it." if stopped else "")
+            f"{len(pairs)} trials; {says}.{lowers}"
         )
     if few:
         found.append(
@@ -209,13 +207,12 @@ def diverged(run: Run) -> list[str]:
     for name, inside in regions:
         if inside.all() or not inside.any():
             continue
-        counts = [[(bad & side).sum(), (~bad & side).sum()] for side in (inside, ~inside)]
+        here, there = ((bad & side).sum() for side in (inside, ~inside))
+        counts = [[here, inside.sum() - here], [there, (~inside).sum() - there]]
         p_value = float(stats.fisher_exact(np.array(counts), "greater").pvalue)
         if p_value < LEVEL / len(regions):
-            text = (
-                f"{counts[0][0]} of {inside.sum()} trials with {name} failed, against "
-                f"{counts[1][0]} of {(~inside).sum()} others."
-            )
+            others = f"{there} of {(~inside).sum()} others."
+            text = f"{here} of {inside.sum()} trials with {name} failed, against {others}"
             worst.append((p_value, text))
     return found + [text for _, text in sorted(worst)[:4]] + reruns
 
@@ -239,10 +236,9 @@ def _rank_interval(rank: float, count: int) -> tuple[float, float]:
 def _regions(run: Run) -> Iterator[tuple[str, NDArray[np.bool_]]]:
     """Yield every choice, and the lower and upper third of every range."""
     for parameter in parameters(run):
-        places = parameter.places()
-        if not parameter.numeric:
-            for choice in parameter.choices:
-                yield f"`{parameter.name}` = {choice}", (parameter.values == choice).to_numpy()
-            continue
-        yield f"`{parameter.name}` in the lowest third of its range", places < 1 / 3
-        yield f"`{parameter.name}` in the highest third of its range", places > 2 / 3
+        for choice in parameter.choices:
+            yield f"`{parameter.name}` = {choice}", (parameter.values == choice).to_numpy()
+        if parameter.numeric:
+            places = parameter.places()
+            yield f"`{parameter.name}` in the lowest third of its range", places < 1 / 3
+            yield f"`{parameter.name}` in the highest third of its range", places > 2 / 3

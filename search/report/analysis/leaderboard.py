@@ -73,16 +73,12 @@ def board(run: Run) -> pd.DataFrame:
 def _summary(cells: pd.DataFrame, objective_snr_db: tuple[float, ...]) -> dict[str, float]:
     """Return means over the objective's cells; none where one of its SNRs is missing, since means
     over different SNRs do not compare."""
-    found: dict[str, float] = {}
+    rates = {snr: cells.loc[cells["snr_db"] == snr, "success_rate"] for snr in SUCCESS_SNR_DB}
+    found = {success_column(snr): rate.mean(skipna=False) for snr, rate in rates.items()}
     at = cells[cells["snr_db"].isin(objective_snr_db)]
     if set(at["snr_db"]) == set(objective_snr_db):
-        means = at[[*ENDS]].mean(skipna=False)
-        mean_square = (at["rmspe_deg"] ** 2).mean(skipna=False)
-        found |= {name: float(means[name]) for name in ENDS} | {"rmspe_deg": mean_square**0.5}
-    for snr in SUCCESS_SNR_DB:
-        found[success_column(snr)] = cells.loc[cells["snr_db"] == snr, "success_rate"].mean(
-            skipna=False
-        )
+        found |= {str(name): mean for name, mean in at[[*ENDS]].mean(skipna=False).items()}
+        found["rmspe_deg"] = (at["rmspe_deg"] ** 2).mean(skipna=False) ** 0.5
     return found
 
 
@@ -131,25 +127,23 @@ def _row(row: "pd.Series[Any]") -> Row:
 
 
 def text(run: Run, *, trials: int = 16) -> str:
-    """Return the leaderboard for a console; it says so if a run is broken or has nothing to show.
-
-    Args:
-        trials: number of trials that are shown one by one, completed ones first.
-    """
-    own = run.trials
-    snr = ", ".join(f"{s:g}" for s in run.objective_snr_db)
+    """Return the leaderboard with so many trials for a console; it says so if a run is broken or
+    has nothing to show."""
     table = board_table(run, trials)
     success = table.columns[7].title
     titles = ("", "held-out error", success, "RMSPE [°]", "search value", "outcome")
     lines = [
-        f"{run.name}: means over SNR {snr} dB and all K on held-out scenes,",
+        f"{run.name}: means over SNR {run.objective_snrs} dB and all K on held-out scenes,",
         "with capped error = mean(min(error, 10°)) / 10° and its 95 % interval",
         table.text(titles, bare=("search value",)),
     ]
-    if len(own) > trials:
-        lines.append(f"and {len(own) - trials} more trials in `trials`")
+    if (more := len(run.trials) - trials) > 0:
+        lines.append(f"and {more} more trials in `trials`")
     lines += [*_tally_lines(run), *lacks(run), verdict_on_best(run)]
-    return "\n".join([*lines, *no_effect(run), *run.notes])
+    if nothing := run.planned("no_effect"):
+        said = "; ".join(f"{name} {where}" for name, where in nothing.items())
+        lines.append(f"Without effect by theory: {said}.")
+    return "\n".join([*lines, *run.notes])
 
 
 def lacks(run: Run) -> list[str]:
@@ -174,21 +168,16 @@ def _tally_lines(run: Run) -> list[str]:
     """Return one line for each outcome but `completed`, with its causes."""
     lines = []
     for outcome, count in tally(run).items():
+        if outcome == Outcome.COMPLETED:
+            continue
         rows = run.trials[run.trials["outcome"] == outcome]
-        causes = rows["cause"].dropna().value_counts()
+        causes = rows["cause"].value_counts()
         detail = ", ".join(f"{count} {cause}" for cause, count in causes.head(4).items())
         if outcome == Outcome.STOPPED and rows["objective"].notna().any():
-            epochs = rows.sort_values(["objective", "number"])[["objective", "epochs"]].iloc[0]
-            detail = f"best objective {epochs['objective']:.3f} at epoch {epochs['epochs']:.0f}"
-        if outcome != Outcome.COMPLETED:
-            lines.append(f"{count} {outcome}" + (f": {detail}" if detail else ""))
+            best = rows.sort_values(["objective", "number"]).iloc[0]
+            detail = f"best objective {best['objective']:.3f} at epoch {best['epochs']:.0f}"
+        lines.append(f"{count} {outcome}" + (f": {detail}" if detail else ""))
     return lines
-
-
-def no_effect(run: Run) -> list[str]:
-    """Return which searched parameters have no effect by theory, and where."""
-    said = "; ".join(f"{name} {where}" for name, where in run.planned("no_effect").items())
-    return [f"Without effect by theory: {said}."] if said else []
 
 
 # ---------------------------------------------------------------- paired by scene
@@ -254,8 +243,7 @@ def rungs(run: Run, scheduler: str | None = None) -> list[int]:
     """Return the epochs at which the run's scheduler, or another, may stop a trial; none for
     schedulers without rungs."""
     search, fixed = run.planned("search"), run.planned("fixed")
-    completed = run.trials.loc[run.trials["outcome"] == Outcome.COMPLETED, "epochs"].dropna()
-    budget = fixed.get("epochs") or completed.max()
+    budget = fixed.get("epochs") or run.completed["epochs"].max()
     scheduler = scheduler or search.get("scheduler", "asha")
     if not search or pd.isna(budget) or scheduler not in ("asha", "hyperband"):
         return []

@@ -41,12 +41,9 @@ def mean_interval(
     """Return the mean of `values` with its interval.
 
     Args:
-        values: finite numbers, one-dimensional.
         units: label of the independent unit that each value belongs to; None if each is its own.
             Units count equally, whatever the number of their values.
-        level: of confidence, in (0, 1).
         method: `t`, or `bootstrap_t` for few and skewed values.
-        seed, resamples: of the bootstrap.
 
     Raises:
         ValueError: for fewer than two units, or values that are not finite.
@@ -84,7 +81,6 @@ def crossed_interval(values: ArrayLike, *, level: float = 0.95) -> Interval:
     Args:
         values: [units, scenes], finite: a row per configuration, the mean over its seeds; or, of
             one configuration, a row per seed.
-        level: of confidence, in (0, 1).
 
     Raises:
         ValueError: for fewer than two units or scenes, or values that are not finite.
@@ -111,11 +107,8 @@ def combined_interval(
 
 
 def detectable(values: ArrayLike, *, level: float = 0.95, power: float = POWER) -> float:
-    """Return the smallest true mean whose interval excludes zero with probability `power`.
-
-    Args:
-        values, level: as for `crossed_interval`.
-    """
+    """Return the smallest true mean whose `crossed_interval` excludes zero with probability
+    `power`."""
     _, error, freedom = _crossed(values)
     return error * float(stats.t.ppf((1 + level) / 2, freedom) + stats.t.ppf(power, freedom))
 

@@ -56,15 +56,13 @@ def frame(run: Run) -> pd.DataFrame:
 def write(run: Run, folder: Path) -> Path:
     """Write `summary.parquet` atomically."""
     rows = frame(run)
-    described = [(c.name, SUMMARY_TYPES[c.type], c.unit, c.about) for c in COLUMNS]
-    for name in rows.columns[len(COLUMNS) :]:
-        kind, unit, about = run.planned("parameters").get(name.removeprefix(PREFIX), ("", "", ""))
-        dtype = TYPES[kind] if kind else pa.Array.from_pandas(rows[name]).type
-        described.append((name, dtype, unit, about))
-    fields = [
-        pa.field(name, dtype, metadata={"unit": unit, "description": about})
-        for name, dtype, unit, about in described
-    ]
+    described = {c.name: (c.type, c.unit, c.about) for c in COLUMNS}
+    described |= {PREFIX + name: said for name, said in run.planned("parameters").items()}
+    fields = []
+    for name in rows.columns:
+        kind, unit, about = described.get(name, ("", "", ""))
+        dtype = SUMMARY_TYPES[kind] if kind else pa.Array.from_pandas(rows[name]).type
+        fields.append(pa.field(name, dtype, metadata={"unit": unit, "description": about}))
     sink = pa.BufferOutputStream()
     table = pa.Table.from_pandas(rows, schema=pa.schema(fields), preserve_index=False)
     pq.write_table(table, sink)

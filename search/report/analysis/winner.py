@@ -35,16 +35,14 @@ def noise(run: Run) -> list[str]:
         half = float(best["capped_error_high"] - best["capped_error_low"]) / 2
         near = (own["capped_error"] - best["capped_error"]).abs() <= half
         close = own[near]["name"].tolist()[1:]
-        said = f"Held-out errors are known to ±{half:.3f}"
+        said = f", and no other completed trial is that close to {best['name']}."
         if close:
             more = f" and {len(close) - 6} more" if len(close) > 6 else ""
-            said += f"; within that of {best['name']} lie {', '.join(close[:6])}{more}."
+            said = f"; within that of {best['name']} lie {', '.join(close[:6])}{more}."
             if not ordered:
                 said += " Only fresh seeds and scenes, in pairs, can order them: "
                 said += "`python -m search.confirm`."
-        else:
-            said += f", and no other completed trial is that close to {best['name']}."
-        found.append(said)
+        found.append(f"Held-out errors are known to ±{half:.3f}{said}")
     found += ordered
     difference = paired_with(run)
     if isinstance(difference, str):
@@ -82,8 +80,7 @@ def _unsteady(run: Run, best: str) -> list[str]:
     if len(errors) >= LEAST_EPOCHS:
         last = errors.iloc[-max(3, objective_window(len(errors))) :]
         scatter = float(last.std(ddof=1))
-        completed = run.trials[run.trials["outcome"] == Outcome.COMPLETED]
-        lead = completed["objective"].dropna().nsmallest(2).diff().iloc[1:]
+        lead = run.completed["objective"].dropna().nsmallest(2).diff().iloc[1:]
         if (scatter > lead).any():
             found.append(
                 f"{best} won by {lead.iloc[0]:.3f}, less than its validation error "
@@ -167,11 +164,9 @@ def _high_snr(run: Run, best: str) -> list[str]:
         of = of.sort_values("snr_db")
         least, last = of.iloc[int(of["capped_error"].argmin())], of.iloc[-1]
         if last["capped_error_low"] > least["capped_error_high"]:
-            best_at, last_at = (
-                f"{row['capped_error']:.2f} at {row['snr_db']:g} dB" for row in (least, last)
-            )
             found.append(
                 f"{best} gets worse where signals are strongest (K = {count}): capped error "
-                f"{best_at}, {last_at}{trained}."
+                f"{least['capped_error']:.2f} at {least['snr_db']:g} dB, "
+                f"{last['capped_error']:.2f} at {last['snr_db']:g} dB{trained}."
             )
     return found

@@ -66,8 +66,7 @@ def _counts(axes: Axes, run: Run, cause: "pd.Series[Any]", causes: list[str]) ->
     term = trials["trial_id"].map(terms.set_index("trial_id")["term"].to_dict())
     term = term.astype(object).fillna("-")
     where = backends_of(run) + "\n" + term
-    failed = pd.DataFrame({"cause": cause, "where": where})[cause.notna()]
-    counts = failed.groupby(["cause", "where"]).size().unstack(fill_value=0).reindex(causes)
+    counts = pd.crosstab(cause, where).reindex(causes)
     shown_counts = counts.to_numpy(dtype=float)
     axes.imshow(shown_counts, cmap="Reds", aspect="auto", vmin=0, vmax=shown_counts.max() * 2.5)
     for (i, j), count in np.ndenumerate(shown_counts):

@@ -25,17 +25,17 @@ class Picture:
 
 def pictures_of(run: Run) -> Iterator[Picture]:
     """Yield all figures of a run; one error figure per number of sources."""
-    snrs = ", ".join(f"{snr:g}" for snr in run.objective_snr_db)
     for count in plots.numbers_of_sources(run):
         yield Picture(
             f"error_vs_snr_k{count}",
             f"Error against SNR, K = {count}",
             "Held-out scenes. Left: mean of min(error, 10°) / 10°, bands are 95 % intervals. "
             "Right: RMSPE on a logarithmic axis. Grey columns are the SNRs of the objective "
-            f"({snrs} dB); elsewhere the network was not selected. The bound holds for unbiased "
-            "estimators: below threshold, where errors are capped by the region, a biased one may "
-            "lie beneath it. √CRB is a root mean square, and the mean error of an estimator that "
-            "reaches it is up to a fifth smaller, so on the left it may lie beneath it anywhere.",
+            f"({run.objective_snrs} dB); elsewhere the network was not selected. The bound holds "
+            "for unbiased estimators: below threshold, where errors are capped by the region, a "
+            "biased one may lie beneath it. √CRB is a root mean square, and the mean error of an "
+            "estimator that reaches it is up to a fifth smaller, so on the left it may lie "
+            "beneath it anywhere.",
             partial(plots.draw_errors, counts=(count,)),
         )
     if not plots.numbers_of_sources(run):

@@ -119,8 +119,7 @@ def draw_backends(run: Run) -> Figure | str:
     accuracy, failing, speed = figure.subplots(1, 3)
     reached = same_fidelity(run)
     if isinstance(reached, str):
-        done = trials[trials["outcome"] == Outcome.COMPLETED]
-        objective, what = done["objective"], "objective, completed trials"
+        objective, what = run.completed["objective"], "objective, completed trials"
     else:
         objective = trials["trial_id"].map(reached[1])
         what = f"objective at epoch {reached[0]}"

@@ -3,7 +3,6 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
-from search.plan import Outcome
 from search.report.data import Column, Row, Run, Table, number, words
 
 from .style import BLUE, GREY, OBJECTIVE, Style, legend, new_figure, plain
@@ -17,8 +16,7 @@ def front(run: Run) -> pd.DataFrame:
     Columns: those of `trials`. Cost is wall-clock time per epoch on the machine at hand: compare
     it within a run.
     """
-    completed = run.trials[run.trials["outcome"] == Outcome.COMPLETED]
-    known = completed.dropna(subset=["objective", COST])
+    known = run.completed.dropna(subset=["objective", COST])
     ranked = known.sort_values([COST, "objective", "number"])
     before = ranked["objective"].cummin().shift(fill_value=float("inf"))
     return ranked[ranked["objective"] < before].reset_index(drop=True)
@@ -29,7 +27,7 @@ def draw_front(run: Run) -> Figure | str:
     best = front(run)
     if best.empty:
         return "No trial completed, so there is no Pareto front yet."
-    others = run.trials[run.trials["outcome"] == Outcome.COMPLETED].dropna(subset=[COST])
+    others = run.completed.dropna(subset=[COST])
     others = others[~others["trial_id"].isin(best["trial_id"])]
     figure = new_figure(4.0)
     axes = figure.subplots()

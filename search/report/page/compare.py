@@ -36,7 +36,7 @@ def comparison(run: Run, other: Run) -> bytes:
         sections=(
             Section("numbers", "Numbers", tables=[_numbers(run, other)]),
             _plans(run, other),
-            sections.figures(_figures(run, other)),
+            Section("figures", "Figures", figures=_figures(run, other)),
         ),
     )
 

@@ -8,30 +8,21 @@ import base64
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from search.report.data import Run, Table
 from search.report.figures import FORMATS, Picture, rendered, save
-
-if TYPE_CHECKING:
-    from jinja2 import Template
-    from markupsafe import Markup
 
 TEMPLATE = "page.html.jinja"
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A figure on the page, or the reason why there is none.
-
-    Attributes:
-        run: name of the run.
-        title, caption: in words.
-        source: a data URI; empty if there is no figure.
-        files: names of the figure's own files beside the page.
-    """
+    """A figure of a run on the page (`source`: a data URI; `files`: names of its own files beside
+    the page), or the reason why there is none."""
 
     run: str
     title: str
@@ -74,31 +65,17 @@ def html(
     notes: Sequence[str],
     sections: Sequence[Section],
 ) -> bytes:
-    """Return the page as one self-contained file.
-
-    Args:
-        title, subtitle, lead: its head; `lead` is for a hurried reader.
-        notes: on parts that could not be read.
-        sections: its body.
-    """
-    page = _template().render(
+    """Return the page as one self-contained file; `lead` is for a hurried reader, `notes` are on
+    parts that could not be read."""
+    loader = PackageLoader(__name__.rpartition(".")[0], "")
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
+    environment.filters["coded"] = _coded
+    page = environment.get_template(TEMPLATE).render(
         title=title, subtitle=subtitle, lead=lead, notes=notes, sections=sections
     )
     return page.encode()
 
 
-def _coded(text: str) -> "Markup":
+def _coded(text: str) -> Markup:
     """Return a sentence whose words in backticks are code."""
-    from markupsafe import Markup, escape
-
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
-
-
-@cache
-def _template() -> "Template":
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    loader = PackageLoader(__name__.rpartition(".")[0], "")
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
-    environment.filters["coded"] = _coded
-    return environment.get_template(TEMPLATE)

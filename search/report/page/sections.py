@@ -1,22 +1,14 @@
 """The sections of a run's page, from its tables."""
 
 import shlex
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from search.report.analysis import (
-    LABELS,
-    ablation,
-    compares,
-    confirmed,
-    health,
-    short_label,
-)
+from search.report.analysis import LABELS, ablation, compares, confirmed, short_label
 from search.report.analysis import leaderboard as board
 from search.report.data import PREFIX, Column, Row, Run, Table, number, shown, words
 
-from .layout import Section, Shown
+from .layout import Section
 
 MOST_ROWS = 200
 """Rows of a table on the page; all are in the Parquet tables."""
@@ -56,18 +48,18 @@ def lead(run: Run) -> list[str]:
 
 def leaderboard(run: Run) -> Section:
     """Return the bound, the classical methods, then the trials and their parameters."""
-    snrs = ", ".join(f"{snr:g}" for snr in run.objective_snr_db)
     note = (
-        f"Capped error: mean(min(angle error, 10°)) / 10° over SNR {snrs} dB and all K; lower is "
-        "better. The search value of the best of many owes to luck as well; compare the "
-        "held-out one, and trust the confirmed one (`python -m search.confirm`). √CRB is a root "
-        "mean square: the mean error of an estimator that reaches it is up to a fifth smaller."
+        f"Capped error: mean(min(angle error, 10°)) / 10° over SNR {run.objective_snrs} dB and "
+        "all K; lower is better. The search value of the best of many owes to luck as well; "
+        "compare the held-out one, and trust the confirmed one (`python -m search.confirm`). "
+        "√CRB is a root mean square: the mean error of an estimator that reaches it is up to a "
+        "fifth smaller."
     )
     if (hidden := len(run.trials) - MOST_ROWS) > 0:
         note += f" {hidden} more trials are in summary.parquet."
     table = board.board_table(run, MOST_ROWS)
     rows = tuple(
-        Row((words(short_label(row.cells[0].text)), *row.cells[1:]), row.kind)
+        replace(row, cells=(words(short_label(row.cells[0].text)), *row.cells[1:]))
         for row in table.rows
     )
     tables = [replace(table, rows=rows, note=note)] if rows else []
@@ -123,40 +115,25 @@ def confirmations(run: Run) -> Section:
     return Section("confirmed", "Confirmed and ablated", text, tables)
 
 
-def health_notes(run: Run) -> Section:
-    """Return the health notes by check."""
-    return Section("health", "Health notes", lists=list(health.notes(run).items()))
-
-
-def figures(pictures: Sequence[tuple[Shown, ...]]) -> Section:
-    """Return all figures, one or two in a row."""
-    return Section("figures", "Figures", figures=pictures)
-
-
 def failures(run: Run) -> Section:
     """Return one row per failure, with the command that repeats it."""
     failed, lost = run.tables["failures"], ablation.lost_trainings(run)
     if failed.empty:
         none = run.empty("failures", "No failure of a trial is on record.")
         return Section("failures", "Failures", [none, *lost])
-    columns = {
-        "trial_id": Column("trial"),
-        "outcome": Column("outcome"),
-        "cause": Column("cause"),
-        "term": Column("loss term"),
-        "tensor": Column("tensor"),
-        "step": Column("step", "number"),
-        "min_eigengap": Column("smallest eigengap", "number"),
-        "replay": Column("replay", "code"),
-    }
+    columns = (
+        *map(Column, ("trial", "outcome", "cause", "loss term", "tensor")),
+        Column("step", "number"),
+        Column("smallest eigengap", "number"),
+        Column("replay", "code"),
+    )
     rows = []
     for row in failed.head(MOST_ROWS).to_dict("records"):
-        cells = {name: words(row[name]) for name in columns}
-        cells["step"] = number(row["step"], 0)
+        texts = [words(row[name]) for name in ("trial_id", "outcome", "cause", "term", "tensor")]
         gap = number(row["min_eigengap"])
-        cells["min_eigengap"] = replace(gap, text=f"{float(gap.key):.1e}") if gap.key else gap
-        rows.append(Row(tuple(cells.values())))
-    table = Table("failures-table", tuple(columns.values()), tuple(rows))
+        gap = replace(gap, text=f"{float(gap.key):.1e}") if gap.key else gap
+        rows.append(Row((*texts, number(row["step"], 0), gap, words(row["replay"]))))
+    table = Table("failures-table", columns, tuple(rows))
     return Section("failures", "Failures", lost, [table])
 
 

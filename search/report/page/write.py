@@ -7,23 +7,21 @@ page says why a figure cannot be drawn, and an older figure of that name is remo
 from pathlib import Path
 
 from search.plan import RunNotWritable
-from search.report.analysis import summary
+from search.report.analysis import health, summary
 from search.report.data import Run
 from search.report.figures import pictures_of
 from trainer.atomic import write_atomically
 
 from . import compare, sections
-from .layout import html, shown
+from .layout import Section, html, shown
 
 INDEX = "index.html"
 FOLDER = "report"
 
 
 def write_report(run: Run, folder: Path | None = None, other: Run | None = None) -> Path:
-    """Write the report of a run, or its comparison with another; return the path of the page.
-
-    Args:
-        folder: by default `report/` in the run.
+    """Write the report of a run, or its comparison with another, by default to `report/` in the
+    run; return the path of the page.
 
     Raises:
         RunNotWritable: if the folder takes no files.
@@ -47,6 +45,7 @@ def write_report(run: Run, folder: Path | None = None, other: Run | None = None)
 
 def report(run: Run, folder: Path) -> bytes:
     """Return the page of one run; write its figures to `folder`."""
+    figures = [(shown(run, picture, folder),) for picture in pictures_of(run)]
     return html(
         title=run.name,
         subtitle="Search for RIS covariance learning: what was found, and how far to trust it",
@@ -55,8 +54,8 @@ def report(run: Run, folder: Path) -> bytes:
         sections=(
             sections.leaderboard(run),
             sections.confirmations(run),
-            sections.health_notes(run),
-            sections.figures([(shown(run, picture, folder),) for picture in pictures_of(run)]),
+            Section("health", "Health notes", lists=list(health.notes(run).items())),
+            Section("figures", "Figures", figures=figures),
             sections.failures(run),
             sections.plan(run),
         ),
