@@ -24,8 +24,8 @@ from trainer.linalg import squared_magnitude
 from trainer.scenes import SearchGrid
 
 from .estimates import Estimates, is_interior, is_repetition, make_estimates
+from .peak_refinement import RIDGE, deflate, pick_peaks, refine_jointly
 from .source_number import SOURCE_NUMBERS
-from .subspace_fit import RIDGE, deflate, pick_peaks, refine_jointly
 
 LEAST_WEIGHT = 1e-6
 """Eigenvectors with less weight are left out: they change a pseudospectrum by less than this."""

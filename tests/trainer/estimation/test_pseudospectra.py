@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tests.matrices import true_covariance
 from trainer.config import SceneConfig
-from trainer.estimation import subspace_fit
+from trainer.estimation import peak_refinement
 from trainer.estimation.levenberg_marquardt import minimise
 from trainer.estimation.pseudospectra import ESTIMATORS, beamformer, music, mvdr
 from trainer.evaluation.crb import stochastic_crb
@@ -199,8 +199,8 @@ def test_the_subspace_fit_has_the_gradient_of_its_cost(monkeypatch):
         seen.append(model(begin))
         return minimise(model, begin, *args, **kwargs)
 
-    monkeypatch.setattr(subspace_fit, "minimise", spy)
-    result = subspace_fit.fit_subspace(beams, start, active, search, found, steps=5)
+    monkeypatch.setattr(peak_refinement, "minimise", spy)
+    result = peak_refinement.fit_subspace(beams, start, active, search, found, steps=5)
     # the ridge is 1e-6 of the Gram's diagonal, gradients are of order 10
     torch.testing.assert_close(seen[0].gradient.view(4, 2, 3), expected, rtol=1e-4, atol=1e-3)
     assert (result.value < seen[0].value).all()
