@@ -44,7 +44,7 @@ ONE_STEP = {
 def preflight_checks(plan: SearchConfig, store: RunStore, resources: Resources) -> None:
     """Check the machines that will do the work, in seconds; print what was found.
 
-    Refused are those on which trials could not keep their checkpoints, or not train as here.
+    Raise Refused if trials could not keep their checkpoints there, or not train as here.
     """
     check_nodes(store)
     left = replace(plan, trials=max(1, plan.trials - len(store.ended())))
@@ -81,7 +81,7 @@ def wait_for_resources(plan: SearchConfig, cluster: Cluster) -> Resources:
 
 
 def check_nodes(store: RunStore) -> None:
-    """Refuse a cluster with a node that does not see the run's folder or has other versions."""
+    """Raise Refused if a node with CPUs does not see the run's folder or has other versions."""
     nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
     if len(nodes) == 1 and ray.get_runtime_context().get_node_id() == nodes[0]["NodeID"]:
         return  # this one has just made the folder

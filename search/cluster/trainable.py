@@ -121,7 +121,7 @@ def run_trial(settings: Mapping[str, Any], train: Train | None) -> None:
 
 
 class Progress:
-    """Progress of one trial: all its reports, and what its checkpoints hold besides."""
+    """Progress of one trial: all its reports, and the state of its best epoch."""
 
     def __init__(self) -> None:
         self.reports: list[dict[str, Any]] = []
@@ -129,7 +129,7 @@ class Progress:
         self._started = self._clock = time.time()
 
     def restore(self, place: str, lost: tune.Checkpoint | None) -> Any:
-        """Return the training's state from a checkpoint, which Ray may have; else StorageLost."""
+        """Return the training's state from a checkpoint, or raise StorageLost."""
         from trainer.training import TrainState
 
         try:
@@ -158,7 +158,7 @@ class Progress:
         }
 
     def report(self, reports: list[dict[str, Any]], state: Any) -> None:
-        """Report the last of `reports`, with a checkpoint of them all; StorageLost if it fails."""
+        """Report the last of `reports` with a checkpoint of them all, or raise StorageLost."""
         *earlier, objective = (row["objective"] for row in reports)
         try:
             with tempfile.TemporaryDirectory() as name:

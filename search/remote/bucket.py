@@ -43,7 +43,7 @@ def split_uri(uri: str) -> tuple[str, str]:
 
 
 def runs_folder(out: str | Path) -> Path:
-    """Return the local folder of the runs in `--out`: itself, or that of their working copies."""
+    """Return the local folder of the runs in `--out`, for a URI that of their working copies."""
     if not is_uri(out):
         return Path(out)
     if urlsplit(str(out)).username is not None:
@@ -65,7 +65,7 @@ def uri_of(path: Path) -> str:
 
 
 def filesystem_of(place: str) -> tuple[fs.FileSystem, str]:
-    """Return the file system of a path or URI, and the path on it; BucketError if unknown."""
+    """Return the file system of a path or URI and the path on it, or raise BucketError."""
     if not is_uri(place):
         return fs.LocalFileSystem(), place
     if place.startswith("file:"):
@@ -127,7 +127,7 @@ def probe_file(filesystem: fs.FileSystem, path: str) -> Iterator[None]:
 
 
 def check_new_run(run: Path) -> None:
-    """Raise BucketError for a new run on a bucket that takes no files, RunExists if it has such.
+    """Raise BucketError if the new run's bucket takes no files, RunExists if it has such a run.
 
     A working copy of a run that has been removed from its bucket is removed here, too.
     """
@@ -178,7 +178,7 @@ def uploaded(place: str) -> Iterator[Path]:
 
 
 def push(folder: Path, uri: str | None = None) -> None:
-    """Send a folder to a URI, by default that of its working copy; leave a run on a disk alone."""
+    """Send a folder to a URI, by default that of its working copy; do nothing for a disk."""
     uri = uri or uri_of(folder)
     if is_uri(uri):
         filesystem, path = filesystem_of(uri)

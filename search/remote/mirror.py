@@ -65,8 +65,8 @@ def lock_run(run: Path) -> Iterator[Driver]:
 def mirrored(run: Path, uri: str, driver: Driver) -> Iterator[None]:
     """Send a working copy to its bucket at the start, at intervals, and at the end.
 
-    A bucket that takes no files at the start is a BucketError. A later outage is bridged and told;
-    if it lasts beyond the end, the exit code is 1.
+    Raise BucketError if the bucket takes no files at the start. A later outage is bridged and
+    told; if it lasts beyond the end, the exit code is 1.
     """
     run.joinpath(SESSION_FILE).write_text(os.urandom(8).hex())
     mirror = Mirror(run, uri, driver)

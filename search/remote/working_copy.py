@@ -37,8 +37,8 @@ Stamp = tuple[int, int]
 def resolve_run(run: str | Path, out: str | Path | None = None, *, to_drive: bool = False) -> Path:
     """Return the folder of a run, given by its name under `out`, its path or its URI.
 
-    A run on object storage is brought into its working copy, with checkpoints `to_drive`. One that
-    does not exist is a RunNotFound with the nearest existing name.
+    A run on object storage is brought into its working copy, with checkpoints `to_drive`.
+    Raise RunNotFound, with the nearest existing name, if there is none.
     """
     out = out or RUNS
     if is_uri(run):
@@ -66,7 +66,8 @@ def pull(run: Path, *, to_drive: bool = False) -> None:
     The bucket counts, unless this machine was the last to drive the run: then the working copy is
     as new or newer, because the bucket may have been out of reach at the end. A copy that was only
     read is never the newest. `to_drive`, fetch the checkpoints of unfinished trials, too.
-    What is damaged or missing is a BucketError, RunNotFound or, `to_drive`, CorruptRun.
+    Raise BucketError if the bucket cannot be read, RunNotFound if it has no such run, CorruptRun
+    if its `trials` are damaged, `to_drive`.
     """
     uri = uri_of(run)
     if not is_uri(uri) or is_locked(run):
