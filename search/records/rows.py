@@ -28,7 +28,6 @@ def judged(reports: Sequence[Mapping[str, Any]]) -> Row:
     return {
         name: fmean(report[value] for report in reports)
         for name, value in zip(JUDGED, values, strict=True)
-        if all(value in report for report in reports)  # those of an earlier version lack ends
     }
 
 

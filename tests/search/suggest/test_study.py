@@ -46,6 +46,14 @@ def test_equal_seeds_draw_equal_trials_and_others_do_not(sampler):
     assert draw(plan(sampler=sampler, seed=1), numbers)[0] != first
 
 
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_no_two_trials_draw_the_same_before_a_model_is_fitted(sampler):
+    rates = [
+        trial["optimizer.learning_rate"] for trial in draw(plan(sampler=sampler), range(6))[0]
+    ]
+    assert len(set(rates)) == len(rates)
+
+
 @pytest.mark.parametrize("sampler", ["random", "qmc"])
 def test_a_trial_depends_on_seed_and_number_alone(sampler):
     whole, _ = draw(plan(sampler=sampler), range(20))
