@@ -71,7 +71,7 @@ def run_trial(settings: Mapping[str, Any], train: Train | None) -> None:
     """Train one configuration, report every epoch, and with the last report how it ended.
 
     A trial goes on from its checkpoint: Ray gives that of a lost worker, the settings that of an
-    earlier driver. Nobody may have heard the last report to an earlier driver: it is made again.
+    earlier driver, which may have died before it received the last report: that is sent again.
     """
     lost = tune.get_checkpoint()
     place = lost.path if lost else settings["checkpoint"]
@@ -83,7 +83,7 @@ def run_trial(settings: Mapping[str, Any], train: Train | None) -> None:
             trial.report(trial.reports, state)
             if trial.reports[-1].get("outcome"):
                 return
-        # within the trial, which ends with what is wrong with a machine's torch
+        # within the try: a broken torch is recorded as this trial's failure
         train = train or load_trainer(settings["threads"])
         epochs = train(config, resume=state)
         freeze_loaded_objects()  # torch too, by now

@@ -3,4 +3,4 @@
 from .callback import SearchCallback
 from .driver import rerun, search
 from .scores import Baselines, score_best
-from .searcher import Scheduler, TrialSearcher
+from .tune_adapters import Scheduler, TrialSearcher

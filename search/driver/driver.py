@@ -34,7 +34,7 @@ from .callback import SearchCallback
 from .console import Console
 from .metrics import Metrics
 from .recorder import Recorder
-from .searcher import OBJECTIVE, Scheduler, TrialSearcher
+from .tune_adapters import OBJECTIVE, Scheduler, TrialSearcher
 
 LOST_RETRIES = 3
 

@@ -30,8 +30,8 @@ def check_writable(out: Path, remedy: str = "Choose another with --out.") -> Non
 def version_mismatch(
     own: Mapping[str, str | None], theirs: Mapping[str, Mapping[str, str | None]]
 ) -> str:
-    """Return why workers must not train whose versions (by host, by package) differ from the
-    driver's `own`, on which rows would depend; empty if all agree."""
+    """Return why workers are refused, or "": their versions (by host, by package) differ from the
+    driver's `own`, so rows would depend on where a trial ran."""
     differing = [
         f"{name} is {own[name]} here and {found.get(name)} on {host}"
         for host, found in theirs.items()

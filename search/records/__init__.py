@@ -17,5 +17,5 @@ from .missing_scores import BEST_TABLES, add_baseline, lacks_scores, unscored
 from .rows import JUDGED, failure_row, judged, pick, reached, scored_rows, trial_row
 from .run_plan import declared, planned, read_run
 from .schema import KEYS, RERUNS, TABLES, TRIALS, Column, Parameters
-from .session import SessionTables
+from .session_tables import SessionTables
 from .store import RunStore, part_files, redrawn

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
+import pyarrow as pa
+
 from search.plan import INTERRUPTED, RunError, interruption_of
 from search.records import RAY_FOLDER
 
@@ -110,7 +112,7 @@ class Mirror:
                 if failing:
                     print(f"{self._uri} takes files again", flush=True)
                 failing = False
-            except OSError as error:
+            except (OSError, pa.ArrowException) as error:
                 if not failing:
                     print(
                         f"{self._uri} takes no files ({first_line(error)}); they are kept in "
@@ -125,8 +127,8 @@ class Mirror:
         ended, heartbeat = "exit_code" in state, json.dumps(state).encode()
         if not ended:
             self._remote.write(DRIVER_FILE, heartbeat)
-        # Parts are replaced meanwhile: what is read of `trials` first rests on nothing that is
-        # written later, and it is sent last.
+        # Parts are replaced meanwhile: read `trials` before the other tables and send it last, so
+        # that every row it refers to is on the bucket already.
         trials = list(self._changed(of_trials=True))
         for files in (self._changed(of_trials=False), trials):
             for name, stamp, content in files:

@@ -26,8 +26,8 @@ SESSION_FILE = ".session"
 CHECKPOINT_FILE = re.compile(rf"{RAY_FOLDER}/(?P<trial>[^/.]+)[^/]*/[^/]+/[^/]+")
 CONNECTIONS = 8
 YOUNG_NS = 2_000_000_000
-"""A file may be replaced within one second, the unit of a bucket's clock: of two files, the one
-that is older by more than this cannot be replaced with its time unchanged."""
+"""A bucket's clock has seconds, so a recent file can change without its time changing. Files that
+are older than the newest one by more than this cannot."""
 
 Listing = dict[str, fs.FileInfo]
 Stamp = tuple[int, int]

@@ -40,7 +40,7 @@ def worker_settings(record: Record, *, folder: str, checkpoint: str | None = Non
 def rerun_settings(
     records: Iterable[Record], history: History, register: Register
 ) -> Iterator[Record]:
-    """Yield what workers are given of those of the given trainings that have not ended."""
+    """Yield worker settings for each of `records` that has not ended."""
     ended = {trial.trial_id for trial in history.ended}
     begun = {trial.name: trial for trial in history.unfinished}
     for record in records:

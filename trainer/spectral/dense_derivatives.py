@@ -13,7 +13,7 @@ gradients follow torch: dLoss = Re tr(Gᴴ dR).
 Only gaps across the border K | K+1 divide: ties inside a cluster are harmless, also in dl_i for
 symmetric functions of the l_i. Backward, with g = Wᴴ G and y = Wᴴ X for the gradient G of P_K X,
 the gradient in R is the Hermitian part of A = W_K (M ∘ (g yᴴ + y gᴴ))_K Wᴴ, where (·)_K has the
-top K rows. A itself is returned: R enters as a Hermitian part, or as F Fᴴ, which takes its half.
+top K rows. A is returned as it is: backward through `hermitian_part` or F Fᴴ symmetrises it.
 """
 
 from typing import Any

@@ -42,8 +42,8 @@ def asked_for(run: Run) -> pd.DataFrame:
 
 @lru_cache(maxsize=8)
 def fresh_scenes(run: Run) -> pd.DataFrame:
-    """Return the rows of `scenes` that confirm, at the SNRs of the objective: of trainings that a
-    confirmation asked for, and of the estimators that were scored beside them."""
+    """Return the rows of `scenes` that confirmations use, at the SNRs of the objective: of the
+    trainings asked for, and of the estimators scored beside them."""
     scenes = run.tables["scenes"]
     asked = asked_for(run)
     asked = asked[asked["evaluation_seed"].isin(asked["evaluation_seed"].iloc[:1])]
@@ -159,8 +159,8 @@ def behind(run: Run) -> dict[str, Interval]:
 def curse(run: Run) -> Interval | None:
     """Return confirmed minus search value, mean over finalists; None for fewer than two.
 
-    The scenes that the search validated on and the fresh ones are two draws, each common to all
-    finalists: their luck is in the difference, and in the interval.
+    All finalists share the scenes of the search and the fresh ones, so the variance of each of
+    these two draws is added to the interval.
     """
     scenes = fresh_scenes(run)
     known = board(run)["curse"].dropna()

@@ -11,7 +11,7 @@ from .estimators import REFERENCE
 from .leaderboard import CONFIRMED, ENDS, board, paired_with
 
 LEVEL = 0.05
-"""Chance that a winner like the other finalists is said to scatter more."""
+"""False-alarm rate of the F test: a warning although the winner scatters as the others do."""
 LEAST_EPOCHS = 4
 """Epochs from which steadiness is judged."""
 

@@ -27,7 +27,7 @@ from search.plan.config import SearchConfig
 from search.plan.errors import CorruptRun, Refused, SearchFailed
 from search.plan.outcome import Outcome
 from search.plan.resources import Resources
-from search.records import session
+from search.records import session_tables
 from search.records.best import best_trial
 from search.records.checkpoints import folders
 from search.records.schema import BASELINE_PART, KEYS
@@ -254,8 +254,8 @@ def test_the_last_trials_of_a_killed_driver_are_recorded_once_and_not_trained_ag
 ):
     """The last flush had all of it or nothing; a divergence leaves no checkpoint of its end, so it
     is met again."""
-    monkeypatch.setattr(session, "FLUSH_SECONDS", flush_seconds)
-    monkeypatch.setattr(session, "FLUSH_SHARE", 1e9)
+    monkeypatch.setattr(session_tables, "FLUSH_SECONDS", flush_seconds)
+    monkeypatch.setattr(session_tables, "FLUSH_SHARE", 1e9)
     rates = (RATES["good"], 0.006, RATES["diverges"], RATES["better"])
     with monkeypatch.context() as patch:
         patch.setattr(callback.SearchCallback, "close", lambda self: None)
@@ -434,8 +434,8 @@ def test_a_worker_that_cannot_keep_its_checkpoint_ends_the_search(run_on_ray, tm
 def blocked_and_resumed(run: Run, path, folder: str) -> RunStore:
     """Run three trials, of which the second loses a folder of the run; give it back and resume."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(session, "FLUSH_SECONDS", 0.0)
-        patch.setattr(session, "FLUSH_SHARE", 1e9)
+        patch.setattr(session_tables, "FLUSH_SECONDS", 0.0)
+        patch.setattr(session_tables, "FLUSH_SHARE", 1e9)
         return _blocked_and_resumed(run, path, folder)
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from search.plan.errors import CorruptRun, RunError, RunNotFound
 from search.records.schema import TABLES
-from search.records.session import SessionTables
+from search.records.session_tables import SessionTables
 from search.records.store import RunStore
 from search.remote.working_copy import resolve_run
 from tests.stored import created, ended_trial, epochs, trial

@@ -10,9 +10,9 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from search.records import session as sessions
+from search.records import session_tables as sessions
 from search.records.schema import BASELINE_PART
-from search.records.session import SessionTables
+from search.records.session_tables import SessionTables
 from search.records.store import RunStore
 from tests.stored import created, ended_trial, epochs, trial
 from trainer.config import ConfigError
@@ -229,8 +229,8 @@ def test_every_part_has_the_units_of_its_columns(store):
 
 WRITER = """
 import sys
-from search.records import RunStore, SessionTables, session
-session.FLUSH_SECONDS, session.FLUSH_SHARE = 0.0, 1e9
+from search.records import RunStore, SessionTables, session_tables
+session_tables.FLUSH_SECONDS, session_tables.FLUSH_SHARE = 0.0, 1e9
 store = RunStore.open(sys.argv[1])
 tables = SessionTables(store)
 for number in range(10**9):
