@@ -140,3 +140,12 @@ def test_a_process_does_not_load(absent, modules):
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
     )
     assert done.stdout.split() == []
+
+
+def test_the_design_shows_the_rooms_as_they_are(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import rooms
+
+    design = (ROOT / "docs" / "design.md").read_text()
+    assert rooms.charters() in design, "run `python benchmarks/rooms.py --write`"
+    assert rooms.mermaid(rooms.reduced(rooms.direct())) in design

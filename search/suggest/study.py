@@ -149,7 +149,7 @@ class OptunaLog:
         self._study = new_study(plan, JournalStorage(_Journal(growing)))
         for trial in ended:
             self.add(trial)
-        os.replace(growing, path)
+        os.replace(growing, path)  # not `write_atomically`: the journal stays open and grows
 
     def add(self, trial: EndedTrial) -> None:
         """Add a trial that has ended."""

@@ -35,7 +35,7 @@ def test_it_shows_the_dashboard_a_line_per_event_a_leaderboard_and_what_to_type_
     assert "Ray dashboard: http://" in said
     assert "auto is exact" in said  # the workers' eigensolvers were checked
     assert said.count("  started  ") == 4
-    board = said[said.index("held-out error") :]
+    board = said[said.index("capped error") :]
     rows = [board.index(name) for name in ("crb ", "lmmse_music ", "sml ", "completed, best")]
     assert rows == sorted(rows)
     assert f"python -m trainer replay {path} t" in said

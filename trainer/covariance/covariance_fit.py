@@ -56,6 +56,7 @@ class Observations(NamedTuple):
         data = whiten(scenes)
         snapshots, channel, _ = data
         peak = snapshots.abs().amax((-2, -1), keepdim=True)
+        # not `squared_magnitude`: recorded trainings replay bit for bit
         gain = channel.abs().square().sum((-2, -1), keepdim=True) / channel.shape[-2]
         tiny = torch.finfo(peak.dtype).tiny
         scaled = data._replace(channel=channel / gain.clamp(min=tiny).sqrt())

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from search.plan import Outcome
-from search.report.data import Parameter, Run, parameters, shown
+from search.report.data import Parameter, Run, format_value, parameters
 
 from . import ablation
 from .importance import importances
@@ -70,8 +70,8 @@ def hugging(run: Run) -> list[str]:
             test = stats.binomtest(int(at.sum()), len(places), _at_edge(parameter), "greater")
             if test.pvalue < LEVEL / (2 * len(ranged)):
                 found.append(
-                    f"`{parameter.name}` hugs its {way} bound {shown(end)}: {at.sum()} of the "
-                    f"best {len(places)} trials lie there. The optimum may be beyond; widen it."
+                    f"`{parameter.name}` hugs its {way} bound {format_value(end)}: {at.sum()} of "
+                    f"the best {len(places)} trials lie there. The optimum may be beyond; widen it."
                 )
     return found
 
@@ -98,7 +98,7 @@ def without_effect(run: Run) -> list[str]:
         found.append(f"`{name}` has no effect by theory {where}.")
     for parameter in parameters(run):
         if not parameter.varies:
-            value = shown(parameter.values.dropna().iloc[0])
+            value = format_value(parameter.values.dropna().iloc[0])
             found.append(f"`{parameter.name}` was {value} in every trial: nothing to learn of it.")
     return found
 

@@ -131,7 +131,8 @@ def text(run: Run, *, trials: int = 16) -> str:
     has nothing to show."""
     table = board_table(run, trials)
     success = table.columns[7].title
-    titles = ("", "held-out error", success, "RMSPE [°]", "search value", "outcome")
+    titles = {"": "", "held-out error": "capped error", success: success}
+    titles |= {"RMSPE [°]": "rmspe", "search value": "objective", "outcome": ""}
     lines = [
         f"{run.name}: means over SNR {run.objective_snrs} dB and all K on held-out scenes,",
         "with capped error = mean(min(error, 10°)) / 10° and its 95 % interval",

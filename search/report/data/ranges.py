@@ -117,8 +117,8 @@ def _from_text(text: str) -> Range:
     return Choice(tuple(text.removeprefix("one of ").split(", ")))
 
 
-def shown(value: Any) -> str:
-    """A parameter's value for a person; empty where there is none."""
+def format_value(value: Any) -> str:
+    """Format a parameter's value; empty where there is none."""
     if value is None or (isinstance(value, float) and math.isnan(value)) or value is pd.NA:
         return ""
     return f"{value:.3g}" if isinstance(value, float) else str(value)

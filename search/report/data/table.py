@@ -4,7 +4,7 @@ The page shows the same tables as HTML (`page.html.jinja`).
 """
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,18 +56,23 @@ class Table:
     note: str = ""
 
     def text(
-        self, titles: Sequence[str] = (), *, bare: Collection[str] = (), markdown: bool = False
+        self,
+        titles: Mapping[str, str] | None = None,
+        *,
+        bare: Collection[str] = (),
+        markdown: bool = False,
     ) -> str:
         """Return aligned lines for a console, or a Markdown table.
 
         Args:
-            titles: of the columns to show, in order; all by default.
+            titles: headings of the columns to show, by title, in order; all by default.
             bare: titles of columns whose smaller text is left out.
             markdown: puts bars between the columns, and a rule below the titles.
         """
         index = {column.title: i for i, column in enumerate(self.columns)}
-        shown = [index[title] for title in titles] or list(index.values())
-        lines = [[self.columns[i].title for i in shown]]
+        titles = titles or {title: title for title in index}
+        shown = [index[title] for title in titles]
+        lines = [list(titles.values())]
         for row in self.rows:
             cells = [(row.cells[i], self.columns[i].title in bare) for i in shown]
             lines.append([cell.text if alone else cell.full for cell, alone in cells])

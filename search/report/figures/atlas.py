@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from search.report.analysis import WELL
-from search.report.data import Parameter, Run, parameters, shown
+from search.report.data import Parameter, Run, format_value, parameters
 from trainer.intervals import wilson_share
 
 from .choices import BACKEND, NO_TERM, backends_of
@@ -110,7 +110,9 @@ def _panel(axes: Axes, parameter: Parameter, cause: "pd.Series[Any]", causes: li
     axes.set_title(parameter.name, fontsize=9)
     if parameter.numeric:
         axes.set_xlim(-0.04, 1.04)
-        axes.set_xticks([0, 1], [shown(parameter.low), shown(parameter.high)], fontsize=8)
+        axes.set_xticks(
+            [0, 1], [format_value(parameter.low), format_value(parameter.high)], fontsize=8
+        )
     else:
         axes.set_xlim(-width, 1 + width)
         axes.set_xticks(middles, parameter.choices, fontsize=7, rotation=25)

@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 
 from search.plan import Outcome
 from search.report.analysis import WELL, importances, same_fidelity
-from search.report.data import WEIGHT, Parameter, Run, parameters, shown
+from search.report.data import WEIGHT, Parameter, Run, format_value, parameters
 from trainer.intervals import wilson_share
 
 from .style import BLACK, BLUE, COLOURMAP, GREY, RED, legend, new_figure, plain
@@ -157,8 +157,8 @@ def _axis_labels(axes: Axes, x: int, parameter: Parameter) -> None:
     look: dict[str, Any] = {"fontsize": 7, "color": BLACK, "zorder": 6}
     look["bbox"] = {"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 0.6}
     if parameter.numeric:
-        axes.text(x, -0.035, shown(parameter.low), ha="center", va="top", **look)
-        axes.text(x, 1.02, shown(parameter.high), ha="center", va="bottom", **look)
+        axes.text(x, -0.035, format_value(parameter.low), ha="center", va="top", **look)
+        axes.text(x, 1.02, format_value(parameter.high), ha="center", va="bottom", **look)
         return
     steps = max(len(parameter.choices) - 1, 1)
     for i, choice in enumerate(parameter.choices):

@@ -19,7 +19,7 @@ from search.report.figures import pictures_of
 from trainer.intervals import Interval
 
 from . import sections
-from .layout import Section, Shown, html, shown
+from .layout import DrawnPicture, Section, draw_picture, html
 
 SCENES_OF = ("scene.", "evaluation.")
 """Settings that decide what the held-out scenes are."""
@@ -122,15 +122,15 @@ def _differing(run: Run, other: Run, part: str) -> list[str]:
     return [name for name in sorted({*one, *two}) if one.get(name) != two.get(name)]
 
 
-def _figures(run: Run, other: Run) -> list[tuple[Shown, ...]]:
+def _figures(run: Run, other: Run) -> list[tuple[DrawnPicture, ...]]:
     sides = [(each, {p.name: p for p in pictures_of(each)}) for each in (run, other)]
     titles = {name: picture.title for _, side in reversed(sides) for name, picture in side.items()}
     order = dict.fromkeys(name for _, side in sides for name in side)
     return [
         tuple(
-            shown(each, side[name])
+            draw_picture(each, side[name])
             if name in side
-            else Shown(each.name, titles[name], reason=f"{each.name} has no such figure.")
+            else DrawnPicture(each.name, titles[name], reason=f"{each.name} has no such figure.")
             for each, side in sides
         )
         for name in order

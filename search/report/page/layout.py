@@ -20,7 +20,7 @@ TEMPLATE = "page.html.jinja"
 
 
 @dataclass(frozen=True)
-class Shown:
+class DrawnPicture:
     """A figure of a run on the page (`source`: a data URI; `files`: names of its own files beside
     the page), or the reason why there is none."""
 
@@ -32,18 +32,18 @@ class Shown:
     files: tuple[str, ...] = ()
 
 
-def shown(run: Run, picture: Picture, folder: Path | None = None) -> Shown:
+def draw_picture(run: Run, picture: Picture, folder: Path | None = None) -> DrawnPicture:
     """Draw a figure for the page; write its files to `folder`, if there is one."""
     figure = picture.draw(run)
     files = [folder / f"{picture.name}.{kind}" for kind in FORMATS] if folder else []
     if isinstance(figure, str):
         for file in files:
             file.unlink(missing_ok=True)
-        return Shown(run.name, picture.title, reason=figure)
+        return DrawnPicture(run.name, picture.title, reason=figure)
     svg, *_ = [save(figure, file) for file in files] or [rendered(figure, "svg")]
     source = "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
     names = tuple(file.name for file in files)
-    return Shown(run.name, picture.title, picture.caption, source, files=names)
+    return DrawnPicture(run.name, picture.title, picture.caption, source, files=names)
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Section:
     text: Sequence[str] = ()
     tables: Sequence[Table] = ()
     lists: Sequence[tuple[str, Sequence[str]]] = ()
-    figures: Sequence[tuple[Shown, ...]] = ()
+    figures: Sequence[tuple[DrawnPicture, ...]] = ()
 
 
 def html(

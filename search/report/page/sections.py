@@ -6,7 +6,7 @@ from typing import Any
 
 from search.report.analysis import LABELS, ablation, compares, confirmed, short_label
 from search.report.analysis import leaderboard as board
-from search.report.data import PREFIX, Column, Row, Run, Table, number, shown, words
+from search.report.data import PREFIX, Column, Row, Run, Table, format_value, number, words
 
 from .layout import Section
 
@@ -81,7 +81,7 @@ def _parameters(run: Run) -> Table:
 
 def _said(values: Any) -> str:
     """Return parameters in few words; a group's name is left out where no other ends alike."""
-    told = {str(name).removeprefix(PREFIX): shown(value) for name, value in values.items()}
+    told = {str(name).removeprefix(PREFIX): format_value(value) for name, value in values.items()}
     ends = [name.rpartition(".")[2] for name in told]
     return ", ".join(
         f"{name if ends.count(end) > 1 else end} {value}"

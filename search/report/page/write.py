@@ -13,7 +13,7 @@ from search.report.figures import pictures_of
 from trainer.atomic import write_atomically
 
 from . import compare, sections
-from .layout import Section, html, shown
+from .layout import Section, draw_picture, html
 
 INDEX = "index.html"
 FOLDER = "report"
@@ -45,7 +45,7 @@ def write_report(run: Run, folder: Path | None = None, other: Run | None = None)
 
 def report(run: Run, folder: Path) -> bytes:
     """Return the page of one run; write its figures to `folder`."""
-    figures = [(shown(run, picture, folder),) for picture in pictures_of(run)]
+    figures = [(draw_picture(run, picture, folder),) for picture in pictures_of(run)]
     return html(
         title=run.name,
         subtitle="Search for RIS covariance learning: what was found, and how far to trust it",

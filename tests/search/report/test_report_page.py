@@ -18,7 +18,7 @@ from search.report.figures.progress import draw_history
 from search.report.figures.style import rendered
 from search.report.page import sections
 from search.report.page.compare import winners
-from search.report.page.layout import shown
+from search.report.page.layout import draw_picture
 from search.report.page.write import write_report
 from tests import drawn_run
 from tests.stored import ended_trial
@@ -150,7 +150,7 @@ def test_a_figure_that_can_no_longer_be_drawn_does_not_linger(small):
     old = small / "importances.png"
     old.write_bytes(b"old")
     (picture,) = (p for p in pictures_of(run) if p.name == "importances")
-    figure = shown(run, picture, small)
+    figure = draw_picture(run, picture, small)
     assert figure.source == ""
     assert figure.reason.startswith("No importances: they need 10 ended trials at one epoch")
     assert not old.exists()
