@@ -69,9 +69,10 @@ def hugging(run: Run) -> list[str]:
         ):
             test = stats.binomtest(int(at.sum()), len(places), _at_edge(parameter), "greater")
             if test.pvalue < LEVEL / (2 * len(ranged)):
+                bound = format_value(end)
                 found.append(
-                    f"`{parameter.name}` hugs its {way} bound {format_value(end)}: {at.sum()} of "
-                    f"the best {len(places)} trials lie there. The optimum may be beyond; widen it."
+                    f"`{parameter.name}` hugs its {way} bound {bound}: {at.sum()} of the "
+                    f"best {len(places)} trials lie there. The optimum may be beyond; widen it."
                 )
     return found
 
