@@ -1,21 +1,18 @@
 """Intervals for means, for paired differences, and for what several trainings share.
 
 Two methods on the same scenes are compared by the differences of their errors, scene by scene:
-what the scenes share cancels, and far fewer of them are needed. The unit of resampling is what was
-drawn independently: values of one unit (such as a scene at several SNRs) are averaged first.
+what the scenes share cancels, and far fewer of them are needed. Values of one unit that was drawn
+independently (such as a scene at several SNRs) are averaged first.
 
 Trainings scored on common scenes are drawn twice: configurations (each with its own seeds) and
 scenes. Each is a source of variance that the other does not contain; `crossed_interval` adds both.
 
-References: Student's t; bootstrap-t of Efron and Tibshirani, "An Introduction to the Bootstrap"
-(1993), section 12.5, whose coverage is second-order accurate where t's is first-order, but which
-is a third wider of five units (benchmarks/coverage.py); Cameron, Gelbach and Miller, "Robust
-inference with multiway clustering" (2011), for two crossed units; Satterthwaite (1946) for degrees
-of freedom.
+References: Student's t; Cameron, Gelbach and Miller, "Robust inference with multiway clustering"
+(2011), for two crossed units; Satterthwaite (1946) for degrees of freedom. Bootstrap-t is a third
+wider of five units (benchmarks/coverage.py).
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,30 +20,15 @@ from scipy import stats
 
 from trainer.intervals import Interval
 
-Method = Literal["t", "bootstrap_t"]
-
 POWER = 0.8
 """Probability of detecting the smallest detectable effect."""
 
 
-def mean_interval(
-    values: ArrayLike,
-    *,
-    units: ArrayLike | None = None,
-    level: float = 0.95,
-    method: Method = "t",
-    seed: int = 0,
-    resamples: int = 2000,
-) -> Interval:
-    """Return the mean of `values` with its interval.
-
-    Args:
-        units: label of the independent unit that each value belongs to; None if each is its own.
-            Units count equally, whatever the number of their values.
-        method: `t`, or `bootstrap_t` for few and skewed values.
+def mean_interval(values: ArrayLike, *, level: float = 0.95) -> Interval:
+    """Return the mean of independent values with its t interval.
 
     Raises:
-        ValueError: for fewer than two units, or values that are not finite.
+        ValueError: for fewer than two values, or values that are not finite.
     """
     x = np.asarray(values, dtype=float)
     if x.ndim != 1 or not np.isfinite(x).all():
@@ -54,25 +36,15 @@ def mean_interval(
             f"values must be finite and one-dimensional, but got shape {x.shape} with "
             f"{int((~np.isfinite(x)).sum())} that are not finite. Drop what failed, and say so."
         )
-    if units is not None:
-        x = _unit_means(x, np.asarray(units))
     if len(x) < 2:
         raise ValueError(
             f"an interval needs two or more independent units, but got {len(x)}. Add scenes."
         )
     if not 0 < level < 1:
         raise ValueError(f"`0 < level < 1` must hold, but got {level}. Try 0.95.")
-    mean = float(x.mean())
-    error = float(x.std(ddof=1) / np.sqrt(len(x)))
-    if error == 0:
-        return Interval(mean, mean, mean, len(x), level)
-    if method == "t":
-        reach = float(stats.t.ppf((1 + level) / 2, len(x) - 1))
-        low, high = mean - reach * error, mean + reach * error
-    else:
-        lower, upper = _studentised_quantiles(x, level, seed, resamples)
-        low, high = mean - upper * error, mean - lower * error  # the tails change sides
-    return Interval(mean, low, high, len(x), level)
+    mean, error = float(x.mean()), float(stats.sem(x))
+    reach = float(stats.t.ppf((1 + level) / 2, len(x) - 1)) * error
+    return Interval(mean, mean - reach, mean + reach, len(x), level)
 
 
 def crossed_interval(values: ArrayLike, *, level: float = 0.95) -> Interval:
@@ -147,34 +119,3 @@ def _crossed(values: ArrayLike) -> tuple[float, float, float]:
         )
     mean, error, freedom = crossed_moments(x)
     return float(mean), float(error), float(freedom)
-
-
-def _unit_means(x: NDArray[np.float64], units: NDArray[Any]) -> NDArray[np.float64]:
-    if units.shape != x.shape:
-        raise ValueError(
-            f"every value has one unit, but got {x.shape} values and {units.shape} units. "
-            "Give one label per value."
-        )
-    _, index = np.unique(units, return_inverse=True)
-    return np.asarray(np.bincount(index, weights=x) / np.bincount(index))
-
-
-def _studentised_quantiles(
-    x: NDArray[np.float64], level: float, seed: int, resamples: int
-) -> tuple[float, float]:
-    """Return quantiles of (x̄* - x̄)/se* over resamples x* of x."""
-    n = len(x)
-    draws = x[np.random.default_rng(seed).integers(n, size=(resamples, n))]
-    shift = draws.mean(axis=1) - x.mean()
-    error = draws.std(axis=1, ddof=1) / np.sqrt(n)
-    # A resample of one repeated value has no spread: its ratio is beyond every quantile.
-    far = np.copysign(np.inf, shift)
-    ratio = np.divide(shift, error, out=far, where=error > 0)
-    tails = np.array([(1 - level) / 2, (1 + level) / 2])
-    lower, upper = np.quantile(ratio, tails, method="inverted_cdf")
-    if not np.isfinite([lower, upper]).all():
-        raise ValueError(
-            f"bootstrap-t needs resamples that vary, but {n} values are too few or too equal. "
-            "Use the t interval, or more values."
-        )
-    return float(lower), float(upper)
