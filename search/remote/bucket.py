@@ -163,6 +163,8 @@ def downloaded(place: str) -> Iterator[Path]:
     filesystem, path = filesystem_of(place)
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder, path.rsplit("/", 1)[-1])
+        if not filesystem.get_file_info(path).is_file:
+            copy.mkdir()
         fs.copy_files(path, str(copy), source_filesystem=filesystem)
         yield copy
 

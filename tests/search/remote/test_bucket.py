@@ -332,3 +332,14 @@ def test_a_run_is_not_overwritten_and_a_missing_one_is_named(server):
         bucket.check_new_run(store.path)
     with pytest.raises(RunNotFound, match="s3://results/searches/y has none"):
         resolve_run(f"{OUT}/y")
+
+
+def test_a_folder_and_a_file_come_back_as_they_were_sent(server, tmp_path):
+    place = f"{OUT}/x/ray/t0000/checkpoint_000001"
+    with bucket.uploaded(place) as folder:
+        folder.mkdir(exist_ok=True)
+        folder.joinpath("state.pt").write_bytes(b"state")
+    with bucket.downloaded(place) as folder:
+        assert {p.name: p.read_bytes() for p in folder.iterdir()} == {"state.pt": b"state"}
+    with bucket.downloaded(f"{place}/state.pt") as file:
+        assert file.read_bytes() == b"state"
