@@ -79,7 +79,7 @@ def test_a_search_interrupted_and_then_killed_equals_an_undisturbed_one(tmp_path
 
     # what has begun keeps its threads; the new trial takes as many as it is given
     more = ("--trials", "3", "--cpus-per-trial", "2", "--max-concurrent", "1", "--no-preflight")
-    assert drive(tmp_path, "--resume", "x", *more).wait(300) == 0
+    assert drive(tmp_path, "--resume", "x", *more).wait(900) == 0
     store = RunStore.open(run)
     assert [store.read_config(n)["threads"] for n in store.started()] == [1, 1, 2]
     trials, epochs = store.read("trials"), store.read("epochs")
@@ -112,7 +112,7 @@ def test_ctrl_c_ends_a_search_in_seconds_and_a_resume_finishes_it(tmp_path):
     reached = {trial.name: len(trial.reports) for trial in read_history(store).unfinished}
     assert reached["t0001"] >= 3  # its state was kept
 
-    assert drive(tmp_path, "--resume", "x", "--no-preflight").wait(300) == 0
+    assert drive(tmp_path, "--resume", "x", "--no-preflight").wait(900) == 0
     assert list(store.read("trials")["outcome"]) == ["completed"] * 2
     epochs = store.read("epochs").groupby("trial_id")["epoch"].apply(list)
     assert set(map(tuple, epochs)) == {tuple(range(1, EPOCHS + 1))}
@@ -122,7 +122,7 @@ def test_ctrl_c_ends_a_search_in_seconds_and_a_resume_finishes_it(tmp_path):
     scenes, model = (tmp_path / "x" / name for name in (f"scenes/{best}.parquet", "best"))
     scenes.unlink()
     shutil.rmtree(model)
-    assert drive(tmp_path, "--resume", "x", "--no-preflight").wait(300) == 0
+    assert drive(tmp_path, "--resume", "x", "--no-preflight").wait(900) == 0
     assert scenes.exists()
     assert (model / "state.pt").exists()
     drivers = RunStore.open(tmp_path / "x").plan["resumed"]
