@@ -38,7 +38,7 @@ REMEDIES: dict[Cause, str] = {
 
 @dataclass(frozen=True)
 class Failure:
-    """All that is known of a divergence; plain data, safe to write as JSON or Parquet.
+    """Record of a divergence; plain data, safe to write as JSON or Parquet.
 
     Attributes:
         term: name of the loss term that was (or whose gradient was) non-finite; `total` if no
