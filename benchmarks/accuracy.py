@@ -51,8 +51,9 @@ from trainer.evaluation import (
     near_a_source,
 )
 from trainer.intervals import bootstrap_mean, wilson_share
+from trainer.localisation import localise
 from trainer.scenes import EvalScenes, Scenes
-from trainer.training import Model, localise
+from trainer.training import Model
 
 SNR_DB = {"local": (-10.0, -5.0, 0.0), "full": (-10.0, -5.0, 0.0, 5.0)}
 COUNTS = {"local": (1, 2), "full": (1, 2, 3)}

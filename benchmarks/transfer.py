@@ -23,7 +23,7 @@ from trainer.config import SceneConfig
 from trainer.estimation import SCORING_SUFFIX, with_fisher_scoring
 from trainer.evaluation import Conditions, classical_estimator, network_estimator
 from trainer.intervals import bootstrap_mean
-from trainer.training import adapt_network
+from trainer.localisation import adapt_network
 
 PANELS = {
     "6x6, 12 antennas, 16 snapshots, as trained": {},

@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(args: argparse.Namespace) -> int:
     """Localise the sources of a recording and write one row per estimate."""
     require(args.out.suffix == ".parquet", "--out ends in .parquet", f"{args.out}", "Rename.")
-    from trainer.training import localise
+    from trainer.localisation import localise
 
     found = localise(**localise_arguments(args))
     scene, source = found.active.nonzero()

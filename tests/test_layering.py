@@ -129,7 +129,7 @@ def test_only_two_rooms_import_ray():
         ({"ray", "torch"}, ["search.report.__main__", "search.report.page"]),
         # each worker process would take 40 MiB and a second for Optuna's samplers
         ({"optuna", "scipy", "torch"}, ["search.cluster"]),
-        ({"ray"}, ["search.localise", "trainer.training"]),
+        ({"ray"}, ["search.localise", "trainer.localisation"]),
         ({"torch"}, ["trainer.config", "trainer.failure", "trainer.cli"]),
     ],
     ids=["report", "worker", "localise", "config"],

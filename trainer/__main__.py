@@ -131,7 +131,7 @@ def train(args: argparse.Namespace) -> int:
 
 def localise(args: argparse.Namespace) -> int:
     """Write the estimates of every scene of a recording."""
-    from trainer.training import localise as localise_scenes
+    from trainer.localisation import localise as localise_scenes
 
     found = localise_scenes(**localise_arguments(args))
     found.save(args.out)

@@ -125,7 +125,7 @@ def add_localise_flags(p: argparse.ArgumentParser) -> None:
 
 
 def localise_arguments(args: argparse.Namespace) -> dict[str, Any]:
-    """Return the arguments of `trainer.training.localise` that these flags stand for.
+    """Return the arguments of `trainer.localisation.localise` that these flags stand for.
 
     Raises:
         UsageError: if K is no count, or the estimates would replace the recording.

@@ -1,12 +1,19 @@
 """Training, replay of a recorded training, and the models that it leaves.
 
 `train` yields a report per epoch and raises `Diverged`; `replay_trial` trains a recorded trial
-again. `export_model` makes a model folder of a checkpoint, and `localise` uses it.
+again. `export_model` makes a model folder of a checkpoint, `load_model` reads it.
 """
 
 from .checkpoint import TrainState, restore_network
-from .localisation import adapt_network, localise
 from .loop import CLIP_NORM, EpochReport, TrainingLoop, initial_network, resolve_device, train
-from .model import MODEL_FOLDER, STATE_FILE, Model, ModelEvaluation, evaluate_model, export_model
+from .model import (
+    MODEL_FOLDER,
+    STATE_FILE,
+    Model,
+    ModelEvaluation,
+    evaluate_model,
+    export_model,
+    load_model,
+)
 from .replay import BEST_FILE, print_epochs, replay_to_step, replay_trial
 from .terms import eigengap_hinge, eigengap_term, hinge_rows, loss_terms

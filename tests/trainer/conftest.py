@@ -1,4 +1,4 @@
-"""One trained model for the tests of this folder, which none of them may change."""
+"""One trained model for the tests of these folders, which none of them may change."""
 
 import pytest
 

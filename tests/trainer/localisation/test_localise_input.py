@@ -10,9 +10,9 @@ from search import localise as search_localise
 from tests.small_model import scenes_of
 from trainer.__main__ import main
 from trainer.config import ConfigError
+from trainer.localisation import localise
 from trainer.scenes import save_scenes
 from trainer.scenes.measurement import Scenes
-from trainer.training.localisation import localise
 from trainer.training.model import load_model
 
 

@@ -1,0 +1,67 @@
+"""The result of a localisation: arrays of all scenes."""
+
+import dataclasses
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer.atomic import write_atomically
+from trainer.config import ConfigError, require
+
+
+@dataclass(frozen=True)
+class Localisation:
+    """Places of the sources of S scenes, up to K each, all finite.
+
+    Attributes:
+        azimuth, elevation: [S, K] [rad].
+        range_m: [S, K] [m].
+        confidence: [S, K], probability of lying within 5° and 5° of a source
+            (`evaluation.confidence`); 0 in inactive slots.
+        active: [S, K], slots that hold an estimate: the first `num_sources` of a scene. The
+            others hold the centre of the region.
+        resolved: [S, K], estimates that stand out from noise (`estimation.estimates`); the others
+            are best guesses.
+        num_sources: [S], K as given or estimated.
+    """
+
+    azimuth: NDArray[np.float32]
+    elevation: NDArray[np.float32]
+    range_m: NDArray[np.float32]
+    confidence: NDArray[np.float32]
+    active: NDArray[np.bool_]
+    resolved: NDArray[np.bool_]
+    num_sources: NDArray[np.int64]
+
+    def save(self, path: str | Path) -> None:
+        """Write the arrays to an `.npz` file, whole or not at all.
+
+        Raises:
+            ConfigError: if it cannot be written.
+        """
+        path = Path(path)
+        require(path.suffix == ".npz", "--out ends in .npz", f"{path}", "Rename it.")
+        arrays: dict[str, Any] = self.arrays()
+        content = io.BytesIO()
+        np.savez(content, **arrays)
+        try:
+            write_atomically(path, content.getvalue())
+        except OSError as error:
+            raise ConfigError(
+                f"--out must be a file that can be written, but {path} is not ({error.strerror}). "
+                "Choose another."
+            ) from error
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return the arrays by name."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+
+    @classmethod
+    def concatenate(cls, parts: list[Self]) -> Self:
+        """Join the scenes of several parts, in this order."""
+        names = parts[0].arrays()
+        return cls(**{name: np.concatenate([p.arrays()[name] for p in parts]) for name in names})
