@@ -42,6 +42,8 @@ GEOMETRY = ("num_horizontal", "num_vertical", "spacing_m", "wavelength_m")
 SIGNALS = ("snapshots", "channel", "codes")
 COORDINATES = ("azimuth", "elevation", "range_m")
 OPTIONAL = (*COORDINATES, "power", "source_correlation", "noise_variance", "noise_covariance")
+FOREIGN = (".mat", ".h5", ".hdf5", ".csv", ".txt")
+"""Endings of files that `python -m trainer convert` reads."""
 CODE_TOLERANCE = 1e-3
 """Largest deviation of a code's modulus from 1: estimators use G Gᴴ = H Hᴴ."""
 
@@ -79,7 +81,21 @@ def load_scenes(
     Raises:
         ConfigError: if the file cannot be read or an array breaks a rule; the message names it.
     """
-    arrays = _read(Path(path))
+    return scenes_of_arrays(_read(Path(path)), device=device, dtype=dtype)
+
+
+def scenes_of_arrays(
+    arrays: Arrays,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.complex64,
+) -> Scenes:
+    """Check the arrays of a recording and return its scenes.
+
+    Raises:
+        ConfigError: if an array is missing, unknown or breaks a rule; the message names it.
+    """
+    _check_names(arrays)
     panel = _panel(arrays)
     size, snapshots, antennas = _sizes(arrays["snapshots"])
     shapes = {
@@ -146,10 +162,17 @@ def _numpy(tensor: Tensor) -> np.ndarray:
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
-    """Return the arrays of the file; raise ConfigError for a missing or an unknown one."""
+    """Return the arrays of the file."""
+    require(
+        path.suffix.lower() not in FOREIGN,
+        "a recording is an .npz file",
+        f"{path}",
+        f"Convert it: python -m trainer convert {path} --map MAP.toml --out FILE.npz "
+        "(docs/data.md has mappings to copy).",
+    )
     try:
         with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+            return {name: file[name] for name in file.files}
     except FileNotFoundError:
         raise ConfigError(f"A recording must exist, but there is no {path}.") from None
     except (
@@ -165,6 +188,9 @@ def _read(path: Path) -> dict[str, np.ndarray]:
             f"A recording must be an .npz file of plain arrays, but {path} is not ({error}). "
             "Write it with numpy.savez."
         ) from None
+
+
+def _check_names(arrays: Arrays) -> None:
     required = (*SIGNALS, *GEOMETRY)
     for name in arrays:
         if name not in required + OPTIONAL:
@@ -172,7 +198,6 @@ def _read(path: Path) -> dict[str, np.ndarray]:
             raise ConfigError(f"`{name}` is no array of a recording.{near}")
     missing = [name for name in required if name not in arrays]
     require(not missing, f"{', '.join(required)} are given", f"no {missing}", "Add them.")
-    return arrays
 
 
 def _panel(arrays: Arrays) -> Panel:

@@ -171,6 +171,14 @@ def test_files_that_are_no_recordings_are_refused(tmp_path: Path) -> None:
         save_scenes(scenes(), tmp_path / "a.txt")
 
 
+@pytest.mark.parametrize("name", ["a.mat", "a.h5", "a.csv"])
+def test_a_file_of_other_software_is_referred_to_convert(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"MATLAB 5.0 MAT-file")
+    with pytest.raises(ConfigError, match=rf"python -m trainer convert .*{name} --map") as refused:
+        load_scenes(tmp_path / name)
+    assert "pickle" not in str(refused.value)
+
+
 @pytest.mark.parametrize("name", ["snapshots", "channel"])
 @pytest.mark.parametrize("factor", [0.0, 1e-30, 1e30])
 def test_a_signal_that_is_silent_or_out_of_range_is_refused(name, factor, tmp_path):
