@@ -1,6 +1,7 @@
 """Checks of configurations: each refusal names the rule, the value that broke it, and a remedy."""
 
 import difflib
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -27,6 +28,14 @@ def require_fields(
 def require_counts(config: object, *names: str) -> None:
     """Raise ConfigError unless the named fields are 1 or more."""
     require_fields(config, names, lambda n: n >= 1, "{} >= 1", "Use a positive count.")
+
+
+def require_finite(config: object) -> None:
+    """Raise ConfigError unless every float of a configuration, alone or in a tuple, is finite."""
+    for name, value in vars(config).items():
+        for each in value if isinstance(value, tuple) else (value,):
+            finite = not isinstance(each, float) or math.isfinite(each)
+            require(finite, f"{name} is finite", f"{each}", "Give a number.")
 
 
 def require_choice(name: str, value: object, choices: tuple[str, ...]) -> None:

@@ -1,10 +1,20 @@
 """The panel, the base station, and the distribution of scenes."""
 
+import math
 from dataclasses import dataclass
 
-from .rules import require, require_choice, require_counts, require_fields
+from .rules import (
+    ConfigError,
+    require,
+    require_choice,
+    require_counts,
+    require_fields,
+    require_finite,
+)
 
 CODE_KINDS = ("random", "dft", "dft2")
+ROUNDING = 1e-9
+"""Least wavelengths per spacing that fall short of a limit by more than rounding."""
 
 
 @dataclass(frozen=True)
@@ -15,7 +25,9 @@ class SceneConfig:
         num_horizontal, num_vertical: elements per row and column; N = their product.
         num_antennas: M, at the base station.
         num_snapshots: L.
-        wavelength_m, spacing_m: carrier wavelength and element spacing [m].
+        wavelength_m, spacing_m: carrier wavelength and element spacing [m]; without grating lobes
+            in front of the panel: spacing <= wavelength / (1 + sin of the largest angle), for
+            azimuth if there is more than one column, for elevation if more than one row.
         max_sources: K of each scene is drawn uniformly in 1 ... max_sources.
         azimuth_max_deg, elevation_max_deg: sources lie within ± these [deg].
         range_min_m, range_max_m: limits of the distance from the panel's centre [m], uniform.
@@ -50,17 +62,32 @@ class SceneConfig:
         """N, the number of elements of the panel."""
         return self.num_horizontal * self.num_vertical
 
+    @property
+    def fraunhofer_m(self) -> float:
+        """2 D² / wavelength [m], D the panel's diagonal (Balanis 2016, Antenna Theory, 2-59)."""
+        diagonal = (self.num_horizontal - 1) ** 2 + (self.num_vertical - 1) ** 2
+        return 2 * diagonal * self.spacing_m**2 / self.wavelength_m
+
     def __post_init__(self) -> None:
         require_counts(
             self, "num_horizontal", "num_vertical", "num_antennas", "num_snapshots", "max_sources"
         )
         lengths = ("wavelength_m", "spacing_m", "range_min_m")
-        require_fields(self, lengths, lambda x: x > 0, "{} > 0", "Give it in metres.")
+        require_fields(
+            self, lengths, lambda x: 0 < x < math.inf, "{} > 0, finite", "Give it in metres."
+        )
         require(
             self.max_sources < self.num_elements,
             "max_sources < num_elements",
             f"max_sources={self.max_sources}, num_elements={self.num_elements}",
             "Use a larger panel or fewer sources.",
+        )
+        require(
+            self.range_max_m < math.inf,
+            "range_max_m is finite",
+            f"range_max_m={self.range_max_m}",
+            f"Give {max(self.fraunhofer_m, 2 * self.range_min_m):.3g} m: beyond the Fraunhofer "
+            "distance 2 D² / wavelength all ranges look alike, and are reported as far.",
         )
         require(
             self.range_min_m < self.range_max_m,
@@ -71,6 +98,7 @@ class SceneConfig:
         limits = ("azimuth_max_deg", "elevation_max_deg")
         in_front = "The panel sees the half space in front of it."
         require_fields(self, limits, lambda x: 0 < x < 90, "0 < {} < 90", in_front)
+        self._require_no_grating_lobes()
         require_choice("scene.code_kind", self.code_kind, CODE_KINDS)
         off = "0 switches it off."
         require_fields(self, ("code_bits", "power_spread_db"), lambda x: x >= 0, "{} >= 0", off)
@@ -82,3 +110,38 @@ class SceneConfig:
         )
         coefficients = ("source_correlation", "noise_correlation")
         require_fields(self, coefficients, lambda x: 0 <= x < 1, "0 <= {} < 1", "0 means none.")
+        require_finite(self)
+
+    def _require_no_grating_lobes(self) -> None:
+        """Raise ConfigError if a source of the region and some other direction look alike.
+
+        A beam at direction cosine u repeats at u ± wavelength / spacing (Van Trees 2002, Optimum
+        Array Processing, section 2.4): no repetition lies in [-1, 1] for the largest u.
+        """
+        across = {"azimuth_max_deg": self.num_horizontal, "elevation_max_deg": self.num_vertical}
+        needed = {
+            limit: 1 + math.sin(math.radians(getattr(self, limit)))
+            for limit, elements in across.items()
+            if elements > 1
+        }
+        waves = self.wavelength_m / self.spacing_m
+        broken = {limit: least for limit, least in needed.items() if waves < least - ROUNDING}
+        if not broken:
+            return
+        # rounded down, so that the remedies hold as printed
+        spacing = self.wavelength_m / max(broken.values())
+        digits = 10 ** (3 - math.floor(math.log10(spacing)))
+        remedy = f"spacing_m={math.floor(spacing * digits) / digits:g}"
+        angle = math.floor(100 * math.degrees(math.asin(max(waves - 1, 0)))) / 100
+        if angle > 0:
+            flags = " ".join(
+                f"--{limit.removesuffix('_max_deg')}-deg {angle:g}" for limit in broken
+            )
+            angles = " and ".join(f"{limit}={angle:g}" for limit in broken)
+            remedy += f", or {angles} (localise: {flags})"
+        raise ConfigError(
+            f"`spacing_m <= wavelength_m / (1 + sin({' or '.join(broken)}))` must hold, but got "
+            f"spacing_m={self.spacing_m}, wavelength_m={self.wavelength_m}, "
+            f"{', '.join(f'{limit}={getattr(self, limit)}' for limit in broken)}. "
+            f"Directions would look alike (grating lobes). Use {remedy}."
+        )

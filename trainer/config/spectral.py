@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from .rules import require, require_choice
+from .rules import require, require_choice, require_finite
 
 DEFINITIONS = ("gap", "ratio", "energy", "leak", "subspace")
 BACKEND_NAMES = ("auto", "gram", "exact", "eigh", "svd", "masked")
@@ -45,6 +45,7 @@ class EigengapConfig:
         return value
 
     def __post_init__(self) -> None:
+        require_finite(self)
         off = "0 switches the term off."
         require(self.weight >= 0, "eigengap.weight >= 0", f"{self.weight}", off)
         require_choice("eigengap.on_failure", self.on_failure, FAILURE_POLICIES)

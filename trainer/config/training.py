@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 
 from .flat import build
 from .network import CovarianceConfig, NetworkConfig
-from .rules import require, require_choice, require_counts, require_fields
+from .rules import require, require_choice, require_counts, require_fields, require_finite
 from .scene import SceneConfig
 from .spectral import EigengapConfig, SpectralConfig
 
@@ -55,6 +55,7 @@ class OptimizerConfig:
         )
         decay = self.weight_decay
         require(decay >= 0, "weight_decay >= 0", f"{decay}", "0 switches it off.")
+        require_finite(self)
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,7 @@ class EvaluationConfig:
             f"both {self.seed}",
             "Held-out scenes must be new.",
         )
+        require_finite(self)
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,7 @@ class TrainConfig:
             f"snr_min_db={self.snr_min_db}, snr_max_db={self.snr_max_db}",
             "Swap them.",
         )
+        require_finite(self)
         require_choice("device", self.device, ("auto", "cpu", "cuda"))
         require(
             (self.covariance.blend_bound is not None) == (self.network.kind == "factor"),

@@ -1,10 +1,12 @@
 """Configurations: checked once, frozen, and equal for equal settings."""
 
 import dataclasses
+import math
+import re
 
 import pytest
 
-from trainer.config import ConfigError, TrainConfig
+from trainer.config import ConfigError, SceneConfig, TrainConfig
 
 BAD = [
     ({"eigengap.weight": -1.0}, "eigengap.weight >= 0"),
@@ -67,3 +69,52 @@ def test_configurations_are_frozen_and_equal_ones_share_a_digest():
     assert config.digest != dataclasses.replace(config, seed=1).digest
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.seed = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+def test_every_number_of_a_configuration_is_finite(value):
+    config = TrainConfig()
+    groups = [config, *(x for x in vars(config).values() if dataclasses.is_dataclass(x))]
+    numbers = [
+        (group, name, value if isinstance(now, float) else (value,))
+        for group in groups
+        for name, now in vars(group).items()
+        if isinstance(now, float) or (isinstance(now, tuple) and isinstance(now[0], float))
+    ]
+    assert len(numbers) >= 18
+    for group, name, bad in numbers:
+        with pytest.raises(ConfigError):
+            dataclasses.replace(group, **{name: bad})
+
+
+@pytest.mark.parametrize(("columns", "rows"), [(6, 6), (1, 16), (16, 1)])
+def test_a_spacing_with_grating_lobes_is_refused_and_either_remedy_lifts_it(columns, rows):
+    panel = {"num_horizontal": columns, "num_vertical": rows, "max_sources": 1}
+    with pytest.raises(ConfigError, match="grating lobes") as refused:
+        SceneConfig(**panel, spacing_m=0.24)
+    ways = re.search(r"Use (.*), or (.*) \(localise: (.*)\)\.$", str(refused.value))
+    assert ways
+    assert ways[3].count("deg") == ways[2].count("deg") == (2 if columns == rows else 1)
+    for way in ways.groups()[:2]:
+        values = {name: float(value) for name, value in (x.split("=") for x in way.split(" and "))}
+        kept = SceneConfig(**panel, **({"spacing_m": 0.24} | values))
+        largest = max(
+            math.sin(math.radians(limit))
+            for limit, elements in (
+                (kept.azimuth_max_deg, columns),
+                (kept.elevation_max_deg, rows),
+            )
+            if elements > 1
+        )
+        # the lobe of a beam at the largest angle stays out of sight, just
+        assert 1 <= kept.wavelength_m / kept.spacing_m - largest < 1.001
+    with pytest.raises(ConfigError, match=r"Use spacing_m=0\.\d+\.$"):  # no angle would do
+        SceneConfig(**panel, spacing_m=0.6)
+
+
+def test_an_endless_range_is_led_to_the_distance_beyond_which_all_look_alike():
+    with pytest.raises(ConfigError, match=r"far.*|Fraunhofer") as refused:
+        SceneConfig(range_max_m=math.inf)
+    remedy = re.search(r"Give ([\d.]+) m", str(refused.value))
+    assert remedy
+    assert SceneConfig(range_max_m=float(remedy[1])).range_max_m == SceneConfig().fraunhofer_m
