@@ -127,7 +127,7 @@ def replayed(store: RunStore) -> pd.DataFrame:
     import torch
 
     from search.plan import objective_window
-    from search.records import judged, pick
+    from search.records import mean_objective, pick
     from trainer.config import TrainConfig
     from trainer.training import train
 
@@ -138,7 +138,7 @@ def replayed(store: RunStore) -> pd.DataFrame:
         reports: list[dict[str, object]] = []
         for report in train(config):
             reports.append(report.row())
-            row = reports[-1] | judged(reports[-objective_window(config.epochs) :])
+            row = reports[-1] | mean_objective(reports[-objective_window(config.epochs) :])
             rows.append(pick("epochs", row, trial_id=trial.trial_id))
             if report.epoch == trial.epochs:
                 break

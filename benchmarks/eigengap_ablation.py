@@ -109,7 +109,7 @@ def acting(run: Run) -> str:
 
 def finalists(run: Run) -> str:
     """Return the confirmed leaderboard as Markdown."""
-    board = confirmed.board(run)
+    board = confirmed.confirmed_values(run)
     lines = ["| | search | confirmed [95 %] | confirmed - search |", "|---" * 4 + "|"]
     for row in board.to_dict("records"):
         ends = f"{row['confirmed']:.3f} [{row['confirmed_low']:.3f}, {row['confirmed_high']:.3f}]"

@@ -35,7 +35,7 @@ import optuna
 import torch
 
 import spaces
-from search.cluster import SearchStopper, connect
+from search.cluster import SearchAbort, connect
 from search.driver import Scheduler, SearchCallback, TrialSearcher, search
 from search.plan import Resources, SearchConfig
 from search.records import RunStore
@@ -51,8 +51,8 @@ WORKER_NICENESS = 15
 HOOKS: tuple[tuple[type, str], ...] = (
     (TrialSearcher, "suggest"),
     (Scheduler, "on_trial_result"),
-    (SearchStopper, "__call__"),
-    (SearchStopper, "stop_all"),
+    (SearchAbort, "__call__"),
+    (SearchAbort, "stop_all"),
     (SearchCallback, "on_trial_start"),
     (SearchCallback, "on_trial_result"),
     (SearchCallback, "on_trial_complete"),

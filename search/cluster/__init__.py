@@ -2,7 +2,7 @@
 
 from .checks import check_nodes, preflight_checks, wait_for_resources
 from .connection import connect
-from .stopper import SearchStopper
+from .search_abort import SearchAbort
 from .tasks import (
     as_completed,
     export_best,

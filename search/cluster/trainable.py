@@ -33,7 +33,7 @@ from search.plan import (
     objective_window,
     version_mismatch,
 )
-from search.records import BEST_FILE, REPORTS_FILE, STATE_FILE, judged, read_reports
+from search.records import BEST_FILE, REPORTS_FILE, STATE_FILE, mean_objective, read_reports
 from search.remote import downloaded
 from trainer.config import TrainConfig
 from trainer.failure import Diverged
@@ -89,7 +89,7 @@ def run_trial(settings: Mapping[str, Any], train: Train | None) -> None:
         freeze_loaded_objects()  # torch too, by now
         for epoch in epochs:
             row = epoch.row()
-            row |= judged([*trial.reports, row][-objective_window(config.epochs) :])
+            row |= mean_objective([*trial.reports, row][-objective_window(config.epochs) :])
             row |= trial.resources_used()
             if epoch.epoch == config.epochs:
                 row["outcome"] = Outcome.COMPLETED.value

@@ -1,4 +1,4 @@
-"""The callback of Ray Tune: passes its calls on to the recorder, console, metrics, watchdog and
+"""The callback of Ray Tune: passes its calls on to the recorder, reporter, metrics, watchdog and
 sampler."""
 
 from collections.abc import Callable
@@ -8,13 +8,13 @@ from typing import Any
 import ray
 from ray import tune
 
-from search.cluster import SearchStopper
+from search.cluster import SearchAbort
 from search.plan import Outcome
 from search.records import remove_other_folders
 from search.suggest import EndedTrial
 
-from .console import Console
-from .metrics import Metrics
+from .progress_reporter import ProgressReporter
+from .prometheus import PrometheusMetrics
 from .recorder import Recorder
 from .watchdog import Watchdog
 
@@ -27,24 +27,24 @@ class SearchCallback(tune.Callback):
 
     Args:
         recorder: keeps the rows.
-        console: prints events.
+        reporter: prints events.
         metrics: shows totals on the dashboard.
-        ending: told when the search must end.
+        abort: told when the search must end.
         tell: called with every trial that has ended.
     """
 
     def __init__(
         self,
         recorder: Recorder,
-        console: Console,
-        metrics: Metrics,
-        ending: SearchStopper,
+        reporter: ProgressReporter,
+        metrics: PrometheusMetrics,
+        abort: SearchAbort,
         tell: Callable[[EndedTrial], object],
     ) -> None:
         self._recorder = recorder
-        self._console = console
+        self._reporter = reporter
         self._metrics = metrics
-        self._ending = ending
+        self._abort = abort
         self._tell = tell
         self._run = recorder.store.path
         self._watchdog = Watchdog(recorder.plan.trial_timeout_s)
@@ -58,7 +58,7 @@ class SearchCallback(tune.Callback):
         name = trial.config["trial_id"]
         self._watchdog.hear(name)
         epoch = self._recorder.start(name)
-        self._console.started(self._recorder.records[name], self._recorder.attempts[name], epoch)
+        self._reporter.started(self._recorder.records[name], self._recorder.attempts[name], epoch)
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -67,9 +67,9 @@ class SearchCallback(tune.Callback):
         name = trial.config["trial_id"]
         self._watchdog.hear(name)
         if result.get("outcome") not in (None, Outcome.COMPLETED) or not result["epoch"]:
-            return  # an ending, not an epoch
+            return  # the trial's end, not an epoch
         if self._recorder.report(name, result, _gpus(trial)):
-            self._console.improved(name, result)
+            self._reporter.improved(name, result)
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Write rows, set metrics, and end every trial that has been silent for too long.
@@ -78,7 +78,7 @@ class SearchCallback(tune.Callback):
         `on_trial_error`, without another try.
         """
         self._metrics.refresh()
-        with self._ending.on_storage_failure(self._run):
+        with self._abort.on_storage_failure(self._run):
             self._recorder.flush()
         silent = self._watchdog.silent() - self._hung
         for trial in trials if silent else []:
@@ -104,26 +104,26 @@ class SearchCallback(tune.Callback):
         if trial.run_metadata.num_failures <= trial.max_failures:
             self._watchdog.forget(name)
             self._recorder.running.pop(name, None)
-            self._console.lost(name)
+            self._reporter.lost(name)
             return
         file = trial.error_file
         self._end(trial, Path(file).read_text() if file else "the worker vanished without a word")
 
     def close(self) -> None:
         """Leave all that has happened readable, unfinished trials included."""
-        with self._ending.on_storage_failure(self._run):
+        with self._abort.on_storage_failure(self._run):
             self._recorder.flush(now=True)
         self._recorder.running.clear()
         self._metrics.refresh(now=True)
-        self._console.close()
+        self._reporter.close()
 
     def _end(self, trial: Any, error: str | None) -> None:
         name, last = trial.config["trial_id"], dict(trial.last_result or {})
         self._watchdog.forget(name)
-        if self._ending.reason is not None and not last.get("outcome"):
+        if self._abort.reason is not None and not last.get("outcome"):
             return  # it ends with the search, and goes on when that is resumed
         checkpoint = trial.checkpoint
-        with self._ending.on_storage_failure(self._run):
+        with self._abort.on_storage_failure(self._run):
             ended = self._recorder.end(
                 name,
                 last,
@@ -133,8 +133,8 @@ class SearchCallback(tune.Callback):
                 timed_out=name in self._hung,
             )
             if error and not last.get("outcome"):
-                self._ending.count(ended.outcome, str(ended.cause), error)
-            self._console.ended(ended, last)
+                self._abort.count(ended.outcome, str(ended.cause), error)
+            self._reporter.ended(ended, last)
             self._tell(ended)
         if checkpoint and trial.config["checkpoint"]:  # it went on from one in another folder
             remove_other_folders(self._run, name, trial.config["folder"])

@@ -9,7 +9,7 @@ from typing import Any
 
 from ray import tune
 
-from search.cluster import SearchStopper, Train, make_trainable
+from search.cluster import SearchAbort, Train, make_trainable
 from search.plan import (
     EarlyStopper,
     Resources,
@@ -31,8 +31,8 @@ from search.suggest import (
 from trainer.provenance import versions
 
 from .callback import SearchCallback
-from .console import Console
-from .metrics import Metrics
+from .progress_reporter import ProgressReporter
+from .prometheus import PrometheusMetrics
 from .recorder import Recorder
 from .tune_adapters import OBJECTIVE, Scheduler, TrialSearcher
 
@@ -114,7 +114,7 @@ def _run_trials(
             endings.
     """
     freeze_loaded_objects()
-    ending = SearchStopper()
+    abort = SearchAbort()
     trainable = make_trainable(train, plan.name, versions())
     left = names
     while left:
@@ -122,11 +122,11 @@ def _run_trials(
         before = names - recorder.ended
         if before:
             trials, scheduler, tell = prepare(recorder)
-            console = Console(plan.trials, recorder.tally)
-            callback = SearchCallback(recorder, console, Metrics(recorder), ending, tell)
-            _fit(store, resources, trainable, TrialSearcher(trials), scheduler, ending, callback)
-        if ending.reason:
-            raise SearchFailed(ending.reason)
+            reporter = ProgressReporter(plan.trials, recorder.tally)
+            callback = SearchCallback(recorder, reporter, PrometheusMetrics(recorder), abort, tell)
+            _fit(store, resources, trainable, TrialSearcher(trials), scheduler, abort, callback)
+        if abort.reason:
+            raise SearchFailed(abort.reason)
         left = names - recorder.ended
         if left and left == before:
             raise SearchFailed(f"Ray gave up with {len(left)} trials not ended")
@@ -138,10 +138,10 @@ def _fit(
     trainable: Any,
     searcher: TrialSearcher,
     scheduler: Scheduler,
-    ending: SearchStopper,
+    abort: SearchAbort,
     callback: SearchCallback,
 ) -> None:
-    """Let Ray run what is left, until nothing is or `ending` has a reason."""
+    """Let Ray run what is left, until nothing is or `abort` has a reason."""
     # a full disk is told in one sentence; nothing is restored from what Ray could not save
     logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)
     needs = {"cpu": resources.cpus} | ({"gpu": resources.gpus} if resources.gpus else {})
@@ -162,7 +162,7 @@ def _fit(
             storage_path=path,
             storage_filesystem=where,
             callbacks=[callback],
-            stop=ending,
+            stop=abort,
             failure_config=tune.FailureConfig(max_failures=LOST_RETRIES),
             checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
             verbose=0,
@@ -171,7 +171,7 @@ def _fit(
     try:
         tuner.fit()
     except OSError as error:  # of Ray's own files, or a new trial's configuration
-        ending.reason = ending.reason or f"{store.path} takes no files: {error}"
+        abort.reason = abort.reason or f"{store.path} takes no files: {error}"
     finally:
         callback.close()
 

@@ -14,7 +14,15 @@ from .checkpoints import (
 )
 from .json_files import checked_name, read_json, to_json
 from .missing_scores import BEST_TABLES, add_baseline, lacks_scores, unscored
-from .rows import JUDGED, failure_row, judged, pick, reached, scored_rows, trial_row
+from .rows import (
+    OBJECTIVE_INTERVAL,
+    failure_row,
+    mean_objective,
+    pick,
+    reached,
+    scored_rows,
+    trial_row,
+)
 from .run_plan import declared, planned, read_run
 from .schema import KEYS, RERUNS, TABLES, TRIALS, Column, Parameters
 from .session_tables import SessionTables

@@ -16,10 +16,10 @@ Row = dict[str, Any]
 
 COMPARED = ("epoch", "loss_total", "gradient_norm", "min_eigengap", "validation_capped_error")
 
-JUDGED = ("objective", "objective_low", "objective_high")
+OBJECTIVE_INTERVAL = ("objective", "objective_low", "objective_high")
 
 
-def judged(reports: Sequence[Mapping[str, Any]]) -> Row:
+def mean_objective(reports: Sequence[Mapping[str, Any]]) -> Row:
     """Return the objective and its interval: means over the epochs that it is judged on.
 
     Epochs share the validation scenes, so the mean ends are never too close to each other.
@@ -27,7 +27,7 @@ def judged(reports: Sequence[Mapping[str, Any]]) -> Row:
     values = [f"validation_capped_error{end}" for end in ("", "_low", "_high")]
     return {
         name: fmean(report[value] for report in reports)
-        for name, value in zip(JUDGED, values, strict=True)
+        for name, value in zip(OBJECTIVE_INTERVAL, values, strict=True)
     }
 
 
@@ -65,7 +65,7 @@ def trial_row(
         "number": record["number"],
         "outcome": outcome.value,
         "cause": last.get("cause"),
-        **{name: None if RULES[outcome].failed else last.get(name) for name in JUDGED},
+        **{name: None if RULES[outcome].failed else last.get(name) for name in OBJECTIVE_INTERVAL},
         "seed": record["params"]["seed"],
         "evaluation_seed": record["params"]["evaluation.seed"],
         "epochs": trained,

@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from search.records import RERUNS
-from search.report.data import Cell, Column, Row, Run, Table, interval, number, words
+from search.report.data import Cell, Heading, Run, Table, TableRow, interval, number, words
 
 from .statistics import Interval, crossed_interval, detectable
 
@@ -182,15 +182,15 @@ def acting(run: Run, name: str) -> float | None:
 def effects_table(run: Run, name: str) -> Table:
     """Return the effects as a table, with the mean term and how often it acts in both arms."""
     columns = (
-        Column("measure"),
-        Column("SNR [dB]", "number", "objective: mean over the SNRs of the objective"),
-        Column("without", "number"),
-        Column("with", "number"),
-        Column("difference [95 %]", "number", "with its 95 % interval"),
-        Column(
+        Heading("measure"),
+        Heading("SNR [dB]", "number", "objective: mean over the SNRs of the objective"),
+        Heading("without", "number"),
+        Heading("with", "number"),
+        Heading("difference [95 %]", "number", "with its 95 % interval"),
+        Heading(
             "detectable", "number", "smallest true difference told from 0 with 80 % probability"
         ),
-        Column("term: without, with", "number", "mean of the loss term, share of scenes above 0"),
+        Heading("term: without, with", "number", "mean of the loss term, share of scenes above 0"),
     )
     terms = rows_of(run, name).dropna(subset=["hinge"]).groupby(["snr_db", "arm"])
     means: Any = terms[["hinge", "hinge_active"]].mean()
@@ -207,7 +207,7 @@ def effects_table(run: Run, name: str) -> Table:
             number(effect.detectable),
             Cell(", ".join(f"{arm['hinge']:.3f} ({arm['hinge_active']:.0%})" for arm in acts)),
         )
-        rows.append(Row(cells))
+        rows.append(TableRow(cells))
     return Table(f"ablation-{name}", columns, tuple(rows), title=f"Ablation: {name}")
 
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pandas as pd
 
-from search.records import JUDGED
-from search.report.data import Cell, Column, Row, Run, Table, interval, number, words
+from search.records import OBJECTIVE_INTERVAL
+from search.report.data import Cell, Heading, Run, Table, TableRow, interval, number, words
 from trainer.config import EvaluationConfig
 
 from .estimators import BOUND, REFERENCE, in_order
@@ -74,7 +74,7 @@ def errors_by_name(run: Run) -> dict[str, pd.DataFrame]:
 
 
 @lru_cache(maxsize=8)
-def board(run: Run) -> pd.DataFrame:
+def confirmed_values(run: Run) -> pd.DataFrame:
     """Return one row per classical method and bound, then one per finalist, by confirmed value.
 
     Columns: name, kind (`bound`, `classical`, `trial`), seeds, search (the trial's objective)
@@ -83,8 +83,8 @@ def board(run: Run) -> pd.DataFrame:
     """
     found = errors_by_name(run)
     own = run.trials[run.trials["trial_id"].isin(set(found))]
-    own = own.assign(search_rank=own["objective"].rank())
-    own = own.rename(columns={"trial_id": "name"} | dict(zip(JUDGED, SEARCH, strict=True)))
+    names = {"trial_id": "name", **dict(zip(OBJECTIVE_INTERVAL, SEARCH, strict=True))}
+    own = own.assign(search_rank=own["objective"].rank()).rename(columns=names)
     trials: list[dict[Any, Any]] = [
         {**row, **_ends(found[row["name"]]), "kind": "trial", "seeds": len(found[row["name"]])}
         for row in own.to_dict("records")
@@ -111,7 +111,7 @@ def _ends(values: pd.DataFrame) -> dict[str, float]:
 
 def finalists(run: Run) -> list[str]:
     """Return the ids of the confirmed trials, by confirmed value."""
-    rows = board(run)
+    rows = confirmed_values(run)
     return list(rows.loc[rows["kind"] == "trial", "name"])
 
 
@@ -163,7 +163,7 @@ def curse(run: Run) -> Interval | None:
     these two draws is added to the interval.
     """
     scenes = fresh_scenes(run)
-    known = board(run)["curse"].dropna()
+    known = confirmed_values(run)["curse"].dropna()
     luck = errors(scenes[scenes["trial_id"].notna()]).mean()
     if len(known) < 2 or len(luck) < 2:
         return None
@@ -200,13 +200,13 @@ def elsewhere(run: Run) -> list[str]:
     return [said] if others else []
 
 
-def board_table(run: Run) -> Table:
+def confirmed_table(run: Run) -> Table:
     """Return the confirmed leaderboard as a table."""
     titles = ("search", "confirmed", "curse", "seeds", "rank")
-    columns = (Column(""), *(Column(title, "number") for title in titles))
+    columns = (Heading(""), *(Heading(title, "number") for title in titles))
     names = finalists(run)
     rows = []
-    for row in board(run).to_dict("records"):
+    for row in confirmed_values(run).to_dict("records"):
         rank = number(row["search_rank"], 0).text
         cells = (
             words(row["name"]),
@@ -216,7 +216,7 @@ def board_table(run: Run) -> Table:
             number(row["seeds"], 0),
             Cell(f"{rank} -> {names.index(row['name']) + 1}" if row["kind"] == "trial" else ""),
         )
-        rows.append(Row(cells))
+        rows.append(TableRow(cells))
     return Table("confirmed-table", columns, tuple(rows))
 
 
@@ -229,7 +229,7 @@ def text(run: Run) -> str:
         f"{fresh_scenes(run)['scene_id'].nunique()} fresh scenes, fresh training seeds, "
         "95 % intervals"
     )
-    lines = [about, board_table(run).text()]
+    lines = [about, confirmed_table(run).text()]
     if (found := curse(run)) is not None:
         lines.append(f"winner's curse, confirmed - search: {found}, {found.n} finalists")
     for name, found in references(run).items():

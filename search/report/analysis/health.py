@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from search.plan import Outcome
-from search.report.data import Parameter, Run, format_value, parameters
+from search.report.data import Run, SearchedParameter, format_value, parameters
 
 from . import ablation
 from .importance import importances
@@ -77,7 +77,7 @@ def hugging(run: Run) -> list[str]:
     return found
 
 
-def _at_edge(parameter: Parameter) -> float:
+def _at_edge(parameter: SearchedParameter) -> float:
     """Return the chance that an even draw lies at one given end; whole numbers have few values."""
     values = parameter.values.dropna().astype(float)
     return 1 / max(values.nunique(), 2) if (values % 1 == 0).all() else EDGE
@@ -130,7 +130,7 @@ def unidentified(run: Run) -> list[str]:
     return found
 
 
-def _never_together(choices: list[Parameter]) -> list[str]:
+def _never_together(choices: list[SearchedParameter]) -> list[str]:
     """Name choices that every trial makes and that never met, against expectation."""
     found = []
     for one, other in itertools.combinations(choices, 2):
@@ -218,7 +218,7 @@ def diverged(run: Run) -> list[str]:
     return found + [text for _, text in sorted(worst)[:4]] + reruns
 
 
-def _sides(parameter: Parameter, among: NDArray[np.bool_]) -> NDArray[np.str_]:
+def _sides(parameter: SearchedParameter, among: NDArray[np.bool_]) -> NDArray[np.str_]:
     """Return the side of the median of each of these trials' values, or the choice."""
     values = parameter.values[among]
     sides = values > values.median() if parameter.numeric else values

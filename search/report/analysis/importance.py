@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from search.report.data import Parameter, Run, parameters
+from search.report.data import Run, SearchedParameter, parameters
 
 LEAST_TRIALS = 10
 """Trials at one epoch from which importances are given."""
@@ -90,7 +90,7 @@ def same_fidelity(run: Run) -> tuple[int, "pd.Series[float]"] | str:
     return epoch, epochs[epochs["epoch"] == epoch].set_index("trial_id")["objective"]
 
 
-def _study(known: list[Parameter], rows: NDArray[np.intp]) -> Any:
+def _study(known: list[SearchedParameter], rows: NDArray[np.intp]) -> Any:
     """Return a study in memory of the trials in these rows, without their values."""
     import optuna
 
@@ -125,7 +125,7 @@ def _shares(study: Any, objective: NDArray[np.float64], names: list[str]) -> NDA
     return np.array([found.get(name, 0.0) / total for name in names])
 
 
-def _distribution(parameter: Parameter) -> Any:
+def _distribution(parameter: SearchedParameter) -> Any:
     from optuna.distributions import CategoricalDistribution, FloatDistribution
 
     if not parameter.numeric:

@@ -13,8 +13,8 @@ from typing import Any
 import pandas as pd
 
 from search.plan import Outcome, Rungs, early_stopper
-from search.records import JUDGED
-from search.report.data import Cell, Column, Row, Run, Table, interval, number, words
+from search.records import OBJECTIVE_INTERVAL
+from search.report.data import Cell, Heading, Run, Table, TableRow, interval, number, words
 
 from . import confirmed
 from .confirmed import CONFIRMED
@@ -27,7 +27,7 @@ SCENE = ["evaluation_seed", "scene_id", "snr_db", "num_sources"]
 WELL = (Outcome.COMPLETED, Outcome.STOPPED)
 """Outcomes of trials that did not fail."""
 
-_OF_TRIAL = ("trial_id", "outcome", "cause", *JUDGED, "epochs", "seconds")
+_OF_TRIAL = ("trial_id", "outcome", "cause", *OBJECTIVE_INTERVAL, "epochs", "seconds")
 _STANDING = {outcome: rank for rank, outcome in enumerate(Outcome)}
 
 
@@ -46,7 +46,7 @@ def board(run: Run) -> pd.DataFrame:
     """
     scored = run.tables["evaluations"]
     shared = scored[scored["trial_id"].isna()]
-    again = confirmed.board(run).dropna(subset=["confirmed"])
+    again = confirmed.confirmed_values(run).dropna(subset=["confirmed"])
     rows: list[dict[str, Any]] = [
         {
             "name": name,
@@ -88,22 +88,22 @@ def board_table(run: Run, trials: int) -> Table:
     own = rows["trial_id"].notna()
     success = " / ".join(f"{snr:g}" for snr in SUCCESS_SNR_DB)
     columns = (
-        Column("", hint="the bound, a classical method, or a trial"),
-        Column("outcome"),
-        Column("search value", "number", "validation error, one seed; the best owes to luck"),
-        Column("confirmed error", "number", "fresh scenes, 95 % interval, × training seeds"),
-        Column("confirmed - search", "number", "the winner's curse, where it is above 0"),
-        Column("held-out error", "number", "capped error, 95 % interval, one training seed"),
-        Column("RMSPE [°]", "number"),
-        Column(f"success at {success} dB", "number"),
-        Column("epochs", "number"),
-        Column("time [s]", "number", "wall-clock time in training"),
+        Heading("", hint="the bound, a classical method, or a trial"),
+        Heading("outcome"),
+        Heading("search value", "number", "validation error, one seed; the best owes to luck"),
+        Heading("confirmed error", "number", "fresh scenes, 95 % interval, × training seeds"),
+        Heading("confirmed - search", "number", "the winner's curse, where it is above 0"),
+        Heading("held-out error", "number", "capped error, 95 % interval, one training seed"),
+        Heading("RMSPE [°]", "number"),
+        Heading(f"success at {success} dB", "number"),
+        Heading("epochs", "number"),
+        Heading("time [s]", "number", "wall-clock time in training"),
     )
     shown = pd.concat([rows[~own], rows[own].head(trials)])
     return Table("leaderboard-table", columns, tuple(_row(row) for _, row in shown.iterrows()))
 
 
-def _row(row: "pd.Series[Any]") -> Row:
+def _row(row: "pd.Series[Any]") -> TableRow:
     rates = [number(row[success_column(snr)], 2) for snr in SUCCESS_SNR_DB]
     seeds = row["confirmed_seeds"]
     outcome = f"{row['outcome']}, best" if row["best"] else row["outcome"]
@@ -114,7 +114,7 @@ def _row(row: "pd.Series[Any]") -> Row:
     cells = (
         words(row["name"]),
         words(outcome),
-        interval([row[end] for end in JUDGED]),
+        interval([row[end] for end in OBJECTIVE_INTERVAL]),
         interval([row[end] for end in CONFIRMED], "" if pd.isna(seeds) else f" ×{seeds:.0f}"),
         number(row["confirmed"] - row["objective"], sign="+"),
         interval([row[end] for end in ENDS]),
@@ -123,7 +123,7 @@ def _row(row: "pd.Series[Any]") -> Row:
         number(row["epochs"], 0),
         number(row["seconds"], 0),
     )
-    return Row(cells, "best" if row["best"] else "shared" if pd.isna(row["trial_id"]) else "")
+    return TableRow(cells, "best" if row["best"] else "shared" if pd.isna(row["trial_id"]) else "")
 
 
 def text(run: Run, *, trials: int = 16) -> str:

@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from search.records import JUDGED, TRIALS, TYPES, Column
+from search.records import OBJECTIVE_INTERVAL, TRIALS, TYPES, Column
 from search.report.data import PREFIX, Run
 from trainer.atomic import write_atomically
 
@@ -27,7 +27,7 @@ COLUMNS = (
     Column("outcome", "str", "", "bound, classical, or what became of the trial"),
     _OF_TRIALS["cause"],
     Column("best", "bool", "", "whether it is the run's best trial"),
-    *(_OF_TRIALS[name] for name in JUDGED),
+    *(_OF_TRIALS[name] for name in OBJECTIVE_INTERVAL),
     _OF_TRIALS["epochs"],
     _OF_TRIALS["seconds"],
     Column("capped_error", "float", "1", "on held-out scenes, mean over objective SNRs and K"),

@@ -140,7 +140,7 @@ def _seeds(run: Run, best: str) -> list[str]:
         pooled = sum(float(each.var(ddof=0)) * len(each) for each in seeds.values()) / freedom
         if stats.f.sf(scatter**2, len(own) - 1, freedom, scale=pooled) < LEVEL:
             reasons.append(f"more than that of the other finalists ({pooled**0.5:.3f})")
-    values = confirmed.board(run).set_index("name")["confirmed"]
+    values = confirmed.confirmed_values(run).set_index("name")["confirmed"]
     classical = float(values.get(REFERENCE, float("inf")))
     if own.max() >= classical:
         reasons.append(f"and its worst is no better than classical MUSIC ({classical:.3f})")

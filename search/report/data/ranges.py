@@ -26,7 +26,7 @@ _NUMBERS = re.compile(r"(?:float|int) \[(?P<low>[^,]+), (?P<high>[^\]]+)\](?P<mo
 
 
 @dataclass(frozen=True)
-class Parameter:
+class SearchedParameter:
     """One searched parameter of a run: its values, one per row of `trials` (null where the trial
     had none), and its range, or its choices as strings."""
 
@@ -60,7 +60,7 @@ class Parameter:
         return np.asarray((x - low) / ((high - low) or 1.0))
 
 
-def parameters(run: Run) -> list[Parameter]:
+def parameters(run: Run) -> list[SearchedParameter]:
     """Every parameter that some trial of the run has a value of, in order of the columns.
 
     Where the plan says nothing of a parameter's range, the values seen stand in for it.
@@ -75,7 +75,7 @@ def parameters(run: Run) -> list[Parameter]:
             continue
         if name == WEIGHT and (values == 0).any():
             term = values.map(lambda w: None if pd.isna(w) else "on" if w > 0 else "off")
-            found.append(Parameter(TERM, term.astype(object), choices=("off", "on")))
+            found.append(SearchedParameter(TERM, term.astype(object), choices=("off", "on")))
             values = values.where(values > 0)
             if values.isna().all():
                 continue
@@ -83,20 +83,22 @@ def parameters(run: Run) -> list[Parameter]:
     return found
 
 
-def _parameter(name: str, values: "pd.Series[Any]", ranges: list[Range], unit: str) -> Parameter:
+def _parameter(
+    name: str, values: "pd.Series[Any]", ranges: list[Range], unit: str
+) -> SearchedParameter:
     unit = "" if unit == "1" else unit
     numbers = [one for one in ranges if not isinstance(one, Choice)]
     if numbers:
         low = float(min(one.low for one in numbers))
         high = float(max(one.high for one in numbers))
         log = any(isinstance(one, Float) and one.log for one in numbers)
-        return Parameter(name, values, low, high, log, unit=unit)
+        return SearchedParameter(name, values, low, high, log, unit=unit)
     if pd.api.types.is_numeric_dtype(values):
-        return Parameter(name, values, float(values.min()), float(values.max()), unit=unit)
+        return SearchedParameter(name, values, float(values.min()), float(values.max()), unit=unit)
     chosen = [str(c) for one in ranges if isinstance(one, Choice) for c in one.choices]
     chosen += sorted(str(v) for v in values.dropna())
     values = values.map(lambda v: None if pd.isna(v) else str(v)).astype(object)
-    return Parameter(name, values, choices=tuple(dict.fromkeys(chosen)), unit=unit)
+    return SearchedParameter(name, values, choices=tuple(dict.fromkeys(chosen)), unit=unit)
 
 
 def _ranges(run: Run) -> dict[str, list[Range]]:

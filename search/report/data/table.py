@@ -29,7 +29,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Column:
+class Heading:
     """A column's title, kind (`number`, `prose`, `code` or none), and hint for the pointer."""
 
     title: str
@@ -38,7 +38,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """Cells of a row, which may be `shared` by all trials, or of the `best` one."""
 
     cells: tuple[Cell, ...]
@@ -50,8 +50,8 @@ class Table:
     """A table, sortable on the page."""
 
     name: str
-    columns: tuple[Column, ...]
-    rows: tuple[Row, ...]
+    columns: tuple[Heading, ...]
+    rows: tuple[TableRow, ...]
     title: str = ""
     note: str = ""
 

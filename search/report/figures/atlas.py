@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from search.report.analysis import WELL
-from search.report.data import Parameter, Run, format_value, parameters
+from search.report.data import Run, SearchedParameter, format_value, parameters
 from trainer.intervals import wilson_share
 
 from .choices import BACKEND, NO_TERM, backends_of
@@ -78,7 +78,9 @@ def _counts(axes: Axes, run: Run, cause: "pd.Series[Any]", causes: list[str]) ->
     axes.spines[:].set_visible(False)
 
 
-def _panel(axes: Axes, parameter: Parameter, cause: "pd.Series[Any]", causes: list[str]) -> None:
+def _panel(
+    axes: Axes, parameter: SearchedParameter, cause: "pd.Series[Any]", causes: list[str]
+) -> None:
     """Draw the share that failed along one parameter, its interval, and every trial as a mark."""
     places = parameter.places()
     known = np.isfinite(places)

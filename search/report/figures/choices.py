@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 
 from search.plan import Outcome
 from search.report.analysis import WELL, importances, same_fidelity
-from search.report.data import WEIGHT, Parameter, Run, format_value, parameters
+from search.report.data import WEIGHT, Run, SearchedParameter, format_value, parameters
 from trainer.intervals import wilson_share
 
 from .style import BLACK, BLUE, COLOURMAP, GREY, RED, legend, new_figure, plain
@@ -153,7 +153,7 @@ def _dots(axes: Axes, groups: "list[pd.Series[float]]") -> None:
             axes.plot([x - 0.25, x + 0.25], [middle, middle], color=BLACK, linewidth=2)
 
 
-def _axis_labels(axes: Axes, x: int, parameter: Parameter) -> None:
+def _axis_labels(axes: Axes, x: int, parameter: SearchedParameter) -> None:
     look: dict[str, Any] = {"fontsize": 7, "color": BLACK, "zorder": 6}
     look["bbox"] = {"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 0.6}
     if parameter.numeric:

@@ -3,7 +3,7 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
-from search.report.data import Column, Row, Run, Table, number, words
+from search.report.data import Heading, Run, Table, TableRow, number, words
 
 from .style import BLUE, GREY, OBJECTIVE, Style, legend, new_figure, plain
 
@@ -52,9 +52,9 @@ def text(run: Run) -> str:
     if found.empty:
         return "No Pareto front: no trial completed."
     titles = ("objective", "cost [s per epoch]")
-    columns = (Column("trial"), *(Column(title, "number") for title in titles))
+    columns = (Heading("trial"), *(Heading(title, "number") for title in titles))
     rows = tuple(
-        Row((words(name), number(objective), number(cost, 2)))
+        TableRow((words(name), number(objective), number(cost, 2)))
         for name, objective, cost in found[["trial_id", "objective", COST]].itertuples(index=False)
     )
     return (

@@ -14,7 +14,7 @@ from search.report.analysis import (
     paired_by_scene,
     short_label,
 )
-from search.report.data import NOT_KNOWN, Column, Row, Run, Table, interval, number, words
+from search.report.data import NOT_KNOWN, Heading, Run, Table, TableRow, interval, number, words
 from search.report.figures import pictures_of
 from trainer.intervals import Interval
 
@@ -92,22 +92,22 @@ def _numbers(run: Run, other: Run) -> Table:
     for name in dict.fromkeys([*shared[0].index, *shared[1].index]):
         cells = [interval(ends.reindex([name]).iloc[0]) for ends in shared]
         lines[f"{short_label(name)}: held-out error"] = cells
-    columns = (Column(""), Column(run.name, "number"), Column(other.name, "number"))
-    rows = tuple(Row((words(name), *cells)) for name, cells in lines.items())
+    columns = (Heading(""), Heading(run.name, "number"), Heading(other.name, "number"))
+    rows = tuple(TableRow((words(name), *cells)) for name, cells in lines.items())
     return Table("numbers-table", columns, rows)
 
 
 def _plans(run: Run, other: Run) -> Section:
     """Return settings and ranges in which the two plans differ."""
     rows = [
-        Row((words(name), *(words(_setting(each, part, name)) for each in (run, other))))
+        TableRow((words(name), *(words(_setting(each, part, name)) for each in (run, other))))
         for part in ("search", "fixed", "space")
         for name in _differing(run, other, part)
         if name not in ("name", "out")
     ]
     if not rows:
         return Section("plans", "Plans", ["The two runs have the same plan."])
-    columns = (Column("setting"), Column(run.name, "code"), Column(other.name, "code"))
+    columns = (Heading("setting"), Heading(run.name, "code"), Heading(other.name, "code"))
     table = Table("plans-table", columns, tuple(rows), note="Only what differs is shown.")
     return Section("plans", "Plans", tables=[table])
 

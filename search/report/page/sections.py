@@ -4,9 +4,8 @@ import shlex
 from dataclasses import replace
 from typing import Any
 
-from search.report.analysis import LABELS, ablation, compares, confirmed, short_label
-from search.report.analysis import leaderboard as board
-from search.report.data import PREFIX, Column, Row, Run, Table, format_value, number, words
+from search.report.analysis import LABELS, ablation, compares, confirmed, leaderboard, short_label
+from search.report.data import PREFIX, Heading, Run, Table, TableRow, format_value, number, words
 
 from .layout import Section
 
@@ -17,7 +16,7 @@ MOST_ROWS = 200
 def state(run: Run) -> str:
     """Return how far the run is, in one sentence."""
     ended, planned = len(run.trials), run.planned("search").get("trials")
-    counts = ", ".join(f"{count} {outcome}" for outcome, count in board.tally(run).items())
+    counts = ", ".join(f"{count} {outcome}" for outcome, count in leaderboard.tally(run).items())
     of = f" of {planned} planned" if planned else ""
     text = f"{ended}{of} trials have ended" + (f": {counts}." if counts else ".")
     if not ended:
@@ -43,10 +42,10 @@ def lead(run: Run) -> list[str]:
         for best in confirmed.finalists(run)[:1]
         if told
     ]
-    return [state(run), board.verdict_on_best(run), *said]
+    return [state(run), leaderboard.verdict_on_best(run), *said]
 
 
-def leaderboard(run: Run) -> Section:
+def leaderboard_section(run: Run) -> Section:
     """Return the bound, the classical methods, then the trials and their parameters."""
     note = (
         f"Capped error: mean(min(angle error, 10°)) / 10° over SNR {run.objective_snrs} dB and "
@@ -57,7 +56,7 @@ def leaderboard(run: Run) -> Section:
     )
     if (hidden := len(run.trials) - MOST_ROWS) > 0:
         note += f" {hidden} more trials are in summary.parquet."
-    table = board.board_table(run, MOST_ROWS)
+    table = leaderboard.board_table(run, MOST_ROWS)
     rows = tuple(
         replace(row, cells=(words(short_label(row.cells[0].text)), *row.cells[1:]))
         for row in table.rows
@@ -65,27 +64,30 @@ def leaderboard(run: Run) -> Section:
     tables = [replace(table, rows=rows, note=note)] if rows else []
     if len(run.trials):
         tables.append(_parameters(run))
-    return Section("leaderboard", "Leaderboard", board.lacks(run), tables)
+    return Section("leaderboard", "Leaderboard", leaderboard.lacks(run), tables)
 
 
 def _parameters(run: Run) -> Table:
-    own = board.board(run).dropna(subset=["trial_id"]).head(MOST_ROWS)
+    own = leaderboard.board(run).dropna(subset=["trial_id"]).head(MOST_ROWS)
     params = run.trials.set_index("trial_id").filter(regex=f"^{PREFIX}")
-    columns = (Column("trial"), Column("search value", "number"), Column("parameters", "prose"))
+    columns = (Heading("trial"), Heading("search value", "number"), Heading("parameters", "prose"))
     rows = tuple(
-        Row((words(name), number(value), words(_said(params.loc[name]))), "best" if best else "")
+        TableRow(
+            (words(name), number(value), words(_short(params.loc[name]))), "best" if best else ""
+        )
         for name, value, best in own[["name", "objective", "best"]].itertuples(index=False)
     )
     return Table("parameters-table", columns, rows, title="Parameters of the trials")
 
 
-def _said(values: Any) -> str:
-    """Return parameters in few words; a group's name is left out where no other ends alike."""
-    told = {str(name).removeprefix(PREFIX): format_value(value) for name, value in values.items()}
-    ends = [name.rpartition(".")[2] for name in told]
+def _short(values: Any) -> str:
+    """Return a trial's parameters on one line; `eigengap.weight` is `weight` where no other
+    parameter ends in that."""
+    known = {str(name).removeprefix(PREFIX): format_value(value) for name, value in values.items()}
+    ends = [name.rpartition(".")[2] for name in known]
     return ", ".join(
         f"{name if ends.count(end) > 1 else end} {value}"
-        for (name, value), end in zip(told.items(), ends, strict=True)
+        for (name, value), end in zip(known.items(), ends, strict=True)
         if value
     )
 
@@ -122,17 +124,17 @@ def failures(run: Run) -> Section:
         none = run.empty("failures", "No failure of a trial is on record.")
         return Section("failures", "Failures", [none, *lost])
     columns = (
-        *map(Column, ("trial", "outcome", "cause", "loss term", "tensor")),
-        Column("step", "number"),
-        Column("smallest eigengap", "number"),
-        Column("replay", "code"),
+        *map(Heading, ("trial", "outcome", "cause", "loss term", "tensor")),
+        Heading("step", "number"),
+        Heading("smallest eigengap", "number"),
+        Heading("replay", "code"),
     )
     rows = []
     for row in failed.head(MOST_ROWS).to_dict("records"):
         texts = [words(row[name]) for name in ("trial_id", "outcome", "cause", "term", "tensor")]
         gap = number(row["min_eigengap"])
         gap = replace(gap, text=f"{float(gap.key):.1e}") if gap.key else gap
-        rows.append(Row((*texts, number(row["step"], 0), gap, words(row["replay"]))))
+        rows.append(TableRow((*texts, number(row["step"], 0), gap, words(row["replay"]))))
     table = Table("failures-table", columns, tuple(rows))
     return Section("failures", "Failures", lost, [table])
 
@@ -154,8 +156,8 @@ def plan(run: Run) -> Section:
     tables = [
         Table(
             name,
-            (Column(heading), Column(value, "code")),
-            tuple(Row((words(key), words(said))) for key, said in rows.items()),
+            (Heading(heading), Heading(value, "code")),
+            tuple(TableRow((words(key), words(said))) for key, said in rows.items()),
             title,
         )
         for name, heading, value, rows, title in (

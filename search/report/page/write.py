@@ -52,7 +52,7 @@ def report(run: Run, folder: Path) -> bytes:
         lead=sections.lead(run),
         notes=run.notes,
         sections=(
-            sections.leaderboard(run),
+            sections.leaderboard_section(run),
             sections.confirmations(run),
             Section("health", "Health notes", lists=list(health.notes(run).items())),
             Section("figures", "Figures", figures=figures),

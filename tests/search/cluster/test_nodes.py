@@ -23,7 +23,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from search.cluster import checks, trainable
 from search.cluster.checks import check_nodes, wait_for_resources
 from search.cluster.connection import connect
-from search.cluster.stopper import SearchStopper
+from search.cluster.search_abort import SearchAbort
 from search.driver.driver import search
 from search.plan.config import SearchConfig
 from search.plan.errors import Refused, SearchFailed
@@ -73,7 +73,7 @@ def test_a_worker_with_another_version_trains_nothing_and_ends_the_search(monkey
 
     trainable.make_trainable(train, "x", own)({"trial_id": "t0000"})
     (last,) = reports
-    ending = SearchStopper()
+    ending = SearchAbort()
     assert ending("t0000", last)
     assert ending.stop_all()
     assert re.search(r"torch is 9\.9\.9 here and \d.* on ", ending.reason)

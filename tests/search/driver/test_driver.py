@@ -20,7 +20,7 @@ from search.cluster import trainable
 from search.cluster.checks import check_backends
 from search.driver import callback, driver
 from search.driver.driver import search
-from search.driver.metrics import Metrics, gauges
+from search.driver.prometheus import PrometheusMetrics, gauges
 from search.driver.recorder import Recorder
 from search.driver.scores import Baselines
 from search.plan.config import SearchConfig
@@ -156,11 +156,11 @@ def test_an_event_is_a_line_and_so_is_the_progress_after_every_ending(run, capsy
 def test_the_metrics_say_what_the_tables_say_also_after_a_resume(run, monkeypatch):
     recorders: list[Recorder] = []
 
-    def watched(recorder: Recorder) -> Metrics:
+    def watched(recorder: Recorder) -> PrometheusMetrics:
         recorders.append(recorder)
-        return Metrics(recorder)
+        return PrometheusMetrics(recorder)
 
-    monkeypatch.setattr(driver, "Metrics", watched)
+    monkeypatch.setattr(driver, "PrometheusMetrics", watched)
     for rates in ([RATES["good"], RATES["diverges"]], [*RATES.values()]):
         store = run(*rates)
         found = {(name, *tags.values()): value for name, value, tags in gauges(recorders[-1])}

@@ -245,7 +245,7 @@ def test_the_figure_has_a_panel_for_each_ablation(run_with):
 
 def test_confirmed_values_are_of_unchanged_reruns_only(run_with):
     """The arm `with` errs by 0.1 more: none of it is in the confirmed value."""
-    board = confirmed.board(run_with(0.1)).set_index("name")
+    board = confirmed.confirmed_values(run_with(0.1)).set_index("name")
     assert len(board) == 5
     assert (board["confirmed"] - 0.5).abs().max() < 0.03
     assert (board["confirmed_low"] < board["confirmed_high"]).all()
@@ -253,7 +253,7 @@ def test_confirmed_values_are_of_unchanged_reruns_only(run_with):
 
 
 def test_a_single_seed_has_a_value_and_no_interval(run_with):
-    board = confirmed.board(run_with(0.1, seeds=1))
+    board = confirmed.confirmed_values(run_with(0.1, seeds=1))
     assert board["confirmed"].notna().all()
     assert board["confirmed_low"].isna().all()
 
@@ -261,12 +261,12 @@ def test_a_single_seed_has_a_value_and_no_interval(run_with):
 def test_a_rerun_on_fewer_scenes_confirms_nothing(run_with, copy_of):
     """An ablation's arm may be the unchanged configuration, under more seeds, on fewer scenes."""
     run = load(copy_of(run_with(0.1)).path)
-    before = confirmed.board(run)
+    before = confirmed.confirmed_values(run)
     store = RunStore.open(run.path)
     few = store.read("scenes", "t0000-0-without").query("scene_id < 3")
     few = few.assign(seed=77, capped_error=0.0)
     store.write_part("scenes", "t0000-77", few.to_dict("records"))
-    pd.testing.assert_frame_equal(confirmed.board(load(run.path)), before)
+    pd.testing.assert_frame_equal(confirmed.confirmed_values(load(run.path)), before)
 
 
 def test_a_finalist_whose_seeds_saw_different_scenes_has_no_value_and_comes_last(
@@ -280,7 +280,7 @@ def test_a_finalist_whose_seeds_saw_different_scenes_has_no_value_and_comes_last
         kept = rows[(rows["scene_id"] < SCENES / 2) == (seed == 0)]
         store.write_part("scenes", name, kept.to_dict("records"))
     run = load(store.path)
-    board = confirmed.board(run)
+    board = confirmed.confirmed_values(run)
     assert board["name"].iloc[-1] == "t0000"
     assert board["confirmed"].isna().to_list() == [False] * 4 + [True]
     assert "t0000" in confirmed.text(run)
@@ -290,14 +290,14 @@ def test_a_finalist_whose_seeds_saw_different_scenes_has_no_value_and_comes_last
 def test_confirming_on_other_scenes_later_changes_nothing_but_a_sentence(run_with, copy_of):
     """As after a second `--scene-seed` for one trial, which has both."""
     store = copy_of(run_with(0.0))
-    before = confirmed.board(run_with(0.0))
+    before = confirmed.confirmed_values(run_with(0.0))
     for table in ("scenes", "confirmations"):
         rows = store.read(table, "t0000-0-without").assign(evaluation_seed=FRESH + 1)
         store.write_part(table, "again", plain(rows))
         other = plain(rows.assign(trial_id="t0009"))
         store.write_part(table, "other", other)
     run = load(store.path)
-    pd.testing.assert_frame_equal(confirmed.board(run), before)
+    pd.testing.assert_frame_equal(confirmed.confirmed_values(run), before)
     (said,) = confirmed.elsewhere(run)
     assert "so not compared: t0009." in said
     assert f"--scene-seed {FRESH}" in said

@@ -44,7 +44,11 @@ def words_of(path):
     run = report.load(path)
     figures = [picture.draw(run) for picture in pictures_of(run)]
     notes = [n for said in health.notes(run).values() for n in said]
-    found = [sections.leaderboard(run), sections.confirmations(run), sections.failures(run)]
+    found = [
+        sections.leaderboard_section(run),
+        sections.confirmations(run),
+        sections.failures(run),
+    ]
     text = [t for section in (*found, sections.plan(run)) for t in section.text]
     summary.frame(run)
     reasons = [f for f in figures if isinstance(f, str)]
@@ -95,14 +99,14 @@ def test_stochastic_ml_is_row_two_once_it_is_scored(small):
     both = pd.concat([shared, music])
     plain = both.where(both.notna(), None).to_dict("records")
     store.write_part("evaluations", "baselines", plain)
-    board = sections.leaderboard(report.load(small)).tables[0]
+    board = sections.leaderboard_section(report.load(small)).tables[0]
     names = [row.cells[0].text for row in board.rows[:3]]
     assert names == ["√CRB", "LMMSE-MUSIC", "stochastic ML"]
 
 
 def test_confirmed_values_stand_beside_the_search_values(drawn):
     run = drawn
-    board = sections.leaderboard(run).tables[0]
+    board = sections.leaderboard_section(run).tables[0]
     rows = {row.cells[0].text: row.cells for row in board.rows}
     assert list(rows)[:3] == ["√CRB", "LMMSE-MUSIC", "stochastic ML"]
     search, again, curse, _ = rows[run.best][2:6]

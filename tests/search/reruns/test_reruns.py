@@ -119,7 +119,7 @@ def test_finalists_are_scored_in_pairs_on_scenes_that_nobody_has_seen(confirmed_
 
 
 def test_the_confirmed_leaderboard_has_both_values_and_the_curse(confirmed_run):
-    board = confirmed.board(load(confirmed_run)).set_index("name")
+    board = confirmed.confirmed_values(load(confirmed_run)).set_index("name")
     assert list(board["kind"].iloc[:2]) == ["bound", "classical"]
     trials = board[board["kind"] == "trial"]
     assert len(trials) == 3
@@ -135,16 +135,16 @@ def test_other_scenes_later_take_nothing_away(confirmed_run, tmp_path):
     """More scenes for an arm that is a finalist too, and a second draw of scenes for another."""
     run = tmp_path / "x"
     shutil.copytree(confirmed_run, run)
-    before = confirmed.board(load(run))
+    before = confirmed.confirmed_values(load(run))
     flags = ("--term", "eigengap", "--definition", "subspace", "--trials", "t0000,t0001")
     assert ablate.main([str(run), *flags, *on_fresh_scenes(6), "--name", "on"]) == 0
     # 32-bit networks round as their batches are cut
-    pd.testing.assert_frame_equal(confirmed.board(load(run)), before, atol=1e-5)
+    pd.testing.assert_frame_equal(confirmed.confirmed_values(load(run)), before, atol=1e-5)
     effects = ablation.effects(load(run), "on")
     for seed in ("5", "6"):
         flags = ["--trials", "t0000", "--scene-seed", seed, *on_fresh_scenes()]
         assert confirm.main([str(run), *flags]) == 0
-    pd.testing.assert_frame_equal(confirmed.board(load(run)), before, atol=1e-5)
+    pd.testing.assert_frame_equal(confirmed.confirmed_values(load(run)), before, atol=1e-5)
     assert ablation.effects(load(run), "on") == effects
     scenes = pd.read_parquet(run / "scenes")
     assert not scenes.duplicated(list(KEYS["scenes"])).any()

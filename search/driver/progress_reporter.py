@@ -19,7 +19,7 @@ from search.suggest import EndedTrial
 BAR = "{n_fmt}/{total_fmt} trials |{bar:20}| {elapsed} < {remaining}{postfix}"
 
 
-class Console:
+class ProgressReporter:
     """Prints the events of a search.
 
     Args:

@@ -18,7 +18,7 @@ import ray
 import spaces
 from search.cluster.connection import connect
 from search.driver.driver import search
-from search.driver.metrics import NAMES, errors_by_snr
+from search.driver.prometheus import NAMES, errors_by_snr
 from search.plan.config import SearchConfig
 from search.plan.outcome import Outcome
 from search.plan.resources import Resources

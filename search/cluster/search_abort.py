@@ -1,4 +1,4 @@
-"""The stopper of a search: ends trials that have ended themselves, and the search for a bug."""
+"""The rules that abort a whole search: a bug, a machine of other versions, storage that fails."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -11,19 +11,19 @@ from ray import tune
 from search.plan import RULES, Outcome
 
 
-class SearchStopper(tune.Stopper):
-    """Ends a trial that has reported how it ended, and a search that cannot go on."""
+class SearchAbort(tune.Stopper):
+    """Ends a trial with its last report, and all trials once the search must be aborted."""
 
     def __init__(self) -> None:
         self._endings: Counter[tuple[Outcome, str]] = Counter()
-        self.reason: str | None = None  # of the search's end, for a person
+        self.reason: str | None = None  # to print
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """Return True if the trial has ended with this result."""
+        """Return whether the result is the trial's last."""
         if refused := result.get("refused"):
-            self.end_search(refused)
+            self.abort(refused)
         elif lost := result.get("storage_lost"):
-            self.end_search(f"a worker could not keep its checkpoint: {lost}")
+            self.abort(f"a worker could not keep its checkpoint: {lost}")
         elif outcome := result.get("outcome"):
             cause = str(result.get("cause"))
             self.count(Outcome(outcome), cause, str(result.get("failure_traceback") or cause))
@@ -32,28 +32,28 @@ class SearchStopper(tune.Stopper):
         return True
 
     def count(self, outcome: Outcome, cause: str, details: str) -> None:
-        """Count a trial's end; end the search if its outcome is a bug and the cause is common."""
+        """Count an ended trial; abort if its outcome has come as often as `RULES` allow."""
         limit = RULES[outcome].ends_search_at
         self._endings[outcome, cause] += 1
         if limit is not None and self._endings[outcome, cause] >= limit:
             times = f"the same failure {limit} times" if limit > 1 else "a failure"
-            self.end_search(f"{times}, which is a bug and not a trial:\n{details}")
+            self.abort(f"{times}, which is a bug and not a trial:\n{details}")
 
-    def end_search(self, reason: str) -> None:
-        """End the search; the first reason counts."""
+    def abort(self, reason: str) -> None:
+        """Abort the search; the first reason counts."""
         self.reason = self.reason or reason
 
     def stop_all(self) -> bool:
-        """Return True if the search must end."""
+        """Return whether all trials must end."""
         return self.reason is not None
 
     @contextmanager
     def on_storage_failure(self, run: Path) -> Iterator[None]:
-        """End the search if the run's folder takes no files.
+        """Abort the search if the run's folder takes no files.
 
-        Of an exception Ray would think that the trial has failed, and run it again.
+        Ray would take the exception for a failure of the trial, and run that again.
         """
         try:
             yield
         except OSError as error:
-            self.end_search(f"{run} takes no files: {error}")
+            self.abort(f"{run} takes no files: {error}")

@@ -37,7 +37,7 @@ REFRESH_SECONDS = 1.0
 """Ray exports every ten seconds unless told otherwise, and forgets after a few exports."""
 
 
-class Metrics:
+class PrometheusMetrics:
     """Ray's gauges and counter for one search.
 
     Args:
