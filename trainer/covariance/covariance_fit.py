@@ -44,7 +44,7 @@ class Observations(NamedTuple):
 
     Attributes:
         snapshots: y, [B, L, M].
-        responses: G_l, [B, L, M, N], with tr G_l G_lᴴ = M.
+        responses: G_l, [B, L, M, N], with a mean over l of tr G_l G_lᴴ of M.
     """
 
     snapshots: Tensor
@@ -57,7 +57,7 @@ class Observations(NamedTuple):
         snapshots, channel, _ = data
         peak = snapshots.abs().amax((-2, -1), keepdim=True)
         # not `squared_magnitude`: recorded trainings replay bit for bit
-        gain = channel.abs().square().sum((-2, -1), keepdim=True) / channel.shape[-2]
+        gain = data.mean_channel.abs().square().sum((-2, -1), keepdim=True) / channel.shape[-2]
         tiny = torch.finfo(peak.dtype).tiny
         scaled = data._replace(channel=channel / gain.clamp(min=tiny).sqrt())
         return cls(snapshots / peak.clamp(min=tiny), scaled.responses)

@@ -141,7 +141,7 @@ class _SourceSearch:
         Too large where `RATIO_STEPS` are too few for the others to take its place.
         """
         slots = len(self.slot)
-        gain = squared_norm(self.data.channel) / self.data.channel.shape[1]
+        gain = squared_norm(self.data.mean_channel) / self.data.channel.shape[1]
         ratios = []
         for slot in range(slots):
             # the power of the removed source is noise to the others
@@ -160,7 +160,7 @@ def noise_only_start(
     power = squared_norm(data.snapshots) / data.snapshots[0].numel()
     tiny = torch.finfo(power.dtype).tiny
     noise = power.clamp(min=tiny).log().unsqueeze(-1)
-    gain = squared_norm(data.channel) / data.channel.shape[1]
+    gain = squared_norm(data.mean_channel) / data.channel.shape[1]
     source = (noise - gain.clamp(min=tiny).log().unsqueeze(-1)).expand(-1, slots)
     low, high = (
         x.double().repeat(slots).expand(len(power), -1) for x in (search.lower, search.upper)

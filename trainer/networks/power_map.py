@@ -1,7 +1,7 @@
 """The input of every network, maps over the dictionary, and the convolutions that process them.
 
-    power        log sum_l |a_gᴴ x_l|², x_l = c_l* ∘ Hᴴ (H Hᴴ + λI)⁻¹ y_l: back-projected by LMMSE
-    normaliser   log sum_l ‖Π_l a_g‖², Π_l = c_l* ∘ Hᴴ (H Hᴴ + λI)⁻¹ H ∘ c_l: the power that a unit
+    power        log sum_l |a_gᴴ x_l|², x_l = G_lᴴ (G_l G_lᴴ + λI)⁻¹ y_l: back-projected by LMMSE
+    normaliser   log sum_l ‖Π_l a_g‖², Π_l = G_lᴴ (G_l G_lᴴ + λI)⁻¹ G_l: the power that a unit
                  source would return, low where channel and codes hardly illuminate a position
     noise        log λ, the same at every point, with λ fitted to the snapshots
 
@@ -61,18 +61,18 @@ def power_maps(scenes: Scenes, outer: Tensor) -> PowerMaps:
         outer: of the dictionary, [G, N²].
     """
     modes = channel_eigenmodes(scenes)
-    gain, codes = modes.gain, scenes.codes
+    gain, phases = modes.gain, modes.phases
     signal, loading = fit_loading(modes)
-    largest = modes.coordinates.abs().amax((-2, -1), keepdim=True)
+    largest = modes.coordinates.abs().amax((-3, -2, -1), keepdim=True)
     scaled = modes.coordinates / largest.clamp(min=torch.finfo(gain.dtype).tiny)
-    weight = 1 / (gain + loading.unsqueeze(-1))
-    measured = (codes.conj() * ((scaled * weight.unsqueeze(-2)) @ modes.lift.mT)).mT
-    # sum_l ‖Π_l a‖² = aᴴ [sum_l C_l* Q² C_l] a: an entrywise product with the Gram of the codes
+    weight = 1 / (gain + loading[:, None, None])
+    measured = modes._replace(coordinates=scaled).back_project(weight).mT
+    # sum_l ‖Π_l a‖² = aᴴ [sum_l P_l* Q² P_l] a: an entrywise product with the Gram of the phases
     squared = (modes.lift * (gain * weight**2).unsqueeze(-2)) @ modes.lift.mH
-    matrices = [measured @ measured.mH, squared * (codes.mH @ codes)]
+    matrices = [measured @ measured.mH, (squared * (phases.mH @ phases)).sum(1)]
     packed = pack_hermitian(unit_trace(torch.stack(matrices)))
     power, normaliser = (packed @ outer.mT).clamp(min=LOG_FLOOR).log()
-    log_noise = (loading / gain.mean(-1)).log().clamp(-NOISE_RANGE, NOISE_RANGE)
+    log_noise = (loading / gain.mean((-2, -1))).log().clamp(-NOISE_RANGE, NOISE_RANGE)
     return PowerMaps(power, normaliser, log_noise, measured, modes, signal, loading)
 
 

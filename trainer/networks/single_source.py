@@ -9,7 +9,7 @@ weighs every snapshot by the response of its code to a source at that point, and
 statistic for one source; a second source counts as noise.
 
 |b|² = ‖H (c_l ∘ a_g)‖² would cost more than all other terms. A channel with a line of sight has a
-few strong eigenmodes: these are exact, and the others enter by their mean over random codes.
+few strong eigenmodes: these are exact, and the others enter by their mean over random phases.
 """
 
 import torch
@@ -41,12 +41,13 @@ def single_source_likelihoods(
     size = max(1, PARTS[power.is_cuda] // (scenes.codes.shape[1] * len(steering)))
     weak = max(modes.gain.shape[-1] - EXACT_MODES, 0)
     tiny = torch.finfo(power.dtype).tiny
-    scale = (power.clamp(min=tiny).sqrt() * loading)[:, None, None]
-    data = (modes.coordinates.conj() / scale) @ modes.lift.mH  # y_lᴴ H, [B, L, N]
-    strong = modes.lift[..., weak:].mH / loading.sqrt()[:, None, None]
-    rows = torch.cat([data.unsqueeze(1), strong.unsqueeze(2).expand(-1, -1, *data.shape[1:])], 1)
-    rows = rows * scenes.codes.unsqueeze(1)  # [B, 1 + r, L, N]
-    rest = modes.gain[:, :weak].sum(-1) / loading
+    scale = (power.clamp(min=tiny).sqrt() * loading)[:, None, None, None]
+    data = (modes.coordinates.conj() / scale) @ modes.lift.mH  # y_lᴴ H', [B, J, L/J, N]
+    strong = modes.lift[..., weak:].mH / loading.sqrt()[:, None, None, None]
+    strong = strong.transpose(1, 2).unsqueeze(3).expand(-1, -1, *data.shape[1:])
+    rows = torch.cat([data.unsqueeze(1), strong], 1) * modes.phases.unsqueeze(1)
+    rows = rows.flatten(2, 3)  # [B, 1 + r, L, N]
+    rest = modes.gain[..., :weak].sum(-1) / loading.unsqueeze(-1)
     real = torch.cat([steering.real, steering.imag], dim=-1)
     logs = [
         _log_densities(part, some, real)
@@ -56,15 +57,15 @@ def single_source_likelihoods(
 
 
 def _log_densities(rows: Tensor, rest: Tensor, steering: Tensor) -> Tensor:
-    # rows [B, 1 + r, L, N], the weak modes' part of |b|² / λ [B], real and imaginary parts of the
-    # steering vectors [G, 2N] -> [B, len(SHARES), G]; real numbers can be squared in place
+    # rows [B, 1 + r, L, N], the weak modes' part of |b|² / λ [B, 1 or L], real and imaginary parts
+    # of the steering vectors [G, 2N] -> [B, len(SHARES), G]; real numbers can be squared in place
     shape = rows.shape[:3]
     parts = torch.stack(
         [torch.cat([rows.real, -rows.imag], -1), torch.cat([rows.imag, rows.real], -1)]
     )
     echoes = (parts.flatten(0, 3) @ steering.mT).square_()
     squared = echoes.view(2, *shape, -1).sum(0)
-    data, energy = squared[:, 0], squared[:, 1:].sum(1).add_(rest[:, None, None])
+    data, energy = squared[:, 0], squared[:, 1:].sum(1).add_(rest.unsqueeze(-1))
     logs = []
     for share in SHARES:
         variance = (share * energy).add_(1)

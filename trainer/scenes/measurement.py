@@ -8,6 +8,9 @@ from torch import Tensor
 
 from .geometry import Panel, steering_vector
 
+CODE_TOLERANCE = 1e-3
+"""Codes whose modulus differs from 1 by less have modulus 1."""
+
 
 @dataclass(frozen=True)
 class Sources:
@@ -69,7 +72,7 @@ class Scenes:
         panel: common to the batch.
         snapshots: y, [B, L, M].
         channel: H, [B, M, N].
-        codes: c, [B, L, N].
+        codes: c, reflection coefficients |c| <= 1, [B, L, N]; 0 where an element is dead.
         truth: the sources, or None if unknown; see `sources`.
         snr_db: [B]; NaN if unknown.
         noise_variance: σ², [B]; NaN if unknown.
@@ -143,6 +146,12 @@ class Scenes:
     def num_antennas(self) -> int:
         """M."""
         return self.snapshots.shape[-1]
+
+
+def has_unit_modulus(codes: Tensor) -> bool:
+    """Return whether all codes have modulus 1; waits for the device."""
+    power = codes.real.square() + codes.imag.square()
+    return bool((power - 1).abs().amax() < 2 * CODE_TOLERANCE)
 
 
 def expected_signal(

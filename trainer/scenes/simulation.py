@@ -3,7 +3,7 @@
     y_l = G_l A s_l + n_l,  G_l = H diag(c_l),  l = 1 ... L
     s_l ~ CN(0, P), drawn anew for every snapshot;  n_l ~ CN(0, σ² Q)
 
-H [M, N] is the known channel from panel to antennas, c_l a known unit-modulus code, A [N, K] the
+H [M, N] is the known channel from panel to antennas, c_l a known code of modulus 1, A [N, K] the
 exact spherical steering matrix, P the covariance of the sources, Q that of the noise (unit
 diagonal, I if white).
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.resimulated import resimulated, two_state_codes
 from trainer.config import CovarianceConfig, NetworkConfig, SceneConfig, TrainConfig
 from trainer.covariance.backprojection import channel_eigenmodes, fit_loading, lmmse
 from trainer.covariance.covariance import Covariance, normalise, true_factor
@@ -199,20 +200,20 @@ def test_packing_hermitian_matrices_is_an_isometry() -> None:
     torch.testing.assert_close(unpack_hermitian(pack_hermitian(one)), one, rtol=0, atol=1e-15)
 
 
-def test_maps_are_back_projected_power_and_its_normaliser() -> None:
+@pytest.mark.parametrize("gains", [(1.0, 1.0), (0.3, 1.0)])
+def test_maps_are_back_projected_power_and_its_normaliser(gains: tuple[float, float]) -> None:
     """Against sum_l |aᴴ x_l|² and sum_l ‖Π_l a‖² with Π_l written out, up to a scale per map."""
     scenes = scenes_of()
+    scenes = resimulated(scenes, codes=two_state_codes(scenes, gains), snr_db=0.0)
     table = steering_dictionary(SCENE, torch.float64, torch.device("cpu"))
     maps = power_maps(scenes, table.outer)
     loading = fit_loading(channel_eigenmodes(scenes))[1]
     power = torch.einsum("gn,bln->blg", table.steering.conj(), lmmse(scenes)).abs().square()
-    channel = scenes.channel
+    operators = scenes.channel.unsqueeze(1) * scenes.codes.unsqueeze(2)  # G_l
     eye = torch.eye(SCENE.num_antennas, dtype=torch.complex128)
-    inverse = torch.linalg.inv(channel @ channel.mH + loading[:, None, None] * eye)
-    seen = channel.mH @ inverse @ channel
-    coded = scenes.codes.unsqueeze(2) * table.steering
-    back = scenes.codes.conj().unsqueeze(2) * (coded @ seen.mT.unsqueeze(1))
-    returned = back.abs().square().sum((1, -1))
+    inverse = torch.linalg.inv(operators @ operators.mH + loading[:, None, None, None] * eye)
+    back = operators.mH @ inverse @ operators @ table.steering.mT
+    returned = back.abs().square().sum((1, 2))
     for logs, reference in ((maps.power, power.sum(1)), (maps.normaliser, returned)):
         shares = logs.exp() / logs.exp().sum(-1, keepdim=True)
         expected = reference / reference.sum(-1, keepdim=True)

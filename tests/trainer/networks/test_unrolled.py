@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.resimulated import resimulated, two_state_codes
 from trainer.config import NetworkConfig, SceneConfig, TrainConfig
 from trainer.covariance.backprojection import channel_eigenmodes, fit_loading
 from trainer.covariance.covariance_fit import (
@@ -148,12 +149,14 @@ def test_a_scene_that_cannot_be_fitted_leaves_its_neighbours_alone() -> None:
     torch.testing.assert_close(part[others], whole[others], rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("gains", [(1.0, 1.0), (0.3, 1.0)])
 def test_the_likelihood_of_a_single_source_is_that_of_its_gaussian(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, gains: tuple[float, float]
 ) -> None:
     """All modes exact: the log density of y ~ CN(0, p (h b bᴴ + λ I)), point by point."""
     monkeypatch.setattr(single_source, "EXACT_MODES", SCENE.num_antennas)
     scenes, table = scenes_of(), table_of()
+    scenes = resimulated(scenes, codes=two_state_codes(scenes, gains), snr_db=0.0)
     modes = channel_eigenmodes(scenes)
     power, loading = fit_loading(modes)
     made = single_source.single_source_likelihoods(scenes, modes, power, loading, table.steering)
@@ -169,9 +172,13 @@ def test_the_likelihood_of_a_single_source_is_that_of_its_gaussian(
         torch.testing.assert_close(logs, density.log_softmax(-1), rtol=1e-8, atol=1e-8)
 
 
-def test_weak_modes_enter_by_their_mean() -> None:
+@pytest.mark.parametrize("gains", [None, (0.3, 1.0)])
+def test_weak_modes_enter_by_their_mean(gains: tuple[float, float] | None) -> None:
     """Fewer exact modes change little: the same ranking of positions, on average over scenes."""
     scenes, table = scenes_of(batch=64), table_of()
+    if gains:
+        codes = scenes.codes * two_state_codes(scenes, gains).abs()
+        scenes = resimulated(scenes, codes=codes, snr_db=0.0)
     modes = channel_eigenmodes(scenes)
     args = (scenes, modes, *fit_loading(modes), table.steering)
     few = single_source.single_source_likelihoods(*args)
