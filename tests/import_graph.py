@@ -17,6 +17,7 @@ TRAINER_ROOMS: dict[str, tuple[str, ...]] = {
     "config": (),
     "linalg": (),
     "scenes": ("config", "linalg"),
+    "exchange": ("config", "scenes"),
     "spectral": ("config", "linalg"),
     "covariance": ("config", "linalg", "scenes", "spectral"),
     "estimation": _EARLY,

@@ -1,6 +1,7 @@
 """`python -m trainer`: the trainer alone, on plain files; no Ray, no Optuna, no Parquet.
 
     train     one configuration, to a folder with config.json, state.pt, and best/, the model
+    convert   MATLAB, HDF5, NumPy or CSV files to a recording, by a mapping (docs/data.md)
     localise  the sources of recorded scenes, with a trained model
     replay    a trial of a run, from its records in runs/<name>/configs and endings
     evaluate  a trained network on held-out scenes, next to the classical methods and the bound
@@ -86,6 +87,14 @@ def parser() -> argparse.ArgumentParser:
         "--baselines", nargs="+", metavar="NAME", help="crb, sml, lmmse_music, sparse_mvdr, ..."
     )
 
+    p_convert = verbs.add_parser("convert", help="make a recording of other software's files")
+    p_convert.set_defaults(act=convert)
+    p_convert.add_argument("files", type=Path, nargs="+", help=".mat, .h5, .npz, .npy, .csv")
+    p_convert.add_argument(
+        "--map", type=Path, help="TOML file: which array is which; default: list the arrays"
+    )
+    p_convert.add_argument("--out", type=Path, help="recording to write, .npz")
+
     p_localise = verbs.add_parser("localise", help="find the sources of recorded scenes")
     p_localise.set_defaults(act=localise)
     add_localise_flags(p_localise)
@@ -126,6 +135,28 @@ def train(args: argparse.Namespace) -> int:
     (args.out / BEST_FILE).unlink()
     print(f"wrote {args.out}/config.json, {args.out}/state.pt and {model}/")
     print(f"next:  python -m trainer localise --model {args.out} --scenes FILE.npz --out FILE.npz")
+    return 0
+
+
+def convert(args: argparse.Namespace) -> int:
+    """Write a recording made of other software's files, or list their arrays."""
+    from trainer.exchange import convert as convert_files
+    from trainer.exchange import describe_arrays, read_arrays
+    from trainer.scenes import save_scenes
+
+    if args.map is None and args.out is None:
+        print("\n".join(describe_arrays(read_arrays(args.files))))
+        print("next: python -m trainer convert FILES --map MAP.toml --out FILE.npz (docs/data.md)")
+        return 0
+    both = args.map is not None and args.out is not None
+    require(both, "--map and --out are given together", "one of them", "Give both.")
+    same = args.out.resolve() in [file.resolve() for file in args.files]
+    require(not same, "--out is another file than those read", f"{args.out}", "Rename it.")
+    scenes = convert_files(args.files, args.map)
+    save_scenes(scenes, args.out)
+    sizes = f"{scenes.batch_size} scenes, {scenes.num_snapshots} snapshots"
+    print(f"wrote {args.out}: {sizes}, {scenes.num_antennas} antennas, {scenes.panel}")
+    print(f"next:  python -m trainer check {args.out}")
     return 0
 
 

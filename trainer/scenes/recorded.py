@@ -51,7 +51,11 @@ Arrays = Mapping[str, np.ndarray]
 
 
 def save_scenes(scenes: Scenes, path: str | Path) -> None:
-    """Write scenes to a file that `load_scenes` reads back equal, atomically."""
+    """Write scenes to a file that `load_scenes` reads back equal, atomically.
+
+    Raises:
+        ConfigError: if it cannot be written.
+    """
     path = Path(path)
     require(path.suffix == ".npz", "a recording ends in .npz", f"{path}", "Rename it.")
     arrays: dict[str, Any] = asdict(scenes.panel)
@@ -67,7 +71,13 @@ def save_scenes(scenes: Scenes, path: str | Path) -> None:
         arrays["noise_covariance"] = _numpy(scenes.noise_covariance)
     content = io.BytesIO()
     np.savez(content, **arrays)
-    write_atomically(path, content.getvalue())
+    try:
+        write_atomically(path, content.getvalue())
+    except OSError as error:
+        raise ConfigError(
+            f"a recording goes to a file that can be written, but {path} is not "
+            f"({error.strerror}). Choose another."
+        ) from error
 
 
 def load_scenes(

@@ -1,0 +1,176 @@
+"""Conversion: scenes laid out in another way come back as they were; mistakes are named."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from trainer.__main__ import main
+from trainer.config import ConfigError, SceneConfig
+from trainer.exchange import convert
+from trainer.exchange.mapping import DERIVED, TARGETS
+from trainer.scenes import load_scenes, recorded
+from trainer.scenes.measurement import Scenes
+from trainer.scenes.simulation import EvalScenes
+
+CONFIG = SceneConfig(num_horizontal=4, num_vertical=3, num_antennas=5, num_snapshots=6)
+SCENES = EvalScenes(CONFIG, 1).batch(range(2), snr_db=3.0, num_sources=2, dtype=torch.complex128)
+Y, H, C = (getattr(SCENES, name).numpy() for name in ("snapshots", "channel", "codes"))
+PANEL = "num_horizontal = 4\nnum_vertical = 3\nspacing_m = 0.15\nwavelength_m = 0.3\n"
+PLAIN = '[snapshots]\nfrom = "Y"\n[channel]\nfrom = "H"\n[codes]\nfrom = "C"\n'
+
+
+def converted(folder: Path, mapping: str, **arrays: object) -> Scenes:
+    """Return the scenes that a mapping makes of arrays in a file."""
+    np.savez(folder / "source.npz", **{"Y": Y, "H": H, "C": C} | arrays)
+    (folder / "map.toml").write_text(mapping)
+    return convert([folder / "source.npz"], folder / "map.toml")
+
+
+def assert_same(made: Scenes) -> None:
+    """Check that scenes are `SCENES`."""
+    assert made.panel == SCENES.panel
+    for name in ("snapshots", "channel", "codes"):
+        torch.testing.assert_close(getattr(made, name), getattr(SCENES, name))
+
+
+@pytest.mark.parametrize(
+    ("mapping", "arrays"),
+    [
+        (PLAIN, {}),
+        (PLAIN.replace('"Y"', '"Y"\nconjugate = true'), {"Y": Y.conj()}),
+        (PLAIN.replace('"Y"', '"Y"\nscale = 0.001'), {"Y": 1000 * Y}),
+        (PLAIN.replace('"Y"', '"Y"\naxes = "antenna snapshot scene"'), {"Y": Y.T}),
+        (PLAIN.replace('from = "Y"', 'real = "I"\nimag = "Q"'), {"I": Y.real, "Q": Y.imag}),
+        (PLAIN.replace('from = "C"', 'phase = "P"'), {"P": np.angle(C)}),
+        (
+            PLAIN.replace('from = "C"', 'phase = "P"\ndegrees = true'),
+            {"P": np.degrees(np.angle(C))},
+        ),
+        (
+            PLAIN.replace('from = "H"', 'magnitude = "A"\nphase = "P"'),
+            {"A": np.abs(H), "P": np.angle(H)},
+        ),
+        (
+            PLAIN.replace('from = "H"', 'magnitude_db = "D"\nphase = "P"\ndegrees = true'),
+            {"D": 20 * np.log10(np.abs(H)), "P": np.angle(H, deg=True)},
+        ),
+    ],
+)
+def test_an_array_in_another_form_comes_back_as_it_was(tmp_path, mapping, arrays):
+    assert_same(converted(tmp_path, PANEL + mapping, **arrays))
+
+
+def test_states_become_the_reflections_of_their_table(tmp_path):
+    states = np.random.default_rng(2).integers(0, 2, size=C.shape)
+    table = "table = [[1, 90], [1, -90.0]]"
+    mapping = PANEL + PLAIN.replace('from = "C"', f'states = "bits"\n{table}')
+    made = converted(tmp_path, mapping, bits=states.astype(bool))
+    np.testing.assert_allclose(made.codes, np.where(states, -1j, 1j))
+
+
+def test_codes_and_channel_may_be_constants_for_an_array_without_panel(tmp_path):
+    constants = PANEL + 'channel = "identity"\ncodes = 1\n'
+    made = converted(tmp_path, constants + '[snapshots]\nfrom = "X"', X=C)
+    torch.testing.assert_close(
+        made.channel, torch.eye(12, dtype=torch.complex128).expand(2, -1, -1)
+    )
+    assert (made.codes == 1).all()
+    np.testing.assert_array_equal(made.snapshots, C)
+
+
+def test_scalars_come_from_the_file_and_wavelength_from_frequency(tmp_path):
+    mapping = PANEL.replace("wavelength_m = 0.3", "") + PLAIN
+    mapping += '[frequency_hz]\nfrom = "f"\naxes = "frequency"\nat = {frequency = 1}\n'
+    made = converted(tmp_path, mapping, f=np.array([1e9, 299792458 / 0.3]))
+    assert made.panel == SCENES.panel
+
+
+def test_truth_in_degrees_from_the_end_of_the_array_is_turned(tmp_path):
+    """Angles from one end of the array, 0 to 180, are 90 at broadside."""
+    azimuth = np.array([[-40.0, 10.0], [0.0, 55.0]])
+    mapping = '[azimuth]\nfrom = "a"\ndegrees = true\noffset = -90\nscale = -1\n'
+    mapping += '[range_m]\nfrom = "mm"\nscale = 0.001\n'
+    mapping = "elevation = [[0, 0], [0, 0]]\n" + PANEL + PLAIN + mapping
+    made = converted(tmp_path, mapping, a=90 - azimuth, mm=np.full((2, 2), 1500))
+    np.testing.assert_allclose(np.degrees(made.sources.azimuth.numpy()), azimuth, atol=1e-9)
+    assert (made.sources.range_m == 1.5).all()
+
+
+def test_cartesian_truth_from_a_corner_becomes_angles_from_the_centre(tmp_path):
+    """The corner element is the origin; (x, y, z) are ahead, left and up, in millimetres."""
+    truth = SCENES.sources
+    az, el, r = (getattr(truth, n).numpy() for n in ("azimuth", "elevation", "range_m"))
+    centred = np.stack([r * np.sin(az) * np.cos(el), r * np.sin(el), r * np.cos(az) * np.cos(el)])
+    right, up, ahead = centred + np.array([0.225, 0.15, 0])[:, None, None]
+    place = 1000 * np.stack([ahead, -right, up], axis=-1)
+    mapping = PANEL + PLAIN + '[place_m]\nfrom = "xyz"\nscale = 0.001\n'
+    mapping += 'coordinates = "ahead -right up"\norigin = [0, -225, 150]\n'
+    made = converted(tmp_path, mapping, xyz=place).sources
+    for name in ("azimuth", "elevation", "range_m"):
+        torch.testing.assert_close(getattr(made, name), getattr(truth, name))
+
+
+def test_a_mapping_can_give_every_array_of_a_recording():
+    known = {*recorded.SIGNALS, *recorded.GEOMETRY, *recorded.OPTIONAL}
+    assert known == TARGETS.keys() - DERIVED.keys()
+
+
+@pytest.mark.parametrize(
+    ("mapping", "says"),
+    [
+        ("snapshot = 1", "`snapshot` is no array.*Did you mean `snapshots`"),
+        ("[codes]\nform = 'C'", "`codes.form` is no key.*Did you mean `from`"),
+        ("[codes]\nfrom = 3", "codes.from is text"),
+        ("[codes]\nfrom = 'C'\nscale = true", "codes.scale is a number"),
+        ("[codes]\nreal = 'C'", r"codes has from; or imag and real; .*got \['real'\]"),
+        ("[codes]\nstates = 'C'", "codes has from"),
+        ("[codes]\nfrom = 'C'\ndegrees = true", "degrees is for phase"),
+        ("[codes]\nfrom = 'C'\norigin = [0, 0, 0]", "origin is for place_m"),
+        ("[codes]\nfrom = 'c'", r"'c', which none of the files has.*They have Y \[2, 6, 5\] comp"),
+        ("[codes]\nreal = 'C'\nimag = 'Y'", "real and imag of codes have one shape"),
+        ("[codes]\nstates = 'bits'\ntable = [1, -1]", r"Write for example \[\[1, 0\], \[0.7, 180"),
+        (
+            "[codes]\nstates = 'bits'\ntable = [[1, 0]]",
+            "from 0 to 0, the rows of its table.*0 ... 1",
+        ),
+        ("codes = 'C'", r"write \[codes\] and below it from = \"C\""),
+        ("sizes = 3", "sizes are whole numbers by axis"),
+        ("frequency_hz = 1e9", "frequency_hz is given in place of wavelength_m"),
+        ("[power]\nfrom = 'h'\noffset = 1", "power is real where offset is given"),
+        ("[place_m]\nfrom = 'Y'", "right, up and ahead"),
+        ("codes = [", "--map is a TOML file"),
+        ("[noise_variance]\nfrom = 'Y'", "names the axes of the array"),
+    ],
+)
+def test_mistakes_in_a_mapping_are_named(tmp_path, mapping, says):
+    with pytest.raises(ConfigError, match=says):
+        converted(tmp_path, PANEL + mapping, bits=np.array([0, 1]), h=H[0, :2])
+
+
+def test_what_is_no_recording_is_refused_as_by_load_scenes(tmp_path):
+    with pytest.raises(ConfigError, match=r"channel has shape \[2, 5, 12\]"):
+        converted(tmp_path, PANEL + PLAIN, H=H[:, :, 1:])
+    with pytest.raises(ConfigError, match=r"no \['codes'\]"):
+        converted(tmp_path, PANEL + PLAIN.partition("[codes]")[0])
+
+
+def test_the_command_lists_converts_and_refuses(tmp_path, capsys):
+    assert_same(converted(tmp_path, PANEL + PLAIN))
+    source, mapping, out = (str(tmp_path / n) for n in ("source.npz", "map.toml", "out.npz"))
+    assert main(["convert", source]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == "Y [2, 6, 5] complex128"
+    assert main(["convert", source, "--map", mapping, "--out", out]) == 0
+    assert "2 scenes, 6 snapshots, 5 antennas" in capsys.readouterr().out
+    assert_same(load_scenes(out, dtype=torch.complex128))
+    for wrong, says in (
+        (["--map", mapping], "given together"),
+        (["--map", mapping, "--out", source], "another file"),
+        (["--map", mapping, "--out", "/nowhere/x.npz"], "can be written"),
+        (["--map", source, "--out", out], "TOML"),
+    ):
+        assert main(["convert", source, *wrong]) == 2
+        said = capsys.readouterr().err
+        assert says in said
+        assert said.count("\n") == 1

@@ -1,0 +1,181 @@
+"""Arrays of a recording, made from those of other files as a mapping says."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from trainer.config import ConfigError, did_you_mean, require
+from trainer.scenes import Scenes, scenes_of_arrays
+
+from .axes import arrange
+from .files import Arrays, describe_arrays, read_arrays
+from .mapping import SOURCES, TARGETS, Entry, read_mapping
+
+LIGHT_M_PER_S = 299792458.0
+
+
+def convert(files: Iterable[str | Path], mapping: str | Path) -> Scenes:
+    """Return the scenes of a recording that other software made, in double precision.
+
+    Args:
+        files: that hold its arrays.
+        mapping: the TOML file that says which array is which (`mapping`).
+
+    Raises:
+        ConfigError: if a file cannot be read, the mapping breaks a rule, or what it gives breaks a
+            rule of `load_scenes`.
+    """
+    entries = read_mapping(Path(mapping))
+    found = read_arrays([Path(file) for file in files])
+    sizes = dict(entries.get("sizes", {}))
+    arrays: Arrays = {}
+    for name in TARGETS:
+        if name in entries:
+            arrays[name] = _value(name, entries[name], found, sizes, arrays)
+        axis = {"num_horizontal": "column", "num_vertical": "row"}.get(name)
+        if axis and name in arrays:
+            count = float(arrays[name])
+            whole = count % 1 == 0 and count >= 1
+            require(whole, f"{name} is a positive whole number", f"{count}", "Give one number.")
+            sizes[axis] = int(count)
+    if "frequency_hz" in arrays:
+        arrays["wavelength_m"] = np.asarray(LIGHT_M_PER_S / arrays.pop("frequency_hz"))
+    if "place_m" in arrays:
+        arrays |= _spherical(arrays.pop("place_m"))
+    scenes_of_arrays(arrays)  # in single precision, as it will be read
+    return scenes_of_arrays(arrays, dtype=torch.complex128)
+
+
+def _value(
+    name: str, entry: Any, found: Arrays, sizes: Mapping[str, int], done: Arrays
+) -> np.ndarray:
+    """Return an array of the recording, from an entry of the mapping."""
+    value = (
+        _made(name, entry, found, sizes)
+        if isinstance(entry, dict)
+        else _constant(name, entry, done)
+    )
+    if not TARGETS[name]:
+        number = value.size == 1
+        require(number, f"{name} is one number", f"shape {list(value.shape)}", "Take one: `at`.")
+        value = value.reshape(())
+    return value
+
+
+def _made(name: str, entry: Entry, found: Arrays, sizes: Mapping[str, int]) -> np.ndarray:
+    """Return an array of the recording, made from arrays of the files."""
+    parts = {key: _named(name, entry[key], found) for key in SOURCES if key in entry}
+    shapes = sorted({part.shape for part in parts.values()})
+    alike = f"{' and '.join(parts)} of {name} have one shape"
+    require(len(shapes) == 1, alike, f"{shapes}", "Name arrays that belong together.")
+    value, target = _joined(name, entry, parts), TARGETS[name]
+    axes = entry.get("axes", " ".join(target[max(len(target) - value.ndim, 0) :]))
+    if axes:
+        value = arrange(value, axes, target, sizes, entry.get("at", {}), name)
+    if "offset" in entry:
+        real = not np.iscomplexobj(value)
+        require(real, f"{name} is real where offset is given", f"{value.dtype}", "Drop offset.")
+        value = value + entry["offset"]
+    if "origin" in entry:
+        value = value - _three(entry["origin"], value)
+    value = value * entry["scale"] if "scale" in entry else value
+    if entry.get("degrees") and "phase" not in entry:
+        value = np.radians(value)
+    if name == "place_m":
+        value = _oriented(value, entry.get("coordinates", "right up ahead"))
+    return value.conj() if entry.get("conjugate") else value
+
+
+def _named(name: str, wanted: str, found: Arrays) -> np.ndarray:
+    if wanted not in found:
+        raise ConfigError(
+            f"`{name}` is made from {wanted!r}, which none of the files has."
+            f"{did_you_mean(wanted, found)} They have {'; '.join(describe_arrays(found))}."
+        )
+    return found[wanted]
+
+
+def _joined(name: str, entry: Entry, parts: Arrays) -> np.ndarray:
+    """Return the complex (or real) array that the parts stand for."""
+    if "from" in parts:
+        return parts["from"]
+    if "real" in parts:
+        return np.asarray(parts["real"] + 1j * parts["imag"])
+    if "states" in parts:
+        return _reflections(name, parts["states"], entry["table"])
+    if "magnitude_db" in parts:
+        parts["magnitude"] = 10 ** (parts["magnitude_db"] / 20)
+    phase = np.radians(parts["phase"]) if entry.get("degrees") else parts["phase"]
+    return np.asarray(parts.get("magnitude", 1.0) * np.exp(1j * phase))
+
+
+def _reflections(name: str, states: np.ndarray, table: list[Any]) -> np.ndarray:
+    """Return the reflection coefficients of states, from rows (modulus, phase in degrees)."""
+    try:
+        rows = np.asarray(table, dtype=float)
+    except (TypeError, ValueError):
+        rows = np.empty(0)
+    rule = f"{name}.table has a modulus and a phase in degrees for every state"
+    fits = rows.ndim == 2 and rows.shape[1] == 2
+    require(fits, rule, f"{table}", "Write for example [[1, 0], [0.7, 180]].")
+    least, most = states.min(initial=0), states.max(initial=0)
+    whole = bool((states == np.floor(states)).all()) and least >= 0 and most < len(rows)
+    rule = f"states of {name} are whole numbers from 0 to {len(rows) - 1}, the rows of its table"
+    require(whole, rule, f"{least:g} ... {most:g}", "Correct the table, or the states.")
+    modulus, degrees = rows.T
+    return np.asarray((modulus * np.exp(1j * np.radians(degrees)))[states.astype(int)])
+
+
+def _constant(name: str, entry: Any, done: Arrays) -> np.ndarray:
+    """Return a constant in the shape of the array it stands for."""
+    if name == "channel" and entry == "identity":
+        return np.eye(_num_elements(done))
+    try:
+        value = np.asarray(entry, dtype=float)
+    except (TypeError, ValueError):
+        raise ConfigError(
+            f"`{name}` must be a number, a list of numbers or a table, but got {entry!r}. "
+            f'To read an array, write [{name}] and below it from = "{entry}".'
+        ) from None
+    if name == "codes" and value.ndim == 0 and "snapshots" in done:
+        return np.full((done["snapshots"].shape[-2], _num_elements(done)), value)
+    return value
+
+
+def _num_elements(done: Arrays) -> int:
+    given = {"num_horizontal", "num_vertical"} <= done.keys()
+    require(given, "num_horizontal and num_vertical are given", "not both", "Add them.")
+    return int(done["num_horizontal"] * done["num_vertical"])
+
+
+def _three(origin: list[Any], value: np.ndarray) -> np.ndarray:
+    """Return the panel's centre as three numbers."""
+    numbers = all(isinstance(x, int | float) for x in origin)
+    fits = numbers and len(origin) == value.shape[-1]
+    rule = "place_m.origin has a number for each coordinate"
+    require(fits, rule, f"{origin} for {value.shape[-1]}", "Write for example [0.1, 0.1, 0].")
+    return np.asarray(origin, dtype=float)
+
+
+def _oriented(value: np.ndarray, coordinates: str) -> np.ndarray:
+    """Return Cartesian places with their coordinates in the order right, up, ahead."""
+    words = coordinates.split()
+    names = [word.lstrip("-") for word in words]
+    rule = "place_m has the coordinates right, up and ahead, in an order that `coordinates` names"
+    fits = sorted(names) == ["ahead", "right", "up"] and value.shape[-1] == 3
+    example = 'Write for example coordinates = "ahead -right up".'
+    require(fits, rule, f"{value.shape[-1]} coordinates, {coordinates!r}", example)
+    signs = np.array([-1.0 if word.startswith("-") else 1.0 for word in words])
+    return (value * signs)[..., [names.index(n) for n in ("right", "up", "ahead")]]
+
+
+def _spherical(place: np.ndarray) -> Arrays:
+    """Return azimuth, elevation and range of places (right, up, ahead) [..., 3]."""
+    right, up, ahead = np.moveaxis(place, -1, 0)
+    distance = np.linalg.norm(place, axis=-1)
+    sine = np.divide(up, distance, out=np.zeros_like(up), where=distance > 0)
+    azimuth, elevation = np.arctan2(right, ahead), np.arcsin(sine)
+    return {"azimuth": azimuth, "elevation": elevation, "range_m": distance}

@@ -1,0 +1,167 @@
+"""Numeric arrays by name, read from MATLAB, HDF5, NumPy and CSV files.
+
+    .mat         of any version, by scipy or h5py; axes in MATLAB's order; `s.Y` is field Y of a
+                 struct
+    .h5, .hdf5   by h5py; axes as stored; `group/Y`
+    .npz, .npy   NumPy's; the array of an .npy file is named after the file
+    .csv, .txt   a table named after the file; with a header, also a vector per column
+
+Complex numbers may be compounds of two fields (real and imaginary part) in HDF5, and cells such as
+`1-2i` or `1-2j` in a CSV. An array that several files hold is named `FILE:ARRAY`, the file without
+its ending.
+"""
+
+import csv
+import re
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import scipy.io
+
+from trainer.config import ConfigError, require_choice
+
+COMMENTS = ("#", "%", "!", "BEGIN", "END")
+"""Beginnings of the lines of a CSV that are no data, as network analysers write them."""
+
+Arrays = dict[str, np.ndarray]
+
+
+def read_arrays(files: Iterable[Path]) -> Arrays:
+    """Return the numeric arrays of all files.
+
+    Raises:
+        ConfigError: if a file is missing, of another kind or damaged.
+    """
+    found = {f"{file.stem}:{name}": a for file in files for name, a in _read(file).items()}
+    count = Counter(name.partition(":")[2] for name in found)
+    return {
+        (plain if count[plain := name.partition(":")[2]] == 1 else name): array
+        for name, array in found.items()
+    }
+
+
+def describe_arrays(arrays: Arrays) -> list[str]:
+    """Return a line for every array: name, shape, type."""
+    return [f"{name} {list(array.shape)} {array.dtype}" for name, array in arrays.items()]
+
+
+def _read(file: Path) -> Arrays:
+    ending = file.suffix.lower()
+    require_choice(f"ending of {file}", ending, tuple(READERS))
+    try:
+        return READERS[ending](file)
+    except FileNotFoundError:
+        raise ConfigError(f"A file to convert must exist, but there is no {file}.") from None
+    except (
+        *(OSError, ValueError, TypeError, KeyError, EOFError, NotImplementedError),
+        *(zipfile.BadZipFile, zlib.error, scipy.io.matlab.MatReadError, RuntimeError),
+    ) as error:
+        raise ConfigError(
+            f"a file to convert must be readable by its ending, but {file} is not ({error}). "
+            "Write it again, or rename it."
+        ) from error
+
+
+def _read_mat(file: Path) -> Arrays:
+    file.stat()  # scipy would try the name with another ending
+    if h5py.is_hdf5(file):
+        return _read_hdf5(file)
+    found = scipy.io.loadmat(file, chars_as_strings=False)
+    return dict(_fields({n: v for n, v in found.items() if not n.startswith("__")}))
+
+
+def _fields(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, np.ndarray]]:
+    """Yield numeric arrays, those in structs by the path to them."""
+    for name, value in values.items():
+        if hasattr(value, "toarray"):  # sparse
+            value = value.toarray()
+        if not isinstance(value, np.ndarray):
+            continue
+        if value.dtype.names and value.size == 1:  # a struct, 1x1
+            inner = {field: value[field].item() for field in value.dtype.names}
+            yield from _fields(inner, f"{prefix}{name}.")
+        elif value.dtype.kind in "biufc":
+            yield prefix + name, value
+
+
+def _read_hdf5(file: Path) -> Arrays:
+    arrays: Arrays = {}
+    with h5py.File(file) as root:
+        matlab = any("MATLAB_class" in item.attrs for item in root.values())
+
+        def visit(name: str, item: h5py.Dataset | h5py.Group) -> None:
+            numeric = isinstance(item, h5py.Dataset) and not name.startswith("#")
+            if numeric and (item.dtype.kind in "biufc" or len(item.dtype.names or ()) == 2):
+                value = _joined(item[()])
+                # MATLAB stores its first axis last
+                arrays[name.replace("/", ".") if matlab else name] = value.T if matlab else value
+
+        root.visititems(visit)
+    return arrays
+
+
+def _joined(value: np.ndarray) -> np.ndarray:
+    """Return real and imaginary parts in two fields as one complex array."""
+    if not value.dtype.names:
+        return np.asarray(value)
+    real, imaginary = (value[field] for field in value.dtype.names)
+    return np.asarray(real + 1j * imaginary)
+
+
+def _read_npz(file: Path) -> Arrays:
+    loaded = np.load(file, allow_pickle=False)
+    if isinstance(loaded, np.ndarray):
+        return {file.stem: loaded}
+    with loaded:
+        return {name: loaded[name] for name in loaded.files}
+
+
+def _read_csv(file: Path) -> Arrays:
+    text = file.read_text(encoding="utf-8-sig")
+    lines = [line for line in text.splitlines() if line.strip() and not _is_comment(line)]
+    if not lines:
+        raise ValueError("no data")
+    delimiter = max(",;\t ", key=lines[-1].count)
+    cells = csv.reader(lines, delimiter=delimiter)
+    rows = [[cell.strip() for cell in row if cell] for row in cells]
+    header = [] if all(map(_is_number, rows[0])) else rows.pop(0)
+    width = len(header or rows[0])
+    for number, row in enumerate(rows, start=1):
+        if len(row) != width or not all(map(_is_number, row)):
+            raise ValueError(f"data row {number} has not {width} numbers: {','.join(row)[:40]}")
+    table = np.array([[_number(cell) for cell in row] for row in rows], dtype=complex)
+    table = table.reshape(len(rows), width)
+    if not table.imag.any():
+        table = table.real
+    return {file.stem: table} | dict(zip(header, table.T, strict=bool(header)))
+
+
+def _is_comment(line: str) -> bool:
+    return line.lstrip('" ').startswith(COMMENTS)
+
+
+def _number(cell: str) -> complex:
+    return complex(re.sub("i$", "j", cell.replace(" ", "")))
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        _number(cell)
+    except ValueError:
+        return False
+    return True
+
+
+READERS = {
+    ".mat": _read_mat,
+    **dict.fromkeys((".h5", ".hdf5"), _read_hdf5),
+    **dict.fromkeys((".npz", ".npy"), _read_npz),
+    **dict.fromkeys((".csv", ".txt"), _read_csv),
+}
+"""Readers by the ending of a file."""
