@@ -17,3 +17,4 @@ from .registry import (
     with_fisher_scoring,
 )
 from .source_number import SOURCE_NUMBERS, estimate_num_sources
+from .uncertainty import SINGULAR, invert_information

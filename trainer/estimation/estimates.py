@@ -1,7 +1,7 @@
 """The result of every estimator, and the checks of an estimate that all estimators share.
 
 An estimate is *separate* if it is finite and not a repetition of an earlier one; scores count
-these, right or wrong. It is *resolved* if, in addition, it passes two tests:
+these, right or wrong. It is *resolved* if, in addition, it passes three tests:
 
     interior      its direction lies inside the region, not at an edge where the search was
                   stopped. Range may lie at an edge: a panel that hardly measures curvature says
@@ -14,6 +14,11 @@ these, right or wrong. It is *resolved* if, in addition, it passes two tests:
                   sml, +scoring   twice the log likelihood that the source adds exceeds
                         `LEAST_RATIO`. sml fits the others again without the source, +scoring
                         keeps them fixed, and so resolves both of two estimates of one source.
+
+    identifiable  the data tell both angles (`uncertainty`)
+                  music, mvdr, beamformer   the panel alone would, at 60 dB: a covariance does not
+                        say what it was measured from
+                  sml, +scoring   the Fisher information of the scene's snapshots does
 
 A covariance that was itself fitted with steering vectors (sparse, or a network's) always has some
 in its signal subspace, so the share means little there; use `+scoring`. Snapshots that are all
@@ -44,7 +49,8 @@ class Estimates:
     Attributes:
         azimuth, elevation, range_m: [rad, rad, m]; always finite: a best guess where a source was
             not resolved, the region's centre in an inactive slot.
-        resolved: estimates that are separate, interior and significant (module docstring).
+        resolved: estimates that are separate, interior, significant and identifiable (module
+            docstring).
         active: slots that were asked for.
         source_numbers: K by every rule of `source_number.SOURCE_NUMBERS`, [B] each; empty if not
             asked for.

@@ -25,6 +25,7 @@ from .estimates import LEAST_RATIO, Estimates, is_interior, is_repetition
 from .levenberg_marquardt import minimise
 from .likelihood import Likelihood
 from .maximum_likelihood import noise_only_start
+from .uncertainty import LARGEST_SNR, Uncertainty, region_limited
 
 STEPS = 2
 """Of 0, 1, 2 and 4 steps, two have the least capped error at -5 and 0 dB: see docs/log.md."""
@@ -50,14 +51,15 @@ def refine_by_fisher_scoring(
     powers, noise, energy = least_squares_powers(data, near, active, search)
     start = torch.cat([near.flatten(1), powers, noise], dim=-1)
     model = Likelihood(data, search, active).local_model
-    fitted = minimise(model, start, lower, upper, steps=steps).point
-    moved, powers, noise = fitted.split([3 * slots, slots, 1], dim=-1)
+    fitted = minimise(model, start, lower, upper, steps=steps)
+    moved, powers, noise = fitted.point.split([3 * slots, slots, 1], dim=-1)
+    known = region_limited(fitted.curvature, search, slots).identifiable
     # the likelihood ratio of a source with the others held fixed has a closed form; a fit without
     # it, as in `sml`, would cost more than all of the above
     ratio = (powers - noise).exp() * energy
     ratio = 2 * scenes.num_snapshots * (ratio - ratio.log1p()) * active
     more = estimates.active.shape[1] - slots
-    significant = functional.pad(ratio, (0, more)) > LEAST_RATIO
+    significant = functional.pad((ratio > LEAST_RATIO) & known, (0, more))
     moved = functional.pad(moved.unflatten(-1, (slots, 3)), (0, 0, 0, more)).to(positions)
     measured = (data.snapshots != 0).any((1, 2)) & (data.channel != 0).any((1, 2))
     measured = measured.unsqueeze(-1)
@@ -74,6 +76,22 @@ def refine_by_fisher_scoring(
         resolved=estimates.scored & measured & significant & interior & distinct,
         separate=estimates.scored,
     )
+
+
+@torch.no_grad()
+def uncertainty(scenes: Scenes, estimates: Estimates, search: SearchGrid) -> Uncertainty:
+    """Return the variances of estimates, [B, K_max, 3], with powers and σ² of least squares.
+
+    Those of a scene's sources together, as far as the sources are uncorrelated.
+    """
+    data, positions = whiten(scenes).to(torch.complex128), estimates.positions.double()
+    powers, noise, _ = least_squares_powers(data, positions, estimates.active, search)
+    level = squared_norm(data.snapshots) / data.snapshots[0].numel()
+    least = (level / LARGEST_SNR).clamp(min=torch.finfo(torch.float32).tiny).log().unsqueeze(-1)
+    unknowns = torch.cat([positions.flatten(1), powers, noise.maximum(least)], dim=-1)
+    information = Likelihood(data, search, estimates.active).local_model(unknowns).curvature
+    information = information * (level > 0)[:, None, None]  # silent snapshots tell nothing
+    return region_limited(information, search, positions.shape[1])
 
 
 def least_squares_powers(

@@ -34,10 +34,11 @@ class LocalModel(NamedTuple):
 
 
 class Minimum(NamedTuple):
-    """The end of a minimisation: point [B, P] and value [B]."""
+    """The end of a minimisation: point [B, P], value [B] and the curvature there, [B, P, P]."""
 
     point: Tensor
     value: Tensor
+    curvature: Tensor
 
 
 def minimise(
@@ -74,7 +75,7 @@ def minimise(
             torch.where(better.unsqueeze(-1), there.gradient, here.gradient),
             torch.where(better[:, None, None], there.curvature, here.curvature),
         )
-    return Minimum(point, here.value)
+    return Minimum(point, here.value, here.curvature)
 
 
 def _damped_step(model: LocalModel, damping: Tensor, held: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ from trainer.scenes import Scenes, SearchGrid, respond
 from .estimates import LEAST_RATIO, Estimates, is_interior, is_repetition, make_estimates
 from .levenberg_marquardt import Minimum, minimise
 from .likelihood import InversionLemma, Likelihood
+from .uncertainty import region_limited
 
 POWER_STEPS = 3
 """Scoring steps for the power of a new source at every grid point."""
@@ -66,10 +67,10 @@ def sml(
     size = max(1, PART[data.snapshots.device.type] // responses)
     parts = zip(*(x.split(size) for x in (*data, num_sources)), strict=True)
     found = [_SourceSearch(Whitened(*x), count, search, most).run() for *x, count in parts]
-    positions, separate, ratios = (torch.cat(x) for x in zip(*found, strict=True))
+    positions, separate, ratios, known = (torch.cat(x) for x in zip(*found, strict=True))
     active = torch.arange(most, device=positions.device) < num_sources.unsqueeze(-1)
     separate = separate & ~is_repetition(search.response(positions), active)
-    resolved = separate & is_interior(positions, search) & (ratios > LEAST_RATIO)
+    resolved = separate & known & is_interior(positions, search) & (ratios > LEAST_RATIO)
     return make_estimates(positions, active, separate, resolved, search, slots or most)
 
 
@@ -86,10 +87,15 @@ class _SourceSearch:
         self.wanted = self.slot < num_sources.unsqueeze(-1)
         self.start, self.lower, self.upper = noise_only_start(self.data, search, slots)
 
-    def run(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return positions [B, K, 3], True for powers above their bound, likelihood ratios."""
+    def run(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return positions, and of each: power above its bound, likelihood ratio, identifiable.
+
+        Shapes [B, K, 3], and [B, K] each.
+        """
         slots = len(self.slot)
-        fitted = Minimum(self.start, self.start.new_zeros(len(self.start)))
+        size, unknowns = self.start.shape
+        nothing = (self.start.new_zeros(size, *shape) for shape in ((), (unknowns, unknowns)))
+        fitted = Minimum(self.start, *nothing)
         active = torch.zeros_like(self.wanted)
         for slot in range(slots):
             fitted = self._search_source(fitted.point, active, slot)
@@ -100,13 +106,15 @@ class _SourceSearch:
             fitted = Minimum(
                 torch.where(better.unsqueeze(-1), trial.point, fitted.point),
                 torch.where(better, trial.value, fitted.value),
+                torch.where(better[:, None, None], trial.curvature, fitted.curvature),
             )
         fitted = self._score(fitted.point, active, LAST_STEPS)
         positions = fitted.point[:, : 3 * slots].unflatten(-1, (slots, 3))
         power = slice(3 * slots, 4 * slots)
         present = self.wanted & (fitted.point[:, power] > self.lower[:, power])
         ratios = self._likelihood_ratios(fitted, active)
-        return positions.to(self.search.points.dtype), present, ratios
+        known = region_limited(fitted.curvature, self.search, slots).identifiable
+        return positions.to(self.search.points.dtype), present, ratios, known
 
     def _score(self, start: Tensor, active: Tensor, steps: int) -> Minimum:
         """Run Fisher scoring from [B * repeats, 4K + 1], the starts of a scene side by side."""

@@ -26,6 +26,7 @@ from trainer.scenes import SearchGrid
 from .estimates import Estimates, is_interior, is_repetition, make_estimates
 from .peak_refinement import RIDGE, deflate, pick_peaks, refine_jointly
 from .source_number import SOURCE_NUMBERS
+from .uncertainty import panel_tells
 
 LEAST_WEIGHT = 1e-6
 """Eigenvectors with less weight are left out: they change a pseudospectrum by less than this."""
@@ -91,6 +92,7 @@ def find_sources(
     steering = search.response(positions)
     separate = separate & ~is_repetition(steering, active) & unloaded.finite.unsqueeze(-1)
     significant = is_significant(unloaded, steering, active, len(search.points))
+    significant = significant & panel_tells(positions, search)
     resolved = separate & is_interior(positions, search) & significant
     return make_estimates(positions, active, separate, resolved, search, slots or most, numbers)
 

@@ -26,14 +26,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from trainer.estimation import SINGULAR, invert_information
 from trainer.linalg import squared_magnitude
 from trainer.scenes import Scenes, respond, steering_derivatives, steering_vector
-
-SINGULAR = 1e-11
-"""Least eigenvalue of an information matrix whose entries are scaled to magnitude 1 and carry
-rounding errors near 1e-14: below it, fewer than three digits would be left."""
-NULL_SHARE = 1e-3
-"""A coordinate is unidentifiable if singular directions would add more than this to its bound."""
 
 
 @dataclass(frozen=True)
@@ -177,30 +172,16 @@ def _range_basis(steering: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _bound(information: Tensor, scale: Tensor, scenes: Scenes, separable: Tensor) -> Bound:
-    """Invert an information matrix as far as it is regular, and return its diagonal.
+    """Return the bounds in the inverse of an information matrix.
 
     Args:
         information: F, [B, Q, Q], coordinate-major: K azimuths, K elevations, K ranges, others.
-        scale: [B, Q], size of the terms that F's diagonal was summed from: rounding errors of
-            F_pq are a few ulps of sqrt(scale_p scale_q).
+        scale: [B, Q], as `invert_information` takes it.
         separable: [B, K], sources that have a bound if the information is regular.
     """
     sources = scenes.sources
     most = sources.active.shape[-1]
-    root = scale.sqrt()
-    unit = torch.where(root > 0, 1 / root.where(root > 0, torch.ones_like(root)), 0)
-    scaled = information * unit.unsqueeze(-1) * unit.unsqueeze(-2)
-    # an overflow leaves nothing to invert either: singular
-    finite = torch.isfinite(scaled).all(-1).all(-1)
-    scaled = scaled.where(finite[:, None, None], 0)
-    values, vectors = torch.linalg.eigh((scaled + scaled.mT) / 2)
-    share = vectors.square()
-    regular = values > SINGULAR
-    inverse = torch.where(regular, 1 / values.where(regular, torch.ones_like(values)), 0)
-    variance = (share @ inverse.unsqueeze(-1)).squeeze(-1)
-    null = (share * ~regular.unsqueeze(-2)).sum(-1)
-    identifiable = null / SINGULAR < NULL_SHARE * variance
-    variance = torch.where(identifiable, variance * unit**2, torch.inf)
+    variance, identifiable = invert_information(information, scale)
     known = identifiable[:, : 3 * most].unflatten(-1, (3, most))
     known = known & (sources.active & separable).unsqueeze(1)
     azimuth, elevation, range_m = torch.where(

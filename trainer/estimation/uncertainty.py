@@ -1,0 +1,108 @@
+"""How well data determine an estimate: variances from the Fisher information and the region.
+
+F is the Fisher information of all unknowns of a scene (`likelihood`); its inverse is the bound of
+an estimate that knows no region. But the region tells something, too: a coordinate that is uniform
+over a width w has the variance w²/12. As in a Bayesian bound with such a prior (Van Trees 1968,
+Detection, Estimation, and Modulation Theory I, section 2.4.3),
+
+    J = F + D,   D = diag(12 / w²) over coordinates, 0 over powers and noise
+
+so that no variance in J⁻¹ exceeds that of the region, and none changes where F is large. What the
+data tell about coordinate q, with the region's word on the others only, has the variance of
+J - D_qq e_q e_qᵀ, by the Sherman-Morrison formula v / (1 - D_qq v) with v = [J⁻¹]_qq.
+
+An angle is *identifiable* if F bounds it, at w²/12 or less: the data tell as much as the region.
+
+An estimate in a false basin has these variances, too: they hold above the threshold of the SNR.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from trainer.scenes import SearchGrid
+
+SINGULAR = 1e-11
+"""Least eigenvalue of an information matrix whose entries are scaled to magnitude 1 and carry
+rounding errors near 1e-14: below it, fewer than three digits would be left."""
+NULL_SHARE = 1e-3
+"""A coordinate is unidentifiable if singular directions would add more than this to its bound."""
+LARGEST_SNR = 1e6
+"""60 dB: no array is calibrated better, and what information gains beyond may be rounding."""
+
+
+@dataclass(frozen=True)
+class Uncertainty:
+    """Variances of (azimuth [rad], elevation [rad], 1/range [1/m]), double, [B, K, 3].
+
+    Attributes:
+        variance: limited by the region.
+        measured: of what the data tell; infinite where that is nothing.
+        region: of the uniform law over the region.
+        identifiable: estimates of which the data tell both angles, [B, K].
+    """
+
+    variance: Tensor
+    measured: Tensor
+    region: Tensor
+    identifiable: Tensor
+
+
+def invert_information(information: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """Invert information matrices as far as they are regular.
+
+    Args:
+        information: [B, Q, Q], positive semidefinite up to rounding.
+        scale: [B, Q], size of the terms that the diagonal was summed from: rounding errors of
+            entry pq are a few ulps of sqrt(scale_p scale_q).
+
+    Returns:
+        The inverse's diagonal, infinite where unidentifiable; and where it is finite, [B, Q] each.
+    """
+    root = scale.sqrt()
+    unit = torch.where(root > 0, 1 / root.where(root > 0, torch.ones_like(root)), 0)
+    scaled = information * unit.unsqueeze(-1) * unit.unsqueeze(-2)
+    # an overflow leaves nothing to invert either: singular
+    finite = torch.isfinite(scaled).all(-1).all(-1)
+    scaled = scaled.where(finite[:, None, None], 0)
+    values, vectors = torch.linalg.eigh((scaled + scaled.mT) / 2)
+    share = vectors.square()
+    regular = values > SINGULAR
+    inverse = torch.where(regular, 1 / values.where(regular, torch.ones_like(values)), 0)
+    variance = (share @ inverse.unsqueeze(-1)).squeeze(-1)
+    null = (share * ~regular.unsqueeze(-2)).sum(-1)
+    identifiable = null / SINGULAR < NULL_SHARE * variance
+    return torch.where(identifiable, variance * unit**2, torch.inf), identifiable
+
+
+def region_limited(information: Tensor, search: SearchGrid, slots: int) -> Uncertainty:
+    """Return the variances of K = `slots` positions, the first 3K of the unknowns.
+
+    Args:
+        information: F, [B, Q, Q].
+    """
+    width = (search.upper - search.lower).double()
+    region = (width.square() / 12).expand(len(information), slots, 3)
+    prior = torch.zeros_like(information[..., 0])
+    prior[:, : 3 * slots] = 1 / region.flatten(1)
+    limited = information + torch.diag_embed(prior)
+    scale = limited.diagonal(dim1=-2, dim2=-1)
+    variances = (invert_information(x, scale)[0] for x in (information, limited))
+    bound, variance = (x[:, : 3 * slots].view_as(region) for x in variances)
+    variance = variance.minimum(region)
+    measured = variance / (1 - variance / region)
+    return Uncertainty(variance, measured, region, (bound <= region)[..., :2].all(-1))
+
+
+def panel_tells(positions: Tensor, search: SearchGrid) -> Tensor:
+    """Return where the whole panel tells both angles of a source, alone at `LARGEST_SNR`: [B, K].
+
+    F = 2 SNR Re[Dᴴ (I - a aᴴ / N) D], of one snapshot at every element (Stoica and Nehorai 1989).
+    """
+    places = positions.double().flatten(0, -2)
+    slopes = search.slopes(places)  # Dᵀ, [B K, 3, N]
+    steering = search.response(places).unsqueeze(-2)
+    slopes = slopes - slopes @ steering.mH / steering.shape[-1] @ steering
+    information = 2 * LARGEST_SNR * (slopes.conj() @ slopes.mT).real
+    return region_limited(information, search, 1).identifiable.view(positions.shape[:-1])
