@@ -110,9 +110,13 @@ def make_estimates(
 
 def is_repetition(steering: Tensor, active: Tensor) -> Tensor:
     """Return True for estimates at the position of an earlier one: [B, K, N] -> [B, K]."""
-    correlation = (steering.conj() @ steering.mT).abs() / steering.shape[-1]
     both = active.unsqueeze(-1) & active.unsqueeze(-2)
-    return ((correlation > SAME_SOURCE) & both).tril(-1).any(-1)
+    return (is_same_source(steering) & both).tril(-1).any(-1)
+
+
+def is_same_source(steering: Tensor) -> Tensor:
+    """Return True for pairs of estimates that are one source: [B, K, N] -> [B, K, K]."""
+    return (steering.conj() @ steering.mT).abs() > SAME_SOURCE * steering.shape[-1]
 
 
 def is_interior(positions: Tensor, search: SearchGrid) -> Tensor:

@@ -26,11 +26,16 @@ LEAST_CURVATURE = 1e-12
 
 
 class LocalModel(NamedTuple):
-    """A cost [B] with its gradient [B, P] and a curvature [B, P, P], positive semidefinite."""
+    """A cost [B] with its gradient [B, P] and a curvature [B, P, P], positive semidefinite.
+
+    The Hessian [B, P, P], where known, may be indefinite. It replaces the curvature
+    where, damped, it is positive definite over the coordinates that are not held.
+    """
 
     value: Tensor
     gradient: Tensor
     curvature: Tensor
+    hessian: Tensor | None = None
 
 
 class Minimum(NamedTuple):
@@ -58,11 +63,11 @@ def minimise(
     damping = torch.full_like(here.value, FIRST_DAMPING)
     for _ in range(steps):
         held = ((point <= lower) & (here.gradient > 0)) | ((point >= upper) & (here.gradient < 0))
-        step = _damped_step(here, damping, held)
+        step, curvature = _damped_step(here, damping, held)
         trial = torch.minimum(torch.maximum(point + step, lower), upper)
         there = model(trial)
         taken = trial - point
-        bend = (taken.unsqueeze(-2) @ here.curvature @ taken.unsqueeze(-1)).flatten()
+        bend = (taken.unsqueeze(-2) @ curvature @ taken.unsqueeze(-1)).flatten()
         predicted = -((taken * here.gradient).sum(-1) + 0.5 * bend)
         gained = here.value - there.value
         better = there.value < here.value
@@ -70,26 +75,42 @@ def minimise(
         change = torch.where(gained < BAD * predicted, GROW, change)
         damping = (damping * torch.where(better, change, GROW)).clamp(min=LEAST_DAMPING)
         point = torch.where(better.unsqueeze(-1), trial, point)
+        hessian = there.hessian
+        if hessian is not None and here.hessian is not None:
+            hessian = torch.where(better[:, None, None], hessian, here.hessian)
         here = LocalModel(
             torch.where(better, there.value, here.value),
             torch.where(better.unsqueeze(-1), there.gradient, here.gradient),
             torch.where(better[:, None, None], there.curvature, here.curvature),
+            hessian,
         )
     return Minimum(point, here.value, here.curvature)
 
 
-def _damped_step(model: LocalModel, damping: Tensor, held: Tensor) -> Tensor:
-    """Return -(C + damping diag C)⁻¹ g over the coordinates that are not held; 0 for those."""
+def _damped_step(model: LocalModel, damping: Tensor, held: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the step -(H + damping diag C)⁻¹ g and the H that it was taken with.
+
+    H is the Hessian, or else the curvature C. Coordinates that are held get a step of 0.
+    """
     free = (~held).to(model.gradient.dtype)
     diagonal = model.curvature.diagonal(dim1=-2, dim2=-1)
     floor = LEAST_CURVATURE * diagonal.amax(-1, keepdim=True)
     floor = floor.clamp(min=torch.finfo(diagonal.dtype).tiny)
-    scale = diagonal.clamp(min=0).maximum(floor).sqrt()
     # unit diagonal first: angles, inverse ranges and powers differ by orders of magnitude
-    curvature = model.curvature / (scale.unsqueeze(-1) * scale.unsqueeze(-2))
-    curvature = curvature * (free.unsqueeze(-1) * free.unsqueeze(-2))
+    scale = diagonal.clamp(min=0).maximum(floor).sqrt()
     ridge = torch.diag_embed(damping.unsqueeze(-1).expand_as(free) + (1 - free))
+
+    def factor(curvature: Tensor) -> tuple[Tensor, Tensor]:
+        scaled = curvature / (scale.unsqueeze(-1) * scale.unsqueeze(-2))
+        scaled = scaled * (free.unsqueeze(-1) * free.unsqueeze(-2))
+        return torch.linalg.cholesky_ex(scaled + ridge)
+
+    curvature, (lower, _) = model.curvature, factor(model.curvature)
+    if model.hessian is not None:
+        exact, failed = factor(model.hessian)
+        definite = (failed == 0)[:, None, None]
+        lower = torch.where(definite, exact, lower)
+        curvature = torch.where(definite, model.hessian, curvature)
     gradient = model.gradient / scale * free
-    factor, _ = torch.linalg.cholesky_ex(curvature + ridge)
-    step = torch.cholesky_solve(gradient.unsqueeze(-1), factor).squeeze(-1) / scale
-    return -torch.nan_to_num(step)
+    step = torch.cholesky_solve(gradient.unsqueeze(-1), lower).squeeze(-1) / scale
+    return -torch.nan_to_num(step), curvature

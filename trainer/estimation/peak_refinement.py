@@ -9,7 +9,8 @@ their own B (`pseudospectra`), and share what follows.
                 re-orthonormalised: what an inexact estimate leaves over keeps its small weight,
                 where whitening would turn it into a source (the defect that TRAP-MUSIC, Mäkelä et
                 al. 2018, removes by truncation).
-`pick_peaks`    takes the highest separate peaks of the pseudospectrum.
+`pick_peaks`    takes the highest separate peaks of the pseudospectrum, each refined by Newton's
+                method.
 `refine_jointly` moves all sources to the maximum of ‖P_A B‖²_F, P_A the projector on their
                 steering vectors: signal subspace fitting (Viberg and Ottersten 1991, eq. 18), with
                 the derivative and the Gauss-Newton curvature of eqs. 42 to 44.
@@ -21,13 +22,19 @@ from torch import Tensor
 from trainer.linalg import squared_magnitude, squared_norm
 from trainer.scenes import SearchGrid
 
-from .estimates import SAME_SOURCE
+from .estimates import SAME_SOURCE, is_same_source
 from .levenberg_marquardt import LocalModel, Minimum, minimise
 
 SINGLE_STEPS = 6
 """Steps of one source; deflation needs it to a small part of a beam."""
 JOINT_STEPS, DOUBLE_STEPS = 7, 3
 """Steps of all sources together, and further ones in double precision."""
+NEWTON_STEPS = 15
+"""Steps of one peak of a pseudospectrum, in double precision; most need six."""
+CANDIDATES = 2
+"""Maxima of the grid that are refined, for one peak that is asked for."""
+BLOCK = 1024
+"""Grid points whose spectrum is computed at once."""
 LEAST_RESIDUAL = 0.05
 """Grid points with less than this share of their norm left by P⊥ belong to a source found."""
 RIDGE = 1e-6
@@ -61,35 +68,80 @@ def deflate(beams: Tensor, num_sources: Tensor, search: SearchGrid, slots: int) 
 
 
 def pick_peaks(beams: Tensor, search: SearchGrid, slots: int) -> tuple[Tensor, Tensor]:
-    """Return the highest local maxima over direction, at the best range, refined one by one.
+    """Return the highest local maxima over direction, at the best range, in falling order.
+
+    More maxima of the grid are refined than asked for: between grid points a peak looks low.
 
     Returns:
         Positions [B, slots, 3], and True for those that are peaks, [B, slots]; where there are too
         few peaks the highest is repeated.
     """
-    spectrum = squared_magnitude(search.correlate(beams)).sum(1).unflatten(-1, search.shape)
-    highest, plane = spectrum.max(1)
+    start, on_grid = _grid_maxima(beams, search.denser, CANDIDATES * slots)
+    refined = climb(beams.repeat_interleave(start.shape[1], dim=0), start.flatten(0, 1), search)
+    points, values = (x.unflatten(0, start.shape[:2]) for x in refined)
+    heights = (-values).where(on_grid, 0.0)
+    same = is_same_source(search.response(points))
+    chosen: list[Tensor] = []
+    is_peak = []
+    for _ in range(slots):
+        height, index = heights.max(-1)
+        is_peak.append(height > 0)
+        chosen.append(index.where(height > 0, chosen[0] if chosen else index))
+        heights = heights.where(~same[torch.arange(len(index)), index], 0.0)
+    index = torch.stack(chosen, dim=-1).unsqueeze(-1).expand(-1, -1, 3)
+    return points.gather(1, index).to(start.dtype), torch.stack(is_peak, dim=-1)
+
+
+def _grid_maxima(beams: Tensor, search: SearchGrid, count: int) -> tuple[Tensor, Tensor]:
+    """Return the highest local maxima of the grid [B, count, 3], and True where there is one."""
+    blocks = search.steering.split(BLOCK)
+    spectrum = torch.cat([squared_magnitude(beams.mH @ x.mT).sum(1) for x in blocks], dim=-1)
+    highest, plane = spectrum.unflatten(-1, search.shape).max(1)
     around = torch.nn.functional.max_pool2d(highest, 3, stride=1, padding=1)
     peaks = torch.where(highest >= around, highest, 0.0).flatten(1)
     plane = plane.flatten(1)
-    starts, heights = [], []
-    for _ in range(slots):
+    starts, is_maximum = [], []
+    for _ in range(count):
         height, index = peaks.max(-1, keepdim=True)
         point = plane.gather(-1, index) * peaks.shape[-1] + index
-        heights.append(height)
+        is_maximum.append(height > 0)
         starts.append(search.points[point])
         # a plateau, or directions that the panel cannot tell apart, are one peak
         vector = search.steering[point].mT
         correlation = squared_magnitude(search.correlate(vector)).sum(1).sqrt()
         correlation = correlation.unflatten(-1, (search.shape[0], -1)).gather(1, plane[:, None])
         peaks = peaks.where(correlation.squeeze(1) <= SAME_SOURCE * beams.shape[-2], 0.0)
-    is_peak = torch.cat(heights, dim=-1) > 0
-    start = torch.cat(starts, dim=1).where(is_peak.unsqueeze(-1), starts[0])
-    repeated = beams.repeat_interleave(slots, dim=0)
-    active = torch.ones_like(is_peak).flatten()
-    start = start.flatten(0, 1).unsqueeze(1)
-    refined = fit_subspace(repeated, start, active, search, steps=SINGLE_STEPS)
-    return refined.point.unflatten(0, (-1, slots)), is_peak
+    return torch.cat(starts, dim=1), torch.cat(is_maximum, dim=-1)
+
+
+def climb(beams: Tensor, start: Tensor, search: SearchGrid) -> Minimum:
+    """Minimise -‖Bᴴ a‖² from `start` [B, 3] by Newton's method, in double precision.
+
+    `fit_subspace` is for a B with no more in its span than the sources that it moves: it takes
+    their projector for B Bᴴ. Beside another source in B that curvature is many times too large.
+    """
+    elements = beams.shape[1]
+    # copies, because autograd refuses what was made under `torch.inference_mode`
+    with torch.inference_mode(False), torch.enable_grad():
+        beams = beams.detach().clone().to(torch.complex128)
+        start, lower, upper = (x.clone().double() for x in (start, search.lower, search.upper))
+
+        def model(at: Tensor) -> LocalModel:
+            place = at.clone().requires_grad_()
+            steering = search.response(place).unsqueeze(-1)
+            value = -squared_norm(beams.mH @ steering)
+            (gradient,) = torch.autograd.grad(value.sum(), place, create_graph=True)
+            columns = [
+                torch.autograd.grad(slope.sum(), place, retain_graph=True)[0]
+                for slope in gradient.unbind(-1)
+            ]
+            value, gradient, steering = value.detach(), gradient.detach(), steering.detach()
+            slopes = search.slopes(at).mT
+            left = slopes - steering @ (steering.mH @ slopes) / elements
+            curvature = (left.mH @ left).real * (-2 / elements * value)[:, None, None]
+            return LocalModel(value, gradient, curvature, torch.stack(columns, dim=-1))
+
+        return minimise(model, start, lower, upper, steps=NEWTON_STEPS)
 
 
 def refine_jointly(beams: Tensor, positions: Tensor, active: Tensor, search: SearchGrid) -> Tensor:

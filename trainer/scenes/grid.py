@@ -7,7 +7,7 @@ elevation and 1/range, so that its spacing need only resolve the basins of peaks
 
 import functools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -18,6 +18,8 @@ from .geometry import Panel, steering_derivatives, steering_vector
 
 POINTS_PER_BEAM = 2.5
 """Grid points per wavelength / aperture, the distance from a beam's peak to its first null."""
+DENSER = 3
+"""Points of `SearchGrid.denser` for one of the grid, along each direction."""
 PLANE_PHASE = 2.0
 """Difference of wavefront phase at the panel's corner between neighbouring range planes [rad]."""
 
@@ -39,6 +41,28 @@ class SearchGrid:
     steering: Tensor
     lower: Tensor
     upper: Tensor
+
+    @functools.cached_property
+    def denser(self) -> "SearchGrid":
+        """The same grid with more directions, on which peaks half a beam apart are separate."""
+        inner = self.points.double().unflatten(0, self.shape)
+
+        def axis(sines: Tensor) -> Tensor:
+            low, high, count = float(sines[0]), float(sines[-1]), DENSER * (len(sines) - 1) + 1
+            return torch.linspace(low, high, count, dtype=sines.dtype, device=sines.device).asin()
+
+        axes = torch.meshgrid(
+            inner[:, 0, 0, 2],
+            axis(inner[0, :, 0, 1].sin()),
+            axis(inner[0, 0, :, 0].sin()),
+            indexing="ij",
+        )
+        points = torch.stack([x.flatten() for x in reversed(axes)], dim=-1)
+        steering = self.response(points).to(self.steering.dtype)
+        points = points.to(self.points.dtype)
+        planes, elevations, azimuths = axes[0].shape
+        shape = (planes, elevations, azimuths)
+        return replace(self, shape=shape, points=points, steering=steering)
 
     def correlate(self, vectors: Tensor) -> Tensor:
         """Return vᴴ a_g of columns v [*batch, N, r] for every grid point: [*batch, r, G]."""

@@ -90,3 +90,21 @@ def test_a_flat_cost_moves_nothing():
 
     box = torch.ones(2, dtype=torch.float64)
     assert minimise(model, start, -box, box, steps=5).point.equal(start)
+
+
+def test_a_hessian_is_used_where_it_is_definite_and_only_there():
+    """From the top of a cosine hill to its valley, with a curvature a thousand times too large."""
+
+    def model(point):
+        return LocalModel(
+            point.cos().sum(-1),
+            -point.sin(),
+            1e3 * torch.eye(1, dtype=point.dtype).expand(3, 1, 1),
+            -point.cos().unsqueeze(-1),
+        )
+
+    start = torch.tensor([[0.5], [2.5], [-2.8]], dtype=torch.float64)  # the first is concave
+    box = torch.full((1,), 4.0, dtype=torch.float64)
+    found = minimise(model, start, -box, box, steps=12)
+    assert (found.value < start.cos().sum(-1)).all()
+    torch.testing.assert_close(found.point[1:].abs(), torch.full((2, 1), torch.pi).double())
