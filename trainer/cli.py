@@ -121,6 +121,13 @@ def add_localise_flags(p: argparse.ArgumentParser) -> None:
         metavar=("MIN", "MAX"),
         help="ranges to search [m]; default: those of the training",
     )
+    for angle in ("azimuth", "elevation"):
+        p.add_argument(
+            f"--{angle}-deg",
+            type=float,
+            metavar="MAX",
+            help=f"largest {angle} to search, to both sides [deg]; default: that of the training",
+        )
     p.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
 
 
@@ -142,5 +149,7 @@ def localise_arguments(args: argparse.Namespace) -> dict[str, Any]:
         "scenes": args.scenes,
         "num_sources": {None: "known", "auto": "estimated"}.get(given) or int(given),
         "range_m": args.range_m and tuple(args.range_m),
+        "azimuth_deg": args.azimuth_deg,
+        "elevation_deg": args.elevation_deg,
         "device": args.device,
     }

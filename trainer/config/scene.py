@@ -82,12 +82,13 @@ class SceneConfig:
             f"max_sources={self.max_sources}, num_elements={self.num_elements}",
             "Use a larger panel or fewer sources.",
         )
+        farthest = f"{max(self.fraunhofer_m, 2 * self.range_min_m):.3g}"
         require(
             self.range_max_m < math.inf,
             "range_max_m is finite",
             f"range_max_m={self.range_max_m}",
-            f"Give {max(self.fraunhofer_m, 2 * self.range_min_m):.3g} m: beyond the Fraunhofer "
-            "distance 2 D² / wavelength all ranges look alike, and are reported as far.",
+            f"Give {farthest} m (localise: --range-m {self.range_min_m:g} {farthest}): beyond the "
+            "Fraunhofer distance 2 D² / wavelength all ranges look alike, and are called far.",
         )
         require(
             self.range_min_m < self.range_max_m,

@@ -18,9 +18,18 @@ from trainer.scenes import Scenes, grid_shape
 
 
 def adapt_scene(
-    trained: SceneConfig, scenes: Scenes, range_m: tuple[float, float] | None = None
+    trained: SceneConfig,
+    scenes: Scenes,
+    range_m: tuple[float, float] | None = None,
+    azimuth_deg: float | None = None,
+    elevation_deg: float | None = None,
 ) -> SceneConfig:
-    """Return the training's configuration, changed to the panel and antennas of these scenes."""
+    """Return the training's configuration, changed to these scenes' panel and another region.
+
+    Args:
+        range_m: nearest and farthest range; azimuth_deg, elevation_deg: largest angles. None keeps
+            those of the training.
+    """
     ends = (trained.range_min_m, trained.range_max_m) if range_m is None else tuple(range_m)
     require(len(ends) == 2, "range_m is (nearest, farthest)", f"{ends}", "Give both, in metres.")
     near, far = ends
@@ -31,6 +40,8 @@ def adapt_scene(
         num_snapshots=scenes.num_snapshots,
         range_min_m=near,
         range_max_m=far,
+        azimuth_max_deg=trained.azimuth_max_deg if azimuth_deg is None else azimuth_deg,
+        elevation_max_deg=trained.elevation_max_deg if elevation_deg is None else elevation_deg,
     )
 
 

@@ -34,6 +34,8 @@ def localise(
     *,
     num_sources: int | Literal["known", "estimated"] = "known",
     range_m: tuple[float, float] | None = None,
+    azimuth_deg: float | None = None,
+    elevation_deg: float | None = None,
     device: str = "auto",
 ) -> Localisation:
     """Localise the sources of recorded or simulated scenes.
@@ -45,6 +47,8 @@ def localise(
             the eigenvalues of the predicted covariance; `known` takes it from the scenes, and
             estimates it where they do not have it.
         range_m: nearest and farthest range that is searched; by default that of the training.
+        azimuth_deg, elevation_deg: largest angles that are searched, to both sides; by default
+            those of the training.
         device: `auto` is CUDA where there is one.
 
     Raises:
@@ -60,7 +64,7 @@ def localise(
         scenes = load_scenes(scenes)
     weights = next(model.network.parameters())
     scenes = scenes.to(device=target, dtype=weights.dtype.to_complex())
-    scene = adapt_scene(model.config.scene, scenes, range_m)
+    scene = adapt_scene(model.config.scene, scenes, range_m, azimuth_deg, elevation_deg)
     network = adapt_network(model.network, model.config, scene)
     known = _known_counts(scenes, num_sources)
     if known is not None:

@@ -90,6 +90,28 @@ def test_a_panel_that_needs_more_range_planes_is_refused_with_a_region_that_fits
     assert np.isfinite(found.range_m).all()
 
 
+def test_sources_beyond_the_angles_of_the_training_are_found_in_a_wider_region(trained, tmp_path):
+    wide = replace(SCENE, azimuth_max_deg=75.0, elevation_max_deg=45.0, max_sources=1)
+    scenes = scenes_of(wide, size=24)
+    sources, limits = scenes.sources, (SCENE.azimuth_max_deg, SCENE.elevation_max_deg)
+    pairs = zip((sources.azimuth, sources.elevation), limits, strict=True)
+    beyond = torch.stack([angle.abs().rad2deg() > limit + 2 for angle, limit in pairs]).any(0)
+    beyond = beyond[:, 0].numpy()
+    assert beyond.sum() >= 5
+    narrow, found = (
+        localise(trained, scenes),
+        localise(trained, scenes, azimuth_deg=75.0, elevation_deg=45.0),
+    )
+    assert off_deg(narrow, scenes)[beyond].min() > 1.9
+    assert np.median(off_deg(found, scenes)[beyond]) < 1
+    save_scenes(scenes, tmp_path / "in.npz")
+    asked = ["--model", str(trained), "--scenes", str(tmp_path / "in.npz")]
+    region = ["--azimuth-deg", "75", "--elevation-deg", "45", "--out", str(tmp_path / "out.npz")]
+    assert main(["localise", *asked, *region]) == 0
+    with np.load(tmp_path / "out.npz") as file:
+        np.testing.assert_array_equal(file["azimuth"], found.azimuth)
+
+
 def test_the_commands_write_what_the_function_returns(trained, tmp_path, capsys):
     scenes = scenes_of(count=None, snr_db=0.0)
     recording, npz, parquet = (tmp_path / n for n in ("in.npz", "out.npz", "out.parquet"))

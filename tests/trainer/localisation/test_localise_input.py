@@ -28,6 +28,9 @@ from trainer.training.model import load_model
         ({"--num-sources": "two"}, "a count or auto"),
         ({"--num-sources": "20"}, "max_sources < num_elements"),
         ({"--range-m": "3 1"}, "range_min_m < range_max_m"),
+        ({"--azimuth-deg": "90"}, "0 < azimuth_max_deg < 90"),
+        ({"--elevation-deg": "nan"}, "0 < elevation_max_deg < 90"),
+        ({"--range-m": "0.5 inf"}, "(localise: --range-m 0.5 3.75)"),
         ({"--modle": "x"}, "Did you mean `--model`"),
     ],
 )
