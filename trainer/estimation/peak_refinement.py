@@ -78,8 +78,8 @@ def pick_peaks(beams: Tensor, search: SearchGrid, slots: int) -> tuple[Tensor, T
     """
     start, on_grid = _grid_maxima(beams, search.denser, CANDIDATES * slots)
     refined = climb(beams.repeat_interleave(start.shape[1], dim=0), start.flatten(0, 1), search)
-    points, values = (x.unflatten(0, start.shape[:2]) for x in refined)
-    heights = (-values).where(on_grid, 0.0)
+    points = refined.point.view_as(start)
+    heights = (-refined.value).view_as(on_grid).where(on_grid, 0.0)
     same = is_same_source(search.response(points))
     chosen: list[Tensor] = []
     is_peak = []
