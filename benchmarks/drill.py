@@ -21,8 +21,9 @@ from search.records import RunStore, checkpoints_of
 from search.run import main
 
 SMOKE = spaces.get("smoke")
+BUDGET = {"epochs": 18, "evaluation.num_scenes": 8, "evaluation.num_test_scenes": 8}
 spaces.PRESETS["drill"] = replace(
-    SMOKE, name="drill", about="For drills.", trials=6, fixed=dict(SMOKE.fixed) | {"epochs": 18}
+    SMOKE, name="drill", about="For drills.", trials=6, fixed=dict(SMOKE.fixed) | BUDGET
 )
 PATIENCE_S = 240.0
 

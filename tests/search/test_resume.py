@@ -218,7 +218,7 @@ def test_a_driver_that_is_refused_has_changed_nothing(tmp_path, capsys, flag):
     ("word", "begun"),
     [
         (signal.SIGINT, False),
-        (signal.SIGTERM, True),
+        pytest.param(signal.SIGTERM, True, marks=pytest.mark.slow),
         pytest.param(signal.SIGTERM, False, marks=pytest.mark.slow),
         pytest.param(signal.SIGINT, True, marks=pytest.mark.slow),
     ],

@@ -118,7 +118,7 @@ def unidentified(run: Run) -> list[str]:
     pairs = list(itertools.combinations(varied, 2))
     for one, other in pairs:
         both = (one.values.notna() & other.values.notna()).to_numpy()
-        counts = pd.crosstab(_sides(one, both), _sides(other, both)).to_numpy()
+        counts = stats.contingency.crosstab(_sides(one, both), _sides(other, both)).count
         if min(counts.shape) < 2:
             continue
         together = stats.contingency.association(counts, method="cramer")

@@ -124,5 +124,5 @@ def save(figure: Figure, path: Path) -> bytes:
     path.parent.mkdir(parents=True, exist_ok=True)
     content = rendered(figure, path.suffix[1:])
     write_atomically(path, content)
-    figure.set_layout_engine("none")  # found once, it holds for other formats too
+    figure.set_layout_engine(None)  # found once, it holds for other formats too
     return content

@@ -117,6 +117,7 @@ def test_a_node_with_another_torch_is_refused_and_named(cluster, tmp_path, anoth
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_a_node_that_came_after_the_checks_is_refused_too(cluster, tmp_path, another_torch):
     """On a cluster that grows there is no worker to ask before the first trial."""
     plan, store = on_cluster(cluster[0], tmp_path)
@@ -141,6 +142,7 @@ def test_a_machine_that_never_comes_is_waited_for_as_long_as_was_said(cluster, t
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_a_machine_that_comes_is_used(cluster, tmp_path, capfd, monkeypatch):
     monkeypatch.setattr(checks, "MESSAGE_SECONDS", 1.0)
     plan, _ = on_cluster(cluster[0], tmp_path)

@@ -114,6 +114,7 @@ def drive(out: Path, address: str) -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_a_search_is_seen_on_the_metrics_port_and_in_the_dashboard(
     tmp_path, monkeypatch, ray_cluster, gpu_node
 ):

@@ -124,6 +124,7 @@ except KeyboardInterrupt:
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_signals_while_ray_shuts_down_change_nothing():
     """Ray sets SIGTERM back to what kills, half a second into its shutdown."""
     root = Path(__file__).parents[3]
