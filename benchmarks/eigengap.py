@@ -1,6 +1,7 @@
 """Speed and soundness of the spectral backends against the founding loop of SVDs, in one run.
 
-    python benchmarks/eigengap.py [--sizes 64 144 256 400] [--matrices 20000] [--no-write]
+    python benchmarks/eigengap.py [--sizes 64 144 256 400] [--matrices 20000]
+        [--only TABLE ...] [--no-write]
 
 Timed is forward plus backward of a loss of B = 64 complex64 covariances, in rounds that visit
 every contestant, so that load from elsewhere meets all. Times are the best of the rounds, the
@@ -18,6 +19,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import eigengap_facts
@@ -197,30 +199,30 @@ def step_and_term(config: TrainConfig, device: torch.device) -> dict[str, Callab
 def main() -> None:
     """Measure everything and write it into docs/eigengap.md."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sizes", type=int, nargs="*", default=[64, 144, 256, 400], help="N")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[64, 144, 256, 400], help="N")
     parser.add_argument("--matrices", type=int, default=20_000, help="adversarial ones, per dtype")
+    parser.add_argument("--only", nargs="+", metavar="TABLE", help="measure these tables only")
     parser.add_argument("--no-write", action="store_true", help=f"leave {DOCS.name} as it is")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    devices = ["cpu"] + ["cuda"] * torch.cuda.is_available()
+    measures: dict[str, Callable[[], str]] = {}
+    for name in ["cpu"] + ["cuda"] * torch.cuda.is_available():
+        measures[f"speed {name}"] = partial(on_device, name, partial(speed, args.sizes))
+        measures[f"share {name}"] = partial(on_device, name, share_of_a_step)
+    measures["rates"] = partial(eigengap_facts.rates, args.matrices)
+    measures |= eigengap_facts.FACTS
     tables: dict[str, str] = {}
-    for name in devices:
-        device = torch.device(name)
-        title = torch.cuda.get_device_name() if name == "cuda" else "one CPU thread"
-        print(f"\n{title}, torch {torch.__version__}", flush=True)
-        head = f"{title}, torch {torch.__version__}:\n\n"
-        if args.sizes:
-            tables[f"speed {name}"] = head + speed(args.sizes, device)
-            tables[f"share {name}"] = head + share_of_a_step(device)
-            print(tables[f"share {name}"], flush=True)
-    if args.matrices:
-        tables["rates"] = eigengap_facts.rates(args.matrices)
-        print(tables["rates"], flush=True)
-        for name, fact in eigengap_facts.FACTS.items():
-            tables[name] = fact()
-            print(f"\n{name}\n{tables[name]}", flush=True)
+    for name in args.only or measures:
+        tables[name] = measures[name]()
+        print(f"\n{name}\n{tables[name]}", flush=True)
     if not args.no_write:
         write_tables(DOCS, tables)
+
+
+def on_device(name: str, measure: Callable[[torch.device], str]) -> str:
+    """Return a table below a line with the device it was measured on."""
+    title = torch.cuda.get_device_name() if name == "cuda" else "one CPU thread"
+    return f"{title}, torch {torch.__version__}:\n\n{measure(torch.device(name))}"
 
 
 if __name__ == "__main__":
