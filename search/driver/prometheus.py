@@ -38,7 +38,11 @@ REFRESH_SECONDS = 1.0
 
 
 class PrometheusMetrics:
-    """Ray's gauges and counter for one search."""
+    """Ray's gauges and counter for one search.
+
+    Args:
+        recorder: of the search.
+    """
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
@@ -64,7 +68,7 @@ class PrometheusMetrics:
 
 
 def gauges(recorder: Recorder) -> Iterator[tuple[str, float, dict[str, str]]]:
-    """Yield name, value and tags of all gauges but `ris_running_trials`."""
+    """Yield name, value and tags of the gauges that a recorder tells alone."""
     yield "ris_trials_planned", recorder.plan.trials, {}
     yield "ris_gpu_seconds", recorder.gpu_seconds, {}
     for outcome in Outcome:
@@ -75,8 +79,8 @@ def gauges(recorder: Recorder) -> Iterator[tuple[str, float, dict[str, str]]]:
     if known := [gap for gap in gaps if gap is not None]:
         yield "ris_smallest_eigengap", min(known), {}
     if recorder.best is not None:
-        trial, evaluations = recorder.best
-        yield "ris_best_objective", trial["objective"], {}
+        objective, evaluations = recorder.best
+        yield "ris_best_objective", objective, {}
         for snr_db, error in errors_by_snr(evaluations).items():
             yield "ris_capped_error", error, {"snr_db": f"{snr_db:g}"}
 

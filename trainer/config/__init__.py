@@ -7,7 +7,7 @@ a margin of a definition that is not used, or a `deg_thresh` without the `masked
 
 from .network import NETWORK_KINDS, CovarianceConfig, NetworkConfig
 from .rules import ConfigError, did_you_mean, require, require_choice
-from .scene import CODE_KINDS, SceneConfig
+from .scene import CODE_KINDS, SceneConfig, least_distance
 from .spectral import (
     BACKEND_NAMES,
     DEFINITIONS,

@@ -1,5 +1,7 @@
 """The panel, the base station, and the distribution of scenes."""
 
+import functools
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -15,6 +17,9 @@ from .rules import (
 CODE_KINDS = ("random", "dft", "dft2")
 ROUNDING = 1e-9
 """Least wavelengths per spacing that fall short of a limit by more than rounding."""
+
+Positions = tuple[tuple[float, float], ...]
+"""(h, v), right and up, of every element [m]."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,9 @@ class SceneConfig:
         power_spread_db: source powers are drawn within ± half of this [dB]; 0 is equal powers.
         source_correlation: correlation coefficient between any two sources, in [0, 1).
         noise_correlation: coefficient ρ of the noise covariance ρ^|i-j| over antennas; 0 is white.
+        positions_m: (h, v) of every element [m], from the point that places refer to; None for the
+            lattice, centred there. With it num_horizontal is N, num_vertical 1, and spacing_m the
+            least distance between two elements.
     """
 
     num_horizontal: int = 6
@@ -56,6 +64,7 @@ class SceneConfig:
     power_spread_db: float = 0.0
     source_correlation: float = 0.0
     noise_correlation: float = 0.0
+    positions_m: Positions | None = None
 
     @property
     def num_elements(self) -> int:
@@ -63,10 +72,33 @@ class SceneConfig:
         return self.num_horizontal * self.num_vertical
 
     @property
+    def aperture_m(self) -> tuple[float, float]:
+        """Width and height of the panel, half a spacing beyond its outermost elements [m]."""
+        if self.positions_m is None:
+            return self.num_horizontal * self.spacing_m, self.num_vertical * self.spacing_m
+        across, up = zip(*self.positions_m, strict=True)
+        return max(across) - min(across) + self.spacing_m, max(up) - min(up) + self.spacing_m
+
+    @property
+    def beams(self) -> tuple[float, float]:
+        """Numbers of half wavelengths in width and height, for a lattice those of its elements."""
+        if self.positions_m is None:
+            return self.num_horizontal, self.num_vertical
+        width, height = self.aperture_m
+        return 2 * width / self.wavelength_m, 2 * height / self.wavelength_m
+
+    @property
+    def reach_squared(self) -> float:
+        """Largest squared distance of an element from the point that places refer to [m²]."""
+        if self.positions_m is None:
+            corner = ((self.num_horizontal - 1) ** 2 + (self.num_vertical - 1) ** 2) / 4
+            return corner * self.spacing_m**2
+        return max(h**2 + v**2 for h, v in self.positions_m)
+
+    @property
     def fraunhofer_m(self) -> float:
         """2 D² / wavelength [m], D the panel's diagonal (Balanis 2016, Antenna Theory, 2-59)."""
-        diagonal = (self.num_horizontal - 1) ** 2 + (self.num_vertical - 1) ** 2
-        return 2 * diagonal * self.spacing_m**2 / self.wavelength_m
+        return 8 * self.reach_squared / self.wavelength_m
 
     def __post_init__(self) -> None:
         require_counts(
@@ -82,6 +114,8 @@ class SceneConfig:
             f"max_sources={self.max_sources}, num_elements={self.num_elements}",
             "Use a larger panel or fewer sources.",
         )
+        if self.positions_m is not None:
+            self._require_positions(self.positions_m)
         farthest = f"{max(self.fraunhofer_m, 2 * self.range_min_m):.3g}"
         require(
             self.range_max_m < math.inf,
@@ -99,7 +133,8 @@ class SceneConfig:
         limits = ("azimuth_max_deg", "elevation_max_deg")
         in_front = "The panel sees the half space in front of it."
         require_fields(self, limits, lambda x: 0 < x < 90, "0 < {} < 90", in_front)
-        self._require_no_grating_lobes()
+        if self.positions_m is None:  # else, `search_grid` looks for directions that look alike
+            self._require_no_grating_lobes()
         require_choice("scene.code_kind", self.code_kind, CODE_KINDS)
         off = "0 switches it off."
         require_fields(self, ("code_bits", "power_spread_db"), lambda x: x >= 0, "{} >= 0", off)
@@ -112,6 +147,23 @@ class SceneConfig:
         coefficients = ("source_correlation", "noise_correlation")
         require_fields(self, coefficients, lambda x: 0 <= x < 1, "0 <= {} < 1", "0 means none.")
         require_finite(self)
+
+    def _require_positions(self, positions: Positions) -> None:
+        pairs = all(len(p) == 2 and all(map(math.isfinite, p)) for p in positions)
+        require(pairs, "positions_m are finite pairs", "others", "Give (right, up) in metres.")
+        require(
+            self.num_elements == len(positions),
+            "num_horizontal * num_vertical == len(positions_m)",
+            f"{self.num_horizontal} * {self.num_vertical}, {len(positions)} positions",
+            f"Give num_horizontal={len(positions)}, num_vertical=1.",
+        )
+        least = least_distance(positions)
+        require(
+            abs(self.spacing_m - least) <= ROUNDING * least,
+            "spacing_m is the least distance between positions_m",
+            f"spacing_m={self.spacing_m}",
+            f"Give spacing_m={least!r}.",
+        )
 
     def _require_no_grating_lobes(self) -> None:
         """Raise ConfigError if a source of the region and some other direction look alike.
@@ -146,3 +198,11 @@ class SceneConfig:
             f"{', '.join(f'{limit}={getattr(self, limit)}' for limit in broken)}. "
             f"Directions would look alike (grating lobes). Use {remedy}."
         )
+
+
+@functools.lru_cache(maxsize=16)  # pairs of elements, once for every panel
+def least_distance(positions: Positions) -> float:
+    """Return the least distance between two elements [m]; inf for one alone."""
+    return min(
+        (math.dist(a, b) for a, b in itertools.combinations(positions, 2)), default=math.inf
+    )

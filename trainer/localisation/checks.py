@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from trainer.config import ConfigError, require
-from trainer.scenes import Scenes, require_scale
+from trainer.scenes import Scenes, require_reflection, require_scale
 from trainer.training import Model
 
 
@@ -14,7 +14,8 @@ def check_scenes(scenes: Scenes) -> None:
     Silent scenes are allowed: none of their sources is resolved.
 
     Raises:
-        ConfigError: if an array is not complex, finite, of the right shape and of a usable scale.
+        ConfigError: if an array is not complex, finite, of the right shape and of a usable scale,
+            or codes are no reflection coefficients.
     """
     shape, elements = scenes.snapshots.shape, scenes.panel.num_elements
     valid = len(shape) == 3 and scenes.snapshots.numel() > 0
@@ -36,6 +37,7 @@ def check_scenes(scenes: Scenes) -> None:
         which = f"{len(bad)} scenes that are not, {', '.join(map(str, bad[:4]))} first"
         require(not bad, f"{name} is finite", which, "Leave these scenes out.")
         require_scale(name, peaks[peaks > 0].cpu().numpy())
+    require_reflection(scenes.codes.cpu().numpy())
 
 
 def require_finite(values: dict[str, Tensor], model: Model) -> None:

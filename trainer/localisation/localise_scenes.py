@@ -60,6 +60,7 @@ def localise(
         model = load_model(model, target)
     if isinstance(scenes, Scenes):
         check_scenes(scenes)
+        scenes = scenes.without_dead_elements()
     else:
         scenes = load_scenes(scenes)
     weights = next(model.network.parameters())

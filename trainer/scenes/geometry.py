@@ -11,39 +11,60 @@ gives d_n - r = -w + (q - w²) / 2r + ...: the first term is the planar (far-fie
 the first two are the Fresnel approximation (Friedlander 2019, "Localization of signals in the
 near-field of an antenna array").
 
-Convention: phase *falls* with distance (time dependence exp(+jωt)); elements are centred,
-h = (column - (N_H - 1)/2) · spacing, and ordered row by row, n = row · N_H + column.
+Convention: phase *falls* with distance (time dependence exp(+jωt)); a lattice is centred,
+h = (column - (N_H - 1)/2) · spacing, and ordered row by row, n = row · N_H + column. Elements may
+have positions of their own instead; places refer to the origin of these.
 """
 
+import functools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
 
-from trainer.config import SceneConfig
+from trainer.config import SceneConfig, least_distance
 
 
 @dataclass(frozen=True)
 class Panel:
-    """A uniform rectangular panel, centred at the origin.
+    """A uniform rectangular panel, centred at the origin, or elements at positions of their own.
 
     Attributes:
-        num_horizontal, num_vertical: elements per row and per column.
-        spacing_m: distance between neighbours, the same along both axes [m].
+        num_horizontal, num_vertical: elements per row and per column; N and 1 with positions_m.
+        spacing_m: distance between neighbours, the same along both axes; the least one [m].
         wavelength_m: of the carrier [m].
+        positions_m: (h, v) of every element [m]; None for the lattice.
     """
 
     num_horizontal: int
     num_vertical: int
     spacing_m: float
     wavelength_m: float
+    positions_m: tuple[tuple[float, float], ...] | None = None
 
     @classmethod
     def from_config(cls, scene: SceneConfig) -> Self:
         """Return the panel of a scene configuration."""
-        return cls(scene.num_horizontal, scene.num_vertical, scene.spacing_m, scene.wavelength_m)
+        lattice = scene.num_horizontal, scene.num_vertical, scene.spacing_m, scene.wavelength_m
+        return cls(*lattice, scene.positions_m)
+
+    @classmethod
+    def of_positions(cls, positions: Sequence[Sequence[float]], wavelength_m: float) -> Self:
+        """Return the panel of elements at (h, v), relative to the point that places refer to."""
+        placed = tuple((float(h), float(v)) for h, v in positions)
+        # the spacing of a single element only has to be positive
+        spacing = least_distance(placed) if len(placed) > 1 else wavelength_m / 2
+        return cls(len(placed), 1, spacing, wavelength_m, placed)
+
+    def take(self, kept: Tensor) -> "Panel":
+        """Return the panel of some elements, [N] booleans, with the same origin."""
+        if bool(kept.all()):
+            return self
+        coordinates = torch.stack(self.element_positions(torch.float64, torch.device("cpu")), -1)
+        return Panel.of_positions(coordinates[kept.cpu()].tolist(), self.wavelength_m)
 
     @property
     def num_elements(self) -> int:
@@ -57,6 +78,8 @@ class Panel:
 
     def element_positions(self, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
         """Return horizontal and vertical coordinates of the elements [m], [N] each."""
+        if self.positions_m is not None:
+            return _placed(self.positions_m, dtype, device)
         columns = torch.arange(self.num_horizontal, dtype=dtype, device=device)
         rows = torch.arange(self.num_vertical, dtype=dtype, device=device)
         horizontal = (columns - (self.num_horizontal - 1) / 2) * self.spacing_m
@@ -64,6 +87,14 @@ class Panel:
         return horizontal.repeat(self.num_vertical), vertical.repeat_interleave(
             self.num_horizontal
         )
+
+
+@functools.lru_cache(maxsize=16)  # estimators ask at every step
+def _placed(
+    positions: tuple[tuple[float, float], ...], dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    horizontal, vertical = torch.tensor(positions, dtype=dtype, device=device).unbind(-1)
+    return horizontal, vertical
 
 
 def steering_vector(panel: Panel, azimuth: Tensor, elevation: Tensor, range_m: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from trainer.config import SceneConfig
 
+from .ambiguity import require_unambiguous
 from .geometry import Panel, steering_derivatives, steering_vector
 
 POINTS_PER_BEAM = 2.5
@@ -91,17 +92,17 @@ def grid_shape(
 ) -> tuple[int, int, int]:
     """Return the shape (range planes, elevations, azimuths) of a grid of that density."""
 
-    def points(half_width_deg: float, elements: int) -> int:
-        beam = scene.wavelength_m / (elements * scene.spacing_m)
+    def points(half_width_deg: float, aperture_m: float) -> int:
+        beam = scene.wavelength_m / aperture_m
         return 1 + math.ceil(points_per_beam * 2 * math.sin(math.radians(half_width_deg)) / beam)
 
-    corner = ((scene.num_horizontal - 1) ** 2 + (scene.num_vertical - 1) ** 2) / 4
+    width, height = scene.aperture_m
     # Fresnel: the path to an element at distance ρ from the centre is ρ²/2r longer
-    delay = corner * scene.spacing_m**2 / 2 * (1 / scene.range_min_m - 1 / scene.range_max_m)
+    delay = scene.reach_squared / 2 * (1 / scene.range_min_m - 1 / scene.range_max_m)
     return (
         1 + math.ceil(2 * math.pi / scene.wavelength_m * delay / plane_phase),
-        points(scene.elevation_max_deg, scene.num_vertical),
-        points(scene.azimuth_max_deg, scene.num_horizontal),
+        points(scene.elevation_max_deg, height),
+        points(scene.azimuth_max_deg, width),
     )
 
 
@@ -113,7 +114,13 @@ def search_grid(
     points_per_beam: float = POINTS_PER_BEAM,
     plane_phase: float = PLANE_PHASE,
 ) -> SearchGrid:
-    """Return the grid of a scene's panel and region; cached, so never to be changed."""
+    """Return the grid of a scene's panel and region; cached, so never to be changed.
+
+    Raises:
+        ConfigError: if directions of the region look alike to elements with given positions.
+    """
+    if scene.positions_m is not None:
+        require_unambiguous(scene)
     panel = Panel.from_config(scene)
     shape = grid_shape(scene, points_per_beam, plane_phase)
     azimuth, elevation = math.radians(scene.azimuth_max_deg), math.radians(scene.elevation_max_deg)

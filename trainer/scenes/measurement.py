@@ -132,6 +132,20 @@ class Scenes:
             noise_covariance=None if shape is None else shape[scenes],
         )
 
+    def take_elements(self, kept: Tensor) -> Self:
+        """Return the scenes of a panel without the other elements, [N] booleans."""
+        return replace(
+            self,
+            panel=self.panel.take(kept),
+            channel=self.channel[..., kept],
+            codes=self.codes[..., kept],
+        )
+
+    def without_dead_elements(self) -> Self:
+        """Return the scenes of a panel without elements whose code is 0 in all of them."""
+        used = (self.codes != 0).flatten(0, 1).any(0)
+        return self.take_elements(used) if bool(used.any() & ~used.all()) else self
+
     @property
     def batch_size(self) -> int:
         """B."""

@@ -2,7 +2,8 @@
 
 No method resolves sources within one beam, so directions keep a least distance in direction
 cosines (u, v) = (sin φ cos θ, sin θ): an ellipse of half-axes 2/N_H along u and 2/N_V along v, the
-peak-to-null widths of the beam of a half-wavelength panel.
+peak-to-null widths of the beam of a half-wavelength panel. Elements given by their positions
+have 2/N_H and 2/N_V replaced by wavelength over width and height.
 
 Sources are placed one after another, each at the first of `ATTEMPTS` candidates that is far enough
 from those before it (random sequential addition), so that the first k sources are the same however
@@ -49,8 +50,8 @@ def place(config: SceneConfig, draw_round: Callable[[int], Tensor]) -> tuple[Ten
     if not bool(placed.all()):
         failed = int((~placed).sum())
         raise ValueError(
-            f"`max_sources` directions one beam (2/{config.num_horizontal} x "
-            f"2/{config.num_vertical} in direction cosines) apart must fit the region, but "
+            f"`max_sources` directions one beam (2/{config.beams[0]:.4g} x "
+            f"2/{config.beams[1]:.4g} in direction cosines) apart must fit the region, but "
             f"{failed} of {placed.numel()} scenes had no room for {config.max_sources} in "
             f"{ROUNDS} x {ATTEMPTS} attempts. Use fewer sources, a larger panel or wider angles."
         )
@@ -59,7 +60,7 @@ def place(config: SceneConfig, draw_round: Callable[[int], Tensor]) -> tuple[Ten
 
 def far_apart(config: SceneConfig, first: Tensor, second: Tensor) -> Tensor:
     """Return whether direction cosines [..., 2] are at least a beam apart: [...] booleans."""
-    sizes = torch.tensor([config.num_horizontal, config.num_vertical], dtype=first.dtype)
+    sizes = torch.tensor(config.beams, dtype=first.dtype)
     beams = (first - second) * (sizes.to(first.device) / 2)
     return beams.square().sum(-1) >= 1
 

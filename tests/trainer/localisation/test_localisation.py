@@ -142,3 +142,30 @@ def test_scenes_in_double_precision_are_localised_like_others(trained):
 def test_confidence_is_higher_where_there_is_less_noise(trained):
     low, high = (localise(trained, scenes_of(snr_db=snr, size=64)) for snr in (-10.0, 10.0))
     assert high.confidence[:, 0].mean() > low.confidence[:, 0].mean() + 0.2
+
+
+def test_a_lattice_given_by_its_positions_is_localised_alike(trained, tmp_path):
+    """Also with dead elements: told by a mask, by codes of zero, and in memory."""
+    scenes = unknown(scenes_of(size=3))
+    save_scenes(scenes, tmp_path / "lattice.npz")
+    with np.load(tmp_path / "lattice.npz") as file:
+        arrays = dict(file)
+    row, column = np.divmod(np.arange(20), 5)
+    placed = {n: x for n, x in arrays.items() if not n.startswith(("num_", "spacing"))}
+    placed["positions_m"] = 0.15 * np.stack([column, row], -1)
+    works = row * column != 2
+    dark = replace(scenes, codes=scenes.codes * torch.from_numpy(works))
+    given = {"whole": placed, "lattice": arrays | {"element_mask": works}}
+    given["placed"] = placed | {"element_mask": works}
+    for name, each in given.items():
+        np.savez(tmp_path / f"{name}.npz", **each)
+    found = {name: localise(trained, tmp_path / f"{name}.npz", num_sources=1) for name in given}
+    pairs = [(found["whole"], localise(trained, scenes, num_sources=1))]
+    pairs += [
+        (found[name], localise(trained, dark, num_sources=1)) for name in given if name != "whole"
+    ]
+    for one, other in pairs:
+        for name in ("azimuth", "elevation", "range_m", "confidence"):
+            np.testing.assert_allclose(
+                one.arrays()[name], other.arrays()[name], rtol=1e-3, atol=1e-4
+            )

@@ -88,6 +88,8 @@ def spoiled(name: str, value: float) -> Scenes:
         (lambda: spoiled("snapshots", float("nan")), "snapshots is finite.*1 scenes.*2 first"),
         (lambda: spoiled("channel", float("nan")), "channel is finite"),
         (lambda: spoiled("codes", float("inf")), "codes is finite"),
+        (lambda: replace(scenes_of(), codes=2 * scenes_of().codes), r"abs\(codes\) <= 1"),
+        (lambda: replace(scenes_of(), codes=3 + 0 * scenes_of().codes), "equal steps of phase"),
         (lambda: scenes_of().take(slice(0, 0)), "snapshots has shape"),
         (lambda: replace(scenes_of(), channel=scenes_of().channel[:1]), "channel has shape"),
         (lambda: replace(scenes_of(), codes=scenes_of().codes[:, 1:]), "codes has shape"),
