@@ -32,7 +32,7 @@ import optuna
 import torch
 
 import spaces
-from search.plan import RULES, WORST_OBJECTIVE, Outcome, SearchConfig, constraint_value
+from search.plan import RULES, WORST_OBJECTIVE, Outcome, SearchConfig
 from search.suggest import (
     CONSTRAINT,
     STARTUP_TRIALS,
@@ -79,7 +79,7 @@ spaces.PRESETS["ridge"] = spaces.Space("ridge", "Beside a divergence.", suggest,
 
 def as_shipped(past: EndedTrial, plan: SearchConfig) -> tuple[optuna.trial.TrialState, Any, float]:
     """Tell the sampler a diverged trial as the search does: PRUNED, with a constraint."""
-    return (*state_and_values(past, plan, to_sampler=True), constraint_value(past.outcome))
+    return (*state_and_values(past, plan, to_sampler=True), float(RULES[past.outcome].constraint))
 
 
 def as_failure(past: EndedTrial, plan: SearchConfig) -> tuple[optuna.trial.TrialState, Any, float]:

@@ -21,7 +21,7 @@ import optuna
 from local_table import Training
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
-from search.plan import EarlyStopper, Outcome, SearchConfig, constraint_value, objective_window
+from search.plan import RULES, EarlyStopper, Outcome, SearchConfig, objective_window
 from search.suggest import CONSTRAINT, EndedTrial, distributions, new_study, state_and_values
 
 Sampler = Callable[[SearchConfig, int], optuna.samplers.BaseSampler]
@@ -146,7 +146,7 @@ class _Running:
         state, values = contender.tell(past, plan, to_sampler=True)
         for epoch, value in self.values.items():
             self.trial.report(value, step=epoch)
-        self.trial.set_constraint(CONSTRAINT, constraint_value(outcome))
+        self.trial.set_constraint(CONSTRAINT, float(RULES[outcome].constraint))
         study.tell(self.trial, values, state=state)
 
 

@@ -52,6 +52,7 @@ class State:
     epoch: int
 
     def save(self, path: Path) -> None:
+        """Write it as `torch.save` does, as a ZIP file."""
         with zipfile.ZipFile(path, "w") as file:
             file.writestr("epoch", str(self.epoch))
 
@@ -67,6 +68,7 @@ class Report:
     state: State = field(default_factory=lambda: State(0))
 
     def row(self) -> dict[str, Any]:
+        """Return the row of `epochs`, with the time and this process's memory [MiB] beside it."""
         return {
             "epoch": self.epoch,
             "step": self.epoch,
@@ -150,7 +152,7 @@ def measure(slots: int, trials: int, epochs: int, seconds: float, out: Path) -> 
     plan = SearchConfig("waiting", trials, f"slots-{slots}", str(out), address=cluster.address)
     store = RunStore.create(
         out / plan.name,
-        parameters=declared(plan.space),
+        parameters=declared(plan.space.parameters()),
         plan={"search": plan.as_dict(), **plan.space_json},
     )
     clocks = Path(tempfile.mkdtemp(prefix="clocks-", dir=out))

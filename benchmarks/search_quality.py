@@ -34,7 +34,6 @@ from search.plan import (
     asha,
     early_stopper,
     hyperband,
-    never,
     objective_window,
 )
 from search.suggest import SAMPLERS, EndedTrial, state_and_values, trial_seed
@@ -69,17 +68,19 @@ OURS = shipped(name="ours: tpe + asha")
 PUBLIC = Contender(
     "public design: tpe in sequence, never pruned",
     partial(tpe, multivariate=False, constant_liar=False, n_startup_trials=10),
-    never,
+    partial(early_stopper, "none"),
     workers=1,
     tell=only_completed,
 )
 
 
 def with_tpe(name: str, **settings: Any) -> Contender:
+    """Return our search with other settings of TPE."""
     return replace(OURS, name=name, sampler=partial(tpe, **settings))
 
 
 def with_rungs(name: str, judge: Callable[[int], EarlyStopper]) -> Contender:
+    """Return our search with another early stopper."""
     return replace(OURS, name=name, judge=judge)
 
 

@@ -8,7 +8,7 @@ the paired difference. The answer is one sentence with its interval, whatever it
     python -m search.ablate RUN --set spectral.backend=svd         any other setting
 
 Exit codes: 0 compared, or not because trainings did not complete, which is an answer too; 1 it
-failed, or there are too few configurations; 2 it was asked for something impossible,
+failed, or there are too few configurations; 2 the request is impossible,
 and nothing was touched; 130 it was interrupted.
 """
 

@@ -4,7 +4,7 @@ The best of many trials owes part of its place to luck: its seed, its validation
 finalist is trained anew on fresh seeds, none of them stopped early, and scored on fresh scenes,
 next to the classical methods and the bound.
 
-Exit codes: 0 confirmed; 1 no training completed; 2 it was asked for something impossible, and
+Exit codes: 0 confirmed; 1 no training completed; 2 the request is impossible, and
 nothing was touched; 130 it was interrupted.
 """
 

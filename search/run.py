@@ -1,7 +1,7 @@
 """`python -m search.run`: plan a search, check it, run it on Ray and print the results.
 
 Exit codes: 0 the search ended as planned; 1 it failed (no trial completed, or a bug ended it);
-2 it was asked for something impossible, and nothing was touched; 130 it was interrupted.
+2 the request is impossible, and nothing was touched; 130 it was interrupted.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def start(plan: SearchConfig, args: argparse.Namespace) -> int:
     known = {name: spaces.PARAMETERS[name] for name in plan.space.parameters()}
     store = RunStore.create(
         folder / plan.name,
-        parameters=declared(plan.space),
+        parameters=declared(known),
         plan={
             "search": plan.as_dict(),
             **plan.space_json,
@@ -175,8 +175,9 @@ def _resumed_plan(args: argparse.Namespace) -> tuple[SearchConfig, RunStore]:
         )
     flags.pop("out", None)
     path = resolve_run(args.resume, args.out, to_drive=True)
-    accept = args.accept_space_change
-    more = declared(planned(path, read_run(path), {}).space) if accept else None
+    more = None
+    if args.accept_space_change:
+        more = declared(planned(path, read_run(path), {}).space.parameters())
     store = RunStore.open(path, more=more)
     return planned(path, store.plan, flags), store
 

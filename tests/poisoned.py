@@ -1,4 +1,5 @@
-"""The real trainer, except that one configuration meets a NaN in its third training step."""
+"""The real trainer, except that one configuration meets a NaN in its third training step; and a
+configuration with exactly equal eigenvalues."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -10,6 +11,16 @@ from trainer.training.checkpoint import TrainState
 from trainer.training.loop import EpochReport
 
 POISONED_RATE = 0.011
+EXACT_TIES = {
+    "network.kind": "factor",
+    "network.rank": 8,
+    "covariance.blend_bound": 0.3,
+    "eigengap.weight": 0.5,
+    "eigengap.definition": "subspace",
+    "eigengap.margin_subspace": 0.0,
+    "eps_psd": 0.1,
+}
+"""N - r noise eigenvalues of a factor are exactly equal: eigh has no derivative there."""
 honest = trainer.training.loop.simulate
 
 

@@ -6,7 +6,7 @@ Their arguments and results are plain data.
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -23,9 +23,6 @@ from .trainable import load_trainer, peak_bytes
 Tables = dict[str, list[dict[str, Any]]]
 """Rows by the name of their table."""
 
-Job = tuple[Callable[..., Any], *tuple[Any, ...]]
-"""A function of this module and its arguments."""
-
 
 def submit(resources: Resources, function: Callable[..., Any], *arguments: Any) -> Any:
     """Let some worker call a function with what a trial takes; return Ray's reference to it."""
@@ -39,13 +36,11 @@ def _call(threads: int, function: Callable[..., Any], arguments: tuple[Any, ...]
     return function(*arguments)
 
 
-def as_completed(jobs: Mapping[str, Job], resources: Resources) -> Iterator[tuple[str, Any]]:
-    """Submit named jobs; yield name and result of each as they come."""
-    running = {submit(resources, *job): name for name, job in jobs.items()}
+def as_completed(running: dict[Any, str]) -> Iterator[tuple[str, Any]]:
+    """Yield name and reference of the submitted functions as they end; remove them."""
     while running:
         (done,), _ = ray.wait(list(running))
-        name = running.pop(done)
-        yield name, result_of(done, name)
+        yield running.pop(done), done
 
 
 def result_of(reference: Any, name: str) -> Any:

@@ -23,14 +23,7 @@ class SearchCallback(tune.Callback):
     """Translates the calls of Ray Tune's loop.
 
     Ray takes an exception raised here for a failure of the trial, and runs that again. So a folder
-    that takes no files ends the search instead.
-
-    Args:
-        recorder: keeps the rows.
-        reporter: prints events.
-        metrics: shows totals on the dashboard.
-        abort: told when the search must end.
-        tell: called with every trial that has ended.
+    that takes no files ends the search instead. `tell` is called with every trial that has ended.
     """
 
     def __init__(
@@ -79,7 +72,7 @@ class SearchCallback(tune.Callback):
         """
         self._metrics.refresh()
         with self._abort.on_storage_failure(self._run):
-            self._recorder.flush()
+            self._recorder.tables.flush()
         silent = self._watchdog.silent() - self._hung
         for trial in trials if silent else []:
             name, actor = trial.config["trial_id"], trial.temporary_state.ray_actor
@@ -112,7 +105,7 @@ class SearchCallback(tune.Callback):
     def close(self) -> None:
         """Leave all that has happened readable, unfinished trials included."""
         with self._abort.on_storage_failure(self._run):
-            self._recorder.flush(now=True)
+            self._recorder.tables.flush(now=True)
         self._recorder.running.clear()
         self._metrics.refresh(now=True)
         self._reporter.close()

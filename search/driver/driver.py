@@ -23,6 +23,7 @@ from search.remote import filesystem_of, uri_of
 from search.suggest import (
     EndedTrial,
     History,
+    Record,
     Suggester,
     compatible_trials,
     rerun_settings,
@@ -37,8 +38,8 @@ from .recorder import Recorder
 from .tune_adapters import OBJECTIVE, Scheduler, TrialSearcher
 
 LOST_RETRIES = 3
+"""Times that Ray starts a trial again whose worker was lost."""
 
-Record = dict[str, Any]
 Tell = Callable[[EndedTrial], object]
 
 
@@ -53,10 +54,7 @@ def search(
     """Run the trials that have not ended yet; `score_best` scores the best.
 
     Args:
-        plan: the search as planned.
-        store: of a new run, or of one that is resumed.
-        resources: of one trial, as `resolve_resources` found them possible.
-        exhausted: called when a worker asks and no trial is left, and perhaps again.
+        exhausted: called when a worker is free and no trial is left, and perhaps again.
         train: instead of `trainer.training.train`.
 
     Raises:
@@ -77,16 +75,8 @@ def search(
 def rerun(
     plan: SearchConfig, store: RunStore, resources: Resources, records: list[Record]
 ) -> None:
-    """Train those of the given configurations that have not ended yet; none is stopped early.
-
-    Args:
-        store: of the run that holds such trainings.
-        records: as `configs/<trial_id>.json` holds them.
-        plan, resources: as for `search`.
-
-    Raises:
-        SearchFailed: if it ended itself; what had finished is in the store.
-    """
+    """Train the configurations of `records` that have not ended yet, none of them stopped early;
+    raise SearchFailed as `search` does."""
 
     def prepare(recorder: Recorder) -> tuple[Iterator[Record], Scheduler, Tell]:
         trials = rerun_settings(records, recorder.history, recorder.register)
@@ -107,11 +97,8 @@ def _run_trials(
     """Let Ray run trials until those named have ended.
 
     Ray counts a trial as failed, without telling anybody, if the worker it was to reuse was not
-    free in time. Such a trial is unfinished, as after a restart, and goes on in another round.
-
-    Args:
-        prepare: returns the trials and the scheduler of a round, and the function that is told of
-            endings.
+    free in time. Such a trial is unfinished, as after a restart, and goes on in another round, for
+    which `prepare` returns the trials, the scheduler, and a function to call with ended trials.
     """
     freeze_loaded_objects()
     abort = SearchAbort()
@@ -142,7 +129,7 @@ def _fit(
     callback: SearchCallback,
 ) -> None:
     """Let Ray run what is left, until nothing is or `abort` has a reason."""
-    # a full disk is told in one sentence; nothing is restored from what Ray could not save
+    # a full disk is reported in one sentence; nothing is restored from what Ray could not save
     logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)
     needs = {"cpu": resources.cpus} | ({"gpu": resources.gpus} if resources.gpus else {})
     where, path = filesystem_of(uri_of(store.path))
@@ -177,11 +164,10 @@ def _fit(
 
 
 def restored_stopper(plan: SearchConfig, history: History) -> EarlyStopper:
-    """Return the plan's early stopper, told of all that earlier trials have reached.
+    """Return the plan's early stopper with what earlier trials have reached.
 
-    The last report of an unfinished trial is left out: it is made again and judged then, since
-    nobody knows whether it had been. So are trials of another budget or other scenes (the space
-    was changed): their values do not compare.
+    The last report of an unfinished trial is left out, since it comes again; so are trials of
+    another budget or other scenes (the space was changed), whose values do not compare.
     """
     stopper = early_stopper(plan.scheduler, plan.template.epochs)
     for past in compatible_trials(history.ended, plan):

@@ -20,12 +20,8 @@ BAR = "{n_fmt}/{total_fmt} trials |{bar:20}| {elapsed} < {remaining}{postfix}"
 
 
 class ProgressReporter:
-    """Prints the events of a search.
-
-    Args:
-        total: number of trials in all.
-        tally: number of ended trials by outcome, kept up to date by its owner.
-    """
+    """Prints the events of a search of `total` trials; its owner keeps `tally`, the number of
+    ended trials by outcome, up to date."""
 
     def __init__(self, total: int, tally: Counter[Outcome]) -> None:
         self._tally = tally
@@ -34,12 +30,7 @@ class ProgressReporter:
         self._bar = tqdm(total=total, initial=tally.total(), file=file, bar_format=BAR)
 
     def started(self, record: Mapping[str, Any], attempt: int, epoch: int | None) -> None:
-        """Print what a trial tries.
-
-        Args:
-            record: its configuration, as in `configs/<trial_id>.json`.
-            epoch: epoch that it goes on from; None if it begins.
-        """
+        """Print what a trial tries, and the epoch that it goes on from; None if it begins."""
         again = f"again ({attempt}) " if attempt > 1 else ""
         if epoch is not None:
             again = f"again, from epoch {epoch} on: "
@@ -55,11 +46,7 @@ class ProgressReporter:
         self._print(name, "lost", "its worker; it goes on later")
 
     def ended(self, trial: EndedTrial, last: Mapping[str, Any]) -> None:
-        """Print what became of a trial, and the progress.
-
-        Args:
-            last: its last report.
-        """
+        """Print what became of a trial with that last report, and the progress."""
         self._print(trial.trial_id, *_ending(trial, last))
         tally = ", ".join(f"{n} {outcome}" for outcome, n in sorted(self._tally.items()))
         self._bar.set_postfix_str(tally, refresh=False)

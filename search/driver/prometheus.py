@@ -38,11 +38,7 @@ REFRESH_SECONDS = 1.0
 
 
 class PrometheusMetrics:
-    """Ray's gauges and counter for one search.
-
-    Args:
-        recorder: of the search.
-    """
+    """Ray's gauges and counter for one search."""
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
@@ -68,7 +64,7 @@ class PrometheusMetrics:
 
 
 def gauges(recorder: Recorder) -> Iterator[tuple[str, float, dict[str, str]]]:
-    """Yield name, value and tags of the gauges that a recorder tells alone."""
+    """Yield name, value and tags of all gauges but `ris_running_trials`."""
     yield "ris_trials_planned", recorder.plan.trials, {}
     yield "ris_gpu_seconds", recorder.gpu_seconds, {}
     for outcome in Outcome:
@@ -79,8 +75,8 @@ def gauges(recorder: Recorder) -> Iterator[tuple[str, float, dict[str, str]]]:
     if known := [gap for gap in gaps if gap is not None]:
         yield "ris_smallest_eigengap", min(known), {}
     if recorder.best is not None:
-        objective, evaluations = recorder.best
-        yield "ris_best_objective", objective, {}
+        trial, evaluations = recorder.best
+        yield "ris_best_objective", trial["objective"], {}
         for snr_db, error in errors_by_snr(evaluations).items():
             yield "ris_capped_error", error, {"snr_db": f"{snr_db:g}"}
 

@@ -1,11 +1,13 @@
 """The rows of a driver's trials, and what they add up to; plain data in and out, no Ray."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from search.plan import RULES, Outcome, SearchConfig, classify, crash_signature, may_be_best
+from search.plan import RULES, Outcome, SearchConfig, classify, crash_signature
 from search.records import (
+    RANKED_BY,
     RunStore,
     SessionTables,
     best_trial,
@@ -15,20 +17,15 @@ from search.records import (
     scored_rows,
     trial_row,
 )
-from search.suggest import EndedTrial, read_history, read_warm_trials
-
-Record = dict[str, Any]
+from search.suggest import EndedTrial, Record, read_history, read_warm_trials
 
 
 class Recorder:
     """Keeps what happens to trials, in the tables of their run and as totals.
 
-    Args:
-        plan: the search as planned.
-        store: the run.
-        threads: number of threads that new trials train with.
-
     Attributes:
+        threads: number of threads that new trials train with.
+        tables: the rows of this driver's session, which its owner flushes.
         history: what earlier drivers of the run have left.
         records: configurations of the trials that have not ended, by trial.
         attempts: how often this driver has started each trial.
@@ -38,19 +35,19 @@ class Recorder:
         aborts: number of diverged trials by spectral backend.
         epochs: number of epochs reported to this driver.
         gpu_seconds: training time times the reserved share of a GPU [s].
-        best: objective and evaluation rows of the best completed trial.
+        best: row of `trials` and rows of `evaluations` of the best completed trial.
     """
 
     def __init__(self, plan: SearchConfig, store: RunStore, threads: int) -> None:
         self.plan = plan
         self.store = store
-        self._threads = threads
-        self._session = SessionTables(store)
+        self.threads = threads
+        self.tables = SessionTables(store)
         self.history = read_history(store, read_warm_trials(store))
         self.records = {trial.name: dict(trial.record) for trial in self.history.unfinished}
         for trial in self.history.unfinished:
             for report in trial.reports:
-                self._session.report(trial.name, pick("epochs", report, trial_id=trial.name))
+                self.tables.report(trial.name, pick("epochs", report, trial_id=trial.name))
         self._resumed = set(self.records)
         past = self.history.ended
         self.attempts: Counter[str] = Counter()
@@ -61,16 +58,16 @@ class Recorder:
         self.epochs = 0
         trials = store.read("trials")
         self.gpu_seconds = float(trials["gpu_seconds"].sum())
-        self.best: tuple[float, list[dict[Any, Any]]] | None = None
+        self.best: tuple[Mapping[Any, Any], list[dict[Any, Any]]] | None = None
         if (name := best_trial(trials)) is not None:
             rows = store.read("evaluations")
-            objective = float(trials.set_index("trial_id")["objective"][name])
-            self.best = objective, rows[rows["trial_id"] == name].to_dict("records")
-        self._lowest = None if self.best is None else self.best[0]
+            (row,) = trials[trials["trial_id"] == name].to_dict("records")
+            self.best = row, rows[rows["trial_id"] == name].to_dict("records")
+        self._lowest = math.inf if self.best is None else self.best[0]["objective"]
 
     def register(self, suggested: Record) -> Record:
         """Write what a trial is to be, before it starts, and return all that a replay needs."""
-        record = {**suggested, "threads": self._threads}
+        record = {**suggested, "threads": self.threads}
         self.store.write_config(record["trial_id"], record)
         self.records[record["trial_id"]] = record
         return record
@@ -78,7 +75,7 @@ class Recorder:
     def start(self, name: str) -> int | None:
         """Count an attempt at a trial; return the epoch it goes on from, None if it is new."""
         self.attempts[name] += 1
-        epochs = self._session.epochs(name)
+        epochs = self.tables.epochs(name)
         if not epochs and name not in self._resumed:
             return None
         return max(epochs, default=0)
@@ -86,14 +83,12 @@ class Recorder:
     def report(self, name: str, report: Record, gpus: float) -> bool:
         """Keep the row of an epoch; return whether its objective is the lowest so far."""
         self.running[name] = report
-        if report["epoch"] not in self._session.epochs(name):  # a resumed trial repeats its last
+        if report["epoch"] not in self.tables.epochs(name):  # a resumed trial repeats its last
             self.epochs += 1
             self.gpu_seconds += gpus * report["seconds"]
-        self._session.report(name, pick("epochs", report, trial_id=name))
-        if self._lowest is not None and report["objective"] >= self._lowest:
-            return False
-        self._lowest = report["objective"]
-        return True
+        self.tables.report(name, pick("epochs", report, trial_id=name))
+        before, self._lowest = self._lowest, min(self._lowest, report["objective"])
+        return self._lowest < before
 
     def end(
         self,
@@ -114,34 +109,25 @@ class Recorder:
             error: text of the error it ended with, if the training did not report it.
             timed_out: whether its worker was killed because it reported nothing for too long.
         """
-        record, epochs = self.records[name], dict(self._session.epochs(name))
+        record, epochs = self.records[name], dict(self.tables.epochs(name))
         outcome, cause = self._classify(last, error, timed_out)
         last = last | {"cause": cause}
-        failure = failure_row(
-            record,
-            last,
-            outcome,
-            run=str(self.store.path),
-            attempt=self.attempts[name],
-            error=error,
-        )
-        failures = [failure] if RULES[outcome].failed else []
-        seed = record["params"]["evaluation.test_seed"]
-        evaluations = last.get("evaluations", [])
         row = trial_row(
             record, last, outcome, epochs=epochs, gpus=gpus, checkpoint=checkpoint, error=error
         )
-        ending = {
-            "outcome": outcome.value,
-            "failure": next(iter(failures), None),
-            "reached": reached(epochs),
-        }
-        self._session.end(
+        failure = None
+        if RULES[outcome].failed:
+            run, attempt = str(self.store.path), self.attempts[name]
+            failure = failure_row(record, last, outcome, run=run, attempt=attempt, error=error)
+        ending = {"outcome": outcome.value, "failure": failure, "reached": reached(epochs)}
+        seed, scored = record["params"]["evaluation.test_seed"], last.get("evaluations", [])
+        evaluations = scored_rows(scored, "evaluations", record, seed)
+        self.tables.end(
             row,
             ending,
             epochs=list(epochs.values()),
-            evaluations=scored_rows(evaluations, "evaluations", record, seed),
-            failures=failures,
+            evaluations=evaluations,
+            failures=[] if failure is None else [failure],
         )
         del self.records[name]
         self.running.pop(name, None)
@@ -149,8 +135,9 @@ class Recorder:
         self.tally[outcome] += 1
         if outcome is Outcome.DIVERGED:
             self.aborts[_backend(record["params"])] += 1
-        if may_be_best(outcome) and (self.best is None or last["objective"] < self.best[0]):
-            self.best = last["objective"], evaluations
+        if outcome is Outcome.COMPLETED:
+            known = [] if self.best is None else [self.best]
+            self.best = min([*known, (row, evaluations)], key=_rank)
         return EndedTrial(
             trial_id=name,
             number=record["number"],
@@ -163,14 +150,6 @@ class Recorder:
             params=record["params"],
         )
 
-    def flush(self, *, now: bool = False) -> None:
-        """Write what is new to the run's tables, every few seconds or at once.
-
-        Raises:
-            OSError: if the run's folder takes no files.
-        """
-        self._session.flush(now=now)
-
     def _classify(
         self, last: Mapping[str, Any], error: str | None, timed_out: bool
     ) -> tuple[Outcome, str | None]:
@@ -180,6 +159,10 @@ class Recorder:
         if error and RULES[outcome].ends_search_at and not last.get("outcome"):
             return outcome, crash_signature(error)  # a bug where the trial could not report it
         return outcome, last.get("cause")
+
+
+def _rank(trial: tuple[Mapping[Any, Any], object]) -> list[float]:
+    return [trial[0][column] for column in RANKED_BY]
 
 
 def _backend(params: Mapping[str, Any]) -> str:

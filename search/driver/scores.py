@@ -9,9 +9,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import ray
-
 from search.cluster import (
+    as_completed,
     export_best,
     measure_best,
     result_of,
@@ -31,23 +30,14 @@ from search.records import (
     unscored,
 )
 from search.remote import downloaded, uri_of
-from trainer.config import ConfigError
 
 BEST_FOLDER = "best"
 """The folder of the best trial's network; `trainer.training.model` describes it."""
 
 
 class Baselines:
-    """The bound and the classical methods, scored on workers where the run lacks their scores.
-
-    Args:
-        plan: the search, whose held-out scenes they are scored on.
-        store: of the run.
-        resources: what a worker takes.
-
-    Attributes:
-        missing: whether the run lacked some of them.
-    """
+    """The bound and the classical methods, scored on workers where the run lacks their scores;
+    `missing` if it lacked some."""
 
     def __init__(self, plan: SearchConfig, store: RunStore, resources: Resources) -> None:
         self._store = store
@@ -67,9 +57,7 @@ class Baselines:
         """Write the rows of each method as they come; return what failed, a sentence each."""
         self.start()
         total, failures = len(self._jobs), []
-        while self._jobs:
-            (done,), _ = ray.wait(list(self._jobs))
-            name = self._jobs.pop(done)
+        for name, done in as_completed(self._jobs):
             try:
                 tables = result_of(done, name)
             except SearchFailed as error:
@@ -118,12 +106,8 @@ def _export(
     others = rows[rows["trial_id"].isna()].to_dict("records")
     about = store.plan.get("provenance", {})
     folder = uri_of(store.path / BEST_FOLDER)
-    try:
-        ray.get(
-            submit(resources, export_best, uri_of(checkpoint), folder, measured, about, others)
-        )
-        with downloaded(folder) as model:  # from the bucket into the working copy
-            if str(model) != folder:
-                shutil.copytree(model, store.path / BEST_FOLDER, dirs_exist_ok=True)
-    except (ConfigError, ray.exceptions.RayError) as error:
-        raise SearchFailed(f"the best network could not be kept: {error}") from error
+    kept = submit(resources, export_best, uri_of(checkpoint), folder, measured, about, others)
+    result_of(kept, "keeping the best network")
+    with downloaded(folder) as model:  # from the bucket into the working copy
+        if str(model) != folder:
+            shutil.copytree(model, store.path / BEST_FOLDER, dirs_exist_ok=True)

@@ -18,9 +18,6 @@ class TrialSearcher(Searcher):
 
     Ray tells its searcher of an ending early, without the error, and of some endings twice; so
     Optuna hears of it from the callback instead.
-
-    Args:
-        trials: what workers are given, made when Ray asks for it.
     """
 
     def __init__(self, trials: Iterator[dict[str, Any]]) -> None:
@@ -34,23 +31,18 @@ class TrialSearcher(Searcher):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Do nothing: see the class."""
+        """Do nothing; the callback records the ending."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
     def save(self, checkpoint_path: str) -> None:
-        """Write a note: see the class."""
+        """Write a note, since nothing is restored from this file."""
         Path(checkpoint_path).write_text("restored from the run's own records\n")
 
 
 class Scheduler(FIFOScheduler):
-    """Stops the trials that `stopper` gives up, when they report.
-
-    Args:
-        stopper: told of what earlier drivers have left.
-        aside: names of trials that are not judged.
-    """
+    """Stops a trial as it reports, if `stopper` says so and its name is not in `aside`."""
 
     def __init__(self, stopper: EarlyStopper, aside: Collection[str] = ()) -> None:
         super().__init__()

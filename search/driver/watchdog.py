@@ -4,16 +4,12 @@ import time
 from collections.abc import Callable
 
 STALL_SECONDS = 10.0
-"""A process that did not look for so long was stopped itself: no silence counts meanwhile."""
+"""A driver that did not check for so long was stopped itself; that time is not held against its
+trials, whose reports wait."""
 
 
 class Watchdog:
-    """Keeps when each running trial was heard last.
-
-    Args:
-        limit_s: longest silence [s].
-        clock: monotonic clock [s].
-    """
+    """Keeps when each running trial was heard last; `limit_s` [s] is the longest silence."""
 
     def __init__(self, limit_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._limit = limit_s
@@ -32,7 +28,7 @@ class Watchdog:
     def silent(self) -> set[str]:
         """Return the trials that have been silent for too long; to be called all the time."""
         now = self._clock()
-        if (slept := now - self._looked) > STALL_SECONDS:  # their reports are still to come
+        if (slept := now - self._looked) > STALL_SECONDS:
             self._heard = {name: min(heard + slept, now) for name, heard in self._heard.items()}
         self._looked = now
         return {name for name, heard in self._heard.items() if now - heard > self._limit}

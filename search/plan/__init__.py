@@ -2,7 +2,7 @@
 exceptions of `search`. Free of Ray, Optuna and Parquet; every other room uses it."""
 
 from .config import RUNS, SearchConfig, objective_window
-from .early_stopping import EarlyStopper, Rungs, asha, early_stopper, hyperband, never
+from .early_stopping import EarlyStopper, Rungs, asha, early_stopper, hyperband
 from .environment import (
     PACKAGES,
     STORAGE_ENV,
@@ -36,9 +36,7 @@ from .outcome import (
     Outcome,
     classify,
     classify_error,
-    constraint_value,
     crash_signature,
-    may_be_best,
 )
 from .requirements import check_address, check_writable, version_mismatch
 from .rerun import MAX_SEEDS, FreshScenes, Rerun, training_seeds

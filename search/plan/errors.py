@@ -2,7 +2,7 @@
 
 
 class RunError(Exception):
-    """A run that cannot be used as asked."""
+    """A run that cannot be used as requested."""
 
 
 class RunExists(RunError):
@@ -26,7 +26,7 @@ class Refused(Exception):
 
 
 class BucketError(RunError):
-    """Object storage that cannot be used as asked."""
+    """Object storage that cannot be used as requested."""
 
 
 class SearchFailed(Exception):

@@ -42,7 +42,7 @@ class Rule:
     Attributes:
         optuna_state: name of the `optuna.trial.TrialState` that Optuna is told.
         about: one sentence to print.
-        constraint: Optuna is told that the parameters are infeasible; such a trial is never best.
+        constraint: Optuna is told that the parameters are infeasible.
         ends_search_at: number of such trials with one signature that ends the search.
     """
 
@@ -167,10 +167,8 @@ def exception_type(error: str) -> str:
 
 
 def crash_signature(error: str) -> str:
-    """Return the text that crashes by one bug share: the exception's type and its place.
-
-    Messages are left out: they carry numbers that differ from trial to trial.
-    """
+    """Return the exception's type and its place in the code: the same text for every crash by one
+    bug, whose messages differ (they carry numbers of the trial)."""
     kind = exception_type(error) or "error"
     if frames := _FRAME.findall(_COLOUR.sub("", error)):
         file, line, function = frames[-1]
@@ -178,16 +176,6 @@ def crash_signature(error: str) -> str:
         return f"{kind} at {name}:{line} in {function}"
     first = next((line for line in _messages(error).splitlines() if line.strip()), "")
     return f"{kind}: {re.sub(r'[0-9]+', '#', first)[:120]}" if first else kind
-
-
-def constraint_value(outcome: Outcome) -> float:
-    """Return the value of Optuna's constraint: feasible at or below 0."""
-    return 1.0 if RULES[outcome].constraint else 0.0
-
-
-def may_be_best(outcome: Outcome) -> bool:
-    """Return whether a trial can be the best: of full fidelity, with feasible parameters."""
-    return outcome is Outcome.COMPLETED
 
 
 def _messages(error: str) -> str:

@@ -14,8 +14,8 @@ come from fresh scenes; as many as a trial has would take half of the training's
 
 @dataclass(frozen=True)
 class Rerun:
-    """One trial's configuration under another seed, and perhaps changed: `changes` names the
-    differences, without the seed."""
+    """A training of one trial's configuration with another seed, and perhaps other settings, which
+    `changes` lists as `name=value`."""
 
     trial_id: str
     config: TrainConfig

@@ -2,7 +2,11 @@
 
 import pandas as pd
 
-from search.plan import Outcome, may_be_best
+from search.plan import Outcome
+
+RANKED_BY = ("objective", "number")
+"""Columns of `trials` that rank the completed ones, smallest first: of equal objectives, the
+oldest trial is best."""
 
 
 def best_trial(trials: pd.DataFrame) -> str | None:
@@ -11,13 +15,6 @@ def best_trial(trials: pd.DataFrame) -> str | None:
 
 
 def best_trials(trials: pd.DataFrame) -> list[str]:
-    """Return the ids of trials of full fidelity and feasible parameters, ranked by objective.
-
-    Of equal objectives, the oldest trial comes first.
-
-    Args:
-        trials: rows of the `trials` table.
-    """
-    may = trials[trials["outcome"].isin([o.value for o in Outcome if may_be_best(o)])]
-    ranked = may.dropna(subset=["objective"]).sort_values(["objective", "number"])
-    return [str(name) for name in ranked["trial_id"]]
+    """Return the ids of the completed ones among these rows of `trials`, the best first."""
+    completed = trials[trials["outcome"] == Outcome.COMPLETED].dropna(subset=["objective"])
+    return [str(name) for name in completed.sort_values([*RANKED_BY])["trial_id"]]

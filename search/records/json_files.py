@@ -14,10 +14,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
 def read_json(path: Path, remedy: str = "start anew with another `--name`") -> dict[str, Any]:
-    """Return the JSON object in a file.
-
-    Args:
-        remedy: alternative to restoring a damaged file.
+    """Return the JSON object in a file; `remedy` is the alternative to restoring a damaged one.
 
     Raises:
         CorruptRun: if the file cannot be read, or holds no JSON object.

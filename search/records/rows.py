@@ -10,17 +10,14 @@ from typing import Any
 
 from search.plan import RULES, Outcome
 
-from .schema import TABLES
-
-Row = dict[str, Any]
+from .schema import TABLES, Row
 
 COMPARED = ("epoch", "loss_total", "gradient_norm", "min_eigengap", "validation_capped_error")
-
 OBJECTIVE_INTERVAL = ("objective", "objective_low", "objective_high")
 
 
 def mean_objective(reports: Sequence[Mapping[str, Any]]) -> Row:
-    """Return the objective and its interval: means over the epochs that it is judged on.
+    """Return the objective and its interval, means over these epochs.
 
     Epochs share the validation scenes, so the mean ends are never too close to each other.
     """
@@ -114,11 +111,8 @@ def reached(epochs: Mapping[int, Row]) -> Row | None:
 def scored_rows(
     rows: list[Mapping[str, Any]], table: str, record: Mapping[str, Any] | None, seed: int
 ) -> list[Row]:
-    """Return rows of `evaluations` or `scenes` of a trial, or of baselines if `record` is None.
-
-    Args:
-        seed: seed of the scenes.
-    """
+    """Return rows of `evaluations` or `scenes` of a trial, or of baselines if `record` is None;
+    `seed` is that of the scenes."""
     trial_id = record["trial_id"] if record else None
     trained = record["params"]["seed"] if record else None
     return [

@@ -1,6 +1,6 @@
 """`run.json`: the plan, provenance and parameters of a run."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +16,23 @@ FORMAT = 1
 """Version of the layout; a run of another one is refused."""
 
 
-def declared(space: spaces.Space) -> dict[str, tuple[str, str, str]]:
-    """Return the parameters that a run of that space has columns for."""
-    known = {name: spaces.PARAMETERS[name] for name in space.parameters()}
+def declared(names: Iterable[str]) -> dict[str, tuple[str, str, str]]:
+    """Return the parameters of those names as a run declares them."""
+    known = {name: spaces.PARAMETERS[name] for name in names}
     return {name: (p.kind, p.unit, p.about) for name, p in known.items()}
 
 
-def planned(path: Path, stored: Mapping[str, Any], asked: Mapping[str, object]) -> SearchConfig:
-    """Return the plan of a run, changed by what else is asked for.
+def planned(path: Path, stored: Mapping[str, Any], changes: Mapping[str, object]) -> SearchConfig:
+    """Return the plan of a run with some `changes`.
 
     Raises:
         CorruptRun: if `run.json` holds no plan.
-        ConfigError: if what is asked for breaks a rule.
+        ConfigError: if a change breaks a rule.
     """
     try:
-        return SearchConfig(**{**stored["search"], **asked})
+        return SearchConfig(**{**stored["search"], **changes})
     except (KeyError, TypeError, ValueError) as error:
-        if isinstance(error, ConfigError) and asked:
+        if isinstance(error, ConfigError) and changes:
             raise
         raise CorruptRun(
             f"{path / 'run.json'} must hold the plan of a search, but does not ({error}). "

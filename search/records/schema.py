@@ -6,6 +6,7 @@ parameter that the run's space can set. `docs/results.md` shows the same tables 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 LOSS_TERMS = ("covariance", "eigengap")
 """Loss terms with a column of their own in `epochs`, after `loss_`."""
@@ -15,6 +16,9 @@ BASELINE_PART = "baselines"
 
 RERUNS = "reruns"
 """The folder of reruns inside that of a run: a run of its own."""
+
+Row = dict[str, Any]
+"""A row of a table, by column; what it does not name is null."""
 
 Parameters = Mapping[str, tuple[str, str, str]]
 """Dotted name -> (`float`, `int` or `str`; unit; description)."""

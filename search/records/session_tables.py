@@ -12,7 +12,6 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,6 +20,7 @@ from search.plan import CorruptRun
 from trainer.record import ENDINGS, JOURNAL, read_journal
 
 from .json_files import read_json
+from .schema import Row
 from .store import RunStore, part_files
 
 CHILDREN = ("epochs", "evaluations", "failures")
@@ -32,19 +32,11 @@ FLUSH_SECONDS = 3.0
 FLUSH_SHARE = 0.05
 """Largest share of the driver's time that flushes take; their interval grows with the run."""
 
-Row = dict[str, Any]
-
 
 class SessionTables:
-    """The rows of one driver's trials, on their way to the run's tables.
+    """The rows of one driver's trials, on their way to the run's tables in parts called `name`.
 
     Removes the rows that an earlier session left of trials that have not ended.
-
-    Args:
-        store: the run; its driver has no other session.
-
-    Attributes:
-        name: name of the session's parts.
     """
 
     def __init__(self, store: RunStore) -> None:
@@ -76,11 +68,7 @@ class SessionTables:
         evaluations: Sequence[Row] = (),
         failures: Sequence[Row] = (),
     ) -> None:
-        """Keep all rows of a trial that has ended.
-
-        Args:
-            trial: its row of `trials`.
-            ending: its entry in `endings`.
+        """Keep all rows of a trial that has ended, and its entry in `endings`.
 
         Raises:
             RowError: for a row that the schema refuses; the trial has not ended then.

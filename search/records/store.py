@@ -34,14 +34,12 @@ from .arrow import arrow_schema, arrow_table, check_parameters, is_earlier
 from .checkpoints import RAY_FOLDER
 from .json_files import checked_name, read_json, to_json
 from .run_plan import FORMAT, missing, parameters_of, read_run
-from .schema import TABLES, Parameters
+from .schema import TABLES, Parameters, Row
 
 EMPTY = "empty"
 """The part without rows that gives every table its schema from the start."""
 
 _RESERVED = ("format", "parameters")
-
-Row = Mapping[str, Any]
 
 
 class RunStore:
@@ -68,10 +66,8 @@ class RunStore:
         plan: Mapping[str, Any],
         files: Mapping[str, str] | None = None,
     ) -> Self:
-        """Make a run with its `run.json` and an empty part in every table, all in one step.
-
-        Args:
-            files: text of further files to begin with, by name.
+        """Make a run with its `run.json`, an empty part in every table, and further `files` (their
+        text by name), all in one step.
 
         Raises:
             RunExists: if there is anything under `path` already; nothing is changed.
@@ -146,18 +142,11 @@ class RunStore:
         self.plan = dict(plan)
 
     def converted(self, table: str, rows: Iterable[Row]) -> pa.Table:
-        """Return rows as `write_part` takes them, too.
-
-        Raises:
-            RowError: for a row that the schema refuses.
-        """
+        """Return rows as an Arrow table; raise RowError for one that the schema refuses."""
         return arrow_table(table, self.parameters, rows)
 
     def write_part(self, table: str, part: str, rows: Iterable[Row] | pa.Table) -> None:
-        """Write all rows of one part of a table, in place of earlier ones.
-
-        Args:
-            rows: rows, or the table made of them by `converted`.
+        """Write all rows of one part of a table, perhaps `converted`, in place of earlier ones.
 
         Raises:
             RowError: for a row that the schema refuses; nothing is written then.
@@ -257,11 +246,8 @@ class RunStore:
         return self.path / CONFIGS / f"{checked_name(trial_id)}.json"
 
     def _lacks_columns(self, table: str, drawn: set[str]) -> bool:
-        """Return whether some part has fewer columns than the table; refuse one with others.
-
-        Args:
-            drawn: columns of parameters that every part of `trials` must have.
-        """
+        """Return whether some part has fewer columns than the table; refuse one with others, or
+        one of `trials` without the columns `drawn`."""
         folder = self.path / table
         if not folder.is_dir():
             raise missing(folder)
@@ -317,11 +303,7 @@ def _refuse_existing(path: Path) -> None:
 
 
 def _checked(part: Path, read: Callable[[Path], Any]) -> Any:
-    """Return what is read of a part.
-
-    Raises:
-        CorruptRun: if the file is no complete Parquet file.
-    """
+    """Return what is read of a part; raise CorruptRun if it is no complete Parquet file."""
     try:
         return read(part)
     except (pa.ArrowException, OSError) as error:

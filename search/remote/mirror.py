@@ -68,7 +68,7 @@ def mirrored(run: Path, uri: str, driver: Driver) -> Iterator[None]:
     """Send a working copy to its bucket at the start, at intervals, and at the end.
 
     Raise BucketError if the bucket takes no files at the start. A later outage is bridged and
-    told; if it lasts beyond the end, the exit code is 1.
+    printed; if it lasts beyond the end, the exit code is 1.
     """
     run.joinpath(SESSION_FILE).write_text(os.urandom(8).hex())
     mirror = Mirror(run, uri, driver)

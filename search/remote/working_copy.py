@@ -26,8 +26,8 @@ SESSION_FILE = ".session"
 CHECKPOINT_FILE = re.compile(rf"{RAY_FOLDER}/(?P<trial>[^/.]+)[^/]*/[^/]+/[^/]+")
 CONNECTIONS = 8
 YOUNG_NS = 2_000_000_000
-"""A bucket's clock has seconds, so a recent file can change without its time changing. Files that
-are older than the newest one by more than this cannot."""
+"""A bucket's times are in whole seconds: a file no older than the newest one by more than this may
+still get another version of the same time."""
 
 Listing = dict[str, fs.FileInfo]
 Stamp = tuple[int, int]
@@ -122,9 +122,9 @@ def _update(run: Path, remote: RemoteFiles, listed: Listing) -> None:
             if not is_locked(run):
                 run.joinpath(name).unlink(missing_ok=True)
         rest = [name for name in _new(run, found) if not is_of_trials(name)]
-        times = _settled(found)
+        times = _reliable_times(found)
         list(pool.map(lambda name: _write(run, name, remote.read(name), times.get(name)), rest))
-    times = _settled(listed)
+    times = _reliable_times(listed)
     for name in trials.keys() & found.keys():
         _write(run, name, trials[name], times.get(name))
     for name in found:  # a bucket has no empty folders
@@ -143,8 +143,8 @@ def _new(run: Path, listed: Listing) -> list[str]:
     return [name for name, stamp in stamps.items() if _is_copied(name) and own.get(name) != stamp]
 
 
-def _settled(listed: Listing) -> dict[str, int]:
-    """Return the times of the files that cannot be replaced any more by one of the same time."""
+def _reliable_times(listed: Listing) -> dict[str, int]:
+    """Return the times of the files that are old enough to be known by size and time alone."""
     times = {name: info.mtime_ns for name, info in listed.items()}
     newest = max(times.values(), default=0)
     return {name: time for name, time in times.items() if time < newest - YOUNG_NS}

@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def report(args: argparse.Namespace) -> int:
-    """Write the report, and the comparison if asked for; print their paths."""
+    """Write the report, and the comparison if requested; print their paths."""
     from search.report.data import load
     from search.report.page import write_report
 

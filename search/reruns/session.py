@@ -15,7 +15,7 @@ from typing import Any
 
 import spaces
 from search.plan import Outcome, Rerun, Resources, set_ray_environment
-from search.records import RERUNS, STATE_FILE, RunStore, scored_rows
+from search.records import RERUNS, STATE_FILE, Row, RunStore, declared, scored_rows
 from search.remote import lock_run, uri_of
 from trainer.config import TrainConfig
 from trainer.provenance import provenance
@@ -31,8 +31,6 @@ longest and so goes first."""
 
 HINGE_SCENES = 256
 """Scenes of each SNR and K on which the eigengap term is evaluated."""
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -101,10 +99,11 @@ class Session:
         self, done: str, jobs: Mapping[str, Any], about: Mapping[str, str] | None = None
     ) -> Iterator[tuple[str, Any]]:
         """Yield the name and result of each job as it ends; print it once it has been used."""
-        from search.cluster import as_completed
+        from search.cluster import as_completed, result_of, submit
 
-        for count, (name, result) in enumerate(as_completed(jobs, self.resources), 1):
-            yield name, result
+        running = {submit(self.resources, *job): name for name, job in jobs.items()}
+        for count, (name, reference) in enumerate(as_completed(running), 1):
+            yield name, result_of(reference, name)
             print(f"{done} {count}/{len(jobs)}: {(about or {}).get(name, name)}", flush=True)
 
     def _record(self, one: Rerun, number: int) -> Row:
@@ -153,7 +152,7 @@ class Session:
             self.request.store.write_part(table, part, kept + rows)
 
     def _mark(self, one: Rerun) -> None:
-        """Note on a rerun's scores the number of scenes that a confirmation asked for."""
+        """Note on a rerun's scores the number of scenes that a confirmation requested."""
         rows = self._rows("confirmations", one.name)
         marked = [
             row | {"confirmed": max(row.get("confirmed") or 0, self.request.fresh.num_scenes)}
@@ -189,7 +188,7 @@ def open_session(request: RerunRequest) -> Iterator[Session]:
         else:
             trained = RunStore.create(
                 path,
-                parameters={n: (p.kind, p.unit, p.about) for n, p in spaces.PARAMETERS.items()},
+                parameters=declared(spaces.PARAMETERS),
                 plan={"search": plan.as_dict(), "provenance": provenance()},
             )
         check_nodes(trained)

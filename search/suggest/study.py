@@ -21,7 +21,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import BaseJournalBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from search.plan import RULES, WORST_OBJECTIVE, Outcome, SearchConfig, constraint_value
+from search.plan import RULES, WORST_OBJECTIVE, Outcome, SearchConfig
 from spaces import Choice, Float, Int, Range, Space
 
 from .samplers import MODELS_COMPLETE_ONLY
@@ -99,7 +99,7 @@ def constraints(trial: EndedTrial, plan: SearchConfig, *, to_sampler: bool) -> d
     takes no constraints and would warn at every trial."""
     if to_sampler and plan.sampler == "cmaes":
         return {}
-    return {CONSTRAINT: constraint_value(trial.outcome)}
+    return {CONSTRAINT: float(RULES[trial.outcome].constraint)}  # feasible at or below 0
 
 
 def frozen_trial(trial: EndedTrial, plan: SearchConfig, *, to_sampler: bool) -> FrozenTrial:

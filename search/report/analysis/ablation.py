@@ -94,12 +94,12 @@ def incomplete(run: Run, name: str) -> Incomplete:
 
 def lost_trainings(run: Run) -> list[str]:
     """Return a sentence for each ablation with trainings that did not complete."""
-    said = "Their failures are in {}."
+    where = "Their failures are in {}."
     if run.reruns is None:
-        said = "The folder {}, which has their failures, is not there."
+        where = "The folder {}, which has their failures, is not there."
     return [
         f"Of the reruns of the ablation {name} did not complete: {lost}. "
-        + said.format(f"{run.name}/{RERUNS}")
+        + where.format(f"{run.name}/{RERUNS}")
         for name in names(run)
         if (lost := incomplete(run, name)).any
     ]
@@ -149,15 +149,15 @@ def sentence(run: Run, name: str) -> str:
         if effect.balanced
         else f"{effect.seeds} pairs of trainings of {configurations} configurations"
     )
-    acts, said = acting(run, name), ""
-    if acts is not None:
+    share, acts = acting(run, name), ""
+    if share is not None:
         few = ": hardly ever, so it could do little; --definition takes one that acts"
-        said = f" The term acts in {acts:.1%} of the scenes{few if acts < HARDLY else ''}."
+        acts = f" The term acts in {share:.1%} of the scenes{few if share < HARDLY else ''}."
     return (
         f"{name}: {verdict(effect)}; capped error {effect.without:.3f} without, "
         f"{effect.with_:.3f} with, difference {effect.difference} over "
         f"{over} x {effect.scenes} scenes; "
-        f"detectable: {effect.detectable:.3f}{left_out}.{said}"
+        f"detectable: {effect.detectable:.3f}{left_out}.{acts}"
     )
 
 
@@ -213,10 +213,10 @@ def effects_table(run: Run, name: str) -> Table:
 
 def text(run: Run, name: str) -> str:
     """Return the sentence and the table, for a console or a Markdown page."""
-    said = sentence(run, name)
+    verdict_and_numbers = sentence(run, name)
     if not effects(run, name):
-        return said
-    return f"{said}\n\n{effects_table(run, name).text(markdown=True)}"
+        return verdict_and_numbers
+    return f"{verdict_and_numbers}\n\n{effects_table(run, name).text(markdown=True)}"
 
 
 def _effect(trainings: pd.DataFrame, measure: str, snr_db: float | None) -> Effect | None:

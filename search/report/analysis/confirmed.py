@@ -30,8 +30,8 @@ SEARCH = ("search", "search_low", "search_high")
 COLUMNS = ("name", "kind", "seeds", *SEARCH, *CONFIRMED, "curse", "search_rank")
 
 
-def asked_for(run: Run) -> pd.DataFrame:
-    """Return the trainings that a confirmation asked for: trial_id, seed, evaluation_seed,
+def confirmed_trainings(run: Run) -> pd.DataFrame:
+    """Return the trainings that confirmations have scored: trial_id, seed, evaluation_seed,
     confirmed (number of scenes); those on the scenes of most trials come first."""
     rows = run.tables["confirmations"].dropna(subset=["confirmed", "trial_id"])
     rows = rows.groupby([*TRAINING, "evaluation_seed"])["confirmed"].min().reset_index()
@@ -43,16 +43,16 @@ def asked_for(run: Run) -> pd.DataFrame:
 @lru_cache(maxsize=8)
 def fresh_scenes(run: Run) -> pd.DataFrame:
     """Return the rows of `scenes` that confirmations use, at the SNRs of the objective: of the
-    trainings asked for, and of the estimators scored beside them."""
-    scenes = run.tables["scenes"]
-    asked = asked_for(run)
-    asked = asked[asked["evaluation_seed"].isin(asked["evaluation_seed"].iloc[:1])]
-    trainings = pd.MultiIndex.from_frame(asked[TRAINING])
-    own = (scenes["changes"] == "") & pd.MultiIndex.from_frame(scenes[TRAINING]).isin(trainings)
+    `confirmed_trainings`, and of the estimators scored beside them."""
+    scenes, trainings = run.tables["scenes"], confirmed_trainings(run)
+    seed = trainings["evaluation_seed"].iloc[:1]
+    trainings = trainings[trainings["evaluation_seed"].isin(seed)]
+    known = pd.MultiIndex.from_frame(trainings[TRAINING])
+    own = (scenes["changes"] == "") & pd.MultiIndex.from_frame(scenes[TRAINING]).isin(known)
     return scenes[
         (scenes["trial_id"].isna() | own)
-        & scenes["evaluation_seed"].isin(asked["evaluation_seed"])
-        & (scenes["scene_id"] < asked["confirmed"].min())
+        & scenes["evaluation_seed"].isin(seed)
+        & (scenes["scene_id"] < trainings["confirmed"].min())
         & scenes["snr_db"].isin(run.objective_snr_db)
     ]
 
@@ -176,9 +176,9 @@ def curse(run: Run) -> Interval | None:
     return combined_interval(float(known.mean()), shares, len(known))
 
 
-def nothing(run: Run) -> str:
-    """Return why there is no finalist: none was confirmed, or tables are missing."""
-    named = asked_for(run)["trial_id"].nunique()
+def why_no_finalist(run: Run) -> str:
+    """Return a sentence for a run without finalists: none was confirmed, or rows are missing."""
+    named = confirmed_trainings(run)["trial_id"].nunique()
     if not named:
         none = "Nothing is confirmed yet: run `python -m search.confirm RUN`."
         return run.empty("confirmations", none)
@@ -186,18 +186,17 @@ def nothing(run: Run) -> str:
     return f"{named} trials were confirmed, but the table `{table}` lacks their rows."
 
 
-def elsewhere(run: Run) -> list[str]:
-    """Return a sentence that names trials confirmed on other scenes than most, if there are any:
-    they do not compare."""
-    asked = asked_for(run)
-    seed = next(iter(asked["evaluation_seed"]), None)
-    here = asked.loc[asked["evaluation_seed"] == seed, "trial_id"]
-    others = ", ".join(sorted({*asked["trial_id"]} - {*here}))
-    said = (
+def on_other_scenes(run: Run) -> list[str]:
+    """Return a sentence that names the trials confirmed on other scenes than most, if any."""
+    trainings = confirmed_trainings(run)
+    seed = next(iter(trainings["evaluation_seed"]), None)
+    here = trainings.loc[trainings["evaluation_seed"] == seed, "trial_id"]
+    others = ", ".join(sorted({*trainings["trial_id"]} - {*here}))
+    sentence = (
         f"Confirmed on other scenes than the rest, so not compared: {others}. "
         f"`search.confirm --scene-seed {seed}` scores them on these."
     )
-    return [said] if others else []
+    return [sentence] if others else []
 
 
 def confirmed_table(run: Run) -> Table:
@@ -223,7 +222,7 @@ def confirmed_table(run: Run) -> Table:
 def text(run: Run) -> str:
     """Return the confirmed leaderboard for a console; it says so if there is nothing to show."""
     if not (names := finalists(run)):
-        return nothing(run)
+        return why_no_finalist(run)
     about = (
         f"{run.name}, confirmed: capped error over SNR {run.objective_snrs} dB and all K on "
         f"{fresh_scenes(run)['scene_id'].nunique()} fresh scenes, fresh training seeds, "
@@ -234,4 +233,4 @@ def text(run: Run) -> str:
         lines.append(f"winner's curse, confirmed - search: {found}, {found.n} finalists")
     for name, found in references(run).items():
         lines.append(f"{names[0]} - {name}: {found}, paired over {found.n} seeds x scenes")
-    return "\n".join([*lines, *elsewhere(run)])
+    return "\n".join([*lines, *on_other_scenes(run)])

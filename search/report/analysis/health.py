@@ -30,7 +30,7 @@ BEST_SHARE, BEST_LEAST = 0.25, 4
 RANK_LEAST = 8
 """Trials from which a rank correlation is given."""
 RARE = 3
-"""Trials from which a parameter can be judged."""
+"""Trials from which a parameter's effect can be told."""
 TOGETHER = 0.8
 """Cramer's V from which two parameters count as one."""
 EXPECTED = 2.5
@@ -40,7 +40,7 @@ EXPECTED = 2.5
 def notes(run: Run) -> dict[str, list[str]]:
     """Return sentences by check; every check is there, also those with nothing to say."""
     return {
-        "Bounds of the space": hugging(run),
+        "Bounds of the space": at_bounds(run),
         "Parameters without effect": without_effect(run),
         "Parameters that cannot be identified": unidentified(run),
         "Early stopping": early_stopping(run),
@@ -50,8 +50,9 @@ def notes(run: Run) -> dict[str, list[str]]:
     }
 
 
-def hugging(run: Run) -> list[str]:
-    """Name numeric parameters whose good values crowd at an end of their range."""
+def at_bounds(run: Run) -> list[str]:
+    """Name the parameters for which more of the best trials lie at an end of the range than chance
+    explains (binomial test)."""
     completed = run.completed.dropna(subset=["objective"])
     count = max(BEST_LEAST, round(BEST_SHARE * len(completed)))
     best = completed.nsmallest(count, "objective")["trial_id"]
@@ -113,7 +114,7 @@ def unidentified(run: Run) -> list[str]:
         found.append(
             f"Drawn in fewer than {RARE} trials, which says nothing of them: {', '.join(rare)}."
         )
-    found += _never_together([p for p in varied if not p.numeric and p.values.notna().all()])
+    found += _never_combined([p for p in varied if not p.numeric and p.values.notna().all()])
     pairs = list(itertools.combinations(varied, 2))
     for one, other in pairs:
         both = (one.values.notna() & other.values.notna()).to_numpy()
@@ -130,8 +131,8 @@ def unidentified(run: Run) -> list[str]:
     return found
 
 
-def _never_together(choices: list[SearchedParameter]) -> list[str]:
-    """Name choices that every trial makes and that never met, against expectation."""
+def _never_combined(choices: list[SearchedParameter]) -> list[str]:
+    """Name pairs of choices that no trial combined although chance would have."""
     found = []
     for one, other in itertools.combinations(choices, 2):
         counts = pd.crosstab(one.values, other.values)
@@ -148,7 +149,7 @@ def _never_together(choices: list[SearchedParameter]) -> list[str]:
 def early_stopping(run: Run) -> list[str]:
     """Return the rank correlation of each rung with the end, over the trials that completed.
 
-    Where the scheduler has no rungs, those of `asha` are judged: the cost it would have had.
+    Where the scheduler has no rungs, those of `asha` are examined.
     """
     completed = run.completed.dropna(subset=["objective"])
     stopped = int((run.trials["outcome"] == Outcome.STOPPED).sum())

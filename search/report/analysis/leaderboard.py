@@ -142,8 +142,8 @@ def text(run: Run, *, trials: int = 16) -> str:
         lines.append(f"and {more} more trials in `trials`")
     lines += [*_tally_lines(run), *lacks(run), verdict_on_best(run)]
     if nothing := run.planned("no_effect"):
-        said = "; ".join(f"{name} {where}" for name, where in nothing.items())
-        lines.append(f"Without effect by theory: {said}.")
+        named = "; ".join(f"{name} {where}" for name, where in nothing.items())
+        lines.append(f"Without effect by theory: {named}.")
     return "\n".join([*lines, *run.notes])
 
 

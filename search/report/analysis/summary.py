@@ -57,7 +57,7 @@ def write(run: Run, folder: Path) -> Path:
     """Write `summary.parquet` atomically."""
     rows = frame(run)
     described = {c.name: (c.type, c.unit, c.about) for c in COLUMNS}
-    described |= {PREFIX + name: said for name, said in run.planned("parameters").items()}
+    described |= {PREFIX + name: about for name, about in run.planned("parameters").items()}
     fields = []
     for name in rows.columns:
         kind, unit, about = described.get(name, ("", "", ""))

@@ -35,14 +35,14 @@ def noise(run: Run) -> list[str]:
         half = float(best["capped_error_high"] - best["capped_error_low"]) / 2
         near = (own["capped_error"] - best["capped_error"]).abs() <= half
         close = own[near]["name"].tolist()[1:]
-        said = f", and no other completed trial is that close to {best['name']}."
+        tied = f", and no other completed trial is that close to {best['name']}."
         if close:
             more = f" and {len(close) - 6} more" if len(close) > 6 else ""
-            said = f"; within that of {best['name']} lie {', '.join(close[:6])}{more}."
+            tied = f"; within that of {best['name']} lie {', '.join(close[:6])}{more}."
             if not ordered:
-                said += " Only fresh seeds and scenes, in pairs, can order them: "
-                said += "`python -m search.confirm`."
-        found.append(f"Held-out errors are known to ±{half:.3f}{said}")
+                tied += " Only fresh seeds and scenes, in pairs, can order them: "
+                tied += "`python -m search.confirm`."
+        found.append(f"Held-out errors are known to ±{half:.3f}{tied}")
     found += ordered
     difference = paired_with(run)
     if isinstance(difference, str):
@@ -60,13 +60,13 @@ def _ordered(run: Run) -> list[str]:
     behind = confirmed.behind(run)
     apart = [name for name, more in behind.items() if more.low > 0]
     close = [f"{name} ({more})" for name, more in behind.items() if more.low <= 0]
-    told = [f"is ahead of {', '.join(apart)}"] if apart else []
-    told += [f"is not told from {', '.join(close)}"] if close else []
+    results = [f"is ahead of {', '.join(apart)}"] if apart else []
+    results += [f"is not told from {', '.join(close)}"] if close else []
     return [
-        f"On fresh seeds and scenes {best} {' and '.join(told)}: capped error, paired by scene, "
-        "95 % over all pairs of finalists together."
+        f"On fresh seeds and scenes {best} {' and '.join(results)}: capped error, paired by "
+        "scene, 95 % over all pairs of finalists together."
         for best in confirmed.finalists(run)[:1]
-        if told
+        if results
     ]
 
 
@@ -107,23 +107,23 @@ def _luck(run: Run, best: str) -> list[str]:
     row = board(run).set_index("name").loc[best]
     if pd.notna(row["confirmed"]):
         ends = interval([row[end] for end in CONFIRMED])
-        said = (
+        text = (
             f"{best}: search value {row['objective']:.3f}, confirmed {ends.full} over "
             f"{row['confirmed_seeds']:.0f} fresh training seeds and scenes: "
             f"{row['confirmed'] - row['objective']:+.3f}."
         )
         if (curse := confirmed.curse(run)) is not None:
             seen = "is seen" if curse.low > 0 else "is not shown"
-            said += f" Over all {curse.n} finalists it is {curse}: a winner's curse {seen}."
-        return [said]
+            text += f" Over all {curse.n} finalists it is {curse}: a winner's curse {seen}."
+        return [text]
     if pd.isna(row["capped_error"]):
         return []
-    said = (
+    text = (
         f"{best}: search value {row['objective']:.3f}, {row['capped_error']:.3f} on held-out "
         "scenes, one training seed. Other seeds have not been tried: `python -m search.confirm` "
         "does."
     )
-    return [said]
+    return [text]
 
 
 def _seeds(run: Run, best: str) -> list[str]:
@@ -144,11 +144,11 @@ def _seeds(run: Run, best: str) -> list[str]:
     classical = float(values.get(REFERENCE, float("inf")))
     if own.max() >= classical:
         reasons.append(f"and its worst is no better than classical MUSIC ({classical:.3f})")
-    said = (
+    text = (
         f"{best} depends on its training seed: {own.min():.3f} to {own.max():.3f} over {len(own)} "
         f"seeds (standard deviation {scatter:.3f}), {', '.join(reasons)}."
     )
-    return [said] if reasons else []
+    return [text] if reasons else []
 
 
 def _high_snr(run: Run, best: str) -> list[str]:

@@ -66,7 +66,7 @@ def parameters(run: Run) -> list[SearchedParameter]:
     Where the plan says nothing of a parameter's range, the values seen stand in for it.
     """
     ranges = _ranges(run)
-    units = {name: said[1] for name, said in run.planned("parameters").items()}
+    units = {name: about[1] for name, about in run.planned("parameters").items()}
     found = []
     for column in run.trials.columns:
         name = column.removeprefix(PREFIX)

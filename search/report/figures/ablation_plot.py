@@ -27,18 +27,13 @@ def draw_ablations(run: Run, names: Sequence[str] = ()) -> Figure | str:
     wide = min(PANELS_WIDE, len(found))
     height = 1.4 + 2.9 * style.rows_of(len(found), wide)
     figure = style.new_figure(height, width=max(7.0, 1.6 + 3.3 * wide))
-    grid = style.panels_of(figure, len(found), wide, sharex=True, sharey=True)
-    panels = grid.flat[: len(found)]
-    for axes, (name, own) in zip(panels, found.items(), strict=True):
+    labels = ("SNR [dB]", "with - without")
+    grid = style.panels_of(figure, len(found), wide, *labels, sharex=True, sharey=True)
+    for axes, (name, own) in zip(grid.flat, found.items(), strict=False):
         _panel(axes, own, run.objective_snr_db)
         lost = incomplete(run, name)
         left_out = f"\ndid not complete: {lost}" if lost.any else ""
         axes.set_title(f"{name}: {verdict(own[0])}{left_out}", fontsize=9)
-    for axes in panels[-wide:]:  # the lowest of each column
-        axes.set_xlabel("SNR [dB]")
-        axes.tick_params(labelbottom=True)
-    for axes in grid[:, 0]:
-        axes.set_ylabel("with - without")
     style.legend(figure)
     scenes = next(iter(found.values()))[0].scenes
     figure.suptitle(

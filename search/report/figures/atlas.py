@@ -5,10 +5,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from search.report.analysis import WELL
 from search.report.data import Run, SearchedParameter, format_value, parameters
@@ -42,20 +40,10 @@ def draw_failure_atlas(run: Run) -> Figure | str:
     above, below = figure.subfigures(2, 1, height_ratios=heights, squeeze=False)[:, 0]
     _counts(above.subplots(), run, cause, causes)
     if varied:
-        panels = panels_of(below, len(varied), COLUMNS, sharey=True)
+        panels = panels_of(below, len(varied), COLUMNS, ylabel="share failed", sharey=True)
         for axes, parameter in zip(panels.flat, varied, strict=False):
             _panel(axes, parameter, cause, causes)
-        for axes in panels[:, 0]:
-            axes.set_ylabel("share failed")
-        looks = [
-            *((name, _colour(causes, name), "o") for name in causes),
-            ("ended well", GREY, "|"),
-        ]
-        marks: list[Artist] = [
-            Line2D([], [], color=colour, marker=marker, linestyle="", label=label)
-            for label, colour, marker in looks
-        ]
-        legend(below, marks)
+        legend(below)
     return figure
 
 
@@ -103,10 +91,12 @@ def _panel(
         axes.plot([middle, middle], [share.low, share.high], color=GREY, linewidth=1.2)
     shift = np.random.default_rng(0).uniform(-0.4, 0.4, len(places)) * width
     spot = places if parameter.numeric else places + shift
-    axes.plot(spot[known & ~bad], np.full((known & ~bad).sum(), -0.09), "|", color=GREY, ms=5)
-    for name in causes:
+    for i, name in enumerate(causes):
         at = known & (cause == name).to_numpy()
-        axes.plot(spot[at], np.full(at.sum(), 1.09), "o", color=_colour(causes, name), ms=3.5)
+        colour = CYCLE[1 + i % (len(CYCLE) - 1)]
+        axes.plot(spot[at], np.full(at.sum(), 1.09), "o", color=colour, ms=3.5, label=name)
+    well = spot[known & ~bad]
+    axes.plot(well, np.full(len(well), -0.09), "|", color=GREY, ms=5, label="ended well")
     axes.set(ylim=(-0.16, 1.18), yticks=[0, 0.5, 1])
     axes.tick_params(axis="y", labelsize=8)
     axes.set_title(parameter.name, fontsize=9)
@@ -119,7 +109,3 @@ def _panel(
         axes.set_xlim(-width, 1 + width)
         axes.set_xticks(middles, parameter.choices, fontsize=7, rotation=25)
     plain(axes, grid="y")
-
-
-def _colour(causes: list[str], name: str) -> str:
-    return CYCLE[1:][causes.index(name) % (len(CYCLE) - 1)]

@@ -8,15 +8,13 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 
 from search.plan import Outcome
 from search.report.analysis import WELL, importances, same_fidelity
 from search.report.data import WEIGHT, Run, SearchedParameter, format_value, parameters
 from trainer.intervals import wilson_share
 
-from .style import BLACK, BLUE, COLOURMAP, GREY, RED, legend, new_figure, plain
+from .style import BLACK, BLUE, COLOURMAP, GREY, RED, Style, legend, new_figure, plain
 
 ABSENT = -0.14
 """Height of a line at the axis of a parameter that its trial did not have, below the range."""
@@ -76,25 +74,23 @@ def draw_importances(run: Run) -> Figure | str:
     figure = new_figure(1.2 + 0.3 * len(rows))
     axes = figure.subplots()
     y = np.arange(len(rows))
-    colours = [BLUE if beyond else GREY for beyond in rows["beyond_chance"]]
-    axes.barh(y, rows["share"], color=colours, height=0.62, alpha=0.85)
+    beyond = rows["beyond_chance"].to_numpy(dtype=bool)
+    for own, colour, label in (
+        (beyond, BLUE, "beyond chance"),
+        (~beyond, GREY, "not beyond chance"),
+    ):
+        axes.barh(y[own], rows["share"][own], color=colour, height=0.62, alpha=0.85, label=label)
     spread = [rows["share"] - rows["low"], rows["high"] - rows["share"]]
-    axes.errorbar(
-        rows["share"], y, xerr=spread, fmt="none", ecolor=BLACK, elinewidth=1, capsize=2.5
-    )
-    axes.plot(rows["chance"], y, "|", color=RED, markersize=13, markeredgewidth=2)
+    bars: Style = {"fmt": "none", "ecolor": BLACK, "elinewidth": 1, "capsize": 2.5}
+    bars["label"] = "95 % over halves of the trials"
+    axes.errorbar(rows["share"], y, xerr=spread, **bars)
+    marks: Style = {"color": RED, "markersize": 13, "markeredgewidth": 2}
+    axes.plot(rows["chance"], y, "|", label="95 % of shuffled objectives", **marks)
     axes.set_yticks(y, rows["name"])
     about = f"share of importance at epoch {found.epoch}, {found.num_trials} trials"
     axes.set(xlim=(0, None), xlabel=about)
     plain(axes, grid="x")
-    handles = [
-        Patch(color=BLUE, label="beyond chance"),
-        Patch(color=GREY, label="not told from chance"),
-        Line2D([], [], color=BLACK, linewidth=1, label="95 % over halves of the trials"),
-        Line2D([], [], color=RED, marker="|", markersize=12, linestyle="", markeredgewidth=2,
-               label="95 % of shuffled objectives"),
-    ]  # fmt: skip
-    legend(figure, handles)
+    legend(figure)
     return figure
 
 

@@ -33,15 +33,15 @@ def draw_spectra(run: Run) -> Figure | str:
     snrs = sorted(rows["snr_db"].unique())
     counts = sorted(rows["num_sources"].unique())
     figure = style.new_figure(1.0 + 2.9 * len(snrs))
-    grid = style.panels_of(figure, len(snrs) * len(counts), len(counts), sharex=True, sharey=True)
+    labels = ("index, largest first", "eigenvalue / tr(R)")
+    grid = style.panels_of(
+        figure, len(snrs) * len(counts), len(counts), *labels, sharex=True, sharey=True
+    )
     for panels, snr_db in zip(grid, snrs, strict=True):
         for axes, count in zip(panels, counts, strict=True):
             here = rows[(rows["snr_db"] == snr_db) & (rows["num_sources"] == count)]
             _eigenvalues(axes, here, int(count))
             axes.set_title(f"SNR {snr_db:g} dB, K = {count}", fontsize=10)
-        panels[0].set_ylabel("eigenvalue / tr(R)")
-    for axes in grid[-1]:
-        axes.set_xlabel("index, largest first")
     style.legend(figure)
     return figure
 
@@ -53,7 +53,8 @@ def draw_pseudospectra(run: Run) -> Figure | str:
     if not methods:
         return f"The table `pseudospectra` {NOT_WRITTEN}"
     figure = style.new_figure(3.6)
-    (panels,) = style.panels_of(figure, len(methods), len(methods), sharex=True, sharey=True)
+    count, labels = len(methods), ("azimuth [deg]", "elevation [deg]")
+    (panels,) = style.panels_of(figure, count, count, *labels, sharex=True, sharey=True)
     sources = rows[rows["kind"] == "source"]
     truth = sources[sources["estimator"] == "truth"]
     for axes, name in zip(panels, methods, strict=True):
@@ -71,8 +72,6 @@ def draw_pseudospectra(run: Run) -> Figure | str:
         for places, look in ((truth, rings), (found, crosses)):
             axes.scatter(places["azimuth_deg"], places["elevation_deg"], linewidths=2, **look)
         axes.set_title(METHODS[name], fontsize=10)
-        axes.set_xlabel("azimuth [deg]")
-    panels[0].set_ylabel("elevation [deg]")
     below = style.legend(figure)
     below.set_frame_on(True)
     below.get_frame().set_facecolor("#4a3b56")  # the marks are bright

@@ -18,6 +18,7 @@ MEASURES = {
     "rmspe_deg": "RMSPE [deg]",
 }
 ABOVE_CRB = "crb_db"
+SNR_DB = "SNR [dB]"
 COLUMNS = 3
 
 
@@ -28,14 +29,12 @@ def draw_errors(run: Run, counts: Sequence[int] = ()) -> Figure | str:
     if not counts:
         return "Nothing has been scored on held-out scenes yet."
     figure = new_figure(0.4 + 4.2 * len(counts))
-    grid = panels_of(figure, 2 * len(counts), 2, sharex=True, sharey="col")
+    grid = panels_of(figure, 2 * len(counts), 2, SNR_DB, sharex=True, sharey="col")
     for row, count in zip(grid, counts, strict=True):
         for axes, (measure, label) in zip(row, MEASURES.items(), strict=True):
             _panel(axes, run, measure, count)
             axes.set_title(_sources(count), fontsize=11)
             axes.set_ylabel(label)
-    for axes in grid[-1]:
-        axes.set_xlabel("SNR [dB]")
     legend(figure)
     return figure
 
@@ -48,14 +47,12 @@ def draw_above_crb(run: Run) -> Figure | str:
         return "Nothing has been held against the Cramér-Rao bound yet."
     columns = min(len(counts), COLUMNS)
     figure = new_figure(0.9 + 3.3 * rows_of(len(counts), columns))
-    grid = panels_of(figure, len(counts), columns, sharex=True, sharey=True)
+    labels = (SNR_DB, "error above √CRB [dB]")
+    grid = panels_of(figure, len(counts), columns, *labels, sharex=True, sharey=True)
     for axes, count in zip(grid.flat, counts, strict=False):
         _panel(axes, run, ABOVE_CRB, count)
         axes.axhline(0, color="black", linestyle="--", linewidth=1.2)
         axes.set_title(_sources(count), fontsize=11)
-        axes.set_xlabel("SNR [dB]")
-    for axes in grid[:, 0]:
-        axes.set_ylabel("error above √CRB [dB]")
     legend(figure)
     return figure
 

@@ -60,11 +60,19 @@ def new_figure(height: float, width: float = WIDTH) -> Figure:
     return Figure(figsize=(width, height), dpi=130, layout="constrained")
 
 
-def panels_of(figure: Any, count: int, columns: int, **share: Any) -> Any:
-    """Return an array [rows, columns] of `count` panels; those left over at its end are hidden."""
+def panels_of(
+    figure: Any, count: int, columns: int, xlabel: str = "", ylabel: str = "", **share: Any
+) -> Any:
+    """Return an array [rows, columns] of `count` panels, labelled below and at the left; those
+    left over at its end are hidden."""
     grid = figure.subplots(rows_of(count, columns), columns, squeeze=False, **share)
     for axes in grid.flat[count:]:
         axes.set_axis_off()
+    for axes in grid.flat[max(count - columns, 0) : count]:  # the lowest of each column
+        axes.set_xlabel(xlabel)
+        axes.tick_params(labelbottom=True)
+    for axes in grid[:, 0]:
+        axes.set_ylabel(ylabel)
     return grid
 
 
@@ -91,16 +99,14 @@ def whole_numbers(axis: Any) -> None:
     axis.set_major_locator(MaxNLocator(integer=True))
 
 
-def legend(figure: Any, handles: list[Artist] | None = None, *, columns: int = 4) -> Legend:
-    """Put one legend below a figure, of these handles or of every label of its panels once."""
-    if handles is None:
-        found: dict[str, Artist] = {}
-        for axes in figure.axes:
-            for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-                found.setdefault(label, handle)
-        handles = list(found.values())
+def legend(figure: Any, *, columns: int = 4) -> Legend:
+    """Put one legend below a figure, with every label of its panels once."""
+    found: dict[str, Artist] = {}
+    for axes in figure.axes:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
     place = {"loc": "outside lower center", "ncols": columns, "frameon": False, "fontsize": 9}
-    below: Legend = figure.legend(handles=handles, **place)
+    below: Legend = figure.legend(handles=list(found.values()), **place)
     return below
 
 

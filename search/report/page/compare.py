@@ -99,9 +99,10 @@ def _numbers(run: Run, other: Run) -> Table:
 
 def _plans(run: Run, other: Run) -> Section:
     """Return settings and ranges in which the two plans differ."""
+    planned = {p: (run.planned(p), other.planned(p)) for p in ("search", "fixed", "space")}
     rows = [
-        TableRow((words(name), *(words(_setting(each, part, name)) for each in (run, other))))
-        for part in ("search", "fixed", "space")
+        TableRow((words(name), *(words(sections.plain(p.get(name))) for p in plans)))
+        for part, plans in planned.items()
         for name in _differing(run, other, part)
         if name not in ("name", "out")
     ]
@@ -110,11 +111,6 @@ def _plans(run: Run, other: Run) -> Section:
     columns = (Heading("setting"), Heading(run.name, "code"), Heading(other.name, "code"))
     table = Table("plans-table", columns, tuple(rows), note="Only what differs is shown.")
     return Section("plans", "Plans", tables=[table])
-
-
-def _setting(run: Run, part: str, name: str) -> str | None:
-    given = run.planned(part).get(name)
-    return None if given is None else sections.plain(given)
 
 
 def _differing(run: Run, other: Run, part: str) -> list[str]:

@@ -32,17 +32,17 @@ def state(run: Run) -> str:
 
 def lead(run: Run) -> list[str]:
     """Return the sentences for a hurried reader."""
-    told = [
+    results = [
         f"{compares(found)} {LABELS[name]} ({found})"
         for name, found in confirmed.references(run).items()
     ]
-    said = [
-        f"Confirmed on fresh training seeds and scenes, {best} {' and '.join(told)}: differences "
-        "of capped errors, 95 % intervals."
+    confirmation = [
+        f"Confirmed on fresh training seeds and scenes, {best} {' and '.join(results)}: "
+        "differences of capped errors, 95 % intervals."
         for best in confirmed.finalists(run)[:1]
-        if told
+        if results
     ]
-    return [state(run), leaderboard.verdict_on_best(run), *said]
+    return [state(run), leaderboard.verdict_on_best(run), *confirmation]
 
 
 def leaderboard_section(run: Run) -> Section:
@@ -94,7 +94,7 @@ def _short(values: Any) -> str:
 
 def confirmations(run: Run) -> Section:
     """Return what confirming and ablating found."""
-    text = [] if confirmed.finalists(run) else [confirmed.nothing(run)]
+    text = [] if confirmed.finalists(run) else [confirmed.why_no_finalist(run)]
     if (curse := confirmed.curse(run)) is not None:
         text.append(
             f"Confirmed minus search value, the winner's curse: {curse}, over {curse.n} "
@@ -106,7 +106,7 @@ def confirmations(run: Run) -> Section:
             f"over {found.n} fresh training seeds and common scenes."
         )
     names = ablation.names(run)
-    text += [*confirmed.elsewhere(run), *(ablation.sentence(run, name) for name in names)]
+    text += [*confirmed.on_other_scenes(run), *(ablation.sentence(run, name) for name in names)]
     if not names:
         none = (
             "Nothing is ablated yet: `python -m search.ablate RUN --term eigengap` says whether "
@@ -156,11 +156,11 @@ def plan(run: Run) -> Section:
     tables = [
         Table(
             name,
-            (Heading(heading), Heading(value, "code")),
-            tuple(TableRow((words(key), words(said))) for key, said in rows.items()),
+            (Heading(left), Heading(right, "code")),
+            tuple(TableRow((words(key), words(value))) for key, value in rows.items()),
             title,
         )
-        for name, heading, value, rows, title in (
+        for name, left, right, rows, title in (
             ("space", "parameter", "range or choices", run.planned("space"), "Searched"),
             ("plan-table", "setting", "value", given, "Given"),
         )
@@ -176,5 +176,7 @@ def _commit(provenance: dict[str, Any]) -> str:
 
 
 def plain(value: Any) -> str:
-    """Return a setting's value as a reader types it."""
+    """Return a setting's value as a reader types it; empty where there is none."""
+    if value is None:
+        return ""
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -33,6 +33,7 @@ from search.records.checkpoints import folders
 from search.records.schema import BASELINE_PART, KEYS
 from search.records.store import RunStore
 from search.suggest.samplers import STARTUP_TRIALS
+from search.suggest.suggester import Suggester
 from tests import broken_eigh, scripted
 from tests.local_ray import LocalTuner
 from tests.stored import unfinished
@@ -173,6 +174,39 @@ def test_the_metrics_say_what_the_tables_say_also_after_a_resume(run, monkeypatc
         assert aborts == (trials["outcome"] == "diverged").sum()
         assert "ris_smallest_eigengap" not in {name for name, *_ in found}  # nothing runs
     assert [recorder.epochs for recorder in recorders] == [3 + 1, 1 + 1]
+
+
+def test_the_best_trial_of_the_metrics_is_that_of_the_tables_also_on_a_tie(run, monkeypatch):
+    """Trials of equal objectives may end in any order; the one with the lowest number is best."""
+    recorders: list[Recorder] = []
+
+    def backwards(self, exhausted):
+        yield from reversed(list(suggest_all(self, exhausted)))
+
+    def watched(recorder: Recorder) -> PrometheusMetrics:
+        recorders.append(recorder)
+        return PrometheusMetrics(recorder)
+
+    suggest_all = Suggester.trials
+    monkeypatch.setattr(Suggester, "trials", backwards)
+    monkeypatch.setattr(driver, "PrometheusMetrics", watched)
+    trials = run(*[RATES["good"]] * 3).read("trials")
+    assert trials["objective"].nunique() == 1
+    best, _ = recorders[-1].best
+    assert best["trial_id"] == best_trial(trials) == "t0000"
+
+
+def test_a_trial_whose_worker_is_lost_is_started_three_times_more(run, monkeypatch):
+    given: list[int] = []
+
+    class Noting(LocalTuner):
+        def __init__(self, trainable, *, tune_config, run_config):
+            given.append(run_config.failure_config.max_failures)
+            super().__init__(trainable, tune_config=tune_config, run_config=run_config)
+
+    monkeypatch.setattr(driver.tune, "Tuner", Noting)
+    run(RATES["good"])
+    assert given == [3]
 
 
 def test_a_divergence_leaves_its_cause_and_a_replay_command(run):

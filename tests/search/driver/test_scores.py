@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from search.cluster import tasks
 from search.driver import scores
 from search.driver.scores import Baselines
 from search.plan.config import SearchConfig
@@ -32,7 +33,7 @@ def test_a_method_that_fails_does_not_take_the_others_with_it(store, monkeypatch
 
     monkeypatch.setattr(scores, "submit", lambda resources, function, config, names: names[0])
     monkeypatch.setattr(scores, "result_of", result_of)
-    monkeypatch.setattr(scores, "ray", SimpleNamespace(wait=lambda jobs: (jobs[:1], jobs[1:])))
+    monkeypatch.setattr(tasks, "ray", SimpleNamespace(wait=lambda jobs: (jobs[:1], jobs[1:])))
     with pytest.raises(SearchFailed, match=r"^sml failed on its worker$"):
         scores.score_best(PLAN, store, ONE, Baselines(PLAN, store, ONE))
     known = set(store.read("scenes")["estimator"])

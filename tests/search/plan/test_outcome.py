@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import optuna
+import pandas as pd
 import pytest
 
 from search.plan.outcome import (
@@ -11,11 +12,10 @@ from search.plan.outcome import (
     Outcome,
     classify,
     classify_error,
-    constraint_value,
     crash_signature,
     exception_type,
-    may_be_best,
 )
+from search.records.best import best_trials
 
 TRACEBACK = """\x1b[36mray::ImplicitFunc.train()\x1b[39m (pid=412, ip=10.0.0.7)
   File "/site/ray/tune/trainable.py", line 331, in train
@@ -80,12 +80,6 @@ def test_the_table_says_what_the_search_relies_on():
         Outcome.CRASHED,
         Outcome.INVALID,
     }
-
-
-def test_infeasible_is_above_zero_and_never_best():
-    for outcome in Outcome:
-        assert (constraint_value(outcome) > 0) == RULES[outcome].constraint
-        assert may_be_best(outcome) == (RULES[outcome].optuna_state == "COMPLETE")
 
 
 @pytest.mark.parametrize("outcome", Outcome)
@@ -188,6 +182,12 @@ def test_the_ray_exceptions_named_exist():
         pytest.skip("ray is not installed")
     text = (Path(spec.origin).parent / "exceptions.py").read_text()
     assert set(re.findall(r"^class (\w+)", text, re.MULTILINE)) >= LOST_TYPES
+
+
+def test_only_what_optuna_is_told_as_complete_can_be_best():
+    columns = {"trial_id": [*Outcome], "number": range(len(Outcome)), "outcome": [*Outcome]}
+    best = best_trials(pd.DataFrame(columns | {"objective": 0.5}))
+    assert best == [o for o in Outcome if RULES[o].optuna_state == "COMPLETE"]
 
 
 @pytest.mark.parametrize("outcome", Outcome)

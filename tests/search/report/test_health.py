@@ -98,13 +98,13 @@ def test_a_parameter_whose_best_values_crowd_at_a_bound_is_named(way, end):
         distance = 5 * random.random() ** 4  # decades, as of a sampler that pushes at the bound
         return 10 ** (-1 - distance if way == "upper" else -6 + distance)
 
-    (said,) = health.hugging(run_of(drawn(60, **{"params.eps_psd": pulled})))
+    (said,) = health.at_bounds(run_of(drawn(60, **{"params.eps_psd": pulled})))
     assert said.startswith(f"`eps_psd` hugs its {way} bound {end}: ")
 
 
 def test_without_a_pull_bounds_are_rarely_named():
     """At most 5 % of runs: of 40, more than 6 would have a probability of .3 %."""
-    alarms = [bool(health.hugging(run_of(drawn(60, seed)))) for seed in range(40)]
+    alarms = [bool(health.at_bounds(run_of(drawn(60, seed)))) for seed in range(40)]
     assert sum(alarms) <= 6
 
 

@@ -298,7 +298,7 @@ def test_confirming_on_other_scenes_later_changes_nothing_but_a_sentence(run_wit
         store.write_part(table, "other", other)
     run = load(store.path)
     pd.testing.assert_frame_equal(confirmed.confirmed_values(run), before)
-    (said,) = confirmed.elsewhere(run)
+    (said,) = confirmed.on_other_scenes(run)
     assert "so not compared: t0009." in said
     assert f"--scene-seed {FRESH}" in said
 

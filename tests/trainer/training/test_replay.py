@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 
+from tests.poisoned import EXACT_TIES
 from trainer.__main__ import main
 from trainer.config import TrainConfig
 from trainer.failure import Diverged
@@ -24,17 +25,7 @@ SMALL = {
     "evaluation.report_snr_db": (0.0,),
     "device": "cpu",
 }
-TIES = {
-    "network.kind": "factor",
-    "network.rank": 8,
-    "covariance.blend_bound": 0.3,
-    "eigengap.weight": 0.5,
-    "eigengap.definition": "subspace",
-    "eigengap.margin_subspace": 0.0,
-    "eps_psd": 0.1,
-    "spectral.backend": "eigh",
-}
-"""N - r noise eigenvalues of a factor are exactly equal: eigh has no derivative there."""
+TIES = EXACT_TIES | {"spectral.backend": "eigh"}
 
 
 def run_with(tmp_path, params, **ending):
