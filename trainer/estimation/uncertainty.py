@@ -1,4 +1,4 @@
-"""How well data determine an estimate: variances from the Fisher information and the region.
+"""The uncertainty of an estimate: variances from the Fisher information and the region.
 
 F is the Fisher information of all unknowns of a scene (`likelihood`); its inverse is the bound of
 an estimate that knows no region. But the region tells something, too: a coordinate that is uniform
