@@ -42,9 +42,6 @@ from trainer.provenance import versions
 Train = Callable[..., Iterator[Any]]
 """`trainer.training.train`, or what else takes `(config, *, resume)` and yields `EpochReport`s."""
 
-own_versions = cache(versions)
-"""This worker's versions, looked up once."""
-
 NO_EPOCH = {"epoch": 0, "objective": WORST_OBJECTIVE}
 """Report of a trial that has ended before its first epoch."""
 
@@ -190,6 +187,12 @@ def load_trainer(threads: int) -> Train:
 
     torch.set_num_threads(threads)
     return train
+
+
+@cache
+def own_versions() -> dict[str, str | None]:
+    """Return this worker's versions, looked up once."""
+    return versions()  # `cache(versions)` itself would be pickled under the name of `versions`
 
 
 def _stranded(trial_id: str, place: str, error: Exception) -> str:

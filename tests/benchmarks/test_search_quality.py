@@ -4,6 +4,7 @@ import itertools
 import math
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,12 +16,14 @@ from replayed_search import Contender, Table, compute_to_reach
 from search_quality import GROUPS, OURS, shipped
 
 from search.plan.config import SearchConfig
-from search.plan.early_stopping import asha, never
+from search.plan.early_stopping import asha, early_stopper
 from search.suggest.samplers import SAMPLERS, sampler_for
 from search.suggest.study import new_study
 
 PLAN = SearchConfig("local", 1, "replay")
-RANDOM = Contender("random", SAMPLERS["random"], never, workers=1, reads="random")
+RANDOM = Contender(
+    "random", SAMPLERS["random"], partial(early_stopper, "none"), workers=1, reads="random"
+)
 
 
 def trainings(count, *, diverged=()):
