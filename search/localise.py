@@ -6,9 +6,14 @@ One row per estimate; the same numbers as `python -m trainer localise` writes as
     source       int    among the estimates of the scene, from 0
     azimuth, elevation  rad
     range_m      m
-    confidence   probability of lying within 5° and 5° of a source
+    confidence   probability of lying within 5° and 5° of a source, given that the scene is of the
+                 law; null where it is withheld
+    reason       string, why it is withheld; "" where it is not
     resolved     bool   whether it stands out from noise (`trainer.estimation.estimates`)
     num_sources  int    K of the scene, as given or as the eigenvalues say
+    explained    share of the scene's energy that its best places explain
+    p_value      of the scene's goodness of fit; null where it cannot be tested
+    fits         bool   p_value >= .01
 
 Exit codes: 0 done, 2 bad usage, 130 interrupted. Ray is not needed.
 """
@@ -24,7 +29,8 @@ from trainer.atomic import write_atomically
 from trainer.cli import OneLineParser, add_localise_flags, localise_arguments
 from trainer.config import ConfigError, require
 
-COLUMNS = ("azimuth", "elevation", "range_m", "confidence", "resolved")
+COLUMNS = ("azimuth", "elevation", "range_m", "confidence", "reason", "resolved")
+SCENE_COLUMNS = ("num_sources", "explained", "p_value", "fits")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,14 +43,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(args: argparse.Namespace) -> int:
     """Localise the sources of a recording and write one row per estimate."""
     require(args.out.suffix == ".parquet", "--out ends in .parquet", f"{args.out}", "Rename.")
-    from trainer.localisation import localise
+    from trainer.localisation import localise, withheld_line
 
     found = localise(**localise_arguments(args))
     scene, source = found.active.nonzero()
     columns = {name: found.arrays()[name][scene, source] for name in COLUMNS}
-    rows = pd.DataFrame(
-        {"scene": scene, "source": source, **columns, "num_sources": found.num_sources[scene]}
-    )
+    columns |= {name: found.arrays()[name][scene] for name in SCENE_COLUMNS}
+    rows = pd.DataFrame({"scene": scene, "source": source, **columns})
     try:
         write_atomically(args.out, rows.to_parquet(index=False))
     except OSError as error:
@@ -53,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
             "Choose another."
         ) from error
     print(f"wrote {args.out}: {len(rows)} sources")
+    print(*filter(None, (withheld_line(found), found.diagnosis)), sep="\n")
     return 0
 
 

@@ -163,10 +163,12 @@ def convert(args: argparse.Namespace) -> int:
 def localise(args: argparse.Namespace) -> int:
     """Write the estimates of every scene of a recording."""
     from trainer.localisation import localise as localise_scenes
+    from trainer.localisation import withheld_line
 
     found = localise_scenes(**localise_arguments(args))
     found.save(args.out)
     print(f"wrote {args.out}: {found.active.sum()} sources in {len(found.num_sources)} scenes")
+    print(*filter(None, (withheld_line(found), found.diagnosis)), sep="\n")
     return 0
 
 

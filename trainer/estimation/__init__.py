@@ -4,8 +4,8 @@
 and K [B] to `Estimates`. Positions are (azimuth [rad], elevation [rad], 1/range [1/m]) throughout.
 """
 
-from .estimates import Estimates
-from .fisher_scoring import refine_by_fisher_scoring
+from .estimates import LEAST_RATIO, Estimates
+from .fisher_scoring import refine_by_fisher_scoring, score
 from .maximum_likelihood import sml
 from .pseudospectra import music
 from .registry import (

@@ -22,7 +22,7 @@ from trainer.linalg import squared_magnitude, squared_norm
 from trainer.scenes import Scenes, SearchGrid, respond
 
 from .estimates import LEAST_RATIO, Estimates, is_interior, is_repetition
-from .levenberg_marquardt import minimise
+from .levenberg_marquardt import Minimum, minimise
 from .likelihood import Likelihood
 from .maximum_likelihood import noise_only_start
 from .uncertainty import LARGEST_SNR, Uncertainty, region_limited
@@ -46,12 +46,7 @@ def refine_by_fisher_scoring(
     slots = max(int(estimates.active.sum(-1).max()), 1)
     active, positions = estimates.active[:, :slots], estimates.positions
     data = whiten(scenes).to(torch.complex128)
-    _, lower, upper = noise_only_start(data, search, slots)
-    near = positions[:, :slots].double()
-    powers, noise, energy = least_squares_powers(data, near, active, search)
-    start = torch.cat([near.flatten(1), powers, noise], dim=-1)
-    model = Likelihood(data, search, active).local_model
-    fitted = minimise(model, start, lower, upper, steps=steps)
+    fitted, energy = score(data, positions[:, :slots], active, search, steps=steps)
     moved, powers, noise = fitted.point.split([3 * slots, slots, 1], dim=-1)
     known = region_limited(fitted.curvature, search, slots).identifiable
     # the likelihood ratio of a source with the others held fixed has a closed form; a fit without
@@ -92,6 +87,25 @@ def uncertainty(scenes: Scenes, estimates: Estimates, search: SearchGrid) -> Unc
     information = Likelihood(data, search, estimates.active).local_model(unknowns).curvature
     information = information * (level > 0)[:, None, None]  # silent snapshots tell nothing
     return region_limited(information, search, positions.shape[1])
+
+
+def score(
+    data: Whitened, positions: Tensor, active: Tensor, search: SearchGrid, *, steps: int
+) -> tuple[Minimum, Tensor]:
+    """Minimise the negative log likelihood from positions [B, K, 3] by Fisher scoring.
+
+    Args:
+        data: in double precision.
+
+    Returns:
+        The unknowns of `Likelihood` [B, 4K + 1] with the value reached, and the energy of each
+        source's response at the start (`least_squares_powers`).
+    """
+    _, lower, upper = noise_only_start(data, search, positions.shape[1])
+    powers, noise, energy = least_squares_powers(data, positions.double(), active, search)
+    start = torch.cat([positions.double().flatten(1), powers, noise], dim=-1)
+    model = Likelihood(data, search, active).local_model
+    return minimise(model, start, lower, upper, steps=steps), energy
 
 
 def least_squares_powers(

@@ -43,7 +43,7 @@ LAST_STEPS = 12
 RATIO_STEPS = 4
 """Steps of the remaining sources after one is removed, for its likelihood ratio."""
 SWEEPS = 1
-"""Number of times that every source is searched again."""
+"""Sweeps of the estimator `sml`."""
 SPAN = 12.0
 """Natural log of the largest ratio of powers and noise to their scale in the data: 52 dB."""
 PART = {"cpu": 2**23, "cuda": 2**28}
@@ -52,7 +52,12 @@ PART = {"cpu": 2**23, "cuda": 2**28}
 
 @torch.no_grad()
 def sml(
-    scenes: Scenes, num_sources: Tensor, search: SearchGrid, *, slots: int | None = None
+    scenes: Scenes,
+    num_sources: Tensor,
+    search: SearchGrid,
+    *,
+    slots: int | None = None,
+    sweeps: int = SWEEPS,
 ) -> Estimates:
     """Return stochastic ML estimates of K uncorrelated sources, K [B].
 
@@ -60,13 +65,14 @@ def sml(
 
     Args:
         slots: columns of the estimates, at least the largest K (the default).
+        sweeps: number of times that every source is searched again.
     """
     most = max(int(num_sources.max()), 1)
     data = whiten(scenes)
     responses = data.snapshots[0].numel() * len(search.points)
     size = max(1, PART[data.snapshots.device.type] // responses)
     parts = zip(*(x.split(size) for x in (*data, num_sources)), strict=True)
-    found = [_SourceSearch(Whitened(*x), count, search, most).run() for *x, count in parts]
+    found = [_SourceSearch(Whitened(*x), count, search, most).run(sweeps) for *x, count in parts]
     positions, separate, ratios, known = (torch.cat(x) for x in zip(*found, strict=True))
     active = torch.arange(most, device=positions.device) < num_sources.unsqueeze(-1)
     separate = separate & ~is_repetition(search.response(positions), active)
@@ -87,7 +93,7 @@ class _SourceSearch:
         self.wanted = self.slot < num_sources.unsqueeze(-1)
         self.start, self.lower, self.upper = noise_only_start(self.data, search, slots)
 
-    def run(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def run(self, sweeps: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return positions, and of each: power above its bound, likelihood ratio, identifiable.
 
         Shapes [B, K, 3], and [B, K] each.
@@ -100,7 +106,7 @@ class _SourceSearch:
         for slot in range(slots):
             fitted = self._search_source(fitted.point, active, slot)
             active = self.wanted & (self.slot <= slot)
-        for slot in list(range(slots)) * (SWEEPS if slots > 1 else 0):
+        for slot in list(range(slots)) * (sweeps if slots > 1 else 0):
             trial = self._search_source(fitted.point, active & (self.slot != slot), slot)
             better = trial.value < fitted.value
             fitted = Minimum(

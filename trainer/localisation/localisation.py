@@ -15,18 +15,27 @@ from trainer.config import ConfigError, require
 
 @dataclass(frozen=True)
 class Localisation:
-    """Places of the sources of S scenes, up to K each, all finite.
+    """Places of the sources of S scenes, up to K each, and what they are worth.
 
     Attributes:
         azimuth, elevation: [S, K] [rad].
         range_m: [S, K] [m].
         confidence: [S, K], probability of lying within 5° and 5° of a source
-            (`evaluation.confidence`); 0 in inactive slots.
+            (`evaluation.confidence`), given that the scene is of the law; 0 in inactive slots, NaN
+            where it is withheld.
+        reason: [S, K], why it is withheld (`vouching`); "" where it is not.
         active: [S, K], slots that hold an estimate: the first `num_sources` of a scene. The
             others hold the centre of the region.
         resolved: [S, K], estimates that stand out from noise (`estimation.estimates`); the others
             are best guesses.
         num_sources: [S], K as given or estimated.
+        explained: [S], share of the snapshots' energy that least squares at the scene's best
+            places explains (`best_places`).
+        p_value: [S], of the goodness of fit there; NaN where it cannot be tested.
+        fits: [S], p_value >= `best_places.LEVEL`; false in all scenes of a recording that fits
+            with the phase sign reversed (`vouching.withhold_reversed`).
+        reversed_gain: [S], log likelihood gained with the phase sign reversed.
+        diagnosis: what is to be said about scenes that do not fit, or ""; not an array.
     """
 
     azimuth: NDArray[np.float32]
@@ -36,6 +45,12 @@ class Localisation:
     active: NDArray[np.bool_]
     resolved: NDArray[np.bool_]
     num_sources: NDArray[np.int64]
+    explained: NDArray[np.float32]
+    p_value: NDArray[np.float32]
+    fits: NDArray[np.bool_]
+    reversed_gain: NDArray[np.float32]
+    reason: NDArray[np.str_]
+    diagnosis: str = ""
 
     def save(self, path: str | Path) -> None:
         """Write the arrays to an `.npz` file, whole or not at all.
@@ -58,10 +73,12 @@ class Localisation:
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return the arrays by name."""
-        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        names = (field.name for field in dataclasses.fields(self) if field.name != "diagnosis")
+        return {name: getattr(self, name) for name in names}
 
     @classmethod
     def concatenate(cls, parts: list[Self]) -> Self:
         """Join the scenes of several parts, in this order."""
         names = parts[0].arrays()
-        return cls(**{name: np.concatenate([p.arrays()[name] for p in parts]) for name in names})
+        joined: dict[str, Any] = {n: np.concatenate([p.arrays()[n] for p in parts]) for n in names}
+        return cls(**joined)

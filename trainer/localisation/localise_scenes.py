@@ -22,7 +22,9 @@ from trainer.training import Model, load_model, resolve_device
 
 from .adaptation import adapt_network, adapt_scene
 from .checks import check_scenes, require_finite
+from .diagnosis import diagnose
 from .localisation import Localisation
+from .vouching import vouch, withhold_reversed
 
 BATCH_SIZE = 128
 """Scenes localised at once: large enough for the hardware, small enough for memory."""
@@ -75,7 +77,8 @@ def localise(
         part = slice(first, first + BATCH_SIZE)
         counts = None if known is None else known[part]
         parts.append(_localise(network, model, scenes.take(part), counts, scene))
-    return Localisation.concatenate(parts)
+    found = withhold_reversed(Localisation.concatenate(parts))
+    return replace(found, diagnosis=diagnose(found, scenes, scene))
 
 
 def _known_counts(
@@ -108,7 +111,5 @@ def _localise(
     features = confidence_features(covariance, found, counts, scene)
     confidence = model.calibration.confidence(features) * found.scored
     places = {name: getattr(found, name) for name in ("azimuth", "elevation", "range_m")}
-    values = places | {"confidence": confidence}
-    require_finite(values, model)
-    others = {"active": found.active, "resolved": found.resolved, "num_sources": counts}
-    return Localisation(**{name: value.cpu().numpy() for name, value in (values | others).items()})
+    require_finite(places | {"confidence": confidence}, model)
+    return vouch(scenes, found, counts, scene, confidence)

@@ -50,8 +50,8 @@ class Sources:
         root = self.covariance_root
         return root @ root.mT
 
-    def take(self, scenes: slice) -> Self:
-        """Return the sources of some of the scenes."""
+    def take(self, scenes: slice | Tensor) -> Self:
+        """Return the sources of some of the scenes, by a slice or by their numbers."""
         names = ("azimuth", "elevation", "range_m", "power", "active")
         return replace(self, **{name: getattr(self, name)[scenes] for name in names})
 
@@ -121,8 +121,8 @@ class Scenes:
             noise_covariance=None if shape is None else shape.to(device, dtype),
         )
 
-    def take(self, scenes: slice) -> Self:
-        """Return some of the scenes as views."""
+    def take(self, scenes: slice | Tensor) -> Self:
+        """Return some of the scenes, by a slice (as views) or by their numbers."""
         names = ("snapshots", "channel", "codes", "snr_db", "noise_variance")
         shape = self.noise_covariance
         return replace(

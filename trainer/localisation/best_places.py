@@ -1,0 +1,118 @@
+"""The places at which a scene is tested, and the evidence that its phase sign is reversed.
+
+The test is of the scene, not of an estimator: an estimate may be wrong although the scene is of
+the law. So scoring on the likelihood climbs from the estimate, and where the place it reaches does
+not explain the scene, stochastic maximum likelihood searches the whole region.
+
+The commonest mistake in foreign data, a phase that rises with distance, leaves a planar wave that
+the mirrored direction explains; only the curvature tells. So it is tested by name: the conjugated
+scene is searched as well. With D = the gain in log likelihood, exp(D) is the ratio of two
+maximised likelihoods. Of noise alone both are maxima over many places, about Gumbel distributed,
+and their difference is logistic: the p value is 1 / (1 + exp(D)). Where there are sources, the
+reading that is wrong falls behind.
+"""
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from trainer.config import SceneConfig
+from trainer.covariance import whiten
+from trainer.estimation import LEAST_RATIO, Estimates, score, sml
+from trainer.scenes import Scenes, SearchGrid, search_grid
+
+from .goodness_of_fit import goodness_of_fit
+
+LEVEL = 0.01
+"""Scenes with a smaller p value do not fit: the share of the law's own scenes that may not."""
+STEPS = 6
+"""Of scoring, from an estimate."""
+
+
+class Explanation(NamedTuple):
+    """Scenes at the places that explain them best.
+
+    Attributes:
+        positions: [B, K, 3], of the highest likelihood that was found.
+        explained, p_value: as in `goodness_of_fit.Fit`, with the test of the phase sign; [B].
+        value: negative log likelihood there, [B].
+        reversed_gain: D of the module docstring, [B].
+    """
+
+    positions: Tensor
+    explained: Tensor
+    p_value: Tensor
+    value: Tensor
+    reversed_gain: Tensor
+
+
+@torch.no_grad()
+def explain(scenes: Scenes, found: Estimates, scene: SceneConfig) -> Explanation:
+    """Return the best explanation of scenes by as many sources as were estimated."""
+    search = search_grid(scene, torch.float32, scenes.snapshots.device)
+    slots = max(int(found.active.sum(-1).max()), 1)
+    active, positions = found.active[:, :slots], found.positions[:, :slots]
+    first = _explain(scenes, positions, active, search)
+    misfits = (first.p_value < LEVEL).nonzero().flatten()
+    if not len(misfits):
+        return first
+    part = scenes.take(misfits)
+    searched = sml(part, active[misfits].sum(-1), search, slots=slots).positions
+    second = _explain(part, searched, active[misfits], search)
+    # the scene fits if it does so at any place
+    better = second.p_value > first.p_value[misfits]
+    merged = []
+    for before, after in zip(first, second, strict=True):
+        chosen = better.view(-1, *[1] * (after.ndim - 1))
+        merged.append(before.index_copy(0, misfits, torch.where(chosen, after, before[misfits])))
+    return Explanation(*merged)
+
+
+def climb(
+    scenes: Scenes, positions: Tensor, active: Tensor, search: SearchGrid
+) -> tuple[Tensor, Tensor]:
+    """Return the positions [B, K, 3] that scoring reaches, and -log likelihood there [B]."""
+    data = whiten(scenes).to(torch.complex128)
+    end, _ = score(data, positions, active, search, steps=STEPS)
+    slots = active.shape[1]
+    return end.point[:, : 3 * slots].unflatten(-1, (slots, 3)), end.value
+
+
+def beaten(scenes: Scenes, found: Estimates, best: Explanation, scene: SceneConfig) -> Tensor:
+    """Return True for scenes that the best places explain significantly better: [B].
+
+    Twice the log likelihood must grow by more than `LEAST_RATIO`, as for a further source.
+    """
+    search = search_grid(scene, torch.float32, scenes.snapshots.device)
+    slots = best.positions.shape[1]
+    data = whiten(scenes).to(torch.complex128)
+    positions, active = found.positions[:, :slots], found.active[:, :slots]
+    at_estimates, _ = score(data, positions, active, search, steps=0)
+    return 2 * (at_estimates.value - best.value) > LEAST_RATIO
+
+
+def reverse_phase(scenes: Scenes) -> Scenes:
+    """Return the scenes as a reader of the other phase sign would give them."""
+    shape = scenes.noise_covariance
+    return replace(
+        scenes,
+        snapshots=scenes.snapshots.conj().resolve_conj(),
+        channel=scenes.channel.conj().resolve_conj(),
+        codes=scenes.codes.conj().resolve_conj(),
+        noise_covariance=None if shape is None else shape.conj().resolve_conj(),
+    )
+
+
+def _explain(scenes: Scenes, positions: Tensor, active: Tensor, search: SearchGrid) -> Explanation:
+    best, value = climb(scenes, positions, active, search)
+    other = reverse_phase(scenes)
+    count, slots = active.sum(-1), active.shape[1]
+    mirrored = sml(other, count, search, slots=slots, sweeps=0).positions
+    _, against = climb(other, mirrored, active, search)
+    gain = (value - against).nan_to_num(0)
+    fit = goodness_of_fit(scenes, best, active, search)
+    # two tests
+    p_value = 2 * torch.minimum(fit.p_value, (-gain).sigmoid())
+    return Explanation(best, fit.explained, p_value.clamp(max=1), value, gain)

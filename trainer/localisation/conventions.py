@@ -1,0 +1,218 @@
+"""The usual misreadings of a recording, by name: which of them would make its scenes fit?
+
+Every reading is tried on a sample of scenes by stochastic maximum likelihood and the test of
+`goodness_of_fit`. All readings explain the same snapshots, so their likelihoods compare.
+
+Some cannot be told from the snapshots: rows and columns exchanged in a square panel, or rows or
+columns reversed in channel and codes alike, are the same scene with azimuth and elevation
+exchanged or of the other sign. Only known places tell these (`place_conventions`).
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from scipy.special import bdtrc
+from torch import Tensor
+
+from trainer.config import ConfigError, SceneConfig
+from trainer.estimation import sml
+from trainer.scenes import Panel, Scenes, Sources, search_grid
+
+from .best_places import LEVEL, climb, reverse_phase
+from .goodness_of_fit import goodness_of_fit
+
+SAMPLE = 16
+"""Scenes on which every reading is tried."""
+LEAST_GAIN = 5.0
+"""Log likelihood per scene by which a reading must be better than the recording as given."""
+
+
+@dataclass(frozen=True)
+class Convention:
+    """A reading of a recording, and how well its scenes fit it.
+
+    Attributes:
+        name: e.g. "the phase sign reversed"; "" is the recording as given.
+        fitting, of: number of scenes that fit, of those tried.
+        gain: log likelihood gained per scene over the recording as given, the median.
+        remedy: what to change, e.g. "conjugate snapshots, channel and codes".
+    """
+
+    name: str
+    fitting: int
+    of: int
+    gain: float
+    remedy: str
+
+
+@torch.no_grad()
+def conventions(scenes: Scenes, num_sources: Tensor, scene: SceneConfig) -> list[Convention]:
+    """Return the readings of a recording, best first, by the likelihood of a sample of scenes.
+
+    The recording as given, of name "", is among them. Readings that are impossible, e.g. a spacing
+    with grating lobes, are left out.
+
+    Args:
+        num_sources: K, [B].
+        scene: the region; its panel is that of each reading.
+    """
+    step = -(-scenes.batch_size // SAMPLE)
+    chosen = torch.arange(0, scenes.batch_size, step, device=num_sources.device)
+    scenes, num_sources = scenes.take(chosen), num_sources[chosen]
+    given, found = None, []
+    for name, remedy, reading in readings(scenes):
+        try:
+            value, fits = _fit(reading, num_sources, scene)
+        except ConfigError:
+            continue
+        given = value if given is None else given
+        gain = float((given - value).median())
+        found.append(Convention(name, int(fits.sum()), len(fits), gain, remedy))
+    return sorted(found, key=lambda each: -each.gain)
+
+
+def likely_convention(found: list[Convention]) -> Convention | None:
+    """Return the reading that explains the recording, unless it is that as given, or none does."""
+    (given,) = (each for each in found if not each.name)
+    best = max(found, key=lambda each: each.gain)
+    clear = best.gain > LEAST_GAIN and best.fitting > max(given.fitting, best.of // 2)
+    return best if clear else None
+
+
+def too_many(misfits: int, scenes: int) -> bool:
+    """Return whether so many misfits are more than chance gives scenes of the law, at 1 %."""
+    return misfits > 0 and bool(bdtrc(misfits - 1, scenes, LEVEL) < LEVEL + 1e-9)
+
+
+def readings(scenes: Scenes) -> Iterator[tuple[str, str, Scenes]]:
+    """Yield (name, remedy, scenes) of every reading; first the scenes as they are."""
+    panel = scenes.panel
+    yield "", "", scenes
+    yield (
+        "the phase sign reversed",
+        "conjugate snapshots, channel and codes",
+        reverse_phase(scenes),
+    )
+    for name in ("snapshots", "channel", "codes"):
+        conjugate = getattr(scenes, name).conj().resolve_conj()
+        yield f"{name} conjugated", f"conjugate {name}", replace(scenes, **{name: conjugate})
+    yield from _of_codes(scenes)
+    numbers = torch.arange(panel.num_elements, device=scenes.codes.device)
+    lattice = numbers.view(panel.num_vertical, panel.num_horizontal)
+    by_columns = numbers.view(panel.num_horizontal, panel.num_vertical).mT.flatten()
+    orders = {
+        "column by column": by_columns,
+        "with rows reversed": lattice.flip(0).flatten(),
+        "with columns reversed": lattice.flip(1).flatten(),
+    }
+    for name, order in orders.items():
+        for array in ("codes", "channel"):
+            value = {array: getattr(scenes, array)[..., order]}
+            yield (
+                f"the elements of {array} ordered {name}",
+                f"order the elements of {array} row by row, the lowest row and leftmost first",
+                replace(scenes, **value),
+            )
+    both = {name: getattr(scenes, name)[..., by_columns] for name in ("codes", "channel")}
+    if panel.num_horizontal != panel.num_vertical:
+        yield (
+            "the elements of codes and channel ordered column by column",
+            "order the elements of codes and channel row by row",
+            replace(scenes, **both),
+        )
+        swapped = replace(
+            panel, num_horizontal=panel.num_vertical, num_vertical=panel.num_horizontal
+        )
+        yield (
+            "num_horizontal and num_vertical exchanged",
+            "exchange num_horizontal and num_vertical",
+            replace(scenes, panel=swapped),
+        )
+    for name, remedy, spacing in _spacings(panel):
+        yield name, remedy, replace(scenes, panel=replace(panel, spacing_m=spacing))
+
+
+def _of_codes(scenes: Scenes) -> Iterator[tuple[str, str, Scenes]]:
+    codes = scenes.codes
+    if scenes.num_snapshots > 1:
+        orders: dict[str, Callable[[Tensor], Tensor]] = {
+            "in reverse order of snapshots": lambda x: x.flip(1),
+            "one snapshot late": lambda x: x.roll(-1, 1),
+            "one snapshot early": lambda x: x.roll(1, 1),
+        }
+        for name, order in orders.items():
+            yield (
+                f"codes {name}",
+                "give every snapshot its own code",
+                replace(scenes, codes=order(codes).contiguous()),
+            )
+    if bool((codes.imag == 0).all()):
+        phases = codes.real
+        states = {
+            "phases in radians": (phases, "replace codes by exp(1j * codes)"),
+            "phases in degrees": (phases.deg2rad(), "replace codes by exp(1j * radians(codes))"),
+            "bits": (torch.pi * phases, "replace codes by exp(1j * pi * codes)"),
+        }
+        for name, (phase, remedy) in states.items():
+            turned = torch.polar(torch.ones_like(phase), phase)
+            yield f"codes given as {name}", remedy, replace(scenes, codes=turned)
+
+
+def _spacings(panel: Panel) -> Iterator[tuple[str, str, float]]:
+    given, wavelength = panel.spacing_m, panel.wavelength_m
+    yield (
+        "spacing_m given in wavelengths",
+        "multiply spacing_m by wavelength_m",
+        given * wavelength,
+    )
+    yield "spacing_m given in millimetres", "divide spacing_m by 1000", given / 1000
+    yield "spacing_m twice as large as it is", "halve spacing_m", given / 2
+    yield "spacing_m half as large as it is", "double spacing_m", given * 2
+
+
+def _fit(scenes: Scenes, num_sources: Tensor, scene: SceneConfig) -> tuple[Tensor, Tensor]:
+    """Return -log likelihood at the places of highest likelihood, and whether they fit: [B]."""
+    panel = {name: getattr(scenes.panel, name) for name in scenes.panel.__dataclass_fields__}
+    search = search_grid(replace(scene, **panel), torch.float32, scenes.snapshots.device)
+    found = sml(scenes, num_sources, search)
+    best, value = climb(scenes, found.positions, found.active, search)
+    fit = goodness_of_fit(scenes, best, found.active, search)
+    return value, fit.p_value >= LEVEL
+
+
+def place_conventions(
+    azimuth: Tensor, elevation: Tensor, active: Tensor, truth: Sources, within: float
+) -> list[Convention]:
+    """Return readings of known places, those that agree with most of the estimates first.
+
+    Args:
+        azimuth, elevation, active: of the estimates, [B, K].
+        truth: the known places, as they were given.
+        within: largest distance in either angle that counts as agreement [rad].
+    """
+    a, e = truth.azimuth, truth.elevation
+    tried = {
+        ("", ""): (a, e),
+        ("azimuth of the other sign", "negate azimuth"): (-a, e),
+        ("elevation of the other sign", "negate elevation"): (a, -e),
+        ("both angles of the other sign", "negate azimuth and elevation"): (-a, -e),
+        ("azimuth and elevation exchanged", "exchange azimuth and elevation"): (e, a),
+        ("angles in degrees", "convert azimuth and elevation to radians"): (
+            a.deg2rad(),
+            e.deg2rad(),
+        ),
+        ("elevation from the zenith", "replace elevation by pi / 2 - elevation"): (
+            a,
+            torch.pi / 2 - e,
+        ),
+    }
+    found = []
+    for (name, remedy), (left, up) in tried.items():
+        apart = torch.maximum(
+            (azimuth.unsqueeze(-1) - left.unsqueeze(-2)).abs(),
+            (elevation.unsqueeze(-1) - up.unsqueeze(-2)).abs(),
+        )
+        near = ((apart <= within) & truth.active.unsqueeze(-2)).any(-1)[active]
+        found.append(Convention(name, int(near.sum()), near.numel(), 0.0, remedy))
+    return sorted(found, key=lambda each: -each.fitting)

@@ -1,0 +1,215 @@
+"""Goodness of fit: do the snapshots of a scene look as sources at given places make them look?
+
+Let y_l = B_l s_l + n_l, B_l = G_l A, with white noise (`whiten`). Least squares at the places
+gives amplitudes ŝ_l and residuals r_l = Q_l y_l, where Q_l projects onto the complement of B_l.
+If the places are right, r_l is white noise in that complement and independent of ŝ_l, for any
+power, correlation or number of sources. Three tests ask whether it is:
+
+    wavefront   Do other steering vectors explain the residual? The amplitudes being known, a
+                perturbation (polynomial of degree <= 3 in the element's coordinates) ∘ a_k is
+                linear, so an F test of these columns is exact. What moving the sources explains is
+                taken out of numerator and denominator: places are fitted.
+    whiteness   Does anything else arrive? J = sum_lm |r_lᴴ r_m|² / (sum_l |r_l|²)², John's test of
+                sphericity (1971, Biometrika 58). It depends on neither σ² nor ŝ; its distribution
+                is drawn with the Q_l of the scene, and a gamma distribution of equal mean,
+                variance and skewness gives its tail.
+    noise       Where σ² is known: 2 sum_l |r_l|² / σ² is χ² with as many degrees of freedom as the
+                residual has, less those of the places.
+
+The p value is that of the least of them, times their number (Bonferroni). Below threshold, where
+the places of highest likelihood are wrong, more of the noise is explained than at the true ones,
+and the tests are conservative (`benchmarks/goodness_of_fit.py`).
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy.special import chdtrc, fdtrc, gammaincc
+from torch import Tensor
+
+from trainer.covariance import Whitened, whiten
+from trainer.linalg import squared_magnitude, squared_norm
+from trainer.scenes import Scenes, SearchGrid, respond
+
+DEGREE = 3
+"""Degree of the polynomials of the wavefront test."""
+DRAWS = 256
+"""Draws of white noise for the distribution of J."""
+DRAWN_AT_ONCE = 16
+"""Scenes whose draws are held in memory at once."""
+RANK = 1e-9
+"""Eigenvalues of normalised Gram matrices below this times the largest count as zero."""
+
+
+ROUNDING = 1e-6
+"""Share of the energy that may be left without being noise: 60 dB, finer than arrays are known."""
+
+
+class Fit(NamedTuple):
+    """How well sources at given places explain each of B scenes.
+
+    Attributes:
+        explained: share of the snapshots' (whitened) energy in the least-squares fit, [B].
+        p_value: [B]; NaN where nothing can be tested: silence, or no more antennas than sources.
+    """
+
+    explained: Tensor
+    p_value: Tensor
+
+
+class _Residual(NamedTuple):
+    """A least-squares fit of the amplitudes at given places."""
+
+    data: Whitened
+    amplitudes: Tensor  # ŝ, [B, L, K]
+    basis: Tensor  # of the range of B_l, [B, L, M, K]
+    vector: Tensor  # r, [B, L, M]
+    dimensions: Tensor  # complex ones of the residual, [B]
+
+    def project(self, columns: Tensor) -> Tensor:
+        """Return Q_l x of columns x [B, L, M, Q], as columns of all snapshots [B, L M, Q]."""
+        return (columns - self.basis @ (self.basis.mH @ columns)).flatten(1, 2)
+
+
+@torch.no_grad()
+def goodness_of_fit(scenes: Scenes, positions: Tensor, active: Tensor, search: SearchGrid) -> Fit:
+    """Test whether sources at positions [B, K, 3], where `active` [B, K], explain the snapshots.
+
+    Computed in double precision; J's draws in single.
+    """
+    data = whiten(scenes).to(torch.complex128)
+    positions = positions.double()
+    steering = search.response(positions) * active.unsqueeze(-1)
+    residual = _fit_amplitudes(data, steering)
+    total, rest = squared_norm(data.snapshots), squared_norm(residual.vector)
+    slopes = search.slopes(positions) * active[..., None, None]
+    moves = residual.project(_columns(residual, slopes))
+    p_values = torch.stack(
+        [
+            _wavefront(residual, steering, moves, search),
+            _whiteness(residual),
+            _noise(residual, moves, scenes.noise_variance),
+        ]
+    )
+    apply = torch.isfinite(p_values)
+    least = p_values.where(apply, torch.inf).amin(0)
+    p_value = (apply.sum(0) * least).clamp(max=1).where(apply.any(0), torch.nan)
+    explained = 1 - rest / total.where(total > 0, torch.ones_like(total))
+    # residuals of data without noise are rounding errors, which are not white
+    p_value = p_value.where(explained < 1 - ROUNDING, 1)
+    return Fit(explained * (total > 0), p_value.where(total > 0, torch.nan))
+
+
+def _fit_amplitudes(data: Whitened, steering: Tensor) -> _Residual:
+    responses = respond(data.channel, data.codes, steering)
+    left, values, right = torch.linalg.svd(responses, full_matrices=False)
+    # a slot without a source has a zero column; a dead channel has nothing else
+    kept = values > RANK**0.5 * values.amax((1, 2), keepdim=True)
+    basis = left * kept.unsqueeze(-2)
+    inside = basis.mH @ data.snapshots.unsqueeze(-1)
+    inverse = torch.where(kept, 1 / values.where(kept, torch.ones_like(values)), 0)
+    amplitudes = right.mH @ (inverse.unsqueeze(-1) * inside)
+    vector = data.snapshots - (basis @ inside).squeeze(-1)
+    dimensions = data.snapshots[0].numel() - kept.sum((1, 2))
+    return _Residual(data, amplitudes.squeeze(-1), basis, vector, dimensions)
+
+
+def _columns(residual: _Residual, changes: Tensor) -> Tensor:
+    """Return G_l x ŝ_lk of changes x [B, K, J, N] of the steering vectors: [B, L, M, K J]."""
+    echoes = respond(residual.data.channel, residual.data.codes, changes.flatten(1, 2))
+    echoes = echoes.unflatten(-1, changes.shape[1:3])
+    return (echoes * residual.amplitudes[:, :, None, :, None]).flatten(-2)
+
+
+def _wavefront(residual: _Residual, steering: Tensor, moves: Tensor, search: SearchGrid) -> Tensor:
+    """Return p values of the F test, [B]; NaN where the residual has too few dimensions."""
+    nan = torch.full_like(residual.dimensions, torch.nan, dtype=torch.float64)
+    most = int(residual.dimensions.min()) // (2 * steering.shape[1])
+    shapes = wavefront_polynomials(search, most)
+    if not len(shapes):
+        return nan
+    bent = residual.project(_columns(residual, steering.unsqueeze(2) * shapes))
+    vector = residual.vector.flatten(1)
+    anything, rank = _explained(torch.cat([bent, moves], dim=-1), vector)
+    # places are real: the move by an imaginary angle is not among the fitted
+    pairs = torch.view_as_real(moves).movedim(-1, 1).flatten(1, 2)
+    moved, fitted = _explained(pairs, torch.view_as_real(vector).movedim(-1, 1).flatten(1))
+    above, below = 2 * rank - fitted, 2 * (residual.dimensions - rank)
+    mean_above = (anything - moved).clamp(min=0) / above
+    mean_below = (squared_norm(residual.vector) - anything) / below
+    p_value = torch.from_numpy(
+        fdtrc(*(x.cpu().numpy() for x in (above, below, mean_above / mean_below)))
+    )
+    return p_value.to(nan).where((above > 0) & (below > 0), nan)
+
+
+def wavefront_polynomials(search: SearchGrid, most: int) -> Tensor:
+    """Return at most `most` orthogonal polynomials on the panel, [J, N], of degree <= `DEGREE`."""
+    across, up = search.panel.element_positions(torch.float64, search.points.device)
+    size = torch.maximum(across.abs().max(), up.abs().max()).clamp(min=1e-300)
+    degrees = [d for d in range(DEGREE + 1) if (d + 1) * (d + 2) // 2 <= most]
+    powers = [(i, d - i) for d in degrees for i in range(d + 1)]
+    if not powers:
+        return across.new_zeros(0, len(across))
+    columns = torch.stack([(across / size) ** i * (up / size) ** j for i, j in powers], dim=-1)
+    # on a line some are multiples of others
+    orthogonal, triangle = torch.linalg.qr(columns)
+    kept = triangle.diagonal().abs() > RANK * triangle.diagonal().abs().max()
+    return orthogonal[:, : len(kept)][:, kept].mT
+
+
+def _explained(columns: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the energy of `vector` [B, P] in the span of columns [B, P, Q], and its rank: [B]."""
+    norm = columns.norm(dim=1, keepdim=True)
+    unit = columns / norm.where(norm > 0, torch.ones_like(norm))
+    values, vectors = torch.linalg.eigh(unit.mH @ unit)
+    kept = values > RANK * values[:, -1:].clamp(min=1)
+    inside = squared_magnitude((vectors.mH @ (unit.mH @ vector.unsqueeze(-1))).squeeze(-1))
+    energy = torch.where(kept, inside / values.where(kept, torch.ones_like(values)), 0).sum(-1)
+    return energy, kept.sum(-1)
+
+
+def _whiteness(residual: _Residual) -> Tensor:
+    """Return p values of J, [B]; NaN for one snapshot or a residual without dimensions."""
+    _, snapshots, antennas, _ = residual.basis.shape
+    # from the CPU, so that every device tests alike
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(DRAWS, snapshots, antennas, generator=generator, dtype=torch.complex64)
+    noise = noise.to(residual.vector.device).unsqueeze(-1)
+    moments = []
+    for basis in residual.basis.to(torch.complex64).split(DRAWN_AT_ONCE):
+        basis = basis.unsqueeze(1)
+        drawn = _sphericity((noise - basis @ (basis.mH @ noise)).squeeze(-1)).double()
+        mean, spread = drawn.mean(-1), drawn.std(-1)
+        third = ((drawn - mean.unsqueeze(-1)) ** 3).mean(-1)
+        moments.append(torch.stack([mean, spread, third], dim=-1))
+    mean, spread, third = torch.cat(moments).unbind(-1)
+    testable = (residual.dimensions > snapshots) & (spread > 1e-6 * mean)
+    testable = testable & (squared_norm(residual.vector) > 0) & (snapshots > 1)
+    spread = spread.where(testable, torch.ones_like(spread))
+    # a gamma distribution is skewed to the right; one that is hardly skewed is normal
+    skewness = (third / spread**3).clamp(min=0.05)
+    shape = 4 / skewness**2
+    score = (_sphericity(residual.vector) - mean) / spread
+    at = (shape + score * shape.sqrt()).clamp(min=0)
+    p_value = torch.from_numpy(gammaincc(shape.cpu().numpy(), at.nan_to_num(1).cpu().numpy()))
+    return p_value.to(score).where(testable, torch.nan)
+
+
+def _sphericity(vectors: Tensor) -> Tensor:
+    """Return J of snapshots [*batch, L, M]: [*batch]."""
+    gram = vectors @ vectors.mH if vectors.shape[-2] < vectors.shape[-1] else vectors.mH @ vectors
+    energy = squared_norm(vectors)
+    tiny = torch.finfo(energy.dtype).tiny
+    return squared_norm(gram) / energy.square().clamp(min=tiny)
+
+
+def _noise(residual: _Residual, moves: Tensor, variance: Tensor) -> Tensor:
+    """Return p values of the χ² test, [B]; NaN where σ² is not known."""
+    pairs = torch.view_as_real(moves).movedim(-1, 1).flatten(1, 2)
+    _, fitted = _explained(pairs, pairs[..., 0])
+    freedom = (2 * residual.dimensions - fitted).clamp(min=0)
+    ratio = (2 * squared_norm(residual.vector) / variance).cpu().numpy()
+    p_value = torch.from_numpy(np.asarray(chdtrc(freedom.cpu().numpy(), ratio)))
+    return p_value.to(residual.vector.real).where(freedom > 0, torch.nan)

@@ -1,0 +1,130 @@
+"""What an estimate is worth: confidence, and the reason where it is withheld.
+
+Confidence is a probability *given that the scene is of the law*. Where a test says that it is not,
+or that this estimate is not the answer, confidence is withheld: NaN, with a reason. The first of
+the reasons that apply is given; `vouch` lists them in that order.
+"""
+
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.special import stdtr
+from torch import Tensor
+
+from trainer.config import SceneConfig
+from trainer.estimation import Estimates
+from trainer.evaluation import TOLERANCE_DEG
+from trainer.scenes import Scenes
+
+from .best_places import LEVEL, Explanation, beaten, explain
+from .localisation import Localisation
+
+UNTESTED = "the fit cannot be tested"
+MISFIT = "the scene does not fit"
+OTHER_PLACE = "a better place explains the scene"
+REVERSED = "the recording fits with the phase sign reversed"
+UNCALIBRATED = "no calibrated network made the estimate"
+
+
+LEAST_SCENES = 5
+"""Least number of scenes whose hints of a reversed sign are taken together."""
+
+
+class Withheld(NamedTuple):
+    """A reason to withhold confidence, and the estimates [B, K] that it applies to."""
+
+    reason: str
+    estimates: Tensor
+
+
+def vouch(
+    scenes: Scenes,
+    found: Estimates,
+    num_sources: Tensor,
+    scene: SceneConfig,
+    confidence: Tensor | None = None,
+) -> Localisation:
+    """Return the estimates of any method with what they are worth.
+
+    Args:
+        num_sources: K, [B].
+        scene: the panel and region that were searched.
+        confidence: [B, K_max]; None where nothing calibrated gives it.
+    """
+    best = explain(scenes, found, scene)
+    withheld = [
+        Withheld(UNTESTED, _all(best.p_value.isnan(), found)),
+        Withheld(MISFIT, _all(best.p_value < LEVEL, found)),
+        Withheld(
+            OTHER_PLACE, _all(beaten(scenes, found, best, scene), found) & ~_near(found, best)
+        ),
+    ]
+    if confidence is None:
+        confidence = torch.full_like(found.azimuth, torch.nan)
+        withheld.append(Withheld(UNCALIBRATED, found.active))
+    reason = first_reason(withheld)
+    confidence = confidence.masked_fill(
+        torch.from_numpy(reason != "").to(confidence.device), torch.nan
+    )
+    values = {
+        "azimuth": found.azimuth,
+        "elevation": found.elevation,
+        "range_m": found.range_m,
+        "confidence": confidence,
+        "active": found.active,
+        "resolved": found.resolved,
+        "num_sources": num_sources,
+        "explained": best.explained.float(),
+        "p_value": best.p_value.float(),
+        "fits": best.p_value >= LEVEL,
+        "reversed_gain": best.reversed_gain.float(),
+    }
+    arrays: dict[str, Any] = {name: value.cpu().numpy() for name, value in values.items()}
+    return Localisation(**arrays, reason=reason)
+
+
+def withhold_reversed(found: Localisation) -> Localisation:
+    """Return a recording's estimates without confidence, if its phase sign is reversed.
+
+    The sign is the same in all scenes, so that many weak hints are one strong one: Student's t of
+    `reversed_gain` over scenes. Where the sign is right its mean is negative; in noise alone zero.
+    """
+    gain = found.reversed_gain[np.isfinite(found.p_value)].astype(np.float64)
+    if len(gain) < LEAST_SCENES or gain.mean() <= 0:
+        return found
+    score = gain.mean() / max(gain.std(ddof=1) / len(gain) ** 0.5, 1e-300)
+    if stdtr(len(gain) - 1, -score) >= LEVEL:
+        return found
+    others = found.active & ~np.isin(found.reason, (UNTESTED, MISFIT))
+    return replace(
+        found,
+        confidence=np.where(found.active, np.float32(np.nan), found.confidence),
+        reason=np.where(others, REVERSED, found.reason),
+        fits=np.zeros_like(found.fits),
+    )
+
+
+def first_reason(withheld: list[Withheld]) -> NDArray[np.str_]:
+    """Return the first reason that applies to every estimate, [B, K]; "" where none does."""
+    shape = withheld[0].estimates.shape
+    reason = np.full(shape, "", dtype=f"<U{max(len(each.reason) for each in withheld)}")
+    for each in reversed(withheld):
+        reason[each.estimates.cpu().numpy()] = each.reason
+    return reason
+
+
+def _all(scenes: Tensor, found: Estimates) -> Tensor:
+    """Return the active estimates of the scenes [B] for which something holds."""
+    return scenes.unsqueeze(-1) & found.active
+
+
+def _near(found: Estimates, best: Explanation) -> Tensor:
+    """Return the estimates within `TOLERANCE_DEG` of a best place in both angles, [B, K_max]."""
+    slots = best.positions.shape[1]
+    places = best.positions[..., :2].to(found.azimuth)
+    angles = torch.stack([found.azimuth, found.elevation], dim=-1)
+    apart = (angles.unsqueeze(2) - places.unsqueeze(1)).abs().amax(-1).rad2deg()
+    return ((apart <= TOLERANCE_DEG) & found.active[:, None, :slots]).any(-1)
