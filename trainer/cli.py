@@ -152,4 +152,5 @@ def localise_arguments(args: argparse.Namespace) -> dict[str, Any]:
         "azimuth_deg": args.azimuth_deg,
         "elevation_deg": args.elevation_deg,
         "device": args.device,
+        "diagnosed": True,
     }

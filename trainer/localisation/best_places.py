@@ -47,27 +47,48 @@ class Explanation(NamedTuple):
     value: Tensor
     reversed_gain: Tensor
 
+    def take(self, scenes: Tensor) -> "Explanation":
+        """Return those of some scenes."""
+        return Explanation(*(x[scenes] for x in self))
+
+    def put(self, numbers: Tensor, others: "Explanation") -> "Explanation":
+        """Return the same with the scenes of these numbers replaced by others."""
+        pairs = zip(self, others, strict=True)
+        return Explanation(*(x.index_copy(0, numbers, other) for x, other in pairs))
+
 
 @torch.no_grad()
 def explain(scenes: Scenes, found: Estimates, scene: SceneConfig) -> Explanation:
     """Return the best explanation of scenes by as many sources as were estimated."""
     search = search_grid(scene, torch.float32, scenes.snapshots.device)
     slots = max(int(found.active.sum(-1).max()), 1)
-    active, positions = found.active[:, :slots], found.positions[:, :slots]
-    first = _explain(scenes, positions, active, search)
+    active, positions = found.active[:, :slots], found.positions[:, :slots].double()
+    size = len(positions)
+    unknown = Explanation(
+        positions,
+        explained=positions.new_zeros(size),
+        p_value=positions.new_full((size,), torch.nan),
+        value=positions.new_full((size,), torch.inf),
+        reversed_gain=positions.new_zeros(size),
+    )
+    measured = (scenes.snapshots != 0).any((1, 2)) & (scenes.channel != 0).any((1, 2))
+    numbers = measured.nonzero().flatten()
+    if not len(numbers):
+        return unknown
+    scenes, active, positions = scenes.take(numbers), active[numbers], positions[numbers]
+    other = reverse_phase(scenes)
+    mirrored = sml(other, active.sum(-1), search, slots=slots, sweeps=0).positions
+    _, against = climb(other, mirrored, active, search)
+    first = _explain(scenes, positions, active, against, search)
     misfits = (first.p_value < LEVEL).nonzero().flatten()
-    if not len(misfits):
-        return first
-    part = scenes.take(misfits)
-    searched = sml(part, active[misfits].sum(-1), search, slots=slots).positions
-    second = _explain(part, searched, active[misfits], search)
-    # the scene fits if it does so at any place
-    better = second.p_value > first.p_value[misfits]
-    merged = []
-    for before, after in zip(first, second, strict=True):
-        chosen = better.view(-1, *[1] * (after.ndim - 1))
-        merged.append(before.index_copy(0, misfits, torch.where(chosen, after, before[misfits])))
-    return Explanation(*merged)
+    if len(misfits):
+        part = scenes.take(misfits)
+        searched = sml(part, active[misfits].sum(-1), search, slots=slots).positions
+        second = _explain(part, searched, active[misfits], against[misfits], search)
+        # the scene fits if it does so at any place
+        better = second.p_value > first.p_value[misfits]
+        first = first.put(misfits[better], second.take(better))
+    return unknown.put(numbers, first)
 
 
 def climb(
@@ -105,12 +126,15 @@ def reverse_phase(scenes: Scenes) -> Scenes:
     )
 
 
-def _explain(scenes: Scenes, positions: Tensor, active: Tensor, search: SearchGrid) -> Explanation:
+def _explain(
+    scenes: Scenes, positions: Tensor, active: Tensor, against: Tensor, search: SearchGrid
+) -> Explanation:
+    """Return the explanation by the places that scoring reaches from positions [B, K, 3].
+
+    Args:
+        against: the -log likelihood of the other phase sign, [B].
+    """
     best, value = climb(scenes, positions, active, search)
-    other = reverse_phase(scenes)
-    count, slots = active.sum(-1), active.shape[1]
-    mirrored = sml(other, count, search, slots=slots, sweeps=0).positions
-    _, against = climb(other, mirrored, active, search)
     gain = (value - against).nan_to_num(0)
     fit = goodness_of_fit(scenes, best, active, search)
     # two tests

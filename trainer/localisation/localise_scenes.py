@@ -39,6 +39,7 @@ def localise(
     azimuth_deg: float | None = None,
     elevation_deg: float | None = None,
     device: str = "auto",
+    diagnosed: bool = False,
 ) -> Localisation:
     """Localise the sources of recorded or simulated scenes.
 
@@ -52,6 +53,8 @@ def localise(
         azimuth_deg, elevation_deg: largest angles that are searched, to both sides; by default
             those of the training.
         device: `auto` is CUDA where there is one.
+        diagnosed: if many scenes do not fit, try the usual misreadings of a recording, for some
+            seconds, and say in `Localisation.diagnosis` which of them fits.
 
     Raises:
         ConfigError: if files cannot be read, the scenes do not fit the network, or the model is
@@ -78,7 +81,7 @@ def localise(
         counts = None if known is None else known[part]
         parts.append(_localise(network, model, scenes.take(part), counts, scene))
     found = withhold_reversed(Localisation.concatenate(parts))
-    return replace(found, diagnosis=diagnose(found, scenes, scene))
+    return replace(found, diagnosis=diagnose(found, scenes, scene) if diagnosed else "")
 
 
 def _known_counts(

@@ -1,0 +1,162 @@
+"""Goodness of fit: the law's own scenes fit, misread ones do not, and confidence is withheld."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from tests.small_model import SCENE, scenes_of
+from trainer.estimation import build_localiser
+from trainer.localisation import localise
+from trainer.localisation.best_places import reverse_phase
+from trainer.localisation.conventions import conventions, likely_convention, place_conventions
+from trainer.localisation.goodness_of_fit import goodness_of_fit
+from trainer.localisation.localisation import Localisation
+from trainer.localisation.vouching import MISFIT, OTHER_PLACE, REVERSED, vouch, withhold_reversed
+from trainer.scenes import Scenes, search_grid
+
+SEARCH = search_grid(SCENE, torch.float32)
+
+
+def unscored(scenes: Scenes) -> Scenes:
+    """Return scenes as recorded ones often are: σ² is not known."""
+    return replace(scenes, noise_variance=torch.full_like(scenes.noise_variance, torch.nan))
+
+
+def at_truth(scenes: Scenes):
+    """Return the fit at the true places."""
+    truth = scenes.sources
+    places = torch.stack([truth.azimuth, truth.elevation, 1 / truth.range_m], dim=-1)
+    return goodness_of_fit(scenes, places, truth.active, SEARCH)
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["noise known", "noise unknown"])
+def test_p_values_of_the_law_are_no_smaller_than_uniform(known):
+    """Bonferroni's p values stand above the uniform's: a one-sided Kolmogorov-Smirnov test."""
+    scenes = scenes_of(count=None, snr_db=5.0, size=200)
+    p_values = at_truth(scenes if known else unscored(scenes)).p_value
+    assert stats.kstest(p_values.numpy(), "uniform", alternative="greater").pvalue > 1e-3
+    assert p_values.min() < 0.1
+
+
+def test_residuals_of_a_perfect_fit_leave_the_noise():
+    """Explained at 20 dB: 1 - share of noise in the residual, (M - K) / M of σ² / (1 + SNR)."""
+    scenes = scenes_of(snr_db=20.0, size=32)
+    left = 1 - at_truth(scenes).explained.mean()
+    expected = (SCENE.num_antennas - 1) / SCENE.num_antennas / 101
+    assert left == pytest.approx(expected, rel=0.25)  # signals vary by 1/sqrt(L) in power
+
+
+def test_data_without_noise_fit():
+    assert (at_truth(scenes_of(snr_db=140.0)).p_value == 1).all()
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param(lambda s: replace(s, codes=s.codes.flip(1)), id="order of snapshots"),
+        pytest.param(lambda s: replace(s, channel=s.channel.conj()), id="sign of the channel"),
+        pytest.param(lambda s: replace(s, codes=s.codes.flip(2)), id="order of elements"),
+    ],
+)
+def test_most_misread_scenes_do_not_fit(spoil):
+    fit = at_truth(unscored(spoil(scenes_of(snr_db=15.0, size=12))))
+    assert (fit.p_value < 0.01).float().mean() > 0.75
+
+
+def test_a_larger_noise_than_known_does_not_fit():
+    scenes = scenes_of(snr_db=5.0, size=12)
+    wrong = replace(scenes, noise_variance=scenes.noise_variance / 2)
+    assert (at_truth(wrong).p_value < 0.01).all()
+
+
+def by_ml(scenes: Scenes) -> Localisation:
+    """Return what places of highest likelihood are worth."""
+    count = scenes.sources.num_sources
+    return vouch(scenes, build_localiser("sml", SCENE)(scenes, count), count, SCENE)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_reversed_phase_sign_does_not_fit(count):
+    """Fault 1: the places were 68 degrees off, and vouched for with confidence .93."""
+    scenes = scenes_of(count=count, snr_db=15.0, size=5)
+    right, wrong = by_ml(scenes), by_ml(reverse_phase(scenes))
+    assert right.fits.mean() > 0.9
+    assert wrong.fits.mean() < 0.1
+    assert (wrong.explained < right.explained).all()
+    assert np.median(wrong.reversed_gain) > 20 > -20 > np.median(right.reversed_gain)
+
+
+def test_weak_hints_of_a_reversed_sign_in_all_scenes_are_one_strong_one():
+    scenes = scenes_of(snr_db=0.0, size=12)
+    right, wrong = by_ml(scenes), by_ml(reverse_phase(scenes))
+    assert withhold_reversed(right) is right
+    withheld = withhold_reversed(wrong)
+    assert not withheld.fits.any()
+    assert set(withheld.reason[withheld.active]) <= {MISFIT, REVERSED}
+
+
+def test_an_estimate_far_from_the_place_that_explains_the_scene_is_not_vouched_for():
+    scenes = scenes_of(snr_db=15.0, size=8)
+    count = scenes.sources.num_sources
+    found = build_localiser("sml", SCENE)(scenes, count)
+    off = replace(found, azimuth=-found.azimuth, elevation=-found.elevation)
+    certain = torch.ones_like(found.azimuth)
+    good, bad = (vouch(scenes, f, count, SCENE, certain) for f in (found, off))
+    far = found.azimuth.abs().maximum(found.elevation.abs())[:, 0].numpy() > np.radians(8)
+    assert far.sum() >= 4
+    assert (good.reason[:, 0] == "").sum() >= 7
+    assert (bad.reason[far, 0] == OTHER_PLACE).sum() >= far.sum() - 1
+    assert bad.fits.sum() >= 7
+    assert np.isnan(bad.confidence[bad.reason != ""]).all()
+
+
+def test_localise_vouches_for_nothing_with_a_reversed_sign_and_says_so(trained):
+    scenes = replace(scenes_of(size=3), truth=None)
+    wrong = localise(trained, reverse_phase(scenes), num_sources=1, diagnosed=True)
+    assert not np.isfinite(wrong.confidence[wrong.active]).any()
+    assert "phase sign reversed 3 of 3" in wrong.diagnosis
+    assert "conjugate snapshots, channel and codes" in wrong.diagnosis
+    assert localise(trained, scenes, num_sources=1, diagnosed=True).diagnosis == ""
+
+
+@pytest.mark.parametrize(
+    ("misread", "name"),
+    [
+        pytest.param(lambda s: replace(s, snapshots=s.snapshots.conj()), "snapshots conj"),
+        pytest.param(
+            lambda s: replace(s, panel=replace(s.panel, spacing_m=0.075)), "half as large"
+        ),
+        pytest.param(
+            lambda s: replace(s, codes=s.codes.roll(1, 1)),
+            "one snapshot late",
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_the_usual_misreadings_are_named(misread, name):
+    scenes = misread(scenes_of(snr_db=15.0, size=2))
+    count = torch.ones(2, dtype=torch.long)
+    likely = likely_convention(conventions(scenes, count, SCENE))
+    assert likely is not None
+    assert name in likely.name
+    assert likely.fitting == likely.of == 2
+
+
+def test_known_places_tell_signs_units_and_axes():
+    truth = scenes_of(count=2, size=20).sources
+    within = np.radians(2.0)
+    for name, given in {
+        "": truth,
+        "azimuth of the other sign": replace(truth, azimuth=-truth.azimuth),
+        "angles in degrees": replace(
+            truth, azimuth=truth.azimuth.rad2deg(), elevation=truth.elevation.rad2deg()
+        ),
+        "azimuth and elevation exchanged": replace(
+            truth, azimuth=truth.elevation, elevation=truth.azimuth
+        ),
+    }.items():
+        best = place_conventions(truth.azimuth, truth.elevation, truth.active, given, within)[0]
+        assert (best.name, best.fitting, best.of) == (name, 40, 40)
