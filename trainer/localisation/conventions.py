@@ -9,7 +9,7 @@ exchanged or of the other sign. Only known places tell these (`place_conventions
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from scipy.special import bdtrc
@@ -26,6 +26,13 @@ SAMPLE = 16
 """Scenes on which every reading is tried."""
 LEAST_GAIN = 5.0
 """Log likelihood per scene by which a reading must be better than the recording as given."""
+SCALES = (
+    ("the elements' distances given in wavelengths", "multiply them by wavelength_m", None),
+    ("the elements' distances given in millimetres", "divide them by 1000", 1e-3),
+    ("the elements' distances twice as large as they are", "halve them", 0.5),
+    ("the elements' distances half as large as they are", "double them", 2.0),
+)
+"""Name, remedy and factor of the distances; None is the wavelength."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +105,14 @@ def readings(scenes: Scenes) -> Iterator[tuple[str, str, Scenes]]:
         conjugate = getattr(scenes, name).conj().resolve_conj()
         yield f"{name} conjugated", f"conjugate {name}", replace(scenes, **{name: conjugate})
     yield from _of_codes(scenes)
+    if panel.positions_m is None:
+        yield from _of_lattice(scenes)
+    for name, remedy, scale in SCALES:
+        yield name, remedy, replace(scenes, panel=_scaled(panel, scale))
+
+
+def _of_lattice(scenes: Scenes) -> Iterator[tuple[str, str, Scenes]]:
+    panel = scenes.panel
     numbers = torch.arange(panel.num_elements, device=scenes.codes.device)
     lattice = numbers.view(panel.num_vertical, panel.num_horizontal)
     by_columns = numbers.view(panel.num_horizontal, panel.num_vertical).mT.flatten()
@@ -129,8 +144,6 @@ def readings(scenes: Scenes) -> Iterator[tuple[str, str, Scenes]]:
             "exchange num_horizontal and num_vertical",
             replace(scenes, panel=swapped),
         )
-    for name, remedy, spacing in _spacings(panel):
-        yield name, remedy, replace(scenes, panel=replace(panel, spacing_m=spacing))
 
 
 def _of_codes(scenes: Scenes) -> Iterator[tuple[str, str, Scenes]]:
@@ -159,22 +172,20 @@ def _of_codes(scenes: Scenes) -> Iterator[tuple[str, str, Scenes]]:
             yield f"codes given as {name}", remedy, replace(scenes, codes=turned)
 
 
-def _spacings(panel: Panel) -> Iterator[tuple[str, str, float]]:
-    given, wavelength = panel.spacing_m, panel.wavelength_m
-    yield (
-        "spacing_m given in wavelengths",
-        "multiply spacing_m by wavelength_m",
-        given * wavelength,
+def _scaled(panel: Panel, scale: float | None) -> Panel:
+    """Return a panel of scaled positions; None scales by the wavelength."""
+    scale = panel.wavelength_m if scale is None else scale
+    if panel.positions_m is None:
+        return replace(panel, spacing_m=panel.spacing_m * scale)
+    return Panel.of_positions(
+        [(h * scale, v * scale) for h, v in panel.positions_m], panel.wavelength_m
     )
-    yield "spacing_m given in millimetres", "divide spacing_m by 1000", given / 1000
-    yield "spacing_m twice as large as it is", "halve spacing_m", given / 2
-    yield "spacing_m half as large as it is", "double spacing_m", given * 2
 
 
 def _fit(scenes: Scenes, num_sources: Tensor, scene: SceneConfig) -> tuple[Tensor, Tensor]:
     """Return -log likelihood at the places of highest likelihood, and whether they fit: [B]."""
-    panel = {name: getattr(scenes.panel, name) for name in scenes.panel.__dataclass_fields__}
-    search = search_grid(replace(scene, **panel), torch.float32, scenes.snapshots.device)
+    scene = replace(scene, **asdict(scenes.panel))
+    search = search_grid(scene, torch.float32, scenes.snapshots.device)
     found = sml(scenes, num_sources, search)
     best, value = climb(scenes, found.positions, found.active, search)
     fit = goodness_of_fit(scenes, best, found.active, search)

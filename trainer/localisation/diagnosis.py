@@ -1,4 +1,4 @@
-"""What a localisation found, in words: scenes that do not fit and why, confidence withheld."""
+"""The findings of a localisation in words: scenes that do not fit and why, confidence withheld."""
 
 from collections import Counter
 

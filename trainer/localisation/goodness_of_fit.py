@@ -47,7 +47,7 @@ ROUNDING = 1e-6
 
 
 class Fit(NamedTuple):
-    """How well sources at given places explain each of B scenes.
+    """The fit of sources at given places to each of B scenes.
 
     Attributes:
         explained: share of the snapshots' (whitened) energy in the least-squares fit, [B].

@@ -1,4 +1,4 @@
-"""What an estimate is worth: confidence, and the reason where it is withheld.
+"""The worth of an estimate: confidence, and the reason where it is withheld.
 
 Confidence is a probability *given that the scene is of the law*. Where a test says that it is not,
 or that this estimate is not the answer, confidence is withheld: NaN, with a reason. The first of
