@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from trainer.linalg import squared_norm
+
 from .decomposition import spectrum
 from .losses import eigengap_loss
 from .spectrum_type import Spectrum
@@ -108,7 +110,8 @@ def check_backend(
         return given.to(device, dtype).requires_grad_()
 
     columns = size.rank if size.rank is not None else 2 * n
-    factor = draw(batch, n, columns) / (n * columns) ** 0.5
+    factor = draw(batch, n, columns)
+    factor = factor / squared_norm(factor).sqrt()[:, None, None]  # trace 1
     target = torch.linalg.qr(draw(batch, n, min(SOURCES, n - 1)))[0].to(device, dtype)
     generic = operand(factor)
     # half of all eigenvalues equal the loading: native derivatives divide by these ties

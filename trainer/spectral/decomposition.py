@@ -9,14 +9,25 @@ import torch
 from torch import Tensor
 
 from trainer.config import require_choice
-from trainer.linalg import hermitian_part
+from trainer.linalg import hermitian_part, squared_norm
 
 from .backends import BACKENDS, resolve_auto
 from .once_differentiable import once_differentiable
 from .problem import Problem
-from .spectrum_type import Spectrum, can_read, finite_gram, finite_samples, over_batch
+from .spectrum_type import (
+    Spectrum,
+    can_read,
+    finite_gram,
+    finite_samples,
+    narrowed_by_autocast,
+    over_batch,
+    require_tensor,
+)
 
 DTYPES = (torch.float32, torch.float64, torch.complex64, torch.complex128)
+LARGEST_ASYMMETRY = 0.05
+"""Of a covariance, ‖R - Rᴴ‖_F / ‖R‖_F: far above rounding, also in bfloat16, and far below that of
+a triangle (up to √2) or of X Xᵀ for complex X."""
 
 
 def spectrum(
@@ -31,7 +42,8 @@ def spectrum(
     """Decompose R = covariance + shift I, or R = F Fᴴ + shift I.
 
     Args:
-        covariance: dense R [*batch, N, N]; its Hermitian part is used.
+        covariance: dense R [*batch, N, N], Hermitian; of rounding errors the Hermitian part is
+            used.
         factor: F [*batch, N, r], instead of `covariance`.
         shift: absolute diagonal loading, a number or [*batch]; shift · B with a metric.
         backend: a name in `BACKENDS`.
@@ -40,17 +52,22 @@ def spectrum(
         metric: B > 0 [*batch or none, N, N], to solve R v = l B v by whitening with the Cholesky
             factor of B; differentiable in R (or F) and B.
 
+    Under autocast, single precision is computed in double, and so never in half.
+
     Raises:
+        TypeError: for a NumPy array or a list.
         ValueError: for an unknown backend, both or none of covariance and factor, `gram` without
             a factor of r < N, a `deg_thresh` that would not be used, shapes that do not fit, a
-            complex shift, a complex metric of a real R, or a metric that is not positive definite
-            (on CUDA and in torch.func, where values cannot be read without waiting or at all,
-            that sample is NaN instead).
+            complex shift, a complex metric of a real R, a covariance that is not Hermitian, or a
+            metric that is not positive definite (for the last two, on CUDA and in torch.func,
+            where values cannot be read without waiting or at all, that sample is NaN instead).
     """
     given = _checked(backend, covariance, factor, deg_thresh)
     resolved = resolve_auto(factor) if backend == "auto" else backend
-    # r x r is small enough for double precision, whatever the dtype of F
-    wide = torch.promote_types(given.dtype, torch.float64) if resolved == "gram" else given.dtype
+    # r x r is small enough for double precision, whatever the dtype of F; and double precision
+    # is what autocast leaves alone, in the backward pass too
+    double = resolved == "gram" or narrowed_by_autocast(given)
+    wide = torch.promote_types(given.dtype, torch.float64) if double else given.dtype
     *batch, num_elements, _ = given.shape
 
     if not isinstance(shift, Tensor):
@@ -59,11 +76,14 @@ def spectrum(
     finite = finite_samples(given, 2) & torch.isfinite(load)
     whitener = None
     if metric is not None:
+        require_tensor("metric", metric)
         metric = _checked_metric(once_differentiable(metric, wide), given)
         whitener, finite = _cholesky(metric, finite)
     operand = once_differentiable(_without(given, finite), wide)
     if factor is None:
-        operand = hermitian_part(operand)
+        kept = hermitian_part(operand)
+        finite = finite & _is_hermitian(operand, kept)
+        operand = kept
     if whitener is not None:
         operand = torch.linalg.solve_triangular(whitener, operand, upper=False)
         if factor is None:
@@ -73,15 +93,15 @@ def spectrum(
         operand = operand @ operand.mH
     # finite numbers may overflow in whitening and products, those of a factor in Fᴴ F
     finite = finite & (finite_gram(operand) if resolved == "gram" else finite_samples(operand, 2))
-    operand = _without(operand, finite)
+    operand, load = _without(operand, finite), torch.where(finite, load, 0)
     problem = Problem(
         operand,
-        shift=torch.where(finite, load, 0),
+        shift=load,
         roundoff=torch.finfo(given.dtype).eps / 2,
         deg_thresh=deg_thresh,
     )
     solution = BACKENDS[backend](problem)
-    return Spectrum(num_elements, solution, finite, given.dtype, whitener, operand)
+    return Spectrum(num_elements, solution, finite, given.dtype, whitener, operand, load)
 
 
 def _checked(
@@ -95,6 +115,7 @@ def _checked(
             "exactly one of `covariance` and `factor` must be given, but got "
             f"{'none' if given is None else 'both'}. Hand over the form that the network makes."
         )
+    require_tensor("covariance" if covariance is not None else "factor", given)
     if given.dim() < 2 or given.dtype not in DTYPES or given.shape[-1] < 1:
         raise ValueError(
             "a covariance [*batch, N, N] or factor [*batch, N, r] must be float or complex, in "
@@ -131,6 +152,26 @@ def _checked_metric(metric: Tensor, given: Tensor) -> Tensor:
         )
     over_batch(metric, batch, 2, "metric")
     return metric
+
+
+@torch.no_grad()
+def _is_hermitian(given: Tensor, hermitian: Tensor) -> Tensor:
+    """Return True [*batch] for R that equal their Hermitian part H, or are not finite.
+
+    Raises:
+        ValueError: if one does not, where values can be read without waiting.
+    """
+    # R - H is orthogonal to H: ‖R - Rᴴ‖² = 4 (‖R‖² - ‖H‖²)
+    whole, kept = squared_norm(given.detach()), squared_norm(hermitian.detach())
+    apart = 4 * (whole - kept) > LARGEST_ASYMMETRY**2 * whole
+    if can_read(apart) and bool(apart.any()):
+        worst = (2 * (1 - kept / whole).clamp(min=0).sqrt()).nan_to_num().max()
+        raise ValueError(
+            f"`covariance` must be Hermitian, ‖R - Rᴴ‖ <= {LARGEST_ASYMMETRY} ‖R‖, but got "
+            f"{worst:.2g} ‖R‖. Fill both triangles (of a lower one L: L + L.tril(-1).mH), and "
+            "multiply by .mH, not by .mT."
+        )
+    return ~apart
 
 
 def _without(given: Tensor, finite: Tensor) -> Tensor:

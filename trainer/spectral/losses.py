@@ -12,7 +12,10 @@ from torch import Tensor
 from trainer.config import DEFINITIONS, require, require_choice
 from trainer.linalg import real_part
 
-from .spectrum_type import Spectrum
+from .spectrum_type import Spectrum, can_read, require_tensor
+
+TRACE_TOLERANCE, BASIS_TOLERANCE = 0.2, 1e-2
+"""Largest error of a trace of 1, which may have been loaded, and of Uᴴ U = I."""
 
 
 def eigengap_loss(
@@ -34,7 +37,7 @@ def eigengap_loss(
     | subspace | relu(1 - ‖P_K U‖²_F / K - margin) | tolerated loss of the subspace, in [0, 1) |
 
     Args:
-        spectrum: of a trace-1 covariance.
+        spectrum: of a trace-1 covariance, loaded or not.
         num_sources: K, an int or one per sample.
         definition: one of `trainer.config.DEFINITIONS`.
         margin: of that definition.
@@ -42,8 +45,11 @@ def eigengap_loss(
             matrix; where K < K_max its last columns are zero.
 
     Raises:
-        ValueError: for an unknown definition, a negative margin, a K outside 1 .. N-1, or a
-            target that is missing or would not be used.
+        TypeError: for a target that is not a tensor.
+        ValueError: for an unknown definition, a negative margin, a K outside 1 .. N-1, a target
+            that is missing or would not be used or is not such a basis, or, for `gap`, another
+            trace. Where values cannot be read without waiting (CUDA) or at all (torch.func), a
+            sample with another trace or target is NaN.
     """
     require_choice("definition", definition, DEFINITIONS)
     require(margin >= 0, "margin >= 0", f"{margin=}", "To switch the term off, use weight 0.")
@@ -53,7 +59,16 @@ def eigengap_loss(
             f"{'a' if target is not None else 'no'} target with {definition!r}. "
             "Hand over an orthonormal basis of the true steering matrix, or drop it."
         )
+    sound = None
     if definition == "gap":
+        trace = spectrum.unloaded_trace()
+        sound = _sound(
+            # R = 0 has no trace to divide by
+            torch.minimum((trace - 1).abs(), trace.abs()),
+            TRACE_TOLERANCE,
+            "R must have trace 1, but its trace",
+            "Divide R by its trace, or F by the root of its squared norm.",
+        )
         gap = spectrum.gap(num_sources)
         shortfall = margin / torch.as_tensor(num_sources).to(gap) - gap
     elif definition == "ratio":
@@ -64,10 +79,34 @@ def eigengap_loss(
         # a negative leak (indefinite R only) has no loss, and log1p may have a pole there
         shortfall = torch.log1p(spectrum.leak(num_sources).relu()) - margin
     else:
+        require_tensor("target", target)
         assert target is not None
+        sound = _sound(
+            spectrum.basis_error(num_sources, target),
+            BASIS_TOLERANCE,
+            "`target` U must have at most K orthonormal columns and otherwise zeros, but Uᴴ U",
+            "Of a steering matrix A [*batch, N, K] hand over torch.linalg.qr(A).Q.",
+        )
         captured = spectrum.capture(num_sources, target)
         shortfall = 1 - captured / torch.as_tensor(num_sources).to(captured) - margin
-    return shortfall.relu()
+    loss = shortfall.relu()
+    return loss if sound is None else torch.where(sound, loss, torch.nan)
+
+
+def _sound(error: Tensor, tolerance: float, rule: str, remedy: str) -> Tensor | None:
+    """Return None if no sample's error [*batch] is too large; a mask where it cannot be read.
+
+    Raises:
+        ValueError: if one is, where it can.
+    """
+    sound = ~(error > tolerance)  # True for a NaN, which has its own policy
+    if not can_read(sound):
+        return sound
+    if not bool(sound.all()):
+        sample = (~sound).nonzero()[0].tolist()
+        where = f" of sample {sample}" if sample else ""
+        raise ValueError(f"{rule}{where} is off by {float(error[~sound][0]):.3g}. {remedy}")
+    return None
 
 
 def dominance_loss(covariance: Tensor) -> Tensor:

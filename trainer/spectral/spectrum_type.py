@@ -5,6 +5,7 @@ eigenvalues, of their arbitrary rotation.
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from trainer.config import require
+from trainer.linalg import real_part
 
 from .backends import FLOOR_ROUNDOFFS
 from .once_differentiable import once_differentiable
@@ -37,6 +39,7 @@ class Spectrum:
     _dtype: torch.dtype
     _whitener: Tensor | None
     _operand: Tensor
+    _load: Tensor
 
     @cached_property
     def values(self) -> Tensor:
@@ -104,9 +107,10 @@ class Spectrum:
         which holds the steering vectors of R = A P Aᴴ + s² B, along the span of the other B v_j.
         """
         k, limit = self._source_number(num_sources)
-        result = self._solution.project(k, limit, self._whitened(x))
-        if self._whitener is not None:
-            result = self._whitener @ result
+        with _own_precision(self._finite):
+            result = self._solution.project(k, limit, self._whitened(x))
+            if self._whitener is not None:
+                result = self._whitener @ result
         return self._nan_where_invalid(result, k, finite_samples(x, 2))
 
     def capture(self, num_sources: int | Tensor, basis: Tensor) -> Tensor:
@@ -116,8 +120,30 @@ class Spectrum:
         orthogonal, and U should satisfy Uᴴ B⁻¹ U = I.
         """
         k, limit = self._source_number(num_sources)
-        captured = self._solution.capture(k, limit, self._whitened(basis))
+        with _own_precision(self._finite):
+            captured = self._solution.capture(k, limit, self._whitened(basis))
         return self._nan_where_invalid(captured, k, finite_samples(basis, 2))
+
+    @torch.no_grad()
+    def unloaded_trace(self) -> Tensor:
+        """Return tr R [*batch] without the loading, detached; with a metric, tr B⁻¹R."""
+        loading = self.num_elements * (self._solution.shift - self._load)
+        trace = self._solution.trace().detach() + loading
+        return torch.where(self._finite, trace.to(self._real), torch.nan)
+
+    @torch.no_grad()
+    def basis_error(self, num_sources: int | Tensor, basis: Tensor) -> Tensor:
+        """Return max |Uᴴ U - D| [*batch], detached; with a metric, max |Uᴴ B⁻¹ U - D|.
+
+        D is 1 for columns that are not zero, and the error is infinite for more than K of them.
+        """
+        k, _ = self._source_number(num_sources)
+        with _own_precision(self._finite):
+            u = self._whitened(basis.detach())
+            gram = u.mH @ u
+        given = real_part(torch.diagonal(gram, dim1=-2, dim2=-1)) > 0.5
+        error = (gram - torch.diag_embed(given.to(gram.dtype))).abs().amax((-2, -1))
+        return torch.where(given.sum(-1) > k, torch.inf, error.to(self._real))
 
     @property
     def residual(self) -> Tensor:
@@ -186,6 +212,7 @@ class Spectrum:
         return over_batch(k.to(torch.int64), self._finite.shape, 0, "num_sources"), limit
 
     def _whitened(self, x: Tensor) -> Tensor:
+        require_tensor("X", x)
         if x.dim() < 2 or x.shape[-2] != self.num_elements:
             raise ValueError(
                 "the columns of X [..., num_elements, c] must be vectors over the elements, but "
@@ -205,6 +232,29 @@ class Spectrum:
         valid = valid.reshape(valid.shape + (1,) * (result.dim() - valid.dim()))
         narrow = self._dtype if result.is_complex() else self._real
         return torch.where(valid, result.to(narrow), torch.nan)
+
+
+def require_tensor(name: str, x: object) -> None:
+    """Raise TypeError for a NumPy array, a list or anything else that is not a tensor."""
+    if isinstance(x, Tensor):
+        return
+    kind = f"{type(x).__module__}.{type(x).__qualname__}".removeprefix("builtins.")
+    remedy = "torch.from_numpy" if kind == "numpy.ndarray" else "torch.tensor"
+    raise TypeError(
+        f"`{name}` must be a torch.Tensor, but got {kind}. Convert it by {remedy}(...)."
+    )
+
+
+def narrowed_by_autocast(x: Tensor) -> bool:
+    """Return whether matrix products of `x` would be taken in fewer bits here."""
+    return x.dtype == torch.float32 and torch.is_autocast_enabled(x.device.type)
+
+
+def _own_precision(x: Tensor) -> AbstractContextManager[object]:
+    """Switch autocast off for the device of `x`, if it is on."""
+    if torch.is_autocast_enabled(x.device.type):
+        return torch.autocast(x.device.type, enabled=False)
+    return nullcontext()
 
 
 def finite_samples(x: Tensor, sample_axes: int) -> Tensor:

@@ -1,0 +1,164 @@
+"""Input that would give a wrong or a dead loss is refused, and the advice leads to a live one."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.func import vmap
+
+from tests.matrices import close, covariance, gaussian, slope, unitary
+from trainer.spectral.backends import BACKENDS
+from trainer.spectral.decomposition import spectrum
+from trainer.spectral.losses import eigengap_loss
+
+SINGLE = {"rtol": 2e-5, "atol": 2e-6}
+"""Twelve rows in single precision; bfloat16 errs by 4e-3."""
+
+
+def steering(*sines):
+    offsets = torch.arange(6, dtype=torch.float64)
+    phases = math.pi * offsets[:, None] * torch.tensor(sines, dtype=torch.float64)
+    return torch.polar(torch.ones_like(phases), phases)
+
+
+def subspace_loss(target, r=None, k=2):
+    r = covariance(3, 6) if r is None else r
+    return eigengap_loss(spectrum(r), k, definition="subspace", margin=0.0, target=target)
+
+
+def gap_loss(s):
+    return eigengap_loss(s, 2, definition="gap", margin=1.0)
+
+
+def test_a_raw_steering_matrix_is_no_target_and_its_basis_is():
+    a = steering(-0.3, 0.4)
+    with pytest.raises(ValueError, match=r"orthonormal .* off by 5.*torch.linalg.qr\(A\).Q"):
+        subspace_loss(a)
+    value, gradient = slope(lambda r: subspace_loss(torch.linalg.qr(a).Q, r), covariance(3, 6))
+    assert (value > 0).all()
+    assert (torch.linalg.matrix_norm(gradient) > 0).all()
+
+
+def test_a_target_of_more_than_k_columns_is_refused_and_of_fewer_is_not():
+    with pytest.raises(ValueError, match="at most K"):
+        subspace_loss(torch.eye(6))
+    assert (subspace_loss(torch.eye(6)[:, :2] * torch.tensor([1.0, 0.0])) >= 0.5).all()
+    spoilt = unitary(3, 6)[..., :2]
+    spoilt[1] *= 1.1
+    with pytest.raises(ValueError, match=r"of sample \[1\] is off by 0.21"):
+        subspace_loss(spoilt)
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
+def test_rounding_of_trace_and_target_is_accepted(dtype):
+    r, basis = covariance(3, 6).to(dtype), unitary(3, 6)[..., :2].to(torch.complex64)
+    assert torch.isfinite(subspace_loss(basis, r)).all()
+    assert torch.isfinite(gap_loss(spectrum(r, shift=0.5))).all()
+    loaded = r + 0.1 / 6 * torch.eye(6)
+    close(gap_loss(spectrum(loaded)), gap_loss(spectrum(r)), atol=1e-6)
+    assert torch.isfinite(gap_loss(spectrum(0 * r))).all()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_another_trace_is_refused_and_what_is_divided_by_it_is_not(backend):
+    f = gaussian(3, 6, 5)
+    for shift in (0.0, 0.3):
+        with pytest.raises(ValueError, match=r"trace 1.*Divide R by its trace, or F by the root"):
+            gap_loss(spectrum(factor=f, shift=shift, backend=backend))
+    unit = f / f.abs().square().sum((1, 2), keepdim=True).sqrt()
+    value, gradient = slope(lambda x: gap_loss(spectrum(factor=x, backend=backend)), unit)
+    assert (value > 0).all()
+    assert (torch.linalg.matrix_norm(gradient) > 0).all()
+    # definitions that do not depend on the scale take any
+    eigengap_loss(spectrum(factor=f, backend=backend), 2, definition="ratio", margin=1.0)
+
+
+def test_where_values_cannot_be_read_the_sample_is_nan():
+    r, basis = covariance(3, 6), unitary(3, 6)[..., :2]
+    bad = torch.tensor([False, True, False])
+    scale = torch.where(bad, 6.0, 1.0)[:, None, None]
+    close(vmap(lambda x: gap_loss(spectrum(x)))(scale * r).isnan(), bad)
+    close(vmap(lambda x, u: subspace_loss(u, x))(r, scale * basis).isnan(), bad)
+    lower = torch.where(bad[:, None, None], r.tril(), r)
+    close(vmap(lambda x: spectrum(x).gap(2))(lower).isnan(), bad)
+
+
+def test_a_triangle_and_a_missing_conjugate_are_refused():
+    x = gaussian(6, 20)
+    r = x @ x.mH
+    for wrong in (r.tril(), r.triu(), x @ x.mT):
+        with pytest.raises(ValueError, match=r"Hermitian.*Fill both triangles.*\.mH, not by \.mT"):
+            spectrum(wrong)
+    lower = r.tril()
+    close(spectrum(lower + lower.tril(-1).mH).values, torch.linalg.eigvalsh(r).flip(-1))
+
+
+def test_a_covariance_rounded_to_half_precision_is_hermitian():
+    real = gaussian(6, 20).real
+    coarse = (real.bfloat16() @ real.bfloat16().mT).double()
+    coarse[0, 1:] *= 1 + 2**-8  # one triangle rounded to another neighbour
+    close(spectrum(coarse).values, torch.linalg.eigvalsh((coarse + coarse.mT) / 2).flip(-1))
+
+
+@pytest.mark.parametrize("name", ["covariance", "factor", "metric", "X", "target"])
+def test_arrays_and_lists_are_refused_by_name(name):
+    r = covariance(3, 6)
+    uses = {
+        "covariance": spectrum,
+        "factor": lambda x: spectrum(factor=x),
+        "metric": lambda x: spectrum(r, metric=x),
+        "X": lambda x: spectrum(r).apply(2, x),
+        "target": subspace_loss,
+    }
+    array = r[0, :, :2].numpy() if name in ("factor", "X", "target") else r[0].numpy()
+    with pytest.raises(TypeError, match=rf"`{name}` must .* numpy.ndarray.*torch.from_numpy"):
+        uses[name](array)
+    with pytest.raises(TypeError, match=rf"`{name}` must .* list.*torch.tensor"):
+        uses[name](array.tolist())
+    if name != "target":  # these columns are not orthonormal
+        uses[name](torch.from_numpy(array))
+        uses[name](torch.tensor(array.tolist(), dtype=torch.complex128))
+    assert isinstance(array, np.ndarray)
+
+
+@pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "gram"])
+def test_autocast_changes_nothing(backend):
+    """Values and gradients, of dense R and of a wide factor, backward inside and outside."""
+    x = gaussian(12, 30).real.float()
+    r, eye = x @ x.mT, torch.eye(12)
+
+    def evaluate(given, inside):
+        given = given.clone().requires_grad_()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=inside is not None):
+            wide = given.shape[-1] > 12
+            s = spectrum(factor=given) if wide else spectrum(given, backend=backend)
+            results = s.values, s.apply(3, eye), s.capture(3, eye[:, :3])
+            total = s.capture(3, eye[:, :3]) + s.ratio(3)
+            if inside:
+                total.backward()
+        if not inside:
+            total.backward()
+        assert all(y.dtype == torch.float32 for y in results)
+        return *results, given.grad
+
+    for given in (r, x):
+        expected = evaluate(given, None)
+        for inside in (True, False):
+            for found, right in zip(evaluate(given, inside), expected, strict=True):
+                torch.testing.assert_close(found, right, **SINGLE)
+
+
+def test_a_spectrum_from_outside_is_read_inside_autocast_as_outside():
+    x, eye = gaussian(12, 30).real.float(), torch.eye(12)
+    s = spectrum(x @ x.mT)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = s.apply(3, eye), s.capture(3, eye[:, :3])
+    for found, right in zip(inside, (s.apply(3, eye), s.capture(3, eye[:, :3])), strict=True):
+        assert found.equal(right)
+
+
+def test_half_precision_is_refused_by_name():
+    for dtype in (torch.bfloat16, torch.float16):
+        with pytest.raises(ValueError, match=rf"single or double precision, but got {dtype}"):
+            spectrum(torch.eye(4, dtype=dtype))
