@@ -88,7 +88,7 @@ def describe_plan(plan: SearchConfig) -> str:
         "preset": f"{space.name}: {space.about}",
         "trials": f"{plan.trials}, the first {len(space.anchors)} known-good; "
         f"sampler {plan.sampler}; scheduler {plan.scheduler}; seed {plan.seed}",
-        "scene": f"{scene.num_horizontal}x{scene.num_vertical} RIS, "
+        "scene": f"{scene.layout} RIS, "
         f"{scene.num_antennas} antennas, {scene.num_snapshots} snapshots, "
         f"K in 1..{scene.max_sources}, range {scene.range_min_m:g}-{scene.range_max_m:g} m, "
         f"training SNR {config.snr_min_db:g}..{config.snr_max_db:g} dB",

@@ -72,6 +72,13 @@ class SceneConfig:
         return self.num_horizontal * self.num_vertical
 
     @property
+    def layout(self) -> str:
+        """The elements of the panel, in words: columns x rows, or how many are placed."""
+        if self.positions_m is not None:
+            return f"{self.num_elements} placed"
+        return f"{self.num_horizontal}x{self.num_vertical}"
+
+    @property
     def aperture_m(self) -> tuple[float, float]:
         """Width and height of the panel, half a spacing beyond its outermost elements [m]."""
         if self.positions_m is None:

@@ -63,8 +63,8 @@ def adapt_network(network: nn.Module, config: TrainConfig, scene: SceneConfig) -
         way = f"--range-m {fits:.3g} {scene.range_max_m:g} would fit" if fits else "Train anew"
         raise ConfigError(
             f"weights serve panels and regions with as many range planes, but the network has "
-            f"{planes} ({trained.num_horizontal}x{trained.num_vertical}, {trained.range_min_m:g} "
-            f"to {trained.range_max_m:g} m) and {scene.num_horizontal}x{scene.num_vertical} "
+            f"{planes} ({trained.layout}, {trained.range_min_m:g} "
+            f"to {trained.range_max_m:g} m) and {scene.layout} "
             f"elements from {scene.range_min_m:g} to {scene.range_max_m:g} m need {needed}. {way}."
         )
     device = next(network.parameters()).device

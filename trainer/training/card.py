@@ -15,7 +15,7 @@ from trainer.evaluation import Calibration
 from .checkpoint import TrainState
 
 CARD = """\
-# {kind} network for {scene.num_horizontal}x{scene.num_vertical} elements
+# {kind} network for {scene.layout} elements
 
 Predicts the covariance that a reconfigurable intelligent surface sees, from {scene.num_snapshots}
 snapshots of {scene.num_antennas} antennas; MUSIC on it finds 1 to {scene.max_sources} sources, and

@@ -200,6 +200,15 @@ def test_packing_hermitian_matrices_is_an_isometry() -> None:
     torch.testing.assert_close(unpack_hermitian(pack_hermitian(one)), one, rtol=0, atol=1e-15)
 
 
+@per_network
+def test_a_gain_of_all_codes_may_stand_in_the_channel(name: str) -> None:
+    scenes = scenes_of()
+    scenes = resimulated(scenes, codes=two_state_codes(scenes), snr_db=0.0)
+    moved = replace(scenes, codes=scenes.codes / 8, channel=scenes.channel * 8)
+    network = trained(CONFIGS[name])
+    assert_same(network(moved), network(scenes), rtol=1e-6)
+
+
 @pytest.mark.parametrize("gains", [(1.0, 1.0), (0.3, 1.0)])
 def test_maps_are_back_projected_power_and_its_normaliser(gains: tuple[float, float]) -> None:
     """Against sum_l |aᴴ x_l|² and sum_l ‖Π_l a‖² with Π_l written out, up to a scale per map."""
