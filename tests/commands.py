@@ -5,14 +5,22 @@ import socket
 import subprocess
 import sys
 
+ASCII = {
+    "LC_ALL": "POSIX",
+    "PYTHONUTF8": "0",
+    "PYTHONCOERCECLOCALE": "0",
+    "PYTHONIOENCODING": "ascii",
+}
+"""Environment of a terminal, and of files, that know no character beyond ASCII."""
 
-def command(*argv: str) -> subprocess.CompletedProcess[str]:
+
+def command(*argv: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run `python -m` with these arguments and capture what it prints."""
     return subprocess.run(
         [sys.executable, "-m", *argv],
         capture_output=True,
         text=True,
-        env=os.environ | {"RAY_USAGE_STATS_ENABLED": "0"},
+        env=os.environ | {"RAY_USAGE_STATS_ENABLED": "0"} | environment,
         timeout=600,
     )
 

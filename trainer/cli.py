@@ -1,4 +1,4 @@
-"""Command lines: usage errors in one line with exit code 2; output that survives a closed pipe."""
+"""Command lines: usage errors in one line with exit code 2; output that never ends a command."""
 
 import argparse
 import json
@@ -39,7 +39,11 @@ class OneLineParser(argparse.ArgumentParser):
 
 @contextmanager
 def ignore_closed_output() -> Iterator[None]:
-    """Drop what is printed in the context once nobody reads it, instead of failing."""
+    """Drop what is printed in the context once nobody reads it, and replace characters that the
+    encoding of the output lacks, instead of failing."""
+    for name in ("stdin", "stdout", "stderr"):  # in the order of their descriptors
+        if getattr(sys, name) is None:  # closed: else a file opened later takes the descriptor
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: SIM115
     before = sys.stdout, sys.stderr
     sys.stdout = cast(TextIO, _Output(before[0], "stdout"))
     sys.stderr = cast(TextIO, _Output(before[1], "stderr"))
@@ -51,7 +55,8 @@ def ignore_closed_output() -> Iterator[None]:
 
 
 class _Output:
-    """A text stream that drops text after the first write that fails."""
+    """A text stream that replaces characters outside its encoding, and drops text after the first
+    write that fails."""
 
     def __init__(self, stream: TextIO, name: str) -> None:
         self._stream = stream
@@ -63,6 +68,9 @@ class _Output:
     def write(self, text: str) -> int:
         try:
             return self._stream.write(text)
+        except UnicodeEncodeError:
+            encoding = self._stream.encoding
+            return self._stream.write(text.encode(encoding, "replace").decode(encoding))
         except OSError as error:
             self._drop(error)
             return len(text)

@@ -100,7 +100,7 @@ class SearchCallback(tune.Callback):
             self._reporter.lost(name)
             return
         file = trial.error_file
-        self._end(trial, Path(file).read_text() if file else "the worker vanished without a word")
+        self._end(trial, Path(file).read_text(errors="replace") if file else "its worker vanished")
 
     def close(self) -> None:
         """Leave all that has happened readable, unfinished trials included."""

@@ -1,7 +1,7 @@
 """`python -m search.report`: the results of a run as a page, figures and a table.
 
 Needs neither Ray nor torch; works on a copied folder, and while the search still runs. Exit codes:
-0 written; 2 bad usage.
+0 written; 2 bad usage; 130 interrupted.
 """
 
 import argparse
@@ -10,7 +10,7 @@ import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
 
-from search.plan import RunError
+from search.plan import run_command
 from search.remote import push, resolve_run
 from trainer.cli import OneLineParser, UsageError
 
@@ -38,12 +38,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
-    try:
-        args = parser().parse_args(argv)
-        return report(args)
-    except (UsageError, RunError) as error:
-        print(f"search.report: {error}", file=sys.stderr)
-        return 2
+    return run_command(parser(), report, argv)
 
 
 def report(args: argparse.Namespace) -> int:

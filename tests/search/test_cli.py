@@ -1,19 +1,24 @@
 """Bad input at the command line: exit code 2, one line with rule, value, remedy; nothing lost."""
 
+import io
 import os
 import resource
 import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import replace
 
 import pytest
 
+from search.driver.progress_reporter import ProgressReporter
 from search.plan.config import SearchConfig
+from search.plan.outcome import Outcome
 from search.records.store import RunStore
 from search.run import main
 from trainer.__main__ import main as trainer_main
+from trainer.cli import ignore_closed_output
 
 
 def refused(capsys, *argv: str) -> str:
@@ -162,6 +167,34 @@ def test_a_command_outlives_who_reads_it(both):
     assert done.returncode == 0
     if not both:
         assert done.stderr == "stdout takes no more text (Broken pipe); going on without\n"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+@pytest.mark.parametrize("terminal", [False, True])
+def test_what_the_output_cannot_show_is_replaced(encoding, terminal, monkeypatch):
+    output = io.TextIOWrapper(io.BytesIO(), encoding)
+    monkeypatch.setattr(output, "isatty", lambda: terminal)
+    monkeypatch.setattr(sys, "stdout", output)
+    with ignore_closed_output():
+        reporter = ProgressReporter(2, Counter({Outcome.COMPLETED: 1}))
+        reporter.started({"trial_id": "t0001", "about": "weight ≥ .1, Müller"}, 1, None)
+        reporter.close()
+        print("error ± 1°")
+    shown = output.buffer.getvalue().decode(encoding)
+    assert "weight ? .1, M" in shown
+    assert ("±" if encoding == "latin-1" else "?") in shown.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("argv", "code"),
+    [
+        (["search.run", "--preset", "smoke", "--dry-run"], 0),
+        (["trainer", "replay", "nowhere", "t0000"], 2),
+    ],
+)
+def test_a_command_whose_output_is_closed_ends_as_it_would(argv, code):
+    shell = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh"]
+    assert subprocess.run([*shell, sys.executable, "-m", *argv]).returncode == code
 
 
 def test_help_answers_in_under_a_second():

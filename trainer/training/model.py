@@ -125,7 +125,7 @@ def export_model(
         hidden.mkdir(parents=True)
         shutil.copyfile(state, hidden / STATE_FILE)
         (hidden / CONFIG_FILE).write_text(json.dumps(record, indent=2) + "\n")
-        (hidden / CARD_FILE).write_text(card)
+        (hidden / CARD_FILE).write_text(card, encoding="utf-8")
         _replace(folder, hidden)
     except OSError as error:
         raise ConfigError(

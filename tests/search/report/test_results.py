@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.commands import command
+from tests.commands import ASCII, command
 
 pytestmark = pytest.mark.ray
 DOCS = (Path(__file__).parents[3] / "docs" / "results.md").read_text()
@@ -146,7 +146,7 @@ def asked(url, server):
 
 def test_the_report_of_a_real_run_shows_its_spectra(smoke, tmp_path):
     path, _ = smoke
-    done = command("search.report", str(path), "--out", str(tmp_path))
+    done = command("search.report", str(path), "--out", str(tmp_path), **ASCII)
     assert done.returncode == 0, done.stderr
     assert "note:" not in done.stdout
     for name in ("error_vs_snr_k1", "above_crb", "history", "spectra", "pseudospectra"):
