@@ -153,6 +153,7 @@ class Progress:
             "host": platform.node(),
             "device": "cpu" if _cuda() is None else "cuda",
             "started": self._started,
+            "ended": time.time(),
             "seconds_total": time.time() - self._clock,
             "peak_bytes": peak_bytes(),
         }

@@ -148,6 +148,7 @@ class Recorder:
             cost=row["seconds_per_epoch"],
             attributes=record.get("sampler_attributes", {}),
             params=record["params"],
+            span=(last["started"], last["ended"]) if "ended" in last else None,
         )
 
     def _classify(

@@ -74,7 +74,7 @@ def trial_row(
         "device": last.get("device"),
         "config_hash": record["config_hash"],
         "checkpoint": checkpoint,
-        "started": datetime.fromtimestamp(last["started"], UTC) if "started" in last else None,
+        **{n: datetime.fromtimestamp(last[n], UTC) for n in ("started", "ended") if n in last},
         "error": last.get("failure_traceback") or error,
     }
 

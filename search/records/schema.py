@@ -60,6 +60,7 @@ TRIALS = (
     Column("config_hash", "str", "", "equal exactly for equal configurations"),
     Column("checkpoint", "str", "", "path of its last checkpoint, relative to the run"),
     Column("started", "time", "UTC", "when it first started"),
+    Column("ended", "time", "UTC", "when it last reported"),
     Column("error", "str", "", "traceback of a crashed trial"),
 )
 

@@ -106,7 +106,7 @@ def read_ended_trials(store: RunStore) -> list[EndedTrial]:
     for row in trials.sort_values("number").to_dict("records"):
         name = str(row["trial_id"])
         record = _record(store, name, "sampler")
-        cost = row["seconds_per_epoch"]
+        cost, end = row["seconds_per_epoch"], row["ended"]
         ended.append(
             EndedTrial(
                 trial_id=name,
@@ -118,6 +118,7 @@ def read_ended_trials(store: RunStore) -> list[EndedTrial]:
                 cost=None if pd.isna(cost) else float(cost),
                 attributes=record.get("sampler_attributes", {}),
                 params=record.get("params", {}),
+                span=None if pd.isna(end) else (row["started"].timestamp(), end.timestamp()),
             )
         )
     return ended

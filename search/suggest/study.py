@@ -3,15 +3,18 @@
 Suggestions come from a study in memory. `optuna.log` (Optuna's journal storage) is a copy of the
 trials that have ended: a suggestion then never waits for the file system, and `optuna-dashboard`
 can open the file while the search runs. Neither is a record: a resumed search makes both anew from
-the run's tables, so that a torn line or a stale lock of a killed driver does no harm.
+the run's tables, so that a torn line or a stale lock of a killed driver does no harm; what people
+have added to the file (attributes of the study, notes of `optuna-dashboard`) is taken over.
 """
 
 import json
 import os
+import re
 import warnings
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,8 @@ from .samplers import MODELS_COMPLETE_ONLY
 
 CONSTRAINT = "aborted"
 
+NOTED = re.compile(r"dashboard:(\d+):")  # begins optuna-dashboard's notes on the trial of an id
+
 
 @dataclass(frozen=True)
 class EndedTrial:
@@ -41,6 +46,7 @@ class EndedTrial:
         cost: seconds per epoch; None if no epoch was trained.
         attributes: the sampler's own notes on the trial.
         params: the whole configuration.
+        span: its begin and end, in seconds since 1970; None if not known.
     """
 
     trial_id: str
@@ -52,6 +58,7 @@ class EndedTrial:
     cost: float | None = None
     attributes: Mapping[str, Any] = field(default_factory=dict)
     params: Mapping[str, Any] = field(default_factory=dict)
+    span: tuple[float, float] | None = None
 
     @property
     def last_value(self) -> float | None:
@@ -110,7 +117,7 @@ def frozen_trial(trial: EndedTrial, plan: SearchConfig, *, to_sampler: bool) -> 
     if state is TrialState.PRUNED and single and trial.values:
         values = [trial.last_value]  # as Optuna's own `tell` does
     attrs = {"trial_id": trial.trial_id, "outcome": trial.outcome.value}
-    return optuna.trial.create_trial(
+    frozen = optuna.trial.create_trial(
         state=state,
         values=values,
         params=dict(trial.sampler),
@@ -120,6 +127,9 @@ def frozen_trial(trial: EndedTrial, plan: SearchConfig, *, to_sampler: bool) -> 
         intermediate_values=dict(trial.values) if single else {},
         constraints=constraints(trial, plan, to_sampler=to_sampler),
     )
+    if trial.span is not None:  # else both are now
+        frozen.datetime_start, frozen.datetime_complete = map(datetime.fromtimestamp, trial.span)
+    return frozen
 
 
 def distributions(space: Space, values: Mapping[str, Any]) -> dict[str, BaseDistribution]:
@@ -144,9 +154,11 @@ class OptunaLog:
 
     def __init__(self, plan: SearchConfig, path: Path, ended: Iterable[EndedTrial] = ()) -> None:
         self._plan = plan
+        self._notes = _notes(path)
         growing = path.with_name(f".{path.name}.tmp")
         Path(f"{path}.lock").unlink(missing_ok=True)  # of another program's Optuna
         self._study = new_study(plan, JournalStorage(_Journal(growing)))
+        self._annotate("")
         for trial in ended:
             self.add(trial)
         os.replace(growing, path)  # not `write_atomically`: the journal stays open and grows
@@ -155,6 +167,30 @@ class OptunaLog:
         """Add a trial that has ended."""
         with suppress(ValueError):
             self._study.add_trial(frozen_trial(trial, self._plan, to_sampler=False))
+            self._annotate(trial.trial_id, len(self._study.get_trials(deepcopy=False)) - 1)
+
+    def _annotate(self, name: str, number: int | None = None) -> None:
+        """Add what people had noted on a trial, now of that number in the log, or on the study."""
+        for (kind, key), value in self._notes.pop(name, {}).items():
+            add = getattr(self._study._storage, f"set_study_{kind}")
+            add(self._study._study_id, NOTED.sub(f"dashboard:{number}:", key), value)
+
+
+def _notes(path: Path) -> dict[str, dict[tuple[str, str], Any]]:
+    """Return the attributes of the study in an earlier log by the name of the trial that they are
+    about ("" for the study), their kind and key; Optuna refuses others on ended trials."""
+    names: list[str] = []
+    notes: dict[str, dict[tuple[str, str], Any]] = {}
+    for line in path.read_bytes().splitlines() if path.exists() else ():
+        with suppress(ValueError, LookupError):  # torn, or about a trial that a torn line had
+            log = json.loads(line)
+            if {"study_id", "datetime_start"} <= log.keys():  # a new trial
+                names.append(log.get("user_attrs", {}).get("trial_id", "?"))
+            for kind in ("user_attr", "system_attr") if log.get("study_id") == 0 else ():
+                for key, value in log.get(kind, {}).items():
+                    name = names[int(about[1])] if (about := NOTED.match(key)) else ""
+                    notes.setdefault(name, {})[kind, key] = value
+    return notes
 
 
 class _Journal(BaseJournalBackend):

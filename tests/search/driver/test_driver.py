@@ -46,7 +46,7 @@ PARAMETERS = {
     "optimizer.learning_rate": ("float", "1", "decides how the trial ends"),
     "eps_psd": ("float", "1", "decides nothing"),
 }
-TIMING = ("started", "seconds", "gpu_seconds", "checkpoint")
+TIMING = ("started", "ended", "seconds", "gpu_seconds", "checkpoint")
 Run = Callable[..., RunStore]
 
 

@@ -169,11 +169,53 @@ def test_the_log_is_made_anew_whatever_a_killed_driver_left(tmp_path):
     journal.write_bytes(journal.read_bytes()[:-40])  # a torn line
     (tmp_path / "optuna.log.lock").symlink_to(journal)  # and a lock that nobody will release
     OptunaLog(plan(), journal, [ended_trial(n) for n in range(3)])
-    storage = optuna.storages.JournalStorage(
-        optuna.storages.journal.JournalFileBackend(str(journal))
-    )
-    trials = optuna.load_study(study_name="x", storage=storage).trials
+    trials = opened(journal).trials
     assert [t.user_attrs["trial_id"] for t in trials] == ["t0000", "t0001", "t0002"]
+
+
+def opened(journal):
+    """The study as another program's Optuna opens it, such as optuna-dashboard."""
+    backend = optuna.storages.journal.JournalFileBackend(str(journal))
+    return optuna.load_study(study_name="x", storage=optuna.storages.JournalStorage(backend))
+
+
+def note(study, number=None):
+    """Return optuna-dashboard's note on the study, or on the trial of that number."""
+    about = "" if number is None else f"{study.trials[number]._trial_id}:"
+    attributes = study._storage.get_study_system_attrs(study._study_id)
+    parts = [v for k, v in attributes.items() if k.startswith(f"dashboard:{about}note_str:")]
+    return "".join(parts) if f"dashboard:{about}note_ver" in attributes else None
+
+
+def test_what_people_add_to_the_study_survives_whatever_order_trials_are_then_in(tmp_path):
+    """A log is in the order in which trials ended; made anew, in that of their numbers. A trial
+    whose end the killed driver had not written into the tables comes last."""
+    journal = tmp_path / "optuna.log"
+    log = OptunaLog(plan(), journal)
+    for number in (3, 1, 0, 2):
+        log.add(ended_trial(number))
+    study = opened(journal)
+    study.set_user_attr("owner", "Müller")
+    add = study._storage.set_study_system_attr
+    for about, text in {"": "of the study", "0:": "of t0003", "1:": "of t0001"}.items():
+        add(study._study_id, f"dashboard:{about}note_ver", 2)
+        add(study._study_id, f"dashboard:{about}note_str:0", "an earlier text")
+        add(study._study_id, f"dashboard:{about}note_str:0", text)
+    for _ in range(2):  # whatever survives once survives again
+        log = OptunaLog(plan(), journal, [ended_trial(number) for number in (0, 1, 2)])
+        log.add(ended_trial(3))
+        study = opened(journal)
+        assert [t.user_attrs["trial_id"][-1] for t in study.trials] == ["0", "1", "2", "3"]
+        assert study.user_attrs == {"owner": "Müller"}
+        assert note(study) == "of the study"
+        assert [note(study, n) for n in range(4)] == [None, "of t0001", None, "of t0003"]
+
+
+def test_trials_in_the_log_have_their_own_begin_and_end(tmp_path):
+    OptunaLog(plan(), tmp_path / "optuna.log", [ended_trial(0, span=(1e9, 1e9 + 90))])
+    (trial,) = opened(tmp_path / "optuna.log").trials
+    assert trial.datetime_start.timestamp() == 1e9
+    assert trial.duration.total_seconds() == 90
 
 
 def test_a_trial_that_the_space_cannot_draw_is_refused():
