@@ -227,7 +227,9 @@ def _run_on_cluster(
     started = time.monotonic()
     with connect(plan) as cluster:
         if cluster.dashboard:
-            print(f"Ray dashboard: {cluster.dashboard}  (token, if asked: ray get-auth-token)")
+            file = os.environ.get("RAY_AUTH_TOKEN_PATH")
+            how = f"cat {file}" if file else "ray get-auth-token"
+            print(f"Ray dashboard: {cluster.dashboard}  (token, if asked: {how})")
         resources = wait_for_resources(plan, cluster)
         print(
             f"{resources.concurrent} trials at a time, each with {resources.cpus:g} CPUs and "

@@ -3,11 +3,13 @@
 import atexit
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
 import ray
+from ray._private.services import canonicalize_bootstrap_address
 
 from search.plan import (
     INTERRUPTED,
@@ -19,11 +21,15 @@ from search.plan import (
     Node,
     Refused,
     SearchConfig,
+    check_address,
     install_handlers,
     interruptible,
     interruption_of,
     run_undisturbed,
 )
+
+WATCH_SECONDS, GONE_AFTER = 3.0, 5
+"""Interval at which the head is asked for a sign of life; it has gone after so many in vain."""
 
 
 @contextmanager
@@ -46,10 +52,13 @@ def connect(plan: SearchConfig) -> Iterator[Cluster]:
             "address": plan.address,
             "runtime_env": {"env_vars": workers, "py_modules": [str(p) for p in PACKAGES]},
         }
+    left = threading.Event()
     with interruptible():
         try:
             context = start_ray(options)
             install_handlers()
+            head = ray.get_runtime_context().gcs_address
+            threading.Thread(target=watch_head, args=(head, left), daemon=True).start()
             url = context.dashboard_url
             alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
             yield Cluster(
@@ -59,12 +68,15 @@ def connect(plan: SearchConfig) -> Iterator[Cluster]:
                 can_grow=plan.address is not None and plan.max_concurrent is not None,
             )
         finally:
+            left.set()
             run_undisturbed(ray.shutdown)
 
 
 def start_ray(options: dict[str, Any]) -> Any:
     """Return what `ray.init` returns, or raise Refused with a remedy."""
     try:
+        if options["address"] != "local":  # a file may name a head that has gone
+            check_address(canonicalize_bootstrap_address(options["address"]))
         return ray.init(**options)
     except BaseException as error:
         stopped = interruption_of(error)
@@ -73,17 +85,42 @@ def start_ray(options: dict[str, Any]) -> Any:
         if isinstance(stopped, Interrupted):
             atexit.register(_exit_at_once)
             raise stopped from None
-        if isinstance(error, Exception):  # Ray raises this class if its processes are too slow
+        # `Exception` itself is Ray's if its processes are too slow
+        if isinstance(error, Exception) and not isinstance(error, Refused):
             raise _refusal(error, options["address"]) from error
         raise
 
 
-def _exit_at_once() -> None:
+def watch_head(address: str, left: threading.Event) -> None:
+    """End this process with exit code 1 once the head at `address` has gone, until `left` is set.
+
+    Calls of Ray do not return then, and a minute later its C++ aborts the process without a word.
+    """
+    import psutil  # Ray's, found once Ray is imported
+
+    silent = 0
+    while silent < GONE_AFTER:
+        if left.wait(WATCH_SECONDS):
+            return
+        try:
+            check_address(address)
+            silent = 0
+        except Refused:
+            silent += 1
+    lost = f"the head of the Ray cluster at {address} has gone, but nothing is lost: continue"
+    print(lost, "with --resume (a search) or the same command elsewhere", file=sys.stderr)
+    for process in psutil.Process().children(recursive=True):  # those of our own Ray
+        with suppress(psutil.Error):
+            process.kill()
+    _exit_at_once(1)
+
+
+def _exit_at_once(code: int = INTERRUPTED) -> None:
     """End the process: with half of a Ray the interpreter ends in a segmentation fault."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError):  # nobody reads it any more
             stream.flush()
-    os._exit(INTERRUPTED)
+    os._exit(code)
 
 
 def _refusal(error: Exception, address: str) -> Refused:
@@ -100,10 +137,10 @@ def _refusal(error: Exception, address: str) -> Refused:
             "driver where the cluster's image runs, or start the cluster with this one's."
         )
     if address == "local":
-        return Refused(
-            f"a local Ray must start, but did not ({said[:200]}). It gives its own processes "
-            "half a minute: try again when this machine is less busy."
-        )
+        busy = "Its own processes have half a minute: try again when this machine is less busy."
+        full = "Make room there, or choose another folder with RAY_TMPDIR."
+        remedy = full if isinstance(error, OSError) else busy
+        return Refused(f"a local Ray must start, but did not ({said[:200]}). {remedy}")
     return Refused(
         f"--address must name a running Ray cluster, but {address!r} does not answer "
         f"({said[:200]}). Start one with `ray start --head`, give the token "

@@ -3,8 +3,11 @@
 Ray reads the driver's when it is imported: call `set_ray_environment` before.
 """
 
+import atexit
 import gc
 import os
+import secrets
+import tempfile
 from functools import cache
 from pathlib import Path
 
@@ -36,9 +39,16 @@ def set_ray_environment(address: str | None = None) -> None:
         os.environ.setdefault(name, value)
     # A Ray that we start makes itself a token. A cluster that was started without one asks for
     # none, so that whoever has none must not ask Ray to show it.
-    file = os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token"
-    if address is None or "RAY_AUTH_TOKEN" in os.environ or Path(file).exists():
+    file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    known = "RAY_AUTH_TOKEN" in os.environ or file.exists()
+    if address is None or known:
         os.environ.setdefault("RAY_AUTH_MODE", "token")
+    home = file.parent if file.parent.exists() else file.parents[1]
+    if address is None and not (known or os.access(home, os.W_OK | os.X_OK)):
+        private = tempfile.TemporaryDirectory()  # Ray could not keep its token at home
+        atexit.register(private.cleanup)
+        os.environ["RAY_AUTH_TOKEN_PATH"] = os.path.join(private.name, "auth_token")
+        Path(private.name, "auth_token").write_text(secrets.token_hex(16))
 
 
 @cache

@@ -1,6 +1,7 @@
 """A driver shows its token where there is one, and asks for none where a cluster has none."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -46,6 +47,23 @@ def test_whoever_has_a_token_shows_it(have, fresh, monkeypatch):
     have(fresh, monkeypatch)
     set_ray_environment("127.0.0.1:6379")
     assert os.environ["RAY_AUTH_MODE"] == "token"
+
+
+@pytest.mark.parametrize("home", ["/dev/null", "/proc/none"])
+def test_a_home_that_takes_no_files_leaves_the_token_in_a_private_place(home, monkeypatch):
+    monkeypatch.setenv("HOME", home)
+    set_ray_environment()
+    file = Path(os.environ["RAY_AUTH_TOKEN_PATH"])
+    assert len(file.read_text()) >= 32
+    assert file.parent.stat().st_mode & 0o777 == 0o700
+    set_ray_environment()  # as every command of a process does
+    assert os.environ["RAY_AUTH_TOKEN_PATH"] == str(file)
+
+
+def test_a_home_that_takes_files_is_left_to_ray(fresh):
+    set_ray_environment()
+    assert "RAY_AUTH_TOKEN_PATH" not in os.environ
+    assert not fresh.joinpath(".ray").exists()
 
 
 def test_what_the_user_has_set_stays(monkeypatch):
