@@ -24,7 +24,7 @@ TRAINER_ROOMS: dict[str, tuple[str, ...]] = {
     "networks": _EARLY,
     "evaluation": (*_EARLY, "estimation", "networks"),
     "training": (*_EARLY, "estimation", "networks", "evaluation"),
-    "localisation": (*_EARLY, "estimation", "networks", "evaluation", "training"),
+    "localisation": (*_EARLY, "exchange", "estimation", "networks", "evaluation", "training"),
 }
 SEARCH_ROOMS = (
     *("plan", "records", "remote", "report", "suggest", "cluster", "driver", "reruns"),

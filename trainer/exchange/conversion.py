@@ -84,8 +84,8 @@ def _made(name: str, entry: Entry, found: Arrays, sizes: Mapping[str, int]) -> n
     value = value * entry["scale"] if "scale" in entry else value
     if entry.get("degrees") and "phase" not in entry:
         value = np.radians(value)
-    if name == "place_m":
-        value = _oriented(value, entry.get("coordinates", "right up ahead"))
+    if name in ("place_m", "positions_m"):
+        value = _oriented(name, value, entry.get("coordinates"))
     return value.conj() if entry.get("conjugate") else value
 
 
@@ -146,6 +146,8 @@ def _constant(name: str, entry: Any, done: Arrays) -> np.ndarray:
 
 
 def _num_elements(done: Arrays) -> int:
+    if "positions_m" in done:
+        return len(done["positions_m"])
     given = {"num_horizontal", "num_vertical"} <= done.keys()
     require(given, "num_horizontal and num_vertical are given", "not both", "Add them.")
     return int(done["num_horizontal"] * done["num_vertical"])
@@ -160,16 +162,21 @@ def _three(origin: list[Any], value: np.ndarray) -> np.ndarray:
     return np.asarray(origin, dtype=float)
 
 
-def _oriented(value: np.ndarray, coordinates: str) -> np.ndarray:
+def _oriented(name: str, value: np.ndarray, coordinates: str | None) -> np.ndarray:
     """Return Cartesian places with their coordinates in the order right, up, ahead."""
-    words = coordinates.split()
+    axes, size = ("right", "up", "ahead"), value.shape[-1]
+    words = " ".join(axes[:size]).split() if coordinates is None else coordinates.split()
     names = [word.lstrip("-") for word in words]
-    rule = "place_m has the coordinates right, up and ahead, in an order that `coordinates` names"
-    fits = sorted(names) == ["ahead", "right", "up"] and value.shape[-1] == 3
+    rule = f"{name}.coordinates names each of the {size} coordinates: right, up or ahead"
+    fits = len(names) == len(set(names)) == size and set(names) <= set(axes)
+    fits = fits and (size == 3 or name == "positions_m")
     example = 'Write for example coordinates = "ahead -right up".'
-    require(fits, rule, f"{value.shape[-1]} coordinates, {coordinates!r}", example)
+    require(fits, rule, f"{coordinates!r}", example)
     signs = np.array([-1.0 if word.startswith("-") else 1.0 for word in words])
-    return (value * signs)[..., [names.index(n) for n in ("right", "up", "ahead")]]
+    columns = dict(zip(names, np.moveaxis(value * signs, -1, 0), strict=True))
+    # a line of elements has one coordinate
+    zero = np.zeros(value.shape[:-1])
+    return np.stack([columns.get(axis, zero) for axis in axes[: max(size, 2)]], axis=-1)
 
 
 def _spherical(place: np.ndarray) -> Arrays:

@@ -18,7 +18,8 @@
     scale = 0.001                    factor to the recording's unit, after offset
     [place_m]                      Cartesian truth, in place of azimuth, elevation and range_m
     axes = "source coordinate"       with
-    coordinates = "right up ahead"     the order of the coordinates; `-up` points down
+    coordinates = "right up ahead"     the order of the coordinates; `-up` points down; also of
+                                       positions_m
     origin = [0.1, 0.1, 0]             the panel's centre, in the file's coordinates and unit
     [sizes]                        sizes of axes that a group leaves open (`axes`)
     antenna = 4
@@ -39,6 +40,9 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "wavelength_m": (),
     "frequency_hz": (),
     "source_correlation": (),
+    "positions_m": ("element", "coordinate"),
+    "origin_m": ("coordinate",),
+    "element_mask": ("element",),
     "snapshots": ("scene", "snapshot", "antenna"),
     "channel": ("scene", "antenna", "element"),
     "codes": ("scene", "snapshot", "element"),
@@ -123,5 +127,6 @@ def _check_entry(name: str, entry: Entry) -> None:
     angles = "phase" in entry or name in ("azimuth", "elevation")
     fits = angles or not entry.get("degrees")
     require(fits, "degrees is for phase, azimuth and elevation", name, "Drop `degrees`.")
-    for key in ("coordinates", "origin"):
-        require(name == "place_m" or key not in entry, f"{key} is for place_m", name, "Drop it.")
+    for key, users in (("coordinates", ("place_m", "positions_m")), ("origin", ("place_m",))):
+        fits = name in users or key not in entry
+        require(fits, f"{key} is for {' and '.join(users)}", name, "Drop it.")

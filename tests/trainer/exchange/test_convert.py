@@ -112,8 +112,35 @@ def test_cartesian_truth_from_a_corner_becomes_angles_from_the_centre(tmp_path):
         torch.testing.assert_close(getattr(made, name), getattr(truth, name))
 
 
+@pytest.mark.parametrize(
+    ("coordinates", "columns"),
+    [("right up", [0, 1]), ("ahead right -up", [2, 0, 1]), ("up right", [1, 0])],
+)
+def test_positions_of_elements_are_put_in_order(tmp_path, coordinates, columns):
+    """The lattice's own positions, in millimetres and in another order, are the lattice again."""
+    h, v = SCENES.panel.element_positions(torch.float64, torch.device("cpu"))
+    sign = -1 if "-up" in coordinates else 1
+    places = np.stack([h, sign * v, np.zeros(12)], axis=-1)[:, columns]
+    text = f'[positions_m]\nfrom = "p"\nscale = 0.001\ncoordinates = "{coordinates}"\n'
+    made = converted(tmp_path, "wavelength_m = 0.3\n" + PLAIN + text, p=1000 * places + 70)
+    for mine, lattice in zip(
+        made.panel.element_positions(torch.float64, torch.device("cpu")), (h, v), strict=True
+    ):
+        torch.testing.assert_close(mine, lattice)
+
+
+def test_a_line_of_positions_has_one_coordinate_and_dead_elements_a_mask(tmp_path):
+    text = '[positions_m]\nfrom = "p"\ncoordinates = "right"\n[element_mask]\nfrom = "works"\n'
+    mask = np.arange(12) != 3
+    line = {"p": 0.1 * np.arange(12)[:, None], "works": mask.astype(np.uint8)}
+    made = converted(tmp_path, "wavelength_m = 0.3\n" + PLAIN + text, **line)
+    h, v = made.panel.element_positions(torch.float64, torch.device("cpu"))
+    np.testing.assert_allclose(h, 0.1 * (np.arange(12) - 5.5)[mask], atol=1e-9)
+    assert not v.any()
+
+
 def test_a_mapping_can_give_every_array_of_a_recording():
-    known = {*recorded.SIGNALS, *recorded.GEOMETRY, *recorded.OPTIONAL}
+    known = {*recorded.SIGNALS, "wavelength_m", *recorded.OPTIONAL}
     assert known == TARGETS.keys() - DERIVED.keys()
 
 
@@ -139,7 +166,7 @@ def test_a_mapping_can_give_every_array_of_a_recording():
         ("sizes = 3", "sizes are whole numbers by axis"),
         ("frequency_hz = 1e9", "frequency_hz is given in place of wavelength_m"),
         ("[power]\nfrom = 'h'\noffset = 1", "power is real where offset is given"),
-        ("[place_m]\nfrom = 'Y'", "right, up and ahead"),
+        ("[place_m]\nfrom = 'Y'", "right, up or ahead"),
         ("codes = [", "--map is a TOML file"),
         ("[noise_variance]\nfrom = 'Y'", "names the axes of the array"),
     ],
