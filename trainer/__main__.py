@@ -2,13 +2,14 @@
 
     train     one configuration, to a folder with config.json, state.pt, and best/, the model
     convert   MATLAB, HDF5, NumPy or CSV files to a recording, by a mapping (docs/data.md)
-    localise  the sources of recorded scenes, with a trained model
+    check     a recording: does it fit the model, and if not, which convention is at fault
+    localise  the sources of recorded scenes, with a trained model or by a classical method
     replay    a trial of a run, from its records in runs/<name>/configs and endings
     evaluate  a trained network on held-out scenes, next to the classical methods and the bound
     preflight this machine's eigendecompositions: are they right, and how fast
 
-Exit codes: 0 done; 1 the training diverged (`train`), the record was not reproduced (`replay`), or
-a backend failed (`preflight`); 2 bad usage.
+Exit codes: 0 done; 1 the training diverged (`train`), the recording does not fit (`check`), the
+record was not reproduced (`replay`), or a backend failed (`preflight`); 2 bad usage.
 """
 
 import argparse
@@ -22,9 +23,11 @@ from typing import Any
 from trainer.cli import (
     OneLineParser,
     add_localise_flags,
+    add_search_flags,
     ignore_closed_output,
     localise_arguments,
     parse_settings,
+    search_arguments,
 )
 from trainer.config import ConfigError, TrainConfig, require
 from trainer.record import read_record, read_trial
@@ -95,6 +98,13 @@ def parser() -> argparse.ArgumentParser:
     )
     p_convert.add_argument("--out", type=Path, help="recording to write, .npz")
 
+    p_check = verbs.add_parser("check", help="say whether a recording fits the model, or why not")
+    p_check.set_defaults(act=check)
+    p_check.add_argument("scenes", type=Path, metavar="FILE", help="a recording, .npz")
+    p_check.add_argument("--method", default="sml", help="that localises; default: sml")
+    p_check.add_argument("--num-scenes", type=int, default=32, help="to try; default: 32")
+    add_search_flags(p_check)
+
     p_localise = verbs.add_parser("localise", help="find the sources of recorded scenes")
     p_localise.set_defaults(act=localise)
     add_localise_flags(p_localise)
@@ -158,6 +168,16 @@ def convert(args: argparse.Namespace) -> int:
     print(f"wrote {args.out}: {sizes}, {scenes.num_antennas} antennas, {scenes.panel}")
     print(f"next:  python -m trainer check {args.out}")
     return 0
+
+
+def check(args: argparse.Namespace) -> int:
+    """Print what a recording holds and whether it fits the model; return 1 if it does not."""
+    from trainer.localisation import check_recording
+
+    asked = search_arguments(args) | {"method": args.method, "num_scenes": args.num_scenes}
+    found = check_recording(args.scenes, **asked)
+    print("\n".join(found.lines))
+    return 0 if found.well else 1
 
 
 def localise(args: argparse.Namespace) -> int:

@@ -111,30 +111,38 @@ def parse_settings(items: Iterable[str]) -> dict[str, Any]:
 
 def add_localise_flags(p: argparse.ArgumentParser) -> None:
     """Add the flags that `trainer localise` and `search.localise` share."""
-    p.add_argument(
-        "--model", type=Path, required=True, help="a model folder, or the run that left one"
+    by = p.add_mutually_exclusive_group(required=True)
+    by.add_argument("--model", type=Path, help="a model folder, or the run that left one")
+    by.add_argument(
+        "--method", metavar="NAME", help="sml, lmmse_music+scoring, ...: without a network"
     )
     p.add_argument("--scenes", type=Path, required=True, help="a recording, .npz")
     p.add_argument("--out", type=Path, required=True, help="file to write")
+    add_search_flags(p)
+
+
+def add_search_flags(p: argparse.ArgumentParser) -> None:
+    """Add the flags that say how many sources are searched, and where."""
     p.add_argument(
         "--num-sources",
         metavar="K|auto",
-        help="of every scene; auto estimates it from the eigenvalues. Default: as recorded, or "
-        "else auto",
+        help="of every scene; auto estimates it from the eigenvalues (sml: from the likelihood). "
+        "Default: as recorded, or else auto",
     )
     p.add_argument(
         "--range-m",
         type=float,
         nargs=2,
         metavar=("MIN", "MAX"),
-        help="ranges to search [m]; default: those of the training",
+        help="ranges to search [m]; default: those of the training, or by the panel's size",
     )
     for angle in ("azimuth", "elevation"):
         p.add_argument(
             f"--{angle}-deg",
             type=float,
             metavar="MAX",
-            help=f"largest {angle} to search, to both sides [deg]; default: that of the training",
+            help=f"largest {angle} to search, to both sides [deg]; default: the training's, or "
+            "60 and 30",
         )
     p.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
 
@@ -143,22 +151,29 @@ def localise_arguments(args: argparse.Namespace) -> dict[str, Any]:
     """Return the arguments of `trainer.localisation.localise` that these flags stand for.
 
     Raises:
-        UsageError: if K is no count, or the estimates would replace the recording.
+        UsageError: if the estimates would replace the recording, or K is no count.
     """
     if args.out.resolve() == args.scenes.resolve():
         raise UsageError(
             f"--out must be another file than --scenes, but both are {args.out}. Choose another."
         )
+    named = {"model": args.model, "method": args.method, "scenes": args.scenes}
+    return named | search_arguments(args) | {"diagnosed": True}
+
+
+def search_arguments(args: argparse.Namespace) -> dict[str, Any]:
+    """Return what the flags of `add_search_flags` stand for.
+
+    Raises:
+        UsageError: if K is no count.
+    """
     given = args.num_sources
     if given not in (None, "auto") and not given.isdecimal():
         raise UsageError(f"--num-sources is a count or auto, but got {given!r}. Leave it out.")
     return {
-        "model": args.model,
-        "scenes": args.scenes,
         "num_sources": {None: "known", "auto": "estimated"}.get(given) or int(given),
         "range_m": args.range_m and tuple(args.range_m),
         "azimuth_deg": args.azimuth_deg,
         "elevation_deg": args.elevation_deg,
         "device": args.device,
-        "diagnosed": True,
     }

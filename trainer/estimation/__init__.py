@@ -12,6 +12,7 @@ from .registry import (
     SCORING_SUFFIX,
     Localiser,
     build_localiser,
+    build_source_counter,
     covariance_localiser,
     music_with_scoring,
     with_fisher_scoring,

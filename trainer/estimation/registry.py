@@ -26,6 +26,7 @@ from .estimates import Estimates
 from .fisher_scoring import refine_by_fisher_scoring
 from .maximum_likelihood import sml
 from .pseudospectra import ESTIMATORS
+from .source_number import estimate_num_sources, most_likely_number
 from .sparse_fit import sparse_covariance
 
 Localiser = Callable[[Scenes, Tensor], Estimates]
@@ -73,6 +74,23 @@ def build_localiser(name: str, scene: SceneConfig, device: str = "cpu") -> Local
         device,
         estimator=estimator,
         loading=loading,
+    )
+
+
+def build_source_counter(
+    name: str, scene: SceneConfig, device: str = "cpu"
+) -> Callable[[Scenes], Tensor]:
+    """Return the rule by which a method estimates K in 1 ... `scene.max_sources`: scenes -> [B].
+
+    `sml` uses the likelihood of the snapshots, the others the widest relative eigengap of their
+    covariance.
+    """
+    search, most = search_grid(scene, torch.float32, device), scene.max_sources
+    kind = name.removesuffix(SCORING_SUFFIX).partition("_")[0]
+    if kind == "sml":
+        return lambda scenes: most_likely_number(scenes, search, most)
+    return lambda scenes: estimate_num_sources(
+        COVARIANCES[kind](scenes, search), scenes.num_snapshots, most
     )
 
 

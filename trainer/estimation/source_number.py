@@ -1,4 +1,4 @@
-"""The number of sources, by information criteria and the eigengap of a covariance.
+"""The number of sources, by the eigenvalues of a covariance or the likelihood of the snapshots.
 
 With eigenvalues ℓ_1 >= ... >= ℓ_p, k sources and L snapshots, the p - k smallest should be equal;
 g_k, the ratio of their geometric to their arithmetic mean, measures by how much they are not:
@@ -11,6 +11,9 @@ otherwise these zeros would count as noise without power.
 
 The eigengap rule takes the k with the widest gap ℓ_k - ℓ_(k+1), whatever L. Its relative form
 divides the gap by ℓ_k + ℓ_(k+1), which finds weak sources above a flat floor.
+
+The likelihood of the snapshots needs no covariance: k grows as long as the next source of `sml`
+adds more than `LEAST_RATIO` to twice its logarithm, as much as a resolved source has to.
 """
 
 from collections.abc import Callable
@@ -18,8 +21,15 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from trainer.covariance import Covariance, eigendecompose
+from trainer.covariance import Covariance, eigendecompose, whiten
+from trainer.scenes import Scenes, SearchGrid
 
+from .estimates import LEAST_RATIO
+from .fisher_scoring import score
+from .maximum_likelihood import sml
+
+SCORING_STEPS = 8
+"""Steps from the places of `sml` to powers and noise of the highest likelihood."""
 FLOOR = 1e-7
 """Smallest eigenvalue in a logarithm or a ratio, relative to the largest."""
 
@@ -60,6 +70,28 @@ SOURCE_NUMBERS: dict[str, Callable[[Tensor, int, int], Tensor]] = {
 def estimate_num_sources(covariance: Covariance, num_snapshots: int, max_sources: int) -> Tensor:
     """Return K in 1 ... max_sources by the widest relative eigengap of a covariance: [B]."""
     return widest_ratio(eigendecompose(covariance).all_values, num_snapshots, max_sources)
+
+
+@torch.no_grad()
+def most_likely_number(scenes: Scenes, search: SearchGrid, max_sources: int) -> Tensor:
+    """Return K in 1 ... max_sources by the likelihood of the snapshots, [B].
+
+    Stops at the first source that is not significant.
+    """
+    number = torch.ones(scenes.batch_size, dtype=torch.long, device=scenes.snapshots.device)
+    least = torch.full_like(number, torch.inf, dtype=torch.float64)
+    going = torch.arange(scenes.batch_size, device=number.device)
+    for k in range(1, max_sources + 1):
+        part = scenes.take(going)
+        found = sml(part, torch.full_like(going, k), search)
+        data = whiten(part).to(torch.complex128)
+        fitted, _ = score(data, found.positions, found.active, search, steps=SCORING_STEPS)
+        more = 2 * (least[going] - fitted.value) > LEAST_RATIO
+        going, value = going[more], fitted.value[more]
+        number[going], least[going] = k, value
+        if not len(going):
+            break
+    return number
 
 
 def _criterion(

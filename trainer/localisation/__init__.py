@@ -2,8 +2,10 @@
 
 `localise` is the one call: a model and scenes in, a `Localisation` out. `vouch` says what the
 estimates of any method are worth, `conventions` which misreading of a recording makes it fit.
+`check_recording` says whether a recording is as the model has it.
 """
 
 from .adaptation import adapt_network
 from .diagnosis import withheld_line
 from .localise_scenes import localise
+from .recording_check import check_recording

@@ -1,20 +1,23 @@
-"""Localisation of the sources of recorded scenes with a trained model, in one call:
+"""Localisation of the sources of recorded scenes, in one call:
 
     from trainer.localisation import localise
-    found = localise("runs/local/best", "scenes.npz")
+    found = localise("runs/local/best", "scenes.npz")        # with a trained model
+    found = localise(method="sml", scenes="scenes.npz")      # by a classical method (`methods`)
 
-The network predicts a covariance, K is given or estimated from its eigenvalues, MUSIC finds K
-sources, and Fisher scoring on the snapshots refines them.
+A model's network predicts a covariance, K is given or estimated from its eigenvalues, MUSIC finds
+K sources, and Fisher scoring on the snapshots refines them.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from trainer.config import SceneConfig, require, require_choice
+from trainer.config import ConfigError, SceneConfig, require, require_choice
 from trainer.estimation import estimate_num_sources, music_with_scoring
 from trainer.evaluation import confidence_features
 from trainer.scenes import Scenes, load_scenes
@@ -24,6 +27,7 @@ from .adaptation import adapt_network, adapt_scene
 from .checks import check_scenes, require_finite
 from .diagnosis import diagnose
 from .localisation import Localisation
+from .methods import METHODS, Located, default_scene, locate_by_method
 from .vouching import vouch, withhold_reversed
 
 BATCH_SIZE = 128
@@ -31,9 +35,10 @@ BATCH_SIZE = 128
 
 
 def localise(
-    model: Model | str | Path,
-    scenes: Scenes | str | Path,
+    model: Model | str | Path | None = None,
+    scenes: Scenes | str | Path | None = None,
     *,
+    method: str | None = None,
     num_sources: int | Literal["known", "estimated"] = "known",
     range_m: tuple[float, float] | None = None,
     azimuth_deg: float | None = None,
@@ -46,12 +51,15 @@ def localise(
     Args:
         model: a model folder, the run or training that left one, or one that was loaded.
         scenes: in memory, or a recording (`recorded`).
+        method: a classical method in place of a model, e.g. `sml`, `lmmse_music+scoring`
+            (`methods`). Its estimates have no confidence.
         num_sources: K of every scene. `estimated` takes it from the widest relative gap between
-            the eigenvalues of the predicted covariance; `known` takes it from the scenes, and
-            estimates it where they do not have it.
-        range_m: nearest and farthest range that is searched; by default that of the training.
+            the eigenvalues of the (predicted) covariance, for `sml` from the likelihood; `known`
+            takes it from the scenes, and estimates it where they do not have it.
+        range_m: nearest and farthest range that is searched; by default that of the training, or
+            `methods.default_scene`.
         azimuth_deg, elevation_deg: largest angles that are searched, to both sides; by default
-            those of the training.
+            likewise.
         device: `auto` is CUDA where there is one.
         diagnosed: if many scenes do not fit, try the usual misreadings of a recording, for some
             seconds, and say in `Localisation.diagnosis` which of them fits.
@@ -60,31 +68,60 @@ def localise(
         ConfigError: if files cannot be read, the scenes do not fit the network, or the model is
             damaged: nothing that is not finite is returned.
     """
+    given = [name for name, value in (("model", model), ("method", method)) if value is not None]
+    rule = "either a model or a method is given"
+    require(len(given) == 1, rule, " and ".join(given) or "none", "Choose one: method='sml'.")
+    if scenes is None:
+        raise ConfigError("`scenes` must be given, but got None. Name a recording.")
     target = resolve_device(device)
-    if not isinstance(model, Model):
-        model = load_model(model, target)
     if isinstance(scenes, Scenes):
         check_scenes(scenes)
         scenes = scenes.without_dead_elements()
     else:
         scenes = load_scenes(scenes)
-    weights = next(model.network.parameters())
-    scenes = scenes.to(device=target, dtype=weights.dtype.to_complex())
-    scene = adapt_scene(model.config.scene, scenes, range_m, azimuth_deg, elevation_deg)
-    network = adapt_network(model.network, model.config, scene)
-    known = _known_counts(scenes, num_sources)
+    scenes = scenes.to(device=target)
+    region = range_m, azimuth_deg, elevation_deg
+    if model is None:
+        require_choice("method", method, METHODS)
+        scenes = scenes.to(dtype=torch.complex64)
+        scene = adapt_scene(default_scene(scenes), scenes, *region)
+        locate = partial(locate_by_method, str(method))
+    else:
+        loaded = model if isinstance(model, Model) else load_model(model, target)
+        scenes = scenes.to(dtype=next(loaded.network.parameters()).dtype.to_complex())
+        scene = adapt_scene(loaded.config.scene, scenes, *region)
+        network = adapt_network(loaded.network, loaded.config, scene)
+        locate = partial(_locate_by_model, loaded, network)
+    known = known_counts(scenes, num_sources)
     if known is not None:
-        scene = replace(scene, max_sources=max(scene.max_sources, int(known.max())))
+        least = 1 if model is None else scene.max_sources
+        scene = replace(scene, max_sources=max(least, int(known.max())))
+    found = localise_by(locate, scenes, known, scene)
+    return replace(found, diagnosis=diagnose(found, scenes, scene) if diagnosed else "")
+
+
+def localise_by(
+    locate: Callable[[Scenes, Tensor | None, SceneConfig], Located],
+    scenes: Scenes,
+    known: Tensor | None,
+    scene: SceneConfig,
+) -> Localisation:
+    """Return what a method or model finds in scenes, and what it is worth.
+
+    Args:
+        known: K, [S]; None estimates it.
+        scene: the region; its `max_sources` is the number of columns.
+    """
     parts = []
     for first in range(0, scenes.batch_size, BATCH_SIZE):
         part = slice(first, first + BATCH_SIZE)
         counts = None if known is None else known[part]
-        parts.append(_localise(network, model, scenes.take(part), counts, scene))
-    found = withhold_reversed(Localisation.concatenate(parts))
-    return replace(found, diagnosis=diagnose(found, scenes, scene) if diagnosed else "")
+        found, counts, confidence = locate(scenes.take(part), counts, scene)
+        parts.append(vouch(scenes.take(part), found, counts, scene, confidence))
+    return withhold_reversed(Localisation.concatenate(parts))
 
 
-def _known_counts(
+def known_counts(
     scenes: Scenes, num_sources: int | Literal["known", "estimated"]
 ) -> Tensor | None:
     """Return K of every scene, [S], or None if it is to be estimated."""
@@ -103,9 +140,9 @@ def _known_counts(
 
 
 @torch.no_grad()
-def _localise(
-    network: nn.Module, model: Model, scenes: Scenes, counts: Tensor | None, scene: SceneConfig
-) -> Localisation:
+def _locate_by_model(
+    model: Model, network: nn.Module, scenes: Scenes, counts: Tensor | None, scene: SceneConfig
+) -> Located:
     covariance = network(scenes)
     require_finite({"covariance": covariance.held.abs()}, model)
     if counts is None:
@@ -115,4 +152,4 @@ def _localise(
     confidence = model.calibration.confidence(features) * found.scored
     places = {name: getattr(found, name) for name in ("azimuth", "elevation", "range_m")}
     require_finite(places | {"confidence": confidence}, model)
-    return vouch(scenes, found, counts, scene, confidence)
+    return Located(found, counts, confidence)
