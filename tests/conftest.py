@@ -98,9 +98,9 @@ def local_ray(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def smoke(
-    tmp_path_factory: pytest.TempPathFactory,
+    tmp_path_factory: pytest.TempPathFactory, address: str
 ) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    """A real run on a Ray of its own, not to be changed: its folder, and what was printed."""
+    """A real run on the shared Ray, not to be changed: its folder, and what was printed."""
     out = tmp_path_factory.mktemp("runs")
-    done = command("tests.small_smoke", "--preset", "smoke", "--out", str(out), "--name", "smoke")
-    return out / "smoke", done
+    where = ("--address", address, "--out", str(out), "--name", "smoke")
+    return out / "smoke", command("tests.small_smoke", "--preset", "smoke", *where)

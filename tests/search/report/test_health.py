@@ -287,6 +287,7 @@ def test_a_winner_that_depends_on_its_seed_is_named(failing, classical, says):
     assert (says or "") in said
 
 
+@pytest.mark.slow
 def test_a_winner_that_scatters_like_the_others_is_hardly_ever_named():
     random = np.random.default_rng(0)
     trials = [row | {"objective": 0.4 + i / 100} for i, row in enumerate(drawn(3))]

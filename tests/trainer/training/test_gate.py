@@ -4,6 +4,7 @@ import time
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from trainer.config import NetworkConfig, TrainConfig
 from trainer.evaluation.conditions import Conditions, evaluate
@@ -17,6 +18,7 @@ HELD_OUT = 9_000_003
 MARGIN = 0.08
 
 
+@pytest.mark.slow
 def test_a_short_training_beats_lmmse_music_by_the_margin():
     """Mean success over -10, -5 and 0 dB and K = 1, 2, 64 scenes each, paired by scene."""
     config = TrainConfig(
