@@ -58,7 +58,8 @@ def run(args: argparse.Namespace) -> int:
             "Choose another."
         ) from error
     print(f"wrote {args.out}: {len(rows)} sources")
-    print(*filter(None, (withheld_line(found), found.diagnosis)), sep="\n")
+    for line in filter(None, (withheld_line(found), found.diagnosis)):
+        print(line)
     return 0
 
 

@@ -188,7 +188,8 @@ def localise(args: argparse.Namespace) -> int:
     found = localise_scenes(**localise_arguments(args))
     found.save(args.out)
     print(f"wrote {args.out}: {found.active.sum()} sources in {len(found.num_sources)} scenes")
-    print(*filter(None, (withheld_line(found), found.diagnosis)), sep="\n")
+    for line in filter(None, (withheld_line(found), found.diagnosis)):
+        print(line)
     return 0
 
 

@@ -6,6 +6,9 @@ estimates of any method are worth, `conventions` which misreading of a recording
 """
 
 from .adaptation import adapt_network
+from .best_places import reverse_phase
 from .diagnosis import withheld_line
+from .localisation import Localisation
 from .localise_scenes import localise
 from .recording_check import check_recording
+from .vouching import vouch, withhold_reversed

@@ -80,14 +80,18 @@ def explain(scenes: Scenes, found: Estimates, scene: SceneConfig) -> Explanation
     mirrored = sml(other, active.sum(-1), search, slots=slots, sweeps=0).positions
     _, against = climb(other, mirrored, active, search)
     first = _explain(scenes, positions, active, against, search)
-    misfits = (first.p_value < LEVEL).nonzero().flatten()
-    if len(misfits):
-        part = scenes.take(misfits)
-        searched = sml(part, active[misfits].sum(-1), search, slots=slots).positions
-        second = _explain(part, searched, active[misfits], against[misfits], search)
+    # the other sign was searched over the whole region: so must be this one, before it is behind
+    again = ((first.p_value < LEVEL) | (first.reversed_gain > 0)).nonzero().flatten()
+    if len(again):
+        part = scenes.take(again)
+        searched = sml(part, active[again].sum(-1), search, slots=slots).positions
+        second = _explain(part, searched, active[again], against[again], search)
+        before = first.take(again)
         # the scene fits if it does so at any place
-        better = second.p_value > first.p_value[misfits]
-        first = first.put(misfits[better], second.take(better))
+        better = second.p_value > before.p_value
+        chosen = before.put(better.nonzero().flatten(), second.take(better))
+        gain = torch.minimum(before.reversed_gain, second.reversed_gain)
+        first = first.put(again, chosen._replace(reversed_gain=gain))
     return unknown.put(numbers, first)
 
 
