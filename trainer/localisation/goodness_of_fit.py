@@ -10,9 +10,9 @@ power, correlation or number of sources. Three tests ask whether it is:
                 linear, so an F test of these columns is exact. What moving the sources explains is
                 taken out of numerator and denominator: places are fitted.
     whiteness   Does anything else arrive? J = sum_lm |r_lᴴ r_m|² / (sum_l |r_l|²)², John's test of
-                sphericity (1971, Biometrika 58). It depends on neither σ² nor ŝ; its distribution
-                is drawn with the Q_l of the scene, and a gamma distribution of equal mean,
-                variance and skewness gives its tail.
+                sphericity (1971, Biometrika 58). It depends on neither σ² nor ŝ. Its mean is
+                known, its variance and skewness are drawn with the Q_l of the scene, and a gamma
+                distribution of these gives its tail.
     noise       Where σ² is known: 2 sum_l |r_l|² / σ² is χ² with as many degrees of freedom as the
                 residual has, less those of the places.
 
@@ -21,6 +21,7 @@ the places of highest likelihood are wrong, more of the noise is explained than 
 and the tests are conservative (`benchmarks/goodness_of_fit.py`).
 """
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -36,8 +37,10 @@ DEGREE = 3
 """Degree of the polynomials of the wavefront test."""
 DRAWS = 256
 """Draws of white noise for the distribution of J."""
-DRAWN_AT_ONCE = 16
-"""Scenes whose draws are held in memory at once."""
+REFERENCE_DRAWS = 64 * DRAWS
+"""Draws without any source, once for every L and M, that correct the others."""
+DRAWN_AT_ONCE = 2**20
+"""Largest number of complex numbers drawn at once for several scenes."""
 RANK = 1e-9
 """Eigenvalues of normalised Gram matrices below this times the largest count as zero."""
 
@@ -173,28 +176,67 @@ def _explained(columns: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
 def _whiteness(residual: _Residual) -> Tensor:
     """Return p values of J, [B]; NaN for one snapshot or a residual without dimensions."""
     _, snapshots, antennas, _ = residual.basis.shape
-    # from the CPU, so that every device tests alike
-    generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(DRAWS, snapshots, antennas, generator=generator, dtype=torch.complex64)
-    noise = noise.to(residual.vector.device).unsqueeze(-1)
-    moments = []
-    for basis in residual.basis.to(torch.complex64).split(DRAWN_AT_ONCE):
+    reference = _white_noise(snapshots, antennas)
+    noise = reference.draws.to(residual.vector.device).unsqueeze(-1)
+    spreads, thirds = [], []
+    part = max(1, DRAWN_AT_ONCE // noise.numel())
+    for basis in residual.basis.to(torch.complex64).split(part):
         basis = basis.unsqueeze(1)
         drawn = _sphericity((noise - basis @ (basis.mH @ noise)).squeeze(-1)).double()
-        mean, spread = drawn.mean(-1), drawn.std(-1)
-        third = ((drawn - mean.unsqueeze(-1)) ** 3).mean(-1)
-        moments.append(torch.stack([mean, spread, third], dim=-1))
-    mean, spread, third = torch.cat(moments).unbind(-1)
+        spread, skewness = _shape(drawn)
+        spreads.append(spread * reference.spread)
+        thirds.append(skewness + reference.skewness)
+    spread, skewness = torch.cat(spreads), torch.cat(thirds)
+    # E J = (|sum_l Q_l|² + sum_l d_l²) / (D (D + 1)), d_l = rank Q_l, D = sum_l d_l
+    eye = torch.eye(antennas, dtype=residual.basis.dtype, device=residual.basis.device)
+    ranks = antennas - residual.basis.abs().square().sum((-2, -1))
+    summed = snapshots * eye - (residual.basis @ residual.basis.mH).sum(1)
+    freedom = residual.dimensions * (residual.dimensions + 1)
+    mean = (squared_norm(summed) + ranks.square().sum(-1)) / freedom.clamp(min=1)
     testable = (residual.dimensions > snapshots) & (spread > 1e-6 * mean)
     testable = testable & (squared_norm(residual.vector) > 0) & (snapshots > 1)
     spread = spread.where(testable, torch.ones_like(spread))
     # a gamma distribution is skewed to the right; one that is hardly skewed is normal
-    skewness = (third / spread**3).clamp(min=0.05)
+    skewness = skewness.nan_to_num(0).clamp(min=0.05)
     shape = 4 / skewness**2
     score = (_sphericity(residual.vector) - mean) / spread
     at = (shape + score * shape.sqrt()).clamp(min=0)
     p_value = torch.from_numpy(gammaincc(shape.cpu().numpy(), at.nan_to_num(1).cpu().numpy()))
     return p_value.to(score).where(testable, torch.nan)
+
+
+class _WhiteNoise(NamedTuple):
+    """Draws of white noise, and corrections of the moments of J that they give.
+
+    What few draws get wrong for a scene they get wrong in the same way for white noise without any
+    source, whose moments many draws tell.
+    """
+
+    draws: Tensor  # [DRAWS, L, M]
+    spread: float  # true over drawn
+    skewness: float  # true - drawn
+
+
+@lru_cache(maxsize=8)
+def _white_noise(snapshots: int, antennas: int) -> _WhiteNoise:
+    # from the CPU, so that every device tests alike
+    generator = torch.Generator().manual_seed(0)
+    shape = (snapshots, antennas)
+    draws = torch.randn(DRAWS, *shape, generator=generator, dtype=torch.complex64)
+    values = [_sphericity(draws)]
+    for _ in range(REFERENCE_DRAWS // DRAWS - 1):
+        more = torch.randn(DRAWS, *shape, generator=generator, dtype=torch.complex64)
+        values.append(_sphericity(more))
+    (few, drawn), (true, skewed) = _shape(values[0].double()), _shape(torch.cat(values).double())
+    ratio = float(true / few) if few > 0 else 1.0
+    return _WhiteNoise(draws, ratio, float((skewed - drawn).nan_to_num(0)))
+
+
+def _shape(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the standard deviation and the skewness of values [*batch, n]: [*batch]."""
+    centred = values - values.mean(-1, keepdim=True)
+    spread = centred.square().mean(-1).sqrt()
+    return spread, (centred**3).mean(-1) / spread**3
 
 
 def _sphericity(vectors: Tensor) -> Tensor:
