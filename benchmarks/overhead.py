@@ -8,7 +8,7 @@ workers' environment and on one thread. All that passes outside epochs is split 
 passes before the first trial begins (Ray, its worker, torch) is reported apart; the rest is the
 cost per trial and, within trials, per report. Then a search of many trials with a trainer that
 does nothing shows what our own bookkeeping costs per trial as the run grows, what TPE costs in it,
-and what TPE costs in an ordinary Optuna study of the same space.
+what TPE costs in an ordinary Optuna study of the same space, and how the driver's memory grows.
 """
 
 import argparse
@@ -190,6 +190,16 @@ def grow(trials: int, out: str, wall: bool) -> None:
     watch.watch(optuna.Study, "ask", "ask")
     for owner, method in HOOKS:
         watch.watch(owner, method, f"{owner.__name__}.{method}")
+    resident: list[float] = []
+    complete = SearchCallback.on_trial_complete
+
+    def measured(*args: Any, **kwargs: Any) -> None:
+        """End a trial, and note the memory that the driver then has [MiB]."""
+        complete(*args, **kwargs)
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        resident.append(pages * os.sysconf("SC_PAGE_SIZE") / 2**20)
+
+    SearchCallback.on_trial_complete = measured
     with connect(plan):
         began = time.perf_counter()
         search(plan, new_run(plan), ONE, train=nothing)
@@ -202,14 +212,18 @@ def grow(trials: int, out: str, wall: bool) -> None:
     print(f"{trials} trials that do nothing, one at a time: {1e3 * total / trials:.0f} ms each")
     clock = "wall-clock" if wall else "CPU"
     print(f"  {clock} ms a trial, means over a tenth of the run; TPE alone: in a study of its own")
-    print("  trials       bookkeeping       TPE  TPE alone")
+    print("  trials       bookkeeping       TPE  TPE alone  driver MiB")
     for tenth in range(10):
         part = (tenth / 10, (tenth + 1) / 10, trials)
         tpe = sum(share(searched[name], *part) for name in ("ask", "TPE"))
         alone = sum(share(watch.seconds[name], *part) for name in ("ask", "TPE"))
         ours = sum(share(searched[f"{o.__name__}.{m}"], *part) for o, m in HOOKS) - tpe
         rows = f"{int(part[0] * trials)}-{int(part[1] * trials)}"
-        print(f"  {rows:<12s}{ours:12.2f}{tpe:10.2f}{alone:11.2f}")
+        held = resident[int(part[1] * len(resident)) - 1]
+        print(f"  {rows:<12s}{ours:12.2f}{tpe:10.2f}{alone:11.2f}{held:12.0f}")
+    half = len(resident) // 2  # what libraries load with the first trials is no trial's
+    grown = 1024 * (resident[-1] - resident[half]) / (len(resident) - 1 - half)
+    print(f"  the driver's memory grows by {grown:.0f} KiB a trial, over the second half")
 
 
 def share(times: list[float], start: float, end: float, trials: int) -> float:
