@@ -97,6 +97,8 @@ class LocalTuner:
             error_file=None,
             max_failures=0,
             run_metadata=SimpleNamespace(num_failures=0),
+            metric_analysis={},
+            metric_n_steps={},
             placement_group_factory=SimpleNamespace(required_resources={"CPU": 1.0}),
         )
         self._call("on_trial_start", trial)

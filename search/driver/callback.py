@@ -1,5 +1,4 @@
-"""The callback of Ray Tune: passes its calls on to the recorder, reporter, metrics, watchdog and
-sampler."""
+"""The callback of Ray Tune, which passes its calls on to the parts of the driver."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -129,6 +128,9 @@ class SearchCallback(tune.Callback):
                 self._abort.count(ended.outcome, str(ended.cause), error)
             self._reporter.ended(ended, last)
             self._tell(ended)
+        # Ray keeps statistics of every number of a report, 100 KB a trial that nobody reads
+        trial.metric_analysis.clear()
+        trial.metric_n_steps.clear()
         if checkpoint and trial.config["checkpoint"]:  # it went on from one in another folder
             remove_other_folders(self._run, name, trial.config["folder"])
 
