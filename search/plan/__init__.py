@@ -30,14 +30,7 @@ from .interrupts import (
     run_undisturbed,
 )
 from .options import RESOURCE_FLAGS, add_flags, given, parser, resource_flags, run_command
-from .outcome import (
-    RULES,
-    WORST_OBJECTIVE,
-    Outcome,
-    classify,
-    classify_error,
-    crash_signature,
-)
+from .outcome import RULES, WORST_OBJECTIVE, Outcome, classify, classify_error, crash_signature
 from .requirements import check_address, check_writable, version_mismatch
 from .rerun import MAX_SEEDS, FreshScenes, Rerun, training_seeds
 from .resources import Cluster, Node, Resources, fits, resolve_resources

@@ -60,8 +60,7 @@ class Rule:
 RULES: dict[Outcome, Rule] = {
     Outcome.COMPLETED: Rule("COMPLETE", "All epochs are trained; its objective counts."),
     Outcome.STOPPED: Rule(
-        "PRUNED",
-        "Others were better at the same rung; its objective is of that rung's fidelity.",
+        "PRUNED", "Others were better at the same rung; its objective is of that rung's fidelity."
     ),
     # FAIL would teach the sampler nothing and let it drill into the unstable region; PRUNED with
     # a constraint makes it leave.

@@ -3,13 +3,5 @@
 from .ablation import MEASURES, Effect, incomplete, verdict
 from .estimators import BOUND, LABELS, REFERENCE, in_order, short_label
 from .importance import importances, same_fidelity
-from .leaderboard import (
-    CONFIRMED,
-    ENDS,
-    WELL,
-    compares,
-    held_out,
-    paired_by_scene,
-    rungs,
-)
+from .leaderboard import CONFIRMED, ENDS, WELL, compares, held_out, paired_by_scene, rungs
 from .statistics import mean_interval

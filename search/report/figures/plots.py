@@ -13,10 +13,7 @@ from search.report.data import Run
 from . import style
 from .style import BEST, OTHER, STYLES, Style, legend, new_figure, panels_of, rows_of
 
-MEASURES = {
-    "capped_error": "capped error, mean(min(err, 10°)) / 10°",
-    "rmspe_deg": "RMSPE [deg]",
-}
+MEASURES = {"capped_error": "capped error, mean(min(err, 10°)) / 10°", "rmspe_deg": "RMSPE [deg]"}
 ABOVE_CRB = "crb_db"
 SNR_DB = "SNR [dB]"
 COLUMNS = 3
