@@ -1,4 +1,4 @@
-"""What a recording holds, in words: sizes, SNR, antennas that fail, states of the codes."""
+"""Contents of a recording, in words: sizes, SNR, antennas that fail, states of the codes."""
 
 import torch
 

@@ -39,7 +39,7 @@ NEAR_DEG = 5.0
 
 @dataclass(frozen=True)
 class Checkup:
-    """What a check found: lines to print, and whether all is well."""
+    """The result of a check: lines to print, and whether all is well."""
 
     lines: list[str]
     well: bool

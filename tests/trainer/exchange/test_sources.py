@@ -20,10 +20,15 @@ NOISE = 0.02
 AZIMUTH, ELEVATION, RANGE = np.radians([-35.0, 10.0, 48.0]), np.radians([12.0, -20.0, 5.0]), 1.2
 
 
+def blocks(section: str) -> list[str]:
+    """Return the mappings that docs/data.md shows in a section."""
+    text = (ROOT / "docs" / "data.md").read_text().split(f"## {section}\n")[1].split("\n## ")[0]
+    return re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+
+
 def mapping(section: str, folder: Path) -> Path:
-    """Return a file with the mapping that docs/data.md shows in a section."""
-    text = (ROOT / "docs" / "data.md").read_text().split(f"## {section}\n")[1]
-    (folder / "map.toml").write_text(re.findall(r"```toml\n(.*?)```", text, re.DOTALL)[0])
+    """Return a file with the first mapping of a section."""
+    (folder / "map.toml").write_text(blocks(section)[0])
     return folder / "map.toml"
 
 
@@ -97,6 +102,24 @@ def test_doatools(tmp_path):
     found = localise(scenes=scenes, method="sml", num_sources=2, elevation_deg=0.1)
     np.testing.assert_allclose(np.sort(found.azimuth[0]), angles, atol=np.radians(0.5))
     assert found.fits.all()
+
+
+def test_doatools_plane(tmp_path):
+    """Positions of a planar array that counts along y first; azimuth is counted in its plane."""
+    x, y = (0.5 * i.ravel() for i in np.meshgrid(range(4), range(3), indexing="ij"))
+    azimuth, elevation = np.radians([75.0]), np.radians([60.0])
+    right, up = np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth)
+    steering = np.exp(2j * np.pi * (x[:, None] * right + y[:, None] * up))
+    snapshots = steering @ normal(1, 50) + 0.05 * normal(12, 50)
+    np.savez(tmp_path / "plane.npz", y=snapshots, locations=np.stack([x, y], axis=-1))
+    line, positions = blocks("doatools")
+    kept = [r for r in line.splitlines() if not r.startswith(("num_", "spacing_m"))]
+    (tmp_path / "map.toml").write_text("\n".join([*kept, positions]))
+    scenes = convert([tmp_path / "plane.npz"], tmp_path / "map.toml")
+    found = localise(scenes=scenes, method="sml", num_sources=1)
+    ours = np.arctan2(right, np.sin(elevation)), np.arcsin(up)
+    np.testing.assert_allclose(found.azimuth[0], ours[0], atol=np.radians(0.5))
+    np.testing.assert_allclose(found.elevation[0], ours[1], atol=np.radians(0.5))
 
 
 def test_software_radio(tmp_path):

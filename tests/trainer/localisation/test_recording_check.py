@@ -13,7 +13,7 @@ from trainer.exchange import describe_scenes
 from trainer.scenes import save_scenes
 from trainer.scenes.measurement import Scenes
 
-SCENES = scenes_of(size=6, snr_db=15.0)
+SCENES = scenes_of(size=4, snr_db=15.0)
 
 
 def checked(folder: Path, scenes: Scenes, capsys, *flags: str) -> tuple[int, dict[str, str]]:
@@ -28,10 +28,10 @@ def test_a_recording_of_the_law_is_well(tmp_path, capsys):
     code, said = checked(tmp_path, SCENES, capsys)
     assert code == 0
     assert said["panel"] == "5 x 4 elements"
-    assert said["recording"] == "6 scenes, 12 snapshots, 8 antennas"
+    assert said["recording"] == "4 scenes, 12 snapshots, 8 antennas"
     assert said["SNR"] == "15.0 ... 15.0 dB"
-    assert said["fit"] == "6 of 6 scenes fit (p >= .01), by sml"
-    assert said["places"].startswith("6 of 6 sure estimates lie within 5° of a known place")
+    assert said["fit"] == "4 of 4 scenes fit (p >= .01), by sml"
+    assert said["places"].startswith("4 of 4 sure estimates lie within 5° of a known place")
     assert said["verdict"] == "all is well"
 
 
@@ -40,10 +40,10 @@ def test_a_wrong_phase_sign_is_named_and_its_remedy_helps(tmp_path, capsys):
     conjugated = {name: getattr(SCENES, name).conj().resolve_conj() for name in names}
     code, said = checked(tmp_path, replace(SCENES, **conjugated), capsys)
     assert code == 1
-    assert said["fit"].startswith("0 of 6")
-    assert "with the phase sign reversed 6 of 6 scenes fit" in said["remedy"]
+    assert said["fit"].startswith("0 of 4")
+    assert "with the phase sign reversed 4 of 4 scenes fit" in said["remedy"]
     assert said["remedy"].endswith("conjugate snapshots, channel and codes")
-    assert said["places"].startswith("with this remedy, 6 of 6 sure estimates")
+    assert said["places"].startswith("with this remedy, 4 of 4 sure estimates")
     with np.load(tmp_path / "a.npz") as file:
         arrays = dict(file)
     np.savez(tmp_path / "a.npz", **arrays | {name: arrays[name].conj() for name in names})
@@ -66,8 +66,8 @@ def test_known_places_tell_what_snapshots_cannot(tmp_path, capsys, change, remed
     other = replace(SCENES, truth=replace(SCENES.sources, **change(SCENES.sources)))
     code, said = checked(tmp_path, other, capsys)
     assert code == 1
-    assert said["fit"].startswith("6 of 6")
-    assert said["remedy"].endswith(f"6 of 6 estimates agree: {remedy}")
+    assert said["fit"].startswith("4 of 4")
+    assert said["remedy"].endswith(f"4 of 4 estimates agree: {remedy}")
 
 
 def test_what_is_no_recording_is_bad_usage(tmp_path, capsys):
