@@ -4,8 +4,10 @@ One row per estimate; the same numbers as `python -m trainer localise` writes as
 
     scene        int    place in the recording, from 0
     source       int    among the estimates of the scene, from 0
-    azimuth, elevation  rad
-    range_m      m
+    azimuth, elevation  rad; null where the panel cannot tell them
+    range_m      m; null where the snapshots do not tell it, or it is at an end of the region
+    azimuth_std, elevation_std, range_std_m  rad, rad, m: standard deviations; null at an edge, too
+    far          bool   whether the range is too far to be told
     confidence   probability of lying within 5° and 5° of a source, given that the scene is of the
                  law; null where it is withheld
     reason       string, why it is withheld; "" where it is not
@@ -29,7 +31,8 @@ from trainer.atomic import write_atomically
 from trainer.cli import OneLineParser, add_localise_flags, localise_arguments
 from trainer.config import ConfigError, require
 
-COLUMNS = ("azimuth", "elevation", "range_m", "confidence", "reason", "resolved")
+PLACES = ("azimuth", "elevation", "range_m", "azimuth_std", "elevation_std", "range_std_m", "far")
+COLUMNS = (*PLACES, "confidence", "reason", "resolved")
 SCENE_COLUMNS = ("num_sources", "explained", "p_value", "fits")
 
 

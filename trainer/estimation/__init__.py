@@ -4,8 +4,8 @@
 and K [B] to `Estimates`. Positions are (azimuth [rad], elevation [rad], 1/range [1/m]) throughout.
 """
 
-from .estimates import LEAST_RATIO, Estimates
-from .fisher_scoring import refine_by_fisher_scoring, score
+from .estimates import LEAST_RATIO, Estimates, edges
+from .fisher_scoring import refine_by_fisher_scoring, score, uncertainty
 from .maximum_likelihood import sml
 from .pseudospectra import music
 from .registry import (
@@ -18,4 +18,4 @@ from .registry import (
     with_fisher_scoring,
 )
 from .source_number import SOURCE_NUMBERS, estimate_num_sources
-from .uncertainty import SINGULAR, invert_information
+from .uncertainty import LARGEST_SNR, SINGULAR, invert_information

@@ -119,9 +119,14 @@ def is_same_source(steering: Tensor) -> Tensor:
     return (steering.conj() @ steering.mT).abs() > SAME_SOURCE * steering.shape[-1]
 
 
-def is_interior(positions: Tensor, search: SearchGrid) -> Tensor:
-    """Return True for positions [B, K, 3] with a direction strictly inside the region: [B, K]."""
+def edges(positions: Tensor, search: SearchGrid) -> tuple[Tensor, Tensor]:
+    """Return which coordinates [B, K, 3] are not strictly above, and below, the region's edges."""
     # the margin absorbs the rounding of an edge to another precision
     margin = EDGE * (search.upper - search.lower)
-    inside = (positions > search.lower + margin) & (positions < search.upper - margin)
-    return inside[..., :2].all(-1)
+    return positions <= search.lower + margin, positions >= search.upper - margin
+
+
+def is_interior(positions: Tensor, search: SearchGrid) -> Tensor:
+    """Return True for positions [B, K, 3] with a direction strictly inside the region: [B, K]."""
+    low, high = edges(positions, search)
+    return ~(low | high)[..., :2].any(-1)

@@ -74,18 +74,33 @@ def refine_by_fisher_scoring(
 
 
 @torch.no_grad()
-def uncertainty(scenes: Scenes, estimates: Estimates, search: SearchGrid) -> Uncertainty:
-    """Return the variances of estimates, [B, K_max, 3], with powers and σ² of least squares.
+def uncertainty(
+    data: Whitened,
+    positions: Tensor,
+    active: Tensor,
+    search: SearchGrid,
+    *,
+    snr: float | None = None,
+) -> Uncertainty:
+    """Return the variances of the sources of a scene at positions [B, K, 3], active [B, K].
 
-    Those of a scene's sources together, as far as the sources are uncorrelated.
+    Args:
+        data: in double precision.
+        snr: of every source at the antennas, whatever the snapshots; by default powers and σ² of
+            least squares.
     """
-    data, positions = whiten(scenes).to(torch.complex128), estimates.positions.double()
-    powers, noise, _ = least_squares_powers(data, positions, estimates.active, search)
+    powers, noise, energy = least_squares_powers(data, positions, active, search)
+    tiny = torch.finfo(torch.float32).tiny
     level = squared_norm(data.snapshots) / data.snapshots[0].numel()
-    least = (level / LARGEST_SNR).clamp(min=torch.finfo(torch.float32).tiny).log().unsqueeze(-1)
-    unknowns = torch.cat([positions.flatten(1), powers, noise.maximum(least)], dim=-1)
-    information = Likelihood(data, search, estimates.active).local_model(unknowns).curvature
-    information = information * (level > 0)[:, None, None]  # silent snapshots tell nothing
+    if snr is None:
+        noise = noise.maximum((level / LARGEST_SNR).clamp(min=tiny).log().unsqueeze(-1))
+    else:
+        powers = (snr * data.snapshots.shape[-1] / energy.clamp(min=tiny)).log()
+        noise = torch.zeros_like(noise)
+    unknowns = torch.cat([positions.flatten(1), powers, noise], dim=-1)
+    information = Likelihood(data, search, active).local_model(unknowns).curvature
+    if snr is None:
+        information = information * (level > 0)[:, None, None]  # silent snapshots tell nothing
     return region_limited(information, search, positions.shape[1])
 
 

@@ -18,8 +18,14 @@ class Localisation:
     """Places of the sources of S scenes, up to K each, and what they are worth.
 
     Attributes:
-        azimuth, elevation: [S, K] [rad].
-        range_m: [S, K] [m].
+        azimuth, elevation: [S, K] [rad]; NaN where the panel cannot tell them
+            (`evaluation.identification`).
+        range_m: [S, K] [m]; NaN where the snapshots do not tell it, or it lies at an end of the
+            region.
+        azimuth_std, elevation_std, range_std_m: [S, K] [rad, rad, m], standard deviations from the
+            Fisher information, limited by the region; NaN where the coordinate is, at an edge of
+            the region, and in inactive slots.
+        far: [S, K], the range is too far to be told.
         confidence: [S, K], probability of lying within 5° and 5° of a source
             (`evaluation.confidence`), given that the scene is of the law; 0 in inactive slots, NaN
             where it is withheld.
@@ -41,6 +47,10 @@ class Localisation:
     azimuth: NDArray[np.float32]
     elevation: NDArray[np.float32]
     range_m: NDArray[np.float32]
+    azimuth_std: NDArray[np.float32]
+    elevation_std: NDArray[np.float32]
+    range_std_m: NDArray[np.float32]
+    far: NDArray[np.bool_]
     confidence: NDArray[np.float32]
     active: NDArray[np.bool_]
     resolved: NDArray[np.bool_]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from trainer.config import SceneConfig
 from trainer.estimation import Estimates
-from trainer.evaluation import TOLERANCE_DEG
+from trainer.evaluation import TOLERANCE_DEG, identify
 from trainer.scenes import Scenes
 
 from .best_places import LEVEL, Explanation, beaten, explain
@@ -55,7 +55,9 @@ def vouch(
         confidence: [B, K_max]; None where nothing calibrated gives it.
     """
     best = explain(scenes, found, scene)
+    told = identify(scenes, found, scene)
     withheld = [
+        *(Withheld(*each) for each in told.withheld),
         Withheld(UNTESTED, _all(best.p_value.isnan(), found)),
         Withheld(MISFIT, _all(best.p_value < LEVEL, found)),
         Withheld(
@@ -70,9 +72,7 @@ def vouch(
         torch.from_numpy(reason != "").to(confidence.device), torch.nan
     )
     values = {
-        "azimuth": found.azimuth,
-        "elevation": found.elevation,
-        "range_m": found.range_m,
+        **{name: value for name, value in told._asdict().items() if name != "withheld"},
         "confidence": confidence,
         "active": found.active,
         "resolved": found.resolved,

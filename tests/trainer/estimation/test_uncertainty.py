@@ -8,8 +8,7 @@ import torch
 
 from trainer.config import SceneConfig
 from trainer.covariance import whiten
-from trainer.estimation import Estimates, build_localiser, music
-from trainer.estimation.fisher_scoring import uncertainty
+from trainer.estimation import build_localiser, music, uncertainty
 from trainer.estimation.likelihood import Likelihood
 from trainer.estimation.uncertainty import invert_information, region_limited
 from trainer.evaluation import stochastic_crb
@@ -20,9 +19,10 @@ LINES = {"row": {"num_vertical": 1}, "column": {"num_horizontal": 1}}
 
 
 def at_truth(scenes):
+    """Return whitened data, the sources' positions, and which are active."""
     truth = scenes.sources
-    place = truth.azimuth, truth.elevation, truth.range_m
-    return Estimates(*place, resolved=truth.active, active=truth.active)
+    place = torch.stack([truth.azimuth, truth.elevation, 1 / truth.range_m], dim=-1)
+    return whiten(scenes), place, truth.active
 
 
 def batch(scene, snr_db, num_sources, count=16):
@@ -33,12 +33,12 @@ def batch(scene, snr_db, num_sources, count=16):
 @pytest.mark.parametrize("num_sources", [1, 2])
 def test_variances_are_the_stochastic_bound_where_the_data_outweigh_the_region(num_sources):
     scenes, search = batch(SCENE, 20.0, num_sources)
-    truth, active = scenes.sources, scenes.sources.active
-    positions = at_truth(scenes).positions
+    truth = scenes.sources
+    data, positions, active = at_truth(scenes)
     noise = scenes.noise_variance.log().unsqueeze(-1)
     powers = truth.power.where(active, 1.0).log()
     unknowns = torch.cat([positions.flatten(1), powers, noise], dim=-1)
-    information = Likelihood(whiten(scenes), search, active).local_model(unknowns).curvature
+    information = Likelihood(data, search, active).local_model(unknowns).curvature
     found = region_limited(information, search, active.shape[1])
     bound = stochastic_crb(scenes)
     expected = torch.stack([bound.azimuth, bound.elevation, bound.inverse_range], dim=-1)[active]
@@ -53,19 +53,19 @@ def test_variances_are_the_stochastic_bound_where_the_data_outweigh_the_region(n
 
 def test_variances_never_exceed_those_of_the_uniform_law_over_the_region():
     scenes, search = batch(SCENE, -30.0, 2)
-    found = uncertainty(scenes, at_truth(scenes), search)
+    found = uncertainty(*at_truth(scenes), search)
     assert bool((found.variance <= found.region).all())
     width = 2 * math.radians(SCENE.azimuth_max_deg)
     torch.testing.assert_close(found.region[0, 0, 0].item(), width**2 / 12)
     silent = replace(scenes, snapshots=torch.zeros_like(scenes.snapshots))
-    found = uncertainty(silent, at_truth(scenes), search)
+    found = uncertainty(*at_truth(silent), search)
     torch.testing.assert_close(found.variance, found.region.clone())
     assert not bool(found.identifiable.any())
 
 
 def test_standard_deviations_scatter_about_the_root_bound():
     scenes, search = batch(SCENE, 10.0, 1, count=64)
-    found = uncertainty(scenes, at_truth(scenes), search)
+    found = uncertainty(*at_truth(scenes), search)
     bound = stochastic_crb(scenes)
     expected = torch.stack([bound.azimuth, bound.elevation, bound.inverse_range], dim=-1)
     # powers and noise are of these snapshots: |s|² of 8 snapshots has 1/sqrt(8) of relative error,

@@ -12,7 +12,7 @@ from tests.small_model import SCENE, scenes_of
 from trainer.__main__ import main
 from trainer.config import ConfigError
 from trainer.localisation import localise
-from trainer.scenes import save_scenes
+from trainer.scenes import EvalScenes, save_scenes
 from trainer.scenes.measurement import Scenes
 
 
@@ -35,14 +35,17 @@ def test_estimates_are_finite_and_their_slots_match_num_sources(trained):
     np.testing.assert_array_equal(found.active, slots)
     for name, array in found.arrays().items():
         assert len(array) == 40, name
-        assert name in ("confidence", "reason") or np.isfinite(array).all(), name
+        untold = ("range_m", "azimuth_std", "elevation_std", "range_std_m", "confidence", "reason")
+        assert name in untold or np.isfinite(array).all(), name
+    assert not np.isnan(found.range_m).all()
+    assert np.isnan(found.azimuth_std[~found.active]).all()
     np.testing.assert_array_equal(np.isnan(found.confidence), found.reason != "")
     vouched = found.reason == ""
     assert ((found.confidence[vouched] >= 0) & (found.confidence[vouched] <= 1)).all()
     assert not found.confidence[~found.active].any()
     assert (found.confidence[vouched & found.active & found.resolved] > 0).all()
     assert np.abs(found.azimuth).max() <= np.radians(60.1)
-    assert found.range_m.min() >= 0.49
+    assert np.nanmin(found.range_m) >= 0.49
     assert set(found.num_sources) <= {1, 2}
 
 
@@ -89,7 +92,7 @@ def test_a_panel_that_needs_more_range_planes_is_refused_with_a_region_that_fits
         localise(trained, scenes)
     words = str(refused.value).split("--range-m")[1].split()
     found = localise(trained, scenes, range_m=(float(words[0]), float(words[1])))
-    assert np.isfinite(found.range_m).all()
+    assert np.isfinite(found.azimuth).all()
 
 
 def test_sources_beyond_the_angles_of_the_training_are_found_in_a_wider_region(trained, tmp_path):
@@ -173,3 +176,20 @@ def test_a_lattice_given_by_its_positions_is_localised_alike(trained, tmp_path):
             np.testing.assert_allclose(
                 one.arrays()[name], other.arrays()[name], rtol=1e-3, atol=1e-4
             )
+
+
+def test_localise_returns_what_is_told_and_why_confidence_is_withheld(trained):
+    wide = replace(SCENE, azimuth_max_deg=80.0, max_sources=1)
+    scenes = EvalScenes(wide, 3).batch(range(48), snr_db=20.0, num_sources=1)
+    beyond = scenes.sources.azimuth[:, 0].abs().rad2deg() > SCENE.azimuth_max_deg + 5
+    assert beyond.sum() >= 3
+    outside, inside = (scenes.take(x.nonzero().flatten()[:8]) for x in (beyond, ~beyond))
+    found = localise(trained, outside)
+    assert np.isnan(found.confidence[:, 0]).all()
+    assert "azimuth at the edge of the region" in set(found.reason[:, 0])
+    found = localise(trained, inside)
+    vouched = found.active & (found.reason == "")
+    assert np.isfinite(found.azimuth_std[vouched]).all()
+    assert (found.azimuth_std[vouched] > 0).all()
+    np.testing.assert_array_equal(np.isnan(found.range_m), np.isnan(found.range_m) & found.active)
+    assert (np.isnan(found.range_std_m) >= np.isnan(found.range_m)).all()
