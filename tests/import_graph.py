@@ -22,9 +22,12 @@ TRAINER_ROOMS: dict[str, tuple[str, ...]] = {
     "covariance": ("config", "linalg", "scenes", "spectral"),
     "estimation": _EARLY,
     "networks": _EARLY,
-    "evaluation": (*_EARLY, "estimation", "networks"),
-    "training": (*_EARLY, "estimation", "networks", "evaluation"),
-    "localisation": (*_EARLY, "exchange", "estimation", "networks", "evaluation", "training"),
+    "posterior": (*_EARLY, "estimation"),
+    "evaluation": (*_EARLY, "estimation", "networks", "posterior"),
+    "training": (*_EARLY, "estimation", "networks", "posterior", "evaluation"),
+    "localisation": (
+        *(*_EARLY, "exchange", "estimation", "networks", "posterior", "evaluation", "training"),
+    ),
 }
 SEARCH_ROOMS = (
     *("plan", "records", "remote", "report", "suggest", "cluster", "driver", "reruns"),

@@ -6,16 +6,19 @@
     localise  the sources of recorded scenes, with a trained model or by a classical method
     replay    a trial of a run, from its records in runs/<name>/configs and endings
     evaluate  a trained network on held-out scenes, next to the classical methods and the bound
+    limit     the least expected error of any estimator, computed once per law of scenes and kept
     preflight this machine's eigendecompositions: are they right, and how fast
 
 Exit codes: 0 done; 1 the training diverged (`train`), the recording does not fit (`check`), the
-record was not reproduced (`replay`), or a backend failed (`preflight`); 2 bad usage.
+record was not reproduced (`replay`), a point was sampled too poorly (`limit`), or a backend failed
+(`preflight`); 2 bad usage.
 """
 
 import argparse
 import dataclasses
 import json
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -108,6 +111,17 @@ def parser() -> argparse.ArgumentParser:
     p_localise = verbs.add_parser("localise", help="find the sources of recorded scenes")
     p_localise.set_defaults(act=localise)
     add_localise_flags(p_localise)
+
+    p_limit = verbs.add_parser("limit", help="compute the least expected error of any estimator")
+    p_limit.set_defaults(act=limit)
+    p_limit.add_argument(
+        "--snr-db", type=float, nargs="+", help="SNRs [dB]; default: reported ones"
+    )
+    p_limit.add_argument("--num-sources", type=int, nargs="+", help="K, 1 or 2; default: both")
+    p_limit.add_argument(
+        "--num-scenes", type=int, help="held-out scenes per SNR and K; default: those evaluated"
+    )
+    _add_config_flags(p_limit)
 
     p_preflight = verbs.add_parser("preflight", help="check this machine's eigendecompositions")
     p_preflight.set_defaults(act=preflight)
@@ -241,6 +255,63 @@ def evaluate(args: argparse.Namespace) -> int:
     rows = [row for evaluation in evaluations for row in evaluation.rows]
     print("\n".join(table_lines(sorted(rows, key=lambda r: (r.num_sources, r.snr_db)))))
     return 0
+
+
+def limit(args: argparse.Namespace) -> int:
+    """Print the limit at every SNR and K; compute and keep what is not kept yet."""
+    import torch
+
+    from trainer.evaluation import extend_limit, limit_lines
+    from trainer.limits import (
+        LIMIT_SOURCES,
+        LIMITS,
+        KeptLimits,
+        fault_of,
+        limit_cache,
+        scenes_in,
+    )
+    from trainer.training import resolve_device
+
+    config = read_config(args)
+    judged, device = config.evaluation, resolve_device(config.device)
+    most = min(config.scene.max_sources, LIMIT_SOURCES)
+    counts = args.num_sources or list(range(1, most + 1))
+    require(
+        min(counts) >= 1 and max(counts) <= most,
+        f"1 <= --num-sources <= {most}",
+        f"{counts}",
+        f"The limit is known for at most {LIMIT_SOURCES} sources, and the scenes have "
+        f"{config.scene.max_sources}.",
+    )
+    wanted = judged.num_test_scenes if args.num_scenes is None else args.num_scenes
+    require(wanted >= 1, "--num-scenes >= 1", f"{wanted}", "Leave it out for those evaluated.")
+    kept, folder, poor = KeptLimits(config.scene, judged.test_seed), limit_cache(), False
+    points = [(snr, k) for k in counts for snr in args.snr_db or judged.report_snr_db]
+    torch.set_num_threads(1)  # the matrices of a chunk are small
+    for snr_db, count in points:
+        start = kept.point(snr_db, count)
+        began, point = time.monotonic(), start
+        for point in extend_limit(
+            kept, snr_db, count, wanted, start=start, folder=folder, device=device
+        ):
+            _say_progress(snr_db, count, scenes_in(start), scenes_in(point), wanted, began)
+        print("\n".join(limit_lines(snr_db, count, point)), flush=True)
+        poor |= any(fault_of(point, observer) is not None for observer in LIMITS.values())
+    print(f"kept in {folder / kept.digest}, or in the package")
+    return 1 if poor else 0
+
+
+def _say_progress(
+    snr_db: float, count: int, before: int, done: int, wanted: int, began: float
+) -> None:
+    """Print how far a point is, over the last such line on a terminal."""
+    if not sys.stderr.isatty() or done == before:
+        return
+    each = (time.monotonic() - began) / (done - before)
+    left = max(wanted - done, 0) * each
+    text = f"K={count}, {snr_db:g} dB: {done} of {wanted} scenes"
+    text += f", {each:.2f} s each, {left:.0f} s left"
+    print(f"\r{text:<70}", end="\n" if done >= wanted else "", file=sys.stderr, flush=True)
 
 
 def preflight(args: argparse.Namespace) -> int:

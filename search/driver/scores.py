@@ -30,6 +30,7 @@ from search.records import (
     unscored,
 )
 from search.remote import downloaded, uri_of
+from trainer.limits import LIMITS, limit_tables
 
 BEST_FOLDER = "best"
 """The folder of the best trial's network; `trainer.training.model` describes it."""
@@ -43,7 +44,10 @@ class Baselines:
         self._store = store
         self._template = plan.template
         self._resources = resources
-        self._left = unscored(store, plan.template.evaluation)
+        # read here: the limits that are kept on this machine may be on no worker's
+        self._limits = {name: limit_tables(name, plan.template) for name in LIMITS}
+        kept = [name for name, tables in self._limits.items() if tables["evaluations"]]
+        self._left = unscored(store, plan.template.evaluation, kept)
         self.missing = bool(self._left)
         self._jobs: dict[Any, str] = {}
 
@@ -51,6 +55,9 @@ class Baselines:
         """Start scoring (idempotent); call once no trial is queued."""
         while self._left:
             name = self._left.pop(0)
+            if (tables := self._limits.get(name)) and tables["evaluations"]:
+                add_baseline(self._store, name, tables, self._template.evaluation.test_seed)
+                continue
             self._jobs[submit(self._resources, score_baselines, self._template, [name])] = name
 
     def collect(self) -> list[str]:

@@ -1,7 +1,7 @@
 """Scores that a search makes beside its trials, and those that a run lacks: read from its tables,
 so that a resumed search makes again whatever was lost or damaged."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -22,9 +22,11 @@ BEST_TABLES = ("spectra", "pseudospectra", "scenes")
 """Tables in which the best trial's network has rows beside those of its training."""
 
 
-def unscored(store: RunStore, evaluation: EvaluationConfig) -> list[str]:
-    """Return the bound and the classical methods that the run has no scores of."""
-    wanted = dict.fromkeys((*LEADING, *evaluation.baselines))
+def unscored(
+    store: RunStore, evaluation: EvaluationConfig, limits: Iterable[str] = ()
+) -> list[str]:
+    """Return the bound, the classical methods and those `limits` that the run has no scores of."""
+    wanted = dict.fromkeys((*limits, *LEADING, *evaluation.baselines))
     known = [
         set(store.read(table, BASELINE_PART, columns=["estimator"])["estimator"])
         for table in BASELINE_TABLES

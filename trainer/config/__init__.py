@@ -20,6 +20,7 @@ from .training import (
     BASELINES,
     COVARIANCE_NAMES,
     ESTIMATOR_NAMES,
+    LIMIT_NAMES,
     METHOD_NAMES,
     EvaluationConfig,
     OptimizerConfig,

@@ -20,8 +20,15 @@ _UNREFINED_NAMES = (
     "sml",
     *(f"{covariance}_{name}" for covariance in COVARIANCE_NAMES for name in ESTIMATOR_NAMES),
 )
-METHOD_NAMES = ("crb", *_UNREFINED_NAMES, *(f"{name}+scoring" for name in _UNREFINED_NAMES))
-"""The bound, every method, and every method refined by Fisher scoring."""
+LIMIT_NAMES = ("limit_shape", "limit_blind")
+"""Least expected capped errors of any estimator, by two observers (`trainer.limits`)."""
+METHOD_NAMES = (
+    "crb",
+    *LIMIT_NAMES,
+    *_UNREFINED_NAMES,
+    *(f"{name}+scoring" for name in _UNREFINED_NAMES),
+)
+"""The bound, the limits, every method, and every method refined by Fisher scoring."""
 LARGEST_SNR_DB = 100.0
 """Beyond, the information matrix of the bound is singular in double precision."""
 LARGEST_SEED = 2**63 - 1

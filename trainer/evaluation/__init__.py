@@ -16,6 +16,7 @@ from .confidence import (
 from .crb import stochastic_crb
 from .figure_rows import eigenvalue_rows, pseudospectrum_rows
 from .identification import identify
+from .limit import distance_to_limit, extend_limit, limit_lines
 from .metrics import TOLERANCE_DEG, Errors, capped_error, gospa, match, mean_over_sources, success
 from .protocol import (
     classical_estimator,

@@ -6,9 +6,10 @@ on another, next to the classical methods and the bound.
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 from torch import nn
 
-from trainer.config import SceneConfig, TrainConfig
+from trainer.config import SceneConfig, TrainConfig, require
 from trainer.covariance import Covariance
 from trainer.estimation import (
     SCORING_SUFFIX,
@@ -17,10 +18,11 @@ from trainer.estimation import (
     covariance_localiser,
     with_fisher_scoring,
 )
+from trainer.limits import LIMITS, KeptLimits, limit_tables
 from trainer.scenes import Scenes
 
 from .conditions import Conditions, Estimator, evaluate, evaluate_crb
-from .rows import Evaluation, EvaluationRow
+from .rows import ErrorsPerScene, Evaluation, EvaluationRow
 
 
 def classical_estimator(name: str, scene: SceneConfig, device: str = "cpu") -> Estimator:
@@ -46,19 +48,44 @@ def evaluate_baselines(
     *,
     num_sources: tuple[int, ...] | None = None,
 ) -> list[Evaluation]:
-    """Evaluate classical methods and the bound on a configuration's held-out scenes.
+    """Evaluate classical methods, the bound and the limits on a configuration's held-out scenes.
 
     Args:
-        names: by default those of `evaluation.baselines`.
+        names: by default those of `evaluation.baselines`, and the limits that are kept.
         num_sources: values of K, 0 for noise alone; by default 1 ... max_sources.
+
+    Raises:
+        ConfigError: if a limit is named that is not kept; the message has the command.
     """
     conditions = held_out_conditions(config, device, num_sources)
-    return [
-        evaluate_crb(conditions)
-        if name == "crb"
-        else evaluate(classical_estimator(name, config.scene, device), name, conditions)
-        for name in (config.evaluation.baselines if names is None else names)
-    ]
+    if names is None:
+        known = [name for name in LIMITS if limit_tables(name, config)["evaluations"]]
+        names = tuple(dict.fromkeys((*config.evaluation.baselines, *known)))
+    return [_evaluate_baseline(name, config, conditions) for name in names]
+
+
+def evaluate_limit(name: str, config: TrainConfig, counts: Sequence[int]) -> Evaluation:
+    """Return the rows of a limit on a configuration's held-out scenes, as far as it is kept.
+
+    Raises:
+        ConfigError: if nothing is kept; the message has the command that computes it.
+    """
+    tables = limit_tables(name, config)
+    rows = [row for row in tables["evaluations"] if row["num_sources"] in counts]
+    scenes = [row for row in tables["scenes"] if row["num_sources"] in counts]
+    require(
+        bool(rows),
+        f"{name} is kept for these scenes",
+        "nothing",
+        f"Compute it: {KeptLimits(config.scene, config.evaluation.test_seed).command()}",
+    )
+    columns = {
+        column: np.array([row[column] for row in scenes])
+        for column in ("scene_id", "snr_db", "num_sources", "capped_error")
+    }
+    return Evaluation(
+        tuple(EvaluationRow(**row) for row in rows), ErrorsPerScene(name, success=None, **columns)
+    )
 
 
 def evaluate_network(
@@ -115,6 +142,15 @@ def held_out_conditions(
 def device_of(network: nn.Module) -> str:
     """Return the name of the device that a network's weights are on."""
     return str(next(network.parameters()).device)
+
+
+def _evaluate_baseline(name: str, config: TrainConfig, conditions: Conditions) -> Evaluation:
+    if name == "crb":
+        return evaluate_crb(conditions)
+    if name in LIMITS:
+        return evaluate_limit(name, config, [count for _, count in conditions.points()])
+    estimator = classical_estimator(name, config.scene, conditions.device)
+    return evaluate(estimator, name, conditions)
 
 
 def _told(locate: Localiser) -> Estimator:

@@ -10,7 +10,9 @@ from dataclasses import asdict
 from statistics import fmean
 from typing import Any
 
+from trainer.config import TrainConfig
 from trainer.evaluation import Calibration
+from trainer.limits import LIMIT_SOURCES, KeptLimits
 
 from .checkpoint import TrainState
 
@@ -35,6 +37,8 @@ within 5° and 5°, both with 95 % intervals; n counts scenes, the same ones at 
 | mean at {objective} dB | capped error | n |
 |---|---|---|
 {summary}
+
+{distance}
 
 | readout | SNR/dB | K | n | capped error | success |
 |---|---|---|---|---|---|
@@ -73,6 +77,7 @@ def model_card(
     rows: Sequence[Mapping[str, Any]],
     calibration: Calibration,
     *,
+    distances: Mapping[str, Mapping[str, Any]],
     about: Mapping[str, Any],
     size: int,
 ) -> str:
@@ -80,6 +85,7 @@ def model_card(
 
     Args:
         rows: `EvaluationRow`s as dictionaries, of the network and of others, on held-out scenes.
+        distances: `Interval`s of the distance to the limit as dictionaries, by estimator.
         about: origin, as `provenance` returns it.
         size: number of learned parameters.
     """
@@ -95,6 +101,7 @@ def model_card(
         size=size,
         objective=", ".join(f"{snr:g}" for snr in judged.objective_snr_db),
         summary="\n".join(_summary(rows, judged.objective_snr_db)),
+        distance=_distance(distances, config),
         rows="\n".join(_row(row) for row in rows if row["estimator"].startswith("network")),
         law="\n".join(f"- {name}: {value}" for name, value in asdict(config.scene).items()),
         origin="\n".join(_origin(about)),
@@ -114,6 +121,29 @@ def _summary(rows: Sequence[Mapping[str, Any]], snr_db: Sequence[float]) -> list
                 f"| {name} | {mean:.3f} [{low:.3f}, {high:.3f}] | {own[0]['num_scenes']} |"
             )
     return lines
+
+
+def _distance(distances: Mapping[str, Mapping[str, Any]], config: TrainConfig) -> str:
+    """Return a sentence on the distance to the limit, or on how to know it."""
+    if not distances:
+        kept = KeptLimits(config.scene, config.evaluation.test_seed)
+        return (
+            "How far this is above the least error of any estimator is not known for these scenes"
+            + (
+                f"; `{kept.command()}` computes that."
+                if config.scene.max_sources <= LIMIT_SOURCES
+                else f": the limit is known for at most {LIMIT_SOURCES} sources."
+            )
+        )
+    told = [
+        f"{name} {one['mean']:.3f} [{one['low']:.3f}, {one['high']:.3f}]"
+        for name, one in distances.items()
+    ]
+    count = min(one["n"] for one in distances.values())
+    return (
+        "Distance to the limit, the least capped error of any estimator that knows K, the SNR and "
+        f"the law of scenes, paired over {count} scenes: {', '.join(told)}."
+    )
 
 
 def _row(row: Mapping[str, Any]) -> str:

@@ -24,7 +24,13 @@ import torch
 from torch import nn
 
 from trainer.config import ConfigError, TrainConfig
-from trainer.evaluation import NUM_COEFFICIENTS, Calibration, calibrate, evaluate_network
+from trainer.evaluation import (
+    NUM_COEFFICIENTS,
+    Calibration,
+    calibrate,
+    distance_to_limit,
+    evaluate_network,
+)
 
 from .card import model_card
 from .checkpoint import TrainState, restore_network
@@ -60,15 +66,18 @@ class ModelEvaluation:
         calibration: of its confidence.
         rows: `EvaluationRow`s on the held-out scenes as dictionaries, with Fisher scoring and
             without.
+        distances: `Interval`s of their distance to the limit, by estimator; empty if that is not
+            kept for these scenes.
     """
 
     calibration: Calibration
     rows: list[dict[str, Any]]
+    distances: dict[str, dict[str, Any]]
 
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> Self:
         """Rebuild it from its `dataclasses.asdict`."""
-        return cls(Calibration(**plain["calibration"]), plain["rows"])
+        return cls(Calibration(**plain["calibration"]), plain["rows"], plain["distances"])
 
 
 def evaluate_model(state: Path) -> ModelEvaluation:
@@ -79,12 +88,13 @@ def evaluate_model(state: Path) -> ModelEvaluation:
     """
     config, network = restore_network(state, torch.device("cpu"))
     network = network.to(resolve_device("cpu" if config.device == "cpu" else "auto"))
-    rows = [
-        asdict(row)
-        for fisher_scoring in (False, True)
-        for row in evaluate_network(network, config, fisher_scoring=fisher_scoring).rows
-    ]
-    return ModelEvaluation(calibrate(network, config), rows)
+    found = [evaluate_network(network, config, fisher_scoring=scored) for scored in (False, True)]
+    distances = {one.scenes.estimator: distance_to_limit(config, one.scenes) for one in found}
+    return ModelEvaluation(
+        calibrate(network, config),
+        [asdict(row) for one in found for row in one.rows],
+        {name: asdict(distance) for name, distance in distances.items() if distance},
+    )
 
 
 def export_model(
@@ -111,6 +121,7 @@ def export_model(
         TrainState.load(state),
         [*evaluation.rows, *others],
         evaluation.calibration,
+        distances=evaluation.distances,
         about=about,
         size=sum(parameter.numel() for parameter in network.parameters()),
     )

@@ -16,7 +16,7 @@ from search.records import OBJECTIVE_INTERVAL
 from search.report.data import Cell, Heading, Run, Table, TableRow, interval, number, words
 from trainer.config import EvaluationConfig
 
-from .estimators import BOUND, REFERENCE, in_order
+from .estimators import BOUNDS, REFERENCE, in_order
 from .statistics import Interval, combined_interval, crossed_interval, mean_interval
 
 NO_SEED = -1
@@ -92,7 +92,7 @@ def confirmed_values(run: Run) -> pd.DataFrame:
     trials.sort(key=lambda row: (pd.isna(row["confirmed"]), row["confirmed"]))
     scenes = fresh_scenes(run)
     shared: list[dict[str, Any]] = [
-        {"name": name, "kind": "bound" if name == BOUND else "classical"} | _ends(found[name])
+        {"name": name, "kind": "bound" if name in BOUNDS else "classical"} | _ends(found[name])
         for name in in_order(scenes.loc[scenes["trial_id"].isna(), "estimator"])
     ]
     rows = pd.DataFrame([*shared, *trials], columns=list(COLUMNS))

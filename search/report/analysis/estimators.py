@@ -2,12 +2,20 @@
 
 from collections.abc import Iterable
 
+from trainer.config import LIMIT_NAMES
+
 BOUND = "crb"
+LIMIT, LIMIT_BLIND = LIMIT_NAMES
+"""Least capped errors of any estimator: of one that knows the SNR but no scale, and of none."""
+BOUNDS = (BOUND, LIMIT, LIMIT_BLIND)
+"""Rows that are no estimators'."""
 REFERENCE = "lmmse_music"
 """The classical method that a network has to beat."""
 
 LABELS = {
     BOUND: "√CRB (bounds unbiased estimators)",
+    LIMIT: "limit (of any estimator)",
+    LIMIT_BLIND: "limit, SNR unknown (of any estimator)",
     REFERENCE: "LMMSE-MUSIC",
     "sml": "stochastic ML",
     "lmmse_mvdr": "LMMSE-MVDR",

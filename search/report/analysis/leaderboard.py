@@ -15,15 +15,18 @@ import pandas as pd
 from search.plan import Outcome, Rungs, early_stopper
 from search.records import OBJECTIVE_INTERVAL
 from search.report.data import Cell, Heading, Run, Table, TableRow, interval, number, words
+from trainer.config import ConfigError, TrainConfig
+from trainer.limits import LIMIT_SOURCES, KeptLimits
 
 from . import confirmed
 from .confirmed import CONFIRMED
-from .estimators import BOUND, REFERENCE, in_order
+from .estimators import BOUNDS, LIMIT, REFERENCE, in_order
 from .statistics import Interval, mean_interval
 
 SUCCESS_SNR_DB = (-10.0, -5.0, 0.0)
 ENDS = ("capped_error", "capped_error_low", "capped_error_high")
 SCENE = ["evaluation_seed", "scene_id", "snr_db", "num_sources"]
+TEST_SEED = "evaluation.test_seed"
 WELL = (Outcome.COMPLETED, Outcome.STOPPED)
 """Outcomes of trials that did not fail."""
 
@@ -50,7 +53,7 @@ def board(run: Run) -> pd.DataFrame:
     rows: list[dict[str, Any]] = [
         {
             "name": name,
-            "outcome": "bound" if name == BOUND else "classical",
+            "outcome": "bound" if name in BOUNDS else "classical",
             "best": False,
             **_summary(shared[shared["estimator"] == name], run.objective_snr_db),
         }
@@ -140,7 +143,7 @@ def text(run: Run, *, trials: int = 16) -> str:
     ]
     if (more := len(run.trials) - trials) > 0:
         lines.append(f"and {more} more trials in `trials`")
-    lines += [*_tally_lines(run), *lacks(run), verdict_on_best(run)]
+    lines += [*_tally_lines(run), *lacks(run), verdict_on_best(run), distance_to_limit(run)]
     if nothing := run.planned("no_effect"):
         named = "; ".join(f"{name} {where}" for name, where in nothing.items())
         lines.append(f"Without effect by theory: {named}.")
@@ -227,6 +230,33 @@ def verdict_on_best(run: Run) -> str:
     return (
         f"{run.best} {compares(found)} {REFERENCE}: capped error {found}, paired over "
         f"{found.n} held-out scenes ({found.level:.0%} t interval)."
+    )
+
+
+def distance_to_limit(run: Run) -> str:
+    """Return a sentence on how far the best trial is above the least error of any estimator."""
+    if run.best is None:
+        return "No distance to the limit: no trial completed."
+    if held_out(run, LIMIT).empty:
+        if run.tables["evaluations"]["num_sources"].max() > LIMIT_SOURCES:
+            return f"The limit is known for at most {LIMIT_SOURCES} sources only."
+        if not (fixed := run.planned("fixed")):
+            return "The limit of these scenes is not known, as the run's plan is not."
+        law = {k: v for k, v in fixed.items() if k.startswith("scene.") or k == TEST_SEED}
+        try:
+            config = TrainConfig.from_params(law)
+        except ConfigError as error:
+            return f"The limit of these scenes is not known: {error}"
+        kept = KeptLimits(config.scene, config.evaluation.test_seed)
+        return (
+            f"The limit of these scenes is not kept; a resumed run has it after: {kept.command()}"
+        )
+    found = paired_with(run, LIMIT)
+    if isinstance(found, str):
+        return found
+    return (
+        f"{run.best} is {found} above the limit, the least capped error of any estimator that "
+        f"knows the law of scenes, paired over {found.n} held-out scenes."
     )
 
 

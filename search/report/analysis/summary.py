@@ -22,7 +22,7 @@ _OF_TRIALS = {c.name: c for c in TRIALS}
 
 COLUMNS = (
     Column("run", "str", "", "name of the run's folder"),
-    Column("name", "str", "", "trial_id, or the name of a classical method, or crb"),
+    Column("name", "str", "", "trial_id, or the name of a classical method, of a limit, or crb"),
     Column("trial_id", "str", "", "trial the row belongs to; null for baselines"),
     Column("outcome", "str", "", "bound, classical, or what became of the trial"),
     _OF_TRIALS["cause"],

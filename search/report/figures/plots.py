@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from search.report.analysis import BOUND, LABELS, in_order
+from search.report.analysis import BOUND, LABELS, LIMIT_BLIND, in_order
 from search.report.data import Run
 
 from . import style
@@ -87,7 +87,8 @@ def _series(run: Run, *, bound: bool = True) -> list[tuple[Style, str, pd.DataFr
     series = [(BEST, f"best trial, {run.best}", best)] if len(best) else []
     for rows, where in ((shared, ""), (again, ", fresh scenes")):
         for name in in_order(rows["estimator"]):
-            if bound or name != BOUND:
+            # the limits of both observers hardly differ: one line
+            if name != LIMIT_BLIND and (bound or name != BOUND):
                 own = rows[rows["estimator"] == name]
                 series.append((STYLES.get(name, OTHER), f"{LABELS.get(name, name)}{where}", own))
     return series

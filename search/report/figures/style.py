@@ -16,7 +16,7 @@ from matplotlib.legend import Legend
 from matplotlib.ticker import MaxNLocator
 
 from search.plan import Outcome
-from search.report.analysis import BOUND, REFERENCE
+from search.report.analysis import BOUND, LIMIT, REFERENCE
 from trainer.atomic import write_atomically
 
 Style = dict[str, Any]
@@ -39,6 +39,7 @@ OUTCOME_COLOURS: dict[str, str] = {
 BEST: Style = {"color": BLUE, "marker": "o", "linewidth": 2.4, "zorder": 5}
 STYLES: dict[str, Style] = {
     BOUND: {"color": "black", "linestyle": "--", "linewidth": 1.4, "zorder": 4},
+    LIMIT: {"color": "black", "linestyle": "-", "linewidth": 1.8, "zorder": 4},
     REFERENCE: {"color": RED, "marker": "s", "linewidth": 1.8, "zorder": 4},
     "sml": {"color": GREEN, "marker": "D", "linewidth": 1.4},
     "lmmse_mvdr": {"color": PINK, "marker": "^", "linewidth": 1.2},

@@ -42,7 +42,8 @@ def lead(run: Run) -> list[str]:
         for best in confirmed.finalists(run)[:1]
         if results
     ]
-    return [state(run), leaderboard.verdict_on_best(run), *confirmation]
+    distance = leaderboard.distance_to_limit(run)
+    return [state(run), leaderboard.verdict_on_best(run), distance, *confirmation]
 
 
 def leaderboard_section(run: Run) -> Section:
@@ -52,7 +53,8 @@ def leaderboard_section(run: Run) -> Section:
         "all K; lower is better. The search value of the best of many owes to luck as well; "
         "compare the held-out one, and trust the confirmed one (`python -m search.confirm`). "
         "√CRB is a root mean square: the mean error of an estimator that reaches it is up to a "
-        "fifth smaller."
+        "fifth smaller. The limit is the least mean capped error of any estimator that knows the "
+        "law of the scenes and K; √CRB says nothing at low SNR."
     )
     if (hidden := len(run.trials) - MOST_ROWS) > 0:
         note += f" {hidden} more trials are in summary.parquet."

@@ -37,7 +37,7 @@ def test_a_method_that_fails_does_not_take_the_others_with_it(store, monkeypatch
     with pytest.raises(SearchFailed, match=r"^sml failed on its worker$"):
         scores.score_best(PLAN, store, ONE, Baselines(PLAN, store, ONE))
     known = set(store.read("scenes")["estimator"])
-    assert {"crb", "lmmse_music"} <= known
+    assert {"crb", "lmmse_music", "limit_shape", "limit_blind"} <= known
     broken.clear()
     scores.score_best(PLAN, store, ONE, Baselines(PLAN, store, ONE))
     assert set(store.read("evaluations")["estimator"]) == known | {"sml"}

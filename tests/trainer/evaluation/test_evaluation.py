@@ -151,7 +151,7 @@ def test_rows_average_their_scenes():
 def test_baselines_improve_with_snr_and_stay_above_the_bound():
     config = TrainConfig()
     held_out = replace(config.evaluation, report_snr_db=(-10.0, 5.0), num_test_scenes=32)
-    scored = evaluate_baselines(replace(config, evaluation=held_out))
+    scored = evaluate_baselines(replace(config, evaluation=held_out), BASELINES)
     assert [one.scenes.estimator for one in scored] == list(BASELINES)
     bound = {(r.snr_db, r.num_sources): r for r in scored[0].rows}
     for one in scored:

@@ -1,0 +1,5 @@
+"""The posterior of places given the snapshots: its law, likelihood, draws and Bayes estimate."""
+
+from .places import law_of_places
+from .risk import expected_error, least_expected_error
+from .sampler import effective_draws, sample_posterior
