@@ -6,7 +6,7 @@ places are known, estimates are compared with them, and the usual misreadings of
 too: some, such as rows and columns exchanged on a square panel, show nowhere else.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -72,11 +72,16 @@ def check_recording(
     scenes = whole.take(torch.arange(0, whole.batch_size, step, device=whole.snapshots.device))
     scene = adapt_scene(default_scene(scenes), scenes, range_m, azimuth_deg, elevation_deg)
     known = known_counts(scenes, num_sources)
+    if known is not None:
+        scene = replace(scene, max_sources=int(known.max()))
     found = localise_by(partial(locate_by_method, method), scenes, known, scene)
     lines = [*describe_scenes(whole), _region(scene)]
-    size, misfits = len(found.fits), int((~found.fits).sum())
-    lines.append(f"fit        {size - misfits} of {size} scenes fit (p >= .01), by {method}")
-    fitting = not too_many(misfits, size)
+    tested = np.isfinite(found.p_value)
+    size, fits = int(tested.sum()), int(found.fits[tested].sum())
+    lines.append(f"fit        {fits} of {size} scenes fit (p >= .01), by {method}")
+    if size < len(tested):
+        lines.append(f"untested   {len(tested) - size} scenes: silent, or too few antennas for K")
+    fitting = not too_many(size - fits, size)
     reading = scenes
     if not fitting:
         tried = conventions(scenes, torch.from_numpy(found.num_sources), scene)
@@ -91,7 +96,7 @@ def check_recording(
         agreeing, compared = _compare(found, reading)
         after = "" if reading is scenes else "with this remedy, "
         lines += [f"places     {after}{compared[0]}", *compared[1:]]
-    well = fitting and agreeing
+    well = fitting and agreeing and size > 0
     lines.append("verdict    " + ("all is well" if well else "not as the model has it"))
     return Checkup(lines, well)
 

@@ -10,6 +10,9 @@ import torch
 from tests.small_model import scenes_of
 from trainer.__main__ import main
 from trainer.exchange import describe_scenes
+from trainer.localisation import recording_check
+from trainer.localisation.localisation import Localisation
+from trainer.localisation.localise_scenes import localise_by
 from trainer.scenes import save_scenes
 from trainer.scenes.measurement import Scenes
 
@@ -68,6 +71,22 @@ def test_known_places_tell_what_snapshots_cannot(tmp_path, capsys, change, remed
     assert code == 1
     assert said["fit"].startswith("4 of 4")
     assert said["remedy"].endswith(f"4 of 4 estimates agree: {remedy}")
+
+
+def test_scenes_that_cannot_be_tested_are_not_called_misfits(tmp_path, capsys, monkeypatch):
+    """A recording of which nothing can be tested is not well either."""
+
+    def untested(*args: object) -> Localisation:
+        found = localise_by(*args)
+        nothing = np.full_like(found.p_value, np.nan)
+        return replace(found, p_value=nothing, fits=np.zeros_like(found.fits))
+
+    monkeypatch.setattr(recording_check, "localise_by", untested)
+    code, said = checked(tmp_path, SCENES, capsys)
+    assert code == 1
+    assert said["fit"].startswith("0 of 0")
+    assert said["untested"].startswith("4 scenes")
+    assert "remedy" not in said
 
 
 def test_what_is_no_recording_is_bad_usage(tmp_path, capsys):
