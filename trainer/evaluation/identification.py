@@ -1,4 +1,4 @@
-"""What the snapshots tell of a place: standard deviations, angles left open, ends of the region.
+"""Identification: standard deviations of places, angles left open, ends of the region.
 
 An estimate's method knows a region and a panel, and returns a place in any case. Three things are
 found out afterwards, with the Fisher information (`estimation.uncertainty`) and the likelihood:
@@ -48,7 +48,7 @@ NORMAL_95 = 1.96
 
 
 class Told(NamedTuple):
-    """What is told of every place, [B, K_max] each; NaN where nothing is.
+    """Coordinates that the snapshots tell, [B, K_max] each; NaN where they do not.
 
     Attributes:
         azimuth, elevation, range_m: [rad, rad, m].
