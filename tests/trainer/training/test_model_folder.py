@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.small_model import CONFIG
 from trainer.__main__ import main
 from trainer.config import ConfigError, TrainConfig
-from trainer.evaluation.rows import EvaluationRow
+from trainer.evaluation.rows import ErrorsPerScene, EvaluationRow
 from trainer.training import model
 from trainer.training.model import export_model, find_model, load_model
 
@@ -96,6 +97,9 @@ class Rows:
     """An evaluation, without evaluating."""
 
     rows = (EvaluationRow("network", 0.0, 1, 4, 0.5, 0.4, 0.6, *[None] * 11),)
+    scenes = ErrorsPerScene(
+        "network", np.arange(4), np.zeros(4), np.ones(4), np.full(4, 0.5), np.ones(4)
+    )
 
 
 def test_training_into_a_folder_with_a_model_is_refused(trained, capsys):
