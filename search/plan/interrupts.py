@@ -5,17 +5,23 @@ Ray changes the handler of SIGTERM: `ray.init` from Python, to which `install_ha
 answer, and `ray.shutdown` from C++, to which `run_undisturbed` is.
 """
 
+import logging
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 INTERRUPTED = 130
 """Exit code of an interrupted command."""
 AGAIN_SECONDS = 2.0
 """Time after which an interrupt that Python has swallowed is raised again."""
+LOCKING = (logging.__file__, "<frozen importlib._bootstrap>")
+"""Code that takes a lock before the `try` that releases it: raised in between, an interrupt would
+leave it locked for the thread of `run_undisturbed`. There it waits, for a second at most."""
 IGNORE_SECONDS = 0.002
 """Interval at which the signals are set to be ignored again."""
 
@@ -96,7 +102,11 @@ def _in_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
 
 
-def _interrupt(number: int, frame: object) -> None:
-    signal.signal(signal.SIGALRM, lambda *_: _interrupt(number, None))
-    signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS, AGAIN_SECONDS)
-    raise Interrupted(signal.Signals(number).name)
+def _interrupt(number: int, frame: FrameType | None, latest: float | None = None) -> None:
+    latest = time.monotonic() + 1 if latest is None else latest
+    locking = frame is not None and frame.f_code.co_filename in LOCKING
+    waits = locking and time.monotonic() < latest
+    signal.signal(signal.SIGALRM, lambda _, at: _interrupt(number, at, latest))
+    signal.setitimer(signal.ITIMER_REAL, 0.005 if waits else AGAIN_SECONDS, AGAIN_SECONDS)
+    if not waits:
+        raise Interrupted(signal.Signals(number).name)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 COMMAND = """
-import sys, time
+import logging, signal, sys, time
 from argparse import ArgumentParser
 from search.plan.interrupts import run_undisturbed
 from search.plan.options import run_command
@@ -28,6 +28,9 @@ class Waits:
 def act():
     if "class" in sys.argv:
         type("Made", (), {"named": Waits()})
+    if "lock" in sys.argv:
+        took = "signal.raise_signal(signal.SIGTERM); print('has released its lock', flush=True)"
+        exec(compile(took, logging.__file__, "exec"))
     if "finaliser" in sys.argv:
         Swallows()
     print("at work", flush=True)
@@ -87,6 +90,15 @@ def test_a_signal_while_a_class_is_made_is_an_interruption():
     assert process.returncode == 130
     assert "interrupted by SIGTERM" in said
     assert "Traceback" not in said
+
+
+def test_a_signal_where_a_lock_is_taken_waits_until_it_is_released():
+    """A clean-up in another thread waited for ever for the lock of an interrupted import."""
+    process = command("lock")
+    said, told = process.communicate(timeout=30)
+    assert said.startswith("has released its lock\n")
+    assert process.returncode == 130
+    assert "interrupted by SIGTERM" in told
 
 
 def test_a_clean_up_that_is_not_to_be_disturbed_is_not():
