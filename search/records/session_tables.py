@@ -29,7 +29,7 @@ CHILDREN = ("epochs", "evaluations", "failures")
 FLUSH_SECONDS = 3.0
 """Interval between flushes."""
 
-FLUSH_SHARE = 0.05
+FLUSH_SHARE = 0.01
 """Largest share of the driver's time that flushes take; their interval grows with the run."""
 
 
