@@ -34,7 +34,15 @@ from search.records import KEYS, RunStore, folders
 
 TRIALS = 4
 DRILL = Path(__file__).parent / "drill.py"
-TIMING = ["seconds", "seconds_per_epoch", "gpu_seconds", "started", "checkpoint", "replay"]
+TIMING = [
+    "seconds",
+    "seconds_per_epoch",
+    "gpu_seconds",
+    "started",
+    "ended",
+    "checkpoint",
+    "replay",
+]
 WRITTEN = ("trials", "epochs", "evaluations", "scenes", "failures")
 FREE = ("--scheduler", "none", "--sampler", "random")
 GUIDED = ("--scheduler", "asha", "--sampler", "tpe")
