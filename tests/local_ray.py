@@ -22,6 +22,7 @@ from ray.remote_function import RemoteFunction
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
+from search.cluster import connection
 from search.plan.environment import WORKER_ENV
 
 NODE = {"Alive": True, "NodeID": "here", "NodeManagerHostname": "here", "Resources": {"CPU": 2.0}}
@@ -31,9 +32,10 @@ def install(patch: pytest.MonkeyPatch) -> None:
     """Put the stand-in in the place of Ray."""
     for name in WORKER_ENV:  # which a local Ray's driver sets for its workers
         patch.setenv(name, os.environ.get(name, WORKER_ENV[name]))
-    here = SimpleNamespace(get_node_id=lambda: NODE["NodeID"])
+    here = SimpleNamespace(get_node_id=lambda: NODE["NodeID"], gcs_address="")
     patch.setattr(ray, "init", lambda **options: SimpleNamespace(dashboard_url=None))
     patch.setattr(ray, "shutdown", lambda: None)
+    patch.setattr(connection, "watch_head", lambda head, left: None)
     patch.setattr(ray, "nodes", lambda: [NODE])
     patch.setattr(ray, "get_runtime_context", lambda: here)
     patch.setattr(ray, "get", lambda task: task.result())

@@ -13,11 +13,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from trainer.config import METHOD_NAMES, SceneConfig
+from trainer.config import LIMIT_NAMES, METHOD_NAMES, SceneConfig
 from trainer.estimation import Estimates, build_localiser, build_source_counter
 from trainer.scenes import Scenes
 
-METHODS = tuple(n for n in METHOD_NAMES if n != "crb" and not n.startswith("exact"))
+METHODS = tuple(
+    n for n in METHOD_NAMES if n not in ("crb", *LIMIT_NAMES) and not n.startswith("exact")
+)
 """Methods that need no truth."""
 MOST_SOURCES = 5
 """Largest K that is estimated."""

@@ -12,7 +12,7 @@ import ray
 from ray import tune
 
 import spaces
-from search.cluster import trainable
+from search.cluster import connection, trainable
 from search.cluster.checks import LONG_MINUTES, try_networks
 from search.cluster.connection import connect
 from search.driver.driver import search
@@ -69,11 +69,14 @@ def test_workers_of_a_local_ray_inherit_their_settings(monkeypatch):
     monkeypatch.setattr(os, "environ", os.environ.copy())
     monkeypatch.setattr(ray, "init", init)
     monkeypatch.setattr(ray, "nodes", list)
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(gcs_address=""))
+    monkeypatch.setattr(connection, "watch_head", lambda head, left: None)
+    monkeypatch.setattr(connection, "check_address", lambda address: None)
     monkeypatch.setattr(ray, "shutdown", lambda: None)
     with connect(SearchConfig("smoke", 1, "x")):
         assert found["address"] == "local"
         assert found["env"] | WORKER_ENV == found["env"]
-    with connect(SearchConfig("smoke", 1, "x", address="here")):
+    with connect(SearchConfig("smoke", 1, "x", address="here:1")):
         given = found["runtime_env"]["env_vars"]
         assert given | WORKER_ENV == given
 
