@@ -37,6 +37,7 @@ def test_it_moves_with_the_values():
     np.testing.assert_allclose([moved.low, moved.high], [3 * one.low + 7, 3 * one.high + 7])
 
 
+@pytest.mark.slow
 def test_coverage_of_skewed_values():
     """Mean of 20 exponentials, 2,000 repetitions: standard error of a coverage .005."""
     rng = np.random.default_rng(9)

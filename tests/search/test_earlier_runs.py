@@ -68,7 +68,7 @@ def test_they_resume(runs, local_ray, monkeypatch):
     assert search_run.main(["--resume", str(runs / "killed"), "--no-preflight"]) == 0
     trials = pd.read_parquet(runs / "killed" / "trials").set_index("trial_id")
     assert sorted(trials.index) == ["t0000", "t0001", "t0002", "t0003"]
-    assert trials.loc[before.index].equals(before)
+    assert trials.loc[before.index, before.columns].equals(before)
     epochs = pd.read_parquet(runs / "killed" / "epochs")
     assert not epochs.duplicated(["trial_id", "epoch"]).any()
     ended = trials[trials["outcome"].isin(["completed", "stopped"])]

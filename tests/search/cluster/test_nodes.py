@@ -110,6 +110,7 @@ def on_cluster(cluster: Cluster, tmp_path: Path) -> tuple[SearchConfig, RunStore
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_a_node_with_another_torch_is_refused_and_named(cluster, tmp_path, another_torch):
     plan, store = on_cluster(cluster[0], tmp_path)
     with connect(plan), pytest.raises(Refused, match=another_torch):

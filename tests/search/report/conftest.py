@@ -26,20 +26,15 @@ class Written:
 
     Attributes:
         run: 24 trials, some stopped and some diverged, the best four confirmed.
-        other: three trials.
+        folder: of the report.
         printed: lines, the last of which has the exit code, and which of Ray and torch it loaded.
         opened: what the browser was asked to show.
     """
 
     run: Run
-    other: Run
+    folder: Path
     printed: list[str]
     opened: str
-
-    @property
-    def folder(self) -> Path:
-        """Folder of the report."""
-        return self.run.path / "report"
 
 
 @pytest.fixture(scope="session")
@@ -72,38 +67,44 @@ def drawn(shared_folder: Path) -> Run:
 
 @pytest.fixture(scope="session")
 def written(drawn: Run, shared_folder: Path) -> Written:
-    """Its report and a comparison, by one call of the command."""
-    said = shared_folder / "written.json"
-    with made_once(said) as missing:
+    """Its report, by the command."""
+    return reported(drawn, shared_folder / "report")
+
+
+@pytest.fixture(scope="session")
+def compared(drawn: Run, shared_folder: Path) -> tuple[Written, Run]:
+    """Its report and a comparison with a run of three trials, by one call of the command."""
+    other = shared_folder / "elsewhere" / "other"
+    with made_once(other) as missing:
         if missing:
-            drawn_run.make(shared_folder / "other", trials=3)
-            said.write_text(json.dumps(reported(drawn.path, shared_folder / "other")))
-    printed, opened = json.loads(said.read_text())
-    return Written(drawn, report.load(shared_folder / "other"), printed, opened)
+            drawn_run.make(other, trials=3)
+    found = reported(drawn, shared_folder / "comparison", "--compare", str(other))
+    return found, report.load(other)
 
 
-def reported(run: Path, other: Path) -> tuple[list[str], str]:
-    """Return what `search.report RUN --open --compare OTHER` prints, and what it asks a browser
-    for."""
-    asked = run.with_name("asked")
-    browser = run.with_name("browser")
-    browser.write_text(f'#!/bin/sh\necho "$1" > {asked}\n')
-    browser.chmod(0o755)
-    argv = [str(run), "--open", "--compare", str(other)]
+def reported(run: Run, folder: Path, *flags: str) -> Written:
+    """Return what `search.report RUN --open` leaves in `folder`; several processes run it once."""
+    said, browser, asked = (folder.with_suffix(f".{x}") for x in ("json", "browser", "asked"))
+    argv = [str(run.path), "--open", "--out", str(folder), *flags]
     code = (
         "import sys; from search.report.__main__ import main;"
         "from search.report.analysis import importance; importance.SHUFFLES = 40;"
         f"status = main({argv!r}); print(status, sorted({{'ray', 'torch'}} & set(sys.modules)))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=ROOT,
-        env=os.environ | {"BROWSER": f"{browser} %s"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return done.stdout.splitlines(), asked.read_text().strip()
+    with made_once(said) as missing:
+        if missing:
+            browser.write_text(f'#!/bin/sh\necho "$1" > {asked}\n')
+            browser.chmod(0o755)
+            done = subprocess.run(
+                [sys.executable, "-c", code],
+                cwd=ROOT,
+                env=os.environ | {"BROWSER": f"{browser} %s"},
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+            said.write_text(json.dumps([done.stdout.splitlines(), asked.read_text().strip()]))
+    return Written(run, folder, *json.loads(said.read_text()))
 
 
 @pytest.fixture(scope="session")

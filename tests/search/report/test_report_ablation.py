@@ -399,6 +399,7 @@ def test_reruns_do_not_enter_the_pairs_of_the_search(drawn):
     assert paired_with(drawn).n == drawn_run.SCENES
 
 
+@pytest.mark.slow
 def test_the_benchmark_writes_what_the_tables_say(run_with, copy_of):
     run = load(copy_of(run_with(-0.1)).path)
     done = subprocess.run(

@@ -77,9 +77,10 @@ def test_it_fits_a_screen_of_1280_pixels(opened):
     fits(opened[0])
 
 
-def test_a_comparison_fits_too(browser, written):
+@pytest.mark.slow
+def test_a_comparison_fits_too(browser, compared):
     page = browser.new_page(viewport={"width": WIDTH, "height": 900})
-    page.goto((written.folder / "compare-other.html").as_uri())
+    page.goto((compared[0].folder / "compare-other.html").as_uri())
     fits(page)
     page.close()
 

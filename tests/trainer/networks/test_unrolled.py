@@ -190,6 +190,7 @@ def test_weak_modes_enter_by_their_mean(gains: tuple[float, float] | None) -> No
     assert cosine.mean() > 0.9
 
 
+@pytest.mark.slow
 def test_stages_learn_what_maps_alone_cannot_tell() -> None:
     """After 40 steps on the same scenes, below the dictionary network by five standard errors."""
     torch.set_default_dtype(torch.float32)
