@@ -73,18 +73,28 @@ MODULES = {module_of(file): file for package in PACKAGES for file in files(packa
 
 
 @cache
-def imports(module: str) -> frozenset[str]:
-    """Return the modules that a module imports, also inside functions, by their absolute names."""
+def statements(module: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Return a module's imports, also those inside functions: the absolute name of each source,
+    with the names that are taken from it."""
     package = module if MODULES[module].name == "__init__.py" else module.rpartition(".")[0]
-    found: set[str] = set()
+    found: list[tuple[str, tuple[str, ...]]] = []
     for node in ast.walk(tree_of(MODULES[module])):
         if isinstance(node, ast.Import):
-            found.update(alias.name for alias in node.names)
+            found.extend((alias.name, ()) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             above = package.split(".")[: package.count(".") + 2 - node.level] if node.level else []
             source = ".".join([*above, *([node.module] if node.module else [])])
-            inner = [f"{source}.{alias.name}" for alias in node.names]
-            found.update(name if name in MODULES else source for name in inner)
+            found.append((source, tuple(alias.name for alias in node.names)))
+    return tuple(found)
+
+
+@cache
+def imports(module: str) -> frozenset[str]:
+    """Return the modules that a module imports, by their absolute names."""
+    found: set[str] = set()
+    for source, names in statements(module):
+        inner = {f"{source}.{name}" for name in names}
+        found |= {name if name in MODULES else source for name in inner or {source}}
     return frozenset(found)
 
 
