@@ -181,8 +181,8 @@ class KeptLimits:
         return " ".join(["python -m trainer limit", *(["--set", *words] if words else [])])
 
     def _different(self) -> dict[str, Any]:
-        """Return the fields of the law that differ from the default, so that new fields do not
-        orphan what is kept."""
+        """Return the fields of the law that differ from the default, so that a new field of the
+        configuration leaves the digest as it is."""
         default = SceneConfig()
         return {k: v for k, v in vars(self.scene).items() if v != getattr(default, k)}
 

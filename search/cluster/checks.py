@@ -125,7 +125,7 @@ def try_networks(plan: SearchConfig, resources: Resources) -> list[str]:
     if plan.minutes <= LONG_MINUTES:
         return []
     configs = (plan.train_config(drawn) for drawn in plan.space.branches())
-    last = {config.network.kind: config for config in configs}  # of which most is drawn
+    last = {config.network.kind: config for config in configs}  # the largest of each
     lines = []
     for kind, config in last.items():
         try:

@@ -89,7 +89,7 @@ class SearchCallback(tune.Callback):
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Record a trial that was killed, or whose worker Ray lost too often.
 
-        Ray may also hear twice of one dead worker, and takes the second time for the end: such a
+        Ray may also report one dead worker twice and end the trial on the second report: such a
         trial is unfinished, and goes on when the others have ended.
         """
         name = trial.config["trial_id"]

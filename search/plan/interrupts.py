@@ -1,8 +1,8 @@
 """SIGINT and SIGTERM in our commands: both raise `Interrupted`, wherever the main thread is.
 
 Raising at any point is safe, because a run's files are such that a driver may die at any moment.
-Ray changes the handler of SIGTERM: `ray.init` from Python, to which `install_handlers` is the
-answer, and `ray.shutdown` from C++, to which `run_undisturbed` is.
+Ray changes the handler of SIGTERM: `install_handlers` restores it after `ray.init`, and
+`run_undisturbed` ignores it during `ray.shutdown`, whose C++ sets it back.
 """
 
 import logging
@@ -21,7 +21,7 @@ AGAIN_SECONDS = 2.0
 """Time after which an interrupt that Python has swallowed is raised again."""
 LOCKING = (logging.__file__, "<frozen importlib._bootstrap>")
 """Code that takes a lock before the `try` that releases it: raised in between, an interrupt would
-leave it locked for the thread of `run_undisturbed`. There it waits, for a second at most."""
+leave it locked for the thread of `run_undisturbed`. Such code delays it by a second at most."""
 IGNORE_SECONDS = 0.002
 """Interval at which the signals are set to be ignored again."""
 

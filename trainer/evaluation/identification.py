@@ -3,14 +3,13 @@
 An estimate's method knows a region and a panel, and returns a place in any case. Three things are
 found out afterwards, with the Fisher information (`estimation.uncertainty`) and the likelihood:
 
-open      an angle that even snapshots at 60 dB would tell less well than the region does is not
-          told, NaN. A line of elements tells a cone: along a row, sin φ cos θ. The other angle is
+open      an angle whose bound at 60 dB exceeds the spread of the region is NaN. A line of elements tells a cone: along a row, sin φ cos θ. The other angle is
           then that of the same steering vector in the middle of the region (φ of θ = 0, as for
           textbook linear arrays), and its variance grows by what it varies over the region.
 far       the range is not told, NaN, where the 95 % interval of 1/range reaches 0 (a plane wave
           explains the snapshots as well: about where 2 D² / wavelength would put it, but by what
           this channel, these codes and this noise tell), or where 1/range ends at its least.
-edges     an angle at an edge is where the search was stopped, not where the likelihood is highest.
+edges     an angle on the boundary of the search is no maximum of the likelihood.
           At an end of the range the likelihood is searched on beyond it: angles that stay within
           half the tolerance of `confidence` are good; the range is not told.
 
@@ -47,7 +46,7 @@ NODES = ((-0.8611, 0.1739), (-0.3400, 0.3261), (0.3400, 0.3261), (0.8611, 0.1739
 NORMAL_95 = 1.96
 
 
-class Told(NamedTuple):
+class IdentifiedPlaces(NamedTuple):
     """Coordinates that the snapshots tell, [B, K_max] each; NaN where they do not.
 
     Attributes:
@@ -68,7 +67,7 @@ class Told(NamedTuple):
 
 
 @torch.no_grad()
-def identify(scenes: Scenes, found: Estimates, scene: SceneConfig) -> Told:
+def identify(scenes: Scenes, found: Estimates, scene: SceneConfig) -> IdentifiedPlaces:
     """Return what the snapshots tell of every estimate; `scene` has the region searched."""
     search = search_grid(scene, torch.float32, scenes.snapshots.device)
     data, active = whiten(scenes).to(torch.complex128), found.active
@@ -117,7 +116,7 @@ def identify(scenes: Scenes, found: Estimates, scene: SceneConfig) -> Told:
     std = std.to(told).masked_fill(vague, torch.nan)
     azimuth, elevation, range_m = told.unbind(-1)
     azimuth_std, elevation_std, range_std_m = std.unbind(-1)
-    return Told(
+    return IdentifiedPlaces(
         azimuth, elevation, range_m, azimuth_std, elevation_std, range_std_m, far, withheld
     )
 

@@ -78,7 +78,7 @@ def match(estimates: Estimates, sources: Sources) -> Errors:
     scored = estimates.scored.unsqueeze(-2)
     cost = angle.clamp(max=CAP_DEG).where(scored, torch.full_like(angle, CAP_DEG))
     cost = cost + TIE_BREAK * angle
-    # an empty slot is the last resort; a source that is not there takes what is left, free
+    # an empty slot is the last resort; absent sources match leftover slots at no cost
     cost = cost.where(estimates.active.unsqueeze(-2), torch.full_like(cost, 2 * CAP_DEG))
     slots = max(cost.shape[-2:])
     padded = cost.new_full((*cost.shape[:-2], slots, slots), 2 * CAP_DEG)

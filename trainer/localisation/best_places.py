@@ -80,7 +80,7 @@ def explain(scenes: Scenes, found: Estimates, scene: SceneConfig) -> Explanation
     mirrored = sml(other, active.sum(-1), search, slots=slots, sweeps=0).positions
     _, against = climb(other, mirrored, active, search)
     first = _explain(scenes, positions, active, against, search)
-    # the other sign was searched over the whole region: so must be this one, before it is behind
+    # search the given sign over the whole region, too, before calling it the worse one
     again = ((first.p_value < LEVEL) | (first.reversed_gain > 0)).nonzero().flatten()
     if len(again):
         part = scenes.take(again)

@@ -208,8 +208,8 @@ def _whiteness(residual: _Residual) -> Tensor:
 class _WhiteNoise(NamedTuple):
     """Draws of white noise, and corrections of the moments of J that they give.
 
-    What few draws get wrong for a scene they get wrong in the same way for white noise without any
-    source, whose moments many draws tell.
+    A control variate: the error of few draws for a scene is estimated from their error for white
+    noise without any source, whose moments are known from many draws.
     """
 
     draws: Tensor  # [DRAWS, L, M]

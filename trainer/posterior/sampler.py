@@ -37,7 +37,7 @@ CENTRES = 128
 LEAST = 64.0
 """Effective number of draws that the centres are chosen from."""
 ROUNDS = 8
-"""Most rounds; a scene whose β is still below 1 then has few effective draws, and says so."""
+"""Most rounds; a scene whose β is still below 1 then shows it by few effective draws."""
 SPREAD = 0.7
 """Width of a kernel in units of the local posterior's."""
 FREEDOM = 8.0

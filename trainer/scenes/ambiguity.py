@@ -41,7 +41,7 @@ def require_unambiguous(scene: SceneConfig) -> None:
     if not bool(inside.any()):
         return
     worst = int((across + up).where(inside, torch.inf).argmin())
-    # every such difference has to exceed one of the limits, the one that is nearer
+    # each of these differences must leave the region along the axis where it is larger
     wide = across >= up
     needed = {"azimuth": across[inside & wide], "elevation": up[inside & ~wide]}
     sines = {name: float(cosines.min()) - 1 for name, cosines in needed.items() if len(cosines)}

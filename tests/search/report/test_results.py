@@ -144,6 +144,7 @@ def asked(url, server):
             time.sleep(0.2)
 
 
+@pytest.mark.slow
 def test_the_report_of_a_real_run_shows_its_spectra(smoke, tmp_path):
     path, _ = smoke
     done = command("search.report", str(path), "--out", str(tmp_path), **ASCII)
