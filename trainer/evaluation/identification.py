@@ -3,9 +3,10 @@
 An estimate's method knows a region and a panel, and returns a place in any case. Three things are
 found out afterwards, with the Fisher information (`estimation.uncertainty`) and the likelihood:
 
-open      an angle whose bound at 60 dB exceeds the spread of the region is NaN. A line of elements tells a cone: along a row, sin φ cos θ. The other angle is
-          then that of the same steering vector in the middle of the region (φ of θ = 0, as for
-          textbook linear arrays), and its variance grows by what it varies over the region.
+open      an angle whose bound at 60 dB exceeds the spread of the region is NaN. A line of elements
+          tells a cone: along a row, sin φ cos θ. The other angle is then that of the same steering
+          vector in the middle of the region (φ of θ = 0, as for textbook linear arrays), and its
+          variance grows by what it varies over the region.
 far       the range is not told, NaN, where the 95 % interval of 1/range reaches 0 (a plane wave
           explains the snapshots as well: about where 2 D² / wavelength would put it, but by what
           this channel, these codes and this noise tell), or where 1/range ends at its least.

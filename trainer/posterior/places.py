@@ -7,8 +7,8 @@ two sources is called the first says nothing, so the density of places without o
 
     p(θ₁, θ₂) ∝ [far apart] (1 / free(θ₁) + 1 / free(θ₂)),  free: share of the region left.
 
-Scenes that could not place all `max_sources` were drawn anew; this is ignored, since it shifts the law of the
-first two by less than the share of scenes that had to be drawn anew.
+Scenes that could not place all `max_sources` were drawn anew. This is ignored, since it shifts
+the law of the first two by less than the share of such scenes.
 """
 
 import math
