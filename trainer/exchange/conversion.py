@@ -121,6 +121,8 @@ def _reflections(name: str, states: np.ndarray, table: list[Any]) -> np.ndarray:
     rule = f"{name}.table has a modulus and a phase in degrees for every state"
     fits = rows.ndim == 2 and rows.shape[1] == 2
     require(fits, rule, f"{table}", "Write for example [[1, 0], [0.7, 180]].")
+    real = states.dtype.kind in "biuf"
+    require(real, f"states of {name} are whole numbers", f"{states.dtype}", "Name another array.")
     least, most = states.min(initial=0), states.max(initial=0)
     whole = bool((states == np.floor(states)).all()) and least >= 0 and most < len(rows)
     rule = f"states of {name} are whole numbers from 0 to {len(rows) - 1}, the rows of its table"

@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import torch
+from scipy.special import bdtrc
 from torch import Tensor
 
 from trainer.config import SceneConfig
@@ -116,6 +117,11 @@ def beaten(scenes: Scenes, found: Estimates, best: Explanation, scene: SceneConf
     positions, active = found.positions[:, :slots], found.active[:, :slots]
     at_estimates, _ = score(data, positions, active, search, steps=0)
     return 2 * (at_estimates.value - best.value) > LEAST_RATIO
+
+
+def too_many(misfits: int, scenes: int) -> bool:
+    """Return whether so many misfits are more than chance gives scenes of the law, at 1 %."""
+    return misfits > 0 and bool(bdtrc(misfits - 1, scenes, LEVEL) < LEVEL + 1e-9)
 
 
 def reverse_phase(scenes: Scenes) -> Scenes:

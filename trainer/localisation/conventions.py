@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 
 import torch
-from scipy.special import bdtrc
 from torch import Tensor
 
 from trainer.config import ConfigError, SceneConfig
@@ -85,11 +84,6 @@ def likely_convention(found: list[Convention]) -> Convention | None:
     best = max(found, key=lambda each: each.gain)
     clear = best.gain > LEAST_GAIN and best.fitting > max(given.fitting, best.of // 2)
     return best if clear else None
-
-
-def too_many(misfits: int, scenes: int) -> bool:
-    """Return whether so many misfits are more than chance gives scenes of the law, at 1 %."""
-    return misfits > 0 and bool(bdtrc(misfits - 1, scenes, LEVEL) < LEVEL + 1e-9)
 
 
 def readings(scenes: Scenes) -> Iterator[tuple[str, str, Scenes]]:

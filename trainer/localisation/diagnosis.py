@@ -7,7 +7,8 @@ import torch
 from trainer.config import SceneConfig
 from trainer.scenes import Scenes
 
-from .conventions import conventions, likely_convention, too_many
+from .best_places import too_many
+from .conventions import conventions, likely_convention
 from .localisation import Localisation
 
 

@@ -28,7 +28,7 @@ from .checks import check_scenes, require_finite
 from .diagnosis import diagnose
 from .localisation import Localisation
 from .methods import METHODS, Located, default_scene, locate_by_method
-from .vouching import vouch, withhold_reversed
+from .vouching import vouch, withhold_misread, withhold_reversed
 
 BATCH_SIZE = 128
 """Scenes localised at once: large enough for the hardware, small enough for memory."""
@@ -118,7 +118,7 @@ def localise_by(
         counts = None if known is None else known[part]
         found, counts, confidence = locate(scenes.take(part), counts, scene)
         parts.append(vouch(scenes.take(part), found, counts, scene, confidence))
-    return withhold_reversed(Localisation.concatenate(parts))
+    return withhold_misread(withhold_reversed(Localisation.concatenate(parts)))
 
 
 def known_counts(
@@ -148,8 +148,12 @@ def _locate_by_model(
     if counts is None:
         counts = estimate_num_sources(covariance, scenes.num_snapshots, scene.max_sources)
     found = music_with_scoring(scenes, covariance, counts, scene)
+    places = {name: getattr(found, name) for name in ("azimuth", "elevation", "range_m")}
+    trained, sizes = model.config.scene, ("num_elements", "num_antennas", "num_snapshots")
+    if any(getattr(scene, size) != getattr(trained, size) for size in sizes):
+        require_finite(places, model)
+        return Located(found, counts, None)  # confidence was calibrated for other data
     features = confidence_features(covariance, found, counts, scene)
     confidence = model.calibration.confidence(features) * found.scored
-    places = {name: getattr(found, name) for name in ("azimuth", "elevation", "range_m")}
     require_finite(places | {"confidence": confidence}, model)
     return Located(found, counts, confidence)

@@ -21,13 +21,13 @@ from trainer.scenes import Scenes, load_scenes
 from trainer.training import resolve_device
 
 from .adaptation import adapt_scene
+from .best_places import too_many
 from .conventions import (
     Convention,
     conventions,
     likely_convention,
     place_conventions,
     readings,
-    too_many,
 )
 from .localisation import Localisation
 from .localise_scenes import known_counts, localise_by

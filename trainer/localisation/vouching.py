@@ -19,14 +19,15 @@ from trainer.estimation import Estimates
 from trainer.evaluation import TOLERANCE_DEG, identify
 from trainer.scenes import Scenes
 
-from .best_places import LEVEL, Explanation, beaten, explain
+from .best_places import LEVEL, Explanation, beaten, explain, too_many
 from .localisation import Localisation
 
 UNTESTED = "the fit cannot be tested"
 MISFIT = "the scene does not fit"
 OTHER_PLACE = "a better place explains the scene"
 REVERSED = "the recording fits with the phase sign reversed"
-UNCALIBRATED = "no calibrated network made the estimate"
+MISREAD = "too many other scenes of the recording do not fit"
+UNCALIBRATED = "no network calibrated for such data made the estimate"
 
 
 LEAST_SCENES = 5
@@ -99,11 +100,24 @@ def withhold_reversed(found: Localisation) -> Localisation:
     if stdtr(len(gain) - 1, -score) >= LEVEL:
         return found
     others = found.active & ~np.isin(found.reason, (UNTESTED, MISFIT))
+    return replace(_withhold(found, others, REVERSED), fits=np.zeros_like(found.fits))
+
+
+def withhold_misread(found: Localisation) -> Localisation:
+    """Return a recording's estimates without confidence, if more scenes than chance explains do
+    not fit: what is read wrongly in some scenes is wrong in all."""
+    tested = np.isfinite(found.p_value)
+    if not too_many(int((tested & ~found.fits).sum()), int(tested.sum())):
+        return found
+    return _withhold(found, found.active & (found.reason == ""), MISREAD)
+
+
+def _withhold(found: Localisation, others: NDArray[np.bool_], reason: str) -> Localisation:
+    """Return the same without any confidence, and this reason for the `others`, [S, K]."""
     return replace(
         found,
         confidence=np.where(found.active, np.float32(np.nan), found.confidence),
-        reason=np.where(others, REVERSED, found.reason),
-        fits=np.zeros_like(found.fits),
+        reason=np.where(others, reason, found.reason),
     )
 
 

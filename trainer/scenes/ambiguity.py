@@ -15,7 +15,7 @@ import math
 import torch
 from torch import Tensor
 
-from trainer.config import ConfigError, SceneConfig
+from trainer.config import ConfigError, SceneConfig, require
 
 from .geometry import Panel
 
@@ -23,6 +23,8 @@ ALIKE = 0.95
 """Correlation above which two directions are one; estimators take it as a repetition."""
 BEAM = 1.0
 """Largest k² Δᵀ S Δ inside the beam, where the correlation has fallen to about 0.6."""
+LARGEST_APERTURE = 200
+"""In wavelengths; a wider panel was given in another unit, and its search would take too long."""
 STEPS_PER_BEAM = 8
 """Steps of Δ per wavelength / aperture: a correlation of 1 between two of them exceeds 0.98."""
 
@@ -33,6 +35,12 @@ def require_unambiguous(scene: SceneConfig) -> None:
     Raises:
         ConfigError: if one does; the message has the largest region without.
     """
+    require(
+        max(scene.aperture_m) <= LARGEST_APERTURE * scene.wavelength_m,
+        f"a panel is at most {LARGEST_APERTURE} wavelengths wide",
+        f"{max(scene.aperture_m):.4g} m at wavelength_m={scene.wavelength_m:g}",
+        "Give positions, spacing and wavelength in metres.",
+    )
     across, up = alike(Panel.from_config(scene), scene.aperture_m)
     limits = [
         1 + math.sin(math.radians(x)) for x in (scene.azimuth_max_deg, scene.elevation_max_deg)

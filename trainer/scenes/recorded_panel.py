@@ -147,6 +147,12 @@ def require_reflection(codes: np.ndarray) -> None:
     )
 
 
+def _is_every_state(values: np.ndarray) -> bool:
+    """Return whether most whole numbers from 0 to 2^bits - 1 occur, up to eight bits."""
+    states = values.max() + 1
+    return states in (32, 64, 128, 256) and len(np.unique(values)) > states / 2
+
+
 def _require_signs(values: np.ndarray) -> None:
     rule = "codes are complex reflection coefficients, or -1 and 1"
     low, high = float(values.min()), float(values.max())
@@ -170,9 +176,10 @@ def _require_signs(values: np.ndarray) -> None:
             bool((signs | (values == 0)).all()),
             rule,
             got,
-            f"Give {radians} for phases in radians, or {taken}.",
+            f"Give {radians} for phases in radians, np.exp(2j * np.pi * codes) for phases in "
+            f"turns, or {taken}.",
         )
-    elif whole and low >= 0 and high < 16:
+    elif whole and low >= 0 and (high < 16 or _is_every_state(values)):
         remedy = (
             "Map states to reflection coefficients: "
             f"np.array([c0, ..., c{high:.0f}], complex)[codes.astype(int)], for S equal steps of "
@@ -180,7 +187,8 @@ def _require_signs(values: np.ndarray) -> None:
         )
         require(False, rule, f"{got}, all whole", remedy)
     elif max(-low, high) <= 2 * math.pi + CODE_TOLERANCE:
-        require(False, rule, got, f"Give {radians} for phases in radians.")
+        level = " For levels in dB give 10 ** (codes / 20) times the phasor." if high <= 0 else ""
+        require(False, rule, got, f"Give {radians} for phases in radians.{level}")
     else:
         remedy = f"Give {degrees} for phases in degrees, {radians} for unwrapped ones in radians."
         require(False, rule, got, remedy)

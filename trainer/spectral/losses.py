@@ -6,6 +6,8 @@ every backend; `subspace` needs the projector P_K, whose derivative the backends
 (docs/eigengap.md).
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -53,6 +55,9 @@ def eigengap_loss(
     """
     require_choice("definition", definition, DEFINITIONS)
     require(margin >= 0, "margin >= 0", f"{margin=}", "To switch the term off, use weight 0.")
+    most = 1.0 if definition in ("ratio", "energy", "subspace") else math.inf
+    rule = f"the margin of {definition} is at most {most:g}, beyond which nothing changes"
+    require(margin <= most, rule, f"{margin=}", "Give a share, not per cent or decibels.")
     if (target is not None) != (definition == "subspace"):
         raise ValueError(
             "`target` is given exactly for definition `subspace`, but got "
@@ -64,7 +69,7 @@ def eigengap_loss(
         trace = spectrum.unloaded_trace()
         sound = _sound(
             # R = 0 has no trace to divide by
-            torch.minimum((trace - 1).abs(), trace.abs()),
+            torch.where(trace == 0, 0.0, (trace - 1).abs()),
             TRACE_TOLERANCE,
             "R must have trace 1, but its trace",
             "Divide R by its trace, or F by the root of its squared norm.",

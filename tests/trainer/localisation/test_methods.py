@@ -34,7 +34,7 @@ def test_a_method_finds_what_its_localiser_finds_in_the_region_by_default(method
 def test_its_estimates_have_no_confidence_and_say_why():
     found = localise(scenes=scenes_of(size=2), method="sml")
     assert np.isnan(found.confidence).all()
-    assert (found.reason == "no calibrated network made the estimate").all()
+    assert (found.reason == "no network calibrated for such data made the estimate").all()
 
 
 def test_k_is_known_or_estimated():
@@ -121,7 +121,7 @@ def test_the_commands_take_a_method_in_place_of_a_model(tmp_path, capsys):
     asked = ["--method", "lmmse_music", "--scenes", str(recording)]
     assert main(["localise", *asked, "--out", str(npz)]) == 0
     assert search_localise.main([*asked, "--out", str(parquet)]) == 0
-    assert "no calibrated network made the estimate" in capsys.readouterr().out
+    assert "no network calibrated for such data made the estimate" in capsys.readouterr().out
     found = localise(method="lmmse_music", scenes=recording)
     with np.load(npz) as file:
         np.testing.assert_array_equal(file["azimuth"], found.azimuth)
