@@ -145,14 +145,6 @@ def undisturbed(store: RunStore) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-@pytest.mark.ray
-@pytest.mark.slow
-def test_trials_of_a_lost_node_go_on_from_their_checkpoints(tmp_path):
-    chaos = [sys.executable, str(DRILL.with_name("chaos.py"))]
-    done = subprocess.run([*chaos, "--searches", "0", "--node-loss", "--out", str(tmp_path)])
-    assert done.returncode == 0
-
-
 def planned(tmp_path: Path) -> RunStore:
     plan = SearchConfig("smoke", 4, "x", out=str(tmp_path))
     described = {"space": plan.space.describe(), "fixed": {"epochs": 3}}
