@@ -44,6 +44,7 @@ def test_they_are_reported_and_shown(runs, capsys):
     assert "t0000 beats lmmse_music" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_they_replay_to_the_digits_that_versions_share(runs, capsys):
     """MUSIC's refinement has become more precise since, and CPUs round differently."""
     trainer_main(["replay", str(runs / "finished"), "t0001"])

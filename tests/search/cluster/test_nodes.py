@@ -129,6 +129,7 @@ def test_a_node_that_came_after_the_checks_is_refused_too(cluster, tmp_path, ano
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_a_machine_that_never_comes_is_waited_for_as_long_as_was_said(cluster, tmp_path, capfd):
     """Ray does not tell whether a cluster grows; `--max-concurrent` is taken as the promise."""
     where = ("--address", cluster[0].address, "--out", str(tmp_path), "--name", "y")

@@ -233,6 +233,7 @@ def test_a_trial_below_the_others_is_stopped_at_a_rung_and_pruned(run):
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_no_trial_is_dropped_behind_a_stopped_one_that_takes_its_time_to_end(run_on_ray):
     """Ray gives a reused worker two seconds to end what it does, and drops the trial otherwise."""
     store = run_on_ray(0.008, 0.001, 0.009, scheduler="asha", train=scripted.train_and_linger)

@@ -174,6 +174,7 @@ def test_what_a_copy_has_already_is_not_fetched_again(server, monkeypatch):
     assert "epochs/t0000.parquet" in fetched
 
 
+@pytest.mark.slow
 def test_a_search_on_a_bucket_is_followed_from_another_machine(server, monkeypatch, tmp_path):
     """`--attach s3://...`: endings as they come, and the search's exit code."""
     monkeypatch.setattr(mirror, "MIRROR_SECONDS", 0.2)

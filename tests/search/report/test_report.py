@@ -312,6 +312,7 @@ def test_the_intervals_are_drawn(full):
     assert band[:, 1].max() == pytest.approx(max(expected) + 0.02)
 
 
+@pytest.mark.slow
 def test_the_picture_is_a_png_in_the_run(full, tmp_path):
     path = error_vs_snr(report.load(full.path))
     assert path == full.path / "report" / "error_vs_snr.png"
