@@ -27,9 +27,9 @@ from collections.abc import Sequence
 import pandas as pd
 
 from search.plan import run_command
-from trainer.atomic import write_atomically
+from trainer.atomic import write_output
 from trainer.cli import OneLineParser, add_localise_flags, localise_arguments
-from trainer.config import ConfigError, require
+from trainer.config import require
 
 PLACES = ("azimuth", "elevation", "range_m", "azimuth_std", "elevation_std", "range_std_m", "far")
 COLUMNS = (*PLACES, "confidence", "reason", "resolved")
@@ -53,13 +53,7 @@ def run(args: argparse.Namespace) -> int:
     columns = {name: found.arrays()[name][scene, source] for name in COLUMNS}
     columns |= {name: found.arrays()[name][scene] for name in SCENE_COLUMNS}
     rows = pd.DataFrame({"scene": scene, "source": source, **columns})
-    try:
-        write_atomically(args.out, rows.to_parquet(index=False))
-    except OSError as error:
-        raise ConfigError(
-            f"--out must be a file that can be written, but {args.out} is not ({error.strerror}). "
-            "Choose another."
-        ) from error
+    write_output(args.out, rows.to_parquet(index=False), "--out")
     print(f"wrote {args.out}: {len(rows)} sources")
     for line in filter(None, (withheld_line(found), found.diagnosis)):
         print(line)

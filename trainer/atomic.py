@@ -4,6 +4,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from trainer.config import ConfigError
+
 
 def write_atomically(path: Path, content: bytes, *, sync: bool = False) -> None:
     """Write `content` to `path` in one step: a reader finds the old file or the new one, whole.
@@ -29,3 +31,21 @@ def write_atomically(path: Path, content: bytes, *, sync: bool = False) -> None:
         with suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
+
+
+def write_output(path: Path, content: bytes, name: str) -> None:
+    """Write what a user asked for to a file that the user chose, atomically.
+
+    Args:
+        name: of the file in the message, such as `--out`.
+
+    Raises:
+        ConfigError: if it cannot be written.
+    """
+    try:
+        write_atomically(path, content)
+    except OSError as error:
+        raise ConfigError(
+            f"{name} must be a file that can be written, but {path} is not ({error.strerror}). "
+            "Choose another."
+        ) from error

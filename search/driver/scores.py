@@ -43,11 +43,12 @@ class Baselines:
     def __init__(self, plan: SearchConfig, store: RunStore, resources: Resources) -> None:
         self._store = store
         self._template = plan.template
+        self._seed = plan.template.evaluation.test_seed
         self._resources = resources
         # read here: the limits that are kept on this machine may be on no worker's
-        self._limits = {name: limit_tables(name, plan.template) for name in LIMITS}
-        kept = [name for name, tables in self._limits.items() if tables["evaluations"]]
-        self._left = unscored(store, plan.template.evaluation, kept)
+        tables = {name: limit_tables(name, plan.template) for name in LIMITS}
+        self._limits = {name: kept for name, kept in tables.items() if kept["evaluations"]}
+        self._left = unscored(store, plan.template.evaluation, self._limits)
         self.missing = bool(self._left)
         self._jobs: dict[Any, str] = {}
 
@@ -55,10 +56,11 @@ class Baselines:
         """Start scoring (idempotent); call once no trial is queued."""
         while self._left:
             name = self._left.pop(0)
-            if (tables := self._limits.get(name)) and tables["evaluations"]:
-                add_baseline(self._store, name, tables, self._template.evaluation.test_seed)
-                continue
-            self._jobs[submit(self._resources, score_baselines, self._template, [name])] = name
+            if name in self._limits:
+                add_baseline(self._store, name, self._limits[name], self._seed)
+            else:
+                job = submit(self._resources, score_baselines, self._template, [name])
+                self._jobs[job] = name
 
     def collect(self) -> list[str]:
         """Write the rows of each method as they come; return what failed, a sentence each."""
@@ -70,7 +72,7 @@ class Baselines:
             except SearchFailed as error:
                 failures.append(str(error))
                 continue
-            add_baseline(self._store, name, tables, self._template.evaluation.test_seed)
+            add_baseline(self._store, name, tables, self._seed)
             print(f"scored {total - len(self._jobs)} of {total} methods: {name}", flush=True)
         return failures
 

@@ -9,8 +9,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.atomic import write_atomically
-from trainer.config import ConfigError, require
+from trainer.atomic import write_output
+from trainer.config import require
 
 
 @dataclass(frozen=True)
@@ -73,13 +73,7 @@ class Localisation:
         arrays: dict[str, Any] = self.arrays()
         content = io.BytesIO()
         np.savez(content, **arrays)
-        try:
-            write_atomically(path, content.getvalue())
-        except OSError as error:
-            raise ConfigError(
-                f"--out must be a file that can be written, but {path} is not ({error.strerror}). "
-                "Choose another."
-            ) from error
+        write_output(path, content.getvalue(), "--out")
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return the arrays by name."""

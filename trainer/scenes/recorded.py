@@ -40,7 +40,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainer.atomic import write_atomically
+from trainer.atomic import write_output
 from trainer.config import ConfigError, did_you_mean, require
 
 from .measurement import Scenes, expected_snr_db
@@ -97,13 +97,7 @@ def save_scenes(scenes: Scenes, path: str | Path) -> None:
         arrays["noise_covariance"] = _numpy(scenes.noise_covariance)
     content = io.BytesIO()
     np.savez(content, **arrays)
-    try:
-        write_atomically(path, content.getvalue())
-    except OSError as error:
-        raise ConfigError(
-            f"a recording goes to a file that can be written, but {path} is not "
-            f"({error.strerror}). Choose another."
-        ) from error
+    write_output(path, content.getvalue(), "a recording")
 
 
 def load_scenes(
