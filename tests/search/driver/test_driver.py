@@ -1,12 +1,11 @@
 """The driver tells Optuna, Parquet and the tally of every ending.
 
-Most searches here run on a stand-in for Ray (`tests.local_ray`); what depends on Ray's
-workers, retries or storage runs on a real Ray, as does every outcome in `test_outcomes`.
+Searches here run on a stand-in for Ray (`tests.local_ray`); `test_driver_on_ray` has what depends
+on Ray's workers, retries or storage, and `test_outcomes` every outcome.
 """
 
 import re
 import shutil
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -15,99 +14,40 @@ import pandas as pd
 import pytest
 import torch
 
-import spaces
 from search.cluster import trainable
-from search.cluster.checks import check_backends
 from search.driver import callback, driver
-from search.driver.driver import search
 from search.driver.prometheus import PrometheusMetrics, gauges
 from search.driver.recorder import Recorder
-from search.driver.scores import Baselines
-from search.plan.config import SearchConfig
-from search.plan.errors import CorruptRun, Refused, SearchFailed
+from search.plan.errors import CorruptRun, SearchFailed
 from search.plan.outcome import Outcome
-from search.plan.resources import Resources
 from search.records import session_tables
 from search.records.best import best_trial
 from search.records.checkpoints import folders
-from search.records.schema import BASELINE_PART, KEYS
+from search.records.schema import KEYS
 from search.records.store import RunStore
 from search.suggest.samplers import STARTUP_TRIALS
 from search.suggest.suggester import Suggester
-from tests import broken_eigh, scripted
+from tests import scripted
 from tests.local_ray import LocalTuner
+from tests.scripted_search import (
+    RATES,
+    Run,
+    blocked_and_resumed,
+    crashed_alike,
+    scripted_search,
+    suggest_two,
+)
 from tests.stored import unfinished
 from trainer.record import read_trial
 from trainer.training.checkpoint import TrainState
 
-ONE = Resources(cpus=1, gpus=0, concurrent=1)
-RATES = {"good": 0.005, "better": 0.008, "diverges": 0.025, "crashes": 0.015}
-PARAMETERS = {
-    "optimizer.learning_rate": ("float", "1", "decides how the trial ends"),
-    "eps_psd": ("float", "1", "decides nothing"),
-}
 TIMING = ("started", "ended", "seconds", "gpu_seconds", "checkpoint")
-Run = Callable[..., RunStore]
-
-
-def suggest(trial: spaces.Trial) -> dict[str, float]:
-    """One parameter, over which the scripted trainer has every ending."""
-    rate = trial.suggest_float("optimizer.learning_rate", 1e-3, 3e-2)
-    return {"optimizer.learning_rate": rate}
-
-
-def suggest_two(trial: spaces.Trial) -> dict[str, float]:
-    """Two parameters, where every trial ends well."""
-    rate = trial.suggest_float("optimizer.learning_rate", 1e-3, 1e-2)
-    return {
-        "optimizer.learning_rate": rate,
-        "eps_psd": trial.suggest_float("eps_psd", 1e-6, 1e-2, log=True),
-    }
-
-
-@pytest.fixture
-def run_on_ray(connected, tmp_path, monkeypatch) -> Run:
-    """Runs scripted trials on the shared Ray, one at a time, with the given rates as anchors."""
-    return partial(scripted_search, tmp_path / "run", monkeypatch)
 
 
 @pytest.fixture
 def run(local_ray, tmp_path, monkeypatch) -> Run:
     """Runs them in this process."""
     return partial(scripted_search, tmp_path / "run", monkeypatch)
-
-
-def scripted_search(
-    path,
-    monkeypatch,
-    *rates: float,
-    trials: int | None = None,
-    scheduler: str = "none",
-    sampler: str = "tpe",
-    suggest=suggest,
-    train=scripted.train,
-    exhausted=lambda: None,
-) -> RunStore:
-    """Begin or resume a search of scripted trials in `path`; return its store."""
-    anchors = tuple({"optimizer.learning_rate": rate} for rate in rates)
-    fixed = spaces.get("smoke").fixed | {"epochs": 3}
-    space = spaces.Space("scripted", "for tests", suggest, anchors, fixed)
-    monkeypatch.setitem(spaces.PRESETS, "scripted", space)
-    plan = SearchConfig(
-        "scripted",
-        trials or len(rates),
-        path.name,
-        out=str(path.parent),
-        scheduler=scheduler,
-        sampler=sampler,
-    )
-    if path.exists():
-        store = RunStore.open(path)
-    else:
-        record = {"search": plan.as_dict(), "fixed": dict(fixed)}
-        store = RunStore.create(path, parameters=PARAMETERS, plan=record)
-    search(plan, store, ONE, exhausted=exhausted, train=train)
-    return store
 
 
 def told(store: RunStore) -> dict[str, optuna.trial.FrozenTrial]:
@@ -230,14 +170,6 @@ def test_a_trial_below_the_others_is_stopped_at_a_rung_and_pruned(run):
     frozen = told(store)["t0003"]
     assert frozen.state.name == "PRUNED"
     assert frozen.constraints == {"aborted": 0.0}
-
-
-@pytest.mark.ray
-@pytest.mark.slow
-def test_no_trial_is_dropped_behind_a_stopped_one_that_takes_its_time_to_end(run_on_ray):
-    """Ray gives a reused worker two seconds to end what it does, and drops the trial otherwise."""
-    store = run_on_ray(0.008, 0.001, 0.009, scheduler="asha", train=scripted.train_and_linger)
-    assert list(store.read("trials")["outcome"]) == ["completed", "stopped", "completed"]
 
 
 def test_a_bug_that_repeats_itself_ends_the_search_with_its_traceback(run, tmp_path):
@@ -383,22 +315,6 @@ def test_a_bug_that_no_trial_can_report_ends_the_search_too(run, tmp_path, monke
     crashed_alike(RunStore.open(tmp_path / "run"))
 
 
-@pytest.mark.ray
-@pytest.mark.slow
-def test_a_trainer_that_no_worker_can_unpack_ends_the_search(run_on_ray, tmp_path, monkeypatch):
-    monkeypatch.setattr(driver, "LOST_RETRIES", 0)  # each takes seconds
-    with pytest.raises(SearchFailed, match=r"(?s)the same failure 3 times.*cannot be unpacked"):
-        run_on_ray(*[RATES["good"]] * 5, train=scripted.Unpackable())
-    crashed_alike(RunStore.open(tmp_path / "run"))
-
-
-def crashed_alike(store: RunStore) -> None:
-    """Assert that three trials have crashed, of one cause."""
-    trials = store.read("trials")
-    assert list(trials["outcome"]) == ["crashed"] * 3
-    assert trials["cause"].nunique() == 1
-
-
 def test_cmaes_searches_and_finds_its_generation_again_after_a_restart(run):
     """Beyond the random start, a trial carries the evolution's state or its generation."""
     more = {"sampler": "cmaes", "suggest": suggest_two}
@@ -422,20 +338,6 @@ def test_it_says_when_the_last_trial_has_been_suggested(run, tmp_path):
     assert set(suggested) == {3}
 
 
-@pytest.mark.ray
-def test_the_classical_methods_are_scored_once_and_belong_to_no_trial(smoke):
-    path, _ = smoke
-    store = RunStore.open(path)
-    rows = store.read("evaluations")
-    rows = rows[rows["trial_id"].isna()]
-    assert {"sml", "crb", "lmmse_music", "pinv_music"} <= set(rows["estimator"])
-    assert not rows.duplicated(["estimator", "snr_db", "num_sources"]).any()
-    part = path / "evaluations" / f"{BASELINE_PART}.parquet"
-    before = part.stat().st_mtime_ns
-    Baselines(SearchConfig(**store.plan["search"]), store, ONE).collect()  # nothing
-    assert part.stat().st_mtime_ns == before
-
-
 def test_the_row_of_a_trial_holds_its_whole_configuration(run):
     store = run(RATES["good"])
     record = store.read_config("t0000")
@@ -456,43 +358,3 @@ def test_a_checkpoint_keeps_the_best_epoch_beside_the_last_one(run):
 @pytest.mark.parametrize("folder", ["epochs", "trials", "ray/t0001"])
 def test_a_folder_that_takes_no_files_ends_the_search_and_blames_no_trial(run, tmp_path, folder):
     blocked_and_resumed(run, tmp_path / "run", folder)
-
-
-@pytest.mark.ray
-def test_a_worker_that_cannot_keep_its_checkpoint_ends_the_search(run_on_ray, tmp_path):
-    """The trial goes on from the checkpoint before, on another worker."""
-    store = blocked_and_resumed(run_on_ray, tmp_path / "run", "ray/t0001")
-    trials = store.read("trials").set_index("trial_id")
-    assert trials.loc["t0001", "checkpoint"].startswith("ray/t0001.")
-
-
-def blocked_and_resumed(run: Run, path, folder: str) -> RunStore:
-    """Run three trials, of which the second loses a folder of the run; give it back and resume."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(session_tables, "FLUSH_SECONDS", 0.0)
-        patch.setattr(session_tables, "FLUSH_SHARE", 1e9)
-        return _blocked_and_resumed(run, path, folder)
-
-
-def _blocked_and_resumed(run: Run, path, folder: str) -> RunStore:
-    blocked = path / folder
-    rates = (RATES["good"], scripted.BLOCKS, RATES["better"])
-    with pytest.raises(SearchFailed, match=r"takes no files|could not keep its checkpoint"):
-        run(*rates, train=partial(scripted.train_and_block, blocked))
-    blocked.unlink()
-    blocked.with_name(blocked.name + ".away").rename(blocked)
-    assert list(RunStore.open(path).read("trials")["outcome"]) == ["completed"]
-
-    store = run(*rates)
-    assert list(store.read("trials")["outcome"]) == ["completed"] * 3
-    assert list(store.read("epochs")["epoch"]) == [1, 2, 3] * 3
-    return store
-
-
-@pytest.mark.ray
-def test_a_worker_whose_eigensolver_is_wrong_is_refused(connected, monkeypatch):
-    plan = SearchConfig(preset="eigengap", trials=1, name="refused")
-    resources = Resources(cpus=1.0, gpus=0.0, concurrent=1)
-    monkeypatch.setattr("search.cluster.checks.measure_backends", broken_eigh.measure_backends)
-    with pytest.raises(Refused, match=r"auto at 36 elements: .*exceeds.*use another backend"):
-        check_backends(plan, resources)
