@@ -132,6 +132,7 @@ def resume(args: argparse.Namespace) -> int:
     """Continue or extend a run, or print its results if it has ended."""
     from search.records import best_trial, lacks_scores, unscored
     from search.suggest import compatible_trials, read_history, version_changes
+    from trainer.limits import kept_limits
     from trainer.provenance import provenance
 
     plan, store = _resumed_plan(args)
@@ -142,7 +143,8 @@ def resume(args: argparse.Namespace) -> int:
             "A run can be extended, not shortened."
         )
     best = best_trial(store.read("trials"))
-    lacking = unscored(store, plan.template.evaluation) or (best and lacks_scores(store, best))
+    lacking = bool(unscored(store, plan.template.evaluation, kept_limits(plan.template)))
+    lacking |= best is not None and lacks_scores(store, best)
     if ended >= plan.trials and not lacking:
         return print_results(plan, store)
     check_space(plan, store, accept=args.accept_space_change)

@@ -231,3 +231,19 @@ def limit_tables(name: str, config: TrainConfig) -> dict[str, Rows]:
             where | {"scene_id": i, "capped_error": float(value)} for i, value in enumerate(error)
         ]
     return tables
+
+
+def kept_limits(config: TrainConfig) -> dict[str, dict[str, Rows]]:
+    """Return `limit_tables` of the limits that have rows, by name."""
+    tables = {name: limit_tables(name, config) for name in LIMITS}
+    return {name: kept for name, kept in tables.items() if kept["evaluations"]}
+
+
+def how_to_know(config: TrainConfig) -> str:
+    """Return a sentence on scenes without kept limits: the command that computes them, if any."""
+    if config.scene.max_sources > LIMIT_SOURCES:
+        return f"The limit is known for at most {LIMIT_SOURCES} sources only."
+    command = KeptLimits(config.scene, config.evaluation.test_seed).command()
+    return (
+        f"The limit of these scenes is not kept; a run that is resumed after `{command}` has it."
+    )

@@ -30,7 +30,7 @@ from search.records import (
     unscored,
 )
 from search.remote import downloaded, uri_of
-from trainer.limits import LIMITS, limit_tables
+from trainer.limits import kept_limits
 
 BEST_FOLDER = "best"
 """The folder of the best trial's network; `trainer.training.model` describes it."""
@@ -46,8 +46,7 @@ class Baselines:
         self._seed = plan.template.evaluation.test_seed
         self._resources = resources
         # read here: the limits that are kept on this machine may be on no worker's
-        tables = {name: limit_tables(name, plan.template) for name in LIMITS}
-        self._limits = {name: kept for name, kept in tables.items() if kept["evaluations"]}
+        self._limits = kept_limits(plan.template)
         self._left = unscored(store, plan.template.evaluation, self._limits)
         self.missing = bool(self._left)
         self._jobs: dict[Any, str] = {}

@@ -27,10 +27,13 @@ CHILDREN = ("epochs", "evaluations", "failures")
 """Tables with rows of a trial beside its row in `trials`."""
 
 FLUSH_SECONDS = 3.0
-"""Interval between flushes."""
+"""Least interval between flushes."""
 
 FLUSH_SHARE = 0.01
-"""Largest share of the driver's time that flushes take; their interval grows with the run."""
+"""Share of the driver's time that flushes may take; their interval grows with the run."""
+
+LONGEST_WAIT = 30.0
+"""Largest interval between flushes in seconds, on a disk of any speed."""
 
 
 class SessionTables:
@@ -88,7 +91,7 @@ class SessionTables:
             OSError: if the folder takes no files; the next flush tries again.
         """
         began = time.monotonic()
-        wait = max(FLUSH_SECONDS, self._seconds / FLUSH_SHARE)
+        wait = min(max(FLUSH_SECONDS, self._seconds / FLUSH_SHARE), LONGEST_WAIT)
         if not self._changed or (not now and began - self._flushed < wait):
             return
         whole = {

@@ -1,10 +1,13 @@
 """The main job as a user runs it: one command, four trainings, tables, a leaderboard, a plot."""
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import optuna
 import pandas as pd
+import pyarrow.compute as pc
 import pytest
 
 import spaces
@@ -13,6 +16,7 @@ from search import run as search_run
 from search.driver.driver import search
 from search.plan.config import SearchConfig, objective_window
 from search.plan.resources import Resources
+from search.records.schema import BASELINE_PART
 from search.records.store import RunStore
 from tests import poisoned
 from trainer.__main__ import main as trainer_main
@@ -121,6 +125,21 @@ def test_resuming_a_finished_run_prints_its_leaderboard_and_changes_nothing(smok
     assert search_run.main(["--resume", str(path)]) == 0
     assert "completed, best" in capsys.readouterr().out
     assert {p: p.read_bytes() for p in sorted(path.rglob("*.parquet"))} == before
+
+
+def test_a_finished_run_without_the_limit_that_is_kept_gets_it(smoke, tmp_path, monkeypatch):
+    run = Path(shutil.copytree(smoke[0], tmp_path / "smoke"))
+    store, resumed = RunStore.open(run), []
+    for table in ("evaluations", "scenes"):
+        rows = store.read_arrow(table, BASELINE_PART)
+        store.write_part(
+            table, BASELINE_PART, rows.filter(pc.not_equal(rows["estimator"], "limit_shape"))
+        )
+    monkeypatch.setattr(
+        search_run, "run_locked", lambda *given, **more: resumed.append(given) or 0
+    )
+    assert search_run.main(["--resume", str(run), "--accept-space-change"]) == 0
+    assert resumed
 
 
 def test_a_trial_replays_from_its_configuration_alone(smoke, capsys):

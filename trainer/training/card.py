@@ -12,7 +12,7 @@ from typing import Any
 
 from trainer.config import TrainConfig
 from trainer.evaluation import Calibration
-from trainer.limits import LIMIT_SOURCES, KeptLimits
+from trainer.limits import how_to_know
 
 from .checkpoint import TrainState
 
@@ -126,15 +126,7 @@ def _summary(rows: Sequence[Mapping[str, Any]], snr_db: Sequence[float]) -> list
 def _distance(distances: Mapping[str, Mapping[str, Any]], config: TrainConfig) -> str:
     """Return a sentence on the distance to the limit, or on how to know it."""
     if not distances:
-        kept = KeptLimits(config.scene, config.evaluation.test_seed)
-        return (
-            "How far this is above the least error of any estimator is not known for these scenes"
-            + (
-                f"; `{kept.command()}` computes that."
-                if config.scene.max_sources <= LIMIT_SOURCES
-                else f": the limit is known for at most {LIMIT_SOURCES} sources."
-            )
-        )
+        return how_to_know(config)
     told = [
         f"{name} {one['mean']:.3f} [{one['low']:.3f}, {one['high']:.3f}]"
         for name, one in distances.items()

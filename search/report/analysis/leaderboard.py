@@ -16,7 +16,7 @@ from search.plan import Outcome, Rungs, early_stopper
 from search.records import OBJECTIVE_INTERVAL
 from search.report.data import Cell, Heading, Run, Table, TableRow, interval, number, words
 from trainer.config import ConfigError, TrainConfig
-from trainer.limits import LIMIT_SOURCES, KeptLimits
+from trainer.limits import how_to_know
 
 from . import confirmed
 from .confirmed import CONFIRMED
@@ -26,7 +26,8 @@ from .statistics import Interval, mean_interval
 SUCCESS_SNR_DB = (-10.0, -5.0, 0.0)
 ENDS = ("capped_error", "capped_error_low", "capped_error_high")
 SCENE = ["evaluation_seed", "scene_id", "snr_db", "num_sources"]
-TEST_SEED = "evaluation.test_seed"
+LAW = ("scene.", "evaluation.test_seed")
+"""Settings that decide what the limit is of."""
 WELL = (Outcome.COMPLETED, Outcome.STOPPED)
 """Outcomes of trials that did not fail."""
 
@@ -238,19 +239,13 @@ def distance_to_limit(run: Run) -> str:
     if run.best is None:
         return "No distance to the limit: no trial completed."
     if held_out(run, LIMIT).empty:
-        if run.tables["evaluations"]["num_sources"].max() > LIMIT_SOURCES:
-            return f"The limit is known for at most {LIMIT_SOURCES} sources only."
         if not (fixed := run.planned("fixed")):
             return "The limit of these scenes is not known, as the run's plan is not."
-        law = {k: v for k, v in fixed.items() if k.startswith("scene.") or k == TEST_SEED}
         try:
-            config = TrainConfig.from_params(law)
+            law = {name: value for name, value in fixed.items() if name.startswith(LAW)}
+            return how_to_know(TrainConfig.from_params(law))
         except ConfigError as error:
             return f"The limit of these scenes is not known: {error}"
-        kept = KeptLimits(config.scene, config.evaluation.test_seed)
-        return (
-            f"The limit of these scenes is not kept; a resumed run has it after: {kept.command()}"
-        )
     found = paired_with(run, LIMIT)
     if isinstance(found, str):
         return found

@@ -106,6 +106,27 @@ def test_it_writes_every_few_seconds_and_at_its_end_and_only_news(store, monkeyp
     assert (store.path / "trials" / "session-0001.parquet").stat().st_mtime_ns == stamp
 
 
+@pytest.mark.parametrize(("seconds", "wait"), [(0.01, 3.0), (0.1, 10.0), (5.0, 30.0)])
+def test_slow_writes_come_seldom_but_no_row_waits_longer_than_half_a_minute(
+    store, monkeypatch, seconds, wait
+):
+    now = [100.0]
+    monkeypatch.setattr(sessions.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(
+        RunStore, "write_endings", lambda *given: now.__setitem__(0, now[0] + seconds)
+    )
+    session = SessionTables(store)
+    end(session, "t1", 1)
+    session.flush()
+    end(session, "t2", 1)
+    now[0] += wait - 0.01
+    session.flush()
+    assert store.ended() == {"t1"}
+    now[0] += 0.02
+    session.flush()
+    assert store.ended() == {"t1", "t2"}
+
+
 @pytest.mark.parametrize("table", ["epochs", "trials"])
 def test_a_driver_killed_while_it_writes_leaves_no_half_of_a_trial(store, monkeypatch, table):
     begin(store, "t1", "t2", "t3")
