@@ -90,20 +90,11 @@ RULES: dict[Outcome, Rule] = {
     ),
 }
 
-LOST_TYPES = frozenset(
-    {
-        "ActorDiedError",
-        "ActorUnavailableError",
-        "LocalRayletDiedError",
-        "NodeDiedError",
-        "ObjectLostError",
-        "OwnerDiedError",
-        "RayActorError",
-        "RpcError",
-        "WorkerCrashedError",
-    }
+LOST_TYPES = (
+    "ActorDiedError|ActorUnavailableError|LocalRayletDiedError|NodeDiedError|ObjectLostError"
+    "|OwnerDiedError|RayActorError|RpcError|WorkerCrashedError"
 )
-"""Exceptions of Ray that the machine causes, not our code."""
+"""Pattern of the exceptions of Ray that the machine causes."""
 
 _OUR_FAULT = ("raised in its creation task", "failed to import on the worker")
 """Phrases of Ray for the death of an actor that our code caused."""
@@ -117,7 +108,7 @@ _MEMORY = re.compile(
 )
 _LOST = re.compile(
     r"^(The actor (died unexpectedly|\S+ is unavailable)|The worker died unexpectedly"
-    r"|The task's local raylet died|\S*(" + "|".join(sorted(LOST_TYPES)) + r")\b)",
+    rf"|The task's local raylet died|\S*({LOST_TYPES})\b)",
     re.MULTILINE,
 )
 _FRAME = re.compile(r'^\s+File "(.+)", line (\d+), in (.+)$', re.MULTILINE)
@@ -152,7 +143,7 @@ def classify_error(error: str, error_type: str | None = None) -> Outcome:
         return Outcome.OUT_OF_MEMORY
     if any(words in messages for words in _OUR_FAULT):
         return Outcome.CRASHED
-    if kind in LOST_TYPES or _LOST.search(messages):
+    if re.fullmatch(LOST_TYPES, kind) or _LOST.search(messages):
         return Outcome.LOST
     return Outcome.CRASHED
 

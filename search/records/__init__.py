@@ -24,6 +24,6 @@ from .rows import (
     trial_row,
 )
 from .run_plan import declared, planned, read_run
-from .schema import KEYS, RERUNS, TABLES, TRIALS, Column, Parameters, Row
+from .schema import KEYS, RERUNS, TABLES, TRIALS, Column, Parameters, Row, with_interval
 from .session_tables import SessionTables
 from .store import RunStore, part_files, redrawn

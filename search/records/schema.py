@@ -40,14 +40,21 @@ def _trial(required: bool = True) -> Column:
     return Column("trial_id", "str", "", about, required)
 
 
+def with_interval(name: str, about: str) -> tuple[Column, ...]:
+    """Return the columns of a number without unit and of the ends of its 95 % interval."""
+    ends = ("lower", "low"), ("upper", "high")
+    interval = (
+        Column(f"{name}_{at}", "float", "1", f"{end} end of its 95 % interval") for end, at in ends
+    )
+    return Column(name, "float", "1", about), *interval
+
+
 TRIALS = (
     _trial(),
     Column("number", "int", "1", "order in which the trials were suggested, from 0", True),
     Column("outcome", "str", "", "what became of it: a word of search.plan.outcome.Outcome", True),
     Column("cause", "str", "", "why, unless completed or stopped; null otherwise"),
-    Column("objective", "float", "1", "that of its last epoch, if completed or stopped; or null"),
-    Column("objective_low", "float", "1", "lower end of its 95 % interval, over scenes"),
-    Column("objective_high", "float", "1", "upper end of its 95 % interval, over scenes"),
+    *with_interval("objective", "that of its last epoch, if completed or stopped; or null"),
     Column("seed", "int", "", "of initial weights and training scenes"),
     Column("evaluation_seed", "int", "", "of the validation scenes behind the objective"),
     Column("epochs", "int32", "1", "epochs trained"),
@@ -73,16 +80,12 @@ EPOCHS = (
         Column(f"loss_{term}", "float", "1", f"mean {term} term, before its weight")
         for term in LOSS_TERMS
     ),
-    Column(
-        "gradient_norm", "float", "1", "largest total gradient norm of the epoch, before clipping"
-    ),
+    Column("gradient_norm", "float", "1", "largest of the epoch, all parameters, before clipping"),
     Column("min_eigengap", "float", "1", "smallest l_K - l_(K+1) of the last batch, trace-1 R"),
     Column("median_eigengap", "float", "1", "median l_K - l_(K+1) of the last batch, trace-1 R"),
     Column("loading", "float", "1", "diagonal loading used, eps tr(R)/N, mean of the last batch"),
     Column("objective", "float", "1", "mean of validation_capped_error over the last epochs"),
-    Column("validation_capped_error", "float", "1", "mean(min(error, 10 deg))/10 deg"),
-    Column("validation_capped_error_low", "float", "1", "lower end of its 95 % interval"),
-    Column("validation_capped_error_high", "float", "1", "upper end of its 95 % interval"),
+    *with_interval("validation_capped_error", "mean(min(error, 10 deg))/10 deg"),
     Column("validation_success_rate", "float", "1", "share of sources within 5 deg and 5 deg"),
     Column("skipped_samples", "int", "1", "samples whose spectral term was left out"),
     Column("replaced_samples", "int", "1", "samples whose spectral term was replaced"),
@@ -105,14 +108,10 @@ EVALUATIONS = (
     *_SCORED,
     *_WHERE,
     Column("num_scenes", "int", "1", "scenes behind this row"),
-    Column("capped_error", "float", "1", "mean(min(error, 10 deg))/10 deg"),
-    Column("capped_error_low", "float", "1", "lower end of its 95 % interval"),
-    Column("capped_error_high", "float", "1", "upper end of its 95 % interval"),
+    *with_interval("capped_error", "mean(min(error, 10 deg))/10 deg"),
     Column("rmspe_deg", "float", "deg", "root mean square error of azimuth and elevation"),
     Column("median_error_deg", "float", "deg", "median error of azimuth and elevation"),
-    Column("success_rate", "float", "1", "share of sources within 5 deg and 5 deg"),
-    Column("success_rate_low", "float", "1", "lower end of its 95 % interval"),
-    Column("success_rate_high", "float", "1", "upper end of its 95 % interval"),
+    *with_interval("success_rate", "share of sources within 5 deg and 5 deg"),
     Column("success_rate_3d", "float", "1", "share of sources also found in range"),
     Column("source_number_accuracy", "float", "1", "scenes whose K the relative gap tells"),
     Column("source_number_accuracy_gap", "float", "1", "the same by the absolute gap"),
@@ -122,11 +121,7 @@ EVALUATIONS = (
 )
 
 _CHANGES = Column(
-    "changes",
-    "str",
-    "",
-    "what a rerun changed of the trial's configuration, seed aside; empty if nothing; null for "
-    "rows that are no rerun's",
+    "changes", "str", "", "changed by a rerun; empty if only the seed, null elsewhere"
 )
 
 SCENES = (

@@ -69,11 +69,6 @@ class History:
     unfinished: tuple[UnfinishedTrial, ...] = ()
     warm: tuple[EndedTrial, ...] = ()
 
-    @property
-    def numbers(self) -> set[int]:
-        """Numbers that trials have already."""
-        return {one.number for one in self.ended} | {one.number for one in self.unfinished}
-
     def incompatible_trials(self, plan: SearchConfig) -> set[str]:
         """Return the unfinished trials of another budget, scene or validation than the plan's;
         they train to their end."""

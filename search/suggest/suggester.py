@@ -74,10 +74,11 @@ class Suggester:
     def trials(self, exhausted: Callable[[], object]) -> Iterator[Record]:
         """Yield what workers are given of the trials, each drawn when it is asked for; call
         `exhausted` when none is left."""
-        for old in self._history.unfinished:
-            self._ask_again(old)
-            yield _continued(old)
-        given = self._history.numbers
+        given = {old.number for old in self._history.ended}
+        for unfinished in self._history.unfinished:
+            given.add(unfinished.number)
+            self._ask_again(unfinished)
+            yield _continued(unfinished)
         for number in range(self._plan.trials):
             if number not in given:
                 record = self._draw(number)

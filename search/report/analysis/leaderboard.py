@@ -236,9 +236,7 @@ def verdict_on_best(run: Run) -> str:
 
 def distance_to_limit(run: Run) -> str:
     """Return a sentence on how far the best trial is above the least error of any estimator."""
-    if run.best is None:
-        return "No distance to the limit: no trial completed."
-    if held_out(run, LIMIT).empty:
+    if run.best is not None and held_out(run, LIMIT).empty:
         if not (fixed := run.planned("fixed")):
             return "The limit of these scenes is not known, as the run's plan is not."
         try:

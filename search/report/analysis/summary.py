@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from search.records import OBJECTIVE_INTERVAL, TRIALS, TYPES, Column
+from search.records import OBJECTIVE_INTERVAL, TRIALS, TYPES, Column, with_interval
 from search.report.data import PREFIX, Run
 from trainer.atomic import write_atomically
 
@@ -30,12 +30,8 @@ COLUMNS = (
     *(_OF_TRIALS[name] for name in OBJECTIVE_INTERVAL),
     _OF_TRIALS["epochs"],
     _OF_TRIALS["seconds"],
-    Column("capped_error", "float", "1", "on held-out scenes, mean over objective SNRs and K"),
-    Column("capped_error_low", "float", "1", "lower end of its 95 % interval"),
-    Column("capped_error_high", "float", "1", "upper end of its 95 % interval"),
-    Column("confirmed", "float", "1", "the same over fresh training seeds, on fresh scenes"),
-    Column("confirmed_low", "float", "1", "lower end of its 95 % interval"),
-    Column("confirmed_high", "float", "1", "upper end of its 95 % interval"),
+    *with_interval("capped_error", "on held-out scenes, mean over objective SNRs and K"),
+    *with_interval("confirmed", "the same over fresh training seeds, on fresh scenes"),
     Column("confirmed_seeds", "int", "1", "training seeds behind it; null for baselines"),
     Column("rmspe_deg", "float", "deg", "root mean square error over objective SNRs and K"),
     *(

@@ -8,7 +8,7 @@ from search.report.data import Run, interval
 
 from . import confirmed
 from .estimators import REFERENCE
-from .leaderboard import CONFIRMED, ENDS, board, paired_with
+from .leaderboard import CONFIRMED, ENDS, board
 
 LEVEL = 0.05
 """False-alarm rate of the F test: a warning although the winner scatters as the others do."""
@@ -43,16 +43,7 @@ def noise(run: Run) -> list[str]:
                 tied += " Only fresh seeds and scenes, in pairs, can order them: "
                 tied += "`python -m search.confirm`."
         found.append(f"Held-out errors are known to ±{half:.3f}{tied}")
-    found += ordered
-    difference = paired_with(run)
-    if isinstance(difference, str):
-        found.append(difference)
-    elif not difference.excludes_zero:
-        found.append(
-            f"The best trial is not shown to differ from classical MUSIC: {difference}, paired "
-            f"over {difference.n} scenes."
-        )
-    return found
+    return found + ordered
 
 
 def _ordered(run: Run) -> list[str]:
@@ -118,12 +109,10 @@ def _luck(run: Run, best: str) -> list[str]:
         return [text]
     if pd.isna(row["capped_error"]):
         return []
-    text = (
+    return [
         f"{best}: search value {row['objective']:.3f}, {row['capped_error']:.3f} on held-out "
-        "scenes, one training seed. Other seeds have not been tried: `python -m search.confirm` "
-        "does."
-    )
-    return [text]
+        "scenes, one training seed. `python -m search.confirm` tries others."
+    ]
 
 
 def _seeds(run: Run, best: str) -> list[str]:

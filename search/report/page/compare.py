@@ -16,7 +16,6 @@ from search.report.analysis import (
 )
 from search.report.data import NOT_KNOWN, Heading, Run, Table, TableRow, interval, number, words
 from search.report.figures import pictures_of
-from trainer.intervals import Interval
 
 from . import sections
 from .layout import DrawnPicture, Section, draw_picture, html
@@ -31,7 +30,7 @@ def comparison(run: Run, other: Run) -> bytes:
     return html(
         title=f"{run.name} and {other.name}",
         subtitle="Two searches side by side",
-        lead=[*(f"{each.name}: {sections.state(each)}" for each in runs), _verdict(run, other)],
+        lead=[*(f"{each.name}: {sections.state(each)}" for each in runs), winners(run, other)],
         notes=[f"{each.name}: {note}" for each in runs for note in each.notes],
         sections=(
             Section("numbers", "Numbers", tables=[_numbers(run, other)]),
@@ -41,9 +40,9 @@ def comparison(run: Run, other: Run) -> bytes:
     )
 
 
-def winners(run: Run, other: Run) -> Interval | str:
-    """Return the capped error of the first run's best trial minus the other's, paired by scene,
-    or why there is no such difference."""
+def winners(run: Run, other: Run) -> str:
+    """Return a sentence that compares the best trials of two runs, paired by scene, or says why
+    they cannot be compared."""
     for each in (run, other):
         if each.best is None:
             return f"The winners cannot be compared: no trial of {each.name} completed."
@@ -58,13 +57,6 @@ def winners(run: Run, other: Run) -> Interval | str:
         return "The winners cannot be compared: they share fewer than two scored scenes."
     if found.low == found.high == 0:
         return "The winners cannot be told apart: they score the same on every scene."
-    return found
-
-
-def _verdict(run: Run, other: Run) -> str:
-    found = winners(run, other)
-    if isinstance(found, str):
-        return found
     return (
         f"The best trial of {run.name} ({run.best}) {compares(found)} that of {other.name} "
         f"({other.best}): capped error {found}, paired over {found.n} held-out scenes (95 % t "

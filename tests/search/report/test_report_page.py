@@ -11,7 +11,7 @@ from search.plan.outcome import Outcome
 from search.records.schema import TABLES
 from search.records.store import RunStore
 from search.report.__main__ import main
-from search.report.analysis import health, summary
+from search.report.analysis import health, held_out, paired_by_scene, summary
 from search.report.figures.atlas import draw_failure_atlas
 from search.report.figures.catalogue import pictures_of
 from search.report.figures.progress import draw_history
@@ -262,10 +262,12 @@ def test_winners_are_paired_by_scene_and_only_on_equal_scenes(drawn, small, bare
         for r in (one, two)
     ]
     means = [rows.groupby("scene_id")["capped_error"].mean() for rows in own]
-    found = winners(one, two)
+    scores = [held_out(one, "network"), held_out(two, "network")]
+    found = paired_by_scene(*scores)
+    assert f"capped error {found}, paired over {found.n} held-out" in winners(one, two)
     assert found.n == drawn_run.SCENES
     assert found.mean == pytest.approx((means[0] - means[1]).mean(), rel=1e-12)
-    flipped = winners(two, one)
+    flipped = paired_by_scene(*reversed(scores))
     assert (flipped.low, flipped.high) == pytest.approx((-found.high, -found.low))
     two.plan["fixed"]["scene.num_antennas"] += 1
     assert "other scenes (scene.num_antennas)" in winners(one, two)

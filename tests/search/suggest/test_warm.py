@@ -62,7 +62,7 @@ def test_trials_of_the_old_run_are_told_as_they_ended_and_are_none_of_the_new_ru
     assert warm[0].values == {1: 0.5, 2: 0.25}
     history = History(warm=warm)
     assert history.trials_for_sampler(plan(old)) == list(warm)
-    assert history.numbers == set()
+    assert not history.ended
     assert notes[0] == f"warm start: 2 trials of {old.path}"
 
 
