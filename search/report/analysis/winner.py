@@ -109,10 +109,8 @@ def _luck(run: Run, best: str) -> list[str]:
         return [text]
     if pd.isna(row["capped_error"]):
         return []
-    return [
-        f"{best}: search value {row['objective']:.3f}, {row['capped_error']:.3f} on held-out "
-        "scenes, one training seed. `python -m search.confirm` tries others."
-    ]
+    values = f"search value {row['objective']:.3f}, {row['capped_error']:.3f} on held-out scenes"
+    return [f"{best}: {values}, one training seed. `python -m search.confirm` tries others."]
 
 
 def _seeds(run: Run, best: str) -> list[str]:
