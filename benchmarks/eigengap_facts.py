@@ -30,7 +30,7 @@ def flipped_gap(x: Tensor, basis: Tensor) -> Tensor:
     return gradient
 
 
-METHODS: dict[str, tuple[str, str, Gradient]] = {
+DERIVATIVES: dict[str, tuple[str, str, Gradient]] = {
     "gap, `eigh`": ("matrices", *by("eigh", "gap")),
     "gap, `svd`": ("matrices", *by("svd", "gap")),
     "gap, `svd` with the founding flip": ("matrices", "gap", flipped_gap),
@@ -69,7 +69,7 @@ def rates(count: int) -> str:
     }
     head = ("derivative", *("non-finite % open / closed", "judged %", "wrong %") * 2)
     rows = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    for name, (kind, loss, gradient) in METHODS.items():
+    for name, (kind, loss, gradient) in DERIVATIVES.items():
         row = f"| {name} |"
         for dtype in (torch.complex64, torch.complex128):
             tally = torch.zeros(6, dtype=torch.float64)

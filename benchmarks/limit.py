@@ -21,7 +21,7 @@ from trainer.config import TrainConfig
 from trainer.evaluation import Conditions, evaluate, extend_limit
 from trainer.evaluation.protocol import classical_estimator
 from trainer.intervals import Interval, bootstrap_mean, paired_difference
-from trainer.limits import PACKAGED, KeptLimits, Point, fault_of, scenes_in
+from trainer.limits import PACKAGED, KeptLimits, LimitByObserver, fault_of, scenes_in
 
 CONFIG = TrainConfig.from_params(LOCAL_SCENE)
 JUDGED = CONFIG.evaluation
@@ -41,7 +41,7 @@ def compute(scenes: dict[int, int]) -> None:
                 print(f"K={count} {snr_db:g} dB: {scenes_in(point)} of {wanted}", flush=True)
 
 
-def usable_points() -> dict[tuple[int, float], Point]:
+def usable_points() -> dict[tuple[int, float], LimitByObserver]:
     """Return the kept points without fault, and say which have one."""
     found = {}
     for count in COUNTS:
@@ -60,7 +60,7 @@ def said(found: Interval) -> str:
     return f"{found.mean:.3f} [{found.low:.3f}, {found.high:.3f}]"
 
 
-def print_limits(points: dict[tuple[int, float], Point]) -> None:
+def print_limits(points: dict[tuple[int, float], LimitByObserver]) -> None:
     """Print a row per point: both observers, what is expected, and how well it is sampled."""
     print("| K | SNR | n | shape | expected | blind - shape | draws' worth, median (least) |")
     print("|---" * 7 + "|")
@@ -83,7 +83,7 @@ def print_limits(points: dict[tuple[int, float], Point]) -> None:
             )
 
 
-def print_distances(points: dict[tuple[int, float], Point], methods: list[str]) -> None:
+def print_distances(points: dict[tuple[int, float], LimitByObserver], methods: list[str]) -> None:
     """Print how far methods are above the limit *shape*, point by point and for the objective."""
     for name in methods:
         print(f"\n| {name} minus the limit | K | n | mean [95 %] |\n|---|---|---|---|")

@@ -19,6 +19,7 @@ from scipy.stats import beta
 from trainer.config import SceneConfig
 from trainer.estimation import Estimates, build_localiser, music_with_scoring
 from trainer.evaluation import identify, match
+from trainer.intervals import NORMAL_QUANTILE
 from trainer.localisation import adapt_network
 from trainer.scenes import EvalScenes, Scenes
 from trainer.training import load_model
@@ -89,7 +90,7 @@ def main() -> None:
                 cells = []
                 for coordinate in COORDINATES:
                     z = rows[coordinate][np.isfinite(rows[coordinate])]
-                    hits = int((np.abs(z) <= 1.96).sum())
+                    hits = int((np.abs(z) <= NORMAL_QUANTILE).sum())
                     low, high = clopper_pearson(hits, len(z)) if len(z) else (0.0, 1.0)
                     cells.append(f"{hits / max(len(z), 1):.2f} [{low:.2f}, {high:.2f}]")
                 told = np.isfinite(rows["range_m"]).mean()

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-QUANTILE = 1.959963984540054
+NORMAL_QUANTILE = 1.959963984540054
 """97.5 % quantile of the standard normal."""
 LEAST_SCENES = 64
 """Least number of scenes for an estimate of their spread."""
@@ -60,7 +60,7 @@ def normal_mean(values: ArrayLike) -> Interval:
     """Return mean ± 1.96 standard errors; the interval of a single scene has no width."""
     scenes = _finite(values)
     error = scenes.std(ddof=1) / math.sqrt(len(scenes)) if len(scenes) > 1 else 0.0
-    mean, half = float(scenes.mean()), float(QUANTILE * error)
+    mean, half = float(scenes.mean()), float(NORMAL_QUANTILE * error)
     return Interval(mean, mean - half, mean + half, len(scenes))
 
 
@@ -77,7 +77,7 @@ def wilson_share(share: float, count: int) -> Interval:
             f"`0 <= share <= 1` and `count >= 1` must hold, but got {share=}, {count=}. "
             "Give the mean of per-scene shares, and the number of scenes."
         )
-    square = QUANTILE**2 / count
+    square = NORMAL_QUANTILE**2 / count
     centre = (share + square / 2) / (1 + square)
     half = math.sqrt(share * (1 - share) * square + square**2 / 4) / (1 + square)
     # the ends are exact at 0 and 1, where rounding would put them outside

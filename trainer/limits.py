@@ -70,11 +70,11 @@ class LimitScenes:
         return LimitScenes(**{k: np.concatenate([v, columns[k]]) for k, v in vars(self).items()})
 
 
-Point = dict[str, LimitScenes]
+LimitByObserver = dict[str, LimitScenes]
 """What is kept of an SNR and K, by observer; empty if nothing is."""
 
 
-def fault_of(point: Point, observer: str) -> str | None:
+def fault_of(point: LimitByObserver, observer: str) -> str | None:
     """Return why an observer's numbers at a point are not to be used, or None.
 
     Draws and law are right only if realised and expected error have the same mean. That is so at
@@ -108,12 +108,12 @@ class KeptLimits:
         text = json.dumps([self._different(), self.seed], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
-    def point(self, snr_db: float, num_sources: int) -> Point:
+    def point(self, snr_db: float, num_sources: int) -> LimitByObserver:
         """Return what is kept of a point, in the package or in the cache, where it has more."""
         places = (PACKAGED, limit_cache())
         return max((self.load(folder, snr_db, num_sources) for folder in places), key=scenes_in)
 
-    def load(self, folder: Path, snr_db: float, num_sources: int) -> Point:
+    def load(self, folder: Path, snr_db: float, num_sources: int) -> LimitByObserver:
         """Return what a folder keeps of a point, {} if nothing, or if it is of another law.
 
         Raises:
@@ -137,7 +137,7 @@ class KeptLimits:
                 "`python -m trainer limit` makes it again."
             ) from error
 
-    def save(self, folder: Path, snr_db: float, num_sources: int, point: Point) -> None:
+    def save(self, folder: Path, snr_db: float, num_sources: int, point: LimitByObserver) -> None:
         """Keep a point in a folder.
 
         Raises:
@@ -201,7 +201,7 @@ def limit_cache() -> Path:
     return Path(home) / "ris-eigengap-search" / "limits"
 
 
-def scenes_in(point: Point) -> int:
+def scenes_in(point: LimitByObserver) -> int:
     """Return the number of scenes that a point has."""
     return min(map(len, point.values()), default=0)
 

@@ -20,6 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from trainer.linalg import squared_magnitude
 from trainer.scenes import Scenes, has_unit_modulus
 
 from .covariance import Covariance, normalise
@@ -49,7 +50,7 @@ class Whitened(NamedTuple):
         """H with its columns scaled so that |H_mn|² is the mean of |G_l,mn|² over l, [B, M, N]."""
         if has_unit_modulus(self.codes):
             return self.channel
-        return self.channel * self.codes.abs().square().mean(1, keepdim=True).sqrt()
+        return self.channel * squared_magnitude(self.codes).mean(1, keepdim=True).sqrt()
 
     def to(self, dtype: torch.dtype) -> "Whitened":
         """Return the same measurements in another precision."""

@@ -38,7 +38,7 @@ LEAST_RATIO = 18.467
 """Threshold of 2 Δ log likelihood: `scipy.stats.chi2.ppf(0.999, 4)`, of a position and a power."""
 SAME_SOURCE = 0.95
 """Positions whose steering vectors correlate by more than this are one source."""
-EDGE = 1e-6
+EDGE_MARGIN = 1e-6
 """Share of the region's width that counts as its edge."""
 
 
@@ -122,7 +122,7 @@ def is_same_source(steering: Tensor) -> Tensor:
 def edges(positions: Tensor, search: SearchGrid) -> tuple[Tensor, Tensor]:
     """Return which coordinates [B, K, 3] are not strictly above, and below, the region's edges."""
     # the margin absorbs the rounding of an edge to another precision
-    margin = EDGE * (search.upper - search.lower)
+    margin = EDGE_MARGIN * (search.upper - search.lower)
     return positions <= search.lower + margin, positions >= search.upper - margin
 
 

@@ -24,27 +24,28 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from trainer.config import SceneConfig
 from trainer.covariance import Whitened, whiten
 from trainer.estimation import LARGEST_SNR, Estimates, edges, score, uncertainty
+from trainer.intervals import NORMAL_QUANTILE
 from trainer.scenes import Scenes, SearchGrid, search_grid
 
 from .metrics import TOLERANCE_DEG
 
 AXES = ("azimuth", "elevation")
 OPEN = "{} is not identifiable"
-EDGE = "{} at the edge of the region"
+AT_EDGE = "{} at the edge of the region"
 RANGE_EDGE = "the angles depend on a range outside the region"
 STEPS = 8
 """Of scoring, to the place of a steering vector at another angle or beyond an end of the range."""
 NEARER = 10.0
 """How many times nearer than the region's nearest range the likelihood is searched on."""
-NODES = ((-0.8611, 0.1739), (-0.3400, 0.3261), (0.3400, 0.3261), (0.8611, 0.1739))
-"""Gauss-Legendre nodes and weights of the mean over an interval (-1, 1)."""
-NORMAL_95 = 1.96
+NODES = 4
+"""Gauss-Legendre nodes of the mean over an open angle."""
 
 
 class IdentifiedPlaces(NamedTuple):
@@ -98,10 +99,10 @@ def identify(scenes: Scenes, found: Estimates, scene: SceneConfig) -> Identified
     moved = beyond - places
     variance = (variance + moved.square()).minimum(region)
     inverse = beyond[..., 2]
-    far = active & (low[..., 2] | (inverse <= NORMAL_95 * measured[..., 2].sqrt()))
+    far = active & (low[..., 2] | (inverse <= NORMAL_QUANTILE * measured[..., 2].sqrt()))
     at_edge = (low | high)[..., :2] & ~open_angles
     withheld = [(OPEN.format(axis), open_angles[..., i]) for i, axis in enumerate(AXES)]
-    withheld += [(EDGE.format(axis), at_edge[..., i]) for i, axis in enumerate(AXES)]
+    withheld += [(AT_EDGE.format(axis), at_edge[..., i]) for i, axis in enumerate(AXES)]
     largest = math.radians(TOLERANCE_DEG / 2)
     withheld.append((RANGE_EDGE, ends & (moved[..., :2].abs().amax(-1) > largest)))
 
@@ -178,7 +179,10 @@ def _along_the_cone(
         return end.point[:, : places[0].numel()].view_as(places), end.value
 
     middle, value = held(centre)
-    nodes = [(weight, *held(centre + half * node)) for node, weight in NODES]
+    nodes = [
+        (weight, *held(centre + half * node))
+        for node, weight in zip(*np.polynomial.legendre.leggauss(NODES), strict=True)
+    ]
     values = torch.stack([value, *(each[2] for each in nodes)])
     likelihood = (values.amin(0) - values).exp()
     weights = torch.stack(

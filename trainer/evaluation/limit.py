@@ -29,8 +29,8 @@ from trainer.intervals import Interval, bootstrap_mean, normal_mean
 from trainer.limits import (
     LIMITS,
     KeptLimits,
+    LimitByObserver,
     LimitScenes,
-    Point,
     fault_of,
     limit_tables,
     scenes_in,
@@ -56,7 +56,7 @@ def limit_of_scenes(
     snr_db: float,
     num_sources: int,
     device: torch.device | str = "cpu",
-) -> Point:
+) -> LimitByObserver:
     """Return the limit by observer in the evaluation scenes of these numbers, one chunk of them.
 
     Raises:
@@ -92,10 +92,10 @@ def extend_limit(
     num_sources: int,
     num_scenes: int,
     *,
-    start: Point,
+    start: LimitByObserver,
     folder: Path,
     device: torch.device | str = "cpu",
-) -> Iterator[Point]:
+) -> Iterator[LimitByObserver]:
     """Yield a point, first `start`, what is known of it, then with every chunk up to `num_scenes`.
 
     Each chunk is kept in `folder` at once, so that a computation that was stopped goes on.
@@ -140,7 +140,7 @@ def distance_to_limit(config: TrainConfig, scenes: ErrorsPerScene) -> Interval |
     return bootstrap_mean(whole) if whole else None
 
 
-def limit_lines(snr_db: float, num_sources: int, point: Point) -> list[str]:
+def limit_lines(snr_db: float, num_sources: int, point: LimitByObserver) -> list[str]:
     """Return a line per observer: the limit with its 95 % interval, or why there is none."""
     lines = []
     for name, observer in LIMITS.items():

@@ -100,7 +100,7 @@ class ErrorsPerScene:
         return cls(parts[0].estimator, **columns)
 
 
-Point = tuple[EvaluationRow, ErrorsPerScene]
+RowAndErrors = tuple[EvaluationRow, ErrorsPerScene]
 """One estimator's results at one SNR and K."""
 
 
@@ -112,7 +112,7 @@ class Evaluation:
     scenes: ErrorsPerScene
 
     @classmethod
-    def of_points(cls, points: list[Point]) -> Self:
+    def of_points(cls, points: list[RowAndErrors]) -> Self:
         """Join all points of one estimator."""
         rows, scenes = zip(*points, strict=True)
         return cls(rows, ErrorsPerScene.concatenate(list(scenes)))
@@ -126,7 +126,7 @@ def summarise(
     *,
     numbers: Mapping[str, Tensor],
     roots: Tensor | None = None,
-) -> Point:
+) -> RowAndErrors:
     """Summarise one estimator's errors at one point.
 
     Args:
@@ -154,7 +154,7 @@ def summarise(
     return _point(name, snr_db, count, capped, known, hits, found.get("ratio"))
 
 
-def summarise_bound(name: str, snr_db: float, count: int, roots: Tensor) -> Point:
+def summarise_bound(name: str, snr_db: float, count: int, roots: Tensor) -> RowAndErrors:
     """Summarise the bound at one point: every source errs by its root CRB [B, K_max], or the cap.
 
     A bound has no success rate; RMSPE and median are None where a scene is unidentifiable.
@@ -212,7 +212,7 @@ def _point(
     known: Mapping[str, Any],
     success: NDArray[np.float64] | None = None,
     found: NDArray[np.float64] | None = None,
-) -> Point:
+) -> RowAndErrors:
     size, interval = len(capped), bootstrap_mean(capped)
     ends = (interval.mean, interval.low, interval.high)
     row = EvaluationRow(name, snr_db, count, size, *ends, **known)

@@ -40,7 +40,7 @@ def check_scenes(scenes: Scenes) -> None:
     require_reflection(scenes.codes.cpu().numpy())
 
 
-def require_finite(values: dict[str, Tensor], model: Model) -> None:
+def require_finite_output(values: dict[str, Tensor], model: Model) -> None:
     """Check that all numbers are finite.
 
     Raises:

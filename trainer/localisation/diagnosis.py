@@ -12,7 +12,7 @@ from .conventions import conventions, likely_convention
 from .localisation import Localisation
 
 
-def diagnose(found: Localisation, scenes: Scenes, scene: SceneConfig) -> str:
+def describe_misfits(found: Localisation, scenes: Scenes, scene: SceneConfig) -> str:
     """Return what is to be said about scenes that do not fit and the likely misreading; or "".
 
     Every usual misreading is tried if more scenes do not fit than chance explains.

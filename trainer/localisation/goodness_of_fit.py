@@ -189,7 +189,7 @@ def _whiteness(residual: _Residual) -> Tensor:
     spread, skewness = torch.cat(spreads), torch.cat(thirds)
     # E J = (|sum_l Q_l|² + sum_l d_l²) / (D (D + 1)), d_l = rank Q_l, D = sum_l d_l
     eye = torch.eye(antennas, dtype=residual.basis.dtype, device=residual.basis.device)
-    ranks = antennas - residual.basis.abs().square().sum((-2, -1))
+    ranks = antennas - squared_norm(residual.basis)
     summed = snapshots * eye - (residual.basis @ residual.basis.mH).sum(1)
     freedom = residual.dimensions * (residual.dimensions + 1)
     mean = (squared_norm(summed) + ranks.square().sum(-1)) / freedom.clamp(min=1)

@@ -24,8 +24,8 @@ from trainer.scenes import Scenes, load_scenes
 from trainer.training import Model, load_model, resolve_device
 
 from .adaptation import adapt_network, adapt_scene
-from .checks import check_scenes, require_finite
-from .diagnosis import diagnose
+from .checks import check_scenes, require_finite_output
+from .diagnosis import describe_misfits
 from .localisation import Localisation
 from .methods import METHODS, Located, default_scene, locate_by_method
 from .vouching import vouch, withhold_misread, withhold_reversed
@@ -97,7 +97,7 @@ def localise(
         least = 1 if model is None else scene.max_sources
         scene = replace(scene, max_sources=max(least, int(known.max())))
     found = localise_by(locate, scenes, known, scene)
-    return replace(found, diagnosis=diagnose(found, scenes, scene) if diagnosed else "")
+    return replace(found, diagnosis=describe_misfits(found, scenes, scene) if diagnosed else "")
 
 
 def localise_by(
@@ -144,16 +144,16 @@ def _locate_by_model(
     model: Model, network: nn.Module, scenes: Scenes, counts: Tensor | None, scene: SceneConfig
 ) -> Located:
     covariance = network(scenes)
-    require_finite({"covariance": covariance.held.abs()}, model)
+    require_finite_output({"covariance": covariance.held.abs()}, model)
     if counts is None:
         counts = estimate_num_sources(covariance, scenes.num_snapshots, scene.max_sources)
     found = music_with_scoring(scenes, covariance, counts, scene)
     places = {name: getattr(found, name) for name in ("azimuth", "elevation", "range_m")}
     trained, sizes = model.config.scene, ("num_elements", "num_antennas", "num_snapshots")
     if any(getattr(scene, size) != getattr(trained, size) for size in sizes):
-        require_finite(places, model)
+        require_finite_output(places, model)
         return Located(found, counts, None)  # confidence was calibrated for other data
     features = confidence_features(covariance, found, counts, scene)
     confidence = model.calibration.confidence(features) * found.scored
-    require_finite(places | {"confidence": confidence}, model)
+    require_finite_output(places | {"confidence": confidence}, model)
     return Located(found, counts, confidence)

@@ -2,4 +2,5 @@
 
 from .places import law_of_places
 from .risk import expected_error, least_expected_error
-from .sampler import effective_draws, sample_posterior
+from .sampler import sample_posterior
+from .weights import effective_draws

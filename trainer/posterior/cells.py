@@ -14,6 +14,7 @@ from trainer.scenes import grid_shape
 
 from .likelihood import Echoes, ScaleFreeLikelihood, pair_forms
 from .places import LawOfPlaces, cosines
+from .weights import index_at
 
 TEMPER = 0.5
 """Power of the likelihood of cells."""
@@ -44,11 +45,9 @@ class CellProposal:
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         """Return `count` draws per scene, stratified over the cells: [B, count, K, 3]."""
         batch, device = len(self.log_mass), self.log_mass.device
-        cumulated = self.log_mass.double().exp().cumsum(-1)
         offset = torch.rand(batch, count, generator=generator, device=device, dtype=torch.float64)
         level = (torch.arange(count, device=device) + offset) / count
-        cell = torch.searchsorted(cumulated, level * cumulated[:, -1:])
-        cell = cell.clamp(max=cumulated.shape[-1] - 1)
+        cell = index_at(self.log_mass.double().exp(), level)
         size = math.prod(self.shape)
         chosen = [cell] if self.num_sources == 1 else [cell // size, cell % size]
         inside = torch.rand(batch, count, self.num_sources, 3, generator=generator, device=device)

@@ -20,6 +20,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .weights import index_at
+
 CANDIDATES = 128
 """Directions from draws that are tried as estimates."""
 LATTICE = (5, 9)
@@ -123,11 +125,10 @@ def _distance(one: Tensor, two: Tensor, cap: float) -> Tensor:
 
 def _candidates(draws: Tensor, weights: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
     """Return directions to try, [B, C, 2]."""
-    batch, size, count, _ = draws.shape
+    batch, _, count, _ = draws.shape
     each = CANDIDATES // count
     level = (torch.arange(each, device=draws.device, dtype=torch.float64) + 0.5) / each
-    cumulated = weights.double().cumsum(-1)
-    index = torch.searchsorted(cumulated, level * cumulated[:, -1:]).clamp(max=size - 1)
+    index = index_at(weights, level)
     likely = draws.gather(1, index[:, :, None, None].expand(-1, -1, count, 2)).flatten(1, 2)
     axes = [
         torch.linspace(float(lower[axis]), float(upper[axis]), points, device=draws.device)

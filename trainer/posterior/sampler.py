@@ -28,6 +28,7 @@ from trainer.scenes import Scenes, search_grid
 from .cells import CellProposal, propose_cells
 from .likelihood import Forms, ScaleFreeLikelihood
 from .places import LawOfPlaces
+from .weights import effective_draws, index_at
 
 DRAWS = 4096
 """Draws that are kept."""
@@ -112,11 +113,6 @@ def sample_posterior(
         {name: value - total[name].unsqueeze(-1) for name, value in joint.items()},
         {name: value - math.log(DRAWS) for name, value in total.items()},
     )
-
-
-def effective_draws(log_weights: Tensor) -> Tensor:
-    """Return (sum w)² / sum w² of log weights [*batch, S]: [*batch]."""
-    return (2 * log_weights.logsumexp(-1) - (2 * log_weights).logsumexp(-1)).exp()
 
 
 @dataclass(frozen=True)
@@ -233,9 +229,7 @@ def _resample(
 ) -> Tensor:
     """Return `count` of the places [B, S, K, 3], drawn systematically by weight."""
     weights = (log_weights - log_weights.amax(-1, keepdim=True)).double().exp()
-    cumulated = weights.cumsum(-1)
     start = torch.rand(len(places), 1, generator=generator, device=places.device)
     level = (torch.arange(count, device=places.device) + start.double()) / count
-    index = torch.searchsorted(cumulated, level * cumulated[:, -1:])
-    index = index.clamp(max=places.shape[1] - 1)
+    index = index_at(weights, level)
     return places.gather(1, index[:, :, None, None].expand(-1, -1, *places.shape[2:]))

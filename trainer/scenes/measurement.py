@@ -6,6 +6,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from trainer.linalg import squared_magnitude
+
 from .geometry import Panel, steering_vector
 
 CODE_TOLERANCE = 1e-3
@@ -164,8 +166,7 @@ class Scenes:
 
 def has_unit_modulus(codes: Tensor) -> bool:
     """Return whether all codes have modulus 1; waits for the device."""
-    power = codes.real.square() + codes.imag.square()
-    return bool((power - 1).abs().amax() < 2 * CODE_TOLERANCE)
+    return bool((squared_magnitude(codes) - 1).abs().amax() < 2 * CODE_TOLERANCE)
 
 
 def expected_signal(

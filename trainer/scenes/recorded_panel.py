@@ -157,38 +157,34 @@ def _require_signs(values: np.ndarray) -> None:
     rule = "codes are complex reflection coefficients, or -1 and 1"
     low, high = float(values.min()), float(values.max())
     got = f"real numbers from {low:.4g} to {high:.4g}"
-    whole = bool((values == np.rint(values)).all())
+    holds, whole = False, bool((values == np.rint(values)).all())
     taken = "codes.astype(complex), if they are real reflection coefficients"
     radians, degrees = "np.exp(1j * codes)", "np.exp(1j * np.pi / 180 * codes)"
     if whole and low >= 0 and high <= 1:
-        require(
-            low == 1,
-            rule,
-            f"{got}: bits",
+        holds, got = low == 1, f"{got}: bits"
+        remedy = (
             "Map states to reflection coefficients: np.array([c0, c1], complex)"
             "[codes.astype(int)], for phases 0 and 180 degrees np.array([1, -1])"
             "[codes.astype(int)]. If 0 means that an element reflects nothing, give "
-            "codes.astype(complex).",
+            "codes.astype(complex)."
         )
     elif low >= -1 - CODE_TOLERANCE and high <= 1 + CODE_TOLERANCE:
         signs = np.abs(np.abs(values) - 1) < CODE_TOLERANCE
-        require(
-            bool((signs | (values == 0)).all()),
-            rule,
-            got,
+        holds = bool((signs | (values == 0)).all())
+        remedy = (
             f"Give {radians} for phases in radians, np.exp(2j * np.pi * codes) for phases in "
-            f"turns, or {taken}.",
+            f"turns, or {taken}."
         )
     elif whole and low >= 0 and (high < 16 or _is_every_state(values)):
+        got = f"{got}, all whole"
         remedy = (
             "Map states to reflection coefficients: "
             f"np.array([c0, ..., c{high:.0f}], complex)[codes.astype(int)], for S equal steps of "
             f"phase np.exp(2j * np.pi / S * codes). For phases in radians give {radians}."
         )
-        require(False, rule, f"{got}, all whole", remedy)
     elif max(-low, high) <= 2 * math.pi + CODE_TOLERANCE:
         level = " For levels in dB give 10 ** (codes / 20) times the phasor." if high <= 0 else ""
-        require(False, rule, got, f"Give {radians} for phases in radians.{level}")
+        remedy = f"Give {radians} for phases in radians.{level}"
     else:
         remedy = f"Give {degrees} for phases in degrees, {radians} for unwrapped ones in radians."
-        require(False, rule, got, remedy)
+    require(holds, rule, got, remedy)

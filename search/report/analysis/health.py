@@ -15,6 +15,7 @@ from scipy import stats
 
 from search.plan import Outcome
 from search.report.data import Run, SearchedParameter, format_value, parameters
+from trainer.intervals import NORMAL_QUANTILE
 
 from . import ablation
 from .importance import importances
@@ -230,7 +231,7 @@ def _rank_interval(rank: float, count: int) -> tuple[float, float]:
     """Return the 95 % interval of a rank correlation (Fisher's z; Fieller et al. 1957)."""
     most = 1 - 12 / (count**3 - count)  # two neighbours swapped: a perfect order is never certain
     bounded = float(np.clip(rank, -most, most))
-    half = 1.96 * np.sqrt(1.06 / max(count - 3, 1))
+    half = NORMAL_QUANTILE * np.sqrt(1.06 / max(count - 3, 1))
     centre = np.arctanh(bounded)
     return float(np.tanh(centre - half)), float(np.tanh(centre + half))
 

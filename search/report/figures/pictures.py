@@ -15,7 +15,7 @@ STAGES = {
     "untrained": ("network, untrained", GREY, "^"),
     "trained": ("network, trained", BLUE, "o"),
 }
-METHODS = {"lmmse_music": "classical: LMMSE-MUSIC", "network": "learned: network + MUSIC"}
+TITLES = {"lmmse_music": "classical: LMMSE-MUSIC", "network": "learned: network + MUSIC"}
 SHOWN_EIGENVALUES = 16
 LEAST = 1e-5
 """Smallest eigenvalue drawn: the foot of the logarithmic axis."""
@@ -49,7 +49,7 @@ def draw_spectra(run: Run) -> Figure | str:
 def draw_pseudospectra(run: Run) -> Figure | str:
     """Draw MUSIC's pseudospectrum of one scene on two covariances, with true and found places."""
     rows = _of_best(run, "pseudospectra")
-    methods = [name for name in METHODS if name in set(rows["estimator"])]
+    methods = [name for name in TITLES if name in set(rows["estimator"])]
     if not methods:
         return f"The table `pseudospectra` {NOT_WRITTEN}"
     figure = style.new_figure(3.6)
@@ -71,7 +71,7 @@ def draw_pseudospectra(run: Run) -> Figure | str:
         crosses: Style = {"s": 55, "marker": "x", "color": "white", "label": "found"}
         for places, look in ((truth, rings), (found, crosses)):
             axes.scatter(places["azimuth_deg"], places["elevation_deg"], linewidths=2, **look)
-        axes.set_title(METHODS[name], fontsize=10)
+        axes.set_title(TITLES[name], fontsize=10)
     below = style.legend(figure)
     below.set_frame_on(True)
     below.get_frame().set_facecolor("#4a3b56")  # the marks are bright

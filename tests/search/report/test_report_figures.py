@@ -132,7 +132,7 @@ def test_the_gap_is_marked_between_k_and_the_next_eigenvalue(run):
 def test_circles_are_the_truth_and_crosses_what_was_found(run):
     rows = run.tables["pseudospectra"].query("kind == 'source'")
     panels = [axes for axes in pictures.draw_pseudospectra(run).axes if axes.get_title()]
-    for axes, name in zip(panels, pictures.METHODS, strict=True):
+    for axes, name in zip(panels, pictures.TITLES, strict=True):
         marks = {c.get_label(): c.get_offsets() for c in axes.collections if len(c.get_offsets())}
         for label, whose in (("true source", "truth"), ("found", name)):
             places = rows.loc[rows["estimator"] == whose, ["azimuth_deg", "elevation_deg"]]
