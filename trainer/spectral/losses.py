@@ -18,6 +18,8 @@ from .spectrum_type import Spectrum, can_read, require_tensor
 
 TRACE_TOLERANCE, BASIS_TOLERANCE = 0.2, 1e-2
 """Largest error of a trace of 1, which may have been loaded, and of Uᴴ U = I."""
+NEGATIVE_TOLERANCE = 0.05
+"""Largest share of negative eigenvalues in sum |l_i|; far above rounding, also in bfloat16."""
 
 
 def eigengap_loss(
@@ -44,14 +46,15 @@ def eigengap_loss(
         definition: one of `trainer.config.DEFINITIONS`.
         margin: of that definition.
         target: for `subspace` only: orthonormal basis U [*batch, N, K_max] of the true steering
-            matrix; where K < K_max its last columns are zero.
+            matrix, with all batch axes of the spectrum; where K < K_max, K_max - K columns are
+            zero.
 
     Raises:
         TypeError: for a target that is not a tensor.
         ValueError: for an unknown definition, a negative margin, a K outside 1 .. N-1, a target
-            that is missing or would not be used or is not such a basis, or, for `gap`, another
-            trace. Where values cannot be read without waiting (CUDA) or at all (torch.func), a
-            sample with another trace or target is NaN.
+            that is missing or would not be used or is not such a basis, an R with negative
+            eigenvalues, or, for `gap`, another trace. Where values cannot be read without waiting
+            (CUDA) or at all (torch.func), a sample with such an R or target is NaN.
     """
     require_choice("definition", definition, DEFINITIONS)
     require(margin >= 0, "margin >= 0", f"{margin=}", "To switch the term off, use weight 0.")
@@ -64,10 +67,15 @@ def eigengap_loss(
             f"{'a' if target is not None else 'no'} target with {definition!r}. "
             "Hand over an orthonormal basis of the true steering matrix, or drop it."
         )
-    sound = None
+    sound = _sound(
+        spectrum.negative_share(),
+        NEGATIVE_TOLERANCE,
+        "R must have no negative eigenvalues, but their share of sum |l_i|",
+        "Hand over R itself, not -R or a difference; a factor F of R = F Fᴴ has none.",
+    )
     if definition == "gap":
         trace = spectrum.unloaded_trace()
-        sound = _sound(
+        sound &= _sound(
             # R = 0 has no trace to divide by
             torch.where(trace == 0, 0.0, (trace - 1).abs()),
             TRACE_TOLERANCE,
@@ -81,37 +89,34 @@ def eigengap_loss(
     elif definition == "energy":
         shortfall = margin - spectrum.energy(num_sources)
     elif definition == "leak":
-        # a negative leak (indefinite R only) has no loss, and log1p may have a pole there
+        # rounding may make eigenvalues, and so the leak, negative
         shortfall = torch.log1p(spectrum.leak(num_sources).relu()) - margin
     else:
         require_tensor("target", target)
         assert target is not None
-        sound = _sound(
+        sound &= _sound(
             spectrum.basis_error(num_sources, target),
             BASIS_TOLERANCE,
-            "`target` U must have at most K orthonormal columns and otherwise zeros, but Uᴴ U",
+            "`target` U must have K orthonormal columns and otherwise zeros, but Uᴴ U",
             "Of a steering matrix A [*batch, N, K] hand over torch.linalg.qr(A).Q.",
         )
         captured = spectrum.capture(num_sources, target)
         shortfall = 1 - captured / torch.as_tensor(num_sources).to(captured) - margin
-    loss = shortfall.relu()
-    return loss if sound is None else torch.where(sound, loss, torch.nan)
+    return torch.where(sound, shortfall.relu(), torch.nan)
 
 
-def _sound(error: Tensor, tolerance: float, rule: str, remedy: str) -> Tensor | None:
-    """Return None if no sample's error [*batch] is too large; a mask where it cannot be read.
+def _sound(error: Tensor, tolerance: float, rule: str, remedy: str) -> Tensor:
+    """Return the samples whose error [*batch] is not too large.
 
     Raises:
-        ValueError: if one is, where it can.
+        ValueError: if one is, where values can be read without waiting.
     """
     sound = ~(error > tolerance)  # True for a NaN, which has its own policy
-    if not can_read(sound):
-        return sound
-    if not bool(sound.all()):
+    if can_read(sound) and not bool(sound.all()):
         sample = (~sound).nonzero()[0].tolist()
         where = f" of sample {sample}" if sample else ""
         raise ValueError(f"{rule}{where} is off by {float(error[~sound][0]):.3g}. {remedy}")
-    return None
+    return sound
 
 
 def dominance_loss(covariance: Tensor) -> Tensor:

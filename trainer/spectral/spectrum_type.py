@@ -132,18 +132,41 @@ class Spectrum:
         return torch.where(self._finite, trace.to(self._real), torch.nan)
 
     @torch.no_grad()
-    def basis_error(self, num_sources: int | Tensor, basis: Tensor) -> Tensor:
-        """Return max |Uᴴ U - D| [*batch], detached; with a metric, max |Uᴴ B⁻¹ U - D|.
+    def negative_share(self) -> Tensor:
+        """Return the share of sum |l_i| that negative eigenvalues have [*batch], detached.
 
-        D is 1 for columns that are not zero, and the error is infinite for more than K of them.
+        It is 0 for R >= 0 and 1 for -R; of R = 0 it is 0.
+        """
+        values = self._distinct()
+        spare = self.num_elements - values.shape[-1]
+        # singular values (`svd`) have no signs, but the trace has them
+        total = values.abs().sum(-1) + spare * values[..., -1].abs()
+        share = (1 - self._trace() / torch.where(total > 0, total, 1)) / 2
+        return torch.where(total > 0, share, 0).to(self._real)
+
+    @torch.no_grad()
+    def basis_error(self, num_sources: int | Tensor, basis: Tensor) -> Tensor:
+        """Return max |Uᴴ U - D| [*batch] of U [*batch, N, c], detached; Uᴴ B⁻¹ U with a metric.
+
+        D is 1 for columns that are not zero; unless there are K of them, the error is infinite.
+
+        Raises:
+            ValueError: for other batch axes, which would broadcast, or no column.
         """
         k, _ = self._source_number(num_sources)
+        batch = tuple(self._finite.shape)
+        if basis.shape[:-2] != batch or basis.shape[-1:] == (0,):
+            raise ValueError(
+                f"a basis U must be [*batch, num_elements, columns], {batch=} as of the spectrum, "
+                f"but got {tuple(basis.shape)}. Of one for all samples hand over "
+                "U.expand(*batch, -1, -1)."
+            )
         with _own_precision(self._finite):
             u = self._whitened(basis.detach())
             gram = u.mH @ u
         given = real_part(torch.diagonal(gram, dim1=-2, dim2=-1)) > 0.5
         error = (gram - torch.diag_embed(given.to(gram.dtype))).abs().amax((-2, -1))
-        return torch.where(given.sum(-1) > k, torch.inf, error.to(self._real))
+        return torch.where(given.sum(-1) != k, torch.inf, error.to(self._real))
 
     @property
     def residual(self) -> Tensor:

@@ -62,11 +62,13 @@ def test_what_a_loss_cannot_use_is_nan_where_reading_would_wait():
 def test_failure_policies_apply_on_the_gpu(policy):
     r = covariance(3, 6).cuda()
     r[1] = torch.diag(torch.tensor([3.0, 2, 1, 1, 1, 1])) / 9
-    basis = unitary(1, 6)[0][:, :2].cuda()
+    basis = unitary(1, 6)[..., :2].cuda()
 
     def term(x):
         found = spectrum(x, backend="eigh")
-        return eigengap_loss(found, 2, definition="subspace", margin=0.0, target=basis)
+        return eigengap_loss(
+            found, 2, definition="subspace", margin=0.0, target=basis.expand(len(x), -1, -1)
+        )
 
     leaf = r.clone().requires_grad_()
     proxy = dominance_loss if policy == "proxy" else None
