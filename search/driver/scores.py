@@ -1,8 +1,9 @@
 """The scores that a search makes beside its trials: of the bound and the classical methods, and of
 the best trial's network scene by scene, which becomes a model folder.
 
-The classical methods begin when no trial waits for a worker any more, and the best network is
-measured beside them. One job that fails leaves the results of the others alone.
+The slowest method begins when no trial waits for a worker any more, then the best network is
+measured, then come the other methods: the longest jobs first, so that no worker waits long for the
+last one. One job that fails leaves the results of the others alone.
 """
 
 import shutil
@@ -52,18 +53,19 @@ class Baselines:
         self._jobs: dict[Any, str] = {}
 
     def start(self) -> None:
-        """Start scoring (idempotent); call once no trial is queued."""
+        """Start scoring the slowest method that is left; call once no trial is queued."""
         while self._left:
             name = self._left.pop(0)
-            if name in self._limits:
-                add_baseline(self._store, name, self._limits[name], self._seed)
-            else:
+            if name not in self._limits:
                 job = submit(self._resources, score_baselines, self._template, [name])
                 self._jobs[job] = name
+                return
+            add_baseline(self._store, name, self._limits[name], self._seed)
 
     def collect(self) -> list[str]:
         """Write the rows of each method as they come; return what failed, a sentence each."""
-        self.start()
+        while self._left:
+            self.start()
         total, failures = len(self._jobs), []
         for name, done in as_completed(self._jobs):
             try:
@@ -84,7 +86,6 @@ def score_best(
     Raises:
         SearchFailed: if something cannot be scored or kept; everything else is.
     """
-    baselines.start()
     trials = store.read("trials")
     best = best_trial(trials)
     if best is None or not (baselines.missing or lacks_scores(store, best)):
