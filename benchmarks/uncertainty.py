@@ -17,7 +17,7 @@ import torch
 from scipy.stats import beta
 
 from trainer.config import SceneConfig
-from trainer.estimation import Estimates, build_localiser, music_with_scoring
+from trainer.estimation import Estimates, build_localiser, refined_music
 from trainer.evaluation import identify, match
 from trainer.intervals import NORMAL_QUANTILE
 from trainer.localisation import adapt_network
@@ -71,7 +71,7 @@ def main() -> None:
         model = load_model(args.model, torch.device("cpu"))
         scene = replace(model.config.scene, num_snapshots=scene.num_snapshots)
         network = adapt_network(model.network, model.config, scene)
-        methods["network+scoring"] = lambda scenes, count: music_with_scoring(
+        methods["network+scoring"] = lambda scenes, count: refined_music(
             scenes, network(scenes), count, scene
         )
     print(

@@ -16,6 +16,8 @@ One row per estimate; the same numbers as `python -m trainer localise` writes as
     explained    share of the scene's energy that its best places explain
     p_value      of the scene's goodness of fit; null where it cannot be tested
     fits         bool   p_value >= .01
+    origin       string, where the scene's places are from: the covariance, scoring from there, or
+                 another search of the likelihood; "" unless a model judged them
 
 Exit codes: 0 done, 2 bad usage, 130 interrupted. Ray is not needed.
 """
@@ -33,7 +35,7 @@ from trainer.config import require
 
 PLACES = ("azimuth", "elevation", "range_m", "azimuth_std", "elevation_std", "range_std_m", "far")
 COLUMNS = (*PLACES, "confidence", "reason", "resolved")
-SCENE_COLUMNS = ("num_sources", "explained", "p_value", "fits")
+SCENE_COLUMNS = ("num_sources", "explained", "p_value", "fits", "origin")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

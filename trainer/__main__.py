@@ -249,7 +249,7 @@ def evaluate(args: argparse.Namespace) -> int:
     )
     evaluations = [
         evaluate_network(network, config, num_sources=counts),
-        evaluate_network(network, config, num_sources=counts, fisher_scoring=True),
+        evaluate_network(network, config, num_sources=counts, refine=True),
         *evaluate_baselines(config, device=str(device), num_sources=counts),
     ]
     rows = [row for evaluation in evaluations for row in evaluation.rows]

@@ -22,6 +22,7 @@ from .training import (
     ESTIMATOR_NAMES,
     LIMIT_NAMES,
     METHOD_NAMES,
+    REFINEMENTS,
     EvaluationConfig,
     OptimizerConfig,
     TrainConfig,

@@ -1,5 +1,6 @@
 """The network, and the blend of its covariance with the measured one."""
 
+import math
 from dataclasses import dataclass
 
 from .rules import require, require_choice, require_counts
@@ -19,6 +20,9 @@ class NetworkConfig:
         depth: number of 3x3 convolutions.
         rank: columns of the learned factor; only for `factor`.
         stages: learned steps; only for `unrolled`.
+        noise_floor: smallest noise that the network assumes, relative to the signal at the
+            antennas, halved from stage to stage; only for `unrolled`. None: none, so that it is
+            not to be used above the SNRs of its training.
     """
 
     kind: str = "dictionary"
@@ -26,6 +30,7 @@ class NetworkConfig:
     depth: int = 3
     rank: int | None = None
     stages: int | None = None
+    noise_floor: float | None = None
 
     def __post_init__(self) -> None:
         require_choice("network.kind", self.kind, NETWORK_KINDS)
@@ -42,6 +47,19 @@ class NetworkConfig:
                 f"Drop the {name}, or choose the {kind} network.",
             )
             require(value is None or value >= 1, f"{name} >= 1", f"{name}={value}", usual)
+        floor = self.noise_floor
+        require(
+            floor is None or self.kind == "unrolled",
+            "network.noise_floor is given only for network.kind == unrolled",
+            f"noise_floor={floor}, kind={self.kind}",
+            "Drop the noise floor, or choose the unrolled network.",
+        )
+        require(
+            floor is None or 0 < floor < math.inf,
+            "0 < noise_floor < inf",
+            f"noise_floor={floor}",
+            "0.4, 4 dB below the signal, works well.",
+        )
 
 
 @dataclass(frozen=True)

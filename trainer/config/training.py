@@ -29,6 +29,8 @@ METHOD_NAMES = (
     *(f"{name}+scoring" for name in _UNREFINED_NAMES),
 )
 """The bound, the limits, every method, and every method refined by Fisher scoring."""
+REFINEMENTS = ("scoring", "judged")
+"""Ways to sharpen a network's estimates; in rows, their names follow a `+`."""
 LARGEST_SNR_DB = 100.0
 """Beyond, the information matrix of the bound is singular in double precision."""
 LARGEST_SEED = 2**63 - 1
@@ -81,6 +83,8 @@ class EvaluationConfig:
         baselines: compared with the network on the held-out scenes: the bound (`crb`),
             stochastic maximum likelihood (`sml`), or an estimator on a covariance
             (`lmmse_music`).
+        refinement: what sharpens a network's estimates: `judged`, where the likelihood is to be
+            trusted (`estimation.judge_by_likelihood`), or `scoring`, always and no more (None).
     """
 
     seed: int = 1_000_003
@@ -91,6 +95,7 @@ class EvaluationConfig:
     num_test_scenes: int = 128
     tolerance: float = 0.0
     baselines: tuple[str, ...] = BASELINES
+    refinement: str | None = None
 
     def __post_init__(self) -> None:
         require_counts(self, "num_scenes", "num_test_scenes")
@@ -115,6 +120,8 @@ class EvaluationConfig:
         require(finite, rule, f"{self.tolerance}", "0 scores all scenes.")
         for name in self.baselines:
             require_choice("evaluation.baselines", name, METHOD_NAMES)
+        if self.refinement is not None:
+            require_choice("evaluation.refinement", self.refinement, REFINEMENTS)
         require(
             self.seed != self.test_seed,
             "seed != test_seed",

@@ -4,7 +4,7 @@
 and K [B] to `Estimates`. Positions are (azimuth [rad], elevation [rad], 1/range [1/m]) throughout.
 """
 
-from .estimates import LEAST_RATIO, Estimates, edges
+from .estimates import LEAST_RATIO, ORIGINS, Estimates, edges
 from .fisher_scoring import refine_by_fisher_scoring, score, uncertainty
 from .likelihood import Likelihood
 from .maximum_likelihood import sml
@@ -15,7 +15,8 @@ from .registry import (
     build_localiser,
     build_source_counter,
     covariance_localiser,
-    music_with_scoring,
+    refined,
+    refined_music,
     with_fisher_scoring,
 )
 from .source_number import SOURCE_NUMBERS, estimate_num_sources

@@ -36,6 +36,9 @@ from trainer.scenes import SearchGrid
 
 LEAST_RATIO = 18.467
 """Threshold of 2 Δ log likelihood: `scipy.stats.chi2.ppf(0.999, 4)`, of a position and a power."""
+ORIGINS = ("covariance", "scoring", "search")
+"""Where judged places come from: the peaks of the covariance, Fisher scoring from there, or a
+further search of the likelihood (`fisher_scoring.judge_by_likelihood`)."""
 SAME_SOURCE = 0.95
 """Positions whose steering vectors correlate by more than this are one source."""
 EDGE_MARGIN = 1e-6
@@ -55,6 +58,7 @@ class Estimates:
         source_numbers: K by every rule of `source_number.SOURCE_NUMBERS`, [B] each; empty if not
             asked for.
         separate: estimates that scores count; by default those resolved.
+        origin: what a scene's places are, a number of `ORIGINS`, [B]; None if nothing judged.
     """
 
     azimuth: Tensor
@@ -64,6 +68,7 @@ class Estimates:
     active: Tensor
     source_numbers: Mapping[str, Tensor] = field(default_factory=dict)
     separate: Tensor | None = None
+    origin: Tensor | None = None
 
     @property
     def scored(self) -> Tensor:

@@ -24,13 +24,18 @@ from trainer.scenes import Scenes, SearchGrid, respond
 from .estimates import LEAST_RATIO, Estimates, is_interior, is_repetition
 from .levenberg_marquardt import Minimum, minimise
 from .likelihood import Likelihood
-from .maximum_likelihood import noise_only_start
+from .maximum_likelihood import noise_only_start, search_again
 from .uncertainty import LARGEST_SNR, Uncertainty, region_limited
 
 STEPS = 2
 """Of 0, 1, 2 and 4 steps, two have the least capped error at -5 and 0 dB: see docs/log.md."""
 RIDGE = 1e-9
 """Relative ridge of Gram matrices, for two estimates at one position."""
+TRUSTED_DEG = 5.0
+"""Largest standard deviation of an angle at which a peak of the likelihood beats a posterior
+mean: the tolerance of a success, half the cap of the error (docs/network.md)."""
+HOPELESS_DEG = 10.0
+"""Standard deviation after scoring beyond which another search hardly finds a trusted place."""
 LEAST_SHARE = 0.1
 """Smallest share of a source's least-squares power that is not attributed to noise."""
 
@@ -47,19 +52,67 @@ def refine_by_fisher_scoring(
     active, positions = estimates.active[:, :slots], estimates.positions
     data = whiten(scenes).to(torch.complex128)
     fitted, energy = score(data, positions[:, :slots], active, search, steps=steps)
+    everywhere = torch.ones_like(active[:, 0])
+    return _moved(estimates, data, fitted, energy, everywhere, search)
+
+
+@torch.no_grad()
+def judge_by_likelihood(scenes: Scenes, estimates: Estimates, search: SearchGrid) -> Estimates:
+    """Return the estimates, moved where the likelihood is to be trusted; double precision.
+
+    Places are scored, and searched again where that leaves something to find (`search_again`). A
+    place of higher likelihood is taken where the Fisher information there bounds every source's
+    angle to `TRUSTED_DEG`: above threshold. Below, the estimates stay where they are, since a
+    posterior mean errs less than a peak of the likelihood. `Estimates.origin` says which it was.
+
+    Estimates of scenes with zero snapshots or a zero channel do not move and are not resolved.
+    """
+    slots = max(int(estimates.active.sum(-1).max()), 1)
+    active = estimates.active[:, :slots]
+    data = whiten(scenes).to(torch.complex128)
+    scored, energy = score(data, estimates.positions[:, :slots], active, search, steps=STEPS)
+    spread = largest_angle_deviation(scored, active, search)
+    again, searched = search_again(data, scored, active, spread < HOPELESS_DEG, search)
+    found = searched & (again.value < scored.value)
+    found = found & (largest_angle_deviation(again, active, search) < TRUSTED_DEG)
+    fitted = again.where(found, scored)
+    places = fitted.point[:, : 3 * slots].unflatten(-1, (slots, 3))
+    *_, energy = least_squares_powers(data, places, active, search)
+    moves = found | (spread < TRUSTED_DEG)
+    moved = _moved(estimates, data, fitted, energy, moves, search)
+    return replace(moved, origin=found.long() + moves.long())
+
+
+def largest_angle_deviation(fitted: Minimum, active: Tensor, search: SearchGrid) -> Tensor:
+    """Return the largest standard deviation of an active source's angle at a fit, [B] [deg]."""
+    variance = region_limited(fitted.curvature, search, active.shape[1]).variance
+    return (variance[..., :2].sum(-1) * active).amax(-1).sqrt().rad2deg()
+
+
+def _moved(
+    estimates: Estimates,
+    data: Whitened,
+    fitted: Minimum,
+    energy: Tensor,
+    moves: Tensor,
+    search: SearchGrid,
+) -> Estimates:
+    """Return the estimates of scenes that move [B] at the places of a fit, resolved by it."""
+    slots = (fitted.point.shape[-1] - 1) // 4
+    active, positions = estimates.active[:, :slots], estimates.positions
     moved, powers, noise = fitted.point.split([3 * slots, slots, 1], dim=-1)
     known = region_limited(fitted.curvature, search, slots).identifiable
     # the likelihood ratio of a source with the others held fixed has a closed form; a fit without
     # it, as in `sml`, would cost more than all of the above
     ratio = (powers - noise).exp() * energy
-    ratio = 2 * scenes.num_snapshots * (ratio - ratio.log1p()) * active
+    ratio = 2 * data.snapshots.shape[1] * (ratio - ratio.log1p()) * active
     more = estimates.active.shape[1] - slots
     significant = functional.pad((ratio > LEAST_RATIO) & known, (0, more))
     moved = functional.pad(moved.unflatten(-1, (slots, 3)), (0, 0, 0, more)).to(positions)
     measured = (data.snapshots != 0).any((1, 2)) & (data.channel != 0).any((1, 2))
     measured = measured.unsqueeze(-1)
-    moves = estimates.active & measured & torch.isfinite(moved).all(-1)
-    positions = torch.where(moves.unsqueeze(-1), moved, positions)
+    moving = estimates.active & moves.unsqueeze(-1) & measured & torch.isfinite(moved).all(-1)
+    positions = torch.where(moving.unsqueeze(-1), moved, positions)
     azimuth, elevation, inverse_range = positions.unbind(-1)
     distinct = ~is_repetition(search.response(positions), estimates.active)
     interior = is_interior(positions, search)

@@ -45,6 +45,14 @@ class Minimum(NamedTuple):
     value: Tensor
     curvature: Tensor
 
+    def where(self, chosen: Tensor, other: "Minimum") -> "Minimum":
+        """Return this minimum where `chosen` [B] is True, else the other."""
+        return Minimum(
+            torch.where(chosen.unsqueeze(-1), self.point, other.point),
+            torch.where(chosen, self.value, other.value),
+            torch.where(chosen[:, None, None], self.curvature, other.curvature),
+        )
+
 
 def minimise(
     model: Callable[[Tensor], LocalModel],

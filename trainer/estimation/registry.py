@@ -23,7 +23,7 @@ from trainer.covariance import (
 from trainer.scenes import Scenes, SearchGrid, search_grid
 
 from .estimates import Estimates
-from .fisher_scoring import refine_by_fisher_scoring
+from .fisher_scoring import judge_by_likelihood, refine_by_fisher_scoring
 from .maximum_likelihood import sml
 from .pseudospectra import ESTIMATORS
 from .source_number import estimate_num_sources, most_likely_number
@@ -127,10 +127,24 @@ def with_fisher_scoring(locate: Localiser, scene: SceneConfig, device: str = "cp
     return lambda scenes, count: refine_by_fisher_scoring(scenes, locate(scenes, count), search)
 
 
-def music_with_scoring(
-    scenes: Scenes, covariance: Covariance, count: Tensor, scene: SceneConfig
+def refined(
+    locate: Localiser, scene: SceneConfig, device: str = "cpu", how: str | None = None
+) -> Localiser:
+    """Return a localiser followed by one of `config.REFINEMENTS`; None is `scoring`."""
+    if how != "judged":
+        return with_fisher_scoring(locate, scene, device)
+    search = search_grid(scene, torch.float32, device)
+    return lambda scenes, count: judge_by_likelihood(scenes, locate(scenes, count), search)
+
+
+def refined_music(
+    scenes: Scenes,
+    covariance: Covariance,
+    count: Tensor,
+    scene: SceneConfig,
+    how: str | None = None,
 ) -> Estimates:
-    """Return MUSIC estimates on a covariance, refined by Fisher scoring on the snapshots."""
+    """Return MUSIC estimates on a covariance, refined on the snapshots (`refined`)."""
     device = str(scenes.snapshots.device)
     music = covariance_localiser(lambda _: covariance, scene, device)
-    return with_fisher_scoring(music, scene, device)(scenes, count)
+    return refined(music, scene, device, how)(scenes, count)

@@ -88,12 +88,15 @@ def evaluate(
         errors: list[Errors] = []
         numbers: dict[str, list[Tensor]] = {}
         roots: list[Tensor] = []
+        origins: list[Tensor] = []
         for ids in conditions.chunks():
             scenes = common_scenes(conditions, snr_db, count, ids)
             estimates = estimator(scenes)
             errors.append(match(estimates, scenes.sources))
             for rule, found in estimates.source_numbers.items():
                 numbers.setdefault(rule, []).append(found)
+            if estimates.origin is not None:
+                origins.append(estimates.origin)
             if bound:
                 roots.append(root_crb_deg(conditions, snr_db, count, ids))
             if _is_precise(errors, conditions.tolerance):
@@ -106,6 +109,7 @@ def evaluate(
                 Errors.concatenate(errors),
                 numbers={rule: torch.cat(parts) for rule, parts in numbers.items()},
                 roots=torch.cat(roots) if roots else None,
+                origins=torch.cat(origins) if origins else None,
             )
         )
     return Evaluation.of_points(points)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from trainer.config import SceneConfig, TrainConfig
 from trainer.covariance import Covariance, eigendecompose
-from trainer.estimation import Estimates, music_with_scoring
+from trainer.estimation import Estimates, refined_music
 from trainer.linalg import squared_magnitude
 from trainer.scenes import Scenes, search_grid, simulate
 
@@ -115,7 +115,8 @@ def calibrate(network: nn.Module, config: TrainConfig) -> Calibration:
         )
         count = scenes.sources.num_sources
         covariance = network(scenes)
-        estimates = music_with_scoring(scenes, covariance, count, config.scene)
+        how = config.evaluation.refinement
+        estimates = refined_music(scenes, covariance, count, config.scene, how)
         found = confidence_features(covariance, estimates, count, config.scene)
         features.append(found[estimates.active].cpu())
         right.append(near_a_source(estimates, scenes)[estimates.active].cpu())

@@ -9,14 +9,13 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from torch import nn
 
-from trainer.config import SceneConfig, TrainConfig, require
+from trainer.config import REFINEMENTS, SceneConfig, TrainConfig, require
 from trainer.covariance import Covariance
 from trainer.estimation import (
-    SCORING_SUFFIX,
     Localiser,
     build_localiser,
     covariance_localiser,
-    with_fisher_scoring,
+    refined,
 )
 from trainer.limits import LIMITS, KeptLimits, limit_tables
 from trainer.scenes import Scenes
@@ -93,19 +92,20 @@ def evaluate_network(
     config: TrainConfig,
     *,
     num_sources: tuple[int, ...] | None = None,
-    fisher_scoring: bool = False,
+    refine: bool = False,
 ) -> Evaluation:
     """Evaluate a network on the held-out scenes of its configuration, on the device it is on.
 
     Args:
         num_sources: values of K, 0 for noise alone; by default 1 ... max_sources.
-        fisher_scoring: refine the estimates of MUSIC, as `localise` does; the rows are of
-            `network+scoring`.
+        refine: sharpen the estimates of MUSIC by `evaluation.refinement`, as `localise` does; the
+            rows are of `network+scoring` or `network+judged`.
     """
     device = device_of(network)
     locate, name = covariance_localiser(network, config.scene, device), "network"
-    if fisher_scoring:
-        locate, name = with_fisher_scoring(locate, config.scene, device), name + SCORING_SUFFIX
+    if refine:
+        how = config.evaluation.refinement or REFINEMENTS[0]
+        locate, name = refined(locate, config.scene, device, how), f"{name}+{how}"
     return evaluate(_told(locate), name, held_out_conditions(config, device, num_sources))
 
 

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trainer.estimation import ORIGINS
 from trainer.intervals import bootstrap_mean, wilson_share
 
 from .metrics import (
@@ -43,6 +44,8 @@ class EvaluationRow:
         crb_db: root mean square error above the root CRB, 20 log10, both capped at 10 deg before
             squaring, so that no single near-singular scene decides it; over sources whose
             coordinates are identifiable.
+        scored_share, searched_share: scenes whose places Fisher scoring, and another search of
+            the likelihood, moved (`estimation.judge_by_likelihood`); None if nothing judged.
     """
 
     estimator: str
@@ -63,6 +66,8 @@ class EvaluationRow:
     source_number_accuracy_mdl: float | None = None
     source_number_accuracy_aic: float | None = None
     crb_db: float | None = None
+    scored_share: float | None = None
+    searched_share: float | None = None
 
 
 @dataclass(frozen=True)
@@ -126,12 +131,14 @@ def summarise(
     *,
     numbers: Mapping[str, Tensor],
     roots: Tensor | None = None,
+    origins: Tensor | None = None,
 ) -> RowAndErrors:
     """Summarise one estimator's errors at one point.
 
     Args:
         numbers: source numbers that its data suggest, by rule, [B] each.
         roots: root CRB on the angle error of the same sources, [B, K_max] [deg].
+        origins: of judged estimates (`Estimates.origin`), [B].
     """
     hits = to_numpy(success(errors))
     found = {rule: to_numpy(number == count) for rule, number in numbers.items()}
@@ -150,6 +157,9 @@ def summarise(
             "success_rate_3d": float(success_3d(errors).mean()),
             "crb_db": None if roots is None else _above_bound_db(errors, roots),
         }
+    if origins is not None:
+        shares = (float((origins == ORIGINS.index(o)).double().mean()) for o in ORIGINS[1:])
+        known["scored_share"], known["searched_share"] = shares
     capped = to_numpy(capped_error(errors))
     return _point(name, snr_db, count, capped, known, hits, found.get("ratio"))
 
@@ -194,6 +204,15 @@ def table_lines(rows: Sequence[EvaluationRow]) -> list[str]:
             f"{row.capped_error:>6.3f} [{interval}] {number(row.success_rate):>7} "
             f"{number(row.success_rate_3d):>5} {number(row.rmspe_deg):>8} "
             f"{number(row.crb_db, 1):>6}  {'  '.join(map(number, accuracies))}".rstrip()
+        )
+    judged = [row for row in rows if row.searched_share is not None]
+    if judged:
+        lines += ["", "judged by the likelihood: share of scenes kept, scored, searched again"]
+    for row in judged:
+        scored, searched = row.scored_share or 0.0, row.searched_share or 0.0
+        lines.append(
+            f"{row.estimator:<17} {row.snr_db:>6g} {row.num_sources:>2} "
+            f"{1 - scored - searched:>6.2f} {scored:.2f} {searched:.2f}"
         )
     return lines
 

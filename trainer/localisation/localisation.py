@@ -41,6 +41,8 @@ class Localisation:
         fits: [S], p_value >= `best_places.LEVEL`; false in all scenes of a recording that fits
             with the phase sign reversed (`vouching.withhold_reversed`).
         reversed_gain: [S], log likelihood gained with the phase sign reversed.
+        origin: [S], where the places are from, a word of `estimation.ORIGINS`; "" unless a model
+            judged them by the likelihood.
         diagnosis: what is to be said about scenes that do not fit, or ""; not an array.
     """
 
@@ -60,6 +62,7 @@ class Localisation:
     fits: NDArray[np.bool_]
     reversed_gain: NDArray[np.float32]
     reason: NDArray[np.str_]
+    origin: NDArray[np.str_]
     diagnosis: str = ""
 
     def save(self, path: str | Path) -> None:

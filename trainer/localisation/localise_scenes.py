@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.config import ConfigError, SceneConfig, require, require_choice
-from trainer.estimation import estimate_num_sources, music_with_scoring
+from trainer.estimation import estimate_num_sources, refined_music
 from trainer.evaluation import confidence_features
 from trainer.scenes import Scenes, load_scenes
 from trainer.training import Model, load_model, resolve_device
@@ -147,7 +147,8 @@ def _locate_by_model(
     require_finite_output({"covariance": covariance.held.abs()}, model)
     if counts is None:
         counts = estimate_num_sources(covariance, scenes.num_snapshots, scene.max_sources)
-    found = music_with_scoring(scenes, covariance, counts, scene)
+    how = model.config.evaluation.refinement
+    found = refined_music(scenes, covariance, counts, scene, how)
     places = {name: getattr(found, name) for name in ("azimuth", "elevation", "range_m")}
     trained, sizes = model.config.scene, ("num_elements", "num_antennas", "num_snapshots")
     if any(getattr(scene, size) != getattr(trained, size) for size in sizes):

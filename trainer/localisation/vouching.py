@@ -15,7 +15,7 @@ from scipy.special import stdtr
 from torch import Tensor
 
 from trainer.config import SceneConfig
-from trainer.estimation import Estimates
+from trainer.estimation import ORIGINS, Estimates
 from trainer.evaluation import TOLERANCE_DEG, identify
 from trainer.scenes import Scenes
 
@@ -84,7 +84,10 @@ def vouch(
         "reversed_gain": best.reversed_gain.float(),
     }
     arrays: dict[str, Any] = {name: value.cpu().numpy() for name, value in values.items()}
-    return Localisation(**arrays, reason=reason)
+    origin = np.full(len(reason), "", dtype=f"<U{max(map(len, ORIGINS))}")
+    if found.origin is not None:
+        origin = np.array(ORIGINS)[found.origin.cpu().numpy()]
+    return Localisation(**arrays, reason=reason, origin=origin)
 
 
 def withhold_reversed(found: Localisation) -> Localisation:

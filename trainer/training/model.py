@@ -88,7 +88,7 @@ def evaluate_model(state: Path) -> ModelEvaluation:
     """
     config, network = restore_network(state, torch.device("cpu"))
     network = network.to(resolve_device("cpu" if config.device == "cpu" else "auto"))
-    found = [evaluate_network(network, config, fisher_scoring=scored) for scored in (False, True)]
+    found = [evaluate_network(network, config, refine=refine) for refine in (False, True)]
     distances = {one.scenes.estimator: distance_to_limit(config, one.scenes) for one in found}
     return ModelEvaluation(
         calibrate(network, config),
