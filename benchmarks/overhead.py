@@ -38,7 +38,7 @@ import spaces
 from search.cluster import SearchAbort, connect
 from search.driver import Scheduler, SearchCallback, TrialSearcher, search
 from search.plan import Resources, SearchConfig
-from search.records import RunStore
+from search.records import RunStore, declared
 from search.suggest import SAMPLERS
 from trainer.config import TrainConfig
 from trainer.evaluation import EvaluationRow
@@ -96,10 +96,9 @@ def nothing(config: TrainConfig, *, resume: TrainState | None = None) -> Iterato
 
 def new_run(plan: SearchConfig) -> RunStore:
     """Create a run without trials."""
-    declared = {name: spaces.PARAMETERS[name] for name in plan.space.parameters()}
     return RunStore.create(
         Path(plan.out) / plan.name,
-        parameters={name: (p.kind, p.unit, p.about) for name, p in declared.items()},
+        parameters=declared(plan.space.parameters()),
         plan={"search": plan.as_dict(), **plan.space_json},
     )
 

@@ -97,8 +97,11 @@ def describe_plan(plan: SearchConfig) -> str:
         f"about {plan.minutes:.3g} min for {plan.trials} trials",
         "objective": f"capped error at {snrs} dB, {config.evaluation.num_scenes} scenes for each "
         "SNR and K; lower is better",
+        "fixed": ", ".join(f"{name}={value}" for name, value in plan.changes.values.items()),
         "searched": "",
     }
+    if not plan.changes.values:
+        del facts["fixed"]
     lines = [f"{name:<10} {text}".rstrip() for name, text in facts.items()]
     ranges = space.ranges()
     width = max(map(len, ranges))

@@ -26,12 +26,14 @@ from search.plan import (
     SearchFailed,
     check_address,
     check_writable,
+    flag_of,
     given,
     parser,
     run_command,
     set_ray_environment,
 )
 from trainer.cli import UsageError
+from trainer.config import FIELDS
 
 from .console import describe_plan, dry_run, print_results
 
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
 PLAN_FLAGS = tuple(field.name for field in fields(SearchConfig))
 RESUME_FLAGS = ("trials", "out", *RESOURCE_FLAGS)
 """Flags of a plan that a resumed run takes; it has the others in its plan already."""
+CHANGES = ("settings", "ranges", "choices")
+"""Flags of a plan that have several values."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -95,14 +99,14 @@ def start(plan: SearchConfig, args: argparse.Namespace) -> int:
     check_address(plan.address)
     code = provenance()
     warm, notes = warm_start(plan, code)
-    known = {name: spaces.PARAMETERS[name] for name in plan.space.parameters()}
+    names = plan.space.parameters()
     store = RunStore.create(
         folder / plan.name,
-        parameters=declared(known),
+        parameters=declared(names),
         plan={
             "search": plan.as_dict(),
             **plan.space_json,
-            "no_effect": {name: p.no_effect for name, p in known.items() if p.no_effect},
+            "no_effect": {n: FIELDS[n].no_effect for n in names if FIELDS[n].no_effect},
             "provenance": code,
         },
         files=warm_file(plan, warm),
@@ -170,16 +174,18 @@ def _resumed_plan(args: argparse.Namespace) -> tuple[SearchConfig, RunStore]:
 
     if args.dry_run:
         raise UsageError("--dry-run shows a new search, but got --resume too. Leave one out.")
-    flags = given(args, PLAN_FLAGS)
-    if fixed := [f"--{n.replace('_', '-')}" for n in flags if n not in RESUME_FLAGS]:
-        raise UsageError(
-            f"--resume takes the plan from the run, but got {', '.join(fixed)} too. Leave it out."
-        )
-    flags.pop("out", None)
     path = resolve_run(args.resume, args.out, to_drive=True)
-    more = None
-    if args.accept_space_change:
-        more = declared(planned(path, read_run(path), {}).space.parameters())
+    kept = planned(path, read_run(path), {})
+    flags = given(args, PLAN_FLAGS)
+    flags.pop("out", None)
+    for name in flags.keys() - set(RESUME_FLAGS):
+        theirs, ours = getattr(kept, name), flags.pop(name)
+        if ours != theirs and not (name in CHANGES and {*ours} <= {*theirs}):
+            raise UsageError(
+                f"--resume takes the plan from the run, but got {flag_of(name, ours)} too, where "
+                f"it has {flag_of(name, theirs)}. Leave it out, or start a new run."
+            )
+    more = declared(kept.space.parameters()) if args.accept_space_change else None
     store = RunStore.open(path, more=more)
     return planned(path, store.plan, flags), store
 

@@ -1,7 +1,7 @@
 """Search spaces: define-by-run functions over plain dicts of dotted names, with their ranges as
 data and the presets. Standard library only: they can be read, drawn from and compared anywhere."""
 
-from .blocks import PARAMETERS
+from .changes import Changes, changed
 from .presets import PRESETS, get
 from .ranges import Choice, Float, Int, Range, range_from_json, range_to_json
-from .space import Parameter, Space, Trial
+from .space import Space, Trial

@@ -9,46 +9,7 @@ in 200 steps.
 from typing import Any
 
 from .ranges import Float
-from .space import Parameter, Trial
-
-PARAMETERS: dict[str, Parameter] = {
-    "optimizer.learning_rate": Parameter("float", "1", "initial step size of AdamW"),
-    "network.kind": Parameter("str", "1", "dictionary | unrolled (dense R) or factor (low rank)"),
-    "network.width": Parameter("int", "channels", "width of the convolutions"),
-    "network.depth": Parameter("int", "layers", "number of convolutions"),
-    "network.rank": Parameter("int", "columns", "learned columns of the factor"),
-    "network.stages": Parameter("int", "stages", "learned steps of the unrolled network"),
-    "covariance.blend_bound": Parameter(
-        "float", "1", "largest share of the measured covariance in R"
-    ),
-    "eps_psd": Parameter(
-        "float",
-        "tr(R)/N",
-        "relative diagonal loading",
-        no_effect=(
-            "under the gap and subspace definitions (loading shifts all eigenvalues alike and "
-            "keeps eigenvectors), and, beyond a constant factor, under energy"
-        ),
-    ),
-    "eigengap.weight": Parameter("float", "1", "weight of the eigengap term; 0 is off"),
-    "eigengap.definition": Parameter("str", "1", "gap | ratio | energy | leak | subspace"),
-    "eigengap.margin": Parameter("float", "1/K", "gap margin, a fraction of 1/K"),
-    "eigengap.margin_ratio": Parameter("float", "1", "ratio margin, tanh(ln10 dB / 20)"),
-    "eigengap.margin_energy": Parameter("float", "tr(R)", "energy margin"),
-    "eigengap.margin_leak": Parameter("float", "1", "tolerated log1p(leak)"),
-    "eigengap.margin_subspace": Parameter("float", "1", "tolerated share of U outside P_K"),
-    "spectral.backend": Parameter(
-        "str",
-        "1",
-        "how eigenvalues and projectors are differentiated",
-        no_effect=(
-            "on the value reached under gap, ratio, energy and leak (eigenvalues only: all "
-            "backends agree on a positive R); it changes speed, and NaN rates under subspace"
-        ),
-    ),
-    "spectral.deg_thresh": Parameter("float", "largest eigenvalue", "masking threshold"),
-}
-"""Every field that a space may set; tables and reports take units and descriptions from here."""
+from .space import Trial
 
 
 def optimizer(trial: Trial) -> dict[str, Any]:

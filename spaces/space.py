@@ -29,24 +29,6 @@ class Trial(Protocol):
 
 
 @dataclass(frozen=True)
-class Parameter:
-    """A configuration field that spaces can set.
-
-    Attributes:
-        kind: `float`, `int` or `str`.
-        unit: as printed in tables; `1` for a pure number.
-        about: one phrase.
-        no_effect: the conditions under which theory says that it cannot change the result; empty
-            if there are none.
-    """
-
-    kind: str
-    unit: str
-    about: str
-    no_effect: str = ""
-
-
-@dataclass(frozen=True)
 class Space:
     """A named search space with its budget.
 
@@ -92,9 +74,10 @@ class Space:
         """Return the configuration fields that a draw can set, sorted."""
         return sorted({name for drawn, _ in self._branches() for name in drawn})
 
-    def branches(self) -> list[dict[str, Any]]:
-        """Return one draw for every combination of choices, its numbers at their lower ends."""
-        return [drawn for drawn, _ in self._branches()]
+    def branches(self, *, upper: bool = False) -> list[dict[str, Any]]:
+        """Return one draw for every combination of choices, its numbers at their lower ends, or
+        their upper ones."""
+        return [drawn for drawn, _ in self._branches(upper)]
 
     def draw(self, values: Mapping[str, Value]) -> dict[str, Any]:
         """Return the configuration that the given sampler values stand for.
@@ -116,7 +99,7 @@ class Space:
                 raise ValueError(f"`{name}` must lie in {allowed}, but got {values[name]!r}.")
             return values[name]
 
-        trial = _AnsweringTrial(answer)
+        trial = AnsweringTrial(answer)
         drawn = self.suggest(trial)
         if unused := sorted(values.keys() - trial.asked.keys()):
             raise ValueError(
@@ -125,12 +108,12 @@ class Space:
             )
         return drawn, trial.asked
 
-    def _branches(self) -> Iterator[tuple[dict[str, Any], dict[str, Range]]]:
+    def _branches(self, upper: bool = False) -> Iterator[tuple[dict[str, Any], dict[str, Range]]]:
         """Yield the draw and the ranges of each reachable combination of categorical choices."""
         pending: list[tuple[int, ...]] = [()]
         while pending:
             path = pending.pop()
-            trial = _AnsweringTrial(_FirstAfter(path))
+            trial = AnsweringTrial(_FirstAfter(path, upper))
             yield self.suggest(trial), trial.asked
             widths = [len(v.choices) for v in trial.asked.values() if isinstance(v, Choice)]
             for depth in range(len(path), len(widths)):
@@ -138,7 +121,7 @@ class Space:
                 pending += [(*stem, i) for i in range(1, widths[depth])]
 
 
-class _AnsweringTrial:
+class AnsweringTrial:
     """A trial that takes its values from a function and notes the range of every name."""
 
     def __init__(self, answer: Callable[[str, Range], Any]) -> None:
@@ -146,14 +129,17 @@ class _AnsweringTrial:
         self.asked: dict[str, Range] = {}
 
     def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        """Return a number that the function answers."""
         value: float = self._ask(name, Float(low, high, log))
         return value
 
     def suggest_int(self, name: str, low: int, high: int, *, step: int = 1) -> int:
+        """Return an integer that the function answers."""
         value: int = self._ask(name, Int(low, high, step))
         return value
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """Return a choice that the function answers."""
         return self._ask(name, Choice(tuple(choices)))
 
     def _ask(self, name: str, values: Range) -> Any:
@@ -162,10 +148,14 @@ class _AnsweringTrial:
 
 
 class _FirstAfter:
-    """Answers along a path of categorical choices, then with the first choice and lower ends."""
+    """Answers along a path of categorical choices, then with first choices; of numbers with the
+    lower ends, or the upper ones."""
 
-    def __init__(self, path: tuple[int, ...]) -> None:
+    def __init__(self, path: tuple[int, ...], upper: bool) -> None:
         self._path = iter(path)
+        self._upper = upper
 
     def __call__(self, name: str, values: Range) -> Any:
-        return values.choices[next(self._path, 0)] if isinstance(values, Choice) else values.low
+        if isinstance(values, Choice):
+            return values.choices[next(self._path, 0)]
+        return values.high if self._upper else values.low

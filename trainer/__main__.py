@@ -350,6 +350,7 @@ def _add_config_flags(p: argparse.ArgumentParser) -> None:
         "--set",
         metavar="NAME=VALUE",
         nargs="+",
+        action="extend",
         default=[],
         help="configuration fields by dotted name, e.g. eigengap.weight=0.1",
     )

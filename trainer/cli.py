@@ -1,7 +1,6 @@
 """Command lines: usage errors in one line with exit code 2; output that never ends a command."""
 
 import argparse
-import json
 import os
 import re
 import sys
@@ -10,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn, TextIO, cast
 
-from trainer.config import ConfigError, did_you_mean
+from trainer.config import ConfigError, did_you_mean, parse_value
 
 
 class UsageError(ConfigError):
@@ -92,21 +91,22 @@ class _Output:
 
 
 def parse_settings(items: Iterable[str]) -> dict[str, Any]:
-    """Parse `NAME=VALUE` arguments; a value that is no JSON is a string.
+    """Parse `NAME=VALUE` arguments, each value as the type of its field.
 
     Raises:
-        UsageError: for one without `=`.
+        ConfigError: for one without `=`, an unknown name, or a value of another type.
     """
-    found: dict[str, Any] = {}
-    for item in items:
-        name, equals, text = item.partition("=")
-        if not equals:
-            raise UsageError(f"`--set` takes NAME=VALUE, but got {item!r}. Put an `=` in between.")
-        try:
-            found[name] = json.loads(text)
-        except json.JSONDecodeError:
-            found[name] = text
-    return found
+    return {name: parse_value(name, text) for name, text in split_settings("--set", items)}
+
+
+def split_settings(flag: str, items: Iterable[str]) -> list[tuple[str, str]]:
+    """Return names and texts of `NAME=TEXT` arguments; raise UsageError for one without `=`."""
+    pairs = [item.partition("=") for item in items]
+    if wrong := [name for name, equals, _ in pairs if not equals]:
+        raise UsageError(
+            f"`{flag}` takes NAME=VALUE, but got {wrong[0]!r}. Put an `=` in between."
+        )
+    return [(name, text) for name, _, text in pairs]
 
 
 def add_localise_flags(p: argparse.ArgumentParser) -> None:

@@ -10,10 +10,13 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import spaces
 from trainer.config import TrainConfig, require, require_choice
+
+from .changes import changed_space, parse_changes
 
 RUNS = "runs"
 """The default folder of runs."""
@@ -78,7 +81,9 @@ class SearchConfig:
         name: of the run, a folder below `out`.
         out: folder of runs.
         seed: of the sampler and of every training: trials differ in their parameters only.
-        epochs: budget of a trial; None is the preset's.
+        epochs: budget of a trial, as `epochs=N` in `settings`; None is the preset's.
+        settings, ranges, choices: changes of the preset: `NAME=VALUE`, `NAME=LOW:HIGH[:log]` and
+            `NAME=a,b`; of a name that is given twice, the last.
         max_concurrent: trials at a time; None is as many as the resources allow.
         cpus_per_trial, gpus_per_trial: may be fractions; None GPUs is a quarter where there is a
             GPU, and none elsewhere.
@@ -96,6 +101,9 @@ class SearchConfig:
     out: str = RUNS
     seed: int = 0
     epochs: int | None = None
+    settings: tuple[str, ...] = ()
+    ranges: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
     max_concurrent: int | None = None
     cpus_per_trial: float = 1.0
     gpus_per_trial: float | None = None
@@ -110,7 +118,8 @@ class SearchConfig:
         spaces.get(self.preset)
         require_choice("--scheduler", self.scheduler, SCHEDULERS)
         require_choice("--sampler", self.sampler, SAMPLERS)
-        object.__setattr__(self, "objectives", tuple(self.objectives))  # JSON has lists only
+        for name in ("objectives", "settings", "ranges", "choices"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))  # JSON has lists only
         if self.address == "local":  # so that a run that had a cluster can go on without one
             object.__setattr__(self, "address", None)
         objectives = ",".join(self.objectives)
@@ -125,16 +134,27 @@ class SearchConfig:
         for field, (holds, rule, remedy) in FIELD_RULES.items():
             value = getattr(self, field)
             require(value is None or bool(holds(value)), rule, f"{value!r}", remedy)
+        epochs = self.changes.values.get("epochs", self.epochs)
+        same = self.epochs in (None, epochs)
+        require(same, "--epochs is --set epochs", f"{self.epochs}, {epochs}", "Give one of them.")
+        _ = self.space  # refuses what cannot be searched
 
-    @property
+    @cached_property
+    def changes(self) -> spaces.Changes:
+        """The changes of the preset's space."""
+        epochs = () if self.epochs is None else (f"epochs={self.epochs}",)
+        settings = (*epochs, *self.settings)
+        return parse_changes(spaces.get(self.preset), settings, self.ranges, self.choices)
+
+    @cached_property
     def space(self) -> spaces.Space:
-        """The preset's search space."""
-        return spaces.get(self.preset)
+        """The preset's search space, with the changes."""
+        return changed_space(spaces.get(self.preset), self.changes)
 
     @property
     def fixed(self) -> dict[str, Any]:
         """The configuration fields that all trials share, except the seed."""
-        return {**self.space.fixed} | ({} if self.epochs is None else {"epochs": self.epochs})
+        return dict(self.space.fixed)
 
     @property
     def space_json(self) -> dict[str, Any]:
@@ -144,17 +164,22 @@ class SearchConfig:
         content = {
             "space": {name: str(values) for name, values in ranges.items()},
             "ranges": {name: spaces.range_to_json(values) for name, values in ranges.items()},
-            "fixed": self.fixed,
+            "fixed": self.fixed | dict(self.changes.values),
         }
         plain: dict[str, Any] = json.loads(json.dumps(content))
         return plain
 
     @property
     def minutes(self) -> float:
-        """The estimated duration, scaled from the preset's by trials and epochs."""
-        own = TrainConfig.from_params(self.space.fixed).epochs
-        shorter = (self.epochs or own) / own
-        return self.space.minutes * shorter * self.trials / self.space.trials
+        """The estimated duration, scaled from the preset's by trials and their scenes."""
+        own, ours = (
+            config.epochs * config.steps_per_epoch * config.batch_size
+            for config in (
+                TrainConfig.from_params(space.fixed)
+                for space in (spaces.get(self.preset), self.space)
+            )
+        )
+        return self.space.minutes * ours / own * self.trials / self.space.trials
 
     def train_config(self, drawn: Mapping[str, Any]) -> TrainConfig:
         """Return a trial's configuration from the fixed fields, the seed and the drawn values;

@@ -28,6 +28,7 @@ TYPES: dict[str, Callable[[str], Any]] = {
     **dict.fromkeys(("CPUS", "GPUS", "SECONDS"), float),
     ",".join(OBJECTIVES): lambda text: tuple(text.split(",")),
 }
+DESTS = {"--trial-timeout": "trial_timeout_s", "--set": "settings", "--range": "ranges"}
 
 
 def run_command(
@@ -61,16 +62,23 @@ def given(args: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
+def flag_of(name: str, value: Any) -> str:
+    """Return the flag that sets a field of the plan, with its value, as on a command line."""
+    flag = next((f for f, dest in DESTS.items() if dest == name), f"--{name.replace('_', '-')}")
+    words = value if isinstance(value, tuple | list) else ("none" if value is None else value,)
+    return " ".join(map(str, (flag, *(words or ("none",)))))
+
+
 def add_flags(p: argparse.ArgumentParser, flags: Mapping[str, str]) -> None:
     """Add flags from a table of "--flag METAVAR" and help; the METAVAR has its type in `TYPES`,
-    and a flag without one is a switch."""
+    a flag without one is a switch, and one of NAME=... may have several, and be given again."""
     for flag, text in flags.items():
         name, _, metavar = flag.partition(" ")
         if metavar:
-            dest = "trial_timeout_s" if name == "--trial-timeout" else None
-            p.add_argument(
-                name, dest=dest, metavar=metavar, type=TYPES.get(metavar, str), help=text
-            )
+            more: dict[str, Any] = {"dest": DESTS.get(name), "metavar": metavar, "help": text}
+            if metavar.startswith("NAME="):
+                more |= {"nargs": "+", "action": "extend"}
+            p.add_argument(name, type=TYPES.get(metavar, str), **more)
         else:
             p.add_argument(name, action="store_true", help=text)
 
@@ -111,6 +119,10 @@ FLAGS = {
     "--out DIR": f"folder of runs, or s3://bucket/prefix (gs://, ...); default {RUNS}",
     "--seed INT": "of sampler and trainings; default 0",
     "--epochs N": "budget of a trial; default: the preset's",
+    "--set NAME=VALUE": "fix any field of the configuration, as scene.num_antennas=8 or "
+    "network.kind=unrolled; docs/configuration.md lists them",
+    "--range NAME=LOW:HIGH[:log]": "search a number in this range, whether or not the preset does",
+    "--choices NAME=a,b": "search these values of a field",
     f"--scheduler {'|'.join(SCHEDULERS)}": "asha (default) stops weak trials at rungs, hyperband "
     "at later rungs too, median at any epoch; none lets all of them finish",
     f"--sampler {'|'.join(SAMPLERS)}": "tpe (default); with random or qmc, trial i depends on the "

@@ -4,9 +4,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import spaces
 from search.plan import CorruptRun, SearchConfig
-from trainer.config import ConfigError
+from trainer.config import ConfigError, field_of
 
 from .arrow import check_parameters
 from .json_files import read_json
@@ -18,8 +17,8 @@ FORMAT = 1
 
 def declared(names: Iterable[str]) -> dict[str, tuple[str, str, str]]:
     """Return the parameters of those names as a run declares them."""
-    known = {name: spaces.PARAMETERS[name] for name in names}
-    return {name: (p.kind, p.unit, p.about) for name, p in known.items()}
+    known = {name: field_of(name) for name in names}
+    return {name: (one.kind, one.unit, one.about) for name, one in known.items()}
 
 
 def planned(path: Path, stored: Mapping[str, Any], changes: Mapping[str, object]) -> SearchConfig:

@@ -13,9 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-import spaces
 from search.plan import Outcome, Rerun, Resources, set_ray_environment
-from search.records import RERUNS, STATE_FILE, Row, RunStore, declared, scored_rows
+from search.records import RERUNS, STATE_FILE, Row, RunStore, scored_rows
 from search.remote import lock_run, uri_of
 from trainer.config import TrainConfig
 from trainer.provenance import provenance
@@ -188,7 +187,7 @@ def open_session(request: RerunRequest) -> Iterator[Session]:
         else:
             trained = RunStore.create(
                 path,
-                parameters=declared(spaces.PARAMETERS),
+                parameters=request.store.parameters,
                 plan={"search": plan.as_dict(), "provenance": provenance()},
             )
         check_nodes(trained)

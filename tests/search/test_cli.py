@@ -49,7 +49,6 @@ def refused(capsys, *argv: str) -> str:
         (["--resume", "x", "--dry-run"], "Leave one out"),
         (["--seed", "5000000000"], "--seed < 2"),
         (["--cpus-per-trial", "inf"], "--cpus-per-trial > 0"),
-        (["--resume", "x", "--preset", "smoke"], "takes the plan from the run"),
         (["--sampler", "tpee"], "Did you mean `tpe`"),
         (["--objectives", "cost"], "--objectives is capped_error"),
         (["--trial-timeout", "0"], "0 < --trial-timeout < inf"),

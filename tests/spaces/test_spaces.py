@@ -8,7 +8,7 @@ import optuna
 import pytest
 
 import spaces
-from trainer.config import TrainConfig
+from trainer.config import FIELDS, TrainConfig
 
 PRESETS = sorted(spaces.PRESETS)
 DRAWS = 200
@@ -55,9 +55,9 @@ def test_draws_set_only_declared_parameters_of_the_declared_kind(preset, draws):
     kinds = {"float": float, "int": int, "str": str}
     allowed = set(spaces.get(preset).parameters())
     for drawn in draws[preset]:
-        assert set(drawn) <= allowed <= set(spaces.PARAMETERS)
+        assert set(drawn) <= allowed <= set(FIELDS)
         for name, value in drawn.items():
-            assert isinstance(value, kinds[spaces.PARAMETERS[name].kind])
+            assert isinstance(value, kinds[FIELDS[name].kind])
 
 
 def test_exploring_finds_every_branch_that_random_draws_reach(draws):

@@ -5,7 +5,7 @@ import functools
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .rules import ConfigError, did_you_mean
@@ -35,6 +35,30 @@ def build(cls: type, tree: Mapping[str, Any], prefix: str) -> Any:
         else:
             values[name] = _coerce(hints[name], value, prefix + name)
     return cls(**values)
+
+
+def leaves(cls: type, prefix: str = "") -> Iterator[tuple[str, str, Any]]:
+    """Yield dotted name, kind (`float`, `int`, `str` or `list`) and default of every field."""
+    for field in dataclasses.fields(cls):
+        hint, name = _hints(cls)[field.name], prefix + field.name
+        if dataclasses.is_dataclass(hint):
+            yield from leaves(typing.cast(type, hint), f"{name}.")
+        else:
+            kind, _, item = _kind(hint)
+            yield (
+                name,
+                "list" if item else kind.__name__ if kind in (int, float) else "str",
+                (field.default),
+            )
+
+
+def coerce(cls: type, name: str, value: Any) -> Any:
+    """Return a value as the type of the field of that dotted name; raise ConfigError if it is of
+    another."""
+    *groups, leaf = name.split(".")
+    for group in groups:
+        cls = _hints(cls)[group]
+    return _coerce(_hints(cls)[leaf], value, name)
 
 
 @functools.cache  # a search builds thousands of configurations
@@ -69,4 +93,5 @@ def _coerce(hint: Any, value: Any, name: str) -> Any:
             return value
     elif isinstance(value, str):
         return value
-    raise ConfigError(f"`{name}` must be of type {hint}, but got {value!r}. Correct its type.")
+    asked = getattr(hint, "__name__", hint)
+    raise ConfigError(f"`{name}` must be of type {asked}, but got {value!r}. Correct its type.")

@@ -1,0 +1,128 @@
+"""Changes of a space from the command line: `--set`, `--range` and `--choices`, by name."""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import spaces
+from trainer.cli import UsageError, split_settings
+from trainer.config import (
+    FIELDS,
+    ConfigError,
+    TrainConfig,
+    did_you_mean,
+    field_of,
+    parse_value,
+    require,
+    require_choice,
+)
+
+SEARCHED = ("network", "covariance", "eigengap", "spectral", "optimizer", "eps_psd")
+"""Groups and fields that may apply to some draws only; a value of any other is that of all."""
+COMPARED = ("scene", "evaluation", "epochs", "seed", "device")
+"""Groups and fields in which trials must agree to be compared."""
+
+Own = Mapping[str, spaces.Range]
+"""Ranges of the names that are the sampler's alone, such as `eigengap.term`."""
+
+
+def parse_changes(
+    space: spaces.Space, settings: Iterable[str], ranges: Iterable[str], choices: Iterable[str]
+) -> spaces.Changes:
+    """Return the changes of a space that `NAME=VALUE`, `NAME=LOW:HIGH[:log]` and `NAME=a,b` say.
+
+    Raises:
+        ConfigError: for an unknown name, a value of another type, or a field that has one value
+            in a search.
+    """
+    own = {n: one for n, one in space.ranges().items() if n not in FIELDS and "@" not in n}
+    values = {n: _value(n, text, own) for n, text in split_settings("--set", settings)}
+    found: dict[str, spaces.Range] = {
+        name: _numbers(name, text) for name, text in split_settings("--range", ranges)
+    }
+    for name, text in split_settings("--choices", choices):
+        require(name not in found, "a name is in --range or in --choices", name, "Leave one out.")
+        found[name] = _choices(name, text, own)
+    seeded = "seed" in (values.keys() | found.keys())
+    require(not seeded, "the seed is a flag of its own", "seed", "Use --seed.")
+    for name in found:
+        require(name not in values, "a name is fixed or searched", name, "Leave one out.")
+        require(
+            name.partition(".")[0] not in COMPARED,
+            f"trials have one {name}, or they would not compare",
+            "several",
+            f"Fix it with --set {name}=VALUE.",
+        )
+    return spaces.Changes(values, found)
+
+
+def changed_space(space: spaces.Space, changes: spaces.Changes) -> spaces.Space:
+    """Return the space with the changes; raise ConfigError for what no training takes."""
+    drawn = space.parameters()
+    shared = {
+        name: value
+        for name, value in changes.values.items()
+        if name.partition(".")[0] not in SEARCHED and name not in drawn
+    }
+    space = replace(space, fixed={**space.fixed, **shared})
+    left = {name: value for name, value in changes.values.items() if name not in shared}
+    TrainConfig.from_params(space.fixed)
+    if not (left or changes.ranges):
+        return space
+    defaults = {name: field.default for name, field in FIELDS.items()}
+    try:
+        return spaces.changed(space, replace(changes, values=left), _fault, defaults)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
+def _fault(params: Mapping[str, Any]) -> str:
+    try:
+        TrainConfig.from_params(params)
+    except ConfigError as error:
+        return str(error)
+    return ""
+
+
+def _value(name: str, text: str, own: Own) -> Any:
+    if name in own:
+        require(text in own[name], f"{name} is {own[name]}", repr(text), "Choose one of them.")
+        return text
+    _require_known(name, own)
+    value = parse_value(name, text)
+    names = tuple(FIELDS[name].values.split(" | "))
+    if len(names) > 1 and value is not None:
+        require_choice(name, value, names)
+    return value
+
+
+def _numbers(name: str, text: str) -> spaces.Range:
+    _require_known(name)
+    kind, (low, *more) = FIELDS[name].kind, text.split(":")
+    if kind not in ("float", "int"):
+        raise UsageError(f"--range is of numbers, but {name} is a {kind}. Use --choices.")
+    if len(more) not in (1, 2) or more[1:] not in ([], ["log"]):
+        raise UsageError(f"--range takes NAME=LOW:HIGH or NAME=LOW:HIGH:log, not {name}={text}.")
+    ends = [parse_value(name, end) for end in (low, more[0])]
+    ordered = None not in ends and ends[0] < ends[1]
+    require(ordered, f"LOW < HIGH in --range {name}=LOW:HIGH", text, "Swap or widen them.")
+    if kind == "int":
+        require(len(more) == 1, f"--range {name} is drawn evenly", text, "Leave :log out.")
+        return spaces.Int(*ends)
+    log = len(more) == 2
+    require(not log or ends[0] > 0, f"LOW > 0 in --range {name}=LOW:HIGH:log", text, "Raise it.")
+    return spaces.Float(ends[0], ends[1], log)
+
+
+def _choices(name: str, text: str, own: Own) -> spaces.Range:
+    if name in FIELDS and FIELDS[name].kind == "list":
+        raise UsageError(f"--choices has single values, but {name} is a list. Fix it with --set.")
+    values = tuple(dict.fromkeys(_value(name, word, own) for word in text.split(",")))
+    require(None not in values, f"--choices {name} has values", text, "Leave `none` out.")
+    return spaces.Choice(values)
+
+
+def _require_known(name: str, own: Collection[str] = ()) -> None:
+    if name not in FIELDS and (near := did_you_mean(name, own)):
+        raise ConfigError(f"`{name}` is no configuration name.{near}")
+    field_of(name)

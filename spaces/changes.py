@@ -1,0 +1,171 @@
+"""A space with some of its values fixed, and other ranges than its own.
+
+Names are those of the configuration (`spectral.backend`), whichever branch asks for them, or the
+sampler's (`eigengap.term`). A fixed value holds wherever the space draws the field, and in every
+draw if it never does; so does a new range. Choices that lead to no valid configuration then are
+not drawn any more: under `eigengap.weight = 0`, say, `eigengap.term` is off.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from .ranges import Choice, Float, Int, Range, Value
+from .space import AnsweringTrial, Space, Trial
+
+Path = tuple[Value, ...]
+"""Choices, in the order in which a draw asks for them."""
+Fault = Callable[[Mapping[str, Any]], str]
+"""Returns why a configuration is not valid, or ""."""
+
+
+@dataclass(frozen=True)
+class Changes:
+    """Fixed values by name, and ranges by name."""
+
+    values: Mapping[str, Any] = field(default_factory=dict)
+    ranges: Mapping[str, Range] = field(default_factory=dict)
+
+    @property
+    def parts(self) -> set[tuple[str, Any]]:
+        """Every name with its value or each of its choices, or None for a range of numbers."""
+        found = set(self.values.items())
+        for name, one in self.ranges.items():
+            found |= {(name, c) for c in (one.choices if isinstance(one, Choice) else (None,))}
+        return found
+
+
+def changed(space: Space, changes: Changes, fault: Fault, defaults: Mapping[str, Any]) -> Space:
+    """Return the space under some changes.
+
+    An anchor has another value where its own is fixed, and that of the space's fixed fields, or
+    else of `defaults`, where a field is searched now; one that cannot be drawn is left out.
+
+    Raises:
+        ValueError: if a change is in no valid draw, or a number at an end of its range is not
+            valid.
+    """
+    tried: list[tuple[_ChangedTrial, str]] = []
+    names = frozenset(space.ranges()), frozenset(space.parameters())
+
+    def explore(trial: Trial) -> dict[str, Any]:
+        view = _ChangedTrial(changes, names, trial, lambda path: True)
+        drawn = view.draw(space)
+        tried.append((view, fault({**space.fixed, **drawn})))
+        return drawn
+
+    replace(space, suggest=explore).branches()
+    valid = [view for view, why in tried if not why]
+    for part in sorted(changes.parts - {p for view in valid for p in view.parts}, key=str):
+        why = next((why for view, why in tried if why and part in view.parts), "")
+        value = "" if part[1] is None else f" = {part[1]}"
+        raise ValueError(
+            f"`{part[0]}`{value} must be in some draw of {space.name!r}, but is in none. "
+            f"{why or 'It has no meaning beside the other changes: drop it.'}"
+        )
+    begun = {view.path[:size] for view in valid for size in range(len(view.path) + 1)}
+
+    def suggest(trial: Trial) -> dict[str, Any]:
+        return _ChangedTrial(changes, names, trial, begun.__contains__).draw(space)
+
+    new = replace(space, suggest=suggest)
+    for drawn in (*new.branches(), *new.branches(upper=True)):
+        if why := fault({**space.fixed, **drawn}):
+            raise ValueError(why)
+    kept = [_adapted(space, new, anchor, defaults) for anchor in space.anchors]
+    once = [one for i, one in enumerate(kept) if one is not None and one not in kept[:i]]
+    return replace(new, anchors=tuple(once))
+
+
+def _adapted(
+    space: Space, new: Space, anchor: Mapping[str, Value], defaults: Mapping[str, Any]
+) -> dict[str, Value] | None:
+    """Return an anchor as the changed space draws it; None if it cannot."""
+    known = {**defaults, **space.fixed, **space.draw(anchor), **anchor}
+
+    def answer(name: str, allowed: Range) -> Any:
+        value = known.get(name, known.get(name.partition("@")[0]))
+        if value is None or (isinstance(value, str) and not isinstance(allowed, Choice)):
+            raise LookupError(name)
+        if value not in allowed:
+            raise LookupError(name)
+        found[name] = value
+        return value
+
+    found: dict[str, Value] = {}
+    try:
+        new.suggest(AnsweringTrial(answer))
+    except LookupError:
+        return None
+    return found
+
+
+class _ChangedTrial:
+    """A trial that a space is drawn from under some changes.
+
+    Attributes:
+        path: the choices made so far, also those that had no alternative.
+        parts: of the changes, those that the draw has used.
+    """
+
+    def __init__(
+        self,
+        changes: Changes,
+        names: tuple[frozenset[str], frozenset[str]],
+        trial: Trial,
+        may: Callable[[Path], bool],
+    ) -> None:
+        self._changes = changes
+        asked, self._drawn = names
+        self._asked = asked | {name.partition("@")[0] for name in asked}
+        self._trial = trial
+        self._may = may
+        self.path: Path = ()
+        self.parts: set[tuple[str, Any]] = set()
+
+    def draw(self, space: Space) -> dict[str, Any]:
+        """Draw from the space; add what the changes add, and fix what they fix."""
+        drawn = space.suggest(self)
+        for name, values in self._changes.ranges.items():
+            if name not in self._asked and (name in drawn or name not in self._drawn):
+                drawn[name] = self._ask(name, values)
+        for name, value in self._changes.values.items():
+            sampled = name in self._asked and name not in self._drawn  # by the sampler alone
+            if not sampled and (name in drawn or name not in self._drawn):
+                drawn[name] = value
+                self.parts.add((name, value))
+        return drawn
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        """Return a number from a range, or what the changes make of it."""
+        value: float = self._ask(name, Float(low, high, log))
+        return value
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1) -> int:
+        """Return a multiple of the step from a range, or what the changes make of it."""
+        value: int = self._ask(name, Int(low, high, step))
+        return value
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """Return one of the choices that may be drawn, or what the changes make of it."""
+        return self._ask(name, Choice(tuple(choices)))
+
+    def _ask(self, name: str, own: Range) -> Any:
+        values, ranges = self._changes.values, self._changes.ranges
+        for key in (name, name.partition("@")[0]):
+            if key in values:
+                self.parts.add((key, values[key]))
+                return values[key]
+        key = name if name in ranges else name.partition("@")[0]
+        match ranges.get(key, own):
+            case Float(low, high, log):
+                value: Any = self._trial.suggest_float(name, low, high, log=log)
+            case Int(low, high, step):
+                value = self._trial.suggest_int(name, low, high, step=step)
+            case Choice(choices):
+                left = [c for c in choices if self._may((*self.path, c))]
+                value = left[0] if len(left) == 1 else self._trial.suggest_categorical(name, left)
+                self.path += (value,)
+        if key in ranges:
+            self.parts.add((key, value if isinstance(ranges[key], Choice) else None))
+        return value
