@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import spaces
 from search.plan import (
+    CHANGES,
+    CONFIG_FILE,
     INTERRUPTED,
     RESOURCE_FLAGS,
     RUNS,
@@ -31,6 +33,7 @@ from search.plan import (
     parser,
     run_command,
     set_ray_environment,
+    with_config_file,
 )
 from trainer.cli import UsageError
 from trainer.config import FIELDS
@@ -44,8 +47,6 @@ if TYPE_CHECKING:
 PLAN_FLAGS = tuple(field.name for field in fields(SearchConfig))
 RESUME_FLAGS = ("trials", "out", *RESOURCE_FLAGS)
 """Flags of a plan that a resumed run takes; it has the others in its plan already."""
-CHANGES = ("settings", "ranges", "choices")
-"""Flags of a plan that have several values."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -55,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Start, resume, follow or print a search, as the flags ask."""
+    args = with_config_file(args)
     if args.attach is not None:
         return follow(args)
     if args.resume is not None:
@@ -109,7 +111,7 @@ def start(plan: SearchConfig, args: argparse.Namespace) -> int:
             "no_effect": {n: FIELDS[n].no_effect for n in names if FIELDS[n].no_effect},
             "provenance": code,
         },
-        files=warm_file(plan, warm),
+        files=warm_file(plan, warm) | ({CONFIG_FILE: args.config_text} if args.config else {}),
     )
     print(describe_plan(plan), *notes, sep="\n", flush=True)
     try:
@@ -175,7 +177,11 @@ def _resumed_plan(args: argparse.Namespace) -> tuple[SearchConfig, RunStore]:
     if args.dry_run:
         raise UsageError("--dry-run shows a new search, but got --resume too. Leave one out.")
     path = resolve_run(args.resume, args.out, to_drive=True)
-    kept = planned(path, read_run(path), {})
+    more = None
+    if args.accept_space_change:
+        more = declared(planned(path, read_run(path), {}).space.parameters())
+    store = RunStore.open(path, more=more)
+    kept = planned(path, store.plan, {})
     flags = given(args, PLAN_FLAGS)
     flags.pop("out", None)
     for name in flags.keys() - set(RESUME_FLAGS):
@@ -185,8 +191,6 @@ def _resumed_plan(args: argparse.Namespace) -> tuple[SearchConfig, RunStore]:
                 f"--resume takes the plan from the run, but got {flag_of(name, ours)} too, where "
                 f"it has {flag_of(name, theirs)}. Leave it out, or start a new run."
             )
-    more = declared(kept.space.parameters()) if args.accept_space_change else None
-    store = RunStore.open(path, more=more)
     return planned(path, store.plan, flags), store
 
 

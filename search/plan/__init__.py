@@ -29,7 +29,18 @@ from .interrupts import (
     interruption_of,
     run_undisturbed,
 )
-from .options import RESOURCE_FLAGS, add_flags, flag_of, given, parser, resource_flags, run_command
+from .options import (
+    CHANGES,
+    CONFIG_FILE,
+    RESOURCE_FLAGS,
+    add_flags,
+    flag_of,
+    given,
+    parser,
+    resource_flags,
+    run_command,
+    with_config_file,
+)
 from .outcome import RULES, WORST_OBJECTIVE, Outcome, classify, classify_error, crash_signature
 from .requirements import check_address, check_writable, version_mismatch
 from .rerun import MAX_SEEDS, FreshScenes, Rerun, training_seeds

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import tomllib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import spaces
-from trainer.cli import OneLineParser, ignore_closed_output
+from trainer.cli import OneLineParser, UsageError, ignore_closed_output
 from trainer.config import ConfigError
 
 from .config import OBJECTIVES, RUNS, SAMPLERS, SCHEDULERS
@@ -29,6 +32,11 @@ TYPES: dict[str, Callable[[str], Any]] = {
     ",".join(OBJECTIVES): lambda text: tuple(text.split(",")),
 }
 DESTS = {"--trial-timeout": "trial_timeout_s", "--set": "settings", "--range": "ranges"}
+"""Flags with a value of another name than theirs."""
+CHANGES = ("settings", "ranges", "choices")
+"""Flags that have several values, `NAME=...`."""
+CONFIG_FILE = "run.toml"
+"""Name, in a run, of the file that `--config` named."""
 
 
 def run_command(
@@ -137,6 +145,66 @@ FLAGS = {
     "--accept-space-change": "resume although the space is not the one that the run began with",
     "--no-preflight": "skip the checks of storage, eigendecompositions and, in long plans, "
     "networks",
+    "--config FILE": "TOML file of flags, such as trials = 64, with the tables [set], [range] and "
+    "[choices]; flags of the command line win; kept in the run",
     "--dry-run": "print the plan and ten sampled configurations; start nothing",
 }
 """Flags of `search.run` after --preset."""
+
+
+def with_config_file(args: argparse.Namespace) -> argparse.Namespace:
+    """Return the flags of a command line, and those of its `--config` that it leaves open, with
+    the file's text as `config_text`.
+
+    A field that the command line fixes or searches is left out of the file's changes.
+
+    Raises:
+        UsageError: if the file cannot be read, or holds something else than flags.
+    """
+    args.config_text = None
+    if args.config is None:
+        return args
+    try:
+        args.config_text = Path(args.config).read_text()
+        content = tomllib.loads(args.config_text)
+        filed = parser().parse_args([word for item in content.items() for word in _words(*item)])
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--config {args.config}: {error}") from None
+    named = {item.partition("=")[0] for name in CHANGES for item in getattr(args, name) or ()}
+    for name, value in vars(filed).items():
+        ours = getattr(args, name, None)
+        if name in CHANGES:
+            value = [item for item in value or () if item.partition("=")[0] not in named]
+            setattr(args, name, [*value, *(ours or ())] or None)
+        elif name != "config" and ours in (None, False):
+            setattr(args, name, value)
+    return args
+
+
+def _words(name: str, value: Any) -> Iterator[str]:
+    """Yield an entry of a TOML file as words of a command line."""
+    flag = f"--{name.replace('_', '-')}"
+    if isinstance(value, dict):
+        separator = {"--range": ":", "--choices": ","}.get(flag)
+        yield flag
+        yield from (f"{field}={_text(one, separator)}" for field, one in _dotted(value))
+    elif isinstance(value, list) and DESTS.get(flag, name) in CHANGES:
+        yield from (flag, *map(str, value))
+    elif not isinstance(value, bool):
+        yield f"{flag}={_text(value, ',')}"
+    elif value:
+        yield flag
+
+
+def _dotted(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in table.items():
+        if isinstance(value, dict):
+            yield from _dotted(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def _text(value: Any, separator: str | None) -> str:
+    if isinstance(value, list) and separator is not None:
+        return separator.join(_text(one, None) for one in value)
+    return value if isinstance(value, str) else json.dumps(value, default=str)
