@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import spaces
@@ -31,12 +32,14 @@ from search.plan import (
     flag_of,
     given,
     parser,
+    require_space,
     run_command,
     set_ray_environment,
     with_config_file,
 )
 from trainer.cli import UsageError
-from trainer.config import FIELDS
+from trainer.config import FIELDS, require
+from trainer.user_code import load
 
 from .console import describe_plan, dry_run, print_results
 
@@ -44,7 +47,7 @@ if TYPE_CHECKING:
     from search.cluster import Train
     from search.records import RunStore
 
-PLAN_FLAGS = tuple(field.name for field in fields(SearchConfig))
+PLAN_FLAGS = tuple(field.name for field in fields(SearchConfig) if field.name != "code")
 RESUME_FLAGS = ("trials", "out", *RESOURCE_FLAGS)
 """Flags of a plan that a resumed run takes; it has the others in its plan already."""
 
@@ -67,10 +70,14 @@ def run(args: argparse.Namespace) -> int:
 
 def plan_from_flags(args: argparse.Namespace) -> SearchConfig:
     """Return the plan of a new search, each default filled in."""
-    try:
-        space = spaces.get("local" if args.preset is None else args.preset)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
+    if args.space_from is not None:
+        require(args.preset is None, "a search has one space", "--preset, --space", "Choose.")
+        space = require_space(load(args.space_from), args.space_from)
+    else:
+        try:
+            space = spaces.get("local" if args.preset is None else args.preset)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
     name = f"{space.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     flags: dict[str, Any] = {"trials": space.trials, "name": name} | given(args, PLAN_FLAGS)
     flags |= {"preset": space.name, "out": args.out or RUNS}
@@ -111,7 +118,9 @@ def start(plan: SearchConfig, args: argparse.Namespace) -> int:
             "no_effect": {n: FIELDS[n].no_effect for n in names if FIELDS[n].no_effect},
             "provenance": code,
         },
-        files=warm_file(plan, warm) | ({CONFIG_FILE: args.config_text} if args.config else {}),
+        files=warm_file(plan, warm)
+        | ({CONFIG_FILE: args.config_text} if args.config else {})
+        | {f"code/{Path(one.path).name}": one.text for one in plan.sources.values()},
     )
     print(describe_plan(plan), *notes, sep="\n", flush=True)
     try:
@@ -178,10 +187,12 @@ def _resumed_plan(args: argparse.Namespace) -> tuple[SearchConfig, RunStore]:
         raise UsageError("--dry-run shows a new search, but got --resume too. Leave one out.")
     path = resolve_run(args.resume, args.out, to_drive=True)
     more = None
+    changes: dict[str, Any] = {}
     if args.accept_space_change:
-        more = declared(planned(path, read_run(path), {}).space.parameters())
+        changes["code"] = {}  # as it is now
+        more = declared(planned(path, read_run(path), changes).space.parameters())
     store = RunStore.open(path, more=more)
-    kept = planned(path, store.plan, {})
+    kept = planned(path, store.plan, changes)
     flags = given(args, PLAN_FLAGS)
     flags.pop("out", None)
     for name in flags.keys() - set(RESUME_FLAGS):
@@ -191,7 +202,7 @@ def _resumed_plan(args: argparse.Namespace) -> tuple[SearchConfig, RunStore]:
                 f"--resume takes the plan from the run, but got {flag_of(name, ours)} too, where "
                 f"it has {flag_of(name, theirs)}. Leave it out, or start a new run."
             )
-    return planned(path, store.plan, flags), store
+    return planned(path, store.plan, flags | changes), store
 
 
 def check_space(plan: SearchConfig, store: RunStore, *, accept: bool) -> None:
@@ -221,7 +232,7 @@ def run_locked(
 
     with lock_run(store.path) as driver:  # nothing has changed yet where it refuses
         plans = {
-            "search": store.plan["search"] | {"trials": plan.trials},
+            "search": store.plan["search"] | {"trials": plan.trials, "code": dict(plan.code)},
             "resumed": store.plan.get("resumed", []) + ([] if resumed is None else [resumed]),
         }
         store.write_run(store.plan | plan.space_json | plans)

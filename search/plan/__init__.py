@@ -1,6 +1,7 @@
 """The plan of a search and its rules: flags, outcomes, early stopping, resources, signals and all
 exceptions of `search`. Free of Ray, Optuna and Parquet; every other room uses it."""
 
+from .changes import require_space
 from .config import RUNS, SearchConfig, objective_window
 from .early_stopping import EarlyStopper, Rungs, asha, early_stopper, hyperband
 from .environment import (

@@ -1,4 +1,4 @@
-"""Changes of a space from the command line: `--set`, `--range` and `--choices`, by name."""
+"""Spaces from the command line: a user's own, and changes by `--set`, `--range`, `--choices`."""
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
@@ -16,6 +16,7 @@ from trainer.config import (
     require,
     require_choice,
 )
+from trainer.user_code import CodeError, place_in
 
 SEARCHED = ("network", "covariance", "eigengap", "spectral", "optimizer", "eps_psd")
 """Groups and fields that may apply to some draws only; a value of any other is that of all."""
@@ -24,6 +25,27 @@ COMPARED = ("scene", "evaluation", "epochs", "seed", "device")
 
 Own = Mapping[str, spaces.Range]
 """Ranges of the names that are the sampler's alone, such as `eigengap.term`."""
+
+
+def require_space(space: Any, reference: str) -> spaces.Space:
+    """Return a user's space; raise CodeError if it is none, or draws what no training takes.
+
+    Every combination of choices is drawn, with numbers at the ends of their ranges.
+    """
+    if not isinstance(space, spaces.Space):
+        raise CodeError(
+            f"`{reference}` must be a spaces.Space, but is a {type(space).__name__}. Build one: "
+            "Space(name=..., about=..., suggest=..., fixed=...)."
+        )
+    try:
+        space.ranges()
+        draws = [*space.branches(), *space.branches(upper=True), *map(space.draw, space.anchors)]
+        for drawn in draws:
+            TrainConfig.from_params({**space.fixed, **drawn})
+    except Exception as error:
+        why = str(error) if isinstance(error, ConfigError) else place_in(error)
+        raise CodeError(f"`{reference}` must draw what can be trained, but: {why}") from error
+    return space
 
 
 def parse_changes(

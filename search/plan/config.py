@@ -9,14 +9,15 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import spaces
 from trainer.config import TrainConfig, require, require_choice
+from trainer.user_code import Source, load, require_unchanged, source_of
 
-from .changes import changed_space, parse_changes
+from .changes import changed_space, parse_changes, require_space
 
 RUNS = "runs"
 """The default folder of runs."""
@@ -76,7 +77,7 @@ class SearchConfig:
     """The plan of a search.
 
     Attributes:
-        preset: a name in `spaces.PRESETS`.
+        preset: a name in `spaces.PRESETS`, or the name of the space that `space_from` names.
         trials: total number of trials.
         name: of the run, a folder below `out`.
         out: folder of runs.
@@ -84,6 +85,8 @@ class SearchConfig:
         epochs: budget of a trial, as `epochs=N` in `settings`; None is the preset's.
         settings, ranges, choices: changes of the preset: `NAME=VALUE`, `NAME=LOW:HIGH[:log]` and
             `NAME=a,b`; of a name that is given twice, the last.
+        space_from: reference of a user's space, `file.py:name` or `module:name`, or None.
+        code: SHA-256 of each user's code by its reference; what is missing is looked up.
         max_concurrent: trials at a time; None is as many as the resources allow.
         cpus_per_trial, gpus_per_trial: may be fractions; None GPUs is a quarter where there is a
             GPU, and none elsewhere.
@@ -104,6 +107,8 @@ class SearchConfig:
     settings: tuple[str, ...] = ()
     ranges: tuple[str, ...] = ()
     choices: tuple[str, ...] = ()
+    space_from: str | None = None
+    code: Mapping[str, str] = field(default_factory=dict)
     max_concurrent: int | None = None
     cpus_per_trial: float = 1.0
     gpus_per_trial: float | None = None
@@ -115,7 +120,8 @@ class SearchConfig:
     address: str | None = None
 
     def __post_init__(self) -> None:
-        spaces.get(self.preset)
+        code = {reference: source.sha256 for reference, source in self.sources.items()}
+        object.__setattr__(self, "code", code)
         require_choice("--scheduler", self.scheduler, SCHEDULERS)
         require_choice("--sampler", self.sampler, SAMPLERS)
         for name in ("objectives", "settings", "ranges", "choices"):
@@ -131,8 +137,8 @@ class SearchConfig:
         )
         one = self.sampler != "cmaes" or len(self.objectives) == 1
         require(one, "--sampler cmaes has one objective", objectives, "Use tpe for two.")
-        for field, (holds, rule, remedy) in FIELD_RULES.items():
-            value = getattr(self, field)
+        for name, (holds, rule, remedy) in FIELD_RULES.items():
+            value = getattr(self, name)
             require(value is None or bool(holds(value)), rule, f"{value!r}", remedy)
         epochs = self.changes.values.get("epochs", self.epochs)
         same = self.epochs in (None, epochs)
@@ -140,16 +146,32 @@ class SearchConfig:
         _ = self.space  # refuses what cannot be searched
 
     @cached_property
+    def sources(self) -> dict[str, Source]:
+        """The user's code by its reference; raises CodeError if it is not as it was in `code`."""
+        references = [] if self.space_from is None else [self.space_from]
+        known = self.code
+        return {
+            each: require_unchanged(each, known[each]) if each in known else source_of(each)
+            for each in references
+        }
+
+    @cached_property
+    def base(self) -> spaces.Space:
+        """The preset, or the user's space, without changes."""
+        if self.space_from is None:
+            return spaces.get(self.preset)
+        return require_space(load(self.space_from), self.space_from)
+
+    @cached_property
     def changes(self) -> spaces.Changes:
-        """The changes of the preset's space."""
+        """The changes of the space."""
         epochs = () if self.epochs is None else (f"epochs={self.epochs}",)
-        settings = (*epochs, *self.settings)
-        return parse_changes(spaces.get(self.preset), settings, self.ranges, self.choices)
+        return parse_changes(self.base, (*epochs, *self.settings), self.ranges, self.choices)
 
     @cached_property
     def space(self) -> spaces.Space:
-        """The preset's search space, with the changes."""
-        return changed_space(spaces.get(self.preset), self.changes)
+        """The search space, with the changes."""
+        return changed_space(self.base, self.changes)
 
     @property
     def fixed(self) -> dict[str, Any]:
@@ -175,8 +197,7 @@ class SearchConfig:
         own, ours = (
             config.epochs * config.steps_per_epoch * config.batch_size
             for config in (
-                TrainConfig.from_params(space.fixed)
-                for space in (spaces.get(self.preset), self.space)
+                TrainConfig.from_params(space.fixed) for space in (self.base, self.space)
             )
         )
         return self.space.minutes * ours / own * self.trials / self.space.trials

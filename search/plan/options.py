@@ -31,7 +31,12 @@ TYPES: dict[str, Callable[[str], Any]] = {
     **dict.fromkeys(("CPUS", "GPUS", "SECONDS"), float),
     ",".join(OBJECTIVES): lambda text: tuple(text.split(",")),
 }
-DESTS = {"--trial-timeout": "trial_timeout_s", "--set": "settings", "--range": "ranges"}
+DESTS = {
+    "--trial-timeout": "trial_timeout_s",
+    "--set": "settings",
+    "--range": "ranges",
+    "--space": "space_from",
+}
 """Flags with a value of another name than theirs."""
 CHANGES = ("settings", "ranges", "choices")
 """Flags that have several values, `NAME=...`."""
@@ -127,6 +132,8 @@ FLAGS = {
     "--out DIR": f"folder of runs, or s3://bucket/prefix (gs://, ...); default {RUNS}",
     "--seed INT": "of sampler and trainings; default 0",
     "--epochs N": "budget of a trial; default: the preset's",
+    "--space FILE.py:NAME": "your own space in place of a preset (or package.module:NAME); "
+    "docs/own_code.md",
     "--set NAME=VALUE": "fix any field of the configuration, as scene.num_antennas=8 or "
     "network.kind=unrolled; docs/configuration.md lists them",
     "--range NAME=LOW:HIGH[:log]": "search a number in this range, whether or not the preset does",

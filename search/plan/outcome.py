@@ -135,7 +135,7 @@ def classify_error(error: str, error_type: str | None = None) -> Outcome:
     """Return the outcome of a trial from the text or traceback of its error."""
     messages = _messages(error)
     kind = _bare_type(error_type) or exception_type(error)
-    if kind == "ConfigError":
+    if kind in ("ConfigError", "CodeError"):
         return Outcome.INVALID
     if kind == "Diverged":
         return Outcome.DIVERGED

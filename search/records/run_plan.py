@@ -6,6 +6,7 @@ from typing import Any
 
 from search.plan import CorruptRun, SearchConfig
 from trainer.config import ConfigError, field_of
+from trainer.user_code import CodeError
 
 from .arrow import check_parameters
 from .json_files import read_json
@@ -26,12 +27,12 @@ def planned(path: Path, stored: Mapping[str, Any], changes: Mapping[str, object]
 
     Raises:
         CorruptRun: if `run.json` holds no plan.
-        ConfigError: if a change breaks a rule.
+        ConfigError: if a change breaks a rule, or a user's code is not as it was.
     """
     try:
         return SearchConfig(**{**stored["search"], **changes})
     except (KeyError, TypeError, ValueError) as error:
-        if isinstance(error, ConfigError) and changes:
+        if isinstance(error, CodeError) or (isinstance(error, ConfigError) and changes):
             raise
         raise CorruptRun(
             f"{path / 'run.json'} must hold the plan of a search, but does not ({error}). "

@@ -86,6 +86,7 @@ class RunStore:
                 hidden.joinpath(table).mkdir()
                 store._write(table, EMPTY, store.converted(table, []))
             for name, text in (files or {}).items():
+                hidden.joinpath(name).parent.mkdir(exist_ok=True)
                 hidden.joinpath(name).write_text(text)
             hidden.rename(path)
         except OSError as error:
