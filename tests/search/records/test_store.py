@@ -66,7 +66,7 @@ def test_what_a_run_is_created_with_appears_with_it(tmp_path):
     RunStore.create(tmp_path / "x", parameters={}, plan={}, files={"warm.json": "{}"})
     assert (tmp_path / "x" / "warm.json").read_text() == "{}"
     with pytest.raises(RunNotWritable):
-        RunStore.create(tmp_path / "y", parameters={}, plan={}, files={"no/such.json": "{}"})
+        RunStore.create(tmp_path / "y", parameters={}, plan={}, files={"run.json/x": "{}"})
     assert sorted(p.name for p in tmp_path.iterdir()) == ["x"]
 
 
