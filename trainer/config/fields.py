@@ -13,7 +13,7 @@ from .network import NETWORK_KINDS
 from .rules import ConfigError, did_you_mean
 from .scene import CODE_KINDS
 from .spectral import BACKEND_NAMES, DEFINITIONS, FAILURE_POLICIES
-from .training import TrainConfig
+from .training import REFINEMENTS, TrainConfig
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,11 @@ _TABLE: dict[str, tuple[str, str, str]] = {
     "network.depth": ("layers", ">= 1", "number of convolutions"),
     "network.rank": ("columns", ">= 1", "learned columns of the factor; for factor only"),
     "network.stages": ("stages", ">= 1", "learned steps; for unrolled only"),
+    "network.noise_floor": (
+        "signal power",
+        "> 0",
+        "least noise that the network assumes, halved at each stage; for unrolled only",
+    ),
     "covariance.blend_bound": (
         "1",
         "[0, 1)",
@@ -107,6 +112,11 @@ _TABLE: dict[str, tuple[str, str, str]] = {
         "half-width of the capped error's interval that ends a point early; 0 never does",
     ),
     "evaluation.baselines": ("", "methods", "what the network is compared with"),
+    "evaluation.refinement": (
+        "",
+        _one_of(REFINEMENTS),
+        "what sharpens a network's estimates; none is scoring",
+    ),
     "eps_psd": ("tr(R)/N", ">= 0", "relative diagonal loading"),
     "seed": ("", ">= 0", "of initial weights and training scenes"),
     "epochs": ("epochs", ">= 1", "budget of a training"),

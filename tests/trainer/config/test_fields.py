@@ -10,6 +10,7 @@ from trainer.config.fields import _TABLE
 APPLIES = {
     "network.rank": {"network.kind": "factor", "covariance.blend_bound": 0.3},
     "network.stages": {"network.kind": "unrolled"},
+    "network.noise_floor": {"network.kind": "unrolled", "network.stages": 1},
     "covariance.blend_bound": {"network.kind": "factor", "network.rank": 8},
     "spectral.deg_thresh": {
         "spectral.backend": "masked",
