@@ -88,14 +88,19 @@ def beams_apart(config: SceneConfig, places: np.ndarray) -> np.ndarray:
 
 
 def draw_places(
-    config: SceneConfig, count: int, beams: float, generator: np.random.Generator
+    config: SceneConfig,
+    count: int,
+    beams: float,
+    generator: np.random.Generator,
+    most: float = np.inf,
 ) -> np.ndarray:
-    """Return places [K, 3] at least that many beams apart, off the edges of the region."""
+    """Return places [K, 3] off the region's edges, the nearest two `beams` to `most` apart."""
     lower, upper = box(config)
     margin = 0.05 * (upper - lower)
     while True:
         places = generator.uniform(lower + margin, upper - margin, (count, 3))
-        if (beams_apart(config, places) + beams * np.eye(count) >= beams).all():
+        apart = beams_apart(config, places)[~np.eye(count, dtype=bool)]
+        if beams <= apart.min() <= most:
             return places
 
 
@@ -213,7 +218,10 @@ def _polynomial(q: np.ndarray) -> np.ndarray:
 
 
 def differences(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """Return found - expected of places [K, 3] paired by least distance in direction."""
-    distance = np.linalg.norm(found[:, None, :2] - expected[:, :2], axis=-1)
+    """Return found - expected of places [K, 3] paired by least distance in direction.
+
+    Coordinates that are not to be compared are NaN in `expected`, and in the result.
+    """
+    distance = np.nansum((found[:, None, :2] - expected[:, :2]) ** 2, axis=-1)
     rows, columns = linear_sum_assignment(distance)
     return found[rows] - expected[columns]
