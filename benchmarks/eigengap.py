@@ -18,9 +18,11 @@ import dataclasses
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import eigengap_facts
 import torch
@@ -29,9 +31,11 @@ from torch import Tensor
 
 from spaces.presets import FULL_SCENE
 from trainer.config import TrainConfig
+from trainer.intervals import bootstrap_mean
 from trainer.networks import build_network
 from trainer.scenes import Scenes, simulate
-from trainer.spectral import eigengap_loss, spectrum
+from trainer.spectral import decomposition, eigengap_loss, losses, spectrum
+from trainer.spectral.spectrum_type import Spectrum
 from trainer.training import eigengap_term, loss_terms
 
 AS_IN_A_TRIAL = {
@@ -46,6 +50,7 @@ AS_IN_A_TRIAL = {
 
 DOCS = Path(__file__).parent.parent / "docs" / "eigengap.md"
 BATCH, RANK, SOURCES, SHIFT = 64, 21, 5, 1e-4
+GUARD_ROUNDS = 40
 TARGETS = {(144, "gram", "gap"): 25, (144, "gram", "subspace"): 18, (400, "gram", "gap"): 100}
 GPU_TARGETS = {(144, "gram", "gap"): 100}
 
@@ -150,26 +155,74 @@ def speed(sizes: Sequence[int], device: torch.device) -> str:
 def share_of_a_step(device: torch.device) -> str:
     """Return the eigengap term's share of a training step on the full preset's scene: the term,
     forward and backward, over simulation, network, losses and backward."""
+    rows = ["| network | loss | step ms | term ms | share |", "|---" * 5 + "|"]
+    for kind, definition, config in trainings():
+        times = race(step_and_term(config, device), device, rounds=9)
+        shares = [t / s for t, s in zip(times["term"], times["step"], strict=True)]
+        rows.append(
+            f"| {kind} | {definition} | {min(times['step']):.0f} | "
+            f"{min(times['term']):.1f} | {min(times['term']) / min(times['step']):.1%} "
+            f"[{min(shares):.1%}, {max(shares):.1%}] |"
+        )
+    return "\n".join(rows)
+
+
+def guards_of_a_step(device: torch.device) -> str:
+    """Return what the checks of R and target cost: the term with them less the term without, in
+    the same round."""
+    rows = [
+        f"| network | loss | term ms | checks ms [95 %], n = {GUARD_ROUNDS} | share of a step |",
+        "|---" * 5 + "|",
+    ]
+    for kind, definition, config in trainings():
+        runs = step_and_term(config, device)
+        step = min(race({"step": runs["step"]}, device, rounds=5)["step"])
+        term = runs["term"]
+
+        def bare(term: Callable[[], object] = term) -> None:
+            with unchecked():
+                term()
+
+        times = race({"checked": term, "bare": bare}, device, GUARD_ROUNDS)
+        cost = bootstrap_mean([c - b for c, b in zip(*times.values(), strict=True)])
+        rows.append(
+            f"| {kind} | {definition} | {min(times['checked']):.1f} | "
+            f"{cost.mean:.2f} [{cost.low:.2f}, {cost.high:.2f}] | "
+            f"{cost.mean / step:.3%} [{cost.low / step:.3%}, {cost.high / step:.3%}] |"
+        )
+    return "\n".join(rows)
+
+
+@contextmanager
+def unchecked() -> Iterator[None]:
+    """Leave out the checks of what `spectrum` and `eigengap_loss` are given."""
+    yes, one = torch.tensor(True), torch.tensor(1.0)
+    none = {name: lambda *_: one for name in ("negative_share", "unloaded_trace", "basis_error")}
+    with (
+        patch.multiple(Spectrum, **none),
+        patch.object(losses, "_sound", lambda *_: yes),
+        patch.object(decomposition, "_is_hermitian", lambda *_: yes),
+    ):
+        yield
+
+
+def trainings() -> Iterator[tuple[str, str, TrainConfig]]:
+    """Yield network, definition and configuration of trainings on the full preset's scene."""
     networks = {"factor": {"network.rank": 8, "covariance.blend_bound": 0.3}, "dictionary": {}}
     margins = {"gap": {"eigengap.margin": 1.0}, "subspace": {"eigengap.margin_subspace": 0.0}}
-    rows = ["| network | loss | step ms | term ms | share |", "|---" * 5 + "|"]
     for kind, own in networks.items():
         for definition, margin in margins.items():
-            config = TrainConfig.from_params(
-                FULL_SCENE
-                | own
-                | margin
-                | {"network.kind": kind, "batch_size": BATCH}
-                | {"eigengap.weight": 0.1, "eigengap.definition": definition}
+            yield (
+                kind,
+                definition,
+                TrainConfig.from_params(
+                    FULL_SCENE
+                    | own
+                    | margin
+                    | {"network.kind": kind, "batch_size": BATCH}
+                    | {"eigengap.weight": 0.1, "eigengap.definition": definition}
+                ),
             )
-            times = race(step_and_term(config, device), device, rounds=9)
-            shares = [t / s for t, s in zip(times["term"], times["step"], strict=True)]
-            rows.append(
-                f"| {kind} | {definition} | {min(times['step']):.0f} | "
-                f"{min(times['term']):.1f} | {min(times['term']) / min(times['step']):.1%} "
-                f"[{min(shares):.1%}, {max(shares):.1%}] |"
-            )
-    return "\n".join(rows)
 
 
 def step_and_term(config: TrainConfig, device: torch.device) -> dict[str, Callable[[], object]]:
@@ -209,6 +262,7 @@ def main() -> None:
     for name in ["cpu"] + ["cuda"] * torch.cuda.is_available():
         measures[f"speed {name}"] = partial(on_device, name, partial(speed, args.sizes))
         measures[f"share {name}"] = partial(on_device, name, share_of_a_step)
+        measures[f"guards {name}"] = partial(on_device, name, guards_of_a_step)
     measures["rates"] = partial(eigengap_facts.rates, args.matrices)
     measures |= eigengap_facts.FACTS
     tables: dict[str, str] = {}

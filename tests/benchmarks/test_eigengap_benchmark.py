@@ -17,9 +17,9 @@ def test_the_document_has_a_table_for_everything_that_is_measured():
     facts = re.findall(r'^    "([\w ]+)": \w+,$', source, re.MULTILINE)
     named = {"loading and ties", "founding claims", "definitions and error", "forty digits"}
     assert set(facts) == named
-    on_cpu = {"speed cpu", "share cpu", "rates", *facts}
+    on_cpu = {"speed cpu", "share cpu", "guards cpu", "rates", *facts}
     others = {"ablation", "confirmed"}  # of eigengap_ablation.sh
-    assert set(tables) == on_cpu | {"speed cuda", "share cuda"} | others
+    assert set(tables) == on_cpu | {"speed cuda", "share cuda", "guards cuda"} | others
     assert all(tables[name].strip() for name in on_cpu)
 
 
