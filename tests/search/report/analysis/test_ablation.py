@@ -24,7 +24,7 @@ from search.report.page import sections
 from tests import drawn_run
 from tests.stored import ended_trial
 
-BENCHMARK = Path(__file__).parents[3] / "benchmarks" / "eigengap_ablation.py"
+BENCHMARK = Path(__file__).parents[4] / "benchmarks" / "eigengap_ablation.py"
 SNRS = (-5.0, 0.0, 10.0)
 SCENES, FRESH = 16, 3_000_003
 
