@@ -11,6 +11,9 @@ from typing import Any
 from .ranges import Float
 from .space import Trial
 
+FLOORS = (0.1, 1.0)
+"""Range of the noise floor. Without one, a network trained at high SNR does not learn it."""
+
 
 def optimizer(trial: Trial) -> dict[str, Any]:
     """Draw the learning rate."""
@@ -21,7 +24,8 @@ def optimizer(trial: Trial) -> dict[str, Any]:
 def network(
     trial: Trial, *, widths: tuple[int, int] = (16, 48), most_stages: int = 2
 ) -> dict[str, Any]:
-    """Draw kind and size; only the factor network has rank and blend, only the unrolled stages."""
+    """Draw kind and size; only the factor network has rank and blend, only the unrolled stages
+    and a noise floor."""
     kind = trial.suggest_categorical("network.kind", ("dictionary", "factor", "unrolled"))
     drawn = {
         "network.kind": kind,
@@ -33,6 +37,9 @@ def network(
         drawn["covariance.blend_bound"] = trial.suggest_float("covariance.blend_bound", 0.0, 0.3)
     if kind == "unrolled":
         drawn["network.stages"] = trial.suggest_int("network.stages", 1, most_stages)
+        drawn["network.noise_floor"] = trial.suggest_float(
+            "network.noise_floor", *FLOORS, log=True
+        )
     return drawn
 
 

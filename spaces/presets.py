@@ -26,7 +26,13 @@ DICTIONARY: dict[str, Any] = {
     "network.depth": 3,
     "optimizer.learning_rate": 1e-2,
 }
-UNROLLED: dict[str, Any] = DICTIONARY | {"network.kind": "unrolled", "network.stages": 2}
+NOISE_FLOOR = 0.4
+"""Noise floor of the unrolled network, with which it learns every SNR."""
+UNROLLED: dict[str, Any] = DICTIONARY | {
+    "network.kind": "unrolled",
+    "network.stages": 2,
+    "network.noise_floor": NOISE_FLOOR,
+}
 FACTOR: dict[str, Any] = {
     "network.kind": "factor",
     "network.width": 32,
@@ -70,6 +76,12 @@ FULL_SCENE: dict[str, Any] = LOCAL_SCENE | {
     "scene.range_max_m": 10.0,
     "snr_max_db": 10.0,
 }
+EVERY_SNR: dict[str, Any] = {
+    "snr_min_db": -15.0,
+    "snr_max_db": 20.0,
+    "evaluation.refinement": "judged",
+}
+"""For networks that are to be used at any SNR: a receiver does not choose its own."""
 LOCAL_BUDGET: dict[str, Any] = {"epochs": 10, "steps_per_epoch": 20, "batch_size": 64}
 
 
@@ -144,7 +156,7 @@ PRESETS: dict[str, Space] = {
             about="The whole search on two cores, small scene, in five minutes.",
             suggest=everything,
             anchors=EVERYTHING,
-            fixed=LOCAL_SCENE | LOCAL_BUDGET,
+            fixed=LOCAL_SCENE | LOCAL_BUDGET | EVERY_SNR,
             trials=12,
             minutes=5.0,
         ),
@@ -183,6 +195,7 @@ PRESETS: dict[str, Space] = {
             suggest=everything_wide,
             anchors=EVERYTHING,
             fixed=FULL_SCENE
+            | EVERY_SNR
             | {
                 "epochs": 40,
                 "steps_per_epoch": 100,

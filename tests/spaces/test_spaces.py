@@ -43,7 +43,8 @@ def test_what_does_not_apply_is_absent(preset, draws):
         kind = drawn.get("network.kind", "dictionary")
         assert (drawn.get("spectral.backend") == "gram") <= (kind == "factor")
         assert ("network.rank" in drawn) == (kind == "factor")
-        assert ("network.stages" in drawn) == (kind == "unrolled")
+        for name in ("network.stages", "network.noise_floor"):
+            assert (name in drawn) == (kind == "unrolled")
         assert ("spectral.deg_thresh" in drawn) == (drawn.get("spectral.backend") == "masked")
         assert (drawn.get("spectral.backend") == "masked") <= (definition == "subspace")
         if definition is None:

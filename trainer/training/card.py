@@ -10,18 +10,20 @@ from dataclasses import asdict
 from statistics import fmean
 from typing import Any
 
-from trainer.config import TrainConfig
+from trainer.config import REFINEMENTS, TrainConfig
 from trainer.evaluation import Calibration
 from trainer.limits import how_to_know
 
 from .checkpoint import TrainState
 
+JUDGED = """Fisher scoring, or another search of the likelihood, where the Fisher information there
+tells angles to 5° (shares of scenes: kept, scored, searched)"""
 CARD = """\
 # {kind} network for {scene.layout} elements
 
 Predicts the covariance that a reconfigurable intelligent surface sees, from {scene.num_snapshots}
 snapshots of {scene.num_antennas} antennas; MUSIC on it finds 1 to {scene.max_sources} sources, and
-Fisher scoring on the snapshots sharpens them. {size:,} learned parameters.
+the likelihood of the snapshots sharpens them. {size:,} learned parameters.
 
 ```sh
 python -m trainer localise --model THIS_FOLDER --scenes scenes.npz --out estimates.npz
@@ -30,9 +32,11 @@ python -m trainer localise --model THIS_FOLDER --scenes scenes.npz --out estimat
 ## Results
 
 Held-out scenes of seed {judged.test_seed}, K known. `network` is MUSIC alone, by which training
-and search are judged; `network+scoring` adds Fisher scoring, as `localise` does, and has the
-confidence below. Capped error is mean(min(angle error, 10°)) / 10°, success the share of sources
-within 5° and 5°, both with 95 % intervals; n counts scenes, the same ones at every SNR and K.
+and search are judged; `network+{refinement}` adds
+{added}, as `localise` does, and
+has the confidence below. Capped error is mean(min(angle error, 10°)) / 10°, success the share of
+sources within 5° and 5°, both with 95 % intervals; n counts scenes, the same ones at every SNR and
+K.
 
 | mean at {objective} dB | capped error | n |
 |---|---|---|
@@ -40,8 +44,8 @@ within 5° and 5°, both with 95 % intervals; n counts scenes, the same ones at 
 
 {distance}
 
-| readout | SNR/dB | K | n | capped error | success |
-|---|---|---|---|---|---|
+| readout | SNR/dB | K | n | capped error | success | kept / scored / searched |
+|---|---|---|---|---|---|---|
 {rows}
 
 ## Confidence
@@ -99,6 +103,8 @@ def model_card(
         judged=judged,
         calibration=calibration,
         size=size,
+        refinement=judged.refinement or REFINEMENTS[0],
+        added=JUDGED if judged.refinement == "judged" else "Fisher scoring",
         objective=", ".join(f"{snr:g}" for snr in judged.objective_snr_db),
         summary="\n".join(_summary(rows, judged.objective_snr_db)),
         distance=_distance(distances, config),
@@ -146,7 +152,10 @@ def _row(row: Mapping[str, Any]) -> str:
         return f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
     cells = (row["estimator"], f"{row['snr_db']:g}", row["num_sources"], row["num_scenes"])
-    measured = (interval("capped_error", 3), interval("success_rate", 2))
+    measured = [interval("capped_error", 3), interval("success_rate", 2), ""]
+    scored, searched = row.get("scored_share"), row.get("searched_share")
+    if scored is not None and searched is not None:
+        measured[-1] = f"{1 - scored - searched:.2f} / {scored:.2f} / {searched:.2f}"
     return "| " + " | ".join(map(str, (*cells, *measured))) + " |"
 
 

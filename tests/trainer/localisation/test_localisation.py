@@ -11,9 +11,11 @@ from search import localise as search_localise
 from tests.small_model import SCENE, scenes_of
 from trainer.__main__ import main
 from trainer.config import ConfigError
+from trainer.evaluation import evaluate_network
 from trainer.localisation import localise
 from trainer.scenes import EvalScenes, save_scenes
 from trainer.scenes.measurement import Scenes
+from trainer.training import load_model
 
 
 def unknown(scenes: Scenes) -> Scenes:
@@ -27,6 +29,23 @@ def off_deg(found, scenes: Scenes) -> np.ndarray:
     azimuth = found.azimuth[:, 0] - truth.azimuth[:, 0].numpy()
     elevation = found.elevation[:, 0] - truth.elevation[:, 0].numpy()
     return np.degrees(np.hypot(azimuth, elevation))
+
+
+def test_a_judged_model_says_where_places_are_from(trained):
+    """Where scoring from MUSIC's peaks is trusted, it ends where scoring always ends."""
+    plain = load_model(trained)
+    evaluation = replace(plain.config.evaluation, refinement="judged")
+    judged = replace(plain, config=replace(plain.config, evaluation=evaluation))
+    scenes = scenes_of(count=1, snr_db=5.0, size=24)
+    before, after = localise(plain, scenes), localise(judged, scenes)
+    assert set(before.origin) == {""}
+    assert set(after.origin) <= {"covariance", "scoring", "search"}
+    scored = after.origin == "scoring"
+    assert scored.any()
+    np.testing.assert_array_equal(after.azimuth[scored], before.azimuth[scored])
+    (row, *_) = evaluate_network(judged.network, judged.config, refine=True).rows
+    assert row.estimator == "network+judged"
+    assert 0 <= row.scored_share <= 1 - row.searched_share <= 1
 
 
 def test_estimates_are_finite_and_their_slots_match_num_sources(trained):
