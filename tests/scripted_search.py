@@ -45,6 +45,7 @@ def scripted_search(
     trials: int | None = None,
     scheduler: str = "none",
     sampler: str = "tpe",
+    guard: str = "on",
     suggest=suggest,
     train=scripted.train,
     exhausted=lambda: None,
@@ -61,6 +62,7 @@ def scripted_search(
         out=str(path.parent),
         scheduler=scheduler,
         sampler=sampler,
+        guard=guard,
     )
     if path.exists():
         store = RunStore.open(path)

@@ -7,12 +7,13 @@ from typing import Any
 
 from search.plan import RULES, Outcome, SearchConfig, classify, crash_signature
 from search.records import (
-    RANKED_BY,
+    GUARD_COLUMNS,
     RunStore,
     SessionTables,
     best_trial,
     failure_row,
     pick,
+    rank,
     reached,
     scored_rows,
     trial_row,
@@ -112,6 +113,8 @@ class Recorder:
         record, epochs = self.records[name], dict(self.tables.epochs(name))
         outcome, cause = self._classify(last, error, timed_out)
         last = last | {"cause": cause}
+        if self.plan.guard == "off":
+            last |= dict.fromkeys(GUARD_COLUMNS)
         row = trial_row(
             record, last, outcome, epochs=epochs, gpus=gpus, checkpoint=checkpoint, error=error
         )
@@ -137,7 +140,7 @@ class Recorder:
             self.aborts[_backend(record["params"])] += 1
         if outcome is Outcome.COMPLETED:
             known = [] if self.best is None else [self.best]
-            self.best = min([*known, (row, evaluations)], key=_rank)
+            self.best = min([*known, (row, evaluations)], key=lambda trial: rank(trial[0]))
         return EndedTrial(
             trial_id=name,
             number=record["number"],
@@ -160,10 +163,6 @@ class Recorder:
         if error and RULES[outcome].ends_search_at and not last.get("outcome"):
             return outcome, crash_signature(error)  # a bug where the trial could not report it
         return outcome, last.get("cause")
-
-
-def _rank(trial: tuple[Mapping[Any, Any], object]) -> list[float]:
-    return [trial[0][column] for column in RANKED_BY]
 
 
 def _backend(params: Mapping[str, Any]) -> str:

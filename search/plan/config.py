@@ -25,6 +25,7 @@ SEEDS = 2**31
 """Upper limit of seeds, exclusive: samplers take 32 bits."""
 SCHEDULERS = ("asha", "hyperband", "median", "none")
 SAMPLERS = ("tpe", "gp", "qmc", "random", "cmaes")
+GUARD = ("on", "off")
 OBJECTIVES = ("capped_error", "cost")
 """Quantities to minimise: the mean capped error on validation scenes, and seconds per epoch."""
 
@@ -93,6 +94,7 @@ class SearchConfig:
         scheduler: one of `SCHEDULERS`, explained in `early_stopping.py`.
         sampler: one of `SAMPLERS`, explained in `search/suggest/samplers.py`.
         objectives: `("capped_error",)`, or that and `cost`.
+        guard: on, if a trial that is above LMMSE-MUSIC at a reported SNR ranks behind all others.
         trial_timeout_s: a trial that reports nothing for so long is ended.
         warm_start: path of the run whose trials the sampler is told first, or None.
         address: of a running Ray cluster, or None (or "local") for a local Ray.
@@ -115,6 +117,7 @@ class SearchConfig:
     scheduler: str = "asha"
     sampler: str = "tpe"
     objectives: tuple[str, ...] = OBJECTIVES[:1]
+    guard: str = "on"
     trial_timeout_s: float = 1800.0
     warm_start: str | None = None
     address: str | None = None
@@ -124,6 +127,7 @@ class SearchConfig:
         object.__setattr__(self, "code", code)
         require_choice("--scheduler", self.scheduler, SCHEDULERS)
         require_choice("--sampler", self.sampler, SAMPLERS)
+        require_choice("--guard", self.guard, GUARD)
         for name in ("objectives", "settings", "ranges", "choices"):
             object.__setattr__(self, name, tuple(getattr(self, name)))  # JSON has lists only
         if self.address == "local":  # so that a run that had a cluster can go on without one

@@ -14,7 +14,7 @@ import spaces
 from trainer.cli import OneLineParser, UsageError, ignore_closed_output
 from trainer.config import ConfigError
 
-from .config import OBJECTIVES, RUNS, SAMPLERS, SCHEDULERS
+from .config import GUARD, OBJECTIVES, RUNS, SAMPLERS, SCHEDULERS
 from .errors import Refused, RunError, SearchFailed
 from .interrupts import INTERRUPTED, interruptible
 
@@ -144,6 +144,8 @@ FLAGS = {
     "seed and i alone",
     f"--objectives {','.join(OBJECTIVES)}": "default capped_error; with cost (seconds per epoch) "
     "too, the report has the Pareto front",
+    f"--guard {'|'.join(GUARD)}": "on (default): a trial above LMMSE-MUSIC at a reported SNR is "
+    "marked, and best only if every completed one is; off compares none",
     "--warm-start RUN": "tell the sampler the trials of an earlier run of the same space first",
     **resource_flags(),
     "--resume RUN": "continue a run (name under --out, or path): finished trials are kept, "

@@ -1,7 +1,7 @@
 """A run on a disk: its plan, tables, rows, checkpoints, and what a driver session writes."""
 
 from .arrow import TYPES, arrow_schema
-from .best import RANKED_BY, best_trial, best_trials
+from .best import best_trial, best_trials, rank
 from .checkpoints import (
     BEST_FILE,
     RAY_FOLDER,
@@ -24,6 +24,16 @@ from .rows import (
     trial_row,
 )
 from .run_plan import declared, planned, read_run
-from .schema import KEYS, RERUNS, TABLES, TRIALS, Column, Parameters, Row, with_interval
+from .schema import (
+    GUARD_COLUMNS,
+    KEYS,
+    RERUNS,
+    TABLES,
+    TRIALS,
+    Column,
+    Parameters,
+    Row,
+    with_interval,
+)
 from .session_tables import SessionTables
 from .store import RunStore, part_files, redrawn

@@ -10,7 +10,7 @@ from typing import Any
 
 from search.plan import RULES, Outcome
 
-from .schema import TABLES, Row
+from .schema import GUARD_COLUMNS, TABLES, Row
 
 COMPARED = ("epoch", "loss_total", "gradient_norm", "min_eigengap", "validation_capped_error")
 OBJECTIVE_INTERVAL = ("objective", "objective_low", "objective_high")
@@ -63,6 +63,7 @@ def trial_row(
         "outcome": outcome.value,
         "cause": last.get("cause"),
         **{name: None if RULES[outcome].failed else last.get(name) for name in OBJECTIVE_INTERVAL},
+        **{name: last.get(name) for name in GUARD_COLUMNS},
         "seed": record["params"]["seed"],
         "evaluation_seed": record["params"]["evaluation.seed"],
         "epochs": trained,

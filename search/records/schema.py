@@ -55,6 +55,17 @@ TRIALS = (
     Column("outcome", "str", "", "what became of it: a word of search.plan.outcome.Outcome", True),
     Column("cause", "str", "", "why, unless completed or stopped; null otherwise"),
     *with_interval("objective", "that of its last epoch, if completed or stopped; or null"),
+    Column(
+        "guard_above", "int", "1", "points (SNR, K) where it is above LMMSE-MUSIC; null: unknown"
+    ),
+    Column("guard_points", "int", "1", "points compared, all reported SNRs and K"),
+    Column("guard_scenes", "int", "1", "validation scenes at each point"),
+    Column("guard_snr_db", "float", "dB", "SNR of the point where it is most surely above"),
+    Column("guard_num_sources", "int", "1", "K of that point"),
+    *with_interval(
+        "guard_difference",
+        "its error minus LMMSE-MUSIC's there; interval over all points together",
+    ),
     Column("seed", "int", "", "of initial weights and training scenes"),
     Column("evaluation_seed", "int", "", "of the validation scenes behind the objective"),
     Column("epochs", "int32", "1", "epochs trained"),
@@ -214,6 +225,9 @@ TABLES: dict[str, tuple[Column, ...]] = {
     "confirmations": CONFIRMATIONS,
     "ablations": ABLATIONS,
 }
+
+GUARD_COLUMNS = tuple(c.name for c in TRIALS if c.name.startswith("guard_"))
+"""Columns of a completed trial's margin over LMMSE-MUSIC (`trainer.evaluation.Margin`)."""
 
 KEYS: dict[str, tuple[str, ...]] = {
     "trials": ("trial_id",),

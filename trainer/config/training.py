@@ -20,6 +20,8 @@ _UNREFINED_NAMES = (
     "sml",
     *(f"{covariance}_{name}" for covariance in COVARIANCE_NAMES for name in ESTIMATOR_NAMES),
 )
+REFERENCE = "lmmse_music"
+"""The classical method that a network has to beat."""
 LIMIT_NAMES = ("limit_shape", "limit_blind")
 """Least expected capped errors of any estimator, by two observers (`trainer.limits`)."""
 METHOD_NAMES = (

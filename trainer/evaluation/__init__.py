@@ -27,4 +27,5 @@ from .protocol import (
     network_estimator,
     validate,
 )
+from .reference import Margin, margin_over_reference
 from .rows import EvaluationRow, table_lines, to_numpy

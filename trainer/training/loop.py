@@ -12,14 +12,21 @@ import math
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import torch
 from torch import nn
 
 from trainer.config import ConfigError, TrainConfig
-from trainer.evaluation import EvaluationRow, evaluate_network, objective, validate
+from trainer.evaluation import (
+    EvaluationRow,
+    Margin,
+    evaluate_network,
+    margin_over_reference,
+    objective,
+    validate,
+)
 from trainer.failure import Diverged
 from trainer.networks import build_network
 from trainer.scenes import Scenes, simulate
@@ -55,6 +62,7 @@ class EpochReport:
         seconds: of this epoch, validation included.
         evaluation: rows on the held-out scenes; only with the last epoch.
         state: what a checkpoint holds.
+        margin: over LMMSE-MUSIC on the validation scenes; only with the last epoch.
     """
 
     epoch: int
@@ -74,17 +82,20 @@ class EpochReport:
     seconds: float
     evaluation: tuple[EvaluationRow, ...]
     state: TrainState
+    margin: Margin | None = None
 
     def row(self) -> dict[str, Any]:
         """Return a flat row: `loss_<term>`, `validation_<name>`, `objective`, and the rest.
 
-        It lacks `evaluation` and `state`.
+        It lacks `evaluation` and `state`, and has `guard_<name>` of a margin.
         """
-        apart = ("losses", "evaluation", "state", *VALIDATED)
+        apart = ("losses", "evaluation", "state", "margin", *VALIDATED)
         plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in apart}
         losses = {f"loss_{term}": value for term, value in self.losses.items()}
         validated = {f"validation_{name}": getattr(self, name) for name in VALIDATED}
-        return plain | losses | validated | {"objective": self.capped_error}
+        margin = {} if self.margin is None else asdict(self.margin)
+        guard = {f"guard_{name}": value for name, value in margin.items()}
+        return plain | losses | validated | guard | {"objective": self.capped_error}
 
 
 def train(config: TrainConfig, *, resume: TrainState | None = None) -> Iterator[EpochReport]:
@@ -249,6 +260,7 @@ class TrainingLoop:
             seconds=time.perf_counter() - started,
             evaluation=evaluate_network(self.network, config).rows if last else (),
             state=self.state(),
+            margin=margin_over_reference(self.network, config) if last else None,
         )
 
     def _diverged(

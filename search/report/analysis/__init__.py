@@ -1,7 +1,8 @@
 """Statistics of a run: leaderboard, confirmation, ablation, importances, warnings."""
 
 from .ablation import MEASURES, Effect, incomplete, verdict
-from .estimators import BOUND, LABELS, LIMIT, LIMIT_BLIND, REFERENCE, in_order, short_label
+from .estimators import BOUND, LABELS, LIMIT, LIMIT_BLIND, in_order, short_label
+from .guard import guarded
 from .importance import importances, same_fidelity
 from .leaderboard import CONFIRMED, ENDS, WELL, compares, held_out, paired_by_scene, rungs
 from .statistics import mean_interval

@@ -14,9 +14,9 @@ import pandas as pd
 
 from search.records import OBJECTIVE_INTERVAL
 from search.report.data import Cell, Heading, Run, Table, TableRow, interval, number, words
-from trainer.config import EvaluationConfig
+from trainer.config import REFERENCE, EvaluationConfig
 
-from .estimators import BOUNDS, REFERENCE, in_order
+from .estimators import BOUNDS, in_order
 from .statistics import Interval, combined_interval, crossed_interval, mean_interval
 
 NO_SEED = -1

@@ -2,15 +2,13 @@
 
 from collections.abc import Iterable
 
-from trainer.config import LIMIT_NAMES
+from trainer.config import LIMIT_NAMES, REFERENCE
 
 BOUND = "crb"
 LIMIT, LIMIT_BLIND = LIMIT_NAMES
 """Least capped errors of any estimator: of one that knows the SNR but no scale, and of none."""
 BOUNDS = (BOUND, LIMIT, LIMIT_BLIND)
 """Rows that are no estimators'."""
-REFERENCE = "lmmse_music"
-"""The classical method that a network has to beat."""
 
 LABELS = {
     BOUND: "√CRB (bounds unbiased estimators)",

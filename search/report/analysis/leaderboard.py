@@ -15,12 +15,13 @@ import pandas as pd
 from search.plan import Outcome, Rungs, early_stopper
 from search.records import OBJECTIVE_INTERVAL
 from search.report.data import Cell, Heading, Run, Table, TableRow, interval, number, words
-from trainer.config import ConfigError, TrainConfig
+from trainer.config import REFERENCE, ConfigError, TrainConfig
 from trainer.limits import how_to_know
 
 from . import confirmed
 from .confirmed import CONFIRMED
-from .estimators import BOUNDS, LIMIT, REFERENCE, in_order
+from .estimators import BOUNDS, LIMIT, in_order
+from .guard import guarded
 from .statistics import Interval, mean_interval
 
 SUCCESS_SNR_DB = (-10.0, -5.0, 0.0)
@@ -31,7 +32,15 @@ LAW = ("scene.", "evaluation.test_seed")
 WELL = (Outcome.COMPLETED, Outcome.STOPPED)
 """Outcomes of trials that did not fail."""
 
-_OF_TRIAL = ("trial_id", "outcome", "cause", *OBJECTIVE_INTERVAL, "epochs", "seconds")
+_OF_TRIAL = (
+    "trial_id",
+    "outcome",
+    "cause",
+    *OBJECTIVE_INTERVAL,
+    "guard_above",
+    "epochs",
+    "seconds",
+)
 _STANDING = {outcome: rank for rank, outcome in enumerate(Outcome)}
 
 
@@ -42,11 +51,12 @@ def success_column(snr_db: float) -> str:
 
 @lru_cache(maxsize=8)
 def board(run: Run) -> pd.DataFrame:
-    """Return one row per baseline, then one per trial: completed ones by objective, then others.
+    """Return one row per baseline, then one per trial: completed ones as ranked, then others.
 
     Columns: name, trial_id (null for baselines), outcome (`bound`, `classical`, or the trial's),
-    cause, best, epochs, seconds, objective, capped_error and confirmed with their interval ends,
-    confirmed_seeds, rmspe_deg, one `success_<snr>_db` per SNR. What is not known is null.
+    cause, best, guard_above, epochs, seconds, objective, capped_error and confirmed with their
+    interval ends, confirmed_seeds, rmspe_deg, one `success_<snr>_db` per SNR. What is not known is
+    null.
     """
     scored = run.tables["evaluations"]
     shared = scored[scored["trial_id"].isna()]
@@ -63,8 +73,9 @@ def board(run: Run) -> pd.DataFrame:
     own = dict(iter(scored[scored["estimator"] == "network"].groupby("trial_id")))
     # by outcome before objective: values of different fidelities do not compare
     standing = run.trials["outcome"].map(lambda o: _STANDING.get(o, len(_STANDING)))
-    ranked = run.trials.assign(standing=standing)
-    for trial in ranked.sort_values(["standing", "objective", "number"]).to_dict("records"):
+    ranked = run.trials.assign(standing=standing, guarded=run.trials["guard_above"] > 0)
+    by = ["standing", "guarded", "objective", "number"]
+    for trial in ranked.sort_values(by).to_dict("records"):
         name = trial["trial_id"]
         about = {"name": name, "best": name == run.best, **{k: trial[k] for k in _OF_TRIAL}}
         rows.append(about | _summary(own.get(name, scored[:0]), run.objective_snr_db))
@@ -110,7 +121,8 @@ def board_table(run: Run, trials: int) -> Table:
 def _row(row: "pd.Series[Any]") -> TableRow:
     rates = [number(row[success_column(snr)], 2) for snr in SUCCESS_SNR_DB]
     seeds = row["confirmed_seeds"]
-    outcome = f"{row['outcome']}, best" if row["best"] else row["outcome"]
+    outcome = f"{row['outcome']}, guarded" if row["guard_above"] > 0 else row["outcome"]
+    outcome += ", best" if row["best"] else ""
     if outcome == Outcome.STOPPED:
         outcome += f" at epoch {row['epochs']:.0f}"
     elif pd.notna(row["cause"]):
@@ -144,7 +156,8 @@ def text(run: Run, *, trials: int = 16) -> str:
     ]
     if (more := len(run.trials) - trials) > 0:
         lines.append(f"and {more} more trials in `trials`")
-    lines += [*_tally_lines(run), *lacks(run), verdict_on_best(run), distance_to_limit(run)]
+    lines += [*_tally_lines(run), *lacks(run), *guarded(run)]
+    lines += [verdict_on_best(run), distance_to_limit(run)]
     if nothing := run.planned("no_effect"):
         named = "; ".join(f"{name} {where}" for name, where in nothing.items())
         lines.append(f"Without effect by theory: {named}.")

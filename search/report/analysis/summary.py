@@ -27,7 +27,7 @@ COLUMNS = (
     Column("outcome", "str", "", "bound, classical, or what became of the trial"),
     _OF_TRIALS["cause"],
     Column("best", "bool", "", "whether it is the run's best trial"),
-    *(_OF_TRIALS[name] for name in OBJECTIVE_INTERVAL),
+    *(_OF_TRIALS[name] for name in (*OBJECTIVE_INTERVAL, "guard_above")),
     _OF_TRIALS["epochs"],
     _OF_TRIALS["seconds"],
     *with_interval("capped_error", "on held-out scenes, mean over objective SNRs and K"),

@@ -5,9 +5,9 @@ from scipy import stats
 
 from search.plan import Outcome, objective_window
 from search.report.data import Run, interval
+from trainer.config import REFERENCE
 
 from . import confirmed
-from .estimators import REFERENCE
 from .leaderboard import CONFIRMED, ENDS, board
 
 LEVEL = 0.05

@@ -4,8 +4,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from search.plan import Outcome
-from search.report.analysis import REFERENCE, WELL, leaderboard, rungs
+from search.report.analysis import WELL, leaderboard, rungs
 from search.report.data import Run
+from trainer.config import REFERENCE
 
 from . import style
 from .style import BLACK, BLUE, GREY, OBJECTIVE, OUTCOME_COLOURS, RED, Style

@@ -16,8 +16,9 @@ from matplotlib.legend import Legend
 from matplotlib.ticker import MaxNLocator
 
 from search.plan import Outcome
-from search.report.analysis import BOUND, LIMIT, REFERENCE
+from search.report.analysis import BOUND, LIMIT
 from trainer.atomic import write_atomically
+from trainer.config import REFERENCE
 
 Style = dict[str, Any]
 

@@ -4,7 +4,15 @@ import shlex
 from dataclasses import replace
 from typing import Any
 
-from search.report.analysis import LABELS, ablation, compares, confirmed, leaderboard, short_label
+from search.report.analysis import (
+    LABELS,
+    ablation,
+    compares,
+    confirmed,
+    guarded,
+    leaderboard,
+    short_label,
+)
 from search.report.data import PREFIX, Heading, Run, Table, TableRow, format_value, number, words
 
 from .layout import Section
@@ -66,7 +74,7 @@ def leaderboard_section(run: Run) -> Section:
     tables = [replace(table, rows=rows, note=note)] if rows else []
     if len(run.trials):
         tables.append(_parameters(run))
-    return Section("leaderboard", "Leaderboard", leaderboard.lacks(run), tables)
+    return Section("leaderboard", "Leaderboard", [*leaderboard.lacks(run), *guarded(run)], tables)
 
 
 def _parameters(run: Run) -> Table:

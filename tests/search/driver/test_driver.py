@@ -136,6 +136,21 @@ def test_the_best_trial_of_the_metrics_is_that_of_the_tables_also_on_a_tie(run, 
     assert best["trial_id"] == best_trial(trials) == "t0000"
 
 
+@pytest.mark.parametrize(("guard", "best"), [("on", "t0001"), ("off", "t0000")])
+def test_the_guard_passes_over_a_trial_that_is_above_the_reference(run, monkeypatch, guard, best):
+    """It does so in the tables and in the metrics, also when another driver goes on."""
+    recorders: list[Recorder] = []
+    original = driver.Recorder
+    monkeypatch.setattr(
+        driver, "Recorder", lambda *args: recorders.append(original(*args)) or recorders[-1]
+    )
+    for rates in ([RATES["better"]], [RATES["better"], RATES["good"]]):
+        trials = run(*rates, guard=guard, train=scripted.train_above).read("trials")
+    marked = [pd.NA, pd.NA] if guard == "off" else [3, 0]
+    assert trials["guard_above"].astype("Int64").tolist() == marked
+    assert recorders[-1].best[0]["trial_id"] == best_trial(trials) == best
+
+
 def test_a_trial_whose_worker_is_lost_is_started_three_times_more(run, monkeypatch):
     given: list[int] = []
 

@@ -186,7 +186,7 @@ def test_the_ray_exceptions_named_exist():
 
 def test_only_what_optuna_is_told_as_complete_can_be_best():
     columns = {"trial_id": [*Outcome], "number": range(len(Outcome)), "outcome": [*Outcome]}
-    best = best_trials(pd.DataFrame(columns | {"objective": 0.5}))
+    best = best_trials(pd.DataFrame(columns | {"objective": 0.5, "guard_above": None}))
     assert best == [o for o in Outcome if RULES[o].optuna_state == "COMPLETE"]
 
 

@@ -211,6 +211,18 @@ def test_configs(store):
         store.read_config("t1")
 
 
+@pytest.mark.parametrize(
+    ("above", "best"), [((0, 3, None), "t2"), ((1, 1, 0), "t2"), ((1, 3, 2), "t1"), ((), "t1")]
+)
+def test_a_guarded_trial_is_best_only_if_all_are(store, above, best):
+    """Not compared is not guarded; how many points are above does not matter."""
+    for number, objective in enumerate((0.5, 0.3, 0.4)):
+        row = trial(f"t{number}", number) | {"objective": objective}
+        row |= {"guard_above": above[number]} if above else {}
+        store.write_part("trials", f"t{number}", [row])
+    assert best_trial(store.read("trials")) == best
+
+
 def test_the_best_trial_is_completed_and_the_smallest(store):
     assert best_trial(store.read("trials")) is None
     objectives = {

@@ -14,6 +14,7 @@ from search.records.schema import TABLES
 from search.records.store import RunStore
 from search.report.analysis.leaderboard import board, paired_with, tally, text
 from search.report.figures.plots import draw_errors, error_vs_snr
+from search.report.page.sections import leaderboard_section
 from tests.stored import ended_trial
 
 SNRS_DB = (-10.0, -5.0, 0.0, 10.0)
@@ -161,6 +162,34 @@ def test_the_console_shows_it_in_few_lines(full):
     assert "1 stopped: best objective 0.300 at epoch 3" in shown
     assert "2 diverged: 1 nonfinite_gradient, 1 nonfinite_loss" in shown
     assert "t001 beats lmmse_music: capped error -0.099 [" in shown
+
+
+MARGIN = {
+    "guard_above": 2,
+    "guard_points": 8,
+    "guard_scenes": 24,
+    "guard_snr_db": 10.0,
+    "guard_num_sources": 2,
+    "guard_difference": 0.2,
+    "guard_difference_low": 0.1,
+    "guard_difference_high": 0.3,
+}
+
+
+def test_a_guarded_trial_comes_last_of_the_completed_and_says_why(full):
+    add_trial(full, 6, objective=0.1, row=MARGIN)
+    add_trial(full, 7, objective=0.6, row=MARGIN | {"guard_above": 0})
+    run = report.load(full.path)
+    assert run.best == "t001"
+    assert board(run)["trial_id"].tolist()[3:8] == ["t001", "t002", "t000", "t007", "t006"]
+    shown = text(run)
+    assert "completed, guarded" in shown
+    assert "1 of 2 completed trials guarded: above LMMSE-MUSIC" in shown
+    says = "t006 at 2 of 8 points, most surely at 10 dB, K = 2: +0.200 [+0.100, +0.300]"
+    assert says in shown
+    assert "3 completed trials were not compared." in shown
+    assert max(map(len, shown.splitlines())) <= 120
+    assert any(says in sentence for sentence in leaderboard_section(run).text)
 
 
 # ---------------------------------------------------------------- paired by scene
