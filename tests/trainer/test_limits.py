@@ -5,6 +5,7 @@ import pytest
 
 from trainer import limits
 from trainer.config import ConfigError, EvaluationConfig, SceneConfig, TrainConfig
+from trainer.evaluation import evaluate_baselines
 from trainer.limits import KeptLimits, LimitScenes, fault_of, limit_cache, limit_tables
 
 SCENE = SceneConfig(num_horizontal=3, num_vertical=3)
@@ -99,12 +100,34 @@ def test_a_damaged_file_is_named():
 
 
 def test_the_packaged_limits_are_of_the_default_scenes_and_without_fault():
+    """Every point is sampled well enough, and realised and expected errors agree."""
     folders = {path.parent.name for path in limits.PACKAGED.glob("*/*.json")}
     default = KeptLimits(SceneConfig(), EvaluationConfig().test_seed)
     assert folders == {default.digest}
-    for snr_db in EvaluationConfig().objective_snr_db:
+    for snr_db in EvaluationConfig().report_snr_db:
         for count in (1, 2):
             point = default.point(snr_db, count)
+            assert set(point) == {"shape", "blind"}
             for observer, scenes in point.items():
                 assert fault_of(point, observer) is None
                 assert len(scenes) >= EvaluationConfig().num_test_scenes
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["sml", "pinv_music", "lmmse_music", "lmmse_mvdr", "lmmse_beamformer"]
+)
+def test_no_estimator_is_below_the_limit_at_any_snr_and_number_of_sources(name):
+    """Paired by scene, by 3.5 standard errors: a chance of one in 60 over all 70 differences."""
+    config = TrainConfig.from_params({"evaluation.num_test_scenes": 32})
+    found = {
+        (row["snr_db"], row["num_sources"], row["scene_id"]): -row["capped_error"]
+        for row in limit_tables("limit_shape", config)["scenes"]
+    }
+    assert len(found) == 7 * 2 * 32
+    (estimated,) = evaluate_baselines(config, [name])
+    for row in estimated.scenes.rows():
+        found[row["snr_db"], row["num_sources"], row["scene_id"]] += row["capped_error"]
+    surplus = np.array(list(found.values())).reshape(14, 32)
+    error = surplus.std(axis=1, ddof=1) / np.sqrt(32)
+    assert (surplus.mean(axis=1) > -3.5 * error).all()

@@ -19,6 +19,8 @@ EVALUATION = EvaluationConfig(
 )
 CONFIG = TrainConfig(scene=SMALL, evaluation=EVALUATION)
 
+ALL_DRAWS = {"DRAWS": sampler.DRAWS, "ROUND_DRAWS": sampler.ROUND_DRAWS}
+
 
 @pytest.fixture(autouse=True)
 def few_draws(monkeypatch, tmp_path):
@@ -88,8 +90,9 @@ def test_a_poor_point_prints_no_number(capsys, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2])
 def test_realised_and_expected_error_agree_and_every_estimator_has_more(count, monkeypatch):
-    monkeypatch.setattr(limits, "LEAST_DRAWS", 0.0)  # a quarter of the draws are worth fewer
-    scenes = 48
+    for name, draws in ALL_DRAWS.items():
+        monkeypatch.setattr(sampler, name, draws)
+    scenes = 48 if count == 1 else 24
     config = dataclasses.replace(
         CONFIG, evaluation=dataclasses.replace(EVALUATION, num_test_scenes=scenes)
     )
