@@ -10,9 +10,10 @@ power, correlation or number of sources. Three tests ask whether it is:
                 linear, so an F test of these columns is exact. What moving the sources explains is
                 taken out of numerator and denominator: places are fitted.
     whiteness   Does anything else arrive? J = sum_lm |r_lᴴ r_m|² / (sum_l |r_l|²)², John's test of
-                sphericity (1971, Biometrika 58). It depends on neither σ² nor ŝ. Its mean is
-                known, its variance and skewness are drawn with the Q_l of the scene, and a gamma
-                distribution of these gives its tail.
+                sphericity (1971, Biometrika 58). It depends on neither σ² nor ŝ. Its mean for
+                known places is known; what fitting them changes, its variance and its skewness
+                are drawn with the Q_l of the scene, and a gamma distribution of these gives its
+                tail.
     noise       Where σ² is known: 2 sum_l |r_l|² / σ² is χ² with as many degrees of freedom as the
                 residual has, less those of the places.
 
@@ -35,9 +36,9 @@ from trainer.scenes import Scenes, SearchGrid, respond
 
 DEGREE = 3
 """Degree of the polynomials of the wavefront test."""
-DRAWS = 256
+DRAWS = 128
 """Draws of white noise for the distribution of J."""
-REFERENCE_DRAWS = 64 * DRAWS
+REFERENCE_DRAWS = 128 * DRAWS
 """Draws without any source, once for every L and M, that correct the others."""
 DRAWN_AT_ONCE = 2**20
 """Largest number of complex numbers drawn at once for several scenes."""
@@ -91,7 +92,7 @@ def goodness_of_fit(scenes: Scenes, positions: Tensor, active: Tensor, search: S
     p_values = torch.stack(
         [
             _wavefront(residual, steering, moves, search),
-            _whiteness(residual),
+            _whiteness(residual, moves),
             _noise(residual, moves, scenes.noise_variance),
         ]
     )
@@ -135,9 +136,7 @@ def _wavefront(residual: _Residual, steering: Tensor, moves: Tensor, search: Sea
     bent = residual.project(_columns(residual, steering.unsqueeze(2) * shapes))
     vector = residual.vector.flatten(1)
     anything, rank = _explained(torch.cat([bent, moves], dim=-1), vector)
-    # places are real: the move by an imaginary angle is not among the fitted
-    pairs = torch.view_as_real(moves).movedim(-1, 1).flatten(1, 2)
-    moved, fitted = _explained(pairs, torch.view_as_real(vector).movedim(-1, 1).flatten(1))
+    moved, fitted = _explained(_as_real(moves), _as_real(vector.unsqueeze(-1)).squeeze(-1))
     above, below = 2 * rank - fitted, 2 * (residual.dimensions - rank)
     mean_above = (anything - moved).clamp(min=0) / above
     mean_below = (squared_norm(residual.vector) - anything) / below
@@ -148,10 +147,13 @@ def _wavefront(residual: _Residual, steering: Tensor, moves: Tensor, search: Sea
 
 
 def wavefront_polynomials(search: SearchGrid, most: int) -> Tensor:
-    """Return at most `most` orthogonal polynomials on the panel, [J, N], of degree <= `DEGREE`."""
+    """Return at most `most` orthogonal polynomials on the panel, [J, N], of degree 1 to `DEGREE`.
+
+    A constant bends nothing: the amplitudes have explained it.
+    """
     across, up = search.panel.element_positions(torch.float64, search.points.device)
     size = torch.maximum(across.abs().max(), up.abs().max()).clamp(min=1e-300)
-    degrees = [d for d in range(DEGREE + 1) if (d + 1) * (d + 2) // 2 <= most]
+    degrees = [d for d in range(DEGREE + 1) if (d + 1) * (d + 2) // 2 <= most + 1]
     powers = [(i, d - i) for d in degrees for i in range(d + 1)]
     if not powers:
         return across.new_zeros(0, len(across))
@@ -159,13 +161,20 @@ def wavefront_polynomials(search: SearchGrid, most: int) -> Tensor:
     # on a line some are multiples of others
     orthogonal, triangle = torch.linalg.qr(columns)
     kept = triangle.diagonal().abs() > RANK * triangle.diagonal().abs().max()
-    return orthogonal[:, : len(kept)][:, kept].mT
+    return orthogonal[:, : len(kept)][:, kept][:, 1:].mT
+
+
+def _as_real(columns: Tensor) -> Tensor:
+    """Return complex columns [B, P, Q] as real ones [B, 2 P, Q].
+
+    Places are real: a move by an imaginary angle is not among the fitted.
+    """
+    return torch.view_as_real(columns).movedim(-1, 1).flatten(1, 2)
 
 
 def _explained(columns: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
     """Return the energy of `vector` [B, P] in the span of columns [B, P, Q], and its rank: [B]."""
-    norm = columns.norm(dim=1, keepdim=True)
-    unit = columns / norm.where(norm > 0, torch.ones_like(norm))
+    unit = columns / _norms(columns)
     values, vectors = torch.linalg.eigh(unit.mH @ unit)
     kept = values > RANK * values[:, -1:].clamp(min=1)
     inside = squared_magnitude((vectors.mH @ (unit.mH @ vector.unsqueeze(-1))).squeeze(-1))
@@ -173,26 +182,36 @@ def _explained(columns: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
     return energy, kept.sum(-1)
 
 
-def _whiteness(residual: _Residual) -> Tensor:
+def _whiteness(residual: _Residual, moves: Tensor) -> Tensor:
     """Return p values of J, [B]; NaN for one snapshot or a residual without dimensions."""
     _, snapshots, antennas, _ = residual.basis.shape
     reference = _white_noise(snapshots, antennas)
     noise = reference.draws.to(residual.vector.device).unsqueeze(-1)
-    spreads, thirds = [], []
+    orthogonal, triangle = torch.linalg.qr(_as_real(moves / _norms(moves)))
+    # columns of slots without a source are zero, those on a line multiples of others
+    independent = triangle.diagonal(dim1=-2, dim2=-1).abs() > RANK**0.5
+    fitted = (orthogonal * independent.unsqueeze(-2)).float()
+    drawn = []
     part = max(1, DRAWN_AT_ONCE // noise.numel())
-    for basis in residual.basis.to(torch.complex64).split(part):
+    for basis, span in zip(
+        residual.basis.to(torch.complex64).split(part), fitted.split(part), strict=True
+    ):
         basis = basis.unsqueeze(1)
-        drawn = _sphericity((noise - basis @ (basis.mH @ noise)).squeeze(-1)).double()
-        spread, skewness = _shape(drawn)
-        spreads.append(spread * reference.spread)
-        thirds.append(skewness + reference.skewness)
-    spread, skewness = torch.cat(spreads), torch.cat(thirds)
+        left = (noise - basis @ (basis.mH @ noise)).squeeze(-1)
+        pairs = torch.view_as_real(left).movedim(-1, 2).flatten(2)  # [B, DRAWS, 2 L M]
+        pairs = pairs - (pairs @ span) @ span.mT
+        moved = torch.complex(*pairs.unflatten(-1, (2, *left.shape[2:])).unbind(2))
+        drawn.append(torch.stack([_sphericity(left), _sphericity(moved)]).double())
+    known, drawn_fitted = torch.cat(drawn, dim=1)
+    spread, skewness = _shape(drawn_fitted)
+    spread, skewness = spread * reference.spread, skewness + reference.skewness
     # E J = (|sum_l Q_l|² + sum_l d_l²) / (D (D + 1)), d_l = rank Q_l, D = sum_l d_l
     eye = torch.eye(antennas, dtype=residual.basis.dtype, device=residual.basis.device)
     ranks = antennas - squared_norm(residual.basis)
     summed = snapshots * eye - (residual.basis @ residual.basis.mH).sum(1)
     freedom = residual.dimensions * (residual.dimensions + 1)
     mean = (squared_norm(summed) + ranks.square().sum(-1)) / freedom.clamp(min=1)
+    mean = mean + (drawn_fitted - known).mean(-1)
     testable = (residual.dimensions > snapshots) & (spread > 1e-6 * mean)
     testable = testable & (squared_norm(residual.vector) > 0) & (snapshots > 1)
     spread = spread.where(testable, torch.ones_like(spread))
@@ -203,6 +222,12 @@ def _whiteness(residual: _Residual) -> Tensor:
     at = (shape + score * shape.sqrt()).clamp(min=0)
     p_value = torch.from_numpy(gammaincc(shape.cpu().numpy(), at.nan_to_num(1).cpu().numpy()))
     return p_value.to(score).where(testable, torch.nan)
+
+
+def _norms(columns: Tensor) -> Tensor:
+    """Return the norms of columns [B, P, Q], [B, 1, Q]; 1 where they are zero."""
+    norm = columns.norm(dim=1, keepdim=True)
+    return norm.where(norm > 0, torch.ones_like(norm))
 
 
 class _WhiteNoise(NamedTuple):
@@ -249,7 +274,7 @@ def _sphericity(vectors: Tensor) -> Tensor:
 
 def _noise(residual: _Residual, moves: Tensor, variance: Tensor) -> Tensor:
     """Return p values of the χ² test, [B]; NaN where σ² is not known."""
-    pairs = torch.view_as_real(moves).movedim(-1, 1).flatten(1, 2)
+    pairs = _as_real(moves)
     _, fitted = _explained(pairs, pairs[..., 0])
     freedom = (2 * residual.dimensions - fitted).clamp(min=0)
     ratio = (2 * squared_norm(residual.vector) / variance).cpu().numpy()
