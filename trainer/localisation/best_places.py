@@ -78,15 +78,20 @@ def explain(scenes: Scenes, found: Estimates, scene: SceneConfig) -> Explanation
         return unknown
     scenes, active, positions = scenes.take(numbers), active[numbers], positions[numbers]
     other = reverse_phase(scenes)
-    mirrored = sml(other, active.sum(-1), search, slots=slots, sweeps=0).positions
-    _, against = climb(other, mirrored, active, search)
-    first = _explain(scenes, positions, active, against, search)
+    searched = sml(other, active.sum(-1), search, slots=slots).positions
+    reverse = climb(other, searched, active, search)
+    given = climb(scenes, positions, active, search)
+    # what one sign finds, the other may have missed, mirrored
+    given = _higher(given, climb(scenes, _mirror(reverse[0]), active, search))
+    _, against = _higher(reverse, climb(other, _mirror(given[0]), active, search))
+    first = _explain(scenes, *given, active, against, search)
     # search the given sign over the whole region, too, before calling it the worse one
     again = ((first.p_value < LEVEL) | (first.reversed_gain > 0)).nonzero().flatten()
     if len(again):
         part = scenes.take(again)
         searched = sml(part, active[again].sum(-1), search, slots=slots).positions
-        second = _explain(part, searched, active[again], against[again], search)
+        found_again = climb(part, searched, active[again], search)
+        second = _explain(part, *found_again, active[again], against[again], search)
         before = first.take(again)
         # the scene fits if it does so at any place
         better = second.p_value > before.p_value
@@ -136,15 +141,30 @@ def reverse_phase(scenes: Scenes) -> Scenes:
     )
 
 
+def _mirror(positions: Tensor) -> Tensor:
+    """Return the places [B, K, 3] whose planar waves have the other phase sign."""
+    return positions * positions.new_tensor([-1.0, -1.0, 1.0])
+
+
+def _higher(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Return, scene by scene, the positions and value of the higher likelihood."""
+    better = other[1] < one[1]
+    return torch.where(better[:, None, None], other[0], one[0]), torch.minimum(one[1], other[1])
+
+
 def _explain(
-    scenes: Scenes, positions: Tensor, active: Tensor, against: Tensor, search: SearchGrid
+    scenes: Scenes,
+    best: Tensor,
+    value: Tensor,
+    active: Tensor,
+    against: Tensor,
+    search: SearchGrid,
 ) -> Explanation:
-    """Return the explanation by the places that scoring reaches from positions [B, K, 3].
+    """Return the explanation by positions [B, K, 3].
 
     Args:
-        against: the -log likelihood of the other phase sign, [B].
+        value, against: -log likelihood there, and that of the other phase sign, [B].
     """
-    best, value = climb(scenes, positions, active, search)
     gain = (value - against).nan_to_num(0)
     fit = goodness_of_fit(scenes, best, active, search)
     # two tests

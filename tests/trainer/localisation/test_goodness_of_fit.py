@@ -12,7 +12,7 @@ from trainer.estimation import build_localiser
 from trainer.localisation import localise
 from trainer.localisation.best_places import reverse_phase
 from trainer.localisation.conventions import conventions, likely_convention, place_conventions
-from trainer.localisation.goodness_of_fit import goodness_of_fit
+from trainer.localisation.goodness_of_fit import goodness_of_fit, wavefront_polynomials
 from trainer.localisation.localisation import Localisation
 from trainer.localisation.vouching import MISFIT, REVERSED, vouch, withhold_reversed
 from trainer.scenes import Scenes, search_grid
@@ -39,6 +39,13 @@ def test_p_values_of_the_law_are_no_smaller_than_uniform(known):
     p_values = at_truth(scenes if known else unscored(scenes)).p_value
     assert stats.kstest(p_values.numpy(), "uniform", alternative="greater").pvalue > 1e-3
     assert p_values.min() < 0.1
+
+
+def test_wavefront_polynomials_are_orthonormal_and_none_is_a_change_of_amplitude():
+    shapes = wavefront_polynomials(SEARCH, most=30)
+    assert len(shapes) == 9  # of degree 1, 2 and 3 in two coordinates
+    torch.testing.assert_close(shapes @ shapes.mT, torch.eye(9, dtype=torch.float64))
+    assert shapes.sum(-1).abs().max() < 1e-12
 
 
 def test_residuals_of_a_perfect_fit_leave_the_noise():
@@ -87,6 +94,13 @@ def test_a_reversed_phase_sign_does_not_fit(count):
     assert wrong.fits.mean() < 0.1
     assert (wrong.explained < right.explained).all()
     assert np.median(wrong.reversed_gain) > 20 > -20 > np.median(right.reversed_gain)
+
+
+def test_the_gain_of_one_sign_is_the_loss_of_the_other():
+    """Both signs are searched alike, so each finds what the other does."""
+    scenes = scenes_of(count=2, snr_db=0.0, size=12)
+    given, reversed_ = (by_ml(x).reversed_gain for x in (scenes, reverse_phase(scenes)))
+    assert (np.abs(given + reversed_) < 0.1).sum() >= 11
 
 
 def test_weak_hints_of_a_reversed_sign_in_all_scenes_are_one_strong_one():
