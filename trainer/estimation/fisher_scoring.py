@@ -151,10 +151,15 @@ def uncertainty(
         powers = (snr * data.snapshots.shape[-1] / energy.clamp(min=tiny)).log()
         noise = torch.zeros_like(noise)
     unknowns = torch.cat([positions.flatten(1), powers, noise], dim=-1)
-    information = Likelihood(data, search, active).local_model(unknowns).curvature
-    if snr is None:
-        information = information * (level > 0)[:, None, None]  # silent snapshots tell nothing
-    return region_limited(information, search, positions.shape[1])
+    likelihood = Likelihood(data, search, active)
+    slots = positions.shape[1]
+    information = likelihood.local_model(unknowns).curvature
+    if snr is not None:
+        return region_limited(information, search, slots)
+    # silent snapshots tell nothing
+    information = information * (level > 0)[:, None, None]
+    observed = likelihood.observed_information(unknowns) * (level > 0)[:, None, None]
+    return region_limited(information, search, slots, observed)
 
 
 def score(

@@ -26,6 +26,9 @@ from trainer.scenes import SearchGrid, respond
 
 from .levenberg_marquardt import LocalModel
 
+DIFFERENCE = 1e-6
+"""Step of differences of the gradient, in radians, 1/m and natural logarithms of powers."""
+
 
 class InversionLemma(NamedTuple):
     """The terms of (σ² I + B P Bᴴ)⁻¹ = (I - B T Bᴴ) / σ².
@@ -106,6 +109,17 @@ class Likelihood:
             powers,
             noise,
         )
+
+    def observed_information(self, unknowns: Tensor) -> Tensor:
+        """Return the Hessian of V at unknowns [B, 4K + 1], by differences of the gradient.
+
+        Its error is of the order of `DIFFERENCE` relative to the scale on which it varies.
+        """
+        here = self.local_model(unknowns).gradient
+        steps = DIFFERENCE * torch.eye(unknowns.shape[-1], dtype=unknowns.dtype).to(unknowns)
+        moved = [self.local_model(unknowns + step).gradient - here for step in steps]
+        hessian = torch.stack(moved, dim=-1) / DIFFERENCE
+        return (hessian + hessian.mT) / 2
 
     def _assemble(
         self, first: Tensor, second: Tensor, lemma: InversionLemma, powers: Tensor, noise: Tensor

@@ -1,4 +1,4 @@
-"""The uncertainty of an estimate: variances from the Fisher information and the region.
+"""The uncertainty of an estimate: variances from the information and the region.
 
 F is the Fisher information of all unknowns of a scene (`likelihood`); its inverse is the bound of
 an estimate that knows no region. But the region tells something, too: a coordinate that is uniform
@@ -12,6 +12,11 @@ data tell about coordinate q, with the region's word on the others only, has the
 J - D_qq e_q e_qᵀ, by the Sherman-Morrison formula v / (1 - D_qq v) with v = [J⁻¹]_qq.
 
 An angle is *identifiable* if F bounds it, at w²/12 or less: the data tell as much as the region.
+
+F is what such snapshots tell on average. What those at hand tell is the observed information H,
+the Hessian of the negative log likelihood (Efron and Hinkley 1978, Biometrika 65): few snapshots
+of two sources correlate by chance, and errors grow with it. Where H + D is positive definite, as
+at a maximum, it takes the place of J. Whether an angle is identifiable is a matter of F.
 
 An estimate in a false basin has these variances, too: they hold above the threshold of the SNR.
 """
@@ -76,11 +81,15 @@ def invert_information(information: Tensor, scale: Tensor) -> tuple[Tensor, Tens
     return torch.where(identifiable, variance * unit**2, torch.inf), identifiable
 
 
-def region_limited(information: Tensor, search: SearchGrid, slots: int) -> Uncertainty:
+def region_limited(
+    information: Tensor, search: SearchGrid, slots: int, observed: Tensor | None = None
+) -> Uncertainty:
     """Return the variances of K = `slots` positions, the first 3K of the unknowns.
 
     Args:
         information: F, [B, Q, Q].
+        observed: H, [B, Q, Q]: takes the place of F in the variances where H + D is positive
+            definite.
     """
     width = (search.upper - search.lower).double()
     region = (width.square() / 12).expand(len(information), slots, 3)
@@ -88,11 +97,27 @@ def region_limited(information: Tensor, search: SearchGrid, slots: int) -> Uncer
     prior[:, : 3 * slots] = 1 / region.flatten(1)
     limited = information + torch.diag_embed(prior)
     scale = limited.diagonal(dim1=-2, dim2=-1)
-    variances = (invert_information(x, scale)[0] for x in (information, limited))
+    if observed is not None:
+        limited = _definite(observed + torch.diag_embed(prior), limited)
+    scales = scale, limited.diagonal(dim1=-2, dim2=-1)
+    pairs = zip((information, limited), scales, strict=True)
+    variances = (invert_information(*each)[0] for each in pairs)
     bound, variance = (x[:, : 3 * slots].view_as(region) for x in variances)
     variance = variance.minimum(region)
     measured = variance / (1 - variance / region)
     return Uncertainty(variance, measured, region, (bound <= region)[..., :2].all(-1))
+
+
+def _definite(matrices: Tensor, others: Tensor) -> Tensor:
+    """Return matrices [B, Q, Q] where they are positive definite, else the others.
+
+    Rows that are zero in the others, of slots without a source, do not count.
+    """
+    scale = others.diagonal(dim1=-2, dim2=-1)
+    root = scale.where(scale > 0, torch.ones_like(scale)).rsqrt()
+    unit = matrices.nan_to_num(0) * root.unsqueeze(-1) * root.unsqueeze(-2)
+    _, failed = torch.linalg.cholesky_ex(unit + torch.diag_embed((scale <= 0).to(unit)))
+    return torch.where((failed == 0)[:, None, None], matrices, others)
 
 
 def panel_tells(positions: Tensor, search: SearchGrid) -> Tensor:

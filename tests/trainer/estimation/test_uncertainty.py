@@ -51,6 +51,31 @@ def test_variances_are_the_stochastic_bound_where_the_data_outweigh_the_region(n
     assert bool(found.identifiable[active].all())
 
 
+def test_observed_information_is_the_hessian_that_automatic_differentiation_gives():
+    scenes, search = batch(SCENE, 5.0, 2, count=1)
+    data, positions, active = at_truth(scenes)
+    unknowns = torch.cat([positions.flatten(1), torch.zeros(1, 3)], dim=-1).double()
+    likelihood = Likelihood(data, search, active)
+    found = likelihood.observed_information(unknowns)[0]
+
+    def gradient(x):
+        return likelihood.local_model(x.unsqueeze(0)).gradient[0]
+
+    expected = torch.autograd.functional.jacobian(gradient, unknowns[0])
+    # forward differences err by half the third derivative times the step
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+
+
+def test_the_observed_information_counts_where_it_is_positive_definite():
+    _, search = batch(SCENE, 10.0, 1, count=2)
+    eye = torch.eye(9, dtype=torch.float64).expand(2, -1, -1)
+    observed = torch.stack([4 * eye[0], -eye[0]]) * 1e6
+    given = region_limited(1e6 * eye, search, 2)
+    found = region_limited(1e6 * eye, search, 2, observed)
+    torch.testing.assert_close(found.measured[0], given.measured[0] / 4)
+    torch.testing.assert_close(found.measured[1], given.measured[1])
+
+
 def test_variances_never_exceed_those_of_the_uniform_law_over_the_region():
     scenes, search = batch(SCENE, -30.0, 2)
     found = uncertainty(*at_truth(scenes), search)
