@@ -1,59 +1,39 @@
 """Print how often 95 % intervals of azimuth, elevation and range hold the truth.
 
-    python benchmarks/uncertainty.py [--model RUN] [--methods NAME ...] [--scenes 256]
+    python benchmarks/uncertainty.py [--model RUN] [--methods NAME ...] [--scenes 256] [--write]
 
-Per method, SNR and K, of the first source of every scene: the coverage of estimate ± 1.96 standard
-deviations where one is given, with its Clopper-Pearson interval; the share of estimates with a
-range; and the share within 5 degrees, which tells where the threshold lies. Below it an estimate
-may be in a false basin, of which a standard deviation knows nothing.
+Of the first source of every scene of the `local` law, `--scenes` of them at each SNR and K: the
+coverage of estimate ± 1.96 standard deviations where one is given, with Clopper-Pearson intervals.
+Above threshold: every source of the scene is resolved, and least squares at the estimates explain
+at least the share 1 - 2^-K of the snapshots' energy. Below, an estimate may lie in a false basin,
+of which a standard deviation knows nothing.
 """
 
 import argparse
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+
+from documents import merge_rows, write_tables
+
+from trained import LOCAL_SCENE  # isort: skip  (sets threads)
 
 import numpy as np
 import torch
-from scipy.stats import beta
+from scipy.stats import binomtest
 
-from trainer.config import SceneConfig
+from trainer.config import SceneConfig, TrainConfig
 from trainer.estimation import Estimates, build_localiser, refined_music
 from trainer.evaluation import identify, match
 from trainer.intervals import NORMAL_QUANTILE
 from trainer.localisation import adapt_network
-from trainer.scenes import EvalScenes, Scenes
+from trainer.scenes import EvalScenes, Scenes, respond, search_grid
 from trainer.training import load_model
 
+PAGE = Path(__file__).parents[1] / "docs" / "localisation.md"
 SEED = 5_000_011
 COORDINATES = ("azimuth", "elevation", "range_m")
-SNRS = (-10.0, -5.0, 0.0, 5.0, 10.0, 20.0)
-
-
-def clopper_pearson(hits: int, count: int, level: float = 0.95) -> tuple[float, float]:
-    """Return the exact binomial interval of a share (Clopper and Pearson 1934)."""
-    tail = (1 - level) / 2
-    low = beta.ppf(tail, hits, count - hits + 1) if hits else 0.0
-    high = beta.ppf(1 - tail, hits + 1, count - hits) if hits < count else 1.0
-    return float(low), float(high)
-
-
-def first_sources(scenes: Scenes, found: Estimates, scene: SceneConfig) -> dict[str, np.ndarray]:
-    """Return errors and standard deviations of the first source of every scene, [B] each."""
-    told = identify(scenes, found, scene)
-    truth = scenes.sources
-    # the estimate matched to the first source is the one whose error the matching returns
-    errors = match(found, truth)
-    azimuth = truth.azimuth[:, 0] + errors.azimuth_deg[:, 0].deg2rad()
-    nearest = (found.azimuth - azimuth.unsqueeze(-1)).abs()
-    nearest = nearest.masked_fill(~found.active, torch.inf).argmin(-1, keepdim=True)
-    columns = {"angle_deg": errors.angle_deg[:, 0]}
-    for name in COORDINATES:
-        value, std = (
-            getattr(told, x).gather(-1, nearest)[:, 0]
-            for x in (name, "range_std_m" if name == "range_m" else f"{name}_std")
-        )
-        columns[name] = (value - getattr(truth, name)[:, 0]) / std
-    return {name: value.cpu().numpy() for name, value in columns.items()}
+SNRS = (-5.0, 0.0, 5.0, 10.0, 20.0)
 
 
 def main() -> None:
@@ -62,8 +42,11 @@ def main() -> None:
     p.add_argument("--model", help="a run or model folder to measure too")
     p.add_argument("--methods", nargs="*", default=["sml", "lmmse_music+scoring"])
     p.add_argument("--scenes", type=int, default=256, help="per SNR and K")
+    p.add_argument("--counts", type=int, nargs="*", default=[1, 2], help="numbers K")
+    p.add_argument("--write", action="store_true", help=f"put the rows into {PAGE.name}")
     args = p.parse_args()
-    scene = SceneConfig()
+    torch.set_num_threads(1)
+    scene = TrainConfig.from_params(LOCAL_SCENE).scene
     methods: dict[str, Callable[[Scenes, torch.Tensor], Estimates]] = {
         name: build_localiser(name, scene) for name in args.methods
     }
@@ -74,32 +57,85 @@ def main() -> None:
         methods["network+scoring"] = lambda scenes, count: refined_music(
             scenes, network(scenes), count, scene
         )
-    print(
-        "method               SNR  K  within 5°  azimuth            elevation          "
-        "range              told"
-    )
+    levels = " / ".join(f"{snr:g}" for snr in SNRS)
+    cells = [f"above threshold at {levels} dB", "azimuth", "elevation", "range", "told", "n"]
+    cells += ["azimuth below"]
+    lines = [f"| method | K | {' | '.join(cells)} |", "|---" * (2 + len(cells)) + "|"]
+    print("\n".join(lines), flush=True)
     for name, locate in methods.items():
-        for count in (1, 2):
-            for snr_db in SNRS:
-                scenes = EvalScenes(scene, SEED).batch(
-                    range(args.scenes), snr_db=snr_db, num_sources=count
-                )
-                with torch.no_grad():
-                    found = locate(scenes, scenes.sources.num_sources)
-                rows = first_sources(scenes, found, scene)
-                cells = []
-                for coordinate in COORDINATES:
-                    z = rows[coordinate][np.isfinite(rows[coordinate])]
-                    hits = int((np.abs(z) <= NORMAL_QUANTILE).sum())
-                    low, high = clopper_pearson(hits, len(z)) if len(z) else (0.0, 1.0)
-                    cells.append(f"{hits / max(len(z), 1):.2f} [{low:.2f}, {high:.2f}]")
-                told = np.isfinite(rows["range_m"]).mean()
-                near = (rows["angle_deg"] <= 5).mean()
-                print(
-                    f"{name:<20} {snr_db:>3.0f}  {count}  {near:<9.2f}  {'  '.join(cells)}  "
-                    f"{told:.2f}",
-                    flush=True,
-                )
+        for count in args.counts:
+            lines.append(f"| {name} | {count} | {measure(locate, scene, count, args.scenes)} |")
+            print(lines[-1], flush=True)
+    if args.write:
+        write_tables(PAGE, {"coverage": merge_rows(PAGE, "coverage", lines)})
+
+
+def measure(
+    locate: Callable[[Scenes, torch.Tensor], Estimates], scene: SceneConfig, count: int, size: int
+) -> str:
+    """Return the cells of a row, from `size` scenes at each SNR."""
+    shares, found = [], []
+    for snr_db in SNRS:
+        # every SNR and K has scenes of its own
+        first = (count * 1000 + int(snr_db) + 100) * 10_000
+        scenes = EvalScenes(scene, SEED).batch(
+            range(first, first + size), snr_db=snr_db, num_sources=count
+        )
+        with torch.no_grad():
+            estimates = locate(scenes, scenes.sources.num_sources)
+        found.append(first_sources(scenes, estimates, scene))
+        shares.append(f"{found[-1]['above'].mean():.2f}")
+    rows = {name: np.concatenate([each[name] for each in found]) for name in found[0]}
+    above = rows["above"]
+    cells = [" / ".join(shares), *(coverage(rows[name][above]) for name in COORDINATES)]
+    told = np.isfinite(rows["range_m"][above]).mean()
+    return " | ".join(
+        [*cells, f"{told:.2f}", f"{above.sum():,}", coverage(rows["azimuth"][~above])]
+    )
+
+
+def first_sources(scenes: Scenes, found: Estimates, scene: SceneConfig) -> dict[str, np.ndarray]:
+    """Return errors over standard deviations of the first source of every scene, [B] each.
+
+    `above` says which scenes are above threshold.
+    """
+    told = identify(scenes, found, scene)
+    truth = scenes.sources
+    # the estimate matched to the first source is the one whose error the matching returns
+    errors = match(found, truth)
+    azimuth = truth.azimuth[:, 0] + errors.azimuth_deg[:, 0].deg2rad()
+    nearest = (found.azimuth - azimuth.unsqueeze(-1)).abs()
+    nearest = nearest.masked_fill(~found.active, torch.inf).argmin(-1, keepdim=True)
+    columns = {}
+    for name in COORDINATES:
+        value, std = (
+            getattr(told, x).gather(-1, nearest)[:, 0]
+            for x in (name, "range_std_m" if name == "range_m" else f"{name}_std")
+        )
+        columns[name] = ((value - getattr(truth, name)[:, 0]) / std).cpu().numpy()
+    resolved = (found.resolved | ~found.active).all(-1)
+    enough = explained(scenes, found, scene) >= 1 - 0.5 ** found.active.sum(-1)
+    return columns | {"above": (resolved & enough).cpu().numpy()}
+
+
+def explained(scenes: Scenes, found: Estimates, scene: SceneConfig) -> torch.Tensor:
+    """Return the share of the energy that least squares at the estimates explain, [B]."""
+    steering = search_grid(scene).response(found.positions) * found.active.unsqueeze(-1)
+    responses = respond(scenes.channel, scenes.codes, steering.to(scenes.channel))
+    basis, size, _ = torch.linalg.svd(responses, full_matrices=False)
+    basis = basis * (size > 1e-5 * size.amax(-1, keepdim=True)).unsqueeze(-2)
+    inside = (basis.mH @ scenes.snapshots.unsqueeze(-1)).abs().square().sum((1, 2, 3))
+    return inside / scenes.snapshots.abs().square().sum((1, 2))
+
+
+def coverage(z: np.ndarray) -> str:
+    """Return the share of |z| <= 1.96 with its interval; NaN are left out."""
+    z = z[np.isfinite(z)]
+    if not len(z):
+        return ""
+    hits = int((np.abs(z) <= NORMAL_QUANTILE).sum())
+    ends = binomtest(hits, len(z)).proportion_ci(method="exact")
+    return f"{hits / len(z):.3f} [{ends.low:.3f}, {ends.high:.3f}]"
 
 
 if __name__ == "__main__":
