@@ -34,8 +34,7 @@ from .covariance_fit import (
 from .dictionary import (
     PLANE_PHASE,
     POINTS_PER_BEAM,
-    pack_hermitian,
     steering_dictionary,
-    unpack_hermitian,
 )
 from .eigendecomposition import Eigendecomposition, eigendecompose
+from .products import Products

@@ -14,7 +14,7 @@ num_g - den_g is the derivative of the log likelihood in γ_g, and the update
 λ <- λ sqrt(sum_l |C_l⁻¹ y_l|² / p sum_l tr C_l⁻¹). Neither noise nor scale need be known.
 
 Nothing of size G x L is formed: numerators and denominators are products of one N x N matrix per
-scene with the packed dictionary,
+scene with the dictionary's outer products,
 
     p num_g = a_gᴴ [sum_l q_l q_lᴴ] a_g,  q_l = G_lᴴ C_l⁻¹ y_l
     den_g   = a_gᴴ [sum_l G_lᴴ C_l⁻¹ G_l] a_g
@@ -31,7 +31,7 @@ from trainer.linalg import hermitian_part, squared_norm
 from trainer.scenes import Scenes
 
 from .backprojection import whiten
-from .dictionary import pack_hermitian
+from .products import Products
 
 NOISE_FLOOR = 1e-3
 """Smallest λ, -30 dB: below, C_l may be too ill conditioned for float32."""
@@ -112,22 +112,21 @@ class LikelihoodGradient(NamedTuple):
 
 
 def likelihood_gradient(
-    observations: Observations, covariance: Tensor, log_noise: Tensor, outer: Tensor
+    observations: Observations, covariance: Tensor, log_noise: Tensor, products: Products
 ) -> LikelihoodGradient:
     """Return the gradient at every point of the dictionary.
 
     Args:
         covariance: R, [B, N, N], with a mean diagonal of about 1.
         log_noise: log λ, [B].
-        outer: of the dictionary, [G, N²].
+        products: of the dictionary.
     """
     forms = quadratic_forms(observations, covariance, log_noise.exp())
     tiny = torch.finfo(log_noise.dtype).tiny
     energy = (observations.snapshots.conj() * forms.weighted).real.mean((-2, -1))
     scale = energy.clamp(min=tiny)
     explained = forms.back_projected @ forms.back_projected.mH / scale[:, None, None]
-    packed = pack_hermitian(torch.stack([explained, forms.information]))
-    numerator, denominator = packed @ outer.mT
+    numerator, denominator = products.power_map(torch.stack([explained, forms.information]))
     denominator = denominator.clamp(min=tiny)
     return LikelihoodGradient(
         log_ratio=_log_ratio(numerator, denominator),

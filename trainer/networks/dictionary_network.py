@@ -22,5 +22,5 @@ class DictionaryNetwork(DictionaryModule):
 
     def forward(self, scenes: Scenes) -> Covariance:
         """Return R = sum_g γ_g a_g a_gᴴ / N with sum_g γ_g = 1."""
-        powers = self.logits(power_maps(scenes, self.outer)).squeeze(1).softmax(-1)
-        return normalise(matrix=self.mixture(powers), eps_psd=self.eps_psd)
+        powers = self.logits(power_maps(scenes, self.products)).squeeze(1).softmax(-1)
+        return normalise(matrix=self.products.mixture(powers), eps_psd=self.eps_psd)

@@ -45,7 +45,7 @@ class FactorNetwork(DictionaryModule):
 
     def forward(self, scenes: Scenes) -> Covariance:
         """Return F = [sqrt(1-b) A, sqrt(b/L) Y], or A alone without a blend."""
-        inputs = power_maps(scenes, self.outer)
+        inputs = power_maps(scenes, self.products)
         masks = self.logits(inputs).softmax(-1)
         with torch.no_grad():
             components = principal_components(inputs.measured, self.rank)

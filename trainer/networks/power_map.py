@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from trainer.config import NetworkConfig
 from trainer.covariance import (
     ChannelEigenmodes,
+    Products,
     channel_eigenmodes,
     fit_loading,
-    pack_hermitian,
     unit_trace,
 )
 from trainer.scenes import Scenes
@@ -54,11 +54,11 @@ class PowerMaps:
 
 
 @torch.no_grad()
-def power_maps(scenes: Scenes, outer: Tensor) -> PowerMaps:
+def power_maps(scenes: Scenes, products: Products) -> PowerMaps:
     """Return the maps of a batch; no gradient passes.
 
     Args:
-        outer: of the dictionary, [G, N²].
+        products: of the dictionary.
     """
     modes = channel_eigenmodes(scenes)
     gain, phases = modes.gain, modes.phases
@@ -70,8 +70,8 @@ def power_maps(scenes: Scenes, outer: Tensor) -> PowerMaps:
     # sum_l ‖Π_l a‖² = aᴴ [sum_l P_l* Q² P_l] a: an entrywise product with the Gram of the phases
     squared = (modes.lift * (gain * weight**2).unsqueeze(-2)) @ modes.lift.mH
     matrices = [measured @ measured.mH, (squared * (phases.mH @ phases)).sum(1)]
-    packed = pack_hermitian(unit_trace(torch.stack(matrices)))
-    power, normaliser = (packed @ outer.mT).clamp(min=LOG_FLOOR).log()
+    maps = products.power_map(unit_trace(torch.stack(matrices)))
+    power, normaliser = maps.clamp(min=LOG_FLOOR).log()
     log_noise = (loading / gain.mean((-2, -1))).log().clamp(-NOISE_RANGE, NOISE_RANGE)
     return PowerMaps(power, normaliser, log_noise, measured, modes, signal, loading)
 

@@ -111,7 +111,7 @@ class UnrolledNetwork(DictionaryModule):
 
     def forward(self, scenes: Scenes) -> Covariance:
         """Return R = sum_g γ_g a_g a_gᴴ / N with sum_g γ_g = 1."""
-        maps = power_maps(scenes, self.outer)
+        maps = power_maps(scenes, self.products)
         observations = Observations.from_scenes(scenes)
         loading, floor = maps.loading, self.noise_floor or 0.0
         if floor:
@@ -125,9 +125,9 @@ class UnrolledNetwork(DictionaryModule):
             least = math.log(max(floor * FLOOR_DECAY**number, NOISE_FLOOR))
             log_noise = log_noise.clamp(min=least)
             powers = log_powers.exp()
-            mixture = self.mixture(powers)
-            gradient = likelihood_gradient(observations, mixture, log_noise, self.outer)
+            mixture = self.products.mixture(powers)
+            gradient = likelihood_gradient(observations, mixture, log_noise, self.products)
             noise_input = log_noise.clamp(-NOISE_RANGE, NOISE_RANGE) / NOISE_RANGE
             log_powers = stage(log_powers, gradient, noise_input)
             log_noise = update_noise(log_noise, powers, gradient).clamp(min=math.log(NOISE_FLOOR))
-        return normalise(matrix=self.mixture(log_powers.exp()), eps_psd=self.eps_psd)
+        return normalise(matrix=self.products.mixture(log_powers.exp()), eps_psd=self.eps_psd)

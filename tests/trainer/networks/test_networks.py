@@ -11,7 +11,8 @@ from tests.resimulated import resimulated, two_state_codes
 from trainer.config import CovarianceConfig, NetworkConfig, SceneConfig, TrainConfig
 from trainer.covariance.backprojection import channel_eigenmodes, fit_loading, lmmse
 from trainer.covariance.covariance import Covariance, normalise, true_factor
-from trainer.covariance.dictionary import pack_hermitian, steering_dictionary, unpack_hermitian
+from trainer.covariance.dictionary import steering_dictionary
+from trainer.covariance.products import pack_hermitian, unpack_hermitian
 from trainer.networks.factor_network import Blend, principal_components
 from trainer.networks.power_map import power_maps
 from trainer.networks.registry import build_network
@@ -148,7 +149,7 @@ def test_weights_serve_other_panels(name: str) -> None:
 
 def test_dictionaries_are_shared_by_the_networks_of_a_process() -> None:
     one, other = (build_network(CONFIGS[name]) for name in ("dictionary", "factor"))
-    assert one.outer.data_ptr() == other.outer.data_ptr()
+    assert one.products.table.data_ptr() == other.products.table.data_ptr()
 
 
 @per_network
@@ -214,8 +215,8 @@ def test_maps_are_back_projected_power_and_its_normaliser(gains: tuple[float, fl
     """Against sum_l |aᴴ x_l|² and sum_l ‖Π_l a‖² with Π_l written out, up to a scale per map."""
     scenes = scenes_of()
     scenes = resimulated(scenes, codes=two_state_codes(scenes, gains), snr_db=0.0)
-    table = steering_dictionary(SCENE, torch.float64, torch.device("cpu"))
-    maps = power_maps(scenes, table.outer)
+    table = steering_dictionary(SCENE, torch.float64)
+    maps = power_maps(scenes, table.products())
     loading = fit_loading(channel_eigenmodes(scenes))[1]
     power = torch.einsum("gn,bln->blg", table.steering.conj(), lmmse(scenes)).abs().square()
     operators = scenes.channel.unsqueeze(1) * scenes.codes.unsqueeze(2)  # G_l

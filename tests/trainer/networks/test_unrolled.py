@@ -19,7 +19,7 @@ from trainer.covariance.covariance_fit import (
     likelihood_gradient,
     update_noise,
 )
-from trainer.covariance.dictionary import SteeringDictionary, steering_dictionary, unpack_hermitian
+from trainer.covariance.dictionary import SteeringDictionary, steering_dictionary
 from trainer.networks import single_source
 from trainer.networks.registry import build_network
 from trainer.networks.unrolled import Stage
@@ -45,7 +45,7 @@ def scenes_of(config: SceneConfig = SCENE, snr_db: float = 0.0, batch: int = BAT
 
 
 def table_of(config: SceneConfig = SCENE) -> SteeringDictionary:
-    return steering_dictionary(config, torch.float64, torch.device("cpu"))
+    return steering_dictionary(config, torch.float64)
 
 
 def some_powers(count: int, batch: int = BATCH) -> Tensor:
@@ -71,13 +71,14 @@ def test_the_likelihood_gradient_is_its_derivative(noise_correlation: float) -> 
     """num - den against autograd, in γ_g and in λ."""
     scenes = scenes_of(replace(SCENE, noise_correlation=noise_correlation))
     table, observed = table_of(), Observations.from_scenes(scenes)
-    powers = some_powers(len(table.outer)).requires_grad_()
+    products = table.products()
+    powers = some_powers(len(table.steering)).requires_grad_()
     log_noise = torch.linspace(-2.0, 1.0, BATCH, requires_grad=True)
     value = log_likelihood(observed, table, powers, log_noise).sum()
     by_power, by_log_noise = torch.autograd.grad(value, (powers, log_noise))
     with torch.no_grad():
-        matrix = unpack_hermitian(powers @ table.outer)
-        gradient = likelihood_gradient(observed, matrix, log_noise, table.outer)
+        matrix = products.mixture(powers)
+        gradient = likelihood_gradient(observed, matrix, log_noise, products)
         noise = log_noise.exp()
         traces = inverse_covariances(observed, matrix, noise).diagonal(dim1=-2, dim2=-1)
     denominator = gradient.log_information.exp() * scenes.snapshots[0].numel()
@@ -90,16 +91,15 @@ def test_the_likelihood_gradient_is_its_derivative(noise_correlation: float) -> 
 def test_a_textbook_step_never_lowers_the_likelihood() -> None:
     """And a stage that has learned nothing takes that step."""
     table, observed = table_of(), Observations.from_scenes(scenes_of())
+    products = table.products()
     stage = Stage(NetworkConfig(kind="unrolled", width=4, stages=1), table.shape)
-    log_powers = some_powers(len(table.outer)).log()
+    log_powers = some_powers(len(table.steering)).log()
     log_noise = torch.full((BATCH,), 1.5)
     before = log_likelihood(observed, table, log_powers.exp(), log_noise)
     with torch.no_grad():
         for _ in range(20):
             powers = log_powers.exp()
-            gradient = likelihood_gradient(
-                observed, unpack_hermitian(powers @ table.outer), log_noise, table.outer
-            )
+            gradient = likelihood_gradient(observed, products.mixture(powers), log_noise, products)
             log_powers = stage(log_powers, gradient, torch.zeros(BATCH))
             expected = powers * (gradient.log_ratio / 2).exp()
             expected = expected / expected.sum(-1, keepdim=True)
@@ -114,8 +114,9 @@ def test_the_gradient_vanishes_at_the_truth() -> None:
     """E num = den under the true R and λ, within five standard errors of L = 2,000 snapshots."""
     config = replace(SCENE, num_snapshots=2000)
     scenes, table = scenes_of(config, batch=1), table_of(config)
+    products = table.products()
     generator = torch.Generator().manual_seed(2)
-    powers = torch.zeros(1, len(table.outer))
+    powers = torch.zeros(1, len(table.steering))
     powers[0, [3, 50]] = 0.5
     observed, noise = Observations.from_scenes(scenes), 0.3
 
@@ -127,9 +128,7 @@ def test_the_gradient_vanishes_at_the_truth() -> None:
     snapshots = (clean + noise**0.5 * normal(*clean.shape)).unsqueeze(0)
     observed = observed._replace(snapshots=snapshots)
     log_noise = torch.tensor([noise]).log()
-    gradient = likelihood_gradient(
-        observed, unpack_hermitian(powers @ table.outer), log_noise, table.outer
-    )
+    gradient = likelihood_gradient(observed, products.mixture(powers), log_noise, products)
     # num is a sum of 2,000 squares, each at most 100 % spread: 5 / sqrt(2000), and as much for p
     assert gradient.log_ratio.abs().max() < 0.2
     assert gradient.noise_log_ratio.abs().max() < 0.2
@@ -137,13 +136,14 @@ def test_the_gradient_vanishes_at_the_truth() -> None:
 
 def test_a_scene_that_cannot_be_fitted_leaves_its_neighbours_alone() -> None:
     table, observed = table_of(), Observations.from_scenes(scenes_of())
-    powers = some_powers(len(table.outer))
-    matrix = unpack_hermitian(powers @ table.outer)
+    products = table.products()
+    powers = some_powers(len(table.steering))
+    matrix = products.mixture(powers)
     broken = matrix.clone()
     broken[1] = -100 * matrix[1]
     log_noise = torch.zeros(BATCH)
-    whole = likelihood_gradient(observed, matrix, log_noise, table.outer).log_ratio
-    part = likelihood_gradient(observed, broken, log_noise, table.outer).log_ratio
+    whole = likelihood_gradient(observed, matrix, log_noise, products).log_ratio
+    part = likelihood_gradient(observed, broken, log_noise, products).log_ratio
     assert part[1].isnan().all()
     others = [0, 2, 3]
     torch.testing.assert_close(part[others], whole[others], rtol=1e-12, atol=1e-12)
