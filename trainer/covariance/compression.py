@@ -16,6 +16,7 @@ selected as keep |T - X T[selected]| <= tolerance · |T| (Frobenius norm),
 measured on maps that took no part.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -43,22 +44,25 @@ class CompressedTable:
     """Factors of the table, and where its rows and columns are.
 
     S is the order of the group of reflections, and the number of its characters; J and Q are the
-    numbers of orbits of rows and columns, r_s the rows selected for a character.
+    numbers of orbits of rows and columns.
 
     Attributes:
         characters: [S, S], orthogonal.
         points: of the rows, orbits of grid points.
         entries: of the columns, orbits of packed entries.
-        selected: S times [r_s, Q], the selected rows.
-        weights: S times [r_s, J], Xᵀ.
+        elements: orbits of the panel's elements.
+        steering: steering vectors, real and imaginary parts folded like the rows of T,
+            [S, 2 · orbits of elements, J].
+        parts: the factors for every character.
         error: |T - X T[selected]| / |T| as measured.
     """
 
     characters: Tensor
     points: "Orbits"
     entries: "Orbits"
-    selected: tuple[Tensor, ...]
-    weights: tuple[Tensor, ...]
+    elements: "Orbits"
+    steering: Tensor
+    parts: tuple["Interpolation", ...]
     error: float
 
 
@@ -70,6 +74,7 @@ def compress_table(grid: SearchGrid, tolerance: float) -> CompressedTable:
     points = Orbits.of([on_grid.flip(axis).flatten() for _, axis in flips], on_grid.numel())
     on_pairs = [(flip.unsqueeze(1) * size + flip).flatten() for flip, _ in flips]
     entries = Orbits.of(on_pairs, size**2)
+    elements = Orbits.of([flip for flip, _ in flips], size)
     characters = grid.points.new_ones(1, 1)
     for _ in flips:
         characters = torch.kron(characters, characters.new_tensor([[1, 1], [1, -1]]) / 2**0.5)
@@ -86,17 +91,41 @@ def compress_table(grid: SearchGrid, tolerance: float) -> CompressedTable:
 
     picks, error = _interpolate(random_maps, len(share) // 2, tolerance)
     steering = grid.steering[points.images[0]]
+    folded = torch.einsum(
+        "cs,jsq->cqj", characters.to(steering.dtype), steering[:, elements.images]
+    )
     return CompressedTable(
         characters=characters,
         points=points,
         entries=entries,
-        selected=tuple(
-            _folded_rows(steering[rows], entries.images, character)
-            for (rows, _), character in zip(picks, characters, strict=True)
+        elements=elements,
+        steering=torch.cat([folded.real, folded.imag], 1),
+        parts=tuple(
+            Interpolation(
+                rows=_folded_rows(steering[order[: len(weights)]], entries.images, character),
+                weights=weights
+                * share[order[: len(weights)], None]
+                / share[order[len(weights) :]],
+                order=order,
+            )
+            for (order, weights), character in zip(picks, characters, strict=True)
         ),
-        weights=tuple(weights * share[rows, None] / share for rows, weights in picks),
         error=error,
     )
+
+
+class Interpolation(NamedTuple):
+    """Factors of the table of one character, of which r rows are selected.
+
+    Attributes:
+        rows: [r, Q], the selected rows.
+        weights: [r, J - r], Xᵀ of the others.
+        order: [J], the selected rows, then the others.
+    """
+
+    rows: Tensor
+    weights: Tensor
+    order: Tensor
 
 
 class Orbits(NamedTuple):
@@ -154,7 +183,8 @@ def _random_maps(steering: Tensor, count: int, generator: torch.Generator) -> Te
 def _interpolate(
     random_maps: Callable[[int], Tensor], count: int, tolerance: float
 ) -> tuple[list[tuple[Tensor, Tensor]], float]:
-    # per character, the selected rows [r] and the weights of all rows [r, J]; and their error
+    # per character, the order of the rows [J] with the r selected ones first, and the weights of
+    # the others [r, J - r]; and their error
     probes = random_maps(PROBES)
     while True:
         fits = [_Fit.of(maps) for maps in random_maps(max(count, PROBES))]
@@ -169,8 +199,11 @@ def _interpolate(
 
 
 def _error(maps: Tensor, picks: list[tuple[Tensor, Tensor]]) -> float:
-    left = [one - one[:, rows] @ weights for one, (rows, weights) in zip(maps, picks, strict=True)]
-    return float(torch.stack(left).norm() / maps.norm())
+    left = 0.0
+    for one, (order, weights) in zip(maps, picks, strict=True):
+        selected, others = one[:, order].tensor_split([len(weights)], -1)
+        left += float((others - selected @ weights).square().sum())
+    return math.sqrt(left) / float(maps.norm())
 
 
 @dataclass(frozen=True)
@@ -189,15 +222,11 @@ class _Fit:
         return cls(torch.from_numpy(triangle), torch.from_numpy(order).long(), maps.norm())
 
     def interpolation(self, tolerance: float) -> tuple[Tensor, Tensor]:
-        """Return the fewest rows [r] that fit the maps to `tolerance`, and weights [r, J]."""
+        """Return the order of the rows, and the weights of all but the fewest that suffice."""
         left = self.triangle.square().sum(1).flip(0).cumsum(0).flip(0).sqrt()
         rank = int((left > tolerance * self.norm).sum())
-        solved = torch.linalg.solve_triangular(
-            self.triangle[:rank, :rank], self.triangle[:rank], upper=True
-        )
-        weights = torch.empty_like(solved)
-        weights[:, self.order] = solved
-        return self.order[:rank], weights
+        selected, others = self.triangle[:rank].tensor_split([rank], -1)
+        return self.order, torch.linalg.solve_triangular(selected, others, upper=True)
 
 
 def _folded_rows(steering: Tensor, entries: Tensor, character: Tensor) -> Tensor:

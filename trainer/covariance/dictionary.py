@@ -48,7 +48,7 @@ class SteeringDictionary:
         """Return a module of products with the table, which all of them share."""
         if isinstance(self.table, CompressedTable):
             return CompressedProducts(self.table)
-        return DenseProducts(self.table)
+        return DenseProducts(self.steering, self.table)
 
 
 @functools.lru_cache(maxsize=4)

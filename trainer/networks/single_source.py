@@ -15,7 +15,7 @@ few strong eigenmodes: these are exact, and the others enter by their mean over 
 import torch
 from torch import Tensor
 
-from trainer.covariance import ChannelEigenmodes
+from trainer.covariance import ChannelEigenmodes, Products
 from trainer.scenes import Scenes
 
 EXACT_MODES = 2
@@ -29,16 +29,16 @@ PARTS = (2**18, 2**26)
 
 @torch.no_grad()
 def single_source_likelihoods(
-    scenes: Scenes, modes: ChannelEigenmodes, power: Tensor, loading: Tensor, steering: Tensor
+    scenes: Scenes, modes: ChannelEigenmodes, power: Tensor, loading: Tensor, products: Products
 ) -> Tensor:
     """Return the log posterior of a single source's position, uniform prior: [B, len(SHARES), G].
 
     Args:
         modes: of the channel.
         power, loading: p and λ of `fit_loading`, [B].
-        steering: of the dictionary, [G, N].
+        products: with the dictionary.
     """
-    size = max(1, PARTS[power.is_cuda] // (scenes.codes.shape[1] * len(steering)))
+    size = max(1, PARTS[power.is_cuda] // (scenes.codes.shape[1] * products.num_points))
     weak = max(modes.gain.shape[-1] - EXACT_MODES, 0)
     tiny = torch.finfo(power.dtype).tiny
     scale = (power.clamp(min=tiny).sqrt() * loading)[:, None, None, None]
@@ -48,23 +48,16 @@ def single_source_likelihoods(
     rows = torch.cat([data.unsqueeze(1), strong], 1) * modes.phases.unsqueeze(1)
     rows = rows.flatten(2, 3)  # [B, 1 + r, L, N]
     rest = modes.gain[..., :weak].sum(-1) / loading.unsqueeze(-1)
-    real = torch.cat([steering.real, steering.imag], dim=-1)
     logs = [
-        _log_densities(part, some, real)
+        _log_densities(products.responses(part), some)
         for part, some in zip(rows.split(size), rest.split(size), strict=True)
     ]
     return torch.cat(logs).log_softmax(-1)
 
 
-def _log_densities(rows: Tensor, rest: Tensor, steering: Tensor) -> Tensor:
-    # rows [B, 1 + r, L, N], the weak modes' part of |b|² / λ [B, 1 or L], real and imaginary parts
-    # of the steering vectors [G, 2N] -> [B, len(SHARES), G]; real numbers can be squared in place
-    shape = rows.shape[:3]
-    parts = torch.stack(
-        [torch.cat([rows.real, -rows.imag], -1), torch.cat([rows.imag, rows.real], -1)]
-    )
-    echoes = (parts.flatten(0, 3) @ steering.mT).square_()
-    squared = echoes.view(2, *shape, -1).sum(0)
+def _log_densities(squared: Tensor, rest: Tensor) -> Tensor:
+    # responses [B, 1 + r, L, G], the weak modes' part of |b|² / λ [B, 1 or L] ->
+    # [B, len(SHARES), G]
     data, energy = squared[:, 0], squared[:, 1:].sum(1).add_(rest.unsqueeze(-1))
     logs = []
     for share in SHARES:

@@ -117,7 +117,7 @@ class UnrolledNetwork(DictionaryModule):
         if floor:
             loading = loading.maximum(floor * maps.modes.gain.mean((-2, -1)))
         likelihoods = single_source_likelihoods(
-            scenes, maps.modes, maps.signal, loading, self.steering
+            scenes, maps.modes, maps.signal, loading, self.products
         )
         log_powers = self.start(maps, likelihoods)
         log_noise = maps.log_noise  # relative to the channel's mean gain

@@ -159,7 +159,7 @@ def test_the_likelihood_of_a_single_source_is_that_of_its_gaussian(
     scenes = resimulated(scenes, codes=two_state_codes(scenes, gains), snr_db=0.0)
     modes = channel_eigenmodes(scenes)
     power, loading = fit_loading(modes)
-    made = single_source.single_source_likelihoods(scenes, modes, power, loading, table.steering)
+    made = single_source.single_source_likelihoods(scenes, modes, power, loading, table.products())
     eye = torch.eye(SCENE.num_antennas, dtype=torch.complex128)
     coded = scenes.channel.unsqueeze(1) * scenes.codes.unsqueeze(2)
     echoes = (coded @ table.steering.mT).permute(0, 3, 1, 2).unsqueeze(-1)  # [B, G, L, M, 1]
@@ -180,7 +180,7 @@ def test_weak_modes_enter_by_their_mean(gains: tuple[float, float] | None) -> No
         codes = scenes.codes * two_state_codes(scenes, gains).abs()
         scenes = resimulated(scenes, codes=codes, snr_db=0.0)
     modes = channel_eigenmodes(scenes)
-    args = (scenes, modes, *fit_loading(modes), table.steering)
+    args = (scenes, modes, *fit_loading(modes), table.products())
     few = single_source.single_source_likelihoods(*args)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(single_source, "EXACT_MODES", SCENE.num_antennas)
