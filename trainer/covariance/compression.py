@@ -82,12 +82,15 @@ def compress_table(grid: SearchGrid, tolerance: float) -> CompressedTable:
     share = (points.slots < on_grid.numel()).to(characters.dtype).mean(0).sqrt()
     generator = torch.Generator().manual_seed(SEED)
 
-    def random_maps(count: int) -> Tensor:
-        made = torch.empty(len(characters), count, len(share), dtype=share.dtype)
-        for part in made.split(MAPS, dim=1):
-            maps = _random_maps(grid.steering, part.shape[1], generator)
-            part.copy_(torch.tensordot(characters, maps[points.images], 1).mT * share)
-        return made.mul_(count**-0.5)
+    def random_maps(count: int) -> list[Tensor]:
+        # [count, J] for every character, with contiguous columns: QR can overwrite them
+        made = [share.new_empty(len(share), count).mT for _ in characters]
+        for start in range(0, count, MAPS):
+            maps = _random_maps(grid.steering, min(MAPS, count - start), generator)
+            folded = torch.tensordot(characters * count**-0.5, maps[points.images], 1).mT * share
+            for part, some in zip(made, folded, strict=True):
+                part[start : start + MAPS] = some
+        return made
 
     picks, error = _interpolate(random_maps, len(share) // 2, tolerance)
     steering = grid.steering[points.images[0]]
@@ -181,13 +184,14 @@ def _random_maps(steering: Tensor, count: int, generator: torch.Generator) -> Te
 
 
 def _interpolate(
-    random_maps: Callable[[int], Tensor], count: int, tolerance: float
+    random_maps: Callable[[int], list[Tensor]], count: int, tolerance: float
 ) -> tuple[list[tuple[Tensor, Tensor]], float]:
     # per character, the order of the rows [J] with the r selected ones first, and the weights of
     # the others [r, J - r]; and their error
     probes = random_maps(PROBES)
     while True:
-        fits = [_Fit.of(maps) for maps in random_maps(max(count, PROBES))]
+        maps = random_maps(max(count, PROBES))
+        fits = [_Fit.of(maps.pop(0)) for _ in probes]
         budget = tolerance
         for _ in range(4):
             picks = [fit.interpolation(budget) for fit in fits]
@@ -198,12 +202,12 @@ def _interpolate(
         count *= 2  # too few maps to tell the rows apart
 
 
-def _error(maps: Tensor, picks: list[tuple[Tensor, Tensor]]) -> float:
+def _error(maps: list[Tensor], picks: list[tuple[Tensor, Tensor]]) -> float:
     left = 0.0
     for one, (order, weights) in zip(maps, picks, strict=True):
         selected, others = one[:, order].tensor_split([len(weights)], -1)
         left += float((others - selected @ weights).square().sum())
-    return math.sqrt(left) / float(maps.norm())
+    return math.sqrt(left / sum(float(one.square().sum()) for one in maps))
 
 
 @dataclass(frozen=True)
@@ -216,10 +220,11 @@ class _Fit:
 
     @classmethod
     def of(cls, maps: Tensor) -> "_Fit":
+        norm = maps.norm()
         triangle, order = scipy.linalg.qr(
-            maps.numpy(), mode="r", pivoting=True, check_finite=False
+            maps.numpy(), mode="r", pivoting=True, overwrite_a=True, check_finite=False
         )
-        return cls(torch.from_numpy(triangle), torch.from_numpy(order).long(), maps.norm())
+        return cls(torch.from_numpy(triangle), torch.from_numpy(order).long(), norm)
 
     def interpolation(self, tolerance: float) -> tuple[Tensor, Tensor]:
         """Return the order of the rows, and the weights of all but the fewest that suffice."""
@@ -232,10 +237,11 @@ class _Fit:
 def _folded_rows(steering: Tensor, entries: Tensor, character: Tensor) -> Tensor:
     # rows of T of some points [r, N] under one character, [r, Q], of all images of the columns
     size = steering.shape[1]
-    parts = []
-    for some in entries.split(max(1, PART // max(1, len(steering))), dim=1):
+    real, imag = steering.real, steering.imag
+    rows = real.new_empty(len(steering), entries.shape[1])
+    width = max(1, PART // max(1, len(steering)))
+    for part, some in zip(rows.split(width, 1), entries.split(width, 1), strict=True):
         n, m = some // size, some % size
-        real, imag = steering.real, steering.imag
         columns = real[:, n] * (real - imag)[:, m] + imag[:, n] * (real + imag)[:, m]
-        parts.append(torch.einsum("s,rsq->rq", character, columns))
-    return torch.cat(parts, dim=1)
+        part.copy_(torch.einsum("s,rsq->rq", character, columns))
+    return rows
