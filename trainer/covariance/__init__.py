@@ -34,6 +34,7 @@ from .covariance_fit import (
 from .dictionary import (
     PLANE_PHASE,
     POINTS_PER_BEAM,
+    SteeringDictionary,
     steering_dictionary,
 )
 from .eigendecomposition import Eigendecomposition, eigendecompose

@@ -146,7 +146,7 @@ class CompressedProducts(nn.Module):
 
     def _fold(self, values: Tensor, name: str) -> Tensor:
         # [*batch, n] -> [S, B, orbits]: sums over orbits, weighted by the characters
-        padded = nn.functional.pad(values.flatten(0, -2), (0, 1))
+        padded = nn.functional.pad(values.reshape(-1, values.shape[-1]), (0, 1))
         in_slots = padded.index_select(1, self.get_buffer(f"slots_of_{name}"))
         by_orbit = in_slots.unflatten(1, (len(self.characters), -1))
         return torch.einsum("cs,bso->cbo", self.characters, by_orbit)

@@ -11,6 +11,7 @@ from statistics import fmean
 from typing import Any
 
 from trainer.config import REFINEMENTS, TrainConfig
+from trainer.covariance import SteeringDictionary
 from trainer.evaluation import Calibration
 from trainer.limits import how_to_know
 
@@ -59,7 +60,7 @@ error is {calibration.error:.3f}.
 Best epoch {state.epoch} of {config.epochs} by the capped error at {objective} dB on validation
 scenes of seed {judged.seed}. Training seed {config.seed}; {state.step} steps of
 {config.batch_size} scenes, SNR {config.snr_min_db:g} to {config.snr_max_db:g} dB. Configuration
-{config.digest}, all of it in `config.json`. Scenes:
+{config.digest}, all of it in `config.json`. {dictionary} Scenes:
 
 {law}
 
@@ -84,6 +85,7 @@ def model_card(
     distances: Mapping[str, Mapping[str, Any]],
     about: Mapping[str, Any],
     size: int,
+    dictionary: SteeringDictionary,
 ) -> str:
     """Write the card of a checkpoint.
 
@@ -92,6 +94,7 @@ def model_card(
         distances: `Interval`s of the distance to the limit as dictionaries, by estimator.
         about: origin, as `provenance` returns it.
         size: number of learned parameters.
+        dictionary: of the network.
     """
     config = state.config
     judged = config.evaluation
@@ -109,6 +112,7 @@ def model_card(
         summary="\n".join(_summary(rows, judged.objective_snr_db)),
         distance=_distance(distances, config),
         rows="\n".join(_row(row) for row in rows if row["estimator"].startswith("network")),
+        dictionary=_dictionary(dictionary),
         law="\n".join(f"- {name}: {value}" for name, value in asdict(config.scene).items()),
         origin="\n".join(_origin(about)),
     )
@@ -142,6 +146,15 @@ def _distance(distances: Mapping[str, Mapping[str, Any]], config: TrainConfig) -
         "Distance to the limit, the least capped error of any estimator that knows K, the SNR and "
         f"the law of scenes, paired over {count} scenes: {', '.join(told)}."
     )
+
+
+def _dictionary(dictionary: SteeringDictionary) -> str:
+    """Return a sentence on the steering dictionary and the error of its products."""
+    made = f"Steering dictionary of {len(dictionary.steering):,} points"
+    error = dictionary.products().error
+    if not error:
+        return f"{made}, its table of outer products whole."
+    return f"{made}, its table of outer products interpolated to {error:.1e} of its norm."
 
 
 def _row(row: Mapping[str, Any]) -> str:

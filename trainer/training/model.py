@@ -24,6 +24,7 @@ import torch
 from torch import nn
 
 from trainer.config import ConfigError, TrainConfig
+from trainer.covariance import steering_dictionary
 from trainer.evaluation import (
     NUM_COEFFICIENTS,
     Calibration,
@@ -124,6 +125,7 @@ def export_model(
         distances=evaluation.distances,
         about=about,
         size=sum(parameter.numel() for parameter in network.parameters()),
+        dictionary=steering_dictionary(config.scene, torch.get_default_dtype()),
     )
     record = {
         "params": config.to_params(),

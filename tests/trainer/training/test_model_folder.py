@@ -29,6 +29,7 @@ def test_a_training_leaves_a_model_with_weights_configuration_and_card(trained):
         "seed 2000003",
         "Command: `",
         "torch ",
+        "points, its table of outer products whole.",
     ):
         assert needed in card
     assert "{" not in card
