@@ -25,6 +25,8 @@ process takes beyond what it has before there is a network, at its peak.
 import argparse
 import multiprocessing
 import re
+import shlex
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -196,6 +198,8 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     lines = [
+        f"`python benchmarks/{shlex.join(sys.argv)}`",
+        "",
         "| panel | points | products with | set-up/s | MB | ms | error of maps | of mixtures |",
         "|---|---|---|---|---|---|---|---|",
     ]

@@ -83,14 +83,13 @@ def compress_table(grid: SearchGrid, tolerance: float) -> CompressedTable:
     share = (points.slots < on_grid.numel()).to(characters.dtype).mean(0).sqrt()
     generator = torch.Generator().manual_seed(SEED)
 
-    def random_maps(count: int) -> list[Tensor]:
-        # [count, J] for every character, with contiguous columns: QR can overwrite them
-        made = [share.new_empty(len(share), count).mT for _ in characters]
+    def random_maps(count: int) -> Tensor:
+        # [S, count, J], with contiguous columns: QR can overwrite them
+        made = share.new_empty(len(characters), len(share), count).mT
         for start in range(0, count, MAPS):
             maps = _random_maps(grid.steering, min(MAPS, count - start), generator)
             folded = torch.tensordot(characters * count**-0.5, maps[points.images], 1).mT * share
-            for part, some in zip(made, folded, strict=True):
-                part[start : start + MAPS] = some
+            made[:, start : start + MAPS] = folded
         return made
 
     picks, error = _interpolate(random_maps, len(share) // 2, tolerance)
@@ -185,14 +184,13 @@ def _random_maps(steering: Tensor, count: int, generator: torch.Generator) -> Te
 
 
 def _interpolate(
-    random_maps: Callable[[int], list[Tensor]], count: int, tolerance: float
+    random_maps: Callable[[int], Tensor], count: int, tolerance: float
 ) -> tuple[list[tuple[Tensor, Tensor]], float]:
     # per character, the order of the rows [J] with the r selected ones first, and the weights of
     # the others [r, J - r]; and their error
     probes = random_maps(PROBES)
     while True:
-        maps = random_maps(max(count, PROBES))
-        fits = [_Fit.of(maps.pop(0)) for _ in probes]
+        fits = [_Fit.of(maps) for maps in random_maps(max(count, PROBES))]
         budget = tolerance
         for _ in range(4):
             picks = [fit.interpolation(budget) for fit in fits]
@@ -203,34 +201,40 @@ def _interpolate(
         count *= 2  # too few maps to tell the rows apart
 
 
-def _error(maps: list[Tensor], picks: list[tuple[Tensor, Tensor]]) -> float:
+def _error(maps: Tensor, picks: list[tuple[Tensor, Tensor]]) -> float:
     left = 0.0
     for one, (order, weights) in zip(maps, picks, strict=True):
         selected, others = one[:, order].tensor_split([len(weights)], -1)
         left += float((others - selected @ weights).square().sum())
-    return math.sqrt(left / sum(float(one.square().sum()) for one in maps))
+    return math.sqrt(left) / float(maps.norm())
 
 
 @dataclass(frozen=True)
 class _Fit:
-    """QR with column pivoting of maps [count, J]: R, the order of the rows of T, and |maps|."""
+    """QR with column pivoting of maps [count, J].
+
+    Attributes:
+        triangle: R, in an upper triangle with other numbers below.
+        order: of the rows of T.
+        left: the share of the maps that the first 0, 1, 2, ... rows leave.
+    """
 
     triangle: Tensor
     order: Tensor
-    norm: Tensor
+    left: Tensor
 
     @classmethod
     def of(cls, maps: Tensor) -> "_Fit":
-        norm = maps.norm()
-        triangle, order = scipy.linalg.qr(
-            maps.numpy(), mode="r", pivoting=True, overwrite_a=True, check_finite=False
+        (overwritten, _), triangle, order = scipy.linalg.qr(
+            maps.numpy(), mode="raw", pivoting=True, overwrite_a=True, check_finite=False
         )
-        return cls(torch.from_numpy(triangle), torch.from_numpy(order).long(), norm)
+        energy = torch.from_numpy(triangle).square().sum(1)
+        left = (energy.flip(0).cumsum(0).flip(0) / energy.sum()).sqrt()
+        return cls(torch.from_numpy(overwritten), torch.from_numpy(order).long(), left)
 
     def interpolation(self, tolerance: float) -> tuple[Tensor, Tensor]:
         """Return the order of the rows, and the weights of all but the fewest that suffice."""
-        left = self.triangle.square().sum(1).flip(0).cumsum(0).flip(0).sqrt()
-        rank = int((left > tolerance * self.norm).sum())
+        rank = int((self.left > tolerance).sum())
         selected, others = self.triangle[:rank].tensor_split([rank], -1)
         return self.order, torch.linalg.solve_triangular(selected, others, upper=True)
 
