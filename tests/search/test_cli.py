@@ -38,7 +38,6 @@ def refused(capsys, *argv: str) -> str:
         (["--trials", "many"], "invalid int value"),
         (["--scheduler", "ahsa"], "Did you mean `asha`"),
         (["--guard", "of"], "Did you mean `off`"),
-        (["--resume", "x", "--guard", "off"], "takes the plan from the run"),
         (["--seed", "-1"], "--seed < 2"),
         (["--epochs", "0"], "--epochs >= 1"),
         (["--cpus-per-trial", "0"], "--cpus-per-trial > 0"),

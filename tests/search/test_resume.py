@@ -169,6 +169,12 @@ def test_a_run_is_extended_but_not_shortened(tmp_path, capsys):
     assert "at least the 3 that have started" in capsys.readouterr().err
 
 
+def test_a_run_keeps_its_guard(tmp_path, capsys):
+    planned(tmp_path)
+    assert main(["--resume", "x", "--guard", "off", "--out", str(tmp_path)]) == 2
+    assert "takes the plan from the run, but got --guard off too" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("content", [b"", b"{}", b"[]"])
 def test_a_damaged_record_of_an_unfinished_trial_is_named_with_what_to_delete(
     content, tmp_path, capsys
