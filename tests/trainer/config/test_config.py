@@ -35,6 +35,12 @@ BAD = [
     ({"spectral.deg_thresh": 1e-6}, "exactly for spectral.backend == masked"),
     ({"covariance.blend_bound": 0.3}, "exactly for network.kind == factor"),
     ({"network.stages": 2}, "exactly for network.kind == unrolled"),
+    ({"network.noise_floor": 0.4}, "only for network.kind == unrolled"),
+    (
+        {"network.kind": "unrolled", "network.stages": 2, "network.noise_floor": 0.0},
+        "0 < noise_floor < inf",
+    ),
+    ({"evaluation.refinement": "judge"}, "must be one of scoring, judged.*`judged`"),
     ({"network": 3}, "is a group"),
     ({"network.kind": "factor", "covariance.blend_bound": 0.3}, "rank is given exactly"),
     ({"network.width": 0}, "width >= 1"),

@@ -31,6 +31,9 @@ CONFIGS = {
     "unrolled": TrainConfig(
         scene=SCENE, network=NetworkConfig(kind="unrolled", width=8, stages=2)
     ),
+    "unrolled, noise floor": TrainConfig(
+        scene=SCENE, network=NetworkConfig(kind="unrolled", width=8, stages=2, noise_floor=0.4)
+    ),
     "factor, no blend": TrainConfig(
         scene=SCENE,
         network=NetworkConfig(kind="factor", width=8, rank=3),
@@ -160,7 +163,8 @@ def test_gradients_are_finite_at_the_edges(name: str, case: str) -> None:
         scenes = replace(scenes, snapshots=torch.zeros_like(scenes.snapshots))
     if case == "certainty":  # one point takes everything: R has rank 1, N - 1 equal eigenvalues
         with torch.no_grad():
-            sure = network.start.soften if name == "unrolled" else network.logits.sharpness
+            unrolled = name.startswith("unrolled")
+            sure = network.start.soften if unrolled else network.logits.sharpness
             sure.fill_(1e4)
     if case == "no noise":
         scenes = scenes_of(snr_db=300.0)

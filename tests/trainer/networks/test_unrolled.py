@@ -23,6 +23,7 @@ from trainer.covariance.dictionary import SteeringDictionary, steering_dictionar
 from trainer.networks import single_source
 from trainer.networks.registry import build_network
 from trainer.networks.unrolled import Stage
+from trainer.scenes.grid import search_grid
 from trainer.scenes.measurement import Scenes
 from trainer.scenes.simulation import simulate
 
@@ -217,3 +218,33 @@ def test_stages_learn_what_maps_alone_cannot_tell() -> None:
             errors.append(network(held_out).nmse(held_out))
     gain = errors[0] - errors[1]
     assert gain.mean() > 5 * gain.std() / len(gain) ** 0.5
+
+
+def share_of_the_weaker(noise_floor: float | None, snr_db: float) -> tuple[Tensor, Tensor]:
+    """Return R of an untrained network, and the mean share of R in the weaker of two sources."""
+    scene = SceneConfig(num_horizontal=6, num_vertical=6, num_antennas=8, num_snapshots=8)
+    network = NetworkConfig(kind="unrolled", width=8, stages=2, noise_floor=noise_floor)
+    generator = torch.Generator().manual_seed(0)
+    scenes = simulate(
+        scene,
+        16,
+        snr_db=snr_db,
+        generator=generator,
+        device="cpu",
+        num_sources=2,
+        dtype=torch.complex128,
+    )
+    with torch.no_grad():
+        matrix = build_network(TrainConfig(scene=scene, network=network))(scenes).dense()
+    truth = scenes.sources
+    place = torch.stack([truth.azimuth, truth.elevation, 1 / truth.range_m], dim=-1)
+    steering = search_grid(scene, torch.float64).response(place)
+    share = (steering.conj() @ matrix * steering).sum(-1).real / scene.num_elements
+    return matrix, share.amin(-1).mean()
+
+
+def test_with_a_noise_floor_strong_sources_keep_each_other_and_noise_that_is_gone_is_nothing():
+    """Without it, the start alone decides on one of them, the more so the less noise there is."""
+    (clean, share), (cleaner, _) = (share_of_the_weaker(0.4, snr_db) for snr_db in (50.0, 70.0))
+    assert share > 2 * share_of_the_weaker(None, 50.0)[1]
+    torch.testing.assert_close(clean, cleaner, rtol=0, atol=2e-3)
