@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     rows = pd.DataFrame({"scene": scene, "source": source, **columns})
     write_output(args.out, rows.to_parquet(index=False), "--out")
     print(f"wrote {args.out}: {len(rows)} sources")
-    for line in filter(None, (withheld_line(found), found.diagnosis)):
+    for line in filter(None, (found.origin_line(), withheld_line(found), found.diagnosis)):
         print(line)
     return 0
 

@@ -202,7 +202,7 @@ def localise(args: argparse.Namespace) -> int:
     found = localise_scenes(**localise_arguments(args))
     found.save(args.out)
     print(f"wrote {args.out}: {found.active.sum()} sources in {len(found.num_sources)} scenes")
-    for line in filter(None, (withheld_line(found), found.diagnosis)):
+    for line in filter(None, (found.origin_line(), withheld_line(found), found.diagnosis)):
         print(line)
     return 0
 

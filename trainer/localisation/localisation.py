@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -82,6 +83,12 @@ class Localisation:
         """Return the arrays by name."""
         names = (field.name for field in dataclasses.fields(self) if field.name != "diagnosis")
         return {name: getattr(self, name) for name in names}
+
+    def origin_line(self) -> str:
+        """Return a line that counts scenes by the origin of their places; "" if none is judged."""
+        counts = Counter(origin for origin in self.origin.tolist() if origin)
+        listed = ", ".join(f"{count} by {origin}" for origin, count in counts.most_common())
+        return f"places of scenes: {listed}" if counts else ""
 
     @classmethod
     def concatenate(cls, parts: list[Self]) -> Self:

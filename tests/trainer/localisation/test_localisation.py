@@ -1,5 +1,6 @@
 """Localisation with a model folder: in memory and from files, on its own panel and on others."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -40,6 +41,8 @@ def test_a_judged_model_says_where_places_are_from(trained):
     before, after = localise(plain, scenes), localise(judged, scenes)
     assert set(before.origin) == {""}
     assert set(after.origin) <= {"covariance", "scoring", "search"}
+    counted = sum(int(n) for n in re.findall(r"\d+", after.origin_line()))
+    assert (before.origin_line(), counted) == ("", 24)
     scored = after.origin == "scoring"
     assert scored.any()
     np.testing.assert_array_equal(after.azimuth[scored], before.azimuth[scored])
