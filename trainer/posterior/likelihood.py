@@ -52,9 +52,9 @@ class Echoes(NamedTuple):
     """Signals that single places send to the antennas, whitened.
 
     Attributes:
-        columns: b, [B, L, S, M].
-        gain: g = |b|², [B, L, S].
-        matched: f = bᴴ y, [B, L, S].
+        columns: b, real: the M real parts and then the M imaginary ones, [B, S, L, 2M].
+        gain: g = |b|², [B, S, L].
+        matched: f = bᴴ y, [B, S, L].
         energy: sum_l |b|² before whitening, [B, S].
     """
 
@@ -65,8 +65,13 @@ class Echoes(NamedTuple):
 
     def single_forms(self) -> Forms:
         """Return the forms of each place alone; batch axes [B, S]."""
-        gain, nothing = self.gain.mT, torch.zeros_like(self.gain.mT)
-        return Forms(self.energy, gain, nothing, squared_magnitude(self.matched.mT), nothing)
+        nothing = torch.zeros_like(self.gain)
+        return Forms(self.energy, self.gain, nothing, squared_magnitude(self.matched), nothing)
+
+    def take(self, index: Tensor) -> "Echoes":
+        """Return the echoes of some of the places, index [B, R]."""
+        rows = torch.arange(len(index), device=index.device).unsqueeze(-1)
+        return Echoes(*(x[rows, index] for x in self))
 
 
 class ScaleFreeLikelihood:
@@ -80,6 +85,9 @@ class ScaleFreeLikelihood:
     def __init__(self, scenes: Scenes) -> None:
         self.panel = scenes.panel
         self.data = whiten(scenes)
+        # one product for all antennas and snapshots is several times as fast as one per snapshot
+        self._forward = _as_real(self.data.responses)
+        self._back = (self.data.responses.mH @ self.data.snapshots.unsqueeze(-1)).squeeze(-1)
         # a channel as measured, where whitening has changed it: it defines the SNR
         self._measured = None if scenes.noise_covariance is None else scenes.channel
         self.dimensions = scenes.num_snapshots * scenes.num_antennas
@@ -89,14 +97,19 @@ class ScaleFreeLikelihood:
         """Return the echoes of single places [B, S, 3]."""
         azimuth, elevation, inverse_range = places.unbind(-1)
         steering = steering_vector(self.panel, azimuth, elevation, 1 / inverse_range)
-        columns = steering.unsqueeze(1) @ self.data.responses.mT
-        gain = squared_magnitude(columns).sum(-1)
-        energy = gain.sum(1)
+        columns = self.columns(steering)
+        gain = columns.square().sum(-1)
+        energy = gain.sum(-1)
         if self._measured is not None:
             measured = respond(self._measured, self.data.codes, steering)
             energy = squared_magnitude(measured).sum((1, 2))
-        matched = (columns.conj() @ self.data.snapshots.unsqueeze(-1)).squeeze(-1)
+        matched = steering.conj() @ self._back.mT
         return Echoes(columns, gain, matched, energy)
+
+    def columns(self, vectors: Tensor) -> Tensor:
+        """Return G_l x of panel vectors x [B, S, N] as real numbers, [B, S, L, 2M]."""
+        real = torch.cat([vectors.real, vectors.imag], dim=-1)
+        return (real @ self._forward.mT).unflatten(-1, (self.data.snapshots.shape[1], -1))
 
     def forms(self, places: Tensor) -> Forms:
         """Return the forms of places [B, S, K, 3], K <= `MOST_SOURCES`; batch axes [B, S]."""
@@ -109,19 +122,16 @@ class ScaleFreeLikelihood:
         echoes = self.echoes(places.flatten(1, 2))
         if count == 1:
             return echoes.single_forms()
-        one, two = echoes.columns.unflatten(2, (size, 2)).unbind(3)
-        cross = (one.conj() * two).sum(-1).mT
-        first, second = (
-            Echoes(echoes.columns[:, :, k::2], *(x[..., k::2] for x in echoes[1:]))
-            for k in range(2)
-        )
+        first, second = (Echoes(*(x[:, k::2] for x in echoes)) for k in range(2))
+        real = (first.columns * second.columns).sum(-1)
+        imaginary = (first.columns * _quarter_turn(second.columns)).sum(-1)
         return pair_forms(
             first.energy + second.energy,
-            first.gain.mT,
-            second.gain.mT,
-            cross,
-            first.matched.mT,
-            second.matched.mT,
+            first.gain,
+            second.gain,
+            torch.complex(real, imaginary),
+            first.matched,
+            second.matched,
         )
 
     def log_likelihood(self, forms: Forms, snr_db: Tensor) -> Tensor:
@@ -147,3 +157,31 @@ def pair_forms(
         matched=power_one + power_two,
         crossed=power_one * two + power_two * one - 2 * (first.conj() * cross * second).real,
     )
+
+
+def all_pairs(first: Echoes, second: Echoes) -> Forms:
+    """Return the forms of every one of R places with every one of C: batch axes [B, R, C]."""
+    turned = _quarter_turn(second.columns)
+    # by snapshot: products of matrices
+    one, two, turned = (x.transpose(1, 2) for x in (first.columns, second.columns, turned))
+    return pair_forms(
+        first.energy.unsqueeze(2) + second.energy.unsqueeze(1),
+        first.gain.unsqueeze(2),
+        second.gain.unsqueeze(1),
+        torch.complex(one @ two.mT, one @ turned.mT).movedim(1, -1),
+        first.matched.unsqueeze(2),
+        second.matched.unsqueeze(1),
+    )
+
+
+def _as_real(responses: Tensor) -> Tensor:
+    """Return G_l of all snapshots as real matrices below each other, [B, L 2M, 2N]."""
+    real, imaginary = responses.real, responses.imag
+    top, bottom = torch.cat([real, -imaginary], -1), torch.cat([imaginary, real], -1)
+    return torch.cat([top, bottom], dim=-2).flatten(1, 2)
+
+
+def _quarter_turn(columns: Tensor) -> Tensor:
+    """Return -i b of columns [..., 2M] as real numbers, so that b₁ᵀ(-i b₂) = Im b₁ᴴ b₂."""
+    real, imaginary = columns.chunk(2, dim=-1)
+    return torch.cat([imaginary, -real], dim=-1)

@@ -51,17 +51,31 @@ class LawOfPlaces:
 
         It integrates to 1 over the boxes of all sources, so over ordered pairs; -inf elsewhere.
         """
-        width = self.upper - self.lower
-        span = 1 / self.lower[2] - 1 / self.upper[2]  # of range
-        constant = -(width[0] * width[1] * span).log()
-        # dr = d(1/r) / (1/r)²
-        density = (constant - 2 * places[..., 2].clamp(min=self.lower[2]).log()).sum(-1)
+        density = self._single_density(places).sum(-1)
         inside = self.inside(places)
         if places.shape[-2] == 2:
             free = self.free_share(places)
             density = density + ((1 / free).sum(-1) / 2).log()
             inside = inside & far_apart(self.scene, *cosines(places).unbind(-2))
         return density.where(inside, torch.full_like(density, -torch.inf))
+
+    def pair_log_density(self, places: Tensor) -> Tensor:
+        """Return `log_density` of all ordered pairs of places [B, S, 3]: [B, S, S]."""
+        inside = ((places >= self.lower) & (places <= self.upper)).all(-1)
+        single = self._single_density(places)
+        single = single.where(inside, torch.full_like(single, -torch.inf))
+        free, direction = 1 / self.free_share(places), cosines(places)
+        density = single.unsqueeze(2) + single.unsqueeze(1)
+        density = density + ((free.unsqueeze(2) + free.unsqueeze(1)) / 2).log()
+        apart = far_apart(self.scene, direction.unsqueeze(2), direction.unsqueeze(1))
+        return density.where(apart, torch.full_like(density, -torch.inf))
+
+    def _single_density(self, places: Tensor) -> Tensor:
+        """Return the log density of single places [..., 3] of the box: [...]."""
+        width = self.upper - self.lower
+        span = 1 / self.lower[2] - 1 / self.upper[2]  # of range
+        # dr = d(1/r) / (1/r)²
+        return -(width[0] * width[1] * span).log() - 2 * places[..., 2].clamp(min=self.lower[2]).log()
 
     def free_share(self, places: Tensor) -> Tensor:
         """Return the share of the region at least a beam away from places [*batch, 3]."""
