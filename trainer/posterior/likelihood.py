@@ -19,12 +19,13 @@ With one or two sources the determinant and the quadratic form are polynomials i
 with BᴴB = [g₁ g₁₂; g₁₂* g₂] and f = Bᴴ y. Coloured noise is whitened first.
 """
 
+import copy
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from trainer.covariance import whiten
+from trainer.covariance import Whitened, whiten
 from trainer.linalg import squared_magnitude, squared_norm
 from trainer.scenes import Scenes, respond, steering_vector
 
@@ -93,6 +94,16 @@ class ScaleFreeLikelihood:
         self.dimensions = scenes.num_snapshots * scenes.num_antennas
         self.total = squared_norm(self.data.snapshots)
 
+    def take(self, scenes: Tensor) -> "ScaleFreeLikelihood":
+        """Return the likelihood of some of the scenes, by number."""
+        part = copy.copy(self)
+        part.data = Whitened(*(x[scenes] for x in self.data))
+        part.total, part._forward, part._back = (
+            x[scenes] for x in (self.total, self._forward, self._back)
+        )
+        part._measured = None if self._measured is None else self._measured[scenes]
+        return part
+
     def echoes(self, places: Tensor) -> Echoes:
         """Return the echoes of single places [B, S, 3]."""
         azimuth, elevation, inverse_range = places.unbind(-1)
@@ -122,22 +133,17 @@ class ScaleFreeLikelihood:
         echoes = self.echoes(places.flatten(1, 2))
         if count == 1:
             return echoes.single_forms()
-        first, second = (Echoes(*(x[:, k::2] for x in echoes)) for k in range(2))
-        real = (first.columns * second.columns).sum(-1)
-        imaginary = (first.columns * _quarter_turn(second.columns)).sum(-1)
-        return pair_forms(
-            first.energy + second.energy,
-            first.gain,
-            second.gain,
-            torch.complex(real, imaginary),
-            first.matched,
-            second.matched,
-        )
+        return paired_forms(*(Echoes(*(x[:, k::2] for x in echoes)) for k in range(2)))
 
     def log_likelihood(self, forms: Forms, snr_db: Tensor) -> Tensor:
         """Return log p(y | places, γ) + const. [B, *batch] at an SNR [dB] of each scene [B]."""
         shape = (-1, *[1] * (forms.energy.dim() - 1))
         ratio = self.dimensions * 10 ** (snr_db.view(shape) / 10) / forms.energy
+        return self.at_ratio(forms, ratio)
+
+    def at_ratio(self, forms: Forms, ratio: Tensor) -> Tensor:
+        """Return log p(y | places, ρ) + const. [B, *batch] at ratios ρ, broadcast."""
+        shape = (-1, *[1] * (forms.energy.dim() - 1))
         ratio = ratio.unsqueeze(-1)
         determinant = 1 + ratio * (forms.trace + ratio * forms.determinant)
         explained = ratio * (forms.matched + ratio * forms.crossed) / determinant
@@ -159,9 +165,23 @@ def pair_forms(
     )
 
 
+def paired_forms(first: Echoes, second: Echoes) -> Forms:
+    """Return the forms of every place with the place of the same number: batch axes [B, S]."""
+    real = (first.columns * second.columns).sum(-1)
+    imaginary = (first.columns * quarter_turn(second.columns)).sum(-1)
+    return pair_forms(
+        first.energy + second.energy,
+        first.gain,
+        second.gain,
+        torch.complex(real, imaginary),
+        first.matched,
+        second.matched,
+    )
+
+
 def all_pairs(first: Echoes, second: Echoes) -> Forms:
     """Return the forms of every one of R places with every one of C: batch axes [B, R, C]."""
-    turned = _quarter_turn(second.columns)
+    turned = quarter_turn(second.columns)
     # by snapshot: products of matrices
     one, two, turned = (x.transpose(1, 2) for x in (first.columns, second.columns, turned))
     return pair_forms(
@@ -181,7 +201,7 @@ def _as_real(responses: Tensor) -> Tensor:
     return torch.cat([top, bottom], dim=-2).flatten(1, 2)
 
 
-def _quarter_turn(columns: Tensor) -> Tensor:
+def quarter_turn(columns: Tensor) -> Tensor:
     """Return -i b of columns [..., 2M] as real numbers, so that b₁ᵀ(-i b₂) = Im b₁ᴴ b₂."""
     real, imaginary = columns.chunk(2, dim=-1)
     return torch.cat([imaginary, -real], dim=-1)

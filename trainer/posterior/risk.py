@@ -22,19 +22,35 @@ from torch import Tensor
 
 from .weights import index_at
 
-CANDIDATES = 128
-"""Directions from draws that are tried as estimates."""
+
+
+class Effort(NamedTuple):
+    """Numbers of things that are tried.
+
+    Attributes:
+        candidates: directions from draws that are tried as estimates.
+        judges: draws, spread evenly by weight, that choose the starts; 0 for all draws.
+        starts: of candidates good alone, or their pairs.
+        alternations: times that each of two estimates is chosen again given the other.
+        steps: of descent.
+    """
+
+    candidates: int = 128
+    judges: int = 0
+    starts: int = 4
+    alternations: int = 2
+    steps: int = 20
+
+
+THOROUGH = Effort()
+QUICK = Effort(candidates=96, judges=256, starts=2, alternations=1, steps=12)
+"""A sixth of the time; its estimates have the same risk within 1e-3."""
 LATTICE = (5, 9)
-"""Elevations and azimuths of further ones."""
-STARTS = 4
+"""Elevations and azimuths of further candidates."""
 APART = 0.5
 """Least distance between starts, in caps."""
-ALTERNATIONS = 2
-"""Times that each of two estimates is chosen again given the other."""
 FINALISTS = 2
 """Starts that descend."""
-STEPS = 20
-"""Of descent."""
 LEAST_DISTANCE = 1e-3
 """Distances below this share of the cap count as this in the weights of the descent."""
 
@@ -48,7 +64,13 @@ class BayesEstimate(NamedTuple):
 
 @torch.no_grad()
 def least_expected_error(
-    places: Tensor, log_weights: Tensor, lower: Tensor, upper: Tensor, *, cap: float
+    places: Tensor,
+    log_weights: Tensor,
+    lower: Tensor,
+    upper: Tensor,
+    *,
+    cap: float,
+    effort: Effort = THOROUGH,
 ) -> BayesEstimate:
     """Return the estimates of least expected capped error for one or two sources.
 
@@ -59,23 +81,27 @@ def least_expected_error(
         cap: angle error beyond which all are the same [rad].
     """
     draws, weights = places[..., :2], log_weights.exp()
-    candidates = _candidates(draws, weights, lower, upper)
-    # capped, of every candidate to the sources of every draw, [B, C, S, K]
-    distance = _distance(candidates[:, :, None, None], draws.unsqueeze(1), cap).clamp(max=1)
-    alone = (distance.amin(-1) @ weights.unsqueeze(-1)).squeeze(-1)
+    candidates = _candidates(draws, weights, lower, upper, effort.candidates)
+    judges, votes = draws, weights
+    if effort.judges:
+        judges = _spread(draws, weights, effort.judges)
+        votes = weights.new_full(judges.shape[:2], 1 / effort.judges)
+    # capped, of every candidate to the sources of every judge, [B, C, S, K]
+    distance = _distance(candidates[:, :, None, None], judges.unsqueeze(1), cap).clamp(max=1)
+    alone = (distance.amin(-1) @ votes.unsqueeze(-1)).squeeze(-1)
     starts = []
-    for first in _best_apart(alone, candidates, cap):
+    for first in _best_apart(alone, candidates, cap, effort.starts):
         pair = [first]
         if draws.shape[2] == 2:
-            pair.append(_partner(distance, weights, first))
-            for _ in range(ALTERNATIONS):
-                pair = [_partner(distance, weights, pair[1]), pair[1]]
-                pair = [pair[0], _partner(distance, weights, pair[0])]
+            pair.append(_partner(distance, votes, first))
+            for _ in range(effort.alternations):
+                pair = [_partner(distance, votes, pair[1]), pair[1]]
+                pair = [pair[0], _partner(distance, votes, pair[0])]
         index = torch.stack(pair, dim=-1).unsqueeze(-1).expand(-1, -1, 2)
         starts.append(candidates.gather(1, index))
     estimates = torch.stack(starts, dim=1)
     estimates, _ = _least(estimates, draws, weights, cap, FINALISTS)
-    for _ in range(STEPS):
+    for _ in range(effort.steps):
         estimates = _descend(estimates, draws, weights, cap)
     estimates, risk = _least(estimates, draws, weights, cap, 1)
     return BayesEstimate(estimates.squeeze(1), risk.squeeze(1))
@@ -123,27 +149,32 @@ def _distance(one: Tensor, two: Tensor, cap: float) -> Tensor:
     return torch.view_as_complex(one - two).abs() / cap
 
 
-def _candidates(draws: Tensor, weights: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
-    """Return directions to try, [B, C, 2]."""
-    batch, _, count, _ = draws.shape
-    each = CANDIDATES // count
-    level = (torch.arange(each, device=draws.device, dtype=torch.float64) + 0.5) / each
-    index = index_at(weights, level)
-    likely = draws.gather(1, index[:, :, None, None].expand(-1, -1, count, 2)).flatten(1, 2)
+def _spread(draws: Tensor, weights: Tensor, count: int) -> Tensor:
+    """Return draws spread evenly by weight, [B, count, K, 2]."""
+    level = (torch.arange(count, device=draws.device, dtype=torch.float64) + 0.5) / count
+    index = index_at(weights, level)[:, :, None, None]
+    return draws.gather(1, index.expand(-1, -1, *draws.shape[2:]))
+
+
+def _candidates(
+    draws: Tensor, weights: Tensor, lower: Tensor, upper: Tensor, count: int
+) -> Tensor:
+    """Return directions to try, [B, C, 2], `count` of them from draws."""
+    likely = _spread(draws, weights, count // draws.shape[2]).flatten(1, 2)
     axes = [
         torch.linspace(float(lower[axis]), float(upper[axis]), points, device=draws.device)
         for axis, points in ((1, LATTICE[0]), (0, LATTICE[1]))
     ]
     elevation, azimuth = torch.meshgrid(*axes, indexing="ij")
     lattice = torch.stack([azimuth.flatten(), elevation.flatten()], dim=-1)
-    return torch.cat([likely, lattice.expand(batch, -1, -1)], dim=1)
+    return torch.cat([likely, lattice.expand(len(draws), -1, -1)], dim=1)
 
 
-def _best_apart(alone: Tensor, candidates: Tensor, cap: float) -> list[Tensor]:
-    """Return the numbers of `STARTS` candidates of least `alone`, apart from each other, [B]."""
+def _best_apart(alone: Tensor, candidates: Tensor, cap: float, count: int) -> list[Tensor]:
+    """Return the numbers of so many candidates of least `alone`, apart from each other, [B]."""
     rows = torch.arange(len(alone), device=alone.device)
     chosen = []
-    for _ in range(STARTS):
+    for _ in range(count):
         chosen.append(alone.argmin(-1))
         near = _distance(candidates, candidates[rows, chosen[-1]].unsqueeze(1), cap) < APART
         alone = alone.where(~near, torch.full_like(alone, torch.inf))

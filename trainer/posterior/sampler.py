@@ -127,9 +127,16 @@ class Kernels:
     centres: Tensor
     root: Tensor
 
-    def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """Return draws that cycle through the kernels, [B, count, D]."""
+    def draw(
+        self, count: int, generator: torch.Generator, *, alike: bool = False
+    ) -> Tensor:
+        """Return draws that cycle through the kernels, [B, count, D].
+
+        Args:
+            alike: use the same random numbers for all scenes.
+        """
         batch, kernels, size = self.centres.shape
+        batch = 1 if alike else batch
         device = self.centres.device
         index = torch.arange(count, device=device) % kernels
         normal = torch.randn(batch, count, size, generator=generator, device=device)

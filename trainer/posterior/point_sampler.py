@@ -1,0 +1,340 @@
+"""Weighted draws from the posterior of places in milliseconds a scene, the SNR not known.
+
+The draws of `sampler` are single places, or pairs drawn as pairs. Here points are drawn for single
+sources, and for K = 2 *all pairs* of them are weighed: some 200 points give 20,000 pairs, whose
+likelihoods cost as much as 1,000 pairs drawn one by one (`pairs`).
+
+    1. cells    points of the region's cells by their likelihood to the power `TEMPER`; for K = 2
+                mixed with that of a source beside others, which are held at a few likely cells
+    2. rounds   of the points, by their weights^β summed over partners, `CENTRES` are chosen as
+                centres of kernels, β the largest power up to 1 at which the points are worth
+                `LEAST`. New points come from the kernels and the cells. Scenes with β < 1 repeat it
+    3. last     the same with more points; they alone are kept
+
+Pairs weigh likelihood x prior / product of their points' densities. Points and rounds go by the
+ratio ρ of source power to noise that is likeliest; `DRAWS` of the pairs (for K = 1 all points) are
+then weighed by the mean likelihood over ratios, in the lattice of `BLIND_SNR_DB`. That is *blind*
+of `sampler`, except that ρ has the flat law that SNR has there.
+
+The random numbers are the same for all scenes: what a scene gives depends on no other.
+"""
+
+import copy
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from trainer.config import SceneConfig
+from trainer.scenes import Scenes, search_grid
+
+from .cells import Cells
+from .likelihood import Echoes, ScaleFreeLikelihood, paired_forms, quarter_turn
+from .pairs import pair_table, scale_echoes
+from .places import LawOfPlaces, law_of_places
+from .sampler import BLIND_SNR_DB, Kernels
+from .weights import effective_draws, index_at
+
+CELLS_PER_BEAM, CELL_PHASE = 4.0, 2.0
+"""Density of the cells (`Cells.of_density`)."""
+TEMPER = 0.6
+ANCHORS = 16
+"""Likely cells of one source beside which another is looked for."""
+UNIFORM = 0.05
+"""Share of the points of cells that ignores the likelihood."""
+FIRST_POINTS = {1: 384, 2: 160}
+"""Points of a round, by K."""
+POINTS = {1: 768, 2: 320}
+"""Points that are kept, by K."""
+CENTRES = 64
+FROM_CELLS = 0.3
+"""Share of the points of a round that come from cells again."""
+LEAST = 24.0
+"""Effective number of points that the centres are chosen from."""
+ROUNDS = 7
+BISECTIONS = 9
+LEAST_POWER = 1e-3
+"""Least β."""
+DRAWS = 768
+"""Pairs that are kept."""
+FIRST_DRAWS = 64
+"""Pairs of a round, to find the likeliest ratio."""
+NEAR_RATIOS = 4
+"""Ratios on both sides of the likeliest that the likelihood is averaged over."""
+SEED = 5_000_017
+
+
+@dataclass(frozen=True)
+class PointPosterior:
+    """Weighted draws from the posterior of places of every scene.
+
+    Attributes:
+        places: [B, S, K, 3]: azimuth [rad], elevation [rad], 1/range [1/m].
+        log_weights: [B, S], normalised.
+        log_evidence: [B], log of the mean likelihood over the prior of places and SNRs, up to a
+            constant of the scene that is the same for every K.
+        worth: effective number of points, [B].
+        snr_db: the likeliest total SNR in the lattice, [B].
+    """
+
+    places: Tensor
+    log_weights: Tensor
+    log_evidence: Tensor
+    worth: Tensor
+    snr_db: Tensor
+
+
+class PointProposal(NamedTuple):
+    """A density of single points: of cells, by log mass [B, G], and of kernels if there are."""
+
+    cells: Cells
+    log_mass: Tensor
+    kernels: Kernels | None = None
+
+    def draw(self, count: int, round_number: int) -> Tensor:
+        """Return points [B, count, 3], of the same random numbers for every scene."""
+        device = self.log_mass.device
+        generator = torch.Generator(device).manual_seed(SEED + round_number)
+        wide = count if self.kernels is None else round(FROM_CELLS * count)
+        numbers = torch.rand(wide, 4, generator=generator, device=device)
+        level = (torch.arange(wide, device=device) + numbers[:, 3].double()) / wide
+        points = self.cells.place(index_at(self.log_mass.exp(), level), numbers[:, :3])
+        if self.kernels is None:
+            return points
+        near = self.kernels.draw(count - wide, generator, alike=True)
+        return torch.cat([points, near], dim=1)
+
+    def log_density(self, points: Tensor) -> Tensor:
+        """Return the log density of points [B, S, 3]: [B, S]."""
+        wide = self.log_mass.gather(-1, self.cells.index(points)) - self.cells.log_volume
+        outside = ~self.cells.law.inside(points.unsqueeze(2))
+        wide = wide.masked_fill(outside, -torch.inf)
+        if self.kernels is None:
+            return wide
+        near = self.kernels.log_density(points) + math.log1p(-FROM_CELLS)
+        return torch.logaddexp(wide + math.log(FROM_CELLS), near)
+
+
+class Weighed(NamedTuple):
+    """Points with log weights at one ratio of themselves [B, S], or of all pairs [B, S, S]."""
+
+    points: Tensor
+    echoes: Echoes
+    log_weights: Tensor
+
+
+class PointSampler:
+    """The sampler for a batch of scenes and any K; what all K share is computed once."""
+
+    def __init__(self, scenes: Scenes, scene: SceneConfig) -> None:
+        device = str(scenes.snapshots.device)
+        self.law = law_of_places(scene, device)
+        self.cells, self.pair_prior = _cells_of(scene, device)
+        self.search = search_grid(scene, torch.float32, device)
+        self.lattice = torch.tensor(BLIND_SNR_DB, device=device, dtype=torch.float32)
+        self.likelihood = ScaleFreeLikelihood(scenes)
+        middles = self.cells.middles.expand(scenes.batch_size, -1, -1)
+        self.echoes = self.likelihood.echoes(middles)
+        self.energy = self.echoes.energy.mean(-1)
+
+    def take(self, scenes: Tensor) -> "PointSampler":
+        """Return the sampler of some of the scenes, by number."""
+        part = copy.copy(self)
+        part.likelihood, part.energy = self.likelihood.take(scenes), self.energy[scenes]
+        part.echoes = Echoes(*(x[scenes] for x in self.echoes))
+        return part
+
+    def nothing(self) -> Tensor:
+        """Return the log evidence of no source at all, [B]."""
+        return -self.likelihood.dimensions * self.likelihood.total.log()
+
+    @torch.no_grad()
+    def sample(self, num_sources: int) -> PointPosterior:
+        """Return draws of one or two places in every scene."""
+        wide, node = self._propose(num_sources)
+        size, device = len(node), node.device
+        centres = torch.zeros(size, CENTRES, 3, device=device)
+        root = torch.eye(3, device=device).repeat(size, CENTRES, 1, 1)
+        rows, proposal, part = torch.arange(size, device=device), wide, self
+        for number in range(ROUNDS):
+            points = proposal.draw(FIRST_POINTS[num_sources], number)
+            weighed = part._weigh(proposal, points, num_sources, node[rows])
+            node[rows] = part._average(weighed, node[rows], FIRST_DRAWS, number)[2]
+            power, near = part._adapt(weighed, part._ratio(node[rows], num_sources), number)
+            centres[rows], root[rows] = near.centres, near.root
+            again = (power < 1).nonzero().flatten()
+            if not len(again):
+                break
+            rows, part = rows[again], part.take(again)
+            near = Kernels(centres[rows], root[rows])
+            proposal = PointProposal(self.cells, wide.log_mass[rows], near)
+        proposal = wide._replace(kernels=Kernels(centres, root))
+        points = proposal.draw(POINTS[num_sources], ROUNDS)
+        weighed = self._weigh(proposal, points, num_sources, node)
+        places, log_weights, node = self._average(weighed, node, DRAWS, ROUNDS)
+        total = log_weights.logsumexp(-1)
+        count = points.shape[1]
+        choices = math.prod(count - k for k in range(num_sources))
+        return PointPosterior(
+            places,
+            log_weights - total.unsqueeze(-1),
+            total - math.log(choices),
+            effective_draws(_of_points(weighed.log_weights)),
+            self.lattice[node],
+        )
+
+    def _propose(self, num_sources: int) -> tuple[PointProposal, Tensor]:
+        """Return the proposal by cells, and the number of the likeliest ratio in the lattice."""
+        forms, prior = self.echoes.single_forms(), self.law.log_density(self.cells.middles[:, None])
+        nodes = torch.arange(1, len(self.lattice), 2, device=self.energy.device)
+        alone = torch.stack(
+            [
+                self.likelihood.at_ratio(forms, self._ratio(node, 1).unsqueeze(-1))
+                for node in nodes
+            ]
+        )
+        best = (alone + prior).logsumexp(-1).argmax(0)
+        alone = alone[best, torch.arange(len(best), device=best.device)]
+        node = nodes[best]
+        if num_sources == 1:
+            log_mass = (TEMPER * alone + prior).log_softmax(-1)
+        else:
+            node = (node + 1).clamp(max=len(self.lattice) - 1)
+            log_mass = self._beside_others((TEMPER * alone + prior).log_softmax(-1), node)
+        flat = torch.full_like(log_mass, math.log(UNIFORM / log_mass.shape[-1]))
+        log_mass = torch.logaddexp(log_mass + math.log1p(-UNIFORM), flat)
+        return PointProposal(self.cells, log_mass), node
+
+    def _beside_others(self, alone: Tensor, node: Tensor) -> Tensor:
+        """Return the log mass of cells as one of two sources, [B, G], begun with that of one."""
+        echoes = scale_echoes(self.echoes, self._ratio(node, 2))
+        found, log_mass = [alone], alone
+        for number in range(2):
+            generator = torch.Generator(alone.device).manual_seed(SEED - 1 - number)
+            uniform = torch.rand(alone.shape[1], generator=generator, device=alone.device)
+            # the largest after Gumbel noise: draws without replacement (Vieira 2014)
+            noise = uniform.clamp(min=1e-9).log().neg().log()
+            anchors = (log_mass - noise).topk(min(ANCHORS, alone.shape[1])).indices
+            value = pair_table(self.likelihood, echoes.take(anchors), echoes)
+            joint = (TEMPER * value + self.pair_prior[anchors]).logsumexp(1)
+            log_mass = joint.log_softmax(-1)
+            found.append(log_mass)
+        return torch.stack(found).logsumexp(0) - math.log(len(found))
+
+    def _ratio(self, node: Tensor, num_sources: int) -> Tensor:
+        """Return ρ = p / σ² of numbers in the lattice of SNRs, at the mean energy of places."""
+        unit = self.likelihood.dimensions / (num_sources * self.energy)
+        return unit * 10 ** (self.lattice[node] / 10)
+
+    def _weigh(
+        self, proposal: PointProposal, points: Tensor, num_sources: int, node: Tensor
+    ) -> Weighed:
+        """Return likelihood x prior / density of points, or of all pairs, at one ratio."""
+        density = proposal.log_density(points)
+        inside = points.clamp(self.law.lower, self.law.upper)  # others have no prior
+        echoes, ratio = self.likelihood.echoes(inside), self._ratio(node, num_sources)
+        if num_sources == 1:
+            value = self.likelihood.at_ratio(echoes.single_forms(), ratio.unsqueeze(-1))
+            return Weighed(points, echoes, value + self.law.log_density(points[:, :, None]) - density)
+        scaled = scale_echoes(echoes, ratio)
+        value = pair_table(self.likelihood, scaled, scaled) + self.law.pair_log_density(points)
+        return Weighed(points, echoes, value - density.unsqueeze(2) - density.unsqueeze(1))
+
+    def _average(
+        self, weighed: Weighed, node: Tensor, count: int, number: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Average the likelihood over ratios, for all points or for so many of the pairs.
+
+        Returns:
+            places [B, S, K, 3], their log weights [B, S], whose sum is that of all points or
+            pairs, and the number of the likeliest ratio.
+        """
+        size, log_weights = weighed.points.shape[1], weighed.log_weights
+        num_sources = log_weights.dim() - 1
+        if num_sources == 1:
+            places, forms = weighed.points.unsqueeze(2), weighed.echoes.single_forms()
+        else:
+            flat = log_weights.flatten(1)
+            total = flat.logsumexp(-1, keepdim=True)
+            level = _levels(count, number, flat.device)
+            pair = index_at((flat - total).exp(), level)
+            index = torch.stack([pair // size, pair % size], dim=-1)
+            one, two = (weighed.echoes.take(each) for each in index.unbind(-1))
+            forms = paired_forms(one, two)
+            rows = torch.arange(len(index), device=index.device)[:, None, None]
+            places, log_weights = weighed.points[rows, index], (total - math.log(count))
+        first = (node - NEAR_RATIOS).clamp(0, len(self.lattice) - 2 * NEAR_RATIOS - 1)
+        near = [first + i for i in range(2 * NEAR_RATIOS + 1)]
+        values = [
+            self.likelihood.at_ratio(forms, self._ratio(each, num_sources).unsqueeze(-1))
+            for each in near
+        ]
+        own = self._ratio(node, num_sources).unsqueeze(-1)
+        joint = torch.stack(values) + (log_weights - self.likelihood.at_ratio(forms, own))
+        best = joint.logsumexp(-1).argmax(0)
+        return places, joint.logsumexp(0) - math.log(len(self.lattice)), first + best
+
+    def _adapt(self, weighed: Weighed, ratio: Tensor, number: int) -> tuple[Tensor, Kernels]:
+        """Return the power β [B] and kernels around points drawn by weights^β."""
+        power = _annealing_power(weighed.log_weights)
+        log_weights = _of_points(_raised(weighed.log_weights, power)).log_softmax(-1)
+        index = index_at(log_weights.exp(), _levels(CENTRES, number, power.device))
+        centres = weighed.points.gather(1, index.unsqueeze(-1).expand(-1, -1, 3))
+        centres = centres.clamp(self.law.lower, self.law.upper)
+        information = self._information(centres, ratio).double() * power[:, None, None, None]
+        width = (self.law.upper - self.law.lower).double()
+        precision = information + torch.diag(12 / width**2)
+        return power, Kernels(centres, torch.linalg.cholesky(precision).to(centres.dtype))
+
+    def _information(self, points: Tensor, ratio: Tensor) -> Tensor:
+        """Return the Fisher information of each point as a lone source, [B, S, 3, 3]."""
+        response = self.search.response(points).unsqueeze(2)
+        vectors = torch.cat([response, self.search.slopes(points)], dim=2)
+        columns = self.likelihood.columns(vectors.flatten(1, 2)).unflatten(1, vectors.shape[1:3])
+        columns = columns.transpose(2, 3)  # [B, S, L, 4, 2M]
+        gram = torch.complex(columns @ columns.mT, columns @ quarter_turn(columns).mT)
+        ratio = ratio[:, None, None, None, None]
+        against = gram[..., :1, :]
+        form = gram - ratio / (1 + ratio * gram[..., :1, :1].real) * (against.mH @ against)
+        cross, among, own = form[..., :1, 1:], form[..., 1:, 1:], form[..., :1, :1]
+        return 2 * ratio[:, :, 0] ** 2 * (cross.mT @ cross + among * own).real.sum(2)
+
+
+@lru_cache(maxsize=4)
+def _cells_of(scene: SceneConfig, device: str) -> tuple[Cells, Tensor]:
+    """Return the cells of a region and the log prior of their pairs."""
+    cells = Cells.of_density(law_of_places(scene, device), CELLS_PER_BEAM, CELL_PHASE)
+    return cells, cells.pair_prior()
+
+
+def _of_points(log_weights: Tensor) -> Tensor:
+    """Return log weights [B, S]; those of pairs summed over partners."""
+    return log_weights if log_weights.dim() == 2 else log_weights.logsumexp(-1)
+
+
+def _raised(log_weights: Tensor, power: Tensor) -> Tensor:
+    return power.view(-1, *[1] * (log_weights.dim() - 1)) * log_weights
+
+
+def _annealing_power(log_weights: Tensor) -> Tensor:
+    """Return the largest β <= 1 at which the points are worth `LEAST`, [B]."""
+
+    def enough(power: Tensor) -> Tensor:
+        return effective_draws(_of_points(_raised(log_weights, power))) >= LEAST
+
+    high = torch.ones(len(log_weights), device=log_weights.device)
+    low, fine = LEAST_POWER * high, enough(high)
+    for _ in range(0 if bool(fine.all()) else BISECTIONS):
+        middle = (low * high).sqrt()
+        good = enough(middle)
+        low, high = torch.where(good, middle, low), torch.where(good, high, middle)
+    return torch.where(fine, torch.ones_like(low), low)
+
+
+def _levels(count: int, number: int, device: torch.device) -> Tensor:
+    """Return levels spread evenly, with an offset that differs between rounds, [count]."""
+    offset = (0.5 + number * 0.6180339887) % 1
+    return (torch.arange(count, device=device, dtype=torch.float64) + offset) / count
