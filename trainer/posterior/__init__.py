@@ -1,6 +1,7 @@
 """The posterior of places given the snapshots: its law, likelihood, draws and Bayes estimate."""
 
 from .places import law_of_places
+from .readout import PosteriorReadout, read_posterior
 from .risk import expected_error, least_expected_error
 from .sampler import sample_posterior
 from .weights import effective_draws

@@ -151,5 +151,3 @@ def _pair_likelihoods(likelihood: ScaleFreeLikelihood, echoes: Echoes, snr_db: T
         found[:, row, column] = value
         found[:, column, row] = value.mT
     return found
-
-

@@ -124,7 +124,7 @@ class ScaleFreeLikelihood:
 
     def forms(self, places: Tensor) -> Forms:
         """Return the forms of places [B, S, K, 3], K <= `MOST_SOURCES`; batch axes [B, S]."""
-        size, count = places.shape[1:3]
+        count = places.shape[2]
         if not 1 <= count <= MOST_SOURCES:
             raise ValueError(
                 f"`1 <= num_sources <= {MOST_SOURCES}` must hold, but got {count}. "
@@ -142,7 +142,7 @@ class ScaleFreeLikelihood:
         return self.at_ratio(forms, ratio)
 
     def at_ratio(self, forms: Forms, ratio: Tensor) -> Tensor:
-        """Return log p(y | places, ρ) + const. [B, *batch] at ratios ρ, broadcast."""
+        """Return log p(y | places, ρ) + const. [B, *batch] at ratios ρ, [B, *batch] broadcast."""
         shape = (-1, *[1] * (forms.energy.dim() - 1))
         ratio = ratio.unsqueeze(-1)
         determinant = 1 + ratio * (forms.trace + ratio * forms.determinant)

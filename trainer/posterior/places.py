@@ -75,7 +75,9 @@ class LawOfPlaces:
         width = self.upper - self.lower
         span = 1 / self.lower[2] - 1 / self.upper[2]  # of range
         # dr = d(1/r) / (1/r)²
-        return -(width[0] * width[1] * span).log() - 2 * places[..., 2].clamp(min=self.lower[2]).log()
+        return (
+            -(width[0] * width[1] * span).log() - 2 * places[..., 2].clamp(min=self.lower[2]).log()
+        )
 
     def free_share(self, places: Tensor) -> Tensor:
         """Return the share of the region at least a beam away from places [*batch, 3]."""

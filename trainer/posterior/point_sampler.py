@@ -8,7 +8,7 @@ likelihoods cost as much as 1,000 pairs drawn one by one (`pairs`).
                 mixed with that of a source beside others, which are held at a few likely cells
     2. rounds   of the points, by their weights^β summed over partners, `CENTRES` are chosen as
                 centres of kernels, β the largest power up to 1 at which the points are worth
-                `LEAST`. New points come from the kernels and the cells. Scenes with β < 1 repeat it
+                `LEAST`. New points come from kernels and cells. Scenes with β < 1 repeat it
     3. last     the same with more points; they alone are kept
 
 Pairs weigh likelihood x prior / product of their points' densities. Points and rounds go by the
@@ -34,7 +34,7 @@ from trainer.scenes import Scenes, search_grid
 from .cells import Cells
 from .likelihood import Echoes, ScaleFreeLikelihood, paired_forms, quarter_turn
 from .pairs import pair_table, scale_echoes
-from .places import LawOfPlaces, law_of_places
+from .places import law_of_places
 from .sampler import BLIND_SNR_DB, Kernels
 from .weights import effective_draws, index_at
 
@@ -45,9 +45,9 @@ ANCHORS = 16
 """Likely cells of one source beside which another is looked for."""
 UNIFORM = 0.05
 """Share of the points of cells that ignores the likelihood."""
-FIRST_POINTS = {1: 384, 2: 160}
+FIRST_POINTS = {1: 384, 2: 144}
 """Points of a round, by K."""
-POINTS = {1: 768, 2: 320}
+POINTS = {1: 768, 2: 288}
 """Points that are kept, by K."""
 CENTRES = 64
 FROM_CELLS = 0.3
@@ -85,6 +85,15 @@ class PointPosterior:
     log_evidence: Tensor
     worth: Tensor
     snr_db: Tensor
+
+    def take(self, scenes: Tensor) -> "PointPosterior":
+        """Return the draws of some of the scenes, by number."""
+        return PointPosterior(**{name: x[scenes] for name, x in vars(self).items()})
+
+    def put(self, scenes: Tensor, others: "PointPosterior") -> "PointPosterior":
+        """Return the same with the scenes of these numbers replaced by others."""
+        pairs = {name: (x, getattr(others, name)) for name, x in vars(self).items()}
+        return PointPosterior(**{n: x.index_copy(0, scenes, y) for n, (x, y) in pairs.items()})
 
 
 class PointProposal(NamedTuple):
@@ -152,15 +161,19 @@ class PointSampler:
         return -self.likelihood.dimensions * self.likelihood.total.log()
 
     @torch.no_grad()
-    def sample(self, num_sources: int) -> PointPosterior:
-        """Return draws of one or two places in every scene."""
+    def sample(self, num_sources: int, *, times: int = 1) -> PointPosterior:
+        """Return draws of one or two places in every scene.
+
+        Args:
+            times: as many points; as many draws are kept.
+        """
         wide, node = self._propose(num_sources)
         size, device = len(node), node.device
         centres = torch.zeros(size, CENTRES, 3, device=device)
         root = torch.eye(3, device=device).repeat(size, CENTRES, 1, 1)
         rows, proposal, part = torch.arange(size, device=device), wide, self
         for number in range(ROUNDS):
-            points = proposal.draw(FIRST_POINTS[num_sources], number)
+            points = proposal.draw(times * FIRST_POINTS[num_sources], number)
             weighed = part._weigh(proposal, points, num_sources, node[rows])
             node[rows] = part._average(weighed, node[rows], FIRST_DRAWS, number)[2]
             power, near = part._adapt(weighed, part._ratio(node[rows], num_sources), number)
@@ -172,7 +185,7 @@ class PointSampler:
             near = Kernels(centres[rows], root[rows])
             proposal = PointProposal(self.cells, wide.log_mass[rows], near)
         proposal = wide._replace(kernels=Kernels(centres, root))
-        points = proposal.draw(POINTS[num_sources], ROUNDS)
+        points = proposal.draw(times * POINTS[num_sources], ROUNDS)
         weighed = self._weigh(proposal, points, num_sources, node)
         places, log_weights, node = self._average(weighed, node, DRAWS, ROUNDS)
         total = log_weights.logsumexp(-1)
@@ -188,13 +201,13 @@ class PointSampler:
 
     def _propose(self, num_sources: int) -> tuple[PointProposal, Tensor]:
         """Return the proposal by cells, and the number of the likeliest ratio in the lattice."""
-        forms, prior = self.echoes.single_forms(), self.law.log_density(self.cells.middles[:, None])
+        forms, prior = (
+            self.echoes.single_forms(),
+            self.law.log_density(self.cells.middles[:, None]),
+        )
         nodes = torch.arange(1, len(self.lattice), 2, device=self.energy.device)
         alone = torch.stack(
-            [
-                self.likelihood.at_ratio(forms, self._ratio(node, 1).unsqueeze(-1))
-                for node in nodes
-            ]
+            [self.likelihood.at_ratio(forms, self._ratio(node, 1).unsqueeze(-1)) for node in nodes]
         )
         best = (alone + prior).logsumexp(-1).argmax(0)
         alone = alone[best, torch.arange(len(best), device=best.device)]
@@ -238,7 +251,9 @@ class PointSampler:
         echoes, ratio = self.likelihood.echoes(inside), self._ratio(node, num_sources)
         if num_sources == 1:
             value = self.likelihood.at_ratio(echoes.single_forms(), ratio.unsqueeze(-1))
-            return Weighed(points, echoes, value + self.law.log_density(points[:, :, None]) - density)
+            return Weighed(
+                points, echoes, value + self.law.log_density(points[:, :, None]) - density
+            )
         scaled = scale_echoes(echoes, ratio)
         value = pair_table(self.likelihood, scaled, scaled) + self.law.pair_log_density(points)
         return Weighed(points, echoes, value - density.unsqueeze(2) - density.unsqueeze(1))

@@ -23,7 +23,6 @@ from torch import Tensor
 from .weights import index_at
 
 
-
 class Effort(NamedTuple):
     """Numbers of things that are tried.
 
@@ -105,6 +104,24 @@ def least_expected_error(
         estimates = _descend(estimates, draws, weights, cap)
     estimates, risk = _least(estimates, draws, weights, cap, 1)
     return BayesEstimate(estimates.squeeze(1), risk.squeeze(1))
+
+
+def serve(estimates: Tensor, draws: Tensor, *, cap: float) -> tuple[Tensor, Tensor]:
+    """Return the source of every draw that each of K estimates is assigned, and its distance.
+
+    Args:
+        estimates: [B, K, 2].
+        draws: [B, S, K, >= 2].
+
+    Returns:
+        [B, S, K, >= 2] and angles [B, S, K].
+    """
+    plain = _served(estimates.unsqueeze(1), draws[..., :2], cap).squeeze(1)
+    distance = _distance(plain, estimates.unsqueeze(1), 1.0)
+    if draws.shape[2] == 1:
+        return draws, distance
+    turned = (plain != draws[..., :2]).any(-1, keepdim=True).any(-2, keepdim=True)
+    return torch.where(turned, draws.flip(2), draws), distance
 
 
 def expected_error(estimates: Tensor, draws: Tensor, weights: Tensor, *, cap: float) -> Tensor:

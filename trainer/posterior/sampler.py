@@ -127,9 +127,7 @@ class Kernels:
     centres: Tensor
     root: Tensor
 
-    def draw(
-        self, count: int, generator: torch.Generator, *, alike: bool = False
-    ) -> Tensor:
+    def draw(self, count: int, generator: torch.Generator, *, alike: bool = False) -> Tensor:
         """Return draws that cycle through the kernels, [B, count, D].
 
         Args:

@@ -1,0 +1,234 @@
+"""The readout `posterior`: places, confidence, regions and K from draws of the exact posterior.
+
+Places are those of least expected capped error. Confidence is the posterior probability that a
+source lies within a tolerance of the estimate; the credible radius holds the source that an
+estimate is assigned with probability `CREDIBLE`; K, where it is asked, has the evidence of every
+K <= `MOST_SOURCES`, all equally likely before. All of it is of the law of scenes that is given:
+equal powers, uncorrelated, uniform over the region, any SNR.
+
+Scenes whose points are worth fewer than `LEAST_WORTH` are sampled again with `MORE` times as many;
+those that still are worth fewer are `poor`.
+"""
+
+from dataclasses import dataclass, fields
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from trainer.config import SceneConfig, require
+from trainer.estimation import Estimates, make_estimates
+from trainer.scenes import Scenes, search_grid
+
+from .likelihood import MOST_SOURCES
+from .point_sampler import PointPosterior, PointSampler
+from .risk import QUICK, least_expected_error, serve
+
+CREDIBLE = 0.95
+CHUNK = {"cpu": 16, "cuda": 128}
+"""Scenes sampled at once: those whose tables fit a CPU's cache, or fill a GPU."""
+LEAST_WORTH = 20.0
+"""Effective number of points below which a scene is sampled again, or poorly sampled."""
+MORE = 3
+
+
+@dataclass(frozen=True)
+class PosteriorReadout:
+    """What the posterior says of B scenes, in up to S slots each.
+
+    Attributes:
+        positions: [B, S, 3]: azimuth [rad], elevation [rad], 1/range [1/m]; the region's centre in
+            inactive slots.
+        active: [B, S].
+        confidence: [B, S], probability that a source lies within the tolerance in both angles.
+        credible_radius: [B, S], angle [rad] around the estimate that holds its source; NaN in
+            inactive slots.
+        expected_error: [B], expected capped error of the estimates if K is right; 0 for K = 0.
+        probabilities: of K = 0 ... most, [B, most + 1]; 1 for a K that is told.
+        worth: effective number of points of the K that is reported, [B]; NaN for K = 0.
+        resampled: scenes sampled again, [B].
+        snr_db: likeliest total SNR, [B]; NaN for K = 0.
+    """
+
+    positions: Tensor
+    active: Tensor
+    confidence: Tensor
+    credible_radius: Tensor
+    expected_error: Tensor
+    probabilities: Tensor
+    worth: Tensor
+    resampled: Tensor
+    snr_db: Tensor
+
+    @property
+    def num_sources(self) -> Tensor:
+        """K as told, or the likeliest, [B]."""
+        return self.active.sum(-1)
+
+    @property
+    def poor(self) -> Tensor:
+        """Scenes that are sampled too poorly, [B]."""
+        return self.worth < LEAST_WORTH
+
+    def estimates(self, scene: SceneConfig) -> Estimates:
+        """Return the places as estimates; resolved are those more likely right than not."""
+        search = search_grid(scene, torch.float32, self.positions.device)
+        resolved = self.active & (self.confidence >= 0.5) & ~self.poor.unsqueeze(-1)
+        slots = self.active.shape[1]
+        return make_estimates(self.positions, self.active, self.active, resolved, search, slots)
+
+    @classmethod
+    def concatenate(cls, parts: list[Self]) -> Self:
+        """Join the scenes of several parts, in this order."""
+        names = [field.name for field in fields(cls)]
+        return cls(**{name: torch.cat([getattr(p, name) for p in parts]) for name in names})
+
+
+@torch.no_grad()
+def read_posterior(
+    scenes: Scenes,
+    scene: SceneConfig,
+    num_sources: Tensor | None,
+    *,
+    cap: float,
+    tolerance: float,
+) -> PosteriorReadout:
+    """Return what the posterior says of the sources of scenes.
+
+    Args:
+        scene: the law: the region, and `max_sources`, the number of slots and the largest K that
+            is asked.
+        num_sources: K of every scene [B], or None to ask it.
+        cap: angle error beyond which all are the same [rad].
+        tolerance: of confidence, in azimuth and elevation [rad].
+
+    Raises:
+        ConfigError: for more sources than have a closed form, or a law without equal powers.
+    """
+    most = scene.max_sources if num_sources is None else max(int(num_sources.max()), 0)
+    require(
+        most <= MOST_SOURCES,
+        f"num_sources <= {MOST_SOURCES} for the posterior",
+        f"{most}",
+        "Say --num-sources 1 or 2, or use another readout.",
+    )
+    slots = max(scene.max_sources, most, 1)
+    size = CHUNK[scenes.snapshots.device.type]
+    parts = []
+    for first in range(0, scenes.batch_size, size):
+        rows = slice(first, first + size)
+        told = None if num_sources is None else num_sources[rows]
+        reading = _Reading(scenes.take(rows), scene, cap, tolerance, slots)
+        parts.append(reading.asked() if told is None else reading.told(told))
+    return PosteriorReadout.concatenate(parts)
+
+
+class _Reading:
+    """The readout of one chunk of scenes."""
+
+    def __init__(
+        self, scenes: Scenes, scene: SceneConfig, cap: float, tolerance: float, slots: int
+    ) -> None:
+        self.sampler = PointSampler(scenes, scene)
+        self.most, self.cap, self.tolerance, self.slots = scene.max_sources, cap, tolerance, slots
+
+    def told(self, count: Tensor) -> PosteriorReadout:
+        """Return the readout at K of every scene, [B]."""
+        found = self._nothing(int(max(self.most, count.max())))
+        for k in count.unique().tolist():
+            rows = (count == k).nonzero().flatten()
+            found.probabilities[rows, k] = 1
+            if k:
+                draws, again = sample_again(self.sampler.take(rows), k)
+                self._put(found, rows, draws, again, {k: draws})
+        return found
+
+    def asked(self) -> PosteriorReadout:
+        """Return the readout at the likeliest K of every scene."""
+        drawn = {k: sample_again(self.sampler, k) for k in range(1, self.most + 1)}
+        evidence = [self.sampler.nothing(), *(each.log_evidence for each, _ in drawn.values())]
+        found = self._nothing(self.most)
+        found.probabilities.copy_(torch.stack(evidence, dim=-1).softmax(-1))
+        count = found.probabilities.argmax(-1)
+        for k, (draws, again) in drawn.items():
+            rows = (count == k).nonzero().flatten()
+            if len(rows):
+                others = {n: each.take(rows) for n, (each, _) in drawn.items()}
+                self._put(found, rows, draws.take(rows), again[rows], others)
+        return found
+
+    def _nothing(self, most: int) -> PosteriorReadout:
+        """Return a readout that finds no source in any scene."""
+        size, law = len(self.sampler.energy), self.sampler.law
+        zero = law.lower.new_zeros(size, self.slots)
+        nan = torch.full_like(zero, torch.nan)
+        no = torch.zeros_like(zero, dtype=torch.bool)
+        return PosteriorReadout(
+            positions=((law.lower + law.upper) / 2).repeat(size, self.slots, 1),
+            active=no,
+            confidence=zero,
+            credible_radius=nan,
+            expected_error=zero[:, 0].clone(),
+            probabilities=law.lower.new_zeros(size, most + 1),
+            worth=nan[:, 0].clone(),
+            resampled=no[:, 0].clone(),
+            snr_db=nan[:, 0].clone(),
+        )
+
+    def _put(
+        self,
+        found: PosteriorReadout,
+        rows: Tensor,
+        draws: PointPosterior,
+        again: Tensor,
+        every: dict[int, PointPosterior],
+    ) -> None:
+        """Fill in the scenes of these numbers, of K sources.
+
+        Args:
+            every: draws of these scenes by K, all that P(K) is shared among.
+        """
+        law = self.sampler.law
+        best = least_expected_error(
+            draws.places, draws.log_weights, law.lower, law.upper, cap=self.cap, effort=QUICK
+        )
+        size, count = best.directions.shape[:2]
+        weights = draws.log_weights.exp()
+        served, distance = serve(best.directions, draws.places, cap=self.cap)
+        inverse = (served[..., 2] * weights.unsqueeze(-1)).sum(1)
+        found.positions[rows, :count] = torch.cat([best.directions, inverse.unsqueeze(-1)], -1)
+        found.active[rows, :count] = True
+        found.credible_radius[rows, :count] = _quantile(distance, weights, CREDIBLE)
+        found.expected_error[rows] = best.risk
+        found.worth[rows], found.resampled[rows] = draws.worth, again
+        found.snr_db[rows] = draws.snr_db
+        confidence = torch.zeros(size, count, device=weights.device)
+        for k, each in every.items():
+            near = _near(best.directions, each.places, self.tolerance)
+            share = (near * each.log_weights.exp().unsqueeze(-1)).sum(1)
+            confidence += share * found.probabilities[rows, k].unsqueeze(-1)
+        found.confidence[rows, :count] = confidence.clamp(max=1)
+
+
+def sample_again(sampler: PointSampler, num_sources: int) -> tuple[PointPosterior, Tensor]:
+    """Return draws of every scene, and which scenes were sampled again with more points, [B]."""
+    draws = sampler.sample(num_sources)
+    again = draws.worth < LEAST_WORTH
+    rows = again.nonzero().flatten()
+    if len(rows):
+        draws = draws.put(rows, sampler.take(rows).sample(num_sources, times=MORE))
+    return draws, again
+
+
+def _near(estimates: Tensor, draws: Tensor, tolerance: float) -> Tensor:
+    """Return which estimates [B, K, 2] have a source of each draw [B, S, J, 3] near: [B, S, K]."""
+    apart = (draws[:, :, None, :, :2] - estimates[:, None, :, None]).abs().amax(-1)
+    return (apart <= tolerance).any(-1)
+
+
+def _quantile(values: Tensor, weights: Tensor, level: float) -> Tensor:
+    """Return the quantile of values [B, S, K] by weights [B, S]: [B, K]."""
+    ordered, index = values.sort(dim=1)
+    cumulated = weights.unsqueeze(-1).expand_as(values).gather(1, index).cumsum(1)
+    reached = (cumulated >= level * cumulated[:, -1:]).to(torch.uint8).argmax(1, keepdim=True)
+    return ordered.gather(1, reached).squeeze(1)
