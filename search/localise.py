@@ -16,6 +16,10 @@ One row per estimate; the same numbers as `python -m trainer localise` writes as
     explained    share of the scene's energy that its best places explain
     p_value      of the scene's goodness of fit; null where it cannot be tested
     fits         bool   p_value >= .01
+    credible_radius  rad: angle around the estimate that holds its source with probability .95
+    expected_error   expected capped error of the scene's estimates, if K is right
+    effective_points what the draws of the posterior are worth; these three are null without
+                 `--readout posterior` or `--method posterior`
     origin       string, where the scene's places are from: the covariance, scoring from there, or
                  another search of the likelihood; "" unless a model judged them
 
@@ -34,8 +38,16 @@ from trainer.cli import OneLineParser, add_localise_flags, localise_arguments
 from trainer.config import require
 
 PLACES = ("azimuth", "elevation", "range_m", "azimuth_std", "elevation_std", "range_std_m", "far")
-COLUMNS = (*PLACES, "confidence", "reason", "resolved")
-SCENE_COLUMNS = ("num_sources", "explained", "p_value", "fits", "origin")
+COLUMNS = (*PLACES, "confidence", "reason", "resolved", "credible_radius")
+SCENE_COLUMNS = (
+    "num_sources",
+    "explained",
+    "p_value",
+    "fits",
+    "origin",
+    "expected_error",
+    "effective_points",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

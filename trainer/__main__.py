@@ -32,7 +32,7 @@ from trainer.cli import (
     parse_settings,
     search_arguments,
 )
-from trainer.config import ConfigError, TrainConfig, require
+from trainer.config import POSTERIOR_NAME, ConfigError, TrainConfig, require
 from trainer.record import read_record, read_trial
 
 FACTOR_RANK = 8
@@ -90,7 +90,13 @@ def parser() -> argparse.ArgumentParser:
         help="half-width of the capped error's 95 %% interval that ends a row early; 0: never",
     )
     p_evaluate.add_argument(
-        "--baselines", nargs="+", metavar="NAME", help="crb, sml, lmmse_music, sparse_mvdr, ..."
+        "--baselines", nargs="+", metavar="NAME", help="crb, sml, lmmse_music, posterior, ..."
+    )
+    p_evaluate.add_argument(
+        "--readout",
+        choices=("music", "posterior"),
+        default="music",
+        help="posterior: also that of places under the law of the scenes",
     )
 
     p_convert = verbs.add_parser("convert", help="make a recording of other software's files")
@@ -247,6 +253,10 @@ def evaluate(args: argparse.Namespace) -> int:
         f"{counts}, max_sources={most}",
         "The network was trained for no more.",
     )
+    if args.readout == POSTERIOR_NAME and POSTERIOR_NAME not in config.evaluation.baselines:
+        named = (*config.evaluation.baselines, POSTERIOR_NAME)
+        judged = dataclasses.replace(config.evaluation, baselines=named)
+        config = dataclasses.replace(config, evaluation=judged)
     evaluations = [
         evaluate_network(network, config, num_sources=counts),
         evaluate_network(network, config, num_sources=counts, refine=True),

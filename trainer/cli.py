@@ -114,7 +114,15 @@ def add_localise_flags(p: argparse.ArgumentParser) -> None:
     by = p.add_mutually_exclusive_group(required=True)
     by.add_argument("--model", type=Path, help="a model folder, or the run that left one")
     by.add_argument(
-        "--method", metavar="NAME", help="sml, lmmse_music+scoring, ...: without a network"
+        "--method",
+        metavar="NAME",
+        help="sml, posterior, lmmse_music+scoring, ...: without a network",
+    )
+    p.add_argument(
+        "--readout",
+        choices=("music", "posterior"),
+        default="music",
+        help="of a model: MUSIC on its covariance, or the posterior under the law of its scenes",
     )
     p.add_argument("--scenes", type=Path, required=True, help="a recording, .npz")
     p.add_argument("--out", type=Path, required=True, help="file to write")
@@ -158,6 +166,7 @@ def localise_arguments(args: argparse.Namespace) -> dict[str, Any]:
             f"--out must be another file than --scenes, but both are {args.out}. Choose another."
         )
     named = {"model": args.model, "method": args.method, "scenes": args.scenes}
+    named["readout"] = args.readout
     return named | search_arguments(args) | {"diagnosed": True}
 
 

@@ -23,6 +23,7 @@ from .training import (
     ESTIMATOR_NAMES,
     LIMIT_NAMES,
     METHOD_NAMES,
+    POSTERIOR_NAME,
     REFERENCE,
     REFINEMENTS,
     EvaluationConfig,

@@ -24,13 +24,17 @@ REFERENCE = "lmmse_music"
 """The classical method that a network has to beat."""
 LIMIT_NAMES = ("limit_shape", "limit_blind")
 """Least expected capped errors of any estimator, by two observers (`trainer.limits`)."""
+POSTERIOR_NAME = "posterior"
+"""The Bayes estimate of the exact posterior (`trainer.posterior`)."""
 METHOD_NAMES = (
     "crb",
     *LIMIT_NAMES,
     *_UNREFINED_NAMES,
     *(f"{name}+scoring" for name in _UNREFINED_NAMES),
+    POSTERIOR_NAME,
 )
-"""The bound, the limits, every method, and every method refined by Fisher scoring."""
+"""The bound, the limits, the Bayes estimate, every method, and every method refined by Fisher
+scoring."""
 REFINEMENTS = ("scoring", "judged")
 """Ways to sharpen a network's estimates; in rows, their names follow a `+`."""
 LARGEST_SNR_DB = 100.0

@@ -25,6 +25,7 @@ from .protocol import (
     evaluate_network,
     held_out_conditions,
     network_estimator,
+    posterior_readout,
     validate,
 )
 from .reference import Margin, margin_over_reference

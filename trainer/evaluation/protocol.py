@@ -4,12 +4,13 @@ A network is validated after every epoch on one set of fixed scenes and evaluate
 on another, next to the classical methods and the bound.
 """
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
-from trainer.config import REFINEMENTS, SceneConfig, TrainConfig, require
+from trainer.config import POSTERIOR_NAME, REFINEMENTS, SceneConfig, TrainConfig, require
 from trainer.covariance import Covariance
 from trainer.estimation import (
     Localiser,
@@ -18,19 +19,41 @@ from trainer.estimation import (
     refined,
 )
 from trainer.limits import LIMITS, KeptLimits, limit_tables
+from trainer.posterior import PosteriorReadout, read_posterior
 from trainer.scenes import Scenes
 
 from .conditions import Conditions, Estimator, evaluate, evaluate_crb
+from .metrics import CAP_DEG, TOLERANCE_DEG
 from .rows import ErrorsPerScene, Evaluation, EvaluationRow
 
 
 def classical_estimator(name: str, scene: SceneConfig, device: str = "cpu") -> Estimator:
-    """Return the method of that name (`estimation.build_localiser`), told the true K.
+    """Return the method of that name, told the true K.
 
     Raises:
+        ConfigError: for the posterior of a law that it does not know.
         ValueError: if there is no such method.
     """
+    if name == POSTERIOR_NAME:
+        return _told(
+            lambda scenes, count: posterior_readout(scenes, count, scene).estimates(scene)
+        )
     return _told(build_localiser(name, scene, device))
+
+
+def posterior_readout(
+    scenes: Scenes, num_sources: Tensor | None, scene: SceneConfig
+) -> PosteriorReadout:
+    """Return what the posterior says of scenes, with the cap and the tolerance of errors.
+
+    Args:
+        num_sources: K, [B]; None asks it.
+
+    Raises:
+        ConfigError: as `read_posterior`.
+    """
+    cap, tolerance = math.radians(CAP_DEG), math.radians(TOLERANCE_DEG)
+    return read_posterior(scenes, scene, num_sources, cap=cap, tolerance=tolerance)
 
 
 def network_estimator(

@@ -3,7 +3,7 @@
 import dataclasses
 import io
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,6 +12,15 @@ from numpy.typing import NDArray
 
 from trainer.atomic import write_output
 from trainer.config import require
+from trainer.posterior import PosteriorReadout
+
+
+def _unread() -> NDArray[np.float32]:
+    """Return the place of an array that `add_posterior` fills."""
+    return np.empty(0, np.float32)
+
+
+POOR = "the posterior is sampled too poorly"
 
 
 @dataclass(frozen=True)
@@ -44,6 +53,11 @@ class Localisation:
         reversed_gain: [S], log likelihood gained with the phase sign reversed.
         origin: [S], where the places are from, a word of `estimation.ORIGINS`; "" unless a model
             judged them by the likelihood.
+        credible_radius: [S, K], angle around the estimate that holds its source with probability
+            .95 [rad]; this and what follows is NaN without the readout `posterior`.
+        expected_error: [S], expected capped error of the scene's estimates, if K is right.
+        effective_points: [S], what the draws of the posterior are worth; NaN for K = 0.
+        probabilities: [S, K_max + 1], of K = 0 ... K_max; 1 for a K that was told.
         diagnosis: what is to be said about scenes that do not fit, or ""; not an array.
     """
 
@@ -64,6 +78,10 @@ class Localisation:
     reversed_gain: NDArray[np.float32]
     reason: NDArray[np.str_]
     origin: NDArray[np.str_]
+    credible_radius: NDArray[np.float32] = field(default_factory=_unread)
+    expected_error: NDArray[np.float32] = field(default_factory=_unread)
+    effective_points: NDArray[np.float32] = field(default_factory=_unread)
+    probabilities: NDArray[np.float32] = field(default_factory=_unread)
     diagnosis: str = ""
 
     def save(self, path: str | Path) -> None:
@@ -81,7 +99,7 @@ class Localisation:
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return the arrays by name."""
-        names = (field.name for field in dataclasses.fields(self) if field.name != "diagnosis")
+        names = (each.name for each in dataclasses.fields(self) if each.name != "diagnosis")
         return {name: getattr(self, name) for name in names}
 
     def origin_line(self) -> str:
@@ -96,3 +114,33 @@ class Localisation:
         names = parts[0].arrays()
         joined: dict[str, Any] = {n: np.concatenate([p.arrays()[n] for p in parts]) for n in names}
         return cls(**joined)
+
+
+def add_posterior(found: Localisation, read: PosteriorReadout | None) -> Localisation:
+    """Return the same with what the posterior says, NaN where it was not asked.
+
+    Confidence of scenes that it is sampled too poorly for is withheld.
+    """
+    size, slots = found.active.shape
+    if read is None:
+        of_scenes, of_estimates, of_counts = (
+            np.full(shape, np.nan, np.float32)
+            for shape in ((size,), (size, slots), (size, slots + 1))
+        )
+        return replace(
+            found,
+            credible_radius=of_estimates,
+            expected_error=of_scenes,
+            effective_points=of_scenes,
+            probabilities=of_counts,
+        )
+    unsure = (read.poor.unsqueeze(-1) & read.active).cpu().numpy() & (found.reason == "")
+    return replace(
+        found,
+        confidence=np.where(unsure, np.float32(np.nan), found.confidence),
+        reason=np.where(unsure, POOR, found.reason),
+        credible_radius=read.credible_radius.cpu().numpy(),
+        expected_error=read.expected_error.cpu().numpy(),
+        effective_points=read.worth.cpu().numpy(),
+        probabilities=read.probabilities.cpu().numpy(),
+    )

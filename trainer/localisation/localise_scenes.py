@@ -26,10 +26,13 @@ from trainer.training import Model, load_model, resolve_device
 from .adaptation import adapt_network, adapt_scene
 from .checks import check_scenes, require_finite_output
 from .diagnosis import describe_misfits
-from .localisation import Localisation
-from .methods import METHODS, Located, default_scene, locate_by_method
+from .localisation import Localisation, add_posterior
+from .methods import METHODS, Located, default_scene, locate_by_method, locate_by_posterior
 from .vouching import vouch, withhold_misread, withhold_reversed
 
+Locate = Callable[[Scenes, Tensor | None, SceneConfig], Located]
+"""A function of scenes, K [B] or None, and the region."""
+READOUTS = ("music", "posterior")
 BATCH_SIZE = 128
 """Scenes localised at once: large enough for the hardware, small enough for memory."""
 
@@ -39,6 +42,7 @@ def localise(
     scenes: Scenes | str | Path | None = None,
     *,
     method: str | None = None,
+    readout: Literal["music", "posterior"] = "music",
     num_sources: int | Literal["known", "estimated"] = "known",
     range_m: tuple[float, float] | None = None,
     azimuth_deg: float | None = None,
@@ -52,7 +56,9 @@ def localise(
         model: a model folder, the run or training that left one, or one that was loaded.
         scenes: in memory, or a recording (`recorded`).
         method: a classical method in place of a model, e.g. `sml`, `lmmse_music+scoring`
-            (`methods`). Its estimates have no confidence.
+            (`methods`). Its estimates have no confidence, but for those of `posterior`.
+        readout: of a model: `music` on the covariance of its network, or the `posterior` of
+            places under the law of its scenes, which does not need the network.
         num_sources: K of every scene. `estimated` takes it from the widest relative gap between
             the eigenvalues of the (predicted) covariance, for `sml` from the likelihood; `known`
             takes it from the scenes, and estimates it where they do not have it.
@@ -81,17 +87,23 @@ def localise(
         scenes = load_scenes(scenes)
     scenes = scenes.to(device=target)
     region = range_m, azimuth_deg, elevation_deg
+    require_choice("readout", readout, READOUTS)
     if model is None:
         require_choice("method", method, METHODS)
+        rule = "readout is music unless a model is given"
+        require(readout == "music", rule, readout, "Say --method posterior instead of it.")
         scenes = scenes.to(dtype=torch.complex64)
         scene = adapt_scene(default_scene(scenes), scenes, *region)
-        locate = partial(locate_by_method, str(method))
+        locate: Locate = partial(locate_by_method, str(method))
     else:
         loaded = model if isinstance(model, Model) else load_model(model, target)
         scenes = scenes.to(dtype=next(loaded.network.parameters()).dtype.to_complex())
         scene = adapt_scene(loaded.config.scene, scenes, *region)
-        network = adapt_network(loaded.network, loaded.config, scene)
-        locate = partial(_locate_by_model, loaded, network)
+        if readout == "posterior":
+            locate = locate_by_posterior
+        else:
+            network = adapt_network(loaded.network, loaded.config, scene)
+            locate = partial(_locate_by_model, loaded, network)
     known = known_counts(scenes, num_sources)
     if known is not None:
         least = 1 if model is None else scene.max_sources
@@ -101,7 +113,7 @@ def localise(
 
 
 def localise_by(
-    locate: Callable[[Scenes, Tensor | None, SceneConfig], Located],
+    locate: Locate,
     scenes: Scenes,
     known: Tensor | None,
     scene: SceneConfig,
@@ -116,8 +128,11 @@ def localise_by(
     for first in range(0, scenes.batch_size, BATCH_SIZE):
         part = slice(first, first + BATCH_SIZE)
         counts = None if known is None else known[part]
-        found, counts, confidence = locate(scenes.take(part), counts, scene)
-        parts.append(vouch(scenes.take(part), found, counts, scene, confidence))
+        located = locate(scenes.take(part), counts, scene)
+        vouched = vouch(
+            scenes.take(part), located.found, located.num_sources, scene, located.confidence
+        )
+        parts.append(add_posterior(vouched, located.posterior))
     return withhold_misread(withhold_reversed(Localisation.concatenate(parts)))
 
 

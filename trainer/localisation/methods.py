@@ -8,13 +8,17 @@ curvature. K is given or known, or else estimated by the rule of the method
 """
 
 import math
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from trainer.config import LIMIT_NAMES, METHOD_NAMES, SceneConfig
+from trainer.config import LIMIT_NAMES, METHOD_NAMES, POSTERIOR_NAME, SceneConfig
 from trainer.estimation import Estimates, build_localiser, build_source_counter
+from trainer.evaluation import posterior_readout
+from trainer.posterior import MOST_SOURCES as MOST_OF_POSTERIOR
+from trainer.posterior import PosteriorReadout
 from trainer.scenes import Scenes
 
 METHODS = tuple(
@@ -28,11 +32,15 @@ NEAREST, FARTHEST = 0.25, 10.0
 
 
 class Located(NamedTuple):
-    """Estimates, K [B] as given or estimated, and confidence [B, K] where something gives it."""
+    """Estimates, K [B] as given or estimated, and confidence [B, K] where something gives it.
+
+    `posterior` is all that the readout of that name says.
+    """
 
     found: Estimates
     num_sources: Tensor
     confidence: Tensor | None
+    posterior: PosteriorReadout | None = None
 
 
 def default_scene(scenes: Scenes) -> SceneConfig:
@@ -52,7 +60,23 @@ def locate_by_method(
     name: str, scenes: Scenes, counts: Tensor | None, scene: SceneConfig
 ) -> Located:
     """Return the estimates of one of `METHODS`; counts is K, [B], or None to estimate it."""
+    if name == POSTERIOR_NAME:
+        return locate_by_posterior(scenes, counts, scene)
     device = str(scenes.snapshots.device)
     if counts is None:
         counts = build_source_counter(name, scene, device)(scenes)
     return Located(build_localiser(name, scene, device)(scenes, counts), counts, None)
+
+
+def locate_by_posterior(scenes: Scenes, counts: Tensor | None, scene: SceneConfig) -> Located:
+    """Return the estimates of the posterior, with confidence; counts is K, [B], or None to ask it.
+
+    Asked, K is at most what the posterior knows.
+
+    Raises:
+        ConfigError: for more sources, or another law, than the posterior knows.
+    """
+    if counts is None:
+        scene = replace(scene, max_sources=min(scene.max_sources, MOST_OF_POSTERIOR))
+    read = posterior_readout(scenes, counts, scene)
+    return Located(read.estimates(scene), read.num_sources, read.confidence, read)

@@ -1,5 +1,6 @@
 """The posterior of places given the snapshots: its law, likelihood, draws and Bayes estimate."""
 
+from .likelihood import MOST_SOURCES
 from .places import law_of_places
 from .readout import PosteriorReadout, read_posterior
 from .risk import expected_error, least_expected_error

@@ -189,6 +189,11 @@ class PointSampler:
         weighed = self._weigh(proposal, points, num_sources, node)
         places, log_weights, node = self._average(weighed, node, DRAWS, ROUNDS)
         total = log_weights.logsumexp(-1)
+        if times > 1 and num_sources == 1:  # as many draws as ever
+            level = _levels(POINTS[1], ROUNDS, total.device)
+            index = index_at((log_weights - total.unsqueeze(-1)).exp(), level)
+            places = places.gather(1, index[:, :, None, None].expand(-1, -1, 1, 3))
+            log_weights = total.unsqueeze(-1).expand(index.shape) - math.log(index.shape[1])
         count = points.shape[1]
         choices = math.prod(count - k for k in range(num_sources))
         return PointPosterior(

@@ -44,7 +44,7 @@ class PosteriorReadout:
         credible_radius: [B, S], angle [rad] around the estimate that holds its source; NaN in
             inactive slots.
         expected_error: [B], expected capped error of the estimates if K is right; 0 for K = 0.
-        probabilities: of K = 0 ... most, [B, most + 1]; 1 for a K that is told.
+        probabilities: of K = 0 ... S, [B, S + 1]; 1 for a K that is told.
         worth: effective number of points of the K that is reported, [B]; NaN for K = 0.
         resampled: scenes sampled again, [B].
         snr_db: likeliest total SNR, [B]; NaN for K = 0.
@@ -134,7 +134,7 @@ class _Reading:
 
     def told(self, count: Tensor) -> PosteriorReadout:
         """Return the readout at K of every scene, [B]."""
-        found = self._nothing(int(max(self.most, count.max())))
+        found = self._nothing()
         for k in count.unique().tolist():
             rows = (count == k).nonzero().flatten()
             found.probabilities[rows, k] = 1
@@ -147,8 +147,8 @@ class _Reading:
         """Return the readout at the likeliest K of every scene."""
         drawn = {k: sample_again(self.sampler, k) for k in range(1, self.most + 1)}
         evidence = [self.sampler.nothing(), *(each.log_evidence for each, _ in drawn.values())]
-        found = self._nothing(self.most)
-        found.probabilities.copy_(torch.stack(evidence, dim=-1).softmax(-1))
+        found = self._nothing()
+        found.probabilities[:, : len(evidence)] = torch.stack(evidence, dim=-1).softmax(-1)
         count = found.probabilities.argmax(-1)
         for k, (draws, again) in drawn.items():
             rows = (count == k).nonzero().flatten()
@@ -157,7 +157,7 @@ class _Reading:
                 self._put(found, rows, draws.take(rows), again[rows], others)
         return found
 
-    def _nothing(self, most: int) -> PosteriorReadout:
+    def _nothing(self) -> PosteriorReadout:
         """Return a readout that finds no source in any scene."""
         size, law = len(self.sampler.energy), self.sampler.law
         zero = law.lower.new_zeros(size, self.slots)
@@ -169,7 +169,7 @@ class _Reading:
             confidence=zero,
             credible_radius=nan,
             expected_error=zero[:, 0].clone(),
-            probabilities=law.lower.new_zeros(size, most + 1),
+            probabilities=law.lower.new_zeros(size, self.slots + 1),
             worth=nan[:, 0].clone(),
             resampled=no[:, 0].clone(),
             snr_db=nan[:, 0].clone(),

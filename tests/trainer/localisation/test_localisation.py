@@ -58,7 +58,8 @@ def test_estimates_are_finite_and_their_slots_match_num_sources(trained):
     for name, array in found.arrays().items():
         assert len(array) == 40, name
         untold = ("range_m", "azimuth_std", "elevation_std", "range_std_m", "confidence")
-        assert name in (*untold, "reason", "origin") or np.isfinite(array).all(), name
+        unread = ("credible_radius", "expected_error", "effective_points", "probabilities")
+        assert name in (*untold, *unread, "reason", "origin") or np.isfinite(array).all(), name
     assert not np.isnan(found.range_m).all()
     assert np.isnan(found.azimuth_std[~found.active]).all()
     np.testing.assert_array_equal(np.isnan(found.confidence), found.reason != "")

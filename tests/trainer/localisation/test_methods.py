@@ -10,13 +10,13 @@ import torch
 from search import localise as search_localise
 from tests.small_model import scenes_of
 from trainer.__main__ import main
-from trainer.config import ConfigError
+from trainer.config import ConfigError, SceneConfig
 from trainer.covariance import lmmse, sample_covariance
 from trainer.estimation import estimate_num_sources
 from trainer.estimation.registry import build_localiser
 from trainer.localisation import localise
 from trainer.localisation.methods import METHODS, default_scene, locate_by_method
-from trainer.scenes import save_scenes, steering_vector
+from trainer.scenes import EvalScenes, save_scenes, steering_vector
 from trainer.scenes.geometry import planar_steering_vector
 
 
@@ -100,6 +100,8 @@ def test_other_panels_and_wavelengths_need_no_flags():
         ({"method": "crb"}, "`method` must be one of sml, "),
         ({"method": "sml", "scenes": None}, "`scenes` must be given"),
         ({"method": "sml", "range_m": (3.0, 1.0)}, "range_min_m < range_max_m"),
+        ({"method": "sml", "readout": "posterior"}, "readout is music unless a model is given"),
+        ({"method": "posterior", "num_sources": 3}, "num_sources <= 2 for the posterior"),
         ({"method": "sml", "num_sources": 20}, "max_sources < num_elements"),
     ],
 )
@@ -110,6 +112,7 @@ def test_what_cannot_be_is_refused(given, says):
 
 def test_every_method_but_the_oracle_is_offered():
     assert {name.partition("_")[0] for name in METHODS} == {"sml", "sml+scoring", "pinv"} | {
+        "posterior",
         "lmmse",
         "sparse",
     }
@@ -137,3 +140,22 @@ def test_the_commands_take_a_method_in_place_of_a_model(tmp_path, capsys):
         said = capsys.readouterr().err
         assert says in said
         assert said.count("\n") == 1
+
+
+def test_the_posterior_tells_noise_from_a_source_with_probabilities(tmp_path):
+    count = torch.tensor([0, 1])
+    scenes = EvalScenes(SceneConfig(), 3).batch(range(2), snr_db=5.0, num_sources=count)
+    recording, out = tmp_path / "in.npz", tmp_path / "out.npz"
+    save_scenes(replace(scenes, truth=None), recording)
+    asked = ["--method", "posterior", "--scenes", str(recording), "--range-m", "0.5", "3"]
+    assert main(["localise", *asked, "--out", str(out)]) == 0
+    with np.load(out) as found:
+        assert found["num_sources"].tolist() == [0, 1]
+        assert found["probabilities"].argmax(-1).tolist() == [0, 1]
+        assert found["confidence"][1, 0] > 0.9
+        assert 0 < found["credible_radius"][1, 0] < 0.2
+        assert np.isnan(found["effective_points"][0])
+    assert search_localise.main([*asked, "--out", str(tmp_path / "out.parquet")]) == 0
+    rows = pd.read_parquet(tmp_path / "out.parquet")
+    assert len(rows) == 1
+    assert rows["credible_radius"].notna().all()
