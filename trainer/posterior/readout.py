@@ -34,7 +34,7 @@ MORE = 3
 
 @dataclass(frozen=True)
 class PosteriorReadout:
-    """What the posterior says of B scenes, in up to S slots each.
+    """Places, confidence, regions and P(K) of B scenes, in up to S slots each.
 
     Attributes:
         positions: [B, S, 3]: azimuth [rad], elevation [rad], 1/range [1/m]; the region's centre in
