@@ -23,6 +23,8 @@ class NetworkConfig:
         noise_floor: smallest noise that the network assumes, relative to the signal at the
             antennas, halved from stage to stage; only for `unrolled`. None: none, so that it is
             not to be used above the SNRs of its training.
+        planes: range planes that the convolutions have channels for. None: as many as the
+            dictionary has; given where weights serve a panel or a region with other ones.
     """
 
     kind: str = "dictionary"
@@ -31,6 +33,7 @@ class NetworkConfig:
     rank: int | None = None
     stages: int | None = None
     noise_floor: float | None = None
+    planes: int | None = None
 
     def __post_init__(self) -> None:
         require_choice("network.kind", self.kind, NETWORK_KINDS)
@@ -47,6 +50,12 @@ class NetworkConfig:
                 f"Drop the {name}, or choose the {kind} network.",
             )
             require(value is None or value >= 1, f"{name} >= 1", f"{name}={value}", usual)
+        require(
+            self.planes is None or self.planes >= 1,
+            "network.planes >= 1",
+            f"planes={self.planes}",
+            "Leave it out for those of the dictionary.",
+        )
         floor = self.noise_floor
         require(
             floor is None or self.kind == "unrolled",

@@ -1,17 +1,16 @@
 """A trained model adapted to the panel, antennas and region of other scenes.
 
-Weights serve other panels, antennas and numbers of snapshots than they were trained on; only the
-number of range planes of the dictionary must be the same, because range planes are channels of the
-convolutions.
+Weights serve other panels, regions, antennas and numbers of snapshots than they were trained on.
+Range planes of the dictionary are channels of the convolutions: where a panel or region needs
+another number of them, maps are interpolated between both.
 """
 
 import dataclasses
 from dataclasses import replace
 
-import numpy as np
 from torch import nn
 
-from trainer.config import ConfigError, SceneConfig, TrainConfig, require
+from trainer.config import SceneConfig, TrainConfig, require
 from trainer.covariance import PLANE_PHASE, POINTS_PER_BEAM
 from trainer.networks import build_network
 from trainer.scenes import Scenes, grid_shape
@@ -50,37 +49,23 @@ def adapt_network(network: nn.Module, config: TrainConfig, scene: SceneConfig) -
 
     Args:
         config: of its training.
-
-    Raises:
-        ConfigError: if that needs another number of range planes than the weights have.
     """
-    trained = config.scene
-    if scene == trained:
+    if scene == config.scene:
         return network
-    planes, needed = (grid_planes(each) for each in (trained, scene))
-    if planes != needed:
-        fits = _fitting_range_min(scene, planes)
-        way = f"--range-m {fits:.3g} {scene.range_max_m:g} would fit" if fits else "Train anew"
-        raise ConfigError(
-            f"weights serve panels and regions with as many range planes, but the network has "
-            f"{planes} ({trained.layout}, {trained.range_min_m:g} "
-            f"to {trained.range_max_m:g} m) and {scene.layout} "
-            f"elements from {scene.range_min_m:g} to {scene.range_max_m:g} m need {needed}. {way}."
-        )
     device = next(network.parameters()).device
-    moved = build_network(replace(config, scene=scene)).to(device)
+    moved = build_network(adapt_config(config, scene)).to(device)
     moved.load_state_dict(network.state_dict())
     return moved.eval()
+
+
+def adapt_config(config: TrainConfig, scene: SceneConfig) -> TrainConfig:
+    """Return the configuration of a network with the weights of a training, for another scene."""
+    planes = config.network.planes
+    if planes is None and grid_planes(scene) != grid_planes(config.scene):
+        planes = grid_planes(config.scene)
+    return replace(config, scene=scene, network=replace(config.network, planes=planes))
 
 
 def grid_planes(scene: SceneConfig) -> int:
     """Return the number of range planes of the dictionary for a panel and region."""
     return grid_shape(scene, POINTS_PER_BEAM, PLANE_PHASE)[0]
-
-
-def _fitting_range_min(scene: SceneConfig, planes: int) -> float | None:
-    """Return the `range_min_m` with so many planes that is nearest to the scene's own, if any."""
-    choices = np.geomspace(scene.range_min_m / 10, scene.range_max_m * 0.95, 200)
-    choices = choices[np.abs(np.log(choices / scene.range_min_m)).argsort()]
-    fits = (r for r in choices if grid_planes(replace(scene, range_min_m=r)) == planes)
-    return next(fits, None)

@@ -87,8 +87,7 @@ class GridLogits(nn.Module):
     ) -> None:
         super().__init__()
         self.shape = shape
-        planes = shape[0]
-        self.trunk = MapTrunk(2 * planes + 1, outputs * planes, network)
+        self.trunk = MapTrunk(2, outputs, network, shape)
         start = torch.tensor([sharpness, -sharpness / 2]) / SHARPNESS_UNIT
         self.sharpness = nn.Parameter(start)
         self.sharpness_by_noise = nn.Parameter(torch.zeros(()))
@@ -108,11 +107,19 @@ class MapTrunk(nn.Module):
 
     The inner ones are dilated by 2 and 4 in turn: a few layers then cover several beams, where
     ambiguities and a second source lie.
+
+    Attributes:
+        planes: range planes that its channels are for, evenly spaced from the nearest to the
+            farthest of the grid.
     """
 
-    def __init__(self, inputs: int, outputs: int, config: NetworkConfig) -> None:
+    def __init__(
+        self, maps: int, outputs: int, config: NetworkConfig, shape: tuple[int, int, int]
+    ) -> None:
         super().__init__()
-        widths = [inputs, *[config.width] * (config.depth - 1), outputs]
+        self.planes = config.planes or shape[0]
+        inner = [config.width] * (config.depth - 1)
+        widths = [maps * self.planes + 1, *inner, outputs * self.planes]
         self.layers = nn.ModuleList(
             nn.Conv2d(a, b, 3, padding=d, dilation=d)
             for a, b, d in zip(widths[:-1], widths[1:], _dilations(config.depth), strict=True)
@@ -134,11 +141,32 @@ def convolve(
 
     Args:
         shape: (range planes, elevations, azimuths) of the grid; range planes become channels.
+            Where the trunk has channels for another number of them, maps are interpolated to
+            these, and what it returns is interpolated back.
     """
-    image = maps.unflatten(-1, shape).flatten(1, 2)
+    image = _interpolate(maps.unflatten(-1, shape), trunk.planes).flatten(1, 2)
     flat = constant[:, None, None, None].expand(-1, 1, *image.shape[-2:])
     made = trunk(torch.cat([image, flat], dim=1))
-    return made.unflatten(1, (-1, shape[0])).flatten(2)
+    return _interpolate(made.unflatten(1, (-1, trunk.planes)), shape[0]).flatten(2)
+
+
+def _interpolate(maps: Tensor, planes: int) -> Tensor:
+    # [B, C, p, elevations, azimuths] -> [B, C, planes, elevations, azimuths], linearly between
+    # evenly spaced planes; fewer are weighted means of those between their neighbours
+    given = maps.shape[2]
+    if given == planes:
+        return maps
+    places, targets = (_evenly(count, maps) for count in (given, planes))
+    reach = 1 / max(min(given, planes) - 1, 1)
+    weights = (1 - (targets.unsqueeze(1) - places).abs() / reach).clamp(min=0)
+    weights = weights / weights.sum(1, keepdim=True)
+    return torch.einsum("pq,bcqea->bcpea", weights, maps)
+
+
+def _evenly(count: int, like: Tensor) -> Tensor:
+    # places of planes from 0 to 1; a single one is in the middle
+    ends = (0, 1) if count > 1 else (0.5, 0.5)
+    return torch.linspace(*ends, count, dtype=like.dtype, device=like.device)
 
 
 def _dilations(depth: int) -> list[int]:

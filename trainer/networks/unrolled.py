@@ -59,7 +59,7 @@ class Start(nn.Module):
         super().__init__()
         self.shape = shape
         count = len(SHARES)
-        self.trunk = MapTrunk((2 + count) * shape[0] + 1, shape[0], network)
+        self.trunk = MapTrunk(2 + count, 1, network, shape)
         self.soften = nn.Parameter(torch.full((count,), 0.3 / EXPONENT_UNIT))
 
     def forward(self, maps: PowerMaps, likelihoods: Tensor) -> Tensor:
@@ -79,7 +79,7 @@ class Stage(nn.Module):
         super().__init__()
         self.shape = shape
         self.bounded = network.noise_floor is not None
-        self.trunk = MapTrunk(3 * shape[0] + 1, shape[0], network)
+        self.trunk = MapTrunk(3, 1, network, shape)
         self.keep = nn.Parameter(torch.tensor(1.0 / EXPONENT_UNIT))
         self.step = nn.Parameter(torch.tensor(0.5 / EXPONENT_UNIT))
 

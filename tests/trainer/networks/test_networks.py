@@ -14,7 +14,7 @@ from trainer.covariance.covariance import Covariance, normalise, true_factor
 from trainer.covariance.dictionary import steering_dictionary
 from trainer.covariance.products import pack_hermitian, unpack_hermitian
 from trainer.networks.factor_network import Blend, principal_components
-from trainer.networks.power_map import power_maps
+from trainer.networks.power_map import _interpolate, power_maps
 from trainer.networks.registry import build_network
 from trainer.scenes.measurement import Scenes
 from trainer.scenes.simulation import simulate
@@ -140,14 +140,36 @@ def test_a_state_dict_holds_learned_parameters_only(name: str) -> None:
 
 @per_network
 def test_weights_serve_other_panels(name: str) -> None:
-    """Nothing is learned per element: only the number of range planes must agree."""
-    other = replace(
-        CONFIGS[name],
-        scene=replace(SCENE, num_horizontal=5, num_vertical=3, num_antennas=7, num_snapshots=4),
-    )
-    network = build_network(other)
-    network.load_state_dict(trained(CONFIGS[name]).state_dict())
-    assert network(scenes_of(other.scene)).dense().shape == (BATCH, 15, 15)
+    """Nothing is learned per element, and range planes are interpolated."""
+    network = trained(CONFIGS[name])
+    planes = network.shape[0]
+    for nearest in (SCENE.range_min_m, 0.2, 2.9):
+        scene = replace(
+            SCENE, num_horizontal=5, num_vertical=3, num_antennas=7, range_min_m=nearest
+        )
+        other = replace(
+            CONFIGS[name], scene=scene, network=replace(CONFIGS[name].network, planes=planes)
+        )
+        moved = build_network(other)
+        moved.load_state_dict(network.state_dict())
+        assert moved(scenes_of(scene)).dense().shape == (BATCH, 15, 15)
+
+
+@pytest.mark.parametrize("given", [1, 2, 3, 8])
+@pytest.mark.parametrize("planes", [1, 2, 3, 8])
+def test_interpolation_over_range_planes(given: int, planes: int) -> None:
+    """A constant stays, a line does among more planes, and near and far are treated alike."""
+
+    def line(count: int) -> torch.Tensor:
+        ends = (0, 1) if count > 1 else (0.5, 0.5)
+        return torch.linspace(*ends, count)[:, None, None].expand(1, 2, count, 3, 4)
+
+    constant = _interpolate(torch.ones_like(line(given)), planes)
+    torch.testing.assert_close(constant, torch.ones_like(line(planes)))
+    made = _interpolate(line(given), planes)
+    torch.testing.assert_close(made + made.flip(2), torch.ones_like(made))
+    if planes >= given > 1:
+        torch.testing.assert_close(made, line(planes))
 
 
 def test_dictionaries_are_shared_by_the_networks_of_a_process() -> None:
