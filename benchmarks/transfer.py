@@ -41,6 +41,14 @@ PANELS = {
         "range_max_m": 10.0,
         "max_sources": 3,
     },
+    "6x6, 0.3 to 10 m, 6 range planes": {"range_min_m": 0.3, "range_max_m": 10.0},
+    "12x12, 16 antennas, 16 snapshots, 0.5 to 10 m, up to 3 sources, 15 range planes": {
+        "num_horizontal": 12,
+        "num_vertical": 12,
+        "num_antennas": 16,
+        "range_max_m": 10.0,
+        "max_sources": 3,
+    },
 }
 FRESH_SEED = 7_000_003
 """Of the scenes: not one of `EvaluationConfig`."""

@@ -75,6 +75,11 @@ _TABLE: dict[str, tuple[str, str, str]] = {
         "> 0",
         "least noise that the network assumes, halved at each stage; for unrolled only",
     ),
+    "network.planes": (
+        "range planes",
+        ">= 1",
+        "what the convolutions have channels for; without it, the dictionary's",
+    ),
     "covariance.blend_bound": (
         "1",
         "[0, 1)",
