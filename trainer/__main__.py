@@ -58,6 +58,13 @@ def parser() -> argparse.ArgumentParser:
     p_train = verbs.add_parser("train", help="train one configuration")
     p_train.set_defaults(act=train)
     p_train.add_argument("--out", type=Path, default=Path("trained"), help="folder to write to")
+    p_train.add_argument(
+        "--start-from",
+        type=Path,
+        metavar="MODEL",
+        help="begin with the weights of this model, also on another panel or in another region; "
+        "its network is taken over",
+    )
     _add_config_flags(p_train)
 
     p_replay = verbs.add_parser("replay", help="repeat a trial of a run and compare how it ended")
@@ -138,10 +145,22 @@ def parser() -> argparse.ArgumentParser:
 def train(args: argparse.Namespace) -> int:
     """Train; leave `config.json`, the last `state.pt`, and the model in `best`."""
     from trainer.provenance import provenance
-    from trainer.training import BEST_FILE, MODEL_FOLDER, export_model, print_epochs
+    from trainer.training import (
+        BEST_FILE,
+        MODEL_FOLDER,
+        STATE_FILE,
+        export_model,
+        find_model,
+        print_epochs,
+        started_config,
+    )
     from trainer.training import train as train_epochs
 
-    config, model = read_config(args), args.out / MODEL_FOLDER
+    model = args.out / MODEL_FOLDER
+    if args.start_from is None:
+        config = read_config(args)
+    else:
+        config = started_config(find_model(args.start_from) / STATE_FILE, read_params(args))
     require(
         not model.exists(),
         f"--out holds no model in {MODEL_FOLDER}/ yet",
@@ -348,8 +367,13 @@ def read_config(args: argparse.Namespace) -> TrainConfig:
     Raises:
         ConfigError: if they break a rule.
     """
+    return TrainConfig.from_params(read_params(args))
+
+
+def read_params(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the parameters that `--config` and `--set` give, by dotted name."""
     params: dict[str, Any] = dict(read_record(args.config)["params"]) if args.config else {}
-    return TrainConfig.from_params(params | parse_settings(args.set))
+    return params | parse_settings(args.set)
 
 
 def _add_config_flags(p: argparse.ArgumentParser) -> None:

@@ -147,6 +147,7 @@ class TrainConfig:
         epochs, steps_per_epoch, batch_size: the budget; the learning rate decays over all of it.
         snr_min_db, snr_max_db: training SNR is drawn uniformly in between [dB].
         device: `auto` is CUDA if there is a GPU, else the CPU.
+        start_from, start_sha256: the checkpoint whose weights it begins with, and its SHA-256.
     """
 
     scene: SceneConfig = field(default_factory=SceneConfig)
@@ -164,6 +165,8 @@ class TrainConfig:
     snr_min_db: float = -10.0
     snr_max_db: float = 4.0
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    start_from: str | None = None
+    start_sha256: str | None = None
 
     def __post_init__(self) -> None:
         require(self.eps_psd >= 0, "eps_psd >= 0", f"{self.eps_psd}", "It is relative; try 1e-4.")
@@ -176,6 +179,12 @@ class TrainConfig:
             "Swap them.",
         )
         require_finite(self)
+        require(
+            (self.start_from is None) == (self.start_sha256 is None),
+            "start_from and start_sha256 are given together",
+            f"start_from={self.start_from}, start_sha256={self.start_sha256}",
+            "`python -m trainer train --start-from MODEL` gives both.",
+        )
         require_choice("device", self.device, ("auto", "cpu", "cuda"))
         require(
             (self.covariance.blend_bound is not None) == (self.network.kind == "factor"),

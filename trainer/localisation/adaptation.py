@@ -11,9 +11,8 @@ from dataclasses import replace
 from torch import nn
 
 from trainer.config import SceneConfig, TrainConfig, require
-from trainer.covariance import PLANE_PHASE, POINTS_PER_BEAM
-from trainer.networks import build_network
-from trainer.scenes import Scenes, grid_shape
+from trainer.networks import build_network, transfer
+from trainer.scenes import Scenes
 
 
 def adapt_scene(
@@ -53,19 +52,6 @@ def adapt_network(network: nn.Module, config: TrainConfig, scene: SceneConfig) -
     if scene == config.scene:
         return network
     device = next(network.parameters()).device
-    moved = build_network(adapt_config(config, scene)).to(device)
+    moved = build_network(transfer(config, scene)).to(device)
     moved.load_state_dict(network.state_dict())
     return moved.eval()
-
-
-def adapt_config(config: TrainConfig, scene: SceneConfig) -> TrainConfig:
-    """Return the configuration of a network with the weights of a training, for another scene."""
-    planes = config.network.planes
-    if planes is None and grid_planes(scene) != grid_planes(config.scene):
-        planes = grid_planes(config.scene)
-    return replace(config, scene=scene, network=replace(config.network, planes=planes))
-
-
-def grid_planes(scene: SceneConfig) -> int:
-    """Return the number of range planes of the dictionary for a panel and region."""
-    return grid_shape(scene, POINTS_PER_BEAM, PLANE_PHASE)[0]

@@ -165,8 +165,8 @@ def _interpolate(maps: Tensor, planes: int) -> Tensor:
 
 def _evenly(count: int, like: Tensor) -> Tensor:
     # places of planes from 0 to 1; a single one is in the middle
-    ends = (0, 1) if count > 1 else (0.5, 0.5)
-    return torch.linspace(*ends, count, dtype=like.dtype, device=like.device)
+    low, high = (0.0, 1.0) if count > 1 else (0.5, 0.5)
+    return torch.linspace(low, high, count, dtype=like.dtype, device=like.device)
 
 
 def _dilations(depth: int) -> list[int]:

@@ -9,10 +9,13 @@ panel. A `state_dict` holds learned parameters only.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from torch import nn
 
-from trainer.config import TrainConfig
+from trainer.config import SceneConfig, TrainConfig
+from trainer.covariance import PLANE_PHASE, POINTS_PER_BEAM
+from trainer.scenes import grid_shape
 
 from .dictionary_network import DictionaryNetwork
 from .factor_network import FactorNetwork
@@ -28,3 +31,16 @@ NETWORKS: dict[str, Callable[[TrainConfig], nn.Module]] = {
 def build_network(config: TrainConfig) -> nn.Module:
     """Return a new network of `config.network.kind`, on the CPU in the default dtype."""
     return NETWORKS[config.network.kind](config)
+
+
+def transfer(config: TrainConfig, scene: SceneConfig) -> TrainConfig:
+    """Return a configuration whose network takes the weights of another's, for another scene.
+
+    Its convolutions keep their range planes where the scene's dictionary has other ones.
+    """
+    own, needed = (
+        grid_shape(each, POINTS_PER_BEAM, PLANE_PHASE)[0] for each in (config.scene, scene)
+    )
+    planes = config.network.planes or own
+    network = replace(config.network, planes=None if planes == needed else planes)
+    return replace(config, scene=scene, network=network)

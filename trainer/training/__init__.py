@@ -13,7 +13,9 @@ from .model import (
     ModelEvaluation,
     evaluate_model,
     export_model,
+    find_model,
     load_model,
 )
 from .replay import BEST_FILE, print_epochs, replay_to_step, replay_trial
+from .start import started_config
 from .terms import eigengap_hinge, eigengap_term, hinge_rows, loss_terms

@@ -33,6 +33,7 @@ from trainer.scenes import Scenes, simulate
 
 from .checkpoint import UNREADABLE, TrainState
 from .diagnosis import diagnose, eigengaps
+from .start import load_start
 from .terms import loss_terms
 
 CLIP_NORM = 1.0
@@ -295,7 +296,13 @@ def resolve_device(name: str) -> torch.device:
 
 
 def initial_network(config: TrainConfig) -> nn.Module:
-    """Return the network that a training begins with, on the CPU; torch's generator is kept."""
+    """Return the network that a training begins with, on the CPU; torch's generator is kept.
+
+    Raises:
+        ConfigError: if it is to begin with weights that cannot be read or do not fit.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)  # initial weights only: drawn on the CPU, then moved
-        return build_network(config)
+        network = build_network(config)
+    load_start(network, config)
+    return network
