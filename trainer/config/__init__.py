@@ -30,3 +30,4 @@ from .training import (
     OptimizerConfig,
     TrainConfig,
 )
+from .units import CLOSEST, LIGHT_M_PER_S, unit_hint

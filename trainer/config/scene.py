@@ -13,6 +13,7 @@ from .rules import (
     require_fields,
     require_finite,
 )
+from .units import unit_hint
 
 CODE_KINDS = ("random", "dft", "dft2")
 ROUNDING = 1e-9
@@ -191,19 +192,20 @@ class SceneConfig:
         # rounded down, so that the remedies hold as printed
         spacing = self.wavelength_m / max(broken.values())
         digits = 10 ** (3 - math.floor(math.log10(spacing)))
-        remedy = f"spacing_m={math.floor(spacing * digits) / digits:g}"
+        remedy = f"spacing_m={math.floor(spacing * digits) / digits:g}, to simulate"
         angle = math.floor(100 * math.degrees(math.asin(max(waves - 1, 0)))) / 100
         if angle > 0:
             flags = " ".join(
                 f"--{limit.removesuffix('_max_deg')}-deg {angle:g}" for limit in broken
             )
             angles = " and ".join(f"{limit}={angle:g}" for limit in broken)
-            remedy += f", or {angles} (localise: {flags})"
+            remedy = f"{angles} (localise: {flags}), or {remedy}"
+        hint = unit_hint(self.spacing_m, self.wavelength_m)
         raise ConfigError(
             f"`spacing_m <= wavelength_m / (1 + sin({' or '.join(broken)}))` must hold, but got "
             f"spacing_m={self.spacing_m}, wavelength_m={self.wavelength_m}, "
             f"{', '.join(f'{limit}={getattr(self, limit)}' for limit in broken)}. "
-            f"Directions would look alike (grating lobes). Use {remedy}."
+            f"Directions would look alike (grating lobes). Use {remedy}." + (hint and f" {hint}")
         )
 
 

@@ -257,7 +257,7 @@ class GridLikelihood:
         self.data = data.to(search.steering.dtype)
         self.search = search
         self.energy = squared_magnitude(self.data.responses @ search.steering.mT).sum(2)
-        self.matched = self._correlate(self.data.snapshots.unsqueeze(-1)).squeeze(2)
+        self.matched = self.correlate(self.data.snapshots.unsqueeze(-1)).squeeze(2)
 
     def candidates(self, others: Likelihood, unknowns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return positions [B, C, 3] of the highest separate peaks; p/σ² and σ² there, [B, C]."""
@@ -284,7 +284,7 @@ class GridLikelihood:
         ratio = (powers / noise.unsqueeze(-1)).to(dtype).unsqueeze(1)
         lemma = InversionLemma.from_gram(echoes.mH @ echoes, ratio)
         onto_data = echoes.mH @ snapshots.unsqueeze(-1)  # [B, L, K, 1]
-        onto_grid = self._correlate(echoes)  # [B, L, K, G]
+        onto_grid = self.correlate(echoes)  # [B, L, K, G]
         through = lemma.inner @ onto_grid
         energy = self.energy - (onto_grid.conj() * through).real.sum(2)
         matched = self.matched - (onto_data.conj() * through).sum(2)
@@ -308,7 +308,7 @@ class GridLikelihood:
             value = value.where(correlation <= (NEAR * vector.shape[1]) ** 2, torch.inf)
         return torch.cat(points, dim=-1)
 
-    def _correlate(self, received: Tensor) -> Tensor:
+    def correlate(self, received: Tensor) -> Tensor:
         """Return uᴴ b_lg of columns u [B, L, M, K] at the antennas: [B, L, K, G]."""
         back = self.data.channel.mH.unsqueeze(1) @ received
         back = self.data.codes.conj().unsqueeze(-1) * back  # G_lᴴ u, [B, L, N, K]

@@ -7,14 +7,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from trainer.config import ConfigError, did_you_mean, require
+from trainer.config import LIGHT_M_PER_S, ConfigError, did_you_mean, require
 from trainer.scenes import Scenes, scenes_of_arrays
 
 from .axes import arrange
 from .files import Arrays, describe_arrays, read_arrays
 from .mapping import SOURCES, TARGETS, Entry, read_mapping
-
-LIGHT_M_PER_S = 299792458.0
 
 
 def convert(files: Iterable[str | Path], mapping: str | Path) -> Scenes:

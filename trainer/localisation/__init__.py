@@ -5,10 +5,10 @@ estimates of any method are worth, `conventions` which misreading of a recording
 `check_recording` says whether a recording is as the model has it.
 """
 
-from .adaptation import adapt_network
 from .best_places import reverse_phase
 from .diagnosis import withheld_line
 from .localisation import Localisation
 from .localise_scenes import localise
+from .methods import adapt_network
 from .recording_check import check_recording
-from .vouching import vouch, withhold_reversed
+from .vouching import judge_recording, vouch, withhold_reversed

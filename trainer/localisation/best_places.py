@@ -40,6 +40,7 @@ class Explanation(NamedTuple):
         explained, p_value: as in `goodness_of_fit.Fit`, with the test of the phase sign; [B].
         value: negative log likelihood there, [B].
         reversed_gain: D of the module docstring, [B].
+        scale, scale_std: as in `goodness_of_fit.Fit`, [B].
     """
 
     positions: Tensor
@@ -47,6 +48,8 @@ class Explanation(NamedTuple):
     p_value: Tensor
     value: Tensor
     reversed_gain: Tensor
+    scale: Tensor
+    scale_std: Tensor
 
     def take(self, scenes: Tensor) -> "Explanation":
         """Return those of some scenes."""
@@ -71,6 +74,8 @@ def explain(scenes: Scenes, found: Estimates, scene: SceneConfig) -> Explanation
         p_value=positions.new_full((size,), torch.nan),
         value=positions.new_full((size,), torch.inf),
         reversed_gain=positions.new_zeros(size),
+        scale=positions.new_full((size,), torch.nan),
+        scale_std=positions.new_full((size,), torch.nan),
     )
     measured = (scenes.snapshots != 0).any((1, 2)) & (scenes.channel != 0).any((1, 2))
     numbers = measured.nonzero().flatten()
@@ -169,4 +174,5 @@ def _explain(
     fit = goodness_of_fit(scenes, best, active, search)
     # two tests
     p_value = 2 * torch.minimum(fit.p_value, (-gain).sigmoid())
-    return Explanation(best, fit.explained, p_value.clamp(max=1), value, gain)
+    p_value = p_value.clamp(max=1)
+    return Explanation(best, fit.explained, p_value, value, gain, fit.scale, fit.scale_std)

@@ -5,7 +5,7 @@ Every reading is tried on a sample of scenes by stochastic maximum likelihood an
 
 Some cannot be told from the snapshots: rows and columns exchanged in a square panel, or rows or
 columns reversed in channel and codes alike, are the same scene with azimuth and elevation
-exchanged or of the other sign. Only known places tell these (`place_conventions`).
+exchanged or of the other sign. Only known places tell these (`known_places`).
 """
 
 from collections.abc import Callable, Iterator
@@ -16,18 +16,21 @@ from torch import Tensor
 
 from trainer.config import ConfigError, SceneConfig
 from trainer.estimation import sml
-from trainer.scenes import Panel, Scenes, Sources, search_grid
+from trainer.scenes import Panel, Scenes, search_grid
 
-from .best_places import LEVEL, climb, reverse_phase
+from .best_places import LEVEL, climb, reverse_phase, too_many
 from .goodness_of_fit import goodness_of_fit
 
 SAMPLE = 16
 """Scenes on which every reading is tried."""
 LEAST_GAIN = 5.0
 """Log likelihood per scene by which a reading must be better than the recording as given."""
+SIGN = "the phase sign reversed"
+NOISE = "noise_variance left out"
 SCALES = (
     ("the elements' distances given in wavelengths", "multiply them by wavelength_m", None),
     ("the elements' distances given in millimetres", "divide them by 1000", 1e-3),
+    ("the elements' distances given in centimetres", "divide them by 100", 1e-2),
     ("the elements' distances twice as large as they are", "halve them", 0.5),
     ("the elements' distances half as large as they are", "double them", 2.0),
 )
@@ -63,38 +66,45 @@ def conventions(scenes: Scenes, num_sources: Tensor, scene: SceneConfig) -> list
         num_sources: K, [B].
         scene: the region; its panel is that of each reading.
     """
-    step = -(-scenes.batch_size // SAMPLE)
-    chosen = torch.arange(0, scenes.batch_size, step, device=num_sources.device)
-    scenes, num_sources = scenes.take(chosen), num_sources[chosen]
+    scenes, num_sources = sample(scenes, num_sources)
     given, found = None, []
     for name, remedy, reading in readings(scenes):
         try:
-            value, fits = _fit(reading, num_sources, scene)
+            value, fits, noise = fit_reading(reading, num_sources, scene)
         except ConfigError:
             continue
         given = value if given is None else given
         gain = float((given - value).median())
+        if name == NOISE:
+            factor = float((scenes.noise_variance / noise).median())
+            remedy = f"{remedy}, or divide it by {factor:.3g}: the residuals say so"
         found.append(Convention(name, int(fits.sum()), len(fits), gain, remedy))
     return sorted(found, key=lambda each: -each.gain)
 
 
 def likely_convention(found: list[Convention]) -> Convention | None:
-    """Return the reading that explains the recording, unless it is that as given, or none does."""
+    """Return the reading that explains the recording, unless it is that as given, or none does.
+
+    Leaving out σ² is one where it makes scenes fit; it changes no likelihood of a place.
+    """
     (given,) = (each for each in found if not each.name)
     best = max(found, key=lambda each: each.gain)
-    clear = best.gain > LEAST_GAIN and best.fitting > max(given.fitting, best.of // 2)
-    return best if clear else None
+    if best.gain > LEAST_GAIN and best.fitting > max(given.fitting, best.of // 2):
+        return best
+    for each in found:
+        if each.name == NOISE and not too_many(each.of - each.fitting, each.of):
+            return each
+    return None
 
 
 def readings(scenes: Scenes) -> Iterator[tuple[str, str, Scenes]]:
     """Yield (name, remedy, scenes) of every reading; first the scenes as they are."""
     panel = scenes.panel
     yield "", "", scenes
-    yield (
-        "the phase sign reversed",
-        "conjugate snapshots, channel and codes",
-        reverse_phase(scenes),
-    )
+    if bool(torch.isfinite(scenes.noise_variance).any()):
+        unknown = torch.full_like(scenes.noise_variance, torch.nan)
+        yield NOISE, "leave noise_variance out", replace(scenes, noise_variance=unknown)
+    yield SIGN, "conjugate snapshots, channel and codes", reverse_phase(scenes)
     for name in ("snapshots", "channel", "codes"):
         conjugate = getattr(scenes, name).conj().resolve_conj()
         yield f"{name} conjugated", f"conjugate {name}", replace(scenes, **{name: conjugate})
@@ -102,7 +112,7 @@ def readings(scenes: Scenes) -> Iterator[tuple[str, str, Scenes]]:
     if panel.positions_m is None:
         yield from _of_lattice(scenes)
     for name, remedy, scale in SCALES:
-        yield name, remedy, replace(scenes, panel=_scaled(panel, scale))
+        yield name, remedy, replace(scenes, panel=scaled(panel, scale))
 
 
 def _of_lattice(scenes: Scenes) -> Iterator[tuple[str, str, Scenes]]:
@@ -166,7 +176,7 @@ def _of_codes(scenes: Scenes) -> Iterator[tuple[str, str, Scenes]]:
             yield f"codes given as {name}", remedy, replace(scenes, codes=turned)
 
 
-def _scaled(panel: Panel, scale: float | None) -> Panel:
+def scaled(panel: Panel, scale: float | None) -> Panel:
     """Return a panel of scaled positions; None scales by the wavelength."""
     scale = panel.wavelength_m if scale is None else scale
     if panel.positions_m is None:
@@ -176,48 +186,20 @@ def _scaled(panel: Panel, scale: float | None) -> Panel:
     )
 
 
-def _fit(scenes: Scenes, num_sources: Tensor, scene: SceneConfig) -> tuple[Tensor, Tensor]:
-    """Return -log likelihood at the places of highest likelihood, and whether they fit: [B]."""
+def sample(scenes: Scenes, num_sources: Tensor) -> tuple[Scenes, Tensor]:
+    """Return up to `SAMPLE` scenes, evenly spaced, and their K."""
+    step = -(-scenes.batch_size // SAMPLE)
+    chosen = torch.arange(0, scenes.batch_size, step, device=num_sources.device)
+    return scenes.take(chosen), num_sources[chosen]
+
+
+def fit_reading(
+    scenes: Scenes, num_sources: Tensor, scene: SceneConfig
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return -log likelihood at the places of highest likelihood, whether they fit, σ²: [B]."""
     scene = replace(scene, **asdict(scenes.panel))
     search = search_grid(scene, torch.float32, scenes.snapshots.device)
     found = sml(scenes, num_sources, search)
     best, value = climb(scenes, found.positions, found.active, search)
     fit = goodness_of_fit(scenes, best, found.active, search)
-    return value, fit.p_value >= LEVEL
-
-
-def place_conventions(
-    azimuth: Tensor, elevation: Tensor, active: Tensor, truth: Sources, within: float
-) -> list[Convention]:
-    """Return readings of known places, those that agree with most of the estimates first.
-
-    Args:
-        azimuth, elevation, active: of the estimates, [B, K].
-        truth: the known places, as they were given.
-        within: largest distance in either angle that counts as agreement [rad].
-    """
-    a, e = truth.azimuth, truth.elevation
-    tried = {
-        ("", ""): (a, e),
-        ("azimuth of the other sign", "negate azimuth"): (-a, e),
-        ("elevation of the other sign", "negate elevation"): (a, -e),
-        ("both angles of the other sign", "negate azimuth and elevation"): (-a, -e),
-        ("azimuth and elevation exchanged", "exchange azimuth and elevation"): (e, a),
-        ("angles in degrees", "convert azimuth and elevation to radians"): (
-            a.deg2rad(),
-            e.deg2rad(),
-        ),
-        ("elevation from the zenith", "replace elevation by pi / 2 - elevation"): (
-            a,
-            torch.pi / 2 - e,
-        ),
-    }
-    found = []
-    for (name, remedy), (left, up) in tried.items():
-        apart = torch.maximum(
-            (azimuth.unsqueeze(-1) - left.unsqueeze(-2)).abs(),
-            (elevation.unsqueeze(-1) - up.unsqueeze(-2)).abs(),
-        )
-        near = ((apart <= within) & truth.active.unsqueeze(-2)).any(-1)[active]
-        found.append(Convention(name, int(near.sum()), near.numel(), 0.0, remedy))
-    return sorted(found, key=lambda each: -each.fitting)
+    return value, fit.p_value >= LEVEL, fit.noise

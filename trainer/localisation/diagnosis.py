@@ -1,15 +1,94 @@
-"""The findings of a localisation in words: scenes that do not fit and why, confidence withheld."""
+"""The findings of a localisation in words: misfits and the likely misreading, scale, reasons."""
 
 from collections import Counter
+from dataclasses import replace
+from typing import NamedTuple
 
+import numpy as np
 import torch
 
-from trainer.config import SceneConfig
+from trainer.config import ConfigError, SceneConfig
+from trainer.evaluation import TOLERANCE_DEG
 from trainer.scenes import Scenes
 
-from .best_places import too_many
-from .conventions import conventions, likely_convention
+from .best_places import LEVEL, reverse_phase, too_many
+from .conventions import (
+    SIGN,
+    Convention,
+    conventions,
+    fit_reading,
+    likely_convention,
+    readings,
+    sample,
+    scaled,
+)
 from .localisation import Localisation
+from .vouching import (
+    RESCALED,
+    REVERSED,
+    UNCALIBRATED,
+    is_rescaled,
+    moved_by_scale,
+    recording_scale,
+)
+
+VAGUE = 0.5
+"""Relative error of the elements' distances beyond which nothing is said of them."""
+
+
+class Fault(NamedTuple):
+    """The likely misreading of a recording.
+
+    Attributes:
+        reading: e.g. "with the phase sign reversed 16 of 16 tried fit".
+        remedy: what to change.
+        scenes: the recording, read so.
+    """
+
+    reading: str
+    remedy: str
+    scenes: Scenes
+
+
+@torch.no_grad()
+def find_fault(found: Localisation, scenes: Scenes, scene: SceneConfig) -> Fault | None:
+    """Return the misreading that explains why scenes do not fit, or None."""
+    counts = torch.from_numpy(found.num_sources).to(scenes.snapshots.device)
+    if REVERSED in found.reason:  # all scenes together say so, each alone perhaps too little
+        few, numbers = sample(reverse_phase(scenes), counts)
+        _, fits, _ = fit_reading(few, numbers, scene)
+        remedy = "conjugate snapshots, channel and codes"
+        likely: Convention | None = Convention(SIGN, int(fits.sum()), len(fits), 0.0, remedy)
+    elif too_many(int((found.p_value < LEVEL).sum()), int(np.isfinite(found.p_value).sum())):
+        likely = likely_convention(conventions(scenes, counts, scene))
+    else:
+        likely = None
+    if likely is None:
+        return _scale_fault(found, scenes, counts, scene)
+    said = f"with {likely.name} {likely.fitting} of {likely.of} tried fit"
+    read = next(each for name, _, each in readings(scenes) if name == likely.name)
+    return Fault(said, likely.remedy, read)
+
+
+def _scale_fault(
+    found: Localisation, scenes: Scenes, counts: torch.Tensor, scene: SceneConfig
+) -> Fault | None:
+    """Return the fault of a recording that fits with other distances of the elements, or None."""
+    scale = recording_scale(found)
+    if scale is None or not scale.wrong:
+        return None
+    read = replace(scenes, panel=scaled(scenes.panel, scale.factor))
+    try:
+        _, fits, _ = fit_reading(*sample(read, counts), scene)
+    except ConfigError:  # of the region: directions would look alike
+        return None
+    size = f"{scale.factor:.3g} ± {1.96 * scale.std:.1g}"
+    return Fault(
+        f"with the elements' distances in wavelengths {size} times as large {int(fits.sum())} of "
+        f"{len(fits)} tried fit",
+        f"multiply spacing_m (or positions_m) by {scale.factor:.3g}, or divide wavelength_m by it",
+        read,
+    )
 
 
 def describe_misfits(found: Localisation, scenes: Scenes, scene: SceneConfig) -> str:
@@ -23,17 +102,47 @@ def describe_misfits(found: Localisation, scenes: Scenes, scene: SceneConfig) ->
     said = []
     if untested:
         said.append(f"the fit of {untested} of {size} scenes cannot be tested.")
-    if misfits:
+    if REVERSED in found.reason:
+        said.append(f"taken together, the {misfits} scenes do not fit.")
+    elif misfits:
         said.append(f"{misfits} of {size} scenes do not fit (p < .01).")
-    if too_many(misfits, size):
-        tried = conventions(scenes, torch.from_numpy(found.num_sources), scene)
-        likely = likely_convention(tried)
+    if too_many(misfits, size) or is_rescaled(found):
+        fault = find_fault(found, scenes, scene)
         said.append(
-            f"With {likely.name} {likely.fitting} of {likely.of} tried fit: {likely.remedy}."
-            if likely
+            f"{fault.reading[0].upper()}{fault.reading[1:]}: {fault.remedy}."
+            if fault
             else "None of the usual misreadings explains them: see docs/localisation.md."
         )
+    scale, clear = describe_scale(found)
+    if not clear:
+        said.append(f"{scale[0].upper()}{scale[1:]}.")
     return " ".join(said)
+
+
+def describe_scale(found: Localisation) -> tuple[str, bool]:
+    """Return what the snapshots tell of the elements' distances in wavelengths, in words.
+
+    Returns:
+        The words, and whether the scale is right or moves no angle by more than `TOLERANCE_DEG`.
+    """
+    scale = recording_scale(found)
+    if scale is None:
+        return "the snapshots do not tell the elements' distances in wavelengths", True
+    vague = 1.96 * scale.std
+    vouched = np.isin(found.reason, ("", UNCALIBRATED, RESCALED)) & found.active
+    farther = scale.factor if scale.wrong else 1 - min(vague, VAGUE)
+    moved = np.nan_to_num(np.degrees(moved_by_scale(found, farther))[vouched])
+    most = float(moved.max(initial=0))
+    if scale.wrong:
+        off = f"{scale.factor:.3g} ± {vague:.1g} times as large"
+        said = f"the recording fits best with the elements' distances in wavelengths {off}"
+        return f"{said}: until then angles are off by up to {most:.1f}°", False
+    told = f"to ± {100 * vague:.2g} %" if vague < VAGUE else "to no better than half"
+    said = f"the snapshots tell the elements' distances in wavelengths {told}"
+    return (
+        f"{said}; an error as large would move angles by up to {most:.1f}°",
+        most <= TOLERANCE_DEG,
+    )
 
 
 def withheld_line(found: Localisation) -> str:

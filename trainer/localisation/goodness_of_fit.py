@@ -3,45 +3,40 @@
 Let y_l = B_l s_l + n_l, B_l = G_l A, with white noise (`whiten`). Least squares at the places
 gives amplitudes ŝ_l and residuals r_l = Q_l y_l, where Q_l projects onto the complement of B_l.
 If the places are right, r_l is white noise in that complement and independent of ŝ_l, for any
-power, correlation or number of sources. Three tests ask whether it is:
+power, correlation or number of sources. Four tests ask whether it is:
 
     wavefront   Do other steering vectors explain the residual? The amplitudes being known, a
                 perturbation (polynomial of degree <= 3 in the element's coordinates) ∘ a_k is
                 linear, so an F test of these columns is exact. What moving the sources explains is
                 taken out of numerator and denominator: places are fitted.
-    whiteness   Does anything else arrive? J = sum_lm |r_lᴴ r_m|² / (sum_l |r_l|²)², John's test of
-                sphericity (1971, Biometrika 58). It depends on neither σ² nor ŝ. Its mean for
-                known places is known; what fitting them changes, its variance and its skewness
-                are drawn with the Q_l of the scene, and a gamma distribution of these gives its
-                tail.
+    whiteness   Does anything else arrive? John's test of sphericity (`whiteness`).
+    scale       Do all distances of the elements in wavelengths have one wrong factor s, as those
+                of another carrier? The perturbation sum_k ∂a_k/∂s has one unknown, s - 1:
+                Student's t of its least-squares estimate, what moving the sources explains taken
+                out. To a planar wave a factor is another direction: only curvature tells.
     noise       Where σ² is known: 2 sum_l |r_l|² / σ² is χ² with as many degrees of freedom as the
-                residual has, less those of the places.
+                residual has, less those of the places; neither too large nor too small.
 
 The p value is that of the least of them, times their number (Bonferroni). Below threshold, where
 the places of highest likelihood are wrong, more of the noise is explained than at the true ones,
 and the tests are conservative (`benchmarks/goodness_of_fit.py`).
 """
 
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy.special import chdtrc, fdtrc, gammaincc
+from scipy.special import chdtr, chdtrc, fdtrc, stdtr
 from torch import Tensor
 
 from trainer.covariance import Whitened, whiten
 from trainer.linalg import squared_magnitude, squared_norm
 from trainer.scenes import Scenes, SearchGrid, respond
 
+from .whiteness import whiteness
+
 DEGREE = 3
 """Degree of the polynomials of the wavefront test."""
-DRAWS = 128
-"""Draws of white noise for the distribution of J."""
-REFERENCE_DRAWS = 128 * DRAWS
-"""Draws without any source, once for every L and M, that correct the others."""
-DRAWN_AT_ONCE = 2**20
-"""Largest number of complex numbers drawn at once for several scenes."""
 RANK = 1e-9
 """Eigenvalues of normalised Gram matrices below this times the largest count as zero."""
 
@@ -56,10 +51,16 @@ class Fit(NamedTuple):
     Attributes:
         explained: share of the snapshots' (whitened) energy in the least-squares fit, [B].
         p_value: [B]; NaN where nothing can be tested: silence, or no more antennas than sources.
+        noise: σ² by the residual, [B].
+        scale, scale_std: factor of the elements' distances by least squares, and its standard
+            deviation, [B]; NaN where the snapshots tell nothing of it.
     """
 
     explained: Tensor
     p_value: Tensor
+    noise: Tensor
+    scale: Tensor
+    scale_std: Tensor
 
 
 class _Residual(NamedTuple):
@@ -89,10 +90,15 @@ def goodness_of_fit(scenes: Scenes, positions: Tensor, active: Tensor, search: S
     total, rest = squared_norm(data.snapshots), squared_norm(residual.vector)
     slopes = search.slopes(positions) * active[..., None, None]
     moves = residual.project(_columns(residual, slopes))
+    fitted = _span(moves)
+    stretch = search.scale_slope(positions) * active.unsqueeze(-1)
+    stretch = _columns(residual, stretch.unsqueeze(2)).sum(-1, keepdim=True)
+    scale, scale_std, by_scale = _scale(residual, residual.project(stretch), fitted)
     p_values = torch.stack(
         [
             _wavefront(residual, steering, moves, search),
-            _whiteness(residual, moves),
+            whiteness(residual.basis, residual.vector, residual.dimensions, fitted),
+            by_scale,
             _noise(residual, moves, scenes.noise_variance),
         ]
     )
@@ -102,7 +108,13 @@ def goodness_of_fit(scenes: Scenes, positions: Tensor, active: Tensor, search: S
     explained = 1 - rest / total.where(total > 0, torch.ones_like(total))
     # residuals of data without noise are rounding errors, which are not white
     p_value = p_value.where(explained < 1 - ROUNDING, 1)
-    return Fit(explained * (total > 0), p_value.where(total > 0, torch.nan))
+    return Fit(
+        explained * (total > 0),
+        p_value.where(total > 0, torch.nan),
+        rest / residual.dimensions.clamp(min=1),
+        scale,
+        scale_std,
+    )
 
 
 def _fit_amplitudes(data: Whitened, steering: Tensor) -> _Residual:
@@ -182,46 +194,12 @@ def _explained(columns: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
     return energy, kept.sum(-1)
 
 
-def _whiteness(residual: _Residual, moves: Tensor) -> Tensor:
-    """Return p values of J, [B]; NaN for one snapshot or a residual without dimensions."""
-    _, snapshots, antennas, _ = residual.basis.shape
-    reference = _white_noise(snapshots, antennas)
-    noise = reference.draws.to(residual.vector.device).unsqueeze(-1)
+def _span(moves: Tensor) -> Tensor:
+    """Return orthonormal real columns [B, 2 P, Q] of the real combinations of moves [B, P, Q]."""
     orthogonal, triangle = torch.linalg.qr(_as_real(moves / _norms(moves)))
     # columns of slots without a source are zero, those on a line multiples of others
     independent = triangle.diagonal(dim1=-2, dim2=-1).abs() > RANK**0.5
-    fitted = (orthogonal * independent.unsqueeze(-2)).float()
-    drawn = []
-    part = max(1, DRAWN_AT_ONCE // noise.numel())
-    for basis, span in zip(
-        residual.basis.to(torch.complex64).split(part), fitted.split(part), strict=True
-    ):
-        basis = basis.unsqueeze(1)
-        left = (noise - basis @ (basis.mH @ noise)).squeeze(-1)
-        pairs = torch.view_as_real(left).movedim(-1, 2).flatten(2)  # [B, DRAWS, 2 L M]
-        pairs = pairs - (pairs @ span) @ span.mT
-        moved = torch.complex(*pairs.unflatten(-1, (2, *left.shape[2:])).unbind(2))
-        drawn.append(torch.stack([_sphericity(left), _sphericity(moved)]).double())
-    known, drawn_fitted = torch.cat(drawn, dim=1)
-    spread, skewness = _shape(drawn_fitted)
-    spread, skewness = spread * reference.spread, skewness + reference.skewness
-    # E J = (|sum_l Q_l|² + sum_l d_l²) / (D (D + 1)), d_l = rank Q_l, D = sum_l d_l
-    eye = torch.eye(antennas, dtype=residual.basis.dtype, device=residual.basis.device)
-    ranks = antennas - squared_norm(residual.basis)
-    summed = snapshots * eye - (residual.basis @ residual.basis.mH).sum(1)
-    freedom = residual.dimensions * (residual.dimensions + 1)
-    mean = (squared_norm(summed) + ranks.square().sum(-1)) / freedom.clamp(min=1)
-    mean = mean + (drawn_fitted - known).mean(-1)
-    testable = (residual.dimensions > snapshots) & (spread > 1e-6 * mean)
-    testable = testable & (squared_norm(residual.vector) > 0) & (snapshots > 1)
-    spread = spread.where(testable, torch.ones_like(spread))
-    # a gamma distribution is skewed to the right; one that is hardly skewed is normal
-    skewness = skewness.nan_to_num(0).clamp(min=0.05)
-    shape = 4 / skewness**2
-    score = (_sphericity(residual.vector) - mean) / spread
-    at = (shape + score * shape.sqrt()).clamp(min=0)
-    p_value = torch.from_numpy(gammaincc(shape.cpu().numpy(), at.nan_to_num(1).cpu().numpy()))
-    return p_value.to(score).where(testable, torch.nan)
+    return orthogonal * independent.unsqueeze(-2)
 
 
 def _norms(columns: Tensor) -> Tensor:
@@ -230,53 +208,33 @@ def _norms(columns: Tensor) -> Tensor:
     return norm.where(norm > 0, torch.ones_like(norm))
 
 
-class _WhiteNoise(NamedTuple):
-    """Draws of white noise, and corrections of the moments of J that they give.
+def _scale(residual: _Residual, stretch: Tensor, fitted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the factor of the elements' distances, its standard deviation and p value: [B].
 
-    A control variate: the error of few draws for a scene is estimated from their error for white
-    noise without any source, whose moments are known from many draws.
+    Args:
+        stretch: the change of all snapshots with the factor, [B, L M, 1].
+        fitted: of `_span`.
     """
-
-    draws: Tensor  # [DRAWS, L, M]
-    spread: float  # true over drawn
-    skewness: float  # true - drawn
-
-
-@lru_cache(maxsize=8)
-def _white_noise(snapshots: int, antennas: int) -> _WhiteNoise:
-    # from the CPU, so that every device tests alike
-    generator = torch.Generator().manual_seed(0)
-    shape = (snapshots, antennas)
-    draws = torch.randn(DRAWS, *shape, generator=generator, dtype=torch.complex64)
-    values = [_sphericity(draws)]
-    for _ in range(REFERENCE_DRAWS // DRAWS - 1):
-        more = torch.randn(DRAWS, *shape, generator=generator, dtype=torch.complex64)
-        values.append(_sphericity(more))
-    (few, drawn), (true, skewed) = _shape(values[0].double()), _shape(torch.cat(values).double())
-    ratio = float(true / few) if few > 0 else 1.0
-    return _WhiteNoise(draws, ratio, float((skewed - drawn).nan_to_num(0)))
-
-
-def _shape(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the standard deviation and the skewness of values [*batch, n]: [*batch]."""
-    centred = values - values.mean(-1, keepdim=True)
-    spread = centred.square().mean(-1).sqrt()
-    return spread, (centred**3).mean(-1) / spread**3
-
-
-def _sphericity(vectors: Tensor) -> Tensor:
-    """Return J of snapshots [*batch, L, M]: [*batch]."""
-    gram = vectors @ vectors.mH if vectors.shape[-2] < vectors.shape[-1] else vectors.mH @ vectors
-    energy = squared_norm(vectors)
-    tiny = torch.finfo(energy.dtype).tiny
-    return squared_norm(gram) / energy.square().clamp(min=tiny)
+    column, vector = _as_real(stretch), _as_real(residual.vector.flatten(1).unsqueeze(-1))
+    column, vector = ((x - fitted @ (fitted.mT @ x)).squeeze(-1) for x in (column, vector))
+    told = column.square().sum(-1)
+    freedom = 2 * residual.dimensions - fitted.shape[-1] - 1
+    known = (told > RANK * squared_norm(stretch)) & (freedom > 0)
+    told = told.where(known, torch.nan)
+    inside = (column * vector).sum(-1)
+    rest = (vector.square().sum(-1) - inside.square() / told).clamp(min=0)
+    change, std = inside / told, (rest / freedom.clamp(min=1) / told).sqrt()
+    score = -(change / std).abs().cpu().numpy()
+    p_value = torch.from_numpy(2 * stdtr(freedom.clamp(min=1).cpu().numpy(), score)).to(change)
+    return 1 + change, std, p_value
 
 
 def _noise(residual: _Residual, moves: Tensor, variance: Tensor) -> Tensor:
-    """Return p values of the χ² test, [B]; NaN where σ² is not known."""
+    """Return p values of the two-sided χ² test, [B]; NaN where σ² is not known."""
     pairs = _as_real(moves)
     _, fitted = _explained(pairs, pairs[..., 0])
     freedom = (2 * residual.dimensions - fitted).clamp(min=0)
     ratio = (2 * squared_norm(residual.vector) / variance).cpu().numpy()
-    p_value = torch.from_numpy(np.asarray(chdtrc(freedom.cpu().numpy(), ratio)))
+    tails = [np.asarray(tail(freedom.cpu().numpy(), ratio)) for tail in (chdtr, chdtrc)]
+    p_value = torch.from_numpy(2 * np.minimum(*tails))
     return p_value.to(residual.vector.real).where(freedom > 0, torch.nan)

@@ -51,6 +51,8 @@ class Localisation:
         fits: [S], p_value >= `best_places.LEVEL`; false in all scenes of a recording that fits
             with the phase sign reversed (`vouching.withhold_reversed`).
         reversed_gain: [S], log likelihood gained with the phase sign reversed.
+        scale, scale_std: [S], factor of the elements' distances in wavelengths that fits best, and
+            its standard deviation (`goodness_of_fit`); NaN where the snapshots do not tell.
         origin: [S], where the places are from, a word of `estimation.ORIGINS`; "" unless a model
             judged them by the likelihood.
         credible_radius: [S, K], angle around the estimate that holds its source with probability
@@ -76,6 +78,8 @@ class Localisation:
     p_value: NDArray[np.float32]
     fits: NDArray[np.bool_]
     reversed_gain: NDArray[np.float32]
+    scale: NDArray[np.float32]
+    scale_std: NDArray[np.float32]
     reason: NDArray[np.str_]
     origin: NDArray[np.str_]
     credible_radius: NDArray[np.float32] = field(default_factory=_unread)

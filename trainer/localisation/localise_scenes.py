@@ -20,15 +20,21 @@ from torch import Tensor, nn
 from trainer.config import ConfigError, SceneConfig, require, require_choice
 from trainer.estimation import estimate_num_sources, refined_music
 from trainer.evaluation import confidence_features
-from trainer.scenes import Scenes, load_scenes
+from trainer.scenes import Scenes, broken_part, load_scenes, require_reflection, require_scale
 from trainer.training import Model, load_model, resolve_device
 
-from .adaptation import adapt_network, adapt_scene
-from .checks import check_scenes, require_finite_output
 from .diagnosis import describe_misfits
 from .localisation import Localisation, add_posterior
-from .methods import METHODS, Located, default_scene, locate_by_method, locate_by_posterior
-from .vouching import vouch, withhold_misread, withhold_reversed
+from .methods import (
+    METHODS,
+    Located,
+    adapt_network,
+    adapt_scene,
+    default_scene,
+    locate_by_method,
+    locate_by_posterior,
+)
+from .vouching import judge_recording, vouch
 
 Locate = Callable[[Scenes, Tensor | None, SceneConfig], Located]
 """A function of scenes, K [B] or None, and the region."""
@@ -81,7 +87,7 @@ def localise(
         raise ConfigError("`scenes` must be given, but got None. Name a recording.")
     target = resolve_device(device)
     if isinstance(scenes, Scenes):
-        check_scenes(scenes)
+        _check_scenes(scenes)
         scenes = scenes.without_dead_elements()
     else:
         scenes = load_scenes(scenes)
@@ -133,25 +139,41 @@ def localise_by(
             scenes.take(part), located.found, located.num_sources, scene, located.confidence
         )
         parts.append(add_posterior(vouched, located.posterior))
-    return withhold_misread(withhold_reversed(Localisation.concatenate(parts)))
+    return judge_recording(Localisation.concatenate(parts))
 
 
 def known_counts(
     scenes: Scenes, num_sources: int | Literal["known", "estimated"]
 ) -> Tensor | None:
-    """Return K of every scene, [S], or None if it is to be estimated."""
+    """Return K of every scene, [S], or None if it is to be estimated.
+
+    Raises:
+        ConfigError: for K of 0, or for as many sources as antennas, if there are two or more.
+    """
     if isinstance(num_sources, str):
         require_choice("num_sources", num_sources, ("known", "estimated"))
     else:
         whole = int(num_sources) == num_sources >= 1
         require(whole, "num_sources >= 1, whole", f"{num_sources}", "Leave it out to estimate K.")
+        _require_fewer(int(num_sources), scenes.num_antennas)
         return scenes.snapshots.new_full((scenes.batch_size,), num_sources, dtype=torch.long)
     if scenes.truth is None or num_sources == "estimated":
         return None
     count = scenes.truth.num_sources
     least = "Drop the scenes without sources."
     require(bool((count >= 1).all()), "num_sources >= 1", f"{int(count.min())}", least)
+    _require_fewer(int(count.max()), scenes.num_antennas)
     return count
+
+
+def _require_fewer(num_sources: int, num_antennas: int) -> None:
+    most = max(1, num_antennas - 1)
+    require(
+        num_sources <= most,
+        "num_sources < num_antennas (or 1)",
+        f"num_sources={num_sources}, num_antennas={num_antennas}",
+        f"As many amplitudes would explain any snapshots. Give at most --num-sources {most}.",
+    )
 
 
 @torch.no_grad()
@@ -159,7 +181,7 @@ def _locate_by_model(
     model: Model, network: nn.Module, scenes: Scenes, counts: Tensor | None, scene: SceneConfig
 ) -> Located:
     covariance = network(scenes)
-    require_finite_output({"covariance": covariance.held.abs()}, model)
+    _require_finite_output({"covariance": covariance.held.abs()}, model)
     if counts is None:
         counts = estimate_num_sources(covariance, scenes.num_snapshots, scene.max_sources)
     how = model.config.evaluation.refinement
@@ -167,9 +189,60 @@ def _locate_by_model(
     places = {name: getattr(found, name) for name in ("azimuth", "elevation", "range_m")}
     trained, sizes = model.config.scene, ("num_elements", "num_antennas", "num_snapshots")
     if any(getattr(scene, size) != getattr(trained, size) for size in sizes):
-        require_finite_output(places, model)
+        _require_finite_output(places, model)
         return Located(found, counts, None)  # confidence was calibrated for other data
     features = confidence_features(covariance, found, counts, scene)
     confidence = model.calibration.confidence(features) * found.scored
-    require_finite_output(places | {"confidence": confidence}, model)
+    _require_finite_output(places | {"confidence": confidence}, model)
     return Located(found, counts, confidence)
+
+
+def _check_scenes(scenes: Scenes) -> None:
+    """Check scenes made in memory like those of a recording.
+
+    Silent scenes are allowed: none of their sources is resolved.
+
+    Raises:
+        ConfigError: if an array is not complex, finite, of the right shape and of a usable scale,
+            or codes are no reflection coefficients.
+    """
+    shape, elements = scenes.snapshots.shape, scenes.panel.num_elements
+    valid = len(shape) == 3 and scenes.snapshots.numel() > 0
+    require(valid, "snapshots has shape [B, L, M]", f"{list(shape)}", "Put antennas last.")
+    size, snapshots, antennas = shape
+    shapes = {
+        "snapshots": shape,
+        "channel": (size, antennas, elements),
+        "codes": (size, snapshots, elements),
+    }
+    for name, expected in shapes.items():
+        value = getattr(scenes, name)
+        rule = f"{name} has shape {list(expected)}"
+        fits = "It must match snapshots [B, L, M] and the elements of the panel."
+        require(value.shape == expected, rule, f"{list(value.shape)}", fits)
+        require(value.is_complex(), f"{name} is complex", f"{value.dtype}", "Convert it.")
+        peaks = value.abs().flatten(1).amax(-1)
+        bad = (~torch.isfinite(peaks)).nonzero().flatten().tolist()
+        which = f"{len(bad)} scenes that are not, {', '.join(map(str, bad[:4]))} first"
+        finite = torch.isfinite(torch.view_as_real(value)).all(-1).cpu().numpy()
+        part = "" if name == "codes" or not bad else broken_part(name, finite)
+        require(not bad, f"{name} is finite", which, part or "Leave these scenes out.")
+        require_scale(name, peaks[peaks > 0].cpu().numpy())
+    require_reflection(scenes.codes.cpu().numpy())
+
+
+def _require_finite_output(values: dict[str, Tensor], model: Model) -> None:
+    """Check that all numbers are finite.
+
+    Raises:
+        ConfigError: if one is not.
+    """
+    for name, value in values.items():
+        bad = (~torch.isfinite(value)).flatten(1).any(-1)
+        if bad.any():
+            weights = all(torch.isfinite(p).all() for p in model.network.parameters())
+            way = "Leave those scenes out" if weights else "It is damaged: restore it from a copy"
+            raise ConfigError(
+                f"a model's estimates must be finite, but its {name} is not in {int(bad.sum())} "
+                f"of {len(bad)} scenes. {way}."
+            )

@@ -1,22 +1,35 @@
-"""Classical methods on recorded scenes: the region by default, K, and the estimates.
+"""Classical methods and trained models made ready for recorded scenes: region, K, estimates.
 
-The panel, the wavelength and the antennas are those of the recording. Without flags the region is
-that of `SceneConfig` in azimuth and elevation, ±60° and ±30°, and in range begins at a quarter of
-the panel's diagonal D and ends at ten times 2 D² / wavelength, beyond which the panel sees no
-curvature. K is given or known, or else estimated by the rule of the method
-(`estimation.build_source_counter`), from 1 to `MOST_SOURCES`.
+The panel, the wavelength and the antennas are those of the recording. Without flags the region of
+a classical method is that of `SceneConfig` in azimuth and elevation, ±60° and ±30°, and in range
+begins at a quarter of the panel's diagonal D and ends at ten times 2 D² / wavelength, beyond which
+the panel sees no curvature. K is given or known, or else estimated by the rule of the method
+(`estimation.build_source_counter`), from 1 to `MOST_SOURCES`, below the number of antennas.
+
+A model's weights serve other panels, regions, antennas and numbers of snapshots than they were
+trained on. Range planes of the dictionary are channels of the convolutions: where a panel or
+region needs another number of them, maps are interpolated between both.
 """
 
+import dataclasses
 import math
 from dataclasses import replace
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from trainer.config import LIMIT_NAMES, METHOD_NAMES, POSTERIOR_NAME, SceneConfig
+from trainer.config import (
+    LIMIT_NAMES,
+    METHOD_NAMES,
+    POSTERIOR_NAME,
+    SceneConfig,
+    TrainConfig,
+    require,
+)
 from trainer.estimation import Estimates, build_localiser, build_source_counter
 from trainer.evaluation import posterior_readout
+from trainer.networks import build_network, transfer
 from trainer.posterior import MOST_SOURCES as MOST_OF_POSTERIOR
 from trainer.posterior import PosteriorReadout
 from trainer.scenes import Scenes
@@ -49,7 +62,9 @@ def default_scene(scenes: Scenes) -> SceneConfig:
     diagonal = math.hypot(*(float(x.max() - x.min()) for x in (horizontal, vertical)))
     diagonal = max(diagonal, scenes.panel.wavelength_m / 2)
     return SceneConfig(
-        max_sources=max(1, min(MOST_SOURCES, scenes.panel.num_elements - 1)),
+        max_sources=max(
+            1, min(MOST_SOURCES, scenes.panel.num_elements - 1, scenes.num_antennas - 1)
+        ),
         range_min_m=NEAREST * diagonal,
         range_max_m=FARTHEST * 2 * diagonal**2 / scenes.panel.wavelength_m,
     )
@@ -80,3 +95,45 @@ def locate_by_posterior(scenes: Scenes, counts: Tensor | None, scene: SceneConfi
         scene = replace(scene, max_sources=min(scene.max_sources, MOST_OF_POSTERIOR))
     read = posterior_readout(scenes, counts, scene)
     return Located(read.estimates(scene), read.num_sources, read.confidence, read)
+
+
+def adapt_scene(
+    trained: SceneConfig,
+    scenes: Scenes,
+    range_m: tuple[float, float] | None = None,
+    azimuth_deg: float | None = None,
+    elevation_deg: float | None = None,
+) -> SceneConfig:
+    """Return the training's configuration, changed to these scenes' panel and another region.
+
+    Args:
+        range_m: nearest and farthest range; azimuth_deg, elevation_deg: largest angles. None keeps
+            those of the training.
+    """
+    ends = (trained.range_min_m, trained.range_max_m) if range_m is None else tuple(range_m)
+    require(len(ends) == 2, "range_m is (nearest, farthest)", f"{ends}", "Give both, in metres.")
+    near, far = ends
+    return replace(
+        trained,
+        **dataclasses.asdict(scenes.panel),
+        num_antennas=scenes.num_antennas,
+        num_snapshots=scenes.num_snapshots,
+        range_min_m=near,
+        range_max_m=far,
+        azimuth_max_deg=trained.azimuth_max_deg if azimuth_deg is None else azimuth_deg,
+        elevation_max_deg=trained.elevation_max_deg if elevation_deg is None else elevation_deg,
+    )
+
+
+def adapt_network(network: nn.Module, config: TrainConfig, scene: SceneConfig) -> nn.Module:
+    """Return a trained network for another panel or region, with the same weights.
+
+    Args:
+        config: of its training.
+    """
+    if scene == config.scene:
+        return network
+    device = next(network.parameters()).device
+    moved = build_network(transfer(config, scene)).to(device)
+    moved.load_state_dict(network.state_dict())
+    return moved.eval()

@@ -2,8 +2,9 @@
 
 A sample of scenes is localised by a classical method and tested (`goodness_of_fit`). If more of
 them fail than chance explains, the usual misreadings are tried by name (`conventions`). Where
-places are known, estimates are compared with them, and the usual misreadings of places are tried,
-too: some, such as rows and columns exchanged on a square panel, show nowhere else.
+places are known, estimates are compared with them (`known_places`), and the usual misreadings of
+places are tried, too: some, such as rows and columns exchanged on a square panel, show nowhere
+else. All is well if no more scenes, and no more places, are off than chance explains, at 1 %.
 """
 
 from dataclasses import dataclass, replace
@@ -13,28 +14,18 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from trainer.config import SceneConfig, require, require_choice
 from trainer.exchange import describe_scenes
-from trainer.scenes import Scenes, load_scenes
+from trainer.scenes import load_scenes
 from trainer.training import resolve_device
 
-from .adaptation import adapt_scene
 from .best_places import too_many
-from .conventions import (
-    Convention,
-    conventions,
-    likely_convention,
-    place_conventions,
-    readings,
-)
-from .localisation import Localisation
+from .diagnosis import describe_scale, find_fault
+from .known_places import Comparison, compare_places
 from .localise_scenes import known_counts, localise_by
-from .methods import METHODS, default_scene, locate_by_method
-
-NEAR_DEG = 5.0
-"""Largest distance in either angle at which an estimate agrees with a known place."""
+from .methods import METHODS, adapt_scene, default_scene, locate_by_method
+from .vouching import UNSEEN, is_rescaled
 
 
 @dataclass(frozen=True)
@@ -81,23 +72,33 @@ def check_recording(
     lines.append(f"fit        {fits} of {size} scenes fit (p >= .01), by {method}")
     if size < len(tested):
         lines.append(f"untested   {len(tested) - size} scenes: silent, or too few antennas for K")
+    seen = tested & ~(found.reason == UNSEEN).any(-1)
+    if (~seen & tested).any():
+        lines.append(f"sources    none is seen in {int((~seen & tested).sum())} scenes (p >= .01)")
     fitting = not too_many(size - fits, size)
     reading = scenes
-    if not fitting:
-        tried = conventions(scenes, torch.from_numpy(found.num_sources), scene)
-        likely = likely_convention(tried)
-        lines.append("remedy     " + _advice(likely, "scenes", "fit"))
-        if likely:
-            reading = next(each for name, _, each in readings(scenes) if name == likely.name)
-            moved = adapt_scene(scene, reading)
-            found = localise_by(partial(locate_by_method, method), reading, known, moved)
-    agreeing = True
+    if not fitting or is_rescaled(found):
+        fault = find_fault(found, scenes, scene)
+        none = "none of the usual misreadings explains it: docs/data.md, docs/localisation.md"
+        lines.append("remedy     " + (f"{fault.reading}: {fault.remedy}" if fault else none))
+        if fault:
+            reading = fault.scenes
+            scene = adapt_scene(scene, reading)
+            found = localise_by(partial(locate_by_method, method), reading, known, scene)
+    after = "" if reading is scenes else "with this remedy, "
+    scale, clear = describe_scale(found)
+    lines.append(f"scale      {after}{scale}")
+    well = fitting and bool(seen.any()) and reading is scenes
     if scenes.truth is not None:
-        agreeing, compared = _compare(found, reading)
-        after = "" if reading is scenes else "with this remedy, "
-        lines += [f"places     {after}{compared[0]}", *compared[1:]]
-    well = fitting and agreeing and size > 0
-    lines.append("verdict    " + ("all is well" if well else "not as the model has it"))
+        compared = compare_places(found, reading, scene)
+        lines += _places(compared, after)
+        well &= compared.well
+    verdict = "all is well" if well else "not as the model has it"
+    if fitting and not seen.any():
+        verdict = "nothing can be said: no source is seen, or nothing can be tested"
+    elif well and not clear:
+        verdict += ", as far as the snapshots tell: see scale"
+    lines.append(f"verdict    {verdict}")
     return Checkup(lines, well)
 
 
@@ -106,42 +107,21 @@ def _region(scene: SceneConfig) -> str:
     return f"region     {angles}, range {scene.range_min_m:.3g} ... {scene.range_max_m:.3g} m"
 
 
-def _advice(likely: Convention | None, what: str, verb: str) -> str:
-    if likely is None:
-        return "none of the usual misreadings explains it: docs/data.md, docs/localisation.md"
-    return f"with {likely.name} {likely.fitting} of {likely.of} {what} {verb}: {likely.remedy}"
-
-
-def _compare(found: Localisation, scenes: Scenes) -> tuple[bool, list[str]]:
-    """Return whether estimates agree with the known places, and what is to be said about it."""
-    sure = found.active & found.resolved & found.fits[:, None]
-    sure &= np.isfinite(found.azimuth) & np.isfinite(found.elevation)
-    if not sure.any():
-        return True, ["no estimate is sure enough to be compared with the known places"]
-    azimuth, elevation = (
-        torch.from_numpy(np.nan_to_num(x)).to(scenes.snr_db)
-        for x in (found.azimuth, found.elevation)
-    )
-    picked = torch.from_numpy(sure).to(azimuth.device)
-    tried = place_conventions(azimuth, elevation, picked, scenes.sources, np.radians(NEAR_DEG))
-    (given,) = (each for each in tried if not each.name)
-    error = _errors_deg(azimuth, elevation, scenes)[picked]
-    said = (
-        f"{given.fitting} of {given.of} sure estimates lie within {NEAR_DEG:g}° of a known place; "
-        f"median error {float(error.median()):.2g}°"
-    )
-    if 2 * given.fitting > given.of:
-        return True, [said]
-    best = max(tried, key=lambda each: each.fitting)
-    clear = 2 * best.fitting > best.of
-    return False, [said, "remedy     " + _advice(best if clear else None, "estimates", "agree")]
-
-
-def _errors_deg(azimuth: Tensor, elevation: Tensor, scenes: Scenes) -> Tensor:
-    """Return the distance in angle of each estimate to the nearest known place, [B, K]."""
-    truth = scenes.sources
-    apart = torch.hypot(
-        azimuth.unsqueeze(-1) - truth.azimuth.unsqueeze(-2),
-        elevation.unsqueeze(-1) - truth.elevation.unsqueeze(-2),
-    )
-    return apart.masked_fill(~truth.active.unsqueeze(-2), torch.inf).amin(-1).rad2deg()
+def _places(compared: Comparison, after: str) -> list[str]:
+    """Return what is to be said about estimates next to known places."""
+    if not compared.compared:
+        return ["places     no estimate is sure enough to be compared with the known places"]
+    ranges = ""
+    if np.isfinite(compared.median_range):
+        ranges = f", in range {100 * compared.median_range:.2g} %"
+    share = f"{after}{compared.agreeing} of {compared.compared} sure estimates"
+    error = f"median error {compared.median_deg:.2g}°{ranges}"
+    lines = [f"places     {share} agree with a known place; {error}"]
+    likely = compared.likely
+    if likely:
+        said = f"with {likely.name} {likely.fitting} of {likely.of} estimates agree"
+        lines.append(f"remedy     {said}: {likely.remedy}")
+    elif not compared.well:
+        none = "none of the usual misreadings of places explains it: docs/data.md"
+        lines.append(f"remedy     {none}")
+    return lines

@@ -16,22 +16,24 @@ from torch import Tensor
 
 from trainer.config import SceneConfig
 from trainer.estimation import ORIGINS, Estimates
-from trainer.evaluation import TOLERANCE_DEG, identify
-from trainer.scenes import Scenes
+from trainer.evaluation import TOLERANCE_DEG, identify, noise_p_value
+from trainer.scenes import Scenes, search_grid
 
 from .best_places import LEVEL, Explanation, beaten, explain, too_many
 from .localisation import Localisation
 
+UNSEEN = "no source is seen"
 UNTESTED = "the fit cannot be tested"
 MISFIT = "the scene does not fit"
 OTHER_PLACE = "a better place explains the scene"
 REVERSED = "the recording fits with the phase sign reversed"
+RESCALED = "the recording fits with other distances of the elements in wavelengths"
 MISREAD = "too many other scenes of the recording do not fit"
 UNCALIBRATED = "no network calibrated for such data made the estimate"
 
 
 LEAST_SCENES = 5
-"""Least number of scenes whose hints of a reversed sign are taken together."""
+"""Least number of scenes whose hints of a reversed sign or a scale are taken together."""
 
 
 class Withheld(NamedTuple):
@@ -57,7 +59,9 @@ def vouch(
     """
     best = explain(scenes, found, scene)
     told = identify(scenes, found, scene)
+    by_noise = noise_p_value(scenes, search_grid(scene, torch.float32, scenes.snapshots.device))
     withheld = [
+        Withheld(UNSEEN, _all((by_noise >= LEVEL) & ~best.p_value.isnan(), found)),
         *(Withheld(*each) for each in told.withheld),
         Withheld(UNTESTED, _all(best.p_value.isnan(), found)),
         Withheld(MISFIT, _all(best.p_value < LEVEL, found)),
@@ -82,12 +86,19 @@ def vouch(
         "p_value": best.p_value.float(),
         "fits": best.p_value >= LEVEL,
         "reversed_gain": best.reversed_gain.float(),
+        "scale": best.scale.float(),
+        "scale_std": best.scale_std.float(),
     }
     arrays: dict[str, Any] = {name: value.cpu().numpy() for name, value in values.items()}
     origin = np.full(len(reason), "", dtype=f"<U{max(map(len, ORIGINS))}")
     if found.origin is not None:
         origin = np.array(ORIGINS)[found.origin.cpu().numpy()]
     return Localisation(**arrays, reason=reason, origin=origin)
+
+
+def judge_recording(found: Localisation) -> Localisation:
+    """Return the estimates of all scenes of a recording, with what these say together."""
+    return withhold_misread(withhold_rescaled(withhold_reversed(found)))
 
 
 def withhold_reversed(found: Localisation) -> Localisation:
@@ -102,8 +113,78 @@ def withhold_reversed(found: Localisation) -> Localisation:
     score = gain.mean() / max(gain.std(ddof=1) / len(gain) ** 0.5, 1e-300)
     if stdtr(len(gain) - 1, -score) >= LEVEL:
         return found
-    others = found.active & ~np.isin(found.reason, (UNTESTED, MISFIT))
+    others = found.active & ~np.isin(found.reason, (UNSEEN, UNTESTED, MISFIT))
     return replace(_withhold(found, others, REVERSED), fits=np.zeros_like(found.fits))
+
+
+class Scale(NamedTuple):
+    """The factor of all distances of the elements in wavelengths that fits a recording best.
+
+    Attributes:
+        factor, std: with its standard deviation.
+        wrong: whether it differs from 1, at `LEVEL`.
+    """
+
+    factor: float
+    std: float
+    wrong: bool
+
+
+def recording_scale(found: Localisation) -> Scale | None:
+    """Return the mean of the scenes' factors, weighted by their information; None if none tells.
+
+    Where they scatter more than their standard deviations say, that of the mean grows as much.
+    """
+    told = np.isfinite(found.p_value) & np.isfinite(found.scale_std)
+    factor, std = (x[told].astype(np.float64) for x in (found.scale, found.scale_std))
+    if not len(factor):
+        return None
+    weight = 1 / std**2
+    mean = float((weight * factor).sum() / weight.sum())
+    scatter = (weight * (factor - mean) ** 2).sum() / max(len(factor) - 1, 1)
+    spread = float((max(scatter, 1.0) / weight.sum()) ** 0.5)
+    score = -abs(mean - 1) / spread
+    wrong = len(factor) >= LEAST_SCENES and 2 * stdtr(len(factor) - 1, score) < LEVEL
+    return Scale(mean, spread, bool(wrong))
+
+
+def moved_by_scale(found: Localisation, factor: float) -> NDArray[np.float64]:
+    """Return by how much angles are off if all distances are `factor` times those given.
+
+    The larger of both angles, [S, K] [rad]: a planar wave's direction cosines are divided by the
+    factor. NaN in inactive slots and for angles that are not told.
+    """
+    azimuth, elevation = (x.astype(np.float64) for x in (found.azimuth, found.elevation))
+    up = (np.sin(elevation) / factor).clip(-1, 1)
+    across = np.sin(azimuth) * np.cos(elevation) / factor
+    turned = np.arcsin((across / np.sqrt(1 - up**2).clip(1e-9)).clip(-1, 1))
+    moved = np.maximum(np.abs(turned - azimuth), np.abs(np.arcsin(up) - elevation))
+    return np.where(found.active, moved, np.nan)
+
+
+def is_rescaled(found: Localisation) -> bool:
+    """Return whether the scale that the scenes tell moves an angle by more than half of the
+    tolerance of confidence."""
+    scale = recording_scale(found)
+    return scale is not None and scale.wrong and bool(_rescaled(found, scale).any())
+
+
+def _rescaled(found: Localisation, scale: Scale) -> NDArray[np.bool_]:
+    return moved_by_scale(found, scale.factor) > np.radians(TOLERANCE_DEG / 2)
+
+
+def withhold_rescaled(found: Localisation) -> Localisation:
+    """Return a recording's estimates, without confidence where the scale that its scenes taken
+    together tell moves an angle by more than half of the tolerance of confidence."""
+    scale = recording_scale(found)
+    if scale is None or not scale.wrong:
+        return found
+    moved = _rescaled(found, scale)
+    return replace(
+        found,
+        confidence=np.where(moved, np.float32(np.nan), found.confidence),
+        reason=np.where(moved & _unwithheld(found), RESCALED, found.reason),
+    )
 
 
 def withhold_misread(found: Localisation) -> Localisation:
@@ -112,7 +193,12 @@ def withhold_misread(found: Localisation) -> Localisation:
     tested = np.isfinite(found.p_value)
     if not too_many(int((tested & ~found.fits).sum()), int(tested.sum())):
         return found
-    return _withhold(found, found.active & (found.reason == ""), MISREAD)
+    return _withhold(found, _unwithheld(found), MISREAD)
+
+
+def _unwithheld(found: Localisation) -> NDArray[np.bool_]:
+    """Return the active estimates for which no test has a reason yet."""
+    return found.active & np.isin(found.reason, ("", UNCALIBRATED))
 
 
 def _withhold(found: Localisation, others: NDArray[np.bool_], reason: str) -> Localisation:

@@ -9,6 +9,6 @@ from .grid import POINTS_PER_BEAM, SearchGrid, grid_shape, search_grid
 from .measurement import Scenes, Sources, has_unit_modulus, respond
 from .placement import far_apart
 from .recorded import load_scenes, save_scenes, scenes_of_arrays
-from .recorded_arrays import require_scale
+from .recorded_arrays import broken_part, require_scale
 from .recorded_panel import require_reflection
 from .simulation import EvalScenes, simulate

@@ -128,6 +128,16 @@ def steering_derivatives(
     return torch.complex(-response.imag * phase_slope, response.real * phase_slope)
 
 
+def steering_scale_derivative(
+    panel: Panel, azimuth: Tensor, elevation: Tensor, range_m: Tensor
+) -> Tensor:
+    """Return ∂a/∂s at s = 1 [*batch, N], of elements at s (h, v): ∂δ/∂s = (q - r w) / d."""
+    path = _path(panel, azimuth, elevation, range_m)
+    slope = (path.offset_squared - range_m.unsqueeze(-1) * path.projection) / path.distance
+    response, phase_slope = _delayed(panel, path.excess), -panel.wavenumber * slope
+    return torch.complex(-response.imag * phase_slope, response.real * phase_slope)
+
+
 def planar_steering_vector(panel: Panel, azimuth: Tensor, elevation: Tensor) -> Tensor:
     """Return the limit of `steering_vector` for a growing range [*batch, N]."""
     projection, _ = _projection(panel, azimuth, elevation)

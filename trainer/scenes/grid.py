@@ -15,7 +15,12 @@ from torch import Tensor
 from trainer.config import SceneConfig
 
 from .ambiguity import require_unambiguous
-from .geometry import Panel, steering_derivatives, steering_vector
+from .geometry import (
+    Panel,
+    steering_derivatives,
+    steering_scale_derivative,
+    steering_vector,
+)
 
 POINTS_PER_BEAM = 2.5
 """Grid points per wavelength / aperture, the distance from a beam's peak to its first null."""
@@ -83,6 +88,11 @@ class SearchGrid:
         chain = torch.ones_like(place)
         chain[..., 2] = -(inverse_range**-2)
         return slopes * chain.unsqueeze(-1)
+
+    def scale_slope(self, place: Tensor) -> Tensor:
+        """Return ∂a/∂s [*batch, N] at coordinates [*batch, 3], s a factor of all distances."""
+        azimuth, elevation, inverse_range = place.unbind(-1)
+        return steering_scale_derivative(self.panel, azimuth, elevation, 1 / inverse_range)
 
 
 def grid_shape(

@@ -127,7 +127,7 @@ def scenes_of_arrays(
     """
     _check_names(arrays)
     panel = recorded_panel(arrays)
-    size, snapshots, antennas = snapshot_sizes(arrays)
+    size, snapshots, antennas = snapshot_sizes(arrays, panel.num_elements)
     shapes = {
         "snapshots": (snapshots, antennas),
         "channel": (antennas, panel.num_elements),

@@ -24,8 +24,8 @@ FAR_M = 1e4
 Arrays = Mapping[str, np.ndarray]
 
 
-def snapshot_sizes(arrays: Arrays) -> tuple[int, int, int]:
-    """Return B, L and M."""
+def snapshot_sizes(arrays: Arrays, num_elements: int) -> tuple[int, int, int]:
+    """Return B, L and M; refuse axes in an order that channel and codes contradict."""
     snapshots = arrays["snapshots"]
     rule, valid = "snapshots has shape [B, L, M] or [L, M]", snapshots.ndim in (2, 3)
     pairs = snapshots.ndim > 2 and snapshots.shape[-1] == 2 and snapshots.dtype.kind != "c"
@@ -35,7 +35,32 @@ def snapshot_sizes(arrays: Arrays) -> tuple[int, int, int]:
     iq = f"Give {way}." if pairs else "Give I + jQ of every antenna."
     require(snapshots.dtype.kind == "c", "snapshots are complex", kind, iq)
     size = snapshots.shape[0] if snapshots.ndim == 3 else 1
+    _require_order(arrays, num_elements)
     return size, snapshots.shape[-2], snapshots.shape[-1]
+
+
+def _require_order(arrays: Arrays, num_elements: int) -> None:
+    """Raise ConfigError if another order of the axes of snapshots, and no more than that, suits
+    both channel [B, M, N] and codes [B, L, N]."""
+    snapshots, channel, codes = (arrays[name] for name in SIGNALS)
+
+    def suits(shape: tuple[int, ...]) -> bool:
+        *batch, length, antennas = shape
+        return all(
+            value.shape in ((size, num_elements), (*batch, size, num_elements))
+            for value, size in ((channel, antennas), (codes, length))
+        )
+
+    orders = itertools.permutations(range(snapshots.ndim))
+    fitting = [each for each in orders if suits(tuple(snapshots.shape[i] for i in each))]
+    right = not fitting or tuple(range(snapshots.ndim)) in fitting
+    require(
+        right,
+        "snapshots has shape [B, L, M] or [L, M]: scenes, snapshots, antennas, in this order",
+        f"{list(snapshots.shape)}, where channel has {list(channel.shape)} ([B, M, N]) and codes "
+        f"{list(codes.shape)} ([B, L, N])",
+        "" if right else f"Give snapshots.transpose({', '.join(map(str, fitting[0]))}).",
+    )
 
 
 def checked(
@@ -87,10 +112,45 @@ def _repair(name: str, valid: np.ndarray) -> str:
         return "Give 0 where an element reflects nothing; drop scenes whose codes are not known."
     if name == "range_m":
         return f"Give sources far away {FAR_M:g} m: range_m.clip(max={FAR_M:g})."
+    part = broken_part(name, valid) if name in ("snapshots", "channel") else ""
+    if part:
+        return part
     if valid.ndim < 3:
         return "Drop these scenes."
     scenes = np.flatnonzero(~valid.reshape(len(valid), -1).all(-1))
     return f"Drop these scenes ({', '.join(map(str, scenes[:4]))} first)."
+
+
+def broken_part(name: str, valid: np.ndarray) -> str:
+    """Return the remedy for entries that are bad in every scene, or "".
+
+    Dropping antennas, snapshots or elements that are not measured keeps the scenes.
+
+    Args:
+        valid: of snapshots or channel, [*batch, L or M, M or N].
+    """
+    bad = ~valid.reshape(-1, *valid.shape[-2:])
+    if not bad.any((1, 2)).all():
+        return ""
+    rows, columns = (np.flatnonzero(bad.any((0, axis))).tolist() for axis in (2, 1))
+    of_columns = len(columns) <= len(rows) and len(columns) < valid.shape[-1]
+    if not of_columns and len(rows) == valid.shape[-2]:
+        return ""
+    if name == "channel" and of_columns:
+        return (
+            f"Mask the elements {columns}: channel[..., {columns}] = 0 and "
+            f"element_mask = ~np.isin(np.arange({valid.shape[-1]}), {columns})."
+        )
+    if name == "snapshots" and not of_columns:
+        return (
+            f"Drop the snapshots {rows}: np.delete(snapshots, {rows}, axis=-2) and "
+            f"np.delete(codes, {rows}, axis=-2)."
+        )
+    gone = columns if name == "snapshots" else rows
+    return (
+        f"Drop the antennas {gone}: np.delete(snapshots, {gone}, axis=-1), np.delete(channel, "
+        f"{gone}, axis=-2), and both axes of noise_covariance, if it is given."
+    )
 
 
 def recorded_truth(arrays: Arrays, size: int) -> Sources | None:

@@ -10,7 +10,7 @@ import math
 import numpy as np
 import torch
 
-from trainer.config import require
+from trainer.config import CLOSEST, require, unit_hint
 
 from .geometry import Panel
 from .measurement import CODE_TOLERANCE
@@ -18,6 +18,7 @@ from .recorded_arrays import Arrays
 
 LATTICE = ("num_horizontal", "num_vertical", "spacing_m")
 PLACED = ("positions_m", "origin_m")
+NEIGHBOURS = "the least distance of positions_m"
 FARTHEST = 2.0
 """Largest distance of an element from the origin of places, in diameters of the panel: beyond, the
 directions and ranges of a region mean little to the panel."""
@@ -51,12 +52,30 @@ def recorded_panel(arrays: Arrays) -> Panel:
     )
     wavelength = positive_number(arrays, "wavelength_m")
     if placed:
-        return Panel.of_positions(_positions(arrays, wavelength).tolist(), wavelength)
+        panel = Panel.of_positions(_positions(arrays, wavelength).tolist(), wavelength)
+        if panel.num_elements > 1:
+            # sparse panels may be wide; `search_grid` looks for directions that look alike
+            _require_unit(panel.spacing_m, wavelength, NEIGHBOURS, math.inf)
+        return panel
     missing = [name for name in LATTICE if name not in arrays]
     rule = f"{', '.join(LATTICE)} (or positions_m) are given"
     require(not missing, rule, f"no {missing}", "Add them.")
     across, up = (int(positive_number(arrays, name, whole=True)) for name in LATTICE[:2])
-    return Panel(across, up, positive_number(arrays, "spacing_m"), wavelength)
+    panel = Panel(across, up, positive_number(arrays, "spacing_m"), wavelength)
+    if panel.num_elements > 1:
+        _require_unit(panel.spacing_m, wavelength, "spacing_m", 1)
+    return panel
+
+
+def _require_unit(spacing: float, wavelength: float, name: str, most: float) -> None:
+    """Raise ConfigError for a spacing in wavelengths that only a mistaken unit explains."""
+    hint = unit_hint(spacing, wavelength).replace("spacing_m", name)
+    require(
+        CLOSEST <= spacing / wavelength <= most or not hint,
+        f"{CLOSEST:g} <= {name} / wavelength_m <= {most:g}, both in metres",
+        f"{name}={spacing:.6g}, wavelength_m={wavelength:.6g}",
+        hint,
+    )
 
 
 def _positions(arrays: Arrays, wavelength: float) -> np.ndarray:

@@ -26,7 +26,7 @@ from trainer.training.model import load_model
         ({"--out": "/nowhere/x"}, "--out"),
         ({"--num-sources": "0"}, "num_sources >= 1"),
         ({"--num-sources": "two"}, "a count or auto"),
-        ({"--num-sources": "20"}, "max_sources < num_elements"),
+        ({"--num-sources": "20"}, "num_sources < num_antennas"),
         ({"--range-m": "3 1"}, "range_min_m < range_max_m"),
         ({"--azimuth-deg": "90"}, "0 < azimuth_max_deg < 90"),
         ({"--elevation-deg": "nan"}, "0 < elevation_max_deg < 90"),

@@ -102,7 +102,7 @@ def test_other_panels_and_wavelengths_need_no_flags():
         ({"method": "sml", "range_m": (3.0, 1.0)}, "range_min_m < range_max_m"),
         ({"method": "sml", "readout": "posterior"}, "readout is music unless a model is given"),
         ({"method": "posterior", "num_sources": 3}, "num_sources <= 2 for the posterior"),
-        ({"method": "sml", "num_sources": 20}, "max_sources < num_elements"),
+        ({"method": "sml", "num_sources": 20}, "num_sources < num_antennas"),
     ],
 )
 def test_what_cannot_be_is_refused(given, says):

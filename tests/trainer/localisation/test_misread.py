@@ -1,12 +1,21 @@
 """A recording that is misread vouches for no scene, nor a model for data unlike its training."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from tests.small_model import scenes_of
-from trainer.localisation import localise
-from trainer.localisation.vouching import MISREAD, UNCALIBRATED, withhold_misread
+from trainer.config import ConfigError
+from trainer.localisation import localise, reverse_phase
+from trainer.localisation.vouching import (
+    MISREAD,
+    REVERSED,
+    UNCALIBRATED,
+    UNSEEN,
+    withhold_misread,
+)
 
 
 def test_one_misfit_in_a_recording_takes_no_other_scenes_confidence_and_many_take_all(trained):
@@ -26,3 +35,40 @@ def test_confidence_of_fewer_snapshots_than_in_the_training_is_withheld(trained)
     found = localise(trained, few, num_sources=1)
     assert not np.isfinite(found.confidence[found.active]).any()
     assert UNCALIBRATED in found.reason
+
+
+def test_noise_alone_is_vouched_for_by_nothing(trained):
+    """Confidence was .30: of scenes without a source, it is given to about one in a hundred."""
+    noise = replace(scenes_of(count=0, size=48), truth=None)
+    found = localise(trained, noise, num_sources=1)
+    assert (found.reason == UNSEEN).sum() >= 44
+    assert np.isfinite(found.confidence[found.active]).sum() <= 4
+
+
+@pytest.mark.parametrize("factor", [0.1, 0.5, 2.0, 10.0])
+def test_a_wrong_noise_variance_does_not_fit_and_the_advice_leads_to_the_right_one(factor):
+    scenes = scenes_of(snr_db=5.0, size=6)
+    wrong = replace(scenes, noise_variance=factor * scenes.noise_variance)
+    found = localise(method="sml", scenes=wrong, diagnosed=factor == 10)
+    assert not found.fits.any()
+    if factor == 10:
+        assert "with noise_variance left out 6 of 6 tried fit" in found.diagnosis.lower()
+        divisor = float(re.search(r"divide it by ([\d.]+)", found.diagnosis)[1])
+        assert divisor == pytest.approx(factor, rel=0.1)
+        right = replace(wrong, noise_variance=wrong.noise_variance / divisor)
+        assert localise(method="sml", scenes=right).fits.all()
+
+
+def test_far_sources_of_a_reversed_sign_get_one_reason_in_words_and_in_the_column(trained):
+    """Each scene alone says too little; all together say that the sign is reversed."""
+    scenes = replace(scenes_of(snr_db=0.0, size=12), truth=None)
+    found = localise(trained, reverse_phase(scenes), num_sources=1, diagnosed=True)
+    assert REVERSED in found.reason
+    assert "phase sign reversed" in found.diagnosis
+    assert "None of the usual" not in found.diagnosis
+
+
+def test_as_many_sources_as_antennas_are_refused_at_once():
+    scenes = scenes_of(size=2)
+    with pytest.raises(ConfigError, match=r"num_sources < num_antennas.*--num-sources 7"):
+        localise(method="sml", scenes=scenes, num_sources=8)

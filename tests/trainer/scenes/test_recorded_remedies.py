@@ -173,3 +173,84 @@ def test_what_is_not_finite_is_dropped_or_zeroed_as_advised(tmp_path: Path, name
     else:
         assert "Leave the array out" in message
         load(tmp_path, {n: x for n, x in arrays.items() if n != name})
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"spacing_m": 0.5, "wavelength_m": 0.01}, "spacing_m"),  # in wavelengths
+        ({"spacing_m": 15.0}, "spacing_m"),  # centimetres
+        ({"spacing_m": 150.0}, "spacing_m"),  # millimetres
+        ({"wavelength_m": 300.0}, "wavelength_m"),  # millimetres
+        ({"wavelength_m": 30.0}, "wavelength_m"),  # centimetres
+        ({"spacing_m": 0.0625, "wavelength_m": 2.4e9}, "wavelength_m"),  # Hz
+        ({"spacing_m": 0.0625, "wavelength_m": 2.4}, "wavelength_m"),  # GHz
+        ({"wavelength_m": 0.3e9}, "wavelength_m"),  # frequency_hz was given in GHz
+    ],
+)
+def test_the_unit_that_is_advised_makes_half_a_wavelength(tmp_path, change, name):
+    arrays = recording(tmp_path) | {k: np.array(v) for k, v in change.items()}
+    message = refusal(tmp_path, arrays)
+    found = re.search(r"Is (\w+) [\w .]+\? Then use (\w+) = ([\d.e-]+)\.", message)
+    assert found, message
+    assert found[1] == found[2] == name
+    right = load(tmp_path, arrays | {name: np.array(float(found[3]))})
+    assert right.panel.spacing_m / right.panel.wavelength_m == pytest.approx(0.5, rel=2e-3)
+
+
+def test_placed_elements_in_wavelengths_are_led_to_metres(tmp_path):
+    arrays = recording(tmp_path)
+    lattice = {n: arrays.pop(n) for n in ("num_horizontal", "num_vertical", "spacing_m")}
+    across, up = np.meshgrid(np.arange(4), np.arange(3))
+    placed = np.stack([across.ravel(), up.ravel()], -1) * float(lattice["spacing_m"])
+    load(tmp_path, arrays | {"positions_m": placed})
+    message = refusal(tmp_path, arrays | {"positions_m": placed, "wavelength_m": np.array(300.0)})
+    assert "Is wavelength_m in millimetres? Then use wavelength_m = 0.3." in message
+
+
+@pytest.mark.parametrize("order", [(0, 2, 1), (2, 1, 0), (1, 2, 0)])
+def test_axes_of_snapshots_in_another_order_are_named_as_such(tmp_path, order):
+    """Not the channel is at fault, which has the shape that the panel and the antennas give it."""
+    arrays = recording(tmp_path)
+    given = arrays["snapshots"].transpose(order)
+    message = refusal(tmp_path, arrays | {"snapshots": given})
+    assert message.startswith("`snapshots has shape [B, L, M]")
+    expression = re.search(r"Give (.+)\.$", message)[1]
+    repaired = eval(expression, {"snapshots": given})
+    np.testing.assert_array_equal(repaired, arrays["snapshots"])
+
+
+@pytest.mark.parametrize("name", ["snapshots", "channel"])
+def test_a_dead_antenna_is_dropped_as_advised_and_all_scenes_stay(tmp_path, name):
+    arrays = recording(tmp_path)
+    broken = {n: arrays[n].copy() for n in ("snapshots", "channel")}
+    broken[name][(slice(None), 3) if name == "channel" else (..., 3)] = np.nan
+    message = refusal(tmp_path, arrays | broken)
+    assert "Drop the antennas [3]" in message
+    ways = re.findall(r"np\.delete\((\w+), (\[[\d, ]+\]), axis=(-\d)\)", message)
+    assert {way[0] for way in ways} == {"snapshots", "channel"}
+    given = {**arrays, **broken}
+    for array, gone, axis in ways:
+        given[array] = np.delete(given[array], eval(gone), axis=int(axis))
+    assert "both axes of noise_covariance" in message
+    for axis in (1, 2):
+        given["noise_covariance"] = np.delete(given["noise_covariance"], 3, axis=axis)
+    kept = load(tmp_path, given)
+    assert (kept.batch_size, kept.num_antennas) == (4, 4)
+
+
+def test_a_snapshot_and_an_element_without_numbers_are_dropped_as_advised(tmp_path):
+    arrays = recording(tmp_path)
+    late = arrays["snapshots"].copy()
+    late[:, 2] = np.nan
+    message = refusal(tmp_path, arrays | {"snapshots": late})
+    ways = dict(re.findall(r"(np\.delete\((\w+), [^)]*\))", message))
+    names = {"np": np, "codes": arrays["codes"], "snapshots": late}
+    assert load(tmp_path, arrays | {n: eval(e, names) for e, n in ways.items()}).num_snapshots == 5
+    channel = arrays["channel"].copy()
+    channel[..., 7] = np.nan
+    message = refusal(tmp_path, arrays | {"channel": channel})
+    mask = eval(re.search(r"element_mask = (.+)\.$", message)[1], {"np": np})
+    assert "channel[..., [7]] = 0" in message
+    channel[..., [7]] = 0
+    assert load(tmp_path, arrays | {"channel": channel, "element_mask": mask}).batch_size == 4

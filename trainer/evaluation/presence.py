@@ -1,0 +1,82 @@
+"""Is there any source? A test of noise alone, K = 0, against one source anywhere in the region.
+
+The statistic is the log likelihood gained by the best source of the grid, power and σ² at their
+best (`estimation.sml`). In noise alone it is a maximum over many places, about Gumbel
+distributed (Leadbetter, Lindgren and Rootzén 1983, Extremes and Related Properties of Random
+Sequences and Processes). Its location and scale depend on panel, channel and codes: they are those
+of drawn noise in the channel and codes of the scene, by moments.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from trainer.covariance import Whitened, whiten
+from trainer.estimation import GridLikelihood, profile_likelihood
+from trainer.linalg import squared_magnitude
+from trainer.scenes import Scenes, SearchGrid
+
+EULER = 0.5772156649
+"""Mean of the standard Gumbel law."""
+DRAWS = 128
+"""Draws of noise for every doubtful scene: the scale of its Gumbel law is then known to 9 %."""
+MARGIN = 0.25
+"""Added to the location, in scales: moments of few draws, and maxima of few snapshots, have a
+heavier tail than the Gumbel law of known moments (1.3 to 1.6 % in place of 1 %)."""
+PEAKS = 16
+"""Grid points, those best for weak sources, at which the power is fitted."""
+CERTAIN = 10.0
+"""A gain above log(grid points) by so much is a source without drawing: the union bound."""
+FEW = 32
+"""Fewest measurements L M for which that bound holds: tails of fewer are heavier."""
+PART = 2**24
+"""Largest number of grid responses at once."""
+
+
+@torch.no_grad()
+def noise_p_value(scenes: Scenes, search: SearchGrid) -> Tensor:
+    """Return the p value of noise alone, [B]; 1 where the snapshots are silent."""
+    data = whiten(scenes)
+    gains = _gains(data, data.snapshots.unsqueeze(1), search).squeeze(1)
+    points, count = len(search.points), data.snapshots[0].numel()
+    p_value = (math.log(points) - gains).exp().clamp(max=1)
+    doubtful = gains < math.log(points) + CERTAIN if count >= FEW else gains >= 0
+    rows = doubtful.nonzero().flatten()
+    if not len(rows):
+        return p_value
+    generator = torch.Generator().manual_seed(0)  # of the CPU, so that every device tests alike
+    noise = torch.randn(DRAWS, *data.snapshots.shape[1:], generator=generator, dtype=torch.cfloat)
+    # the same draws for every scene: what is said of one does not depend on the others
+    noise = noise.to(data.snapshots).expand(len(rows), -1, -1, -1)
+    of_noise = _gains(Whitened(*(x[rows] for x in data)), noise, search)
+    scale = of_noise.std(-1) * math.sqrt(6) / math.pi
+    location = of_noise.mean(-1) + (MARGIN - EULER) * scale
+    score = ((gains[rows] - location) / scale.clamp(min=1e-12)).clamp(min=-5)
+    return p_value.index_copy(0, rows, -torch.expm1(-(-score).exp()))
+
+
+def _gains(data: Whitened, snapshots: Tensor, search: SearchGrid) -> Tensor:
+    """Return the log likelihood gained by the best source, of R snapshots [B, R, L, M]: [B, R]."""
+    size, repeats, length, antennas = snapshots.shape
+    step = max(1, PART // (repeats * length * len(search.points)))
+    gains = []
+    for first in range(0, size, step):
+        part = slice(first, first + step)
+        grid = GridLikelihood(Whitened(*(x[part] for x in data)), search)
+        given = snapshots[part].to(search.steering.dtype)
+        matched = squared_magnitude(grid.correlate(given.permute(0, 2, 3, 1)))  # [B, L, R, G]
+        total = squared_magnitude(given).sum((2, 3)).clamp(min=torch.finfo(grid.energy.dtype).tiny)
+        noise = total.unsqueeze(-1) / (length * antennas)
+        score = matched.sum(1) / noise - grid.energy.sum(1, keepdim=True)
+        score = score / grid.energy.square().sum(1, keepdim=True).clamp(min=1e-30).sqrt()
+        peaks = score.topk(min(PEAKS, score.shape[-1])).indices  # [B, R, P]
+        at = peaks.unsqueeze(1).expand(-1, length, -1, -1)
+        energy = grid.energy.unsqueeze(2).expand(-1, -1, repeats, -1).gather(-1, at)
+        energy, matched = (
+            x.transpose(1, 2).flatten(0, 1) for x in (energy, matched.gather(-1, at))
+        )
+        value, *_ = profile_likelihood(energy, matched, total.flatten(), antennas)
+        alone = length * antennas * total.flatten().log()
+        gains.append((alone - value.amin(-1)).clamp(min=0).view(-1, repeats).double())
+    return torch.cat(gains)
