@@ -16,7 +16,7 @@ tables go into docs/network.md at <!-- every SNR --> and <!-- every SNR judged -
 import argparse
 import shlex
 import sys
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from trained import FOLDER, Scores, config_of, place, scores, trained  # isort: skip  (sets threads)
@@ -26,10 +26,11 @@ import torch
 from documents import write_tables
 from paired import DOCUMENT, REFERENCE, difference, mean_of, shown
 
-from spaces.presets import EVERY_SNR, NOISE_FLOOR
+from spaces.blocks import NOISE_FLOOR
+from spaces.presets import EVERY_SNR
 from trainer.config import TrainConfig
-from trainer.estimation import ORIGINS, Estimates, covariance_localiser, refined
-from trainer.evaluation import Conditions, Estimator, classical_estimator
+from trainer.estimation import ORIGINS, Estimates, Localiser, covariance_localiser, refined
+from trainer.evaluation import Conditions, classical_estimator
 from trainer.intervals import bootstrap_mean
 from trainer.scenes import Scenes
 
@@ -63,47 +64,62 @@ class Bench:
 
     def classical(self, name: str) -> list[Scores]:
         """Return the scores of a classical method at every point."""
-        return self._scored(name, classical_estimator(name, self.scene))
+        estimate = classical_estimator(name, self.scene)
+        found = [scores(name, estimate, point, self.folder) for point in self.points()]
+        _say(f"scored {name}")
+        return found
 
-    def network(self, config: TrainConfig, how: str | None) -> list[Scores]:
-        """Return the scores of a network, trained first, by MUSIC or with a refinement."""
+    def network(self, config: TrainConfig, how: str) -> dict[str, list[Scores]]:
+        """Return the scores of a network by MUSIC, and with a refinement; train it first."""
         made = trained(config, "cpu", self.folder)[0]
+        _say(f"trained {config.digest}")
+        names = config.digest, f"{config.digest}+{how}"
         locate = covariance_localiser(made, self.scene)
-        if how:
-            locate = refined(locate, self.scene, how=how)
-        name = f"{config.digest}+{how}" if how else config.digest
-        return self._scored(name, lambda scenes: locate(scenes, scenes.sources.num_sources))
+        found: dict[str, list[Scores]] = {"": [], f"+{how}": []}
+        for point in self.points():
+            places: list[Estimates] = []
+            refine = refined(lambda *_, places=places: places.pop(0), self.scene, how=how)
+            origins: list[torch.Tensor] = []
+
+            def by_music(scenes: Scenes, places: list[Estimates] = places) -> Estimates:
+                places.append(locate(scenes, scenes.sources.num_sources))
+                return places[-1]
+
+            def sharpened(
+                scenes: Scenes,
+                refine: Localiser = refine,
+                origins: list[torch.Tensor] = origins,
+            ) -> Estimates:
+                result = refine(scenes, scenes.sources.num_sources)
+                if result.origin is not None:
+                    origins.append(result.origin)
+                return result
+
+            if not place(names[1], point, self.folder).exists():
+                place(names[0], point, self.folder).unlink(missing_ok=True)
+            music = scores(names[0], by_music, point, self.folder)
+            second = scores(names[1], sharpened, point, self.folder)
+            if origins:
+                counts = torch.bincount(torch.cat(origins), minlength=len(ORIGINS))
+                np.savez(self._origins(config, point), shares=(counts / counts.sum()).numpy())
+            together = music.milliseconds + second.milliseconds
+            found[""].append(music)
+            found[f"+{how}"].append(replace(second, milliseconds=together))
+        _say(f"scored {names[1]}")
+        return found
 
     def shares(self, config: TrainConfig, point: Conditions) -> np.ndarray:
         """Return the share of scenes of each of `ORIGINS` that were judged at a point."""
-        with np.load(self._origins(f"{config.digest}+judged", point)) as kept:
+        with np.load(self._origins(config, point)) as kept:
             shares: np.ndarray = kept["shares"]
         return shares
 
-    def _origins(self, name: str, point: Conditions) -> Path:
-        return place(f"{name} origins", point, self.folder)
-
-    def _scored(self, name: str, estimate: Estimator) -> list[Scores]:
-        found = []
-        for point in self.points():
-            origins: list[torch.Tensor] = []
-            found.append(scores(name, _noting(estimate, origins), point, self.folder))
-            if origins:
-                counts = torch.bincount(torch.cat(origins), minlength=len(ORIGINS))
-                shares = (counts / counts.sum()).numpy()
-                np.savez(self._origins(name, point), shares=shares)
-        print(f"scored {name}", file=sys.stderr, flush=True)
-        return found
+    def _origins(self, config: TrainConfig, point: Conditions) -> Path:
+        return place(f"{config.digest} origins", point, self.folder)
 
 
-def _noting(estimate: Estimator, origins: list[torch.Tensor]) -> Estimator:
-    def noted(scenes: Scenes) -> Estimates:
-        found = estimate(scenes)
-        if found.origin is not None:
-            origins.append(found.origin)
-        return found
-
-    return noted
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def main() -> None:
@@ -126,21 +142,18 @@ def main() -> None:
             config_of("local", "unrolled:2", s, args.epochs, "cpu", **more) for s in args.seeds
         ]
 
-    def over_seeds(trainings: list[TrainConfig], how: str | None) -> list[Scores]:
+    def over_seeds(name: str, trainings: list[TrainConfig], how: str) -> dict[str, list[Scores]]:
         parts = [bench.network(config, how) for config in trainings]
-        return [mean_of(list(each)) for each in zip(*parts, strict=True)]
+        kinds = {kind: zip(*(part[kind] for part in parts), strict=True) for kind in parts[0]}
+        return {f"{name}{kind}": [mean_of(list(x)) for x in rows] for kind, rows in kinds.items()}
 
     every = configs(**EVERY_SNR, **{"network.noise_floor": NOISE_FLOOR})
-    jobs: dict[str, Callable[[], list[Scores]]] = {}
+    rows: dict[str, list[Scores]] = {}
     if args.only != "networks":
-        names = (REFERENCE, *BACK_PROJECTIONS)
-        jobs |= {name: lambda name=name: bench.classical(name) for name in names}
+        rows |= {name: bench.classical(name) for name in (REFERENCE, *BACK_PROJECTIONS)}
     if args.only != "classical":
-        jobs["low SNRs"] = lambda: over_seeds(configs(), None)
-        jobs["low SNRs+scoring"] = lambda: over_seeds(configs(), "scoring")
-        jobs["every SNR"] = lambda: over_seeds(every, None)
-        jobs["every SNR+judged"] = lambda: over_seeds(every, "judged")
-    rows = {name: job() for name, job in jobs.items()}
+        rows |= over_seeds("every SNR", every, "judged")
+        rows |= over_seeds("low SNRs", configs(), "scoring")
     if args.only:
         return
     about = (

@@ -26,13 +26,7 @@ DICTIONARY: dict[str, Any] = {
     "network.depth": 3,
     "optimizer.learning_rate": 1e-2,
 }
-NOISE_FLOOR = 0.4
-"""Noise floor of the unrolled network, with which it learns every SNR."""
-UNROLLED: dict[str, Any] = DICTIONARY | {
-    "network.kind": "unrolled",
-    "network.stages": 2,
-    "network.noise_floor": NOISE_FLOOR,
-}
+UNROLLED: dict[str, Any] = DICTIONARY | {"network.kind": "unrolled", "network.stages": 2}
 FACTOR: dict[str, Any] = {
     "network.kind": "factor",
     "network.width": 32,
