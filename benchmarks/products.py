@@ -39,7 +39,7 @@ from torch import Tensor
 import trainer.covariance.dictionary as dictionary
 from trainer.config import NetworkConfig, SceneConfig, TrainConfig
 from trainer.covariance import NOISE_FLOOR, Observations, quadratic_forms
-from trainer.covariance.compression import compress_table
+from trainer.covariance.compression import CompressedTable, compress_table
 from trainer.covariance.products import CompressedProducts, DenseProducts, Products
 from trainer.scenes import SearchGrid, search_grid, simulate
 from trainer.training import TrainingLoop
@@ -97,10 +97,15 @@ def errors(grid: SearchGrid, products: Products, matrices: Tensor) -> tuple[floa
     return float(of_map.max()), float((apart / exact.flatten(1).norm(dim=-1)).max())
 
 
-def grid_of(panel: str) -> SearchGrid:
+def grid_of(panel: str, dtype: torch.dtype = torch.float32) -> SearchGrid:
     """Return the grid of a panel's dictionary."""
     density = dictionary.POINTS_PER_BEAM, dictionary.PLANE_PHASE
-    return search_grid(scene_of(panel), torch.float32, torch.device("cpu"), *density)
+    return search_grid(scene_of(panel), dtype, torch.device("cpu"), *density)
+
+
+def compressed(panel: str, tolerance: float = dictionary.TOLERANCE) -> CompressedTable:
+    """Return the compressed table of a panel's dictionary, in single precision."""
+    return compress_table(grid_of(panel, torch.float64), tolerance, torch.float32)
 
 
 def rows(panel: str, table_gb: float) -> list[str]:
@@ -131,8 +136,7 @@ def rows(panel: str, table_gb: float) -> list[str]:
     else:
         lines.append(f"| {panel} | {points:,} | table | | {1e3 * gigabytes:,.0f} | | | |")
         print(lines[-1], flush=True)
-    tolerance = dictionary.TOLERANCE
-    line("factors", lambda: CompressedProducts(compress_table(grid, tolerance)))
+    line("factors", lambda: CompressedProducts(compressed(panel)))
     return lines
 
 
@@ -140,7 +144,7 @@ def positivity(tolerance: float) -> str:
     """Return the line of a tolerance."""
     scene = scene_of("12x12")
     grid = grid_of("12x12")
-    table = compress_table(grid, tolerance)
+    table = compressed("12x12", tolerance)
     products = CompressedProducts(table)
     generator = torch.Generator().manual_seed(0)
 

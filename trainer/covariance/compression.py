@@ -1,43 +1,34 @@
 """The table of packed outer products a_g a_gᴴ as two small factors: mirrored, then interpolated.
 
-    T_gc = Re (a_g a_gᴴ)_nm + Im (a_g a_gᴴ)_nm,   c = (n, m),   |T_g| = N
+    T_gc = Re (a_g a_gᴴ)_nm + Im (a_g a_gᴴ)_nm,   c = (n, m),   T_gᵀ T_h = |a_gᴴ a_h|²
 
 1. *Mirrors.* A reflection that maps the panel and the grid onto themselves leaves T as it is,
    T[πg, πc] = T[g, c]. Sums and differences over the orbits of the reflections hence turn T into
    independent tables, one per character: four for a lattice, each with a quarter of the rows and
    of the columns. This is exact (Serre 1977, Linear Representations of Finite Groups, 2.6).
-2. *Interpolation.* Power varies slowly from one grid point to the next. Some rows are selected by
-   QR with column pivoting, and the others interpolated from them, T ≈ X T[selected]
-   (interpolative decomposition: Cheng, Gimbutas, Martinsson and Rokhlin 2005).
-
-Rows are selected on random maps of rank 1, Re and Im of (a_gᴴ u)(vᴴ a_g) with normal u and v:
-inner products of rows are those of T on average, at a cost of N instead of N². As few are
-selected as keep |T - X T[selected]| <= tolerance · |T| (Frobenius norm),
-measured on maps that took no part.
+2. *Interpolation.* Power varies slowly from one grid point to the next. Some rows are selected and
+   the others interpolated from them, T ≈ X T[selected] (interpolative decomposition: Cheng,
+   Gimbutas, Martinsson and Rokhlin 2005), by a Cholesky decomposition with pivoting of T Tᵀ,
+   which needs no T (Harbrecht, Peters and Schneider 2012). It takes the row that is worst
+   interpolated by those before it until |T - X T[selected]| <= tolerance · |T| (Frobenius norm);
+   what is left of the diagonal is the square of that error.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import scipy.linalg
+import scipy.linalg.lapack
 import torch
 from torch import Tensor
 
+from trainer.linalg import squared_magnitude
 from trainer.scenes import Panel, SearchGrid
 
-PROBES = 512
-"""Random maps that the error is measured by."""
-SEED = 0
-"""Of the random maps: equal scenes have equal factors."""
-MAPS = 128
-"""Random maps that are computed at a time."""
+ROWS = 64
+"""Rows of a Gram matrix that are computed at a time."""
 PART = 2**18
 """Entries of the table that are computed at a time, for every element of the group."""
-MARGIN = 0.9
-"""Share of the tolerance that the measured error may take: it is itself
-measured to 2 % on large panels, to 10 % on lines of a few elements."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +46,7 @@ class CompressedTable:
         steering: steering vectors, real and imaginary parts folded like the rows of T,
             [S, 2 · orbits of elements, J].
         parts: the factors for every character.
-        error: |T - X T[selected]| / |T| as measured.
+        error: |T - X T[selected]| / |T|.
     """
 
     characters: Tensor
@@ -67,8 +58,13 @@ class CompressedTable:
     error: float
 
 
-def compress_table(grid: SearchGrid, tolerance: float) -> CompressedTable:
-    """Return the compressed table of a grid on the CPU, in its precision."""
+def compress_table(grid: SearchGrid, tolerance: float, dtype: torch.dtype) -> CompressedTable:
+    """Return the compressed table of a grid in double precision, on the CPU.
+
+    Args:
+        tolerance: largest error, relative to the table's norm.
+        dtype: of the factors, real.
+    """
     size = grid.panel.num_elements
     flips = mirrors(grid.panel)
     on_grid = torch.arange(len(grid.steering)).view(grid.shape)
@@ -79,41 +75,34 @@ def compress_table(grid: SearchGrid, tolerance: float) -> CompressedTable:
     characters = grid.points.new_ones(1, 1)
     for _ in flips:
         characters = torch.kron(characters, characters.new_tensor([[1, 1], [1, -1]]) / 2**0.5)
-    # an orbit with fewer points has fewer rows of T
-    share = (points.slots < on_grid.numel()).to(characters.dtype).mean(0).sqrt()
-    generator = torch.Generator().manual_seed(SEED)
-
-    def random_maps(count: int) -> Tensor:
-        # [S, count, J], with contiguous columns: QR can overwrite them
-        made = share.new_empty(len(characters), len(share), count).mT
-        for start in range(0, count, MAPS):
-            maps = _random_maps(grid.steering, min(MAPS, count - start), generator)
-            folded = torch.tensordot(characters * count**-0.5, maps[points.images], 1).mT * share
-            made[:, start : start + MAPS] = folded
-        return made
-
-    picks, error = _interpolate(random_maps, len(share) // 2, tolerance)
     steering = grid.steering[points.images[0]]
     folded = torch.einsum(
         "cs,jsq->cqj", characters.to(steering.dtype), steering[:, elements.images]
     )
+    # an orbit with fewer points has fewer rows of T
+    share = (points.slots < on_grid.numel()).to(characters.dtype).mean(0).sqrt()
+    parts, left, whole = [], 0.0, 0.0
+    for character in characters:
+        order, weights, missed, trace = _interpolate(
+            _gram(grid, points, character, share), tolerance
+        )
+        left, whole = left + missed, whole + trace
+        chosen, others = order.tensor_split([len(weights)])
+        parts.append(
+            Interpolation(
+                rows=_folded_rows(steering[chosen], entries.images, character, dtype),
+                weights=(weights * share[chosen, None] / share[others]).to(dtype),
+                order=order,
+            )
+        )
     return CompressedTable(
-        characters=characters,
+        characters=characters.to(dtype),
         points=points,
         entries=entries,
         elements=elements,
-        steering=torch.cat([folded.real, folded.imag], 1),
-        parts=tuple(
-            Interpolation(
-                rows=_folded_rows(steering[order[: len(weights)]], entries.images, character),
-                weights=weights
-                * share[order[: len(weights)], None]
-                / share[order[len(weights) :]],
-                order=order,
-            )
-            for (order, weights), character in zip(picks, characters, strict=True)
-        ),
-        error=error,
+        steering=torch.cat([folded.real, folded.imag], 1).to(dtype),
+        parts=tuple(parts),
+        error=math.sqrt(left / whole),
     )
 
 
@@ -174,77 +163,44 @@ def mirrors(panel: Panel) -> list[tuple[Tensor, int]]:
     return found
 
 
-def _random_maps(steering: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    # [G, count], of variance 1
-    shape = (2, steering.shape[1], -(-count // 2))
-    one, other = torch.randn(shape, dtype=steering.dtype, generator=generator)
-    product = (steering @ one) * (steering @ other).conj()
-    maps = torch.cat([product.real, product.imag], 1)[:, :count]
-    return maps * (2**0.5 / steering.shape[1])
+def _gram(grid: SearchGrid, points: Orbits, character: Tensor, share: Tensor) -> Tensor:
+    # T Tᵀ / N² under one character, [J, J], of which only the lower triangle is filled: sums of
+    # |a_gᴴ a_h|² over images of h. One character after the other takes less memory than all
+    images = (grid.steering / grid.panel.num_elements)[points.images]
+    weights = character * len(character) ** 0.5
+    gram = share.new_empty(len(share), len(share))
+    for start in range(0, len(share), ROWS):
+        end = min(start + ROWS, len(share))
+        echoes = grid.steering[points.images[0, start:end]].conj() @ images[:, :end].mT
+        products = torch.tensordot(weights, squared_magnitude(echoes), 1)
+        gram[start:end, :end] = products * share[start:end, None] * share[:end]
+    return gram
 
 
-def _interpolate(
-    random_maps: Callable[[int], Tensor], count: int, tolerance: float
-) -> tuple[list[tuple[Tensor, Tensor]], float]:
-    # per character, the order of the rows [J] with the r selected ones first, and the weights of
-    # the others [r, J - r]; and their error
-    probes = random_maps(PROBES)
-    while True:
-        fits = [_Fit.of(maps) for maps in random_maps(max(count, PROBES))]
-        budget = tolerance
-        for _ in range(4):
-            picks = [fit.interpolation(budget) for fit in fits]
-            error = _error(probes, picks)
-            if error <= MARGIN * tolerance:
-                return picks, error
-            budget *= MARGIN**2 * tolerance / error
-        count *= 2  # too few maps to tell the rows apart
+def _interpolate(gram: Tensor, tolerance: float) -> tuple[Tensor, Tensor, float, float]:
+    # the order of the rows [J] with the r selected ones first, the weights of the others
+    # [r, J - r], the trace that they miss, and all of it; overwrites the matrix
+    whole, count = float(gram.trace()), len(gram)
+    allowed = tolerance**2 * whole
+    triangle, pivots, rank, _ = scipy.linalg.lapack.dpstrf(
+        gram.numpy().T, tol=allowed / count, overwrite_a=True
+    )
+    factor = torch.from_numpy(triangle)[:rank].triu()
+    missed = (whole - factor.square().sum(1).cumsum(0)).clamp(min=0)
+    rank = 1 + int((missed > allowed).sum())
+    selected, others = factor[:rank].tensor_split([rank], -1)
+    weights = torch.linalg.solve_triangular(selected, others, upper=True)
+    return torch.from_numpy(pivots).long() - 1, weights, float(missed[rank - 1]), whole
 
 
-def _error(maps: Tensor, picks: list[tuple[Tensor, Tensor]]) -> float:
-    left = 0.0
-    for one, (order, weights) in zip(maps, picks, strict=True):
-        selected, others = one[:, order].tensor_split([len(weights)], -1)
-        left += float((others - selected @ weights).square().sum())
-    return math.sqrt(left) / float(maps.norm())
-
-
-@dataclass(frozen=True)
-class _Fit:
-    """QR with column pivoting of maps [count, J].
-
-    Attributes:
-        triangle: R, in an upper triangle with other numbers below.
-        order: of the rows of T.
-        left: the share of the maps that the first 0, 1, 2, ... rows leave.
-    """
-
-    triangle: Tensor
-    order: Tensor
-    left: Tensor
-
-    @classmethod
-    def of(cls, maps: Tensor) -> "_Fit":
-        (overwritten, _), triangle, order = scipy.linalg.qr(
-            maps.numpy(), mode="raw", pivoting=True, overwrite_a=True, check_finite=False
-        )
-        energy = torch.from_numpy(triangle).square().sum(1)
-        left = (energy.flip(0).cumsum(0).flip(0) / energy.sum()).sqrt()
-        return cls(torch.from_numpy(overwritten), torch.from_numpy(order).long(), left)
-
-    def interpolation(self, tolerance: float) -> tuple[Tensor, Tensor]:
-        """Return the order of the rows, and the weights of all but the fewest that suffice."""
-        rank = int((self.left > tolerance).sum())
-        selected, others = self.triangle[:rank].tensor_split([rank], -1)
-        return self.order, torch.linalg.solve_triangular(selected, others, upper=True)
-
-
-def _folded_rows(steering: Tensor, entries: Tensor, character: Tensor) -> Tensor:
+def _folded_rows(
+    steering: Tensor, entries: Tensor, character: Tensor, dtype: torch.dtype
+) -> Tensor:
     # rows of T of some points [r, N] under one character, [r, Q], of all images of the columns
     size = steering.shape[1]
     real, imag = steering.real, steering.imag
-    rows = real.new_empty(len(steering), entries.shape[1])
-    width = max(1, PART // max(1, len(steering)))
+    rows = torch.empty(len(steering), entries.shape[1], dtype=dtype)
+    width = max(1, PART // len(steering))
     for part, some in zip(rows.split(width, 1), entries.split(width, 1), strict=True):
         n, m = some // size, some % size
         columns = real[:, n] * (real - imag)[:, m] + imag[:, n] * (real + imag)[:, m]

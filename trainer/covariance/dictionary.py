@@ -58,10 +58,12 @@ def steering_dictionary(scene: SceneConfig, dtype: torch.dtype) -> SteeringDicti
     Args:
         dtype: real; the table has it, `steering` its complex counterpart.
     """
-    grid = search_grid(scene, dtype, torch.device("cpu"), POINTS_PER_BEAM, PLANE_PHASE)
-    small = grid.steering.numel() * scene.num_elements <= LARGEST_TABLE
-    table = outer_products(grid) if small else compress_table(grid, TOLERANCE)
-    return SteeringDictionary(grid.shape, grid.steering, table)
+    cpu = torch.device("cpu")
+    grid = search_grid(scene, dtype, cpu, POINTS_PER_BEAM, PLANE_PHASE)
+    if grid.steering.numel() * scene.num_elements <= LARGEST_TABLE:
+        return SteeringDictionary(grid.shape, grid.steering, outer_products(grid))
+    exact = search_grid(scene, torch.float64, cpu, POINTS_PER_BEAM, PLANE_PHASE)
+    return SteeringDictionary(grid.shape, grid.steering, compress_table(exact, TOLERANCE, dtype))
 
 
 def outer_products(grid: SearchGrid) -> Tensor:
