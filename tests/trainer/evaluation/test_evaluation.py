@@ -25,6 +25,7 @@ from trainer.evaluation.crb import stochastic_crb
 from trainer.evaluation.protocol import classical_estimator, evaluate_baselines
 from trainer.evaluation.rows import Evaluation, table_lines
 from trainer.intervals import normal_mean, paired_difference
+from trainer.limits import LIMITS
 from trainer.scenes.measurement import Scenes
 
 SCENE = SceneConfig()
@@ -178,8 +179,9 @@ def test_a_configuration_names_the_baselines_and_the_tolerance_of_a_point():
     asked = {"evaluation.baselines": ["crb", "lmmse_beamformer"], "evaluation.tolerance": 0.02}
     config = TrainConfig.from_params(held_out | asked)
     assert TrainConfig.from_params(config.to_params()) == config
-    bound, beams = evaluate_baselines(config, device="cpu", num_sources=(1,))
+    bound, beams, *limits = evaluate_baselines(config, device="cpu", num_sources=(1,))
     assert (bound.rows[0].estimator, beams.rows[0].estimator) == ("crb", "lmmse_beamformer")
+    assert {limit.rows[0].estimator for limit in limits} <= set(LIMITS)
     assert beams.rows[0].num_scenes == CHUNK
 
 
