@@ -6,10 +6,10 @@ not explain the scene, stochastic maximum likelihood searches the whole region.
 
 The commonest mistake in foreign data, a phase that rises with distance, leaves a planar wave that
 the mirrored direction explains; only the curvature tells. So it is tested by name: the conjugated
-scene is searched as well. With D = the gain in log likelihood, exp(D) is the ratio of two
-maximised likelihoods. Of noise alone both are maxima over many places, about Gumbel distributed,
-and their difference is logistic: the p value is 1 / (1 + exp(D)). Where there are sources, the
-reading that is wrong falls behind.
+scene is searched as well, each sign also from the other's places, mirrored. With D = the gain in
+log likelihood, exp(D) is the ratio of two maximised likelihoods. Of noise alone both are maxima
+over many places, about Gumbel distributed, and their difference is logistic: the p value is
+1 / (1 + exp(D)). Where there are sources, the reading that is wrong falls behind.
 """
 
 from dataclasses import replace
