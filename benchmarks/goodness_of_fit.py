@@ -6,7 +6,8 @@
 σ² is not told. False alarms: scenes of the law at -15 ... 20 dB that do not fit. Detections:
 scenes whose phase sign is reversed (snapshots, channel and codes conjugated) that do not fit;
 alone, and in recordings of 16 scenes, in which the sign is the same. "Told the SNR": detections by
-the gain in log likelihood alone, with the threshold that gives 1 % false alarms at this SNR and K.
+the gain in log likelihood alone, with the threshold that gives 1 % false alarms at this SNR and K;
+from more than 200 scenes.
 Every SNR has scenes of its own. Intervals are those of Clopper and Pearson at 95 %.
 """
 
@@ -102,7 +103,7 @@ def measure(judge: Judge, scene: SceneConfig, count: int, size: int) -> str:
             misread = judge(reverse_phase(scenes))
             found.append(misread.p_value < LEVEL)
             together.append(~in_recordings(misread))
-        if snr_db == TOLD_SNR_DB:
+        if snr_db == TOLD_SNR_DB and size * LEVEL > 2:
             told = share(misread.reversed_gain > np.quantile(law.reversed_gain, 1 - LEVEL))
     return " | ".join([share(*alarms), *map(share, found), share(*together), told])
 
