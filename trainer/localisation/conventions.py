@@ -108,6 +108,8 @@ def readings(scenes: Scenes) -> Iterator[tuple[str, str, Scenes]]:
     for name in ("snapshots", "channel", "codes"):
         conjugate = getattr(scenes, name).conj().resolve_conj()
         yield f"{name} conjugated", f"conjugate {name}", replace(scenes, **{name: conjugate})
+    measured = reverse_phase(replace(scenes, codes=scenes.codes.conj()))
+    yield "snapshots and channel conjugated", "conjugate snapshots and channel", measured
     yield from _of_codes(scenes)
     if panel.positions_m is None:
         yield from _of_lattice(scenes)

@@ -146,6 +146,11 @@ def test_localise_vouches_for_nothing_with_a_reversed_sign_and_says_so(trained):
             lambda s: replace(s, panel=replace(s.panel, spacing_m=0.075)), "half as large"
         ),
         pytest.param(
+            lambda s: replace(s, snapshots=s.snapshots.conj(), channel=s.channel.conj()),
+            "snapshots and channel conj",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
             lambda s: replace(s, codes=s.codes.roll(1, 1)),
             "one snapshot late",
             marks=pytest.mark.slow,
