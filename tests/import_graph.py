@@ -85,6 +85,8 @@ def statements(module: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
             above = package.split(".")[: package.count(".") + 2 - node.level] if node.level else []
             source = ".".join([*above, *([node.module] if node.module else [])])
             found.append((source, tuple(alias.name for alias in node.names)))
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+            found.append((getattr(node.args[0], "value", ""), ()))
     return tuple(found)
 
 

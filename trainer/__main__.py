@@ -145,10 +145,9 @@ def parser() -> argparse.ArgumentParser:
 def train(args: argparse.Namespace) -> int:
     """Train; leave `config.json`, the last `state.pt`, and the model in `best`."""
     from trainer.provenance import provenance
+    from trainer.record import BEST_FILE, STATE_FILE
     from trainer.training import (
-        BEST_FILE,
         MODEL_FOLDER,
-        STATE_FILE,
         export_model,
         find_model,
         print_epochs,
@@ -244,7 +243,8 @@ def replay(args: argparse.Namespace) -> int:
 def evaluate(args: argparse.Namespace) -> int:
     """Print one row per estimator, SNR and K."""
     from trainer.evaluation import evaluate_baselines, evaluate_network, table_lines
-    from trainer.training import MODEL_FOLDER, STATE_FILE, resolve_device, restore_network
+    from trainer.record import STATE_FILE
+    from trainer.training import MODEL_FOLDER, resolve_device, restore_network
 
     state = args.state
     if state.is_dir():  # a training's folder has its last epoch too, but its model is the best

@@ -15,6 +15,9 @@ from .config import ConfigError
 CONFIGS = "configs"
 ENDINGS = "endings"
 JOURNAL = ".ended.jsonl"
+STATE_FILE = "state.pt"
+BEST_FILE = "best.pt"
+"""States of a training in its folder or checkpoint: the last, and that of the best epoch."""
 
 
 def read_record(path: Path) -> dict[str, Any]:

@@ -145,6 +145,6 @@ def _choices(name: str, text: str, own: Own) -> spaces.Range:
 
 
 def _require_known(name: str, own: Collection[str] = ()) -> None:
-    if name not in FIELDS and (near := did_you_mean(name, own)):
+    if name not in FIELDS and (near := did_you_mean(name, {*FIELDS, *own})):
         raise ConfigError(f"`{name}` is no configuration name.{near}")
     field_of(name)

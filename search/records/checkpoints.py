@@ -11,9 +11,9 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+from trainer.record import BEST_FILE, STATE_FILE
+
 RAY_FOLDER = "ray"
-STATE_FILE = "state.pt"
-BEST_FILE = "best.pt"
 REPORTS_FILE = "epochs.json"
 
 

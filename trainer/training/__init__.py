@@ -8,7 +8,6 @@ from .checkpoint import TrainState, restore_network
 from .loop import CLIP_NORM, EpochReport, TrainingLoop, initial_network, resolve_device, train
 from .model import (
     MODEL_FOLDER,
-    STATE_FILE,
     Model,
     ModelEvaluation,
     evaluate_model,
@@ -16,6 +15,6 @@ from .model import (
     find_model,
     load_model,
 )
-from .replay import BEST_FILE, print_epochs, replay_to_step, replay_trial
+from .replay import print_epochs, replay_to_step, replay_trial
 from .start import started_config
 from .terms import eigengap_hinge, eigengap_term, hinge_rows, loss_terms

@@ -32,12 +32,12 @@ from trainer.evaluation import (
     distance_to_limit,
     evaluate_network,
 )
+from trainer.record import STATE_FILE
 
 from .card import model_card
 from .checkpoint import TrainState, restore_network
 from .loop import resolve_device
 
-STATE_FILE = "state.pt"
 CONFIG_FILE = "config.json"
 CARD_FILE = "model_card.md"
 MODEL_FOLDER = "best"

@@ -14,12 +14,10 @@ import torch
 
 from trainer.config import ConfigError, TrainConfig
 from trainer.failure import Diverged, Failure
+from trainer.record import BEST_FILE
 
 from .loop import EpochReport, TrainingLoop, resolve_device
 from .step_inspection import inspect_step
-
-BEST_FILE = "best.pt"
-"""File of the best epoch's state, in the folder of a training that has not ended."""
 
 COMPARED = ("cause", "term", "tensor", "step", "epoch", "min_eigengap")
 """Fields in which two equal failures agree."""

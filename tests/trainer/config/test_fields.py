@@ -1,6 +1,7 @@
 """The table of fields is whole, and its intervals are those that configurations take."""
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -108,3 +109,13 @@ def test_text_is_a_value_of_the_fields_type(name, text, value):
 def test_text_of_another_type_is_refused(name, text, says):
     with pytest.raises(ConfigError, match=says):
         parse_value(name, text)
+
+
+def test_the_document_shows_the_fields_as_they_are(monkeypatch):
+    root = Path(__file__).parents[3]
+    monkeypatch.syspath_prepend(root / "benchmarks")
+    import configuration
+
+    assert configuration.table() in (root / "docs" / "configuration.md").read_text(), (
+        "run `python benchmarks/configuration.py --write`"
+    )
