@@ -29,7 +29,8 @@ def act():
     if "class" in sys.argv:
         type("Made", (), {"named": Waits()})
     if "lock" in sys.argv:
-        took = "signal.raise_signal(signal.SIGTERM); print('has released its lock', flush=True)"
+        says = "print('has released its lock' + chr(10), end='', flush=True)"  # in one write
+        took = f"signal.raise_signal(signal.SIGTERM); {says}"
         exec(compile(took, logging.__file__, "exec"))
     if "finaliser" in sys.argv:
         Swallows()
