@@ -128,11 +128,15 @@ def _of_lattice(scenes: Scenes) -> Iterator[tuple[str, str, Scenes]]:
         "with columns reversed": lattice.flip(1).flatten(),
     }
     for name, order in orders.items():
-        for array in ("codes", "channel"):
+        remedy = (
+            "order the elements of {} row by row, the lowest row and leftmost first; if they are, "
+            "those of {}: only known places tell which of both is wrong"
+        )
+        for array, other in (("codes", "channel"), ("channel", "codes")):
             value = {array: getattr(scenes, array)[..., order]}
             yield (
                 f"the elements of {array} ordered {name}",
-                f"order the elements of {array} row by row, the lowest row and leftmost first",
+                remedy.format(array, other),
                 replace(scenes, **value),
             )
     both = {name: getattr(scenes, name)[..., by_columns] for name in ("codes", "channel")}
