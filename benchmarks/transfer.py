@@ -1,11 +1,14 @@
 """Networks on panels they were not trained on, with the same weights.
 
-    python benchmarks/transfer.py [--network unrolled:2] [--seeds 0 1 2] [--scenes 256] [--write]
+    python benchmarks/transfer.py [--network unrolled:2] [--seeds 0 1 2] [--scenes 256]
+                                  [--regions] [--write]
 
 Networks trained by `accuracy.py` on the 6x6 panel (they are trained here if they are not there
 yet) localise on others, with other numbers of antennas and snapshots and in other regions, next to
-the classical methods on the same scenes; K is told. A scene is the unit of chance, as there. With
---write the tables, as printed, go into docs/network.md, with the command that made them.
+the classical methods on the same scenes; K is told. With --regions, panels and regions that need
+other range planes than the weights have, to which maps are interpolated. A scene is the unit of
+chance, as there. With --write the tables, as printed, go into docs/network.md, with the command
+that made them.
 """
 
 import argparse
@@ -41,6 +44,8 @@ PANELS = {
         "range_max_m": 10.0,
         "max_sources": 3,
     },
+}
+REGIONS = {
     "6x6, 0.3 to 10 m, 6 range planes": {"range_min_m": 0.3, "range_max_m": 10.0},
     "12x12, 16 antennas, 16 snapshots, 0.5 to 10 m, up to 3 sources, 15 range planes": {
         "num_horizontal": 12,
@@ -63,11 +68,14 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_flags(parser, epochs=30, scenes=256)
+    parser.add_argument(
+        "--regions", action="store_true", help="those that need other range planes than 4"
+    )
     parser.add_argument("--write", action="store_true", help=f"the tables into {DOCUMENT}")
     args = parser.parse_args()
     torch.set_num_threads(1)
     written = [f"`python benchmarks/transfer.py {shlex.join(sys.argv[1:])}`"]
-    for about, change in PANELS.items():
+    for about, change in (REGIONS if args.regions else PANELS).items():
         rows = {}
         for seed in args.seeds:
             config = config_of("local", args.network, seed, args.epochs, "cpu")
@@ -105,7 +113,8 @@ def main() -> None:
         shorter = {name: means[name] for name in (*CLASSICAL, f"network{SCORING_SUFFIX}")}
         print(f"\n{everywhere(shorter, conditions)}", flush=True)
     if args.write:
-        write_tables(DOCUMENT, {"transfer": "\n".join(written)})
+        name = "transfer to regions" if args.regions else "transfer"
+        write_tables(DOCUMENT, {name: "\n".join(written)})
 
 
 if __name__ == "__main__":

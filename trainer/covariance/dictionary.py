@@ -26,7 +26,7 @@ LARGEST_TABLE = 2**23
 3 m, for which a training step takes as long either way."""
 TOLERANCE = 1e-5
 """Largest error of a compressed table, relative to its norm. For power maps 1e-3 would do, but a
-mixture with an error of 1e-3 has eigenvalues down to -0.06 (their mean is 1), and G_l R G_lᴴ + λ I
+mixture with an error of 1e-3 has eigenvalues down to -0.07 (their mean is 1), and G_l R G_lᴴ + λ I
 is then not positive at the least λ that a network fits, 1e-3."""
 
 
