@@ -38,7 +38,7 @@ from search.plan import (
     with_config_file,
 )
 from trainer.cli import UsageError
-from trainer.config import FIELDS, require
+from trainer.config import field_of, require
 from trainer.user_code import load
 
 from .console import describe_plan, dry_run, print_results
@@ -111,11 +111,11 @@ def start(plan: SearchConfig, args: argparse.Namespace) -> int:
     names = plan.space.parameters()
     store = RunStore.create(
         folder / plan.name,
-        parameters=declared(names),
+        parameters=declared(plan.space),
         plan={
             "search": plan.as_dict(),
             **plan.space_json,
-            "no_effect": {n: FIELDS[n].no_effect for n in names if FIELDS[n].no_effect},
+            "no_effect": {n: f.no_effect for n in names if (f := field_of(n)).no_effect},
             "provenance": code,
         },
         files=warm_file(plan, warm)
@@ -190,7 +190,7 @@ def _resumed_plan(args: argparse.Namespace) -> tuple[SearchConfig, RunStore]:
     changes: dict[str, Any] = {}
     if args.accept_space_change:
         changes["code"] = {}  # as it is now
-        more = declared(planned(path, read_run(path), changes).space.parameters())
+        more = declared(planned(path, read_run(path), changes).space)
     store = RunStore.open(path, more=more)
     kept = planned(path, store.plan, changes)
     flags = given(args, PLAN_FLAGS)

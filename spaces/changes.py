@@ -1,9 +1,10 @@
 """A space with some of its values fixed, and other ranges than its own.
 
 Names are those of the configuration (`spectral.backend`), whichever branch asks for them, or the
-sampler's (`eigengap.term`). A fixed value holds wherever the space draws the field, and in every
-draw if it never does; so does a new range. Choices that lead to no valid configuration then are
-not drawn any more: under `eigengap.weight = 0`, say, `eigengap.term` is off.
+sampler's (`eigengap.term`). A fixed value holds wherever the space draws the field, and, if it
+never does, in every draw that the field applies to; so does a new range. Choices that lead to no
+valid configuration then are not drawn any more: under `eigengap.weight = 0`, say, `eigengap.term`
+is off.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +18,8 @@ Path = tuple[Value, ...]
 """Choices, in the order in which a draw asks for them."""
 Fault = Callable[[Mapping[str, Any]], str]
 """Returns why a configuration is not valid, or ""."""
+Inapplicable = Callable[[str, Mapping[str, Any]], str]
+"""Returns why a field does not apply to a configuration, or ""."""
 
 
 @dataclass(frozen=True)
@@ -35,59 +38,77 @@ class Changes:
         return found
 
 
-def changed(space: Space, changes: Changes, fault: Fault, defaults: Mapping[str, Any]) -> Space:
+def changed(
+    space: Space,
+    changes: Changes,
+    fault: Fault,
+    inapplicable: Inapplicable,
+    defaults: Mapping[str, Any],
+) -> Space:
     """Return the space under some changes.
 
-    An anchor has another value where its own is fixed, and that of the space's fixed fields, or
-    else of `defaults`, where a field is searched now; one that cannot be drawn is left out.
+    An anchor has another value where its own is fixed, and where a field is searched now, that of
+    the space's fixed fields, or else of `defaults`, or else the middle of the range; one that
+    cannot be drawn is left out.
 
     Raises:
         ValueError: if a change is in no valid draw, or a number at an end of its range is not
             valid.
     """
     tried: list[tuple[_ChangedTrial, str]] = []
-    names = frozenset(space.ranges()), frozenset(space.parameters())
+    asked, drawn_names = frozenset(space.ranges()), frozenset(space.parameters())
+
+    def absent(name: str, drawn: Mapping[str, Any]) -> str:
+        return inapplicable(name, {**defaults, **space.fixed, **drawn})
+
+    def view_of(trial: Trial, may: Callable[[Path], bool]) -> _ChangedTrial:
+        return _ChangedTrial(changes, asked, drawn_names, trial, may)
 
     def explore(trial: Trial) -> dict[str, Any]:
-        view = _ChangedTrial(changes, names, trial, lambda path: True)
-        drawn = view.draw(space)
+        view = view_of(trial, lambda path: True)
+        drawn = view.draw(space, absent)
         tried.append((view, fault({**space.fixed, **drawn})))
         return drawn
 
     replace(space, suggest=explore).branches()
     valid = [view for view, why in tried if not why]
     for part in sorted(changes.parts - {p for view in valid for p in view.parts}, key=str):
-        why = next((why for view, why in tried if why and part in view.parts), "")
+        reasons = [why for view, why in tried if why and part in view.parts]
+        reasons += [view.absent[part[0]] for view, _ in tried if part[0] in view.absent]
         value = "" if part[1] is None else f" = {part[1]}"
         raise ValueError(
             f"`{part[0]}`{value} must be in some draw of {space.name!r}, but is in none. "
-            f"{why or 'It has no meaning beside the other changes: drop it.'}"
+            f"{next(iter(reasons), 'It goes with none of the other changes: drop it.')}"
         )
     begun = {view.path[:size] for view in valid for size in range(len(view.path) + 1)}
 
     def suggest(trial: Trial) -> dict[str, Any]:
-        return _ChangedTrial(changes, names, trial, begun.__contains__).draw(space)
+        return view_of(trial, begun.__contains__).draw(space, absent)
 
     new = replace(space, suggest=suggest)
     for drawn in (*new.branches(), *new.branches(upper=True)):
         if why := fault({**space.fixed, **drawn}):
             raise ValueError(why)
-    kept = [_adapted(space, new, anchor, defaults) for anchor in space.anchors]
+    kept = [_adapted(space, new, anchor, defaults, changes.ranges) for anchor in space.anchors]
     once = [one for i, one in enumerate(kept) if one is not None and one not in kept[:i]]
     return replace(new, anchors=tuple(once))
 
 
 def _adapted(
-    space: Space, new: Space, anchor: Mapping[str, Value], defaults: Mapping[str, Any]
+    space: Space,
+    new: Space,
+    anchor: Mapping[str, Value],
+    defaults: Mapping[str, Any],
+    ranges: Mapping[str, Range],
 ) -> dict[str, Value] | None:
     """Return an anchor as the changed space draws it; None if it cannot."""
     known = {**defaults, **space.fixed, **space.draw(anchor), **anchor}
 
     def answer(name: str, allowed: Range) -> Any:
         value = known.get(name, known.get(name.partition("@")[0]))
-        if value is None or (isinstance(value, str) and not isinstance(allowed, Choice)):
-            raise LookupError(name)
-        if value not in allowed:
+        if value is None and name in ranges:
+            value = allowed.middle
+        if value is None or value not in allowed:
             raise LookupError(name)
         found[name] = value
         return value
@@ -106,35 +127,48 @@ class _ChangedTrial:
     Attributes:
         path: the choices made so far, also those that had no alternative.
         parts: of the changes, those that the draw has used.
+        absent: names of added fields that do not apply to the draw, with the reason.
     """
 
     def __init__(
         self,
         changes: Changes,
-        names: tuple[frozenset[str], frozenset[str]],
+        asked: frozenset[str],
+        drawn: frozenset[str],
         trial: Trial,
         may: Callable[[Path], bool],
     ) -> None:
         self._changes = changes
-        asked, self._drawn = names
+        self._drawn = drawn
         self._asked = asked | {name.partition("@")[0] for name in asked}
         self._trial = trial
         self._may = may
         self.path: Path = ()
         self.parts: set[tuple[str, Any]] = set()
+        self.absent: dict[str, str] = {}
 
-    def draw(self, space: Space) -> dict[str, Any]:
-        """Draw from the space; add what the changes add, and fix what they fix."""
+    def draw(self, space: Space, absent: Inapplicable) -> dict[str, Any]:
+        """Draw from the space; fix what the changes fix, and add what they add, those fields last
+        that apply because of others."""
         drawn = space.suggest(self)
-        for name, values in self._changes.ranges.items():
-            if name not in self._asked and (name in drawn or name not in self._drawn):
-                drawn[name] = self._ask(name, values)
-        for name, value in self._changes.values.items():
-            sampled = name in self._asked and name not in self._drawn  # by the sampler alone
-            if not sampled and (name in drawn or name not in self._drawn):
-                drawn[name] = value
-                self.parts.add((name, value))
+        values, ranges = self._changes.values, self._changes.ranges
+        for name in (values.keys() & self._drawn) & drawn.keys():
+            self._put(drawn, name)
+        added = [name for name in (*values, *ranges) if name not in self._asked | self._drawn]
+        added += [name for name in ranges if name in drawn and name not in self._asked]
+        for _ in range(2):
+            for name in [name for name in added if not absent(name, drawn)]:
+                self._put(drawn, name)
+                added.remove(name)
+        self.absent = {name: absent(name, drawn) for name in added}
         return drawn
+
+    def _put(self, drawn: dict[str, Any], name: str) -> None:
+        if name in self._changes.values:
+            drawn[name] = self._changes.values[name]
+            self.parts.add((name, drawn[name]))
+        else:
+            drawn[name] = self._ask(name, self._changes.ranges[name])
 
     def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
         """Return a number from a range, or what the changes make of it."""

@@ -1,6 +1,7 @@
 """The ranges that a space draws from, as data: read by samplers, written to `run.json`, drawn by
 reports. `str()` gives the text that people read."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -19,6 +20,11 @@ class Float:
     def __contains__(self, value: Any) -> bool:
         return bool(self.low <= value <= self.high)
 
+    @property
+    def middle(self) -> float:
+        """The median of what is drawn."""
+        return math.sqrt(self.low * self.high) if self.log else (self.low + self.high) / 2
+
     def __str__(self) -> str:
         return f"float [{self.low}, {self.high}]{' log' if self.log else ''}"
 
@@ -34,6 +40,11 @@ class Int:
     def __contains__(self, value: Any) -> bool:
         return bool(self.low <= value <= self.high and (value - self.low) % self.step == 0)
 
+    @property
+    def middle(self) -> int:
+        """A median of what is drawn."""
+        return self.low + (self.high - self.low) // self.step // 2 * self.step
+
     def __str__(self) -> str:
         return f"int [{self.low}, {self.high}] step {self.step}"
 
@@ -46,6 +57,11 @@ class Choice:
 
     def __contains__(self, value: Any) -> bool:
         return value in self.choices
+
+    @property
+    def middle(self) -> Value:
+        """The first choice: there is no order."""
+        return self.choices[0]
 
     def __str__(self) -> str:
         return f"one of {', '.join(map(str, self.choices))}"

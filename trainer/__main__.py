@@ -34,6 +34,7 @@ from trainer.cli import (
 )
 from trainer.config import POSTERIOR_NAME, ConfigError, TrainConfig, require
 from trainer.record import read_record, read_trial
+from trainer.user_code import with_hashes
 
 FACTOR_RANK = 8
 """Learned columns of the factor that `preflight` assumes where the configuration has none."""
@@ -373,7 +374,7 @@ def read_config(args: argparse.Namespace) -> TrainConfig:
 def read_params(args: argparse.Namespace) -> dict[str, Any]:
     """Return the parameters that `--config` and `--set` give, by dotted name."""
     params: dict[str, Any] = dict(read_record(args.config)["params"]) if args.config else {}
-    return params | parse_settings(args.set)
+    return with_hashes(params | parse_settings(args.set))
 
 
 def _add_config_flags(p: argparse.ArgumentParser) -> None:

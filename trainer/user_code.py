@@ -8,17 +8,21 @@ a file from their driver (`give_texts`).
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import linecache
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from trainer.config import ConfigError, did_you_mean
+from trainer.config import ConfigError, did_you_mean, is_reference
 
+HASHED = {"network.kind": "network.sha256", "loss.term": "loss.sha256"}
+"""Fields that may hold a reference, and those with the hash of its code."""
 _given: dict[str, str] = {}
 """Texts of files by their path, in place of the files."""
 _loaded: dict[tuple[str, str], ModuleType] = {}
@@ -40,11 +44,6 @@ class Source:
     def sha256(self) -> str:
         """Hash of the text, in hexadecimal."""
         return hashlib.sha256(self.text.encode()).hexdigest()
-
-
-def is_reference(name: str) -> bool:
-    """Return whether a name is that of a user's code, `file.py:name` or `module:name`."""
-    return ":" in name
 
 
 def is_file(reference: str) -> bool:
@@ -114,6 +113,59 @@ def load(reference: str, sha256: str | None = None) -> Any:
         known = [each for each in vars(module) if not each.startswith("_")]
         raise CodeError(f"{place} has no `{name}`.{did_you_mean(name, known)}")
     return getattr(module, name)
+
+
+def bind(
+    reference: str,
+    sha256: str | None,
+    positional: tuple[str, ...],
+    arguments: tuple[tuple[str, Any], ...],
+) -> Callable[..., Any]:
+    """Return a user's function or class with keyword arguments.
+
+    Args:
+        positional: names of what it is called with beside them.
+        arguments: names and values.
+
+    Raises:
+        CodeError: if it does not take them, with a did-you-mean, or as `load` does.
+    """
+    found = load(reference, sha256)
+    if not callable(found):
+        raise CodeError(f"`{reference}` must be a class or function, but is {found!r}.")
+    given, signature = dict(arguments), inspect.signature(found)
+    try:
+        signature.bind(*positional, **given)
+    except TypeError as error:
+        unknown = next((name for name in given if name not in signature.parameters), "")
+        hint = did_you_mean(unknown, signature.parameters)
+        raise CodeError(
+            f"`{reference}` is called as {found.__name__}({', '.join([*positional, *given])}), "
+            f"but takes {signature}: {error}.{hint}"
+        ) from None
+    return partial(found, **given)
+
+
+def with_hashes(
+    params: Mapping[str, Any], known: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """Return a configuration's parameters with the hash of each code of the user's: the `known`
+    one by its reference, or that of now."""
+    hashes = {}
+    for name, where in HASHED.items():
+        reference = str(params.get(name, ""))
+        if is_reference(reference) and params.get(where) is None:
+            hashes[where] = (known or {}).get(reference) or source_of(reference).sha256
+    return {**params, **hashes}
+
+
+def package_path(module: str) -> str | None:
+    """Return the path of a module's topmost package, or of the module alone; None for one that is
+    installed."""
+    found = importlib.util.find_spec(module.partition(".")[0])
+    places = [] if found is None else [*(found.submodule_search_locations or ()), found.origin]
+    path = next((place for place in places if place), None)
+    return None if path is None or "site-packages" in path else path
 
 
 def give_texts(texts: Mapping[str, str]) -> None:

@@ -47,10 +47,11 @@ def connect(plan: SearchConfig) -> Iterator[Cluster]:
         os.environ.update(workers)  # workers of a local Ray inherit it
         options |= {"address": "local", "include_dashboard": True}
     else:
-        # workers run this code, whatever is installed on their machines
+        # workers run this code and the user's, whatever is installed on their machines
+        modules = [*map(str, PACKAGES), *plan.code_packages]
         options |= {
             "address": plan.address,
-            "runtime_env": {"env_vars": workers, "py_modules": [str(p) for p in PACKAGES]},
+            "runtime_env": {"env_vars": workers, "py_modules": modules},
         }
     left = threading.Event()
     with interruptible():

@@ -17,6 +17,7 @@ from search.records import BEST_FILE
 from search.remote import downloaded, filesystem_of, probe_file, uploaded
 from trainer.config import EvaluationConfig, TrainConfig
 from trainer.provenance import versions
+from trainer.user_code import give_texts
 
 from .trainable import load_trainer, peak_bytes
 
@@ -27,12 +28,13 @@ Tables = dict[str, list[dict[str, Any]]]
 def submit(resources: Resources, function: Callable[..., Any], *arguments: Any) -> Any:
     """Let some worker call a function with what a trial takes; return Ray's reference to it."""
     options = {"num_cpus": resources.cpus, "num_gpus": resources.gpus, "name": function.__name__}
-    return _call.options(**options).remote(resources.threads, function, arguments)
+    return _call.options(**options).remote(resources, function, arguments)
 
 
 @ray.remote
-def _call(threads: int, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-    load_trainer(threads)
+def _call(resources: Resources, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    give_texts(resources.code_texts)
+    load_trainer(resources.threads)
     return function(*arguments)
 
 

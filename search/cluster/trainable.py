@@ -38,6 +38,7 @@ from search.remote import downloaded
 from trainer.config import TrainConfig
 from trainer.failure import Diverged
 from trainer.provenance import versions
+from trainer.user_code import give_texts
 
 Train = Callable[..., Iterator[Any]]
 """`trainer.training.train`, or what else takes `(config, *, resume)` and yields `EpochReport`s."""
@@ -47,12 +48,15 @@ NO_EPOCH = {"epoch": 0, "objective": WORST_OBJECTIVE}
 
 
 def make_trainable(
-    train: Train | None, name: str, driver: Mapping[str, str | None]
+    train: Train | None,
+    name: str,
+    driver: Mapping[str, str | None],
+    code_texts: Mapping[str, str] | None = None,
 ) -> Callable[[dict[str, Any]], None]:
     """Make a Ray trainable around `train`, or around the trainer's own, imported on the worker.
 
     The dashboard shows the run's name with every worker. A machine that came after the driver's
-    checks must have the driver's versions too.
+    checks must have the driver's versions too. `code_texts` are those of the user's files.
     """
 
     def trainable(settings: dict[str, Any]) -> None:
@@ -61,6 +65,7 @@ def make_trainable(
         if wrong := version_mismatch(driver, {platform.node(): own_versions()}):
             _report(NO_EPOCH | {"refused": wrong})
         else:
+            give_texts(code_texts or {})
             run_trial(settings, train)
 
     trainable.__name__ = f"trials of {name}"

@@ -102,7 +102,7 @@ def _run_trials(
     """
     freeze_loaded_objects()
     abort = SearchAbort()
-    trainable = make_trainable(train, plan.name, versions())
+    trainable = make_trainable(train, plan.name, versions(), resources.code_texts)
     left = names
     while left:
         recorder = Recorder(plan, store, resources.threads)

@@ -12,13 +12,15 @@ from trainer.config import (
     TrainConfig,
     did_you_mean,
     field_of,
+    is_reference,
     parse_value,
     require,
     require_choice,
+    why_inapplicable,
 )
-from trainer.user_code import CodeError, place_in
+from trainer.user_code import CodeError, bind, place_in
 
-SEARCHED = ("network", "covariance", "eigengap", "spectral", "optimizer", "eps_psd")
+SEARCHED = ("network", "covariance", "eigengap", "spectral", "loss", "optimizer", "eps_psd")
 """Groups and fields that may apply to some draws only; a value of any other is that of all."""
 COMPARED = ("scene", "evaluation", "epochs", "seed", "device")
 """Groups and fields in which trials must agree to be compared."""
@@ -46,6 +48,19 @@ def require_space(space: Any, reference: str) -> spaces.Space:
         why = str(error) if isinstance(error, ConfigError) else place_in(error)
         raise CodeError(f"`{reference}` must draw what can be trained, but: {why}") from error
     return space
+
+
+def require_code(config: TrainConfig) -> None:
+    """Raise CodeError if a user's network or loss term does not take a configuration's arguments.
+
+    The code is run: what it imports is imported here, too.
+    """
+    for one, name, called in (
+        (config.network, config.network.kind, ("config",)),
+        (config.loss, config.loss.term, ("covariance", "scenes")),
+    ):
+        if is_reference(name):
+            bind(str(name), one.sha256, called, one.args)
 
 
 def parse_changes(
@@ -93,7 +108,9 @@ def changed_space(space: spaces.Space, changes: spaces.Changes) -> spaces.Space:
         return space
     defaults = {name: field.default for name, field in FIELDS.items()}
     try:
-        return spaces.changed(space, replace(changes, values=left), _fault, defaults)
+        return spaces.changed(
+            space, replace(changes, values=left), _fault, why_inapplicable, defaults
+        )
     except ValueError as error:
         raise ConfigError(str(error)) from None
 
@@ -112,22 +129,24 @@ def _value(name: str, text: str, own: Own) -> Any:
         return text
     _require_known(name, own)
     value = parse_value(name, text)
-    names = tuple(FIELDS[name].values.split(" | "))
-    if len(names) > 1 and value is not None:
+    names = tuple(field_of(name).values.split(" | "))
+    if len(names) > 1 and value is not None and not is_reference(value):
         require_choice(name, value, names)
     return value
 
 
 def _numbers(name: str, text: str) -> spaces.Range:
     _require_known(name)
-    kind, (low, *more) = FIELDS[name].kind, text.split(":")
-    if kind not in ("float", "int"):
+    kind, (low, *more) = field_of(name).kind, text.split(":")
+    if kind not in ("float", "int", ""):
         raise UsageError(f"--range is of numbers, but {name} is a {kind}. Use --choices.")
     if len(more) not in (1, 2) or more[1:] not in ([], ["log"]):
         raise UsageError(f"--range takes NAME=LOW:HIGH or NAME=LOW:HIGH:log, not {name}={text}.")
     ends = [parse_value(name, end) for end in (low, more[0])]
     ordered = None not in ends and ends[0] < ends[1]
     require(ordered, f"LOW < HIGH in --range {name}=LOW:HIGH", text, "Swap or widen them.")
+    if not kind:
+        kind = "int" if all(isinstance(end, int) for end in ends) else "float"
     if kind == "int":
         require(len(more) == 1, f"--range {name} is drawn evenly", text, "Leave :log out.")
         return spaces.Int(*ends)
@@ -145,6 +164,9 @@ def _choices(name: str, text: str, own: Own) -> spaces.Range:
 
 
 def _require_known(name: str, own: Collection[str] = ()) -> None:
-    if name not in FIELDS and (near := did_you_mean(name, {*FIELDS, *own})):
-        raise ConfigError(f"`{name}` is no configuration name.{near}")
-    field_of(name)
+    try:
+        field_of(name)
+    except ConfigError:
+        if near := did_you_mean(name, {*FIELDS, *own}):
+            raise ConfigError(f"`{name}` is no configuration name.{near}") from None
+        raise

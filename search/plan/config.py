@@ -14,10 +14,19 @@ from functools import cached_property
 from typing import Any
 
 import spaces
-from trainer.config import TrainConfig, require, require_choice
-from trainer.user_code import Source, load, require_unchanged, source_of
+from trainer.config import TrainConfig, is_reference, require, require_choice
+from trainer.user_code import (
+    HASHED,
+    Source,
+    is_file,
+    load,
+    package_path,
+    require_unchanged,
+    source_of,
+    with_hashes,
+)
 
-from .changes import changed_space, parse_changes, require_space
+from .changes import changed_space, parse_changes, require_code, require_space
 
 RUNS = "runs"
 """The default folder of runs."""
@@ -123,8 +132,6 @@ class SearchConfig:
     address: str | None = None
 
     def __post_init__(self) -> None:
-        code = {reference: source.sha256 for reference, source in self.sources.items()}
-        object.__setattr__(self, "code", code)
         require_choice("--scheduler", self.scheduler, SCHEDULERS)
         require_choice("--sampler", self.sampler, SAMPLERS)
         require_choice("--guard", self.guard, GUARD)
@@ -147,23 +154,45 @@ class SearchConfig:
         epochs = self.changes.values.get("epochs", self.epochs)
         same = self.epochs in (None, epochs)
         require(same, "--epochs is --set epochs", f"{self.epochs}, {epochs}", "Give one of them.")
-        _ = self.space  # refuses what cannot be searched
+        # the space first: it refuses what cannot be searched
+        code = {reference: source.sha256 for reference, source in self.sources.items()}
+        object.__setattr__(self, "code", code)
+        for drawn in self.space.branches():
+            require_code(self.train_config(drawn))
+
+    def _source(self, reference: str) -> Source:
+        known = self.code.get(reference)
+        return source_of(reference) if known is None else require_unchanged(reference, known)
 
     @cached_property
     def sources(self) -> dict[str, Source]:
         """The user's code by its reference; raises CodeError if it is not as it was in `code`."""
-        references = [] if self.space_from is None else [self.space_from]
-        known = self.code
+        used = [] if self.space_from is None else [self.space_from]
+        for drawn in (self.fixed, *self.space.branches()):
+            used += [drawn[name] for name in HASHED if is_reference(drawn.get(name))]
+        return {reference: self._source(reference) for reference in used}
+
+    @property
+    def code_texts(self) -> dict[str, str]:
+        """The texts of the user's files by their path, for workers."""
         return {
-            each: require_unchanged(each, known[each]) if each in known else source_of(each)
-            for each in references
+            reference.rpartition(":")[0]: source.text
+            for reference, source in self.sources.items()
+            if is_file(reference)
         }
+
+    @property
+    def code_packages(self) -> list[str]:
+        """Paths of the packages of the user's modules, to send to the workers of a cluster."""
+        modules = {name.rpartition(":")[0] for name in self.sources if not is_file(name)}
+        return sorted({path for module in modules if (path := package_path(module))})
 
     @cached_property
     def base(self) -> spaces.Space:
         """The preset, or the user's space, without changes."""
         if self.space_from is None:
             return spaces.get(self.preset)
+        self._source(self.space_from)
         return require_space(load(self.space_from), self.space_from)
 
     @cached_property
@@ -209,7 +238,8 @@ class SearchConfig:
     def train_config(self, drawn: Mapping[str, Any]) -> TrainConfig:
         """Return a trial's configuration from the fixed fields, the seed and the drawn values;
         raise ConfigError if they break a rule."""
-        return TrainConfig.from_params({**self.fixed, "seed": self.seed, **drawn})
+        params = {**self.fixed, "seed": self.seed, **drawn}
+        return TrainConfig.from_params(with_hashes(params, self.code))
 
     @property
     def template(self) -> TrainConfig:

@@ -134,6 +134,10 @@ FLAGS = {
     "--epochs N": "budget of a trial; default: the preset's",
     "--space FILE.py:NAME": "your own space in place of a preset (or package.module:NAME); "
     "docs/own_code.md",
+    "--network FILE.py:NAME": "your own network in every trial: --set network.kind=FILE.py:NAME; "
+    "--choices network.kind=unrolled,FILE.py:NAME searches it beside ours",
+    "--loss FILE.py:NAME": "your own loss term: --set loss.term=FILE.py:NAME, and loss.weight=1 "
+    "unless it is fixed or searched",
     "--set NAME=VALUE": "fix any field of the configuration, as scene.num_antennas=8 or "
     "network.kind=unrolled; docs/configuration.md lists them",
     "--range NAME=LOW:HIGH[:log]": "search a number in this range, whether or not the preset does",
@@ -172,7 +176,7 @@ def with_config_file(args: argparse.Namespace) -> argparse.Namespace:
     """
     args.config_text = None
     if args.config is None:
-        return args
+        return _with_own_code(args)
     try:
         args.config_text = Path(args.config).read_text()
         content = tomllib.loads(args.config_text)
@@ -187,6 +191,18 @@ def with_config_file(args: argparse.Namespace) -> argparse.Namespace:
             setattr(args, name, [*value, *(ours or ())] or None)
         elif name != "config" and ours in (None, False):
             setattr(args, name, value)
+    return _with_own_code(args)
+
+
+def _with_own_code(args: argparse.Namespace) -> argparse.Namespace:
+    """Return the flags with `--network` and `--loss` as the settings that they stand for."""
+    if args.network is not None:
+        args.settings = [*(args.settings or ()), f"network.kind={args.network}"]
+    if args.loss is not None:
+        given = [item for name in CHANGES for item in getattr(args, name) or ()]
+        weighted = any(item.startswith("loss.weight=") for item in given)
+        weight = [] if weighted else ["loss.weight=1"]
+        args.settings = [*(args.settings or ()), f"loss.term={args.loss}", *weight]
     return args
 
 

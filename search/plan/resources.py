@@ -3,7 +3,8 @@
 Knows no Ray: `search.cluster` hands over the cluster's machines as plain data.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from .config import SearchConfig
 from .errors import Refused
@@ -32,11 +33,13 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Resources:
-    """The CPUs and GPUs of one trial, and the number of concurrent trials."""
+    """The CPUs and GPUs of one trial, the number of concurrent trials, and the texts of the user's
+    files by their path, which workers need."""
 
     cpus: float
     gpus: float
     concurrent: int
+    code_texts: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def threads(self) -> int:
@@ -64,7 +67,7 @@ def resolve_resources(plan: SearchConfig, cluster: Cluster) -> Resources:
             "GPUs, but --gpus-per-trial was not given. Give 0.25 for four trials on a GPU, or 0."
         )
     wanted = plan.max_concurrent or (plan.trials if cluster.can_grow else slots)
-    return Resources(cpus, gpus, max(1, min(wanted, plan.trials)))
+    return Resources(cpus, gpus, max(1, min(wanted, plan.trials)), plan.code_texts)
 
 
 def fits(cluster: Cluster, resources: Resources) -> bool:

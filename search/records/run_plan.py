@@ -1,9 +1,10 @@
 """`run.json`: the plan, provenance and parameters of a run."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import spaces
 from search.plan import CorruptRun, SearchConfig
 from trainer.config import ConfigError, field_of
 from trainer.user_code import CodeError
@@ -16,10 +17,18 @@ FORMAT = 1
 """Version of the layout; a run of another one is refused."""
 
 
-def declared(names: Iterable[str]) -> dict[str, tuple[str, str, str]]:
-    """Return the parameters of those names as a run declares them."""
-    known = {name: field_of(name) for name in names}
-    return {name: (one.kind, one.unit, one.about) for name, one in known.items()}
+def declared(space: spaces.Space) -> dict[str, tuple[str, str, str]]:
+    """Return the parameters that a space can set as a run declares them.
+
+    The kind of an argument of a user's code follows from its values.
+    """
+    found = {}
+    for name in space.parameters():
+        field = field_of(name)
+        kinds = {type(drawn[name]) for drawn in space.branches() if name in drawn}
+        kind = "str" if str in kinds else "float" if float in kinds else "int"
+        found[name] = (field.kind or kind, field.unit, field.about)
+    return found
 
 
 def planned(path: Path, stored: Mapping[str, Any], changes: Mapping[str, object]) -> SearchConfig:

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-LOSS_TERMS = ("covariance", "eigengap")
-"""Loss terms with a column of their own in `epochs`, after `loss_`."""
+LOSS_TERMS = ("covariance", "eigengap", "own")
+"""Loss terms with a column of their own in `epochs`, after `loss_`; `own` is the user's."""
 
 BASELINE_PART = "baselines"
 """The part whose rows belong to no trial."""

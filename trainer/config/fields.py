@@ -5,14 +5,15 @@ Command lines check names and values by it, tables of a run take units and meani
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from .flat import coerce, leaves
 from .network import NETWORK_KINDS
-from .rules import ConfigError, did_you_mean
+from .rules import ConfigError, did_you_mean, is_reference
 from .scene import CODE_KINDS
-from .spectral import BACKEND_NAMES, DEFINITIONS, FAILURE_POLICIES
+from .spectral import BACKEND_NAMES, DEFINITIONS, FAILURE_POLICIES, MARGIN_FIELDS
 from .training import REFINEMENTS, TrainConfig
 
 
@@ -21,7 +22,8 @@ class Field:
     """A field of a configuration.
 
     Attributes:
-        kind: `float`, `int`, `str`, or `list`, which has commas on a command line.
+        kind: `float`, `int`, `str`, or `list`, which has commas on a command line; empty for an
+            argument of a user's code, which may be any of the first three.
         unit: as printed in tables; `1` for a pure number.
         values: those that it takes: an interval, or names with ` | ` between.
         about: one phrase.
@@ -64,7 +66,7 @@ _TABLE: dict[str, tuple[str, str, str]] = {
     "network.kind": (
         "1",
         _one_of(NETWORK_KINDS),
-        "dense R (dictionary, unrolled) or low rank (factor)",
+        "dense R (dictionary, unrolled) or low rank (factor); or yours, as file.py:name",
     ),
     "network.width": ("channels", ">= 1", "width of the convolutions"),
     "network.depth": ("layers", ">= 1", "number of convolutions"),
@@ -80,6 +82,7 @@ _TABLE: dict[str, tuple[str, str, str]] = {
         ">= 1",
         "what the convolutions have channels for; without it, the dictionary's",
     ),
+    "network.sha256": ("", "hexadecimal", "of the code of your own network; filled in"),
     "covariance.blend_bound": (
         "1",
         "[0, 1)",
@@ -103,6 +106,9 @@ _TABLE: dict[str, tuple[str, str, str]] = {
         "(0, 1)",
         "masking threshold; for masked only",
     ),
+    "loss.term": ("", "file.py:name", "your own loss term; or package.module:name"),
+    "loss.weight": ("1", ">= 0", "weight of your own loss term; 0 is off"),
+    "loss.sha256": ("", "hexadecimal", "of the code of your own loss term; filled in"),
     "optimizer.learning_rate": ("1", "> 0", "initial step size of AdamW"),
     "optimizer.weight_decay": ("1", ">= 0", "decoupled weight decay"),
     "evaluation.seed": ("", ">= 0", "of the validation scenes"),
@@ -135,6 +141,16 @@ _TABLE: dict[str, tuple[str, str, str]] = {
 }
 """Name -> (unit, values, meaning)."""
 
+_APPLIES = {
+    "network.rank": ("network.kind", "factor"),
+    "network.stages": ("network.kind", "unrolled"),
+    "network.noise_floor": ("network.kind", "unrolled"),
+    "covariance.blend_bound": ("network.kind", "factor"),
+    "spectral.deg_thresh": ("spectral.backend", "masked"),
+    **{f"eigengap.{margin}": ("eigengap.definition", d) for d, margin in MARGIN_FIELDS.items()},
+}
+"""Name -> the field that it depends on, and the value at which it applies."""
+
 _NO_EFFECT = {
     "eps_psd": "under the gap and subspace definitions (loading shifts all eigenvalues alike and "
     "keeps eigenvectors), and, beyond a constant factor, under energy",
@@ -149,16 +165,31 @@ FIELDS: dict[str, Field] = {
     for name, kind, default in leaves(TrainConfig)
 }
 """Every field by its dotted name, in the order of the dataclasses."""
+ARGUMENTS = ("network.args.", "loss.args.")
+"""Prefixes of the keyword arguments of a user's code."""
 
 
 def field_of(name: str) -> Field:
     """Return the field of that name; raise ConfigError, with the nearest one, if there is none."""
+    if name.startswith(ARGUMENTS) and not name.endswith("."):
+        return Field("", "1", "any", "argument of your own code", None)
     if name not in FIELDS:
         raise ConfigError(
             f"`{name}` is no configuration name.{did_you_mean(name, FIELDS)} "
             "docs/configuration.md has all of them."
         )
     return FIELDS[name]
+
+
+def why_inapplicable(name: str, params: Mapping[str, Any]) -> str:
+    """Return why a field does not apply to a configuration, given by its parameters, or ""."""
+    if name.startswith("network.args."):
+        own = is_reference(params.get("network.kind"))
+        return "" if own else "It applies to a network of yours only."
+    if name.startswith("loss.") and name != "loss.term":
+        return "" if params.get("loss.term") else "It applies to a loss.term only."
+    other, value = _APPLIES.get(name, ("", None))
+    return "" if params.get(other) == value else f"It applies to {other} = {value} only."
 
 
 def parse_value(name: str, text: str) -> Any:
@@ -171,6 +202,8 @@ def parse_value(name: str, text: str) -> Any:
         ConfigError: for an unknown name, or a value of the wrong type.
     """
     kind = field_of(name).kind
+    if not kind:
+        return _from_json(text)
     value = text if kind == "str" and text[:1] != '"' else _from_json(text)
     if value in ("none", "null"):
         value = None

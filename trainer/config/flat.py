@@ -10,6 +10,14 @@ from typing import Any
 
 from .rules import ConfigError, did_you_mean
 
+Value = str | int | float
+
+
+class Arguments(tuple[tuple[str, Value], ...]):
+    """Keyword arguments of a user's code, in the order of their names: hashable, unlike a dict."""
+
+    __slots__ = ()
+
 
 def build(cls: type, tree: Mapping[str, Any], prefix: str) -> Any:
     """Return a `cls`, with the defaults of fields not in `tree`; `prefix` is the group, or empty.
@@ -19,8 +27,13 @@ def build(cls: type, tree: Mapping[str, Any], prefix: str) -> Any:
     """
     hints = _hints(cls)
     values = {}
+    more: dict[str, dict[str, Value]] = {}
     for name, value in tree.items():
-        if name not in hints:
+        group, _, argument = name.partition(".")
+        if argument and hints.get(group) is Arguments:
+            more.setdefault(group, {})[argument] = _argument(value, prefix + name)
+            continue
+        if name not in hints or hints[name] is Arguments:
             known = [prefix + h for h in hints]
             raise ConfigError(
                 f"`{prefix}{name}` is no configuration name.{did_you_mean(prefix + name, known)}"
@@ -34,7 +47,27 @@ def build(cls: type, tree: Mapping[str, Any], prefix: str) -> Any:
             values[name] = build(typing.cast(type, hints[name]), value, f"{prefix}{name}.")
         else:
             values[name] = _coerce(hints[name], value, prefix + name)
-    return cls(**values)
+    given = {group: Arguments(sorted(arguments.items())) for group, arguments in more.items()}
+    return cls(**values, **given)
+
+
+def _argument(value: Any, name: str) -> Value:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"`{name}` must be finite, but got {value}. Give a number.")
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ConfigError(f"`{name}` must be a number or a str, but got {value!r}. 0 is off.")
+    return value
+
+
+def flatten(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the entries of `to_params` that a field stands for; none for None."""
+    if isinstance(value, Arguments):
+        yield from ((f"{name}.{argument}", one) for argument, one in value)
+    elif dataclasses.is_dataclass(value):
+        for field, one in vars(value).items():
+            yield from flatten(f"{name}.{field}", one)
+    elif value is not None:
+        yield name, list(value) if isinstance(value, tuple) else value
 
 
 def leaves(cls: type, prefix: str = "") -> Iterator[tuple[str, str, Any]]:
@@ -43,7 +76,7 @@ def leaves(cls: type, prefix: str = "") -> Iterator[tuple[str, str, Any]]:
         hint, name = _hints(cls)[field.name], prefix + field.name
         if dataclasses.is_dataclass(hint):
             yield from leaves(typing.cast(type, hint), f"{name}.")
-        else:
+        elif hint is not Arguments:
             kind, _, item = _kind(hint)
             yield (
                 name,

@@ -1,9 +1,10 @@
 """The network, and the blend of its covariance with the measured one."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from .rules import require, require_choice, require_counts
+from .flat import Arguments
+from .rules import is_reference, require, require_choice, require_counts, require_reference
 
 NETWORK_KINDS = ("dictionary", "factor", "unrolled")
 
@@ -15,7 +16,8 @@ class NetworkConfig:
     Attributes:
         kind: `dictionary` (power map -> softmax powers of a steering dictionary, dense R),
             `unrolled` (power map and likelihoods of a single source -> such powers, then learned
-            steps of covariance fitting) or `factor` (power map -> low-rank factor F, R = F Fᴴ).
+            steps of covariance fitting) or `factor` (power map -> low-rank factor F, R = F Fᴴ);
+            or the reference of a user's, `file.py:name` or `package.module:name`.
         width: channels of the convolutions.
         depth: number of 3x3 convolutions.
         rank: columns of the learned factor; only for `factor`.
@@ -25,6 +27,8 @@ class NetworkConfig:
             not to be used above the SNRs of its training.
         planes: range planes that the convolutions have channels for. None: as many as the
             dictionary has; given where weights serve a panel or a region with other ones.
+        sha256: of a user's code, which is refused if it is another; None if it may change.
+        args: keyword arguments of a user's network, `network.args.<name>`.
     """
 
     kind: str = "dictionary"
@@ -34,9 +38,13 @@ class NetworkConfig:
     stages: int | None = None
     noise_floor: float | None = None
     planes: int | None = None
+    sha256: str | None = None
+    args: Arguments = field(default_factory=Arguments)
 
     def __post_init__(self) -> None:
-        require_choice("network.kind", self.kind, NETWORK_KINDS)
+        if not is_reference(self.kind):
+            require_choice("network.kind", self.kind, NETWORK_KINDS)
+        require_reference("network", self.kind, self.sha256, self.args)
         require_counts(self, "width", "depth")
         for name, kind, usual in (
             ("rank", "factor", "8 or more learns well."),

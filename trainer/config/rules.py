@@ -2,8 +2,13 @@
 
 import difflib
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
+
+
+def is_reference(name: object) -> bool:
+    """Return whether a name is that of a user's code, `file.py:name` or `module:name`."""
+    return isinstance(name, str) and ":" in name
 
 
 class ConfigError(ValueError):
@@ -36,6 +41,18 @@ def require_finite(config: object) -> None:
         for each in value if isinstance(value, tuple) else (value,):
             finite = not isinstance(each, float) or math.isfinite(each)
             require(finite, f"{name} is finite", f"{each}", "Give a number.")
+
+
+def require_reference(
+    group: str, name: str | None, sha256: str | None, args: Collection[object]
+) -> None:
+    """Raise ConfigError for a hash or arguments of code that is not the user's."""
+    require(
+        is_reference(name) or (sha256 is None and not args),
+        f"{group}.sha256 and {group}.args are given for code of yours only",
+        f"{name}",
+        "Drop them, or name code as file.py:name or package.module:name.",
+    )
 
 
 def require_choice(name: str, value: object, choices: tuple[str, ...]) -> None:

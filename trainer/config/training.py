@@ -1,6 +1,5 @@
 """The optimiser, the evaluation, and the configuration of a whole training."""
 
-import dataclasses
 import hashlib
 import json
 import math
@@ -8,9 +7,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
-from .flat import build
+from .flat import Arguments, build, flatten
 from .network import CovarianceConfig, NetworkConfig
-from .rules import require, require_choice, require_counts, require_fields, require_finite
+from .rules import (
+    require,
+    require_choice,
+    require_counts,
+    require_fields,
+    require_finite,
+    require_reference,
+)
 from .scene import SceneConfig
 from .spectral import EigengapConfig, SpectralConfig
 
@@ -138,6 +144,36 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True)
+class LossConfig:
+    """A loss term of the user's own, beside those of the project.
+
+    Attributes:
+        term: reference of a function (covariance, scenes, **args) -> loss per scene.
+        weight: of the term in the total loss; more than 0 exactly if there is one. 0 is None.
+        sha256: of the term's code, which is refused if it is another; None if it may change.
+        args: keyword arguments of the function, `loss.args.<name>`.
+    """
+
+    term: str | None = None
+    weight: float | None = None
+    sha256: str | None = None
+    args: Arguments = field(default_factory=Arguments)
+
+    def __post_init__(self) -> None:
+        require_finite(self)
+        weight = self.weight or 0.0
+        object.__setattr__(self, "weight", self.weight or None)
+        require(weight >= 0, "loss.weight >= 0", f"{weight}", "0 switches the term off.")
+        require(
+            (self.term is not None) == (weight > 0),
+            "loss.term is given exactly for loss.weight > 0",
+            f"term={self.term}, weight={self.weight}",
+            "Give the term a weight, or drop it.",
+        )
+        require_reference("loss", self.term, self.sha256, self.args)
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """Everything a training depends on: on one machine, equal ones give equal trainings.
 
@@ -155,6 +191,7 @@ class TrainConfig:
     covariance: CovarianceConfig = field(default_factory=CovarianceConfig)
     eigengap: EigengapConfig = field(default_factory=EigengapConfig)
     spectral: SpectralConfig = field(default_factory=SpectralConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     eps_psd: float = 1e-4
@@ -240,18 +277,9 @@ class TrainConfig:
 
     def to_params(self) -> dict[str, Any]:
         """Return the flat dict that `from_params` turns back; JSON-safe, without `None`."""
-        flat: dict[str, Any] = {}
-        for name, value in vars(self).items():
-            grouped = dataclasses.is_dataclass(value)
-            leaves = (
-                {f"{name}.{k}": v for k, v in vars(value).items()} if grouped else {name: value}
-            )
-            flat |= {
-                k: list(v) if isinstance(v, tuple) else v
-                for k, v in leaves.items()
-                if v is not None
-            }
-        return flat
+        return {
+            name: one for field, value in vars(self).items() for name, one in flatten(field, value)
+        }
 
     @property
     def digest(self) -> str:

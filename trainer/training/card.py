@@ -99,7 +99,7 @@ def model_card(
     config = state.config
     judged = config.evaluation
     return CARD.format(
-        kind=config.network.kind.capitalize(),
+        kind=config.network.kind[:1].upper() + config.network.kind[1:],
         state=state,
         config=config,
         scene=config.scene,

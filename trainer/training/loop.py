@@ -34,7 +34,7 @@ from trainer.scenes import Scenes, simulate
 from .checkpoint import UNREADABLE, TrainState
 from .diagnosis import diagnose, eigengaps
 from .start import load_start
-from .terms import loss_terms
+from .terms import BUILT_IN, loss_terms
 
 CLIP_NORM = 1.0
 """Gradients are scaled down to this norm: low-SNR batches have a heavy tail."""
@@ -86,13 +86,17 @@ class EpochReport:
     margin: Margin | None = None
 
     def row(self) -> dict[str, Any]:
-        """Return a flat row: `loss_<term>`, `validation_<name>`, `objective`, and the rest.
+        """Return a flat row: `loss_<term>` (`loss_own` for a user's), `validation_<name>`,
+        `objective`, and the rest.
 
         It lacks `evaluation` and `state`, and has `guard_<name>` of a margin.
         """
         apart = ("losses", "evaluation", "state", "margin", *VALIDATED)
         plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in apart}
-        losses = {f"loss_{term}": value for term, value in self.losses.items()}
+        losses = {
+            f"loss_{term if term in BUILT_IN else 'own'}": value
+            for term, value in self.losses.items()
+        }
         validated = {f"validation_{name}": getattr(self, name) for name in VALIDATED}
         margin = {} if self.margin is None else asdict(self.margin)
         guard = {f"guard_{name}": value for name, value in margin.items()}

@@ -1,4 +1,4 @@
-"""The loss terms by name, and their weighted total, which a training minimises.
+"""The loss terms by name, a user's included, and their weighted total, which a training minimises.
 
 The eigengap term is guarded: `eigengap.on_failure` decides about samples whose term, or its
 gradient, is not finite; samples that are left out or replaced are counted.
@@ -6,6 +6,8 @@ gradient, is not finite; samples that are left out or replaced are counted.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +17,9 @@ from trainer.covariance import Covariance, signal_basis
 from trainer.evaluation import common_scenes, device_of, held_out_conditions
 from trainer.scenes import Scenes
 from trainer.spectral import Guarded, dominance_loss, eigengap_loss, guard, spectrum
+from trainer.user_code import CodeError, bind
+
+BUILT_IN = ("covariance", "eigengap", "total")
 
 
 @dataclass(frozen=True)
@@ -32,22 +37,52 @@ class LossTerms:
     replaced: Tensor
 
     def total(self, config: TrainConfig) -> Tensor:
-        """Return the loss that is minimised: covariance NMSE plus the weighted eigengap term."""
+        """Return the loss that is minimised: covariance NMSE plus the other terms, weighted."""
         total = self.values["covariance"]
         if "eigengap" in self.values:
             total = total + config.eigengap.weight * self.values["eigengap"]
+        for name in self.values.keys() - set(BUILT_IN):
+            total = total + (config.loss.weight or 0.0) * self.values[name]
         return total
 
 
 def loss_terms(covariance: Covariance, scenes: Scenes, config: TrainConfig) -> LossTerms:
-    """Compute the covariance NMSE, and the eigengap term if it has a weight."""
+    """Compute the covariance NMSE, and the eigengap term and the user's if they have a weight."""
     values = {"covariance": covariance.nmse(scenes).mean()}
+    if config.loss.term is not None:
+        name = config.loss.term.rpartition(":")[2]
+        values[name] = own_term(covariance, scenes, config).mean()
     none = torch.zeros((), dtype=torch.long, device=scenes.snapshots.device)
     if config.eigengap.weight == 0:
         return LossTerms(values, none, none)
     guarded = eigengap_term(covariance, scenes, config)
     values["eigengap"] = guarded.mean()
     return LossTerms(values, guarded.skipped, guarded.replaced)
+
+
+def own_term(covariance: Covariance, scenes: Scenes, config: TrainConfig) -> Tensor:
+    """Compute the user's loss term, [B]; raise CodeError if it returns anything else."""
+    term = config.loss.term
+    assert term is not None, "a weighted term has a name"
+    value = _own_function(term, config.loss.sha256, config.loss.args)(covariance, scenes)
+    if not isinstance(value, Tensor):
+        raise CodeError(f"`{term}` must return a tensor, but returned a {type(value).__name__}.")
+    shape = tuple(value.shape)
+    if shape != (scenes.batch_size,) or not value.is_floating_point():
+        raise CodeError(
+            f"`{term}` must return one real number for each of {scenes.batch_size} scenes, but "
+            f"returned {shape} of {value.dtype}. Leave the mean over scenes to the training."
+        )
+    return value
+
+
+@lru_cache(maxsize=8)  # looked up at every step
+def _own_function(
+    term: str, sha256: str | None, args: tuple[tuple[str, Any], ...]
+) -> Callable[[Covariance, Scenes], Tensor]:
+    if term.rpartition(":")[2] in BUILT_IN:
+        raise CodeError(f"`{term}` must not be called as a term that there is. Rename it.")
+    return bind(term, sha256, ("covariance", "scenes"), args)
 
 
 def eigengap_term(covariance: Covariance, scenes: Scenes, config: TrainConfig) -> Guarded:

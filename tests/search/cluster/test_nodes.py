@@ -103,7 +103,7 @@ def on_cluster(cluster: Cluster, tmp_path: Path) -> tuple[SearchConfig, RunStore
     plan = SearchConfig("smoke", 1, "x", out=str(tmp_path), address=cluster.address)
     store = RunStore.create(
         tmp_path / "x",
-        parameters=declared(plan.space.parameters()),
+        parameters=declared(plan.space),
         plan={"search": plan.as_dict(), **plan.space_json},
     )
     return plan, store

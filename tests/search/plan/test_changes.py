@@ -107,6 +107,28 @@ def test_choices_that_go_with_no_valid_configuration_are_not_drawn():
     }
 
 
+def test_what_applies_to_one_network_only_is_drawn_with_it():
+    """Also where the preset has one kind of network, and fields of another are added."""
+    kinds = {"choices": ("network.kind=dictionary,unrolled",)}
+    space = plan("smoke", **kinds, ranges=("network.stages=1:3",)).space
+    assert {("network.stages" in one, one["network.kind"]) for one in draws(space)} == {
+        *((False, "dictionary"), (True, "unrolled")),
+    }
+    code = "examples/free_gram.py:FreeGram"
+    kinds = {"choices": (f"network.kind=dictionary,{code}",)}
+    own = plan("smoke", **kinds, ranges=("network.args.rank=2:4",))
+    for drawn in (*draws(own.space), *map(own.space.draw, own.space.anchors)):
+        config = own.train_config(drawn)
+        assert ("network.args.rank" in drawn) == (config.network.kind == code)
+        assert config.network.sha256 == (own.code[code] if drawn["network.kind"] == code else None)
+
+
+def test_a_field_without_a_value_so_far_begins_in_the_middle_of_its_range():
+    code = "examples/free_gram.py:count_entropy"
+    own = plan("local", settings=(f"loss.term={code}",), ranges=("loss.weight=0.01:1:log",))
+    assert [one["loss.weight"] for one in own.space.anchors] == [pytest.approx(0.1)] * 4
+
+
 def test_anchors_have_the_fixed_value_in_place_of_their_own():
     assert len(plan(settings=("eps_psd=0.01",)).space.anchors) == 4
     (only,) = plan(settings=("network.kind=unrolled", "eigengap.term=off")).space.anchors
@@ -145,7 +167,10 @@ def test_epochs_are_a_setting_and_the_estimate_follows_the_scenes():
         (["--set", "epochs=0"], "epochs >= 1"),
         (["--epochs", "3", "--set", "epochs=4"], "Give one of them"),
         (["--set", "eigengap.weight=0", "eigengap.definition=leak"], "in none. `no eigengap.def"),
-        (["--preset", "smoke", "--set", "network.rank=3"], "choose the factor network"),
+        (
+            ["--preset", "smoke", "--set", "network.rank=3"],
+            "applies to network.kind = factor",
+        ),
         (["--range", "eps_psd=1"], "NAME=LOW:HIGH"),
         (["--range", "eps_psd=2:1"], "LOW < HIGH"),
         (["--range", "eps_psd=0:1:log"], "Raise it"),
@@ -158,6 +183,15 @@ def test_epochs_are_a_setting_and_the_estimate_follows_the_scenes():
         (["--range", "eps_psd=1e-4:1", "--choices", "eps_psd=1,2"], "Leave one out"),
         (["--choices", "network.kind=factor,unroled"], "Did you mean `unrolled`"),
         (["--choices", "evaluation.baselines=crb"], "Fix it with --set"),
+        (["--network", "examples/free_gram.py:FreGram"], "Did you mean `FreeGram`"),
+        (
+            ["--network", "examples/free_gram.py:FreeGram", "--set", "network.args.rnk=3"],
+            "Did you mean `rank`",
+        ),
+        (["--network", "examples/free_gram.py:count_entropy"], "called as count_entropy(config)"),
+        (["--loss", "nowhere.py:x"], "a file that can be read"),
+        (["--set", "network.args.rank=3"], "a network of yours only"),
+        (["--set", "loss.weight=1"], "a loss.term only"),
         (["--preset", "smoke", "--choices", "network.kind=dictionary,unrolled"], "unrolled must"),
     ],
 )

@@ -1,5 +1,8 @@
 """A user's space is searched like a preset; one that is broken or has changed is refused."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 import spaces
@@ -8,6 +11,7 @@ from search.records import RunStore
 from search.run import main
 from trainer.user_code import CodeError
 
+DOCUMENT = Path(__file__).parents[3] / "docs" / "own_code.md"
 SPACE = """
 from spaces import Space, blocks
 
@@ -96,6 +100,13 @@ def test_a_reference_to_nothing_is_refused_in_one_line(reference, says, capsys):
     assert main(["--space", reference, "--dry-run"]) == 2
     (said,) = capsys.readouterr().err.strip().splitlines()
     assert says in said
+
+
+def test_the_space_of_the_documents_is_one(tmp_path):
+    (code,) = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+    (tmp_path / "my_space.py").write_text(code)
+    plan = SearchConfig("mine", 3, "x", space_from=f"{tmp_path}/my_space.py:space")
+    assert plan.template.scene.num_elements == 64
 
 
 def test_a_space_of_a_module_is_imported(capsys):

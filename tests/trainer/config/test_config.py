@@ -85,7 +85,7 @@ def test_every_number_of_a_configuration_is_finite(value):
         (group, name, value if isinstance(now, float) else (value,))
         for group in groups
         for name, now in vars(group).items()
-        if isinstance(now, float) or (isinstance(now, tuple) and isinstance(now[0], float))
+        if isinstance(now, float) or (isinstance(now, tuple) and isinstance((*now, 0)[0], float))
     ]
     assert len(numbers) >= 18
     for group, name, bad in numbers:

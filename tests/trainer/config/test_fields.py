@@ -38,7 +38,7 @@ APPLIES = {
 NUMBERS = [
     name
     for name, one in FIELDS.items()
-    if one.values[0] in "><[(" and name != "eigengap.weight"  # which decides what else applies
+    if one.values[0] in "><[(" and not name.endswith(".weight")  # which decide what else applies
 ]
 
 

@@ -1,0 +1,207 @@
+"""A user's network and loss: run as recorded, refused by name if they break the contract."""
+
+import pytest
+import torch
+
+from trainer import user_code
+from trainer.config import ConfigError, TrainConfig
+from trainer.networks import build_network
+from trainer.scenes import simulate
+from trainer.training import TrainingLoop, loss_terms, train
+from trainer.training.checkpoint import restore_network
+from trainer.training.terms import own_term
+from trainer.user_code import CodeError, bind, give_texts, load, source_of, with_hashes
+
+CODE = """
+import torch
+from torch import nn
+from trainer.covariance import lmmse, normalise
+
+class Mine(nn.Module):
+    def __init__(self, config, *, power=1.0):
+        super().__init__()
+        self.eps_psd = config.eps_psd
+        self.power = nn.Parameter(torch.tensor(float(power)))
+
+    def forward(self, scenes):
+        matrix = lmmse(scenes)
+        matrix = matrix.mT @ matrix.conj()
+        eye = torch.eye(matrix.shape[-1])
+        made = normalise(matrix=matrix + self.power.square() * eye, eps_psd=self.eps_psd)
+        return made
+
+def spread(covariance, scenes, *, scale=1.0):
+    return scale * covariance.dense().abs().square().sum((-2, -1))
+"""
+SMALL = {
+    "epochs": 1,
+    "steps_per_epoch": 2,
+    "batch_size": 4,
+    "evaluation.num_scenes": 4,
+    "evaluation.num_test_scenes": 4,
+    "evaluation.report_snr_db": [0.0],
+}
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(CODE)
+    return path
+
+
+def config(file, **more) -> TrainConfig:
+    own = {"network.kind": f"{file}:Mine", "network.args.power": 0.5}
+    return TrainConfig.from_params(with_hashes(SMALL | own | more))
+
+
+def scenes_of(config, count=3):
+    generator = torch.Generator().manual_seed(1)
+    return simulate(config.scene, count, snr_db=(0.0, 0.0), generator=generator, device="cpu")
+
+
+def test_arguments_survive_json_and_the_hash_is_part_of_the_digest(file):
+    ours = config(file, **{"loss.term": f"{file}:spread", "loss.weight": 0.5})
+    assert TrainConfig.from_params(ours.to_params()) == ours
+    assert ours.network.args == (("power", 0.5),)
+    assert hash(ours) == hash(TrainConfig.from_params(ours.to_params()))
+    file.write_text(CODE + "# changed\n")
+    assert config(file).digest != ours.digest
+
+
+def test_a_configuration_without_code_of_ones_own_has_the_parameters_that_it_had():
+    assert not [n for n in TrainConfig().to_params() if n.startswith("loss") or "sha256" in n]
+    off = TrainConfig.from_params({"loss.weight": 0.0})
+    assert off.digest == TrainConfig().digest
+
+
+def test_its_arguments_reach_the_constructor_and_it_learns(file):
+    ours = config(file)
+    network = build_network(ours)
+    assert network.power.item() == 0.5
+    (report,) = train(ours)
+    assert report.losses.keys() == {"total", "covariance"}
+    assert float(report.state.network["power"]) != 0.5
+
+
+def test_its_loss_is_a_further_weighted_term(file):
+    term = {"loss.term": f"{file}:spread", "loss.weight": 0.5, "loss.args.scale": 2.0}
+    ours = config(file, **term)
+    scenes, network = scenes_of(ours), build_network(ours)
+    covariance = network(scenes)
+    terms = loss_terms(covariance, scenes, ours)
+    power = covariance.dense().abs().square().sum((-2, -1)).mean()
+    torch.testing.assert_close(terms.values["spread"], 2 * power)
+    torch.testing.assert_close(
+        terms.total(ours), terms.values["covariance"] + 0.5 * terms.values["spread"]
+    )
+    (report,) = train(ours)
+    assert report.row()["loss_own"] == report.losses["spread"]
+
+
+def test_a_changed_file_is_refused_by_name_when_a_network_is_restored(file, tmp_path):
+    (report,) = train(config(file))
+    report.state.save(tmp_path / "state.pt")
+    restored, _ = restore_network(tmp_path / "state.pt", torch.device("cpu"))
+    assert restored.network.sha256 == source_of(f"{file}:Mine").sha256
+    file.write_text(CODE.replace("square()", "abs()"))
+    with pytest.raises(CodeError, match=r"mine.py has changed: its SHA-256 is .* was recorded"):
+        restore_network(tmp_path / "state.pt", torch.device("cpu"))
+    with pytest.raises(CodeError, match="has changed"):
+        TrainingLoop(restored, torch.device("cpu"))
+
+
+def test_a_worker_runs_the_text_that_it_is_given(tmp_path, monkeypatch):
+    monkeypatch.setattr(user_code, "_given", {})
+    reference = f"{tmp_path}/absent.py:answer"
+    with pytest.raises(CodeError, match="a file that can be read"):
+        load(reference)
+    give_texts({f"{tmp_path}/absent.py": "answer = 42\n"})
+    assert load(reference) == 42
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "says"),
+    [
+        ("return made", "return made.matrix", "must return a Covariance, but returned a Tensor"),
+        ("return made", "return None", "must return a Covariance, but returned a NoneType"),
+        (
+            "return made",
+            "return type(made)(made.matrix[:, 1:, 1:], None, made.shift)",
+            r"\[B, N, N\].*N = 36 elements, but returned a matrix \(3, 35, 35\)",
+        ),
+        (
+            "return made",
+            "return type(made)(made.matrix.real, None, made.shift)",
+            "must return a complex matrix",
+        ),
+        (
+            "return made",
+            "return type(made)(made.matrix[:1], None, made.shift[:1])",
+            r"B = 3 scenes.* returned a matrix \(1, 36, 36\)",
+        ),
+        (
+            "return made",
+            "return type(made)(2 * made.matrix, None, made.shift)",
+            "of trace 1, but the trace differs by 1",
+        ),
+        ("nn.Module)", "object)", "raised TypeError|must be an nn.Module"),
+        ("super().__init__()", "pass", "must be built, but raised AttributeError.* of module.py"),
+        ("*, power=1.0", "*, powers=1.0", "argument 'power'. Did you mean `powers`"),
+        ("import torch\n", "import torhc\n", "ModuleNotFoundError: No module named 'torhc'"),
+        ("class Mine", "class Yours", "has no `Mine`"),
+    ],
+)
+def test_a_network_that_breaks_the_contract_is_told_how(before, after, says, file):
+    file.write_text(CODE.replace(before, after, 1))
+    ours = config(file)
+    with pytest.raises(CodeError, match=says):
+        build_network(ours)(scenes_of(ours))
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ("return 1.0", "must return a tensor, but returned a float"),
+        ("return covariance.shift.sum()", r"each of 3 scenes, but returned \(\)"),
+        ("return covariance.dense()", r"returned \(3, 36, 36\)"),
+        ("return scenes.sources.num_sources", "torch.int64"),
+    ],
+)
+def test_a_loss_that_breaks_the_contract_is_told_how(body, says, file):
+    file.write_text(CODE + f"\ndef mine(covariance, scenes):\n    {body}\n")
+    ours = config(file, **{"loss.term": f"{file}:mine", "loss.weight": 1.0})
+    scenes = scenes_of(ours)
+    with pytest.raises(CodeError, match=says):
+        own_term(build_network(ours)(scenes), scenes, ours)
+
+
+@pytest.mark.parametrize(
+    ("params", "says"),
+    [
+        ({"network.args.power": 1}, "code of yours only"),
+        ({"network.sha256": "00"}, "code of yours only"),
+        ({"network.kind": "a.py:B", "network.args.on": True}, "a number or a str"),
+        ({"network.kind": "a.py:B", "network.args.x": float("nan")}, "must be finite"),
+        ({"network.kind": "a.py:B", "network.args": 3}, "no configuration name"),
+        ({"loss.term": "a.py:b"}, "exactly for loss.weight > 0"),
+        ({"loss.weight": 1.0}, "exactly for loss.weight > 0"),
+        ({"loss.term": "spread", "loss.weight": 1.0, "loss.args.x": 1}, "code of yours only"),
+    ],
+)
+def test_settings_without_code_to_go_with_are_refused(params, says):
+    with pytest.raises(ConfigError, match=says):
+        TrainConfig.from_params(params)
+
+
+def test_a_term_is_not_called_as_one_that_there_is(file):
+    file.write_text(CODE.replace("def spread", "def eigengap"))
+    ours = config(file, **{"loss.term": f"{file}:eigengap", "loss.weight": 1.0})
+    scenes = scenes_of(ours)
+    with pytest.raises(CodeError, match="Rename it"):
+        own_term(build_network(ours)(scenes), scenes, ours)
+
+
+def test_what_takes_any_argument_is_given_any(file):
+    file.write_text("def free(config, **more):\n    return more\n")
+    assert bind(f"{file}:free", None, ("config",), (("a", 1),))(None) == {"a": 1}

@@ -1,0 +1,69 @@
+"""A user's network by reference, held to the contract of all networks (docs/own_code.md)."""
+
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from trainer.config import TrainConfig
+from trainer.covariance import Covariance
+from trainer.scenes import Scenes
+from trainer.user_code import CodeError, bind, place_in
+
+TRACE_TOLERANCE = 1e-3
+"""Largest error of the trace that a user's network may leave, in single precision."""
+
+
+def build_own_network(config: TrainConfig) -> nn.Module:
+    """Return a new network of the class that `config.network.kind` refers to.
+
+    Raises:
+        CodeError: if it cannot be built, or its code has changed.
+    """
+    kind = config.network.kind
+    make = bind(kind, config.network.sha256, ("config",), config.network.args)
+    try:
+        network = make(config)
+    except Exception as error:
+        raise CodeError(f"`{kind}` must be built, but raised {place_in(error)}.") from error
+    if not isinstance(network, nn.Module):
+        raise CodeError(f"`{kind}` must be an nn.Module, but is a {type(network).__name__}.")
+    network.register_forward_hook(partial(_require_covariance, kind, []))
+    return network
+
+
+def _require_covariance(
+    name: str, seen: list[bool], network: nn.Module, inputs: tuple[Scenes, ...], output: Any
+) -> None:
+    """Raise CodeError unless a user's network has returned a `Covariance` of its scenes.
+
+    Shapes are looked at every time; the trace the first time only, since it waits for the device.
+    """
+    del network
+    scenes = inputs[0]
+    if not isinstance(output, Covariance):
+        raise CodeError(
+            f"`{name}` must return a Covariance, but returned a {type(output).__name__}. Build it "
+            "with trainer.covariance.normalise(matrix=... or factor=..., eps_psd=config.eps_psd)."
+        )
+    batch, elements = scenes.batch_size, scenes.channel.shape[-1]
+    held, shift = output.held, output.shift
+    columns = held.shape[-1] if output.matrix is None else elements
+    shapes = tuple(held.shape), tuple(shift.shape)
+    if shapes != ((batch, elements, columns), (batch,)) or not held.is_complex():
+        raise CodeError(
+            f"`{name}` must return a complex matrix [B, N, N] or factor [B, N, r] with a shift "
+            f"[B] for B = {batch} scenes of N = {elements} elements, but returned "
+            f"{'a matrix' if output.factor is None else 'a factor'} {shapes[0]} of {held.dtype} "
+            f"and a shift {shapes[1]}."
+        )
+    if not seen:
+        seen.append(True)
+        loaded = output.dense().detach().diagonal(dim1=-2, dim2=-1).real.sum(-1)
+        trace = loaded - elements * shift
+        wrong = float((trace - 1).abs().where(trace != 0, 0).max())
+        if wrong > TRACE_TOLERANCE:  # not of NaN: that is a divergence, with its diagnosis
+            raise CodeError(
+                f"`{name}` must return a covariance of trace 1, but the trace differs by "
+                f"{wrong:.3g}. Build it with trainer.covariance.normalise."
+            )
