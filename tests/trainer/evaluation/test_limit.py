@@ -100,7 +100,9 @@ def test_realised_and_expected_error_agree_and_every_estimator_has_more(count, m
     for each in (1, 2) if count == 2 else (1,):
         *_, point = extend_limit(kept, 0.0, each, scenes, start={}, folder=limit_cache())
     assert len(limit_lines(0.0, count, point)) == 2
-    assert [fault_of(point, observer) for observer in point] == [None, None]
+    assert fault_of(point, "shape") is None
+    # a single scene of 24 is already more than the share that is asked of hundreds
+    assert (point["blind"].draws < limits.LEAST_DRAWS).sum() <= 1
     surplus = normal_mean(point["shape"].error - point["shape"].expected)
     assert abs(surplus.mean) < 3.5 / 1.96 * (surplus.high - surplus.mean)
     if count == 2:
