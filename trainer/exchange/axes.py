@@ -65,7 +65,7 @@ def arrange(
             split = np.flip(split, place)
     for word, entry in at.items():
         place = names.index(word)
-        fits = isinstance(entry, int) and -split.shape[place] <= entry < split.shape[place]
+        fits = type(entry) is int and 0 <= entry < split.shape[place]
         rule = f"{name}.at.{word} is one of {split.shape[place]} entries, from 0"
         require(fits, rule, f"{entry!r}", "Correct it.")
         split = np.asarray(split.take(entry, axis=place))

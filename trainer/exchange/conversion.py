@@ -12,7 +12,7 @@ from trainer.scenes import Scenes, scenes_of_arrays
 
 from .axes import arrange
 from .files import Arrays, describe_arrays, read_arrays
-from .mapping import SOURCES, TARGETS, Entry, read_mapping
+from .mapping import COMPLEX, REAL_SOURCES, SOURCES, TARGETS, Entry, read_mapping
 
 
 def convert(files: Iterable[str | Path], mapping: str | Path) -> Scenes:
@@ -40,7 +40,9 @@ def convert(files: Iterable[str | Path], mapping: str | Path) -> Scenes:
             require(whole, f"{name} is a positive whole number", f"{count}", "Give one number.")
             sizes[axis] = int(count)
     if "frequency_hz" in arrays:
-        arrays["wavelength_m"] = np.asarray(LIGHT_M_PER_S / arrays.pop("frequency_hz"))
+        frequency = arrays.pop("frequency_hz")
+        require(bool(frequency > 0), "frequency_hz > 0", f"{frequency}", "Give it in hertz.")
+        arrays["wavelength_m"] = np.asarray(LIGHT_M_PER_S / frequency)
     if "place_m" in arrays:
         arrays |= _spherical(arrays.pop("place_m"))
     scenes_of_arrays(arrays)  # in single precision, as it will be read
@@ -69,13 +71,16 @@ def _made(name: str, entry: Entry, found: Arrays, sizes: Mapping[str, int]) -> n
     shapes = sorted({part.shape for part in parts.values()})
     alike = f"{' and '.join(parts)} of {name} have one shape"
     require(len(shapes) == 1, alike, f"{shapes}", "Name arrays that belong together.")
+    for key in sorted(REAL_SOURCES & parts.keys()):
+        _require_real(f"{name}.{key}", parts[key], "Name a real array, or read this by `from`.")
     value, target = _joined(name, entry, parts), TARGETS[name]
     axes = entry.get("axes", " ".join(target[max(len(target) - value.ndim, 0) :]))
     if axes:
         value = arrange(value, axes, target, sizes, entry.get("at", {}), name)
+    if name not in COMPLEX:
+        _require_real(name, value, "Name another array.")
     if "offset" in entry:
-        real = not np.iscomplexobj(value)
-        require(real, f"{name} is real where offset is given", f"{value.dtype}", "Drop offset.")
+        _require_real(f"{name} with an offset", value, "Drop offset.")
         value = value + entry["offset"]
     if "origin" in entry:
         value = value - _three(entry["origin"], value)
@@ -94,6 +99,10 @@ def _named(name: str, wanted: str, found: Arrays) -> np.ndarray:
             f"{did_you_mean(wanted, found)} They have {'; '.join(describe_arrays(found))}."
         )
     return found[wanted]
+
+
+def _require_real(rule: str, value: np.ndarray, remedy: str) -> None:
+    require(value.dtype.kind in "biuf", f"{rule} is real", f"{value.dtype}", remedy)
 
 
 def _joined(name: str, entry: Entry, parts: Arrays) -> np.ndarray:
@@ -140,7 +149,8 @@ def _constant(name: str, entry: Any, done: Arrays) -> np.ndarray:
             f"`{name}` must be a number, a list of numbers or a table, but got {entry!r}. "
             f'To read an array, write [{name}] and below it from = "{entry}".'
         ) from None
-    if name == "codes" and value.ndim == 0 and "snapshots" in done:
+    each = name == "codes" and value.ndim == 0 and "snapshots" in done
+    if each and done["snapshots"].ndim >= 2:
         return np.full((done["snapshots"].shape[-2], _num_elements(done)), value)
     return value
 

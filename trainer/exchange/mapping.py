@@ -57,8 +57,12 @@ TARGETS: dict[str, tuple[str, ...]] = {
 """What a mapping may give, with its axes. The panel comes first: others are arranged by it."""
 DERIVED = {"frequency_hz": ("wavelength_m",), "place_m": ("azimuth", "elevation", "range_m")}
 """Targets that are no arrays of a recording, with those that they become."""
+COMPLEX = ("snapshots", "channel", "codes", "noise_covariance")
+"""Targets that may be complex."""
 SOURCES = ("from", "real", "imag", "magnitude", "magnitude_db", "phase", "states")
 """Keys that name arrays of the files."""
+REAL_SOURCES = {"real", "imag", "magnitude", "magnitude_db", "phase"}
+"""Those that name real arrays."""
 FORMS = (
     *({"from"}, {"real", "imag"}, {"magnitude", "phase"}, {"magnitude_db", "phase"}, {"phase"}),
     {"states", "table"},

@@ -165,15 +165,50 @@ def test_a_mapping_can_give_every_array_of_a_recording():
         ("codes = 'C'", r"write \[codes\] and below it from = \"C\""),
         ("sizes = 3", "sizes are whole numbers by axis"),
         ("frequency_hz = 1e9", "frequency_hz is given in place of wavelength_m"),
-        ("[power]\nfrom = 'h'\noffset = 1", "power is real where offset is given"),
-        ("[place_m]\nfrom = 'Y'", "right, up or ahead"),
+        ("[codes]\nfrom = 'C'\noffset = 1", "codes with an offset is real"),
+        ("[power]\nfrom = 'Y'\naxes = 'scene source x'\nat = {x = 0}", "`power is real`.*complex"),
+        ("[place_m]\nfrom = 'xyzt'", "right, up or ahead"),
+        (
+            "[noise_variance]\nfrom = 'I'\naxes = 'scene a b'\nat = {a = -1, b = 0}",
+            "from 0`.*got -1",
+        ),
+        (
+            "[noise_variance]\nfrom = 'I'\naxes = 'scene a b'\nat = {a = true, b = 0}",
+            "from 0`.*got True",
+        ),
         ("codes = [", "--map is a TOML file"),
         ("[noise_variance]\nfrom = 'Y'", "names the axes of the array"),
     ],
 )
 def test_mistakes_in_a_mapping_are_named(tmp_path, mapping, says):
+    arrays = {"h": H[0, :2], "I": Y.real, "xyzt": np.ones((2, 2, 4))}
     with pytest.raises(ConfigError, match=says):
-        converted(tmp_path, PANEL + mapping, bits=np.array([0, 1]), h=H[0, :2])
+        converted(tmp_path, PANEL + mapping, bits=np.array([0, 1]), **arrays)
+
+
+def test_a_frequency_is_positive(tmp_path):
+    mapping = PANEL.replace("wavelength_m = 0.3", "frequency_hz = 0") + PLAIN
+    with pytest.raises(ConfigError, match="`frequency_hz > 0`"):
+        converted(tmp_path, mapping)
+
+
+@pytest.mark.parametrize("key", ["real", "imag", "magnitude", "magnitude_db", "phase"])
+@pytest.mark.parametrize("degrees", ["", "\ndegrees = true"])
+def test_parts_of_complex_numbers_are_real(tmp_path, key, degrees):
+    """np.abs, np.angle or a component was forgotten: the numbers would be wrong."""
+    other = {"real": "imag", "imag": "real"}.get(key, "phase")
+    entry = f'{key} = "Y"\n' + (f'{other} = "I"' if other != key else "")
+    entry += degrees if other == "phase" else ""
+    mapping = PANEL + PLAIN.replace('from = "Y"', entry)
+    with pytest.raises(ConfigError, match=rf"`snapshots\.{key} is real`.*complex128.*`from`"):
+        converted(tmp_path, mapping, I=Y.real)
+
+
+@pytest.mark.parametrize("snapshots", ["1", "[1, 2, 3]"])
+def test_constants_that_are_no_snapshots_are_refused(tmp_path, snapshots):
+    mapping = f'snapshots = {snapshots}\nchannel = "identity"\ncodes = 1\n' + PANEL
+    with pytest.raises(ConfigError, match="snapshots"):
+        converted(tmp_path, mapping)
 
 
 def test_what_is_no_recording_is_refused_as_by_load_scenes(tmp_path):
