@@ -29,6 +29,9 @@ from trainer.config import ConfigError, require_choice
 COMMENTS = ("#", "%", "!", "BEGIN", "END")
 """Beginnings of the lines of a CSV that are no data, as network analysers write them."""
 
+NUMERIC = re.compile(r"[^\d]*\d[^A-DF-HK-Za-df-hk-z]*")
+"""A cell that has a digit, and letters as numbers may have them only (1e9, 2i, 2j)."""
+
 Arrays = dict[str, np.ndarray]
 
 
@@ -93,7 +96,8 @@ def _fields(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, np.
 def _read_hdf5(file: Path) -> Arrays:
     arrays: Arrays = {}
     with h5py.File(file) as root:
-        matlab = any("MATLAB_class" in item.attrs for item in root.values())
+        # visits no links, which may lead nowhere
+        matlab = root.visititems(lambda _, item: "MATLAB_class" in item.attrs or None)
 
         def visit(name: str, item: h5py.Dataset | h5py.Group) -> None:
             numeric = isinstance(item, h5py.Dataset) and not name.startswith("#")
@@ -115,11 +119,16 @@ def _joined(value: np.ndarray) -> np.ndarray:
 
 
 def _read_npz(file: Path) -> Arrays:
-    loaded = np.load(file, allow_pickle=False)
-    if isinstance(loaded, np.ndarray):
-        return {file.stem: loaded}
-    with loaded:
-        return {name: loaded[name] for name in loaded.files}
+    try:
+        loaded = np.load(file, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return {file.stem: loaded}
+        with loaded:
+            return {name: loaded[name] for name in loaded.files}
+    except ValueError as error:
+        if "allow_pickle" not in str(error):  # advises what is unsafe
+            raise
+        raise ValueError("it holds Python objects, or is no file of NumPy") from error
 
 
 def _read_csv(file: Path) -> Arrays:
@@ -127,10 +136,15 @@ def _read_csv(file: Path) -> Arrays:
     lines = [line for line in text.splitlines() if line.strip() and not _is_comment(line)]
     if not lines:
         raise ValueError("no data")
-    delimiter = max(",;\t ", key=lines[-1].count)
+    # spaces may stand beside another delimiter, and in a complex number
+    delimiter = next((mark for mark in ",;\t " if mark in lines[-1].strip()), ",")
     cells = csv.reader(lines, delimiter=delimiter)
     rows = [[cell.strip() for cell in row if cell] for row in cells]
     header = [] if all(map(_is_number, rows[0])) else rows.pop(0)
+    if header and NUMERIC.fullmatch(header[0]):
+        raise ValueError(f"the first row is neither names nor numbers: {','.join(header)[:40]}")
+    if not rows:
+        raise ValueError("no data below the header")
     width = len(header or rows[0])
     for number, row in enumerate(rows, start=1):
         if len(row) != width or not all(map(_is_number, row)):
@@ -147,7 +161,8 @@ def _is_comment(line: str) -> bool:
 
 
 def _number(cell: str) -> complex:
-    return complex(re.sub("i$", "j", cell.replace(" ", "")))
+    cell = re.sub(r"\s*([+-])\s*", r"\1", cell)  # "1 2" is two numbers
+    return complex(re.sub("i$", "j", cell))
 
 
 def _is_number(cell: str) -> bool:

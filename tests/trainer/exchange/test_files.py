@@ -88,6 +88,22 @@ def test_a_csv_without_header_is_one_table(tmp_path: Path) -> None:
     np.testing.assert_allclose(found["H"], Y[0].real)
 
 
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", " "])
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_complex_table_of_numpy_comes_back(tmp_path: Path, delimiter: str, rows: int) -> None:
+    np.savetxt(tmp_path / "H.csv", Y[0, :rows], delimiter=delimiter)
+    found = read_arrays([tmp_path / "H.csv"])
+    assert list(found) == ["H"]
+    np.testing.assert_array_equal(found["H"], Y[0, :rows])
+
+
+@pytest.mark.parametrize("link", [h5py.SoftLink("/gone"), h5py.ExternalLink("gone.h5", "/Y")])
+def test_links_that_lead_nowhere_are_no_arrays(tmp_path: Path, link: object) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["Y"], file["dangling"] = Y, link
+    assert list(read_arrays([tmp_path / "a.h5"])) == ["Y"]
+
+
 def test_arrays_of_one_name_in_two_files_are_told_apart(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", Y=Y, only=Y)
     np.savez(tmp_path / "b.npz", Y=-Y)
@@ -102,10 +118,14 @@ def test_arrays_of_one_name_in_two_files_are_told_apart(tmp_path: Path) -> None:
         ("a.mat", b"no matlab", "readable by its ending, but .*a.mat is not"),
         ("a.mat", None, "no .*a.mat"),
         ("a.h5", b"no hdf", "a.h5 is not"),
-        ("a.npz", b"no zip", "a.npz is not"),
+        ("a.npz", b"no zip", r"a.npz is not \(it holds Python objects, or is no file of NumPy\)"),
         ("a.csv", b"f,S\n1,2\n1\n", "data row 2 has not 2 numbers: 1"),
         ("a.csv", b"f,S\n1,x\n", "data row 1 has not 2 numbers: 1,x"),
         ("a.csv", b"!nothing\n", "no data"),
+        ("a.csv", b"f,S\n", "no data below the header"),
+        ("a.csv", b"1,5;2,5\n", "first row is neither names nor numbers: 1,5;2,5"),
+        ("a.csv", b"1,5 2,5\n", "first row|has not"),
+        ("a.csv", b"f,S\n1,5 2,5\n", "data row 1 has not 2 numbers"),
         ("a.xlsx", b"", r"must be one of \.mat, \.h5"),
     ],
 )
