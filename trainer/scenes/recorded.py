@@ -190,8 +190,10 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         zlib.error,
         NotImplementedError,
     ) as error:
+        pickled = "allow_pickle" in str(error)  # advises what is unsafe
+        why = "it holds Python objects, or is no file of NumPy" if pickled else error
         raise ConfigError(
-            f"A recording must be an .npz file of plain arrays, but {path} is not ({error}). "
+            f"A recording must be an .npz file of plain arrays, but {path} is not ({why}). "
             "Write it with numpy.savez."
         ) from None
 

@@ -123,7 +123,7 @@ BROKEN: list[tuple[dict[str, object], str]] = [
     ({"channel": np.zeros((4, 12, 5))}, r"channel has shape \[4, 5, 12\] or \[5, 12\]"),
     ({"codes": np.full((4, 6, 12), np.nan)}, "codes is finite.*288 entries"),
     ({"codes": np.full((4, 6, 12), "a")}, "codes holds numbers"),
-    ({"channel": np.array([object()])}, "plain arrays"),
+    ({"channel": np.array([object()])}, "plain arrays.*Python objects"),
     ({"num_horizontal": 4.5}, "num_horizontal is a positive whole number"),
     ({"spacing_m": -0.1}, "spacing_m is a positive number"),
     ({"wavelength_m": np.array([0.1, 0.2])}, "wavelength_m is a positive number"),
