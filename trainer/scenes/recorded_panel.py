@@ -172,6 +172,16 @@ def _is_every_state(values: np.ndarray) -> bool:
     return states in (32, 64, 128, 256) and len(np.unique(values)) > states / 2
 
 
+def _map_states(values: np.ndarray) -> str:
+    """Return advice for whole numbers that are states."""
+    low, high = f"{values.min():.0f}", f"{values.max():.0f}"
+    table = f"np.array([c0, ..., c{high}], complex)[codes.astype(int)]"
+    if len(np.unique(values)) == 2:
+        table = f"np.where(codes == {low}, c{low}, c{high}).astype(complex)"
+    steps = "np.exp(2j * np.pi / S * codes)"
+    return f"Map states to reflection coefficients: {table}, for S equal steps of phase {steps}."
+
+
 def _require_signs(values: np.ndarray) -> None:
     rule = "codes are complex reflection coefficients, or -1 and 1"
     low, high = float(values.min()), float(values.max())
@@ -196,14 +206,11 @@ def _require_signs(values: np.ndarray) -> None:
         )
     elif whole and low >= 0 and (high < 16 or _is_every_state(values)):
         got = f"{got}, all whole"
-        remedy = (
-            "Map states to reflection coefficients: "
-            f"np.array([c0, ..., c{high:.0f}], complex)[codes.astype(int)], for S equal steps of "
-            f"phase np.exp(2j * np.pi / S * codes). For phases in radians give {radians}."
-        )
+        remedy = f"{_map_states(values)} For phases in radians give {radians}."
     elif max(-low, high) <= 2 * math.pi + CODE_TOLERANCE:
         level = " For levels in dB give 10 ** (codes / 20) times the phasor." if high <= 0 else ""
         remedy = f"Give {radians} for phases in radians.{level}"
     else:
         remedy = f"Give {degrees} for phases in degrees, {radians} for unwrapped ones in radians."
+        remedy += f" {_map_states(values)}" if whole and low >= 0 else ""
     require(holds, rule, got, remedy)

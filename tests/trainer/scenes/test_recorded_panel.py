@@ -160,6 +160,7 @@ def test_another_origin_changes_the_names_of_places_alone() -> None:
 # codes in disguise: what they were, as they are given, and how the advice begins
 STATES = np.arange(20 * 10 * 2).reshape(2, 10, 20) * 7 % 4
 BITS = STATES % 2
+TWENTY, MOST = (np.arange(STATES.size).reshape(STATES.shape) * 7 % n for n in (20, 255))
 FIVE = np.arange(STATES.size).reshape(STATES.shape) * 7 % 32
 RADIANS = np.pi / 2 * STATES
 DISGUISED = {
@@ -183,6 +184,9 @@ DISGUISED = {
         r"turns, or (.+?), if they are real",
     ),
     "turns": (np.exp(1j * RADIANS), STATES / 4, r"radians, (.+?) for phases in turns"),
+    "twenty": (np.exp(2j * np.pi * TWENTY / 20), TWENTY, r"equal steps of phase (.+?)\.$"),
+    "255 of 256": (np.exp(2j * np.pi * MOST / 256), MOST, r"equal steps of phase (.+?)\.$"),
+    "on and off": (1j**BITS, 255 * BITS, r"coefficients: (.+?), for S"),
     "five bits": (np.exp(2j * np.pi * FIVE / 32), FIVE, r"equal steps of phase (.+?)\. For"),
 }
 
@@ -198,7 +202,7 @@ def test_advice_on_codes_followed_literally_gives_the_codes(tmp_path: Path, name
     table = (
         {"c0": 0.7, "c1": -1, "S": 4} if name == "gains of bits" else {"c0": 1, "c1": 1j, "S": 4}
     )
-    table |= {"S": 32} if name == "five bits" else {}
+    table |= {"S": {"five bits": 32, "twenty": 20, "255 of 256": 256}.get(name, 4), "c255": 1j}
     expression = found[1].replace("..., c3", "c1, -c0, -c1")
     codes = eval(expression, {"np": np, "codes": given} | table)
     loaded = load(tmp_path, arrays | {"codes": codes})
