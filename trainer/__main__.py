@@ -387,7 +387,7 @@ def _add_config_flags(p: argparse.ArgumentParser) -> None:
         nargs="+",
         action="extend",
         default=[],
-        help="configuration fields by dotted name, e.g. eigengap.weight=0.1",
+        help="configuration fields by dotted name, e.g. network.width=16",
     )
 
 
