@@ -16,6 +16,7 @@ from search.plan import BucketError, Resources, SearchFailed
 from search.records import BEST_FILE
 from search.remote import downloaded, filesystem_of, probe_file, uploaded
 from trainer.config import EvaluationConfig, TrainConfig
+from trainer.failure import Diverged
 from trainer.provenance import versions
 from trainer.user_code import give_texts
 
@@ -78,12 +79,16 @@ def probe_node(probe: str) -> tuple[bool, dict[str, str | None]]:
 
 
 def take_step(params: dict[str, Any]) -> str:
-    """Run a training of one step; return the time and memory it took, for a person."""
+    """Run a training of one step; return the time and memory it took, or that it diverged, which
+    is a trial's own affair, for a person."""
     from trainer.training import train
 
     began = time.perf_counter()
-    for _ in train(TrainConfig.from_params(params)):
-        pass
+    try:
+        for _ in train(TrainConfig.from_params(params)):
+            pass
+    except Diverged as error:
+        return f"one step diverges ({error.failure.cause}); trials that do so end alone"
     seconds, peak = time.perf_counter() - began, peak_bytes() / 2**20
     return f"one step and its evaluation in {seconds:.1f} s, {peak:.0f} MiB at the peak"
 
