@@ -134,7 +134,7 @@ def add_search_flags(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--num-sources",
         metavar="K|auto",
-        help="of every scene; auto estimates it from the eigenvalues (sml: from the likelihood). "
+        help="of every scene; auto estimates it, by a model or posterior from 0. "
         "Default: as recorded, or else auto",
     )
     p.add_argument(

@@ -14,8 +14,15 @@ divides the gap by ℓ_k + ℓ_(k+1), which finds weak sources above a flat floo
 
 The likelihood of the snapshots needs no covariance: k grows as long as the next source of `sml`
 adds more than `LEAST_RATIO` to twice its logarithm, as much as a resolved source has to.
+
+The evidence of k sources is the likelihood averaged over places. Laplace's approximation (MacKay
+2003, Information Theory, ch. 27) has it from the fit that scoring reaches from an estimator's
+places, with value V and Fisher information J of the places, the region's included:
+
+    ln Z_k = -V - ln det(J) / 2 + 3 k ln(2π) / 2 - k ln(volume of the region)
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -24,12 +31,15 @@ from torch import Tensor
 from trainer.covariance import Covariance, eigendecompose, whiten
 from trainer.scenes import Scenes, SearchGrid
 
-from .estimates import LEAST_RATIO
+from .estimates import LEAST_RATIO, Estimates
 from .fisher_scoring import score
-from .maximum_likelihood import sml
+from .maximum_likelihood import noise_only_start, sml
 
 SCORING_STEPS = 8
 """Steps from the places of `sml` to powers and noise of the highest likelihood."""
+POWER_COST = 1.0
+"""Log evidence that the unknown power of sources costs. Of 0, 1, 2 and 3, which call noise alone
+a source in 6, 1, 0 and 0 % of scenes, the least that does so in under 5 %."""
 FLOOR = 1e-7
 """Smallest eigenvalue in a logarithm or a ratio, relative to the largest."""
 
@@ -92,6 +102,34 @@ def most_likely_number(scenes: Scenes, search: SearchGrid, max_sources: int) -> 
         if not len(going):
             break
     return number
+
+
+@torch.no_grad()
+def likeliest_number(
+    scenes: Scenes,
+    locate: Callable[[Scenes, Tensor], Estimates],
+    search: SearchGrid,
+    max_sources: int,
+) -> Tensor:
+    """Return K in 0 ... max_sources by the evidence of the snapshots, [B].
+
+    Args:
+        locate: the estimator whose places are scored, of scenes and K.
+    """
+    data = whiten(scenes).to(torch.complex128)
+    noise_only, _, _ = noise_only_start(data, search, 1)
+    evidence = [-data.snapshots[0].numel() * (1 + noise_only[:, -1])]
+    width = (search.upper - search.lower).double()
+    for k in range(1, max_sources + 1):
+        found = locate(scenes, torch.full_like(scenes.snr_db, k, dtype=torch.long))
+        places, active = found.positions[:, :k], found.active[:, :k]
+        fitted, _ = score(data, places, active, search, steps=SCORING_STEPS)
+        information = fitted.curvature[:, : 3 * k, : 3 * k]
+        information = information + torch.diag((12 / width.square()).repeat(k))
+        volume = torch.linalg.slogdet(information).logabsdet / 2 + k * width.log().sum()
+        space = 3 * k * math.log(2 * math.pi) / 2 - POWER_COST
+        evidence.append(space - volume - fitted.value)
+    return torch.stack(evidence, dim=-1).argmax(-1)
 
 
 def _criterion(

@@ -4,8 +4,8 @@
     found = localise("runs/local/best", "scenes.npz")        # with a trained model
     found = localise(method="sml", scenes="scenes.npz")      # by a classical method (`methods`)
 
-A model's network predicts a covariance, K is given or estimated from its eigenvalues, MUSIC finds
-K sources, and Fisher scoring on the snapshots refines them.
+A model's network predicts a covariance, K is given or that of the largest evidence, MUSIC finds K
+sources, and Fisher scoring on the snapshots refines them.
 """
 
 from collections.abc import Callable
@@ -18,9 +18,16 @@ import torch
 from torch import Tensor, nn
 
 from trainer.config import ConfigError, SceneConfig, require, require_choice
-from trainer.estimation import estimate_num_sources, refined_music
+from trainer.estimation import covariance_localiser, likeliest_number, refined_music
 from trainer.evaluation import confidence_features
-from trainer.scenes import Scenes, broken_part, load_scenes, require_reflection, require_scale
+from trainer.scenes import (
+    Scenes,
+    broken_part,
+    load_scenes,
+    require_reflection,
+    require_scale,
+    search_grid,
+)
 from trainer.training import Model, load_model, resolve_device
 
 from .diagnosis import describe_misfits
@@ -65,9 +72,10 @@ def localise(
             (`methods`). Its estimates have no confidence, but for those of `posterior`.
         readout: of a model: `music` on the covariance of its network, or the `posterior` of
             places under the law of its scenes, which does not need the network.
-        num_sources: K of every scene. `estimated` takes it from the widest relative gap between
-            the eigenvalues of the (predicted) covariance, for `sml` from the likelihood; `known`
-            takes it from the scenes, and estimates it where they do not have it.
+        num_sources: K of every scene. `estimated` takes it from the evidence of the snapshots, 0
+            included (a model, `posterior`), from the likelihood (`sml`) or from the widest
+            relative gap between the eigenvalues of the covariance (other methods); `known` takes
+            it from the scenes, and estimates it where they do not have it.
         range_m: nearest and farthest range that is searched; by default that of the training, or
             `methods.default_scene`.
         azimuth_deg, elevation_deg: largest angles that are searched, to both sides; by default
@@ -183,7 +191,10 @@ def _locate_by_model(
     covariance = network(scenes)
     _require_finite_output({"covariance": covariance.held.abs()}, model)
     if counts is None:
-        counts = estimate_num_sources(covariance, scenes.num_snapshots, scene.max_sources)
+        device = str(scenes.snapshots.device)
+        music = covariance_localiser(lambda _: covariance, scene, device)
+        search = search_grid(scene, torch.float32, device)
+        counts = likeliest_number(scenes, music, search, scene.max_sources)
     how = model.config.evaluation.refinement
     found = refined_music(scenes, covariance, counts, scene, how)
     places = {name: getattr(found, name) for name in ("azimuth", "elevation", "range_m")}

@@ -41,7 +41,7 @@ from .weights import effective_draws, index_at
 CELLS_PER_BEAM, CELL_PHASE = 4.0, 2.0
 """Density of the cells (`Cells.of_density`)."""
 TEMPER = 0.6
-ANCHORS = 16
+ANCHORS = 12
 """Likely cells of one source beside which another is looked for."""
 UNIFORM = 0.05
 """Share of the points of cells that ignores the likelihood."""
@@ -58,7 +58,7 @@ ROUNDS = 7
 BISECTIONS = 9
 LEAST_POWER = 1e-3
 """Least β."""
-DRAWS = 768
+DRAWS = 640
 """Pairs that are kept."""
 FIRST_DRAWS = 64
 """Pairs of a round, to find the likeliest ratio."""

@@ -1,12 +1,16 @@
 """Information criteria against their formulas, and every rule where theory gives the answer."""
 
+import dataclasses
 import math
 
 import numpy as np
 import pytest
 import torch
 
+from trainer.config import SceneConfig
+from trainer.estimation import build_localiser, likeliest_number
 from trainer.estimation.source_number import SOURCE_NUMBERS, aic, mdl, widest_gap, widest_ratio
+from trainer.scenes import EvalScenes, search_grid
 
 
 def wax_kailath(values: np.ndarray, snapshots: int, k: int, which: str) -> float:
@@ -78,3 +82,14 @@ def test_rules_do_not_depend_on_scale_and_survive_degenerate_spectra(rule):
     assert rule(values, 50, 4).equal(rule(1e-6 * values, 50, 4))
     for odd in (torch.zeros(1, 5), torch.ones(1, 5), torch.tensor([[1.0, 0, 0, 0, 0]])):
         assert 0 <= rule(odd, 1, 3).item() <= 3
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_the_evidence_counts_strong_sources_and_none_in_noise(count):
+    config = SceneConfig()
+    scenes = EvalScenes(config, 6).batch(range(6), snr_db=15.0, num_sources=count)
+    locate, search = build_localiser("lmmse_music+scoring", config), search_grid(config)
+    said = likeliest_number(scenes, locate, search, 2)
+    assert (said == count).sum() >= 5
+    louder = dataclasses.replace(scenes, snapshots=1e3 * scenes.snapshots)
+    assert torch.equal(said, likeliest_number(louder, locate, search, 2))
