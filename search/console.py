@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from search.plan import SearchConfig
+from search.plan import SearchConfig, SearchFailed
 
 if TYPE_CHECKING:
     from search.records import RunStore
@@ -14,8 +14,9 @@ NUM_SAMPLES = 10
 """Number of configurations that a dry run prints."""
 
 
-def print_results(plan: SearchConfig, store: RunStore) -> int:
-    """Print the leaderboard and the next commands, and draw the plot; return the exit code."""
+def print_results(plan: SearchConfig, store: RunStore) -> None:
+    """Print the leaderboard and the next commands, and draw the plot; raise SearchFailed if no
+    trial completed."""
     from search.records import best_trial
     from search.report.analysis import leaderboard
     from search.report.data import load
@@ -40,8 +41,7 @@ def print_results(plan: SearchConfig, store: RunStore) -> int:
     print(f'tables:   python -c "{read}"')
     print(f"optuna:   optuna-dashboard {store.path}/optuna.log")
     if best is None:
-        print("no trial completed; the causes are in `failures`", file=sys.stderr)
-        return 1
+        raise SearchFailed("no trial completed; the causes are in the table `failures`")
     checkpoint = store.path / str(trials.set_index("trial_id")["checkpoint"][best])
     print(f"replay:   python -m trainer replay {store.path} {best}")
     if checkpoint.exists():
@@ -53,7 +53,6 @@ def print_results(plan: SearchConfig, store: RunStore) -> int:
             f"localise: python -m trainer localise --model {store.path} --scenes FILE.npz "
             "--out FILE.npz"
         )
-    return 0
 
 
 def dry_run(plan: SearchConfig) -> int:

@@ -62,10 +62,21 @@ def run(args: argparse.Namespace) -> int:
     args = with_config_file(args)
     if args.attach is not None:
         return follow(args)
-    if args.resume is not None:
-        return resume(args)
-    plan = plan_from_flags(args)
-    return dry_run(plan) if args.dry_run else start(plan, args)
+    if args.dry_run and args.resume is None:
+        return dry_run(plan_from_flags(args))
+    start_or_resume(args)
+    return 0
+
+
+def start_or_resume(args: argparse.Namespace) -> RunStore:
+    """Run the search of these flags to its end and print its results; return its store.
+
+    Raises:
+        ConfigError, Refused, RunError: if the request is impossible; nothing was touched.
+        SearchFailed: if the search ended itself or no trial completed.
+        KeyboardInterrupt: if it was interrupted; it can be resumed.
+    """
+    return start(plan_from_flags(args), args) if args.resume is None else resume(args)
 
 
 def plan_from_flags(args: argparse.Namespace) -> SearchConfig:
@@ -95,8 +106,8 @@ def plan_from_flags(args: argparse.Namespace) -> SearchConfig:
     return SearchConfig(**flags)
 
 
-def start(plan: SearchConfig, args: argparse.Namespace) -> int:
-    """Start a new run."""
+def start(plan: SearchConfig, args: argparse.Namespace) -> RunStore:
+    """Run a new search; return its store."""
     from search.records import RunStore, declared
     from search.remote import check_new_run, remove_run, runs_folder
     from search.suggest import warm_file, warm_start
@@ -124,10 +135,11 @@ def start(plan: SearchConfig, args: argparse.Namespace) -> int:
     )
     print(describe_plan(plan), *notes, sep="\n", flush=True)
     try:
-        return run_locked(plan, store, checked=not args.no_preflight)
+        run_locked(plan, store, checked=not args.no_preflight)
     except Refused:
         remove_run(store.path)  # made a moment ago, and nothing has run
         raise
+    return store
 
 
 def follow(args: argparse.Namespace) -> int:
@@ -143,8 +155,8 @@ def follow(args: argparse.Namespace) -> int:
         return INTERRUPTED
 
 
-def resume(args: argparse.Namespace) -> int:
-    """Continue or extend a run, or print its results if it has ended."""
+def resume(args: argparse.Namespace) -> RunStore:
+    """Continue or extend a run, or print its results if it has ended; return its store."""
     from search.records import best_trial, lacks_scores, unscored
     from search.suggest import compatible_trials, read_history, version_changes
     from trainer.limits import kept_limits
@@ -161,7 +173,8 @@ def resume(args: argparse.Namespace) -> int:
     lacking = bool(unscored(store, plan.template.evaluation, kept_limits(plan.template)))
     lacking |= best is not None and lacks_scores(store, best)
     if ended >= plan.trials and not lacking:
-        return print_results(plan, store)
+        print_results(plan, store)
+        return store
     check_space(plan, store, accept=args.accept_space_change)
     check_writable(store.path, "Make room there, or make it writable.")
     check_address(plan.address)
@@ -175,7 +188,8 @@ def resume(args: argparse.Namespace) -> int:
         )
     notes.insert(0, f"resuming {store.path}: {ended} of {plan.trials} trials have ended")
     print(*notes, sep="\n", flush=True)
-    return run_locked(plan, store, checked=not args.no_preflight, resumed=code)
+    run_locked(plan, store, checked=not args.no_preflight, resumed=code)
+    return store
 
 
 def _resumed_plan(args: argparse.Namespace) -> tuple[SearchConfig, RunStore]:
@@ -224,11 +238,12 @@ def run_locked(
     checked: bool,
     resumed: Mapping[str, Any] | None = None,
     train: Train | None = None,
-) -> int:
+) -> None:
     """Lock the run, run the rest of its search, after a check of the machines if `checked`, and
-    print the results; return the exit code. `resumed` is the provenance of a resumption."""
+    print the results; raise SearchFailed if it fails. `resumed` is the provenance of a
+    resumption."""
     set_ray_environment(plan.address)
-    from search.remote import lock_run
+    from search.remote import lock_run, uri_of
 
     with lock_run(store.path) as driver:  # nothing has changed yet where it refuses
         plans = {
@@ -236,13 +251,14 @@ def run_locked(
             "resumed": store.plan.get("resumed", []) + ([] if resumed is None else [resumed]),
         }
         store.write_run(store.plan | plan.space_json | plans)
-        driver.exit_code = _run_on_cluster(plan, store, checked=checked, train=train)
-    return driver.exit_code
+        _run_on_cluster(plan, store, checked=checked, train=train)
+    if driver.exit_code:  # the bucket was out of reach at the end
+        raise SearchFailed(f"{uri_of(store.path)} lacks the last results")
 
 
 def _run_on_cluster(
     plan: SearchConfig, store: RunStore, *, checked: bool, train: Train | None
-) -> int:
+) -> None:
     from search.cluster import connect, preflight_checks, wait_for_resources
     from search.driver import Baselines, score_best, search
     from search.remote import uri_of
@@ -267,16 +283,15 @@ def _run_on_cluster(
             search(plan, store, resources, exhausted=baselines.start, train=train)
             score_best(plan, store, resources, baselines)
         except (SearchFailed, OSError) as error:  # OSError: of the folder, after the last trial
-            print(f"the search ended itself: {error}", file=sys.stderr)
             if not (store.path / "run.json").exists():
-                print(f"the run has gone: somebody took {store.path} away", file=sys.stderr)
-                return 1
-            print(f"continue with --resume {uri_of(store.path)}", file=sys.stderr)
-            with suppress(RunError, OSError):  # of a folder that is damaged or has gone
+                gone = f"{error}; the run has gone: somebody took {store.path} away"
+                raise SearchFailed(gone) from error
+            with suppress(RunError, OSError, SearchFailed):  # of a damaged folder, or no result
                 print_results(plan, store)
-            return 1
+            hint = f"{error}; continue with --resume {uri_of(store.path)}"
+            raise SearchFailed(hint) from error
     print(f"searched for {time.monotonic() - started:.0f} s, Ray's start included\n")
-    return print_results(plan, store)
+    print_results(plan, store)
 
 
 if __name__ == "__main__":

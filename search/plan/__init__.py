@@ -37,6 +37,7 @@ from .options import (
     add_flags,
     flag_of,
     given,
+    parsed,
     parser,
     resource_flags,
     run_command,

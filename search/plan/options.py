@@ -62,7 +62,7 @@ def run_command(
             print(f"\ninterrupted{signal}; nothing is lost: {again}", file=sys.stderr)
             return INTERRUPTED
         except SearchFailed as error:
-            print(f"it ended itself: {error}", file=sys.stderr)
+            print(f"failed: {error}", file=sys.stderr)
             return 1
         except (ConfigError, Refused, RunError) as error:
             print(f"{parser.prog.removeprefix('python -m ')}: {error}", file=sys.stderr)
@@ -180,7 +180,7 @@ def with_config_file(args: argparse.Namespace) -> argparse.Namespace:
     try:
         args.config_text = Path(args.config).read_text()
         content = tomllib.loads(args.config_text)
-        filed = parser().parse_args([word for item in content.items() for word in _words(*item)])
+        filed = parsed(content)
     except (OSError, ValueError) as error:
         raise UsageError(f"--config {args.config}: {error}") from None
     named = {item.partition("=")[0] for name in CHANGES for item in getattr(args, name) or ()}
@@ -206,14 +206,20 @@ def _with_own_code(args: argparse.Namespace) -> argparse.Namespace:
     return args
 
 
+def parsed(flags: Mapping[str, Any]) -> argparse.Namespace:
+    """Return the parsed command line of `search.run` with these flags, by their names without the
+    leading dashes; raise UsageError for one that it refuses."""
+    return parser().parse_args([word for item in flags.items() for word in _words(*item)])
+
+
 def _words(name: str, value: Any) -> Iterator[str]:
-    """Yield an entry of a TOML file as words of a command line."""
+    """Yield a flag as words of a command line."""
     flag = f"--{name.replace('_', '-')}"
     if isinstance(value, dict):
         separator = {"--range": ":", "--choices": ","}.get(flag)
         yield flag
         yield from (f"{field}={_text(one, separator)}" for field, one in _dotted(value))
-    elif isinstance(value, list) and DESTS.get(flag, name) in CHANGES:
+    elif isinstance(value, list | tuple) and DESTS.get(flag, name) in CHANGES:
         yield from (flag, *map(str, value))
     elif not isinstance(value, bool):
         yield f"{flag}={_text(value, ',')}"
@@ -230,6 +236,6 @@ def _dotted(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
 
 
 def _text(value: Any, separator: str | None) -> str:
-    if isinstance(value, list) and separator is not None:
+    if isinstance(value, list | tuple) and separator is not None:
         return separator.join(_text(one, None) for one in value)
     return value if isinstance(value, str) else json.dumps(value, default=str)

@@ -1,4 +1,4 @@
-"""Every outcome, injected once into one search on a real Ray: Optuna, Parquet, exit code.
+"""Every outcome, injected once into one search on a real Ray: Optuna, Parquet, the end.
 
 Only the trainer is scripted; what hangs hangs, what dies is killed, what is too large for memory
 is asked of the allocator.
@@ -11,6 +11,7 @@ import pytest
 import spaces
 from search.driver import driver
 from search.plan.config import SearchConfig
+from search.plan.errors import SearchFailed
 from search.plan.outcome import RULES, Outcome
 from search.records.best import best_trial
 from search.records.store import RunStore
@@ -41,7 +42,7 @@ def suggest(trial: spaces.Trial) -> dict[str, float]:
 
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory, address):
-    """Exit code and store of the one search."""
+    """What ended the one search, and its store."""
     anchors = tuple({"optimizer.learning_rate": rate} for rate in INJECTED)
     fixed = spaces.get("smoke").fixed | {"epochs": 3}
     space = spaces.Space("outcomes", "for tests", suggest, anchors, fixed)
@@ -60,8 +61,9 @@ def ended(tmp_path_factory, address):
         kinds = {"optimizer.learning_rate": ("float", "1", ""), "eps_psd": ("float", "1", "")}
         record = {"search": plan.as_dict(), "fixed": dict(fixed)}
         store = RunStore.create(f"{plan.out}/run", parameters=kinds, plan=record)
-        code = run_locked(plan, store, checked=False, train=scripted.train)
-    return code, store
+        with pytest.raises(SearchFailed) as failed:
+            run_locked(plan, store, checked=False, train=scripted.train)
+    return str(failed.value), store
 
 
 @pytest.fixture(scope="module")
@@ -79,8 +81,8 @@ def told(ended):
     return {t.params["optimizer.learning_rate"]: t for t in study.trials}
 
 
-def test_an_invalid_configuration_ends_the_search_with_exit_code_1(ended, trials):
-    assert ended[0] == 1
+def test_an_invalid_configuration_ends_the_search(ended, trials):
+    assert f"--resume {ended[1].path}" in ended[0]
     assert len(trials) == len(INJECTED)  # two more were planned
 
 

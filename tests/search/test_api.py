@@ -1,0 +1,121 @@
+"""The Python API: the command's way and its errors, as values and exceptions."""
+
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import spaces
+from search import open_run, run_search
+from search import run as search_run
+from search.plan import SearchFailed, parsed, parser, with_config_file
+from search.plan.interrupts import interruptible
+from search.records.store import RunStore
+from trainer.config import ConfigError
+
+ROOT = Path(__file__).parents[2]
+FEW = {"evaluation.num_scenes": 8, "evaluation.num_test_scenes": 8}
+
+
+def test_keywords_make_the_plan_that_the_same_flags_make():
+    given = {
+        "preset": "smoke",
+        "trials": 5,
+        "name": "x",
+        "objectives": ("capped_error", "cost"),
+        "set": {"scene.num_antennas": 8, "evaluation": {"objective_snr_db": [-10.0, -5.0]}},
+        "range": {"optimizer.learning_rate": (1e-3, 1e-2, "log")},
+        "choices": {"network.width": (8, 16)},
+        "no_preflight": True,
+    }
+    words = (
+        "--preset smoke --trials 5 --name x --objectives capped_error,cost --no-preflight --set "
+        "scene.num_antennas=8 evaluation.objective_snr_db=[-10.0,-5.0] --range "
+        "optimizer.learning_rate=0.001:0.01:log --choices network.width=8,16"
+    )
+    ours, theirs = with_config_file(parsed(given)), parser().parse_args(words.split())
+    assert ours.no_preflight
+    plans = [search_run.plan_from_flags(args) for args in (ours, with_config_file(theirs))]
+    assert plans[0].space_json == plans[1].space_json
+    assert plans[0].objectives == plans[1].objectives
+    assert (plans[0].trials, plans[0].name) == (5, "x")
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"space": "smok"}, "Did you mean `smoke`"),
+        ({"space": spaces.get("smoke")}, "Put your own space into a file"),
+        ({"space": "smoke", "trials": 0}, "`--trials >= 1` must hold, but got 0"),
+        ({"sampleer": "random"}, "Did you mean `--sampler`"),
+        ({"dry_run": True}, "takes no 'dry_run'"),
+        ({"set": {"network.knd": "unrolled"}}, "Did you mean `network.kind`"),
+    ],
+)
+def test_a_bad_argument_raises_what_the_command_prints(given, says, tmp_path):
+    with pytest.raises(ConfigError, match=says):
+        run_search(**given, out=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupt_leaves_a_run_to_resume_and_ctrl_c_as_it_was(tmp_path, monkeypatch):
+    def interrupted(*given, **more):
+        with interruptible():
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(search_run, "run_locked", interrupted)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        run_search("smoke", name="x", out=tmp_path)
+    assert signal.getsignal(signal.SIGINT) is before
+    run = open_run("x", tmp_path)
+    assert (len(run.trials()), run.best()) == (0, None)
+
+
+@pytest.mark.ray
+def test_a_run_is_read_as_its_tables_have_it(smoke, tmp_path):
+    run = open_run(shutil.copytree(smoke[0], tmp_path / "smoke"))
+    assert run.trials().equals(RunStore.open(run.path).read("trials"))
+    assert set(run.epochs()["trial_id"]) == set(run.trials()["trial_id"])
+    best = run.best()
+    completed = run.trials().query("outcome == 'completed'").set_index("trial_id")
+    row = completed.loc[best.id]
+    assert best.objective == row["objective"]
+    assert best.params == {
+        name.removeprefix("params."): value
+        for name, value in row.items()
+        if name.startswith("params.") and not pd.isna(value)
+    }
+    assert best.model == run.path / "best"
+    for table in ("spectra", "pseudospectra"):  # as if another trial's network lay there
+        run.path.joinpath(table, f"{best.id}.parquet").unlink()
+    assert run.best().model is None
+    with pytest.raises(ConfigError, match="Did you mean `epochs`"):
+        run.table("epoch")
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_search_from_python_ends_in_its_run_or_an_exception(tmp_path, address):
+    given = {"set": FEW, "out": tmp_path, "name": "x", "address": address, "no_preflight": True}
+    run = run_search("smoke", trials=1, **given)
+    best = run.best()
+    assert best.model.is_dir()
+    assert best.params.keys() <= spaces.get("smoke").parameters().keys()
+    assert run.report().is_file()
+    hopeless = given | {"name": "y", "set": FEW | {"optimizer.learning_rate": 1e30}}
+    with pytest.raises(SearchFailed, match="the causes are in the table"):
+        run_search("smoke", trials=1, **hopeless)  # its trial diverges
+
+
+def test_the_packages_load_nothing_heavy_before_it_is_asked_for():
+    heavy = {"ray", "torch", "pandas", "optuna", "numpy"}
+    code = f"import sys, search, trainer; print(*({heavy!r} & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.split() == []
