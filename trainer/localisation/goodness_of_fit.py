@@ -108,9 +108,11 @@ def goodness_of_fit(scenes: Scenes, positions: Tensor, active: Tensor, search: S
     explained = 1 - rest / total.where(total > 0, torch.ones_like(total))
     # residuals of data without noise are rounding errors, which are not white
     p_value = p_value.where(explained < 1 - ROUNDING, 1)
+    # as many amplitudes as antennas explain any snapshots
+    testable = (total > 0) & (active.sum(-1) < data.snapshots.shape[-1])
     return Fit(
         explained * (total > 0),
-        p_value.where(total > 0, torch.nan),
+        p_value.where(testable, torch.nan),
         rest / residual.dimensions.clamp(min=1),
         scale,
         scale_std,

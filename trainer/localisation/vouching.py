@@ -59,11 +59,12 @@ def vouch(
     """
     best = explain(scenes, found, scene)
     told = identify(scenes, found, scene)
+    untested = best.p_value.isnan()
     by_noise = noise_p_value(scenes, search_grid(scene, torch.float32, scenes.snapshots.device))
     withheld = [
-        Withheld(UNSEEN, _all((by_noise >= LEVEL) & ~best.p_value.isnan(), found)),
+        Withheld(UNSEEN, _all((by_noise >= LEVEL) & ~untested, found)),
         *(Withheld(*each) for each in told.withheld),
-        Withheld(UNTESTED, _all(best.p_value.isnan(), found)),
+        Withheld(UNTESTED, _all(untested, found)),
         Withheld(MISFIT, _all(best.p_value < LEVEL, found)),
         Withheld(
             OTHER_PLACE, _all(beaten(scenes, found, best, scene), found) & ~_near(found, best)
@@ -80,7 +81,7 @@ def vouch(
         **{name: value for name, value in told._asdict().items() if name != "withheld"},
         "confidence": confidence,
         "active": found.active,
-        "resolved": found.resolved,
+        "resolved": found.resolved & ~untested.unsqueeze(-1),
         "num_sources": num_sources,
         "explained": best.explained.float(),
         "p_value": best.p_value.float(),

@@ -60,6 +60,17 @@ def test_data_without_noise_fit():
     assert (at_truth(scenes_of(snr_db=140.0)).p_value == 1).all()
 
 
+def test_one_antenna_cannot_be_tested_and_resolves_nothing():
+    """One amplitude explains all that one antenna receives, at any place."""
+    scenes = unscored(scenes_of(replace(SCENE, num_antennas=1), snr_db=20.0, size=8))
+    found = localise(method="sml", scenes=scenes, num_sources=1)
+    np.testing.assert_allclose(found.explained, 1, rtol=1e-6)
+    assert np.isnan(found.p_value).all()
+    assert not found.fits.any()
+    assert not found.resolved.any()
+    assert (found.reason != "").all()
+
+
 @pytest.mark.parametrize(
     "spoil",
     [

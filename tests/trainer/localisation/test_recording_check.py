@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.small_model import scenes_of
+from tests.small_model import SCENE, scenes_of
 from trainer.__main__ import main
 from trainer.exchange import describe_scenes
 from trainer.localisation import recording_check
@@ -88,6 +88,14 @@ def test_scenes_that_cannot_be_tested_are_not_called_misfits(tmp_path, capsys, m
     assert said["fit"].startswith("0 of 0")
     assert said["untested"].startswith("4 scenes")
     assert "remedy" not in said
+
+
+def test_nothing_is_said_of_one_antenna(tmp_path, capsys):
+    one = scenes_of(replace(SCENE, num_antennas=1), size=3, snr_db=20.0)
+    code, said = checked(tmp_path, one, capsys)
+    assert code == 1
+    assert said["fit"].startswith("0 of 0")
+    assert said["verdict"].startswith("nothing can be said")
 
 
 def test_what_is_no_recording_is_bad_usage(tmp_path, capsys):
