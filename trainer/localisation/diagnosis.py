@@ -73,7 +73,7 @@ def find_fault(found: Localisation, scenes: Scenes, scene: SceneConfig) -> Fault
 def _scale_fault(
     found: Localisation, scenes: Scenes, counts: torch.Tensor, scene: SceneConfig
 ) -> Fault | None:
-    """Return the fault of a recording that fits with other distances of the elements, or None."""
+    """Return the fault of a recording most of which fits with other distances of the elements."""
     scale = recording_scale(found)
     if scale is None or not scale.wrong:
         return None
@@ -81,6 +81,8 @@ def _scale_fault(
     try:
         _, fits, _ = fit_reading(*sample(read, counts), scene)
     except ConfigError:  # of the region: directions would look alike
+        return None
+    if int(fits.sum()) <= len(fits) // 2:
         return None
     size = f"{scale.factor:.3g} ± {1.96 * scale.std:.1g}"
     return Fault(
@@ -108,11 +110,10 @@ def describe_misfits(found: Localisation, scenes: Scenes, scene: SceneConfig) ->
         said.append(f"{misfits} of {size} scenes do not fit (p < .01).")
     if too_many(misfits, size) or is_rescaled(found):
         fault = find_fault(found, scenes, scene)
-        said.append(
-            f"{fault.reading[0].upper()}{fault.reading[1:]}: {fault.remedy}."
-            if fault
-            else "None of the usual misreadings explains them: see docs/localisation.md."
-        )
+        if fault:
+            said.append(f"{fault.reading[0].upper()}{fault.reading[1:]}: {fault.remedy}.")
+        elif misfits:
+            said.append("None of the usual misreadings explains them: see docs/localisation.md.")
     scale, clear = describe_scale(found)
     if not clear:
         said.append(f"{scale[0].upper()}{scale[1:]}.")
@@ -128,21 +129,26 @@ def describe_scale(found: Localisation) -> tuple[str, bool]:
     scale = recording_scale(found)
     if scale is None:
         return "the snapshots do not tell the elements' distances in wavelengths", True
+    if int(found.fits.sum()) <= int(np.isfinite(found.p_value).sum()) // 2:
+        return "scenes that do not fit do not tell the elements' distances in wavelengths", True
     vague = 1.96 * scale.std
     vouched = np.isin(found.reason, ("", UNCALIBRATED, RESCALED)) & found.active
     farther = scale.factor if scale.wrong else 1 - min(vague, VAGUE)
-    moved = np.nan_to_num(np.degrees(moved_by_scale(found, farther))[vouched])
-    most = float(moved.max(initial=0))
+    moved = np.degrees(moved_by_scale(found, farther))
+    told = np.isfinite(moved)
     if scale.wrong:
         off = f"{scale.factor:.3g} ± {vague:.1g} times as large"
         said = f"the recording fits best with the elements' distances in wavelengths {off}"
-        return f"{said}: until then angles are off by up to {most:.1f}°", False
-    told = f"to ± {100 * vague:.2g} %" if vague < VAGUE else "to no better than half"
-    said = f"the snapshots tell the elements' distances in wavelengths {told}"
-    return (
-        f"{said}; an error as large would move angles by up to {most:.1f}°",
-        most <= TOLERANCE_DEG,
-    )
+        moved = moved[told & vouched]
+        clause = f": until then angles are off by up to {moved.max():.1f}°" if len(moved) else ""
+        return said + clause, False
+    to = f"to ± {100 * vague:.2g} %" if vague < VAGUE else "to no better than half"
+    said = f"the snapshots tell the elements' distances in wavelengths {to}"
+    moved = moved[told & vouched] if (told & vouched).any() else moved[told]
+    if not len(moved):
+        return said, True
+    clause = f"; an error as large would move angles by up to {moved.max():.1f}°"
+    return said + clause, bool(moved.max() <= TOLERANCE_DEG)
 
 
 def withheld_line(found: Localisation) -> str:

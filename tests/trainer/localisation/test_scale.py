@@ -8,10 +8,11 @@ import torch
 
 from tests.small_model import SCENE, scenes_of
 from trainer.config import SceneConfig
-from trainer.localisation.diagnosis import describe_misfits, describe_scale
+from trainer.localisation.diagnosis import describe_misfits, describe_scale, find_fault
 from trainer.localisation.goodness_of_fit import goodness_of_fit
 from trainer.localisation.localise_scenes import localise
 from trainer.localisation.vouching import (
+    MISFIT,
     RESCALED,
     UNCALIBRATED,
     moved_by_scale,
@@ -89,6 +90,35 @@ def test_a_recording_with_a_wrong_carrier_is_not_vouched_for_and_told_its_scale(
     said = describe_misfits(found, wrong, replace(SCENE, azimuth_max_deg=45.0))
     assert "elements' distances in wavelengths" in said
     assert "times as large" in said
+
+
+@pytest.mark.parametrize("named", [0.9, 1.46])
+def test_a_factor_is_a_remedy_only_if_most_scenes_fit_with_it(named):
+    wrong = rescaled(scenes_of(snr_db=15.0, size=5), 0.9)
+    found = localise(method="sml", scenes=wrong, azimuth_deg=25.0)
+    told = replace(
+        found,
+        p_value=np.ones_like(found.p_value),
+        scale=np.full_like(found.scale, named),
+        scale_std=np.full_like(found.scale_std, 0.01),
+    )
+    fault = find_fault(told, wrong, replace(SCENE, azimuth_max_deg=25.0))
+    assert (fault is not None) == (named == 0.9)
+
+
+@pytest.mark.parametrize("factor", [1.46, 1.0])
+def test_words_do_not_promise_small_errors_where_no_angle_is_vouched_for(factor):
+    found = localise(method="sml", scenes=scenes_of(snr_db=15.0, size=5))
+    found = replace(
+        found,
+        reason=np.full_like(found.reason, MISFIT, dtype="<U99"),
+        scale=np.full_like(found.scale, factor),
+        scale_std=np.full_like(found.scale_std, 0.05),
+    )
+    words, _ = describe_scale(found)
+    assert "0.0°" not in words
+    assert "until then" not in words
+    assert ("would move" in words) == (factor == 1.0)
 
 
 def test_the_scale_of_the_law_is_one():
