@@ -1,27 +1,40 @@
-"""Print how often confidence is given to wrong answers, of sources in and outside the region.
+"""Print how often wrong answers stand: of sources outside the region, and of codes read wrongly.
 
     python benchmarks/outside.py --model RUN [--scenes 128]
+    python benchmarks/outside.py --codes [--scenes 100] [--write]
 
-Every line is of scenes with one source at 20 dB unless it says otherwise, localised in the region
-of the training; sources beyond its angles are 6 degrees beyond, or left out. `wrong` is the share
-of estimates whose angles are more than 5 degrees off, or not told, with its Clopper-Pearson
-interval: of all, and of those vouched for (confidence given).
+With a model, every line is of scenes with one source at 20 dB unless it says otherwise, localised
+in the region of the training; sources beyond its angles are 6 degrees beyond, or left out. `wrong`
+is the share of estimates whose angles are more than 5 degrees off, or not told, with its
+Clopper-Pearson interval: of all, and of those vouched for (confidence given).
+
+With --codes, every row is of lone scenes of the `local` law, one source at 20 dB, K known, σ² not
+told, with its channel or a Rayleigh one, misread in one way and localised by `sml`: the share that
+fits (p >= .01 by the scene alone), and the share of these with an angle more than 5 degrees off.
 """
 
 import argparse
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
+
+from documents import write_tables
+
+from trained import LOCAL_SCENE  # isort: skip  (sets threads)
 
 import numpy as np
 import torch
-from uncertainty import clopper_pearson
+from misread import far_off, share
 
-from trainer.localisation import localise
-from trainer.localisation.localisation import Localisation
+from trainer.config import TrainConfig
+from trainer.localisation import Localisation, localise
+from trainer.localisation.best_places import LEVEL
+from trainer.localisation.conventions import readings
 from trainer.scenes import EvalScenes, Scenes
 from trainer.training import load_model
 
+PAGE = Path(__file__).parents[1] / "docs" / "localisation.md"
 SEED = 5_000_017
 ROW = {"num_horizontal": 16, "num_vertical": 1, "range_min_m": 1.29}
 FAR = {"range_min_m": 29.9, "range_max_m": 30.1}
@@ -41,22 +54,70 @@ CASES: dict[str, tuple[dict[str, float], dict[str, Any], float]] = {
 """Changes to the scenes, the region searched if it is another than the training's, and the SNR."""
 OUTSIDE_DEG = 6.0
 """Scenes with wider angles than the training's are kept where the source is this far outside."""
+MISREAD = (
+    "",
+    "codes conjugated",
+    "codes one snapshot late",
+    "codes in reverse order of snapshots",
+    "the elements of codes ordered column by column",
+    "the elements of codes ordered with rows reversed",
+    "snapshots conjugated",
+)
+"""Names of `readings`; the first is the scene as it is."""
+CHANNELS = {"Rician, 6 dB": 6.0, "Rayleigh": -60.0}
 
 
 def main() -> None:
-    """Print the table."""
+    """Print a table."""
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    p.add_argument("--model", required=True, help="a run or model folder")
-    p.add_argument("--scenes", type=int, default=128, help="per line")
+    what = p.add_mutually_exclusive_group(required=True)
+    what.add_argument("--model", help="a run or model folder")
+    what.add_argument("--codes", action="store_true", help="lone scenes with wrong codes, by sml")
+    p.add_argument("--scenes", type=int, help="per line: 128, or 100 of --codes")
+    p.add_argument("--write", action="store_true", help=f"put the rows of --codes in {PAGE.name}")
     args = p.parse_args()
-    model = load_model(args.model, torch.device("cpu"))
+    if args.codes:
+        table = codes_table(args.scenes or 100)
+        print(table)
+        if args.write:
+            write_tables(PAGE, {"codes": table})
+    else:
+        print_outside(args.model, args.scenes or 128)
+
+
+def codes_table(size: int) -> str:
+    """Return how many lone misread scenes fit, and how many of these are far off."""
+    lines = [
+        "| a lone scene with | channel | n | fits | wrong by more than 5°, of these |",
+        "|---" * 5 + "|",
+    ]
+    local = TrainConfig.from_params(LOCAL_SCENE).scene
+    for channel, rician_db in CHANNELS.items():
+        scene = replace(local, rician_db=rician_db)
+        law = EvalScenes(scene, SEED).batch(range(size), snr_db=20.0, num_sources=1)
+        unknown = torch.full_like(law.noise_variance, torch.nan)
+        given = {name: read for name, _, read in readings(replace(law, noise_variance=unknown))}
+        region = {"range_m": (scene.range_min_m, scene.range_max_m)}
+        for name in MISREAD:
+            found = localise(method="sml", scenes=given[name], num_sources=1, **region)
+            fits = found.p_value >= LEVEL  # by the scene alone, whatever the others say
+            wrong = far_off(found, law)[fits]
+            cells = [name or "nothing misread", channel, f"{size}", share(fits)]
+            cells.append(share(wrong) if len(wrong) else "none fits")
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def print_outside(run: str, size: int) -> None:
+    """Print the table of sources in and outside the region."""
+    model = load_model(run, torch.device("cpu"))
     trained = model.config.scene
     print("scenes                     n   wrong of all       vouched  wrong of vouched   reasons")
     for name, (change, region, snr_db) in CASES.items():
         scene = replace(trained, **change, max_sources=1)
-        scenes = EvalScenes(scene, SEED).batch(range(args.scenes), snr_db=snr_db, num_sources=1)
+        scenes = EvalScenes(scene, SEED).batch(range(size), snr_db=snr_db, num_sources=1)
         truth = scenes.sources
-        kept = torch.ones(args.scenes, dtype=torch.bool)
+        kept = torch.ones(size, dtype=torch.bool)
         for angle in ("azimuth", "elevation"):
             if f"{angle}_max_deg" in change:
                 limit = np.radians(getattr(trained, f"{angle}_max_deg") + OUTSIDE_DEG)
@@ -77,9 +138,7 @@ def line(scenes: Scenes, found: Localisation) -> str:
     vouched = np.isfinite(found.confidence[:, 0])
     cells = []
     for part in (wrong, wrong[vouched]):
-        low, high = clopper_pearson(int(part.sum()), len(part)) if len(part) else (0.0, 1.0)
-        share = part.mean() if len(part) else 0.0
-        cells.append(f"{share:.3f} [{low:.3f}, {high:.3f}]")
+        cells.append(share(part) if len(part) else "none")
     reasons = Counter(reason for reason in found.reason[:, 0].tolist() if reason)
     said = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
     return f"{len(wrong):>4}  {cells[0]}  {vouched.mean():.3f}  {cells[1]}  {said}"
