@@ -3,8 +3,9 @@
 Values are means over the run's objective SNRs and over K, on held-out scenes. The column
 `objective` is the value that the search saw, on validation scenes: that of the best of many trials
 is optimistic. `confirmed` is the value on fresh training seeds and scenes, null until
-`search.confirm` has run. The interval of a mean is the mean of the cells' interval ends: cells
-share their scenes, and full correlation is the worst case, so it is never too short.
+`search.confirm` has run. The interval of a mean is the mean of the interval ends of its
+cells (by `trainer.evaluation.rows`, over scenes): cells share their scenes, and full correlation
+is the worst case, so it is never too short.
 """
 
 from functools import lru_cache
