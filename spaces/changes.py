@@ -7,12 +7,12 @@ valid configuration then are not drawn any more: under `eigengap.weight = 0`, sa
 is off.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .ranges import Choice, Float, Int, Range, Value
-from .space import AnsweringTrial, Space, Trial
+from .space import AnsweringTrial, RangeTrial, Space, Trial
 
 Path = tuple[Value, ...]
 """Choices, in the order in which a draw asks for them."""
@@ -121,7 +121,7 @@ def _adapted(
     return found
 
 
-class _ChangedTrial:
+class _ChangedTrial(RangeTrial):
     """A trial that a space is drawn from under some changes.
 
     Attributes:
@@ -169,20 +169,6 @@ class _ChangedTrial:
             self.parts.add((name, drawn[name]))
         else:
             drawn[name] = self._ask(name, self._changes.ranges[name])
-
-    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
-        """Return a number from a range, or what the changes make of it."""
-        value: float = self._ask(name, Float(low, high, log))
-        return value
-
-    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1) -> int:
-        """Return a multiple of the step from a range, or what the changes make of it."""
-        value: int = self._ask(name, Int(low, high, step))
-        return value
-
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        """Return one of the choices that may be drawn, or what the changes make of it."""
-        return self._ask(name, Choice(tuple(choices)))
 
     def _ask(self, name: str, own: Range) -> Any:
         values, ranges = self._changes.values, self._changes.ranges

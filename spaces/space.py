@@ -8,6 +8,7 @@ drawn or 0, and a name with `@` carries the branch that fixes its choices
 choices. A field that does not apply to a draw is absent from it.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -121,30 +122,37 @@ class Space:
                 pending += [(*stem, i) for i in range(1, widths[depth])]
 
 
-class AnsweringTrial:
+class RangeTrial(ABC):
+    """A trial that asks for every value by its name and range."""
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        """Return a number from a range."""
+        value: float = self._ask(name, Float(low, high, log))
+        return value
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1) -> int:
+        """Return a multiple of the step from a range."""
+        value: int = self._ask(name, Int(low, high, step))
+        return value
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """Return one of the choices."""
+        return self._ask(name, Choice(tuple(choices)))
+
+    @abstractmethod
+    def _ask(self, name: str, own: Range) -> Any: ...
+
+
+class AnsweringTrial(RangeTrial):
     """A trial that takes its values from a function and notes the range of every name."""
 
     def __init__(self, answer: Callable[[str, Range], Any]) -> None:
         self._answer = answer
         self.asked: dict[str, Range] = {}
 
-    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
-        """Return a number that the function answers."""
-        value: float = self._ask(name, Float(low, high, log))
-        return value
-
-    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1) -> int:
-        """Return an integer that the function answers."""
-        value: int = self._ask(name, Int(low, high, step))
-        return value
-
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        """Return a choice that the function answers."""
-        return self._ask(name, Choice(tuple(choices)))
-
-    def _ask(self, name: str, values: Range) -> Any:
-        self.asked[name] = values
-        return self._answer(name, values)
+    def _ask(self, name: str, own: Range) -> Any:
+        self.asked[name] = own
+        return self._answer(name, own)
 
 
 class _FirstAfter:
