@@ -70,7 +70,8 @@ class Run:
             return None
         row = next(row for row in rows.to_pylist() if row["trial_id"] == best)
         drawn = {name: value for name, value in row.items() if value is not None}
-        params = {n[7:]: value for n, value in drawn.items() if n.startswith("params.")}
+        names = [name for name in drawn if name.startswith("params.")]
+        params = {name.removeprefix("params."): drawn[name] for name in names}
         kept = (self.path / "best").is_dir() and not lacks_scores(store, best)
         return BestTrial(best, row["objective"], params, self.path / "best" if kept else None)
 

@@ -129,8 +129,6 @@ EVALUATIONS = (
     Column("source_number_accuracy_mdl", "float", "1", "the same by MDL"),
     Column("source_number_accuracy_aic", "float", "1", "the same by AIC"),
     Column("crb_db", "float", "dB", "rmspe above the root CRB, 20 log10"),
-    Column("scored_share", "float", "1", "scenes whose places Fisher scoring moved, if judged"),
-    Column("searched_share", "float", "1", "scenes whose places another search moved, if judged"),
 )
 
 _CHANGES = Column(
