@@ -1,7 +1,6 @@
 """Confirmed values: of unchanged reruns, with the doubt of seeds and scenes, and their pairs."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -17,8 +16,6 @@ from search.report.page import sections
 from tests import drawn_run
 from tests.ablated_run import FRESH, SCENES, plain
 from tests.stored import ended_trial
-
-BENCHMARK = Path(__file__).parents[4] / "benchmarks" / "eigengap_ablation.py"
 
 
 def test_confirmed_values_are_of_unchanged_reruns_only(run_with):
