@@ -96,13 +96,11 @@ def describe_plan(plan: SearchConfig) -> str:
         f"about {plan.minutes:.3g} min for {plan.trials} trials",
         "objective": f"capped error at {snrs} dB, {config.evaluation.num_scenes} scenes for each "
         "SNR and K; lower is better",
+        "start": f"the weights of {plan.start_from}" if plan.start_from else "",
         "fixed": ", ".join(f"{name}={value}" for name, value in plan.changes.values.items()),
-        "searched": "",
     }
-    if not plan.changes.values:
-        del facts["fixed"]
-    lines = [f"{name:<10} {text}".rstrip() for name, text in facts.items()]
+    lines = [f"{name:<10} {text}" for name, text in facts.items() if text] + ["searched"]
     ranges = space.ranges()
-    width = max(map(len, ranges))
+    width = max(map(len, ranges), default=0)
     lines += [f"  {name:<{width}}  {values}" for name, values in ranges.items()]
     return "\n".join(lines)

@@ -7,12 +7,13 @@ Exit codes: 0 the search ended as planned; 1 it failed (no trial completed, or a
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,7 @@ from search.plan import (
 )
 from trainer.cli import UsageError
 from trainer.config import field_of, require
+from trainer.record import START_FILE, STATE_FILE
 from trainer.user_code import load
 
 from .console import describe_plan, dry_run, print_results
@@ -103,7 +105,32 @@ def plan_from_flags(args: argparse.Namespace) -> SearchConfig:
         from search.remote import resolve_run
 
         flags["warm_start"] = str(resolve_run(args.warm_start, args.out))
-    return SearchConfig(**flags)
+    return SearchConfig(**flags if args.start_from is None else begun(flags))
+
+
+def begun(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the flags of a plan whose trials begin with the weights of the model `start_from`:
+    with the settings of its network and of the checkpoint's SHA-256.
+
+    Raises:
+        ConfigError: if there is no such model, or its network is changed.
+    """
+    from trainer.training import find_model, start_params
+
+    scene = SearchConfig(**flags).template.scene
+    params = start_params(find_model(flags["start_from"]) / STATE_FILE, scene)
+    changed = {one.partition("=")[0] for kind in CHANGES for one in flags.get(kind, ())}
+    require(
+        changed.isdisjoint(params),
+        "with --start-from, all trials have the model's network",
+        f"{', '.join(sorted(changed & params.keys()))} changed",
+        "Leave it out, or search without --start-from.",
+    )
+    settings = (
+        f"{name}={value if isinstance(value, str) else json.dumps(value)}"
+        for name, value in params.items()
+    )
+    return {**flags, "settings": (*flags.get("settings", ()), *settings)}
 
 
 def start(plan: SearchConfig, args: argparse.Namespace) -> RunStore:
@@ -131,7 +158,8 @@ def start(plan: SearchConfig, args: argparse.Namespace) -> RunStore:
         },
         files=warm_file(plan, warm)
         | ({CONFIG_FILE: args.config_text} if args.config else {})
-        | {f"code/{Path(one.path).name}": one.text for one in plan.sources.values()},
+        | {f"code/{Path(one.path).name}": one.text for one in plan.sources.values()}
+        | start_file(plan),
     )
     print(describe_plan(plan), *notes, sep="\n", flush=True)
     try:
@@ -140,6 +168,15 @@ def start(plan: SearchConfig, args: argparse.Namespace) -> RunStore:
         remove_run(store.path)  # made a moment ago, and nothing has run
         raise
     return store
+
+
+def start_file(plan: SearchConfig) -> dict[str, bytes]:
+    """Return the file of a new run with the weights that its trials begin with, if they do."""
+    if plan.start_from is None:
+        return {}
+    from trainer.training import find_model
+
+    return {START_FILE: (find_model(plan.start_from) / STATE_FILE).read_bytes()}
 
 
 def follow(args: argparse.Namespace) -> int:
@@ -261,15 +298,17 @@ def _run_on_cluster(
 ) -> None:
     from search.cluster import connect, preflight_checks, wait_for_resources
     from search.driver import Baselines, score_best, search
+    from search.records import read_start
     from search.remote import uri_of
 
     started = time.monotonic()
+    start = read_start(store.path, plan)
     with connect(plan) as cluster:
         if cluster.dashboard:
             file = os.environ.get("RAY_AUTH_TOKEN_PATH")
             how = f"cat {file}" if file else "ray get-auth-token"
             print(f"Ray dashboard: {cluster.dashboard}  (token, if asked: {how})")
-        resources = wait_for_resources(plan, cluster)
+        resources = replace(wait_for_resources(plan, cluster), start=start)
         print(
             f"{resources.concurrent} trials at a time, each with {resources.cpus:g} CPUs and "
             f"{resources.gpus:g} GPUs",

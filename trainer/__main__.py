@@ -33,7 +33,7 @@ from trainer.cli import (
     search_arguments,
 )
 from trainer.config import POSTERIOR_NAME, ConfigError, TrainConfig, require
-from trainer.record import read_record, read_trial
+from trainer.record import START_FILE, read_record, read_trial
 from trainer.user_code import with_hashes
 
 FACTOR_RANK = 8
@@ -234,10 +234,13 @@ def localise(args: argparse.Namespace) -> int:
 
 def replay(args: argparse.Namespace) -> int:
     """Repeat a recorded trial and compare, or print one step of it in detail."""
-    from trainer.training import replay_to_step, replay_trial
+    from trainer.training import give_start, replay_to_step, replay_trial
 
     named = args.out / args.run
-    record = read_trial(named if named.is_dir() else Path(args.run), args.trial)
+    run = named if named.is_dir() else Path(args.run)
+    record = read_trial(run, args.trial)
+    if (run / START_FILE).is_file():
+        give_start((run / START_FILE).read_bytes())
     return replay_trial(record) if args.step is None else replay_to_step(record, args.step)
 
 

@@ -18,6 +18,8 @@ JOURNAL = ".ended.jsonl"
 STATE_FILE = "state.pt"
 BEST_FILE = "best.pt"
 """States of a training in its folder or checkpoint: the last, and that of the best epoch."""
+START_FILE = "start.pt"
+"""In a run: the checkpoint whose weights all its trials begin with, if they do."""
 
 
 def read_record(path: Path) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from trainer.failure import Diverged
 from trainer.provenance import versions
 from trainer.user_code import give_texts
 
-from .trainable import load_trainer, peak_bytes
+from .trainable import load_trainer, peak_bytes, take_start
 
 Tables = dict[str, list[dict[str, Any]]]
 """Rows by the name of their table."""
@@ -36,6 +36,7 @@ def submit(resources: Resources, function: Callable[..., Any], *arguments: Any) 
 def _call(resources: Resources, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     give_texts(resources.code_texts)
     load_trainer(resources.threads)
+    take_start(resources.start)
     return function(*arguments)
 
 

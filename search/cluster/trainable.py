@@ -52,11 +52,13 @@ def make_trainable(
     name: str,
     driver: Mapping[str, str | None],
     code_texts: Mapping[str, str] | None = None,
+    start: bytes = b"",
 ) -> Callable[[dict[str, Any]], None]:
     """Make a Ray trainable around `train`, or around the trainer's own, imported on the worker.
 
     The dashboard shows the run's name with every worker. A machine that came after the driver's
-    checks must have the driver's versions too. `code_texts` are those of the user's files.
+    checks must have the driver's versions too. `code_texts` are those of the user's files, `start`
+    the checkpoint whose weights trials begin with.
     """
 
     def trainable(settings: dict[str, Any]) -> None:
@@ -66,13 +68,13 @@ def make_trainable(
             _report(NO_EPOCH | {"refused": wrong})
         else:
             give_texts(code_texts or {})
-            run_trial(settings, train)
+            run_trial(settings, train, start)
 
     trainable.__name__ = f"trials of {name}"
     return trainable
 
 
-def run_trial(settings: Mapping[str, Any], train: Train | None) -> None:
+def run_trial(settings: Mapping[str, Any], train: Train | None, start: bytes = b"") -> None:
     """Train one configuration, report every epoch, and with the last report how it ended.
 
     A trial goes on from its checkpoint: Ray gives that of a lost worker, the settings that of an
@@ -90,6 +92,7 @@ def run_trial(settings: Mapping[str, Any], train: Train | None) -> None:
                 return
         # within the try: a broken torch is recorded as this trial's failure
         train = train or load_trainer(settings["threads"])
+        take_start(start)
         epochs = train(config, resume=state)
         freeze_loaded_objects()  # torch too, by now
         for epoch in epochs:
@@ -193,6 +196,14 @@ def load_trainer(threads: int) -> Train:
 
     torch.set_num_threads(threads)
     return train
+
+
+def take_start(content: bytes) -> None:
+    """Take the checkpoint whose weights trainings in this process begin with; none if empty."""
+    if content:
+        from trainer.training import give_start
+
+        give_start(content)
 
 
 @cache

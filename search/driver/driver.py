@@ -102,7 +102,8 @@ def _run_trials(
     """
     freeze_loaded_objects()
     abort = SearchAbort()
-    trainable = make_trainable(train, plan.name, versions(), resources.code_texts)
+    code, start = resources.code_texts, resources.start
+    trainable = make_trainable(train, plan.name, versions(), code, start)
     left = names
     while left:
         recorder = Recorder(plan, store, resources.threads)

@@ -105,6 +105,8 @@ class SearchConfig:
         objectives: `("capped_error",)`, or that and `cost`.
         guard: on, if a trial that is above LMMSE-MUSIC at a reported SNR ranks behind all others.
         trial_timeout_s: a trial that reports nothing for so long is ended.
+        start_from: path of the model whose weights every trial begins with, or None; `settings`
+            have its network and SHA-256.
         warm_start: path of the run whose trials the sampler is told first, or None.
         address: of a running Ray cluster, or None (or "local") for a local Ray.
     """
@@ -128,6 +130,7 @@ class SearchConfig:
     objectives: tuple[str, ...] = OBJECTIVES[:1]
     guard: str = "on"
     trial_timeout_s: float = 1800.0
+    start_from: str | None = None
     warm_start: str | None = None
     address: str | None = None
 

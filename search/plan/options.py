@@ -150,6 +150,8 @@ FLAGS = {
     "too, the report has the Pareto front",
     f"--guard {'|'.join(GUARD)}": "on (default): a trial above LMMSE-MUSIC at a reported SNR is "
     "marked, and best only if every completed one is; off compares none",
+    "--start-from MODEL": "begin every trial with the weights of this model, also on another "
+    "panel or in another region; its network is that of all trials, and the run keeps a copy",
     "--warm-start RUN": "tell the sampler the trials of an earlier run of the same space first",
     **resource_flags(),
     "--resume RUN": "continue a run (name under --out, or path): finished trials are kept, "

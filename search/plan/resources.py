@@ -33,13 +33,14 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Resources:
-    """The CPUs and GPUs of one trial, the number of concurrent trials, and the texts of the user's
-    files by their path, which workers need."""
+    """The CPUs and GPUs of one trial, the number of concurrent trials, and what workers need: the
+    texts of the user's files by their path, and the checkpoint whose weights trials begin with."""
 
     cpus: float
     gpus: float
     concurrent: int
     code_texts: Mapping[str, str] = field(default_factory=dict)
+    start: bytes = b""
 
     @property
     def threads(self) -> int:

@@ -23,7 +23,7 @@ from .rows import (
     scored_rows,
     trial_row,
 )
-from .run_plan import declared, planned, read_run
+from .run_plan import declared, planned, read_run, read_start
 from .schema import (
     GUARD_COLUMNS,
     KEYS,

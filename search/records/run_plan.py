@@ -1,5 +1,6 @@
 """`run.json`: the plan, provenance and parameters of a run."""
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import spaces
 from search.plan import CorruptRun, SearchConfig
 from trainer.config import ConfigError, field_of
+from trainer.record import START_FILE
 from trainer.user_code import CodeError
 
 from .arrow import check_parameters
@@ -47,6 +49,27 @@ def planned(path: Path, stored: Mapping[str, Any], changes: Mapping[str, object]
             f"{path / 'run.json'} must hold the plan of a search, but does not ({error}). "
             "Restore it from a copy, or start anew with another `--name`."
         ) from None
+
+
+def read_start(run: Path, plan: SearchConfig) -> bytes:
+    """Return the checkpoint whose weights a run's trials begin with; b"" if they begin afresh.
+
+    Raises:
+        CorruptRun: if it is not the one that the run began with.
+    """
+    sha256, file = plan.template.start_sha256, run / START_FILE
+    if sha256 is None:
+        return b""
+    if not file.is_file():
+        raise missing(file)
+    content = file.read_bytes()
+    if (found := hashlib.sha256(content).hexdigest()) != sha256:
+        raise CorruptRun(
+            f"all trials of a run begin with the same weights, but the SHA-256 of {file} is "
+            f"{found[:12]}... and the run began with {sha256[:12]}... Restore it from a copy, or "
+            f"from {plan.start_from}."
+        )
+    return content
 
 
 def read_run(path: str | Path) -> dict[str, Any]:

@@ -64,10 +64,10 @@ class RunStore:
         *,
         parameters: Parameters,
         plan: Mapping[str, Any],
-        files: Mapping[str, str] | None = None,
+        files: Mapping[str, str | bytes] | None = None,
     ) -> Self:
         """Make a run with its `run.json`, an empty part in every table, and further `files` (their
-        text by name), all in one step.
+        content by name), all in one step.
 
         Raises:
             RunExists: if there is anything under `path` already; nothing is changed.
@@ -85,9 +85,10 @@ class RunStore:
             for table in TABLES:
                 hidden.joinpath(table).mkdir()
                 store._write(table, EMPTY, store.converted(table, []))
-            for name, text in (files or {}).items():
+            for name, content in (files or {}).items():
                 hidden.joinpath(name).parent.mkdir(exist_ok=True)
-                hidden.joinpath(name).write_text(text)
+                plain = content if isinstance(content, bytes) else content.encode()
+                hidden.joinpath(name).write_bytes(plain)
             hidden.rename(path)
         except OSError as error:
             _refuse_existing(path)  # another search may have made it meanwhile

@@ -14,10 +14,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from search.plan import Outcome, Rerun, Resources, set_ray_environment
-from search.records import RERUNS, STATE_FILE, Row, RunStore, scored_rows
+from search.records import RERUNS, STATE_FILE, Row, RunStore, read_start, scored_rows
 from search.remote import lock_run, uri_of
 from trainer.config import TrainConfig
 from trainer.provenance import provenance
+from trainer.record import START_FILE
 
 from .request import RerunRequest, has_scores
 
@@ -180,8 +181,9 @@ def open_session(request: RerunRequest) -> Iterator[Session]:
     set_ray_environment(plan.address)
     from search.cluster import check_nodes, connect, wait_for_resources
 
+    start = read_start(request.store.path, plan)
     with lock_run(request.store.path), connect(plan) as cluster:
-        resources = wait_for_resources(plan, cluster)
+        resources = replace(wait_for_resources(plan, cluster), start=start)
         if path.exists():
             trained = RunStore.open(path)
         else:
@@ -189,6 +191,7 @@ def open_session(request: RerunRequest) -> Iterator[Session]:
                 path,
                 parameters=request.store.parameters,
                 plan={"search": plan.as_dict(), "provenance": provenance()},
+                files={START_FILE: start} if start else {},
             )
         check_nodes(trained)
         print(f"{resources.concurrent} trainings at a time\n", flush=True)

@@ -136,7 +136,7 @@ _TABLE: dict[str, tuple[str, str, str]] = {
     "snr_min_db": ("dB", "any", "least training SNR"),
     "snr_max_db": ("dB", "any", "largest training SNR; not below snr_min_db"),
     "device": ("", "auto | cpu | cuda", "auto is the GPU where there is one"),
-    "start_from": ("", "file", "checkpoint whose weights it begins with; --start-from gives both"),
+    "start_from": ("", "file", "checkpoint whose weights it begins with; --start-from gives it"),
     "start_sha256": ("", "64 hex digits", "of that checkpoint"),
 }
 """Name -> (unit, values, meaning)."""

@@ -16,5 +16,5 @@ from .model import (
     load_model,
 )
 from .replay import print_epochs, replay_to_step, replay_trial
-from .start import started_config
+from .start import give_start, start_params, started_config
 from .terms import eigengap_hinge, eigengap_term, hinge_rows, loss_terms

@@ -60,7 +60,7 @@ error is {calibration.error:.3f}.
 Best epoch {state.epoch} of {config.epochs} by the capped error at {objective} dB on validation
 scenes of seed {judged.seed}. Training seed {config.seed}; {state.step} steps of
 {config.batch_size} scenes, SNR {config.snr_min_db:g} to {config.snr_max_db:g} dB. Configuration
-{config.digest}, all of it in `config.json`. {dictionary} Scenes:
+{config.digest}, all of it in `config.json`. {begun}{dictionary} Scenes:
 
 {law}
 
@@ -112,6 +112,7 @@ def model_card(
         summary="\n".join(_summary(rows, judged.objective_snr_db)),
         distance=_distance(distances, config),
         rows="\n".join(_row(row) for row in rows if row["estimator"].startswith("network")),
+        begun=_begun(config.start_sha256),
         dictionary=_dictionary(dictionary),
         law="\n".join(f"- {name}: {value}" for name, value in asdict(config.scene).items()),
         origin="\n".join(_origin(about)),
@@ -146,6 +147,11 @@ def _distance(distances: Mapping[str, Mapping[str, Any]], config: TrainConfig) -
         "Distance to the limit, the least capped error of any estimator that knows K, the SNR and "
         f"the law of scenes, paired over {count} scenes: {', '.join(told)}."
     )
+
+
+def _begun(sha256: str | None) -> str:
+    """Return a sentence on the weights that the training began with, or ""."""
+    return "" if sha256 is None else f"It began with the weights of SHA-256 {sha256[:12]}... "
 
 
 def _dictionary(dictionary: SteeringDictionary) -> str:

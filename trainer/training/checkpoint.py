@@ -57,8 +57,8 @@ class TrainState:
         write_atomically(path, content.getvalue(), sync=True)
 
     @classmethod
-    def load(cls, path: Path, device: str | torch.device = "cpu") -> Self:
-        """Read a state onto `device`.
+    def load(cls, path: Path | io.BytesIO, device: str | torch.device = "cpu") -> Self:
+        """Read a state, a file or its content, onto `device`.
 
         Raises:
             ConfigError: if the file is missing, damaged, or not a checkpoint of this project.
