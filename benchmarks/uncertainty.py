@@ -3,7 +3,8 @@
     python benchmarks/uncertainty.py [--model RUN] [--methods NAME ...] [--scenes 256] [--write]
 
 Of the first source of every scene of the `local` law, `--scenes` of them at each SNR and K: the
-coverage of estimate ± 1.96 standard deviations where one is given, with Clopper-Pearson intervals.
+coverage of estimate ± 1.96 standard deviations (azimuth, elevation) and of `range_low_m` to
+`range_high_m`, where they are given, with Clopper-Pearson intervals.
 Above threshold: every source of the scene is resolved, and least squares at the estimates explain
 at least the share 1 - 2^-K of the snapshots' energy. Below, an estimate may lie in a false basin,
 of which a standard deviation knows nothing.
@@ -95,7 +96,7 @@ def measure(
 
 
 def first_sources(scenes: Scenes, found: Estimates, scene: SceneConfig) -> dict[str, np.ndarray]:
-    """Return errors over standard deviations of the first source of every scene, [B] each.
+    """Return whether 95 % intervals hold the first source of every scene, [B] each: 1, 0 or NaN.
 
     `above` says which scenes are above threshold.
     """
@@ -106,13 +107,16 @@ def first_sources(scenes: Scenes, found: Estimates, scene: SceneConfig) -> dict[
     azimuth = truth.azimuth[:, 0] + errors.azimuth_deg[:, 0].deg2rad()
     nearest = (found.azimuth - azimuth.unsqueeze(-1)).abs()
     nearest = nearest.masked_fill(~found.active, torch.inf).argmin(-1, keepdim=True)
+    ends = {"range_m": (told.range_low_m, told.range_high_m)}
+    for name in ("azimuth", "elevation"):
+        value, half = getattr(told, name), NORMAL_QUANTILE * getattr(told, f"{name}_std")
+        ends[name] = value - half, value + half
     columns = {}
     for name in COORDINATES:
-        value, std = (
-            getattr(told, x).gather(-1, nearest)[:, 0]
-            for x in (name, "range_std_m" if name == "range_m" else f"{name}_std")
-        )
-        columns[name] = ((value - getattr(truth, name)[:, 0]) / std).cpu().numpy()
+        low, high = (end.gather(-1, nearest)[:, 0] for end in ends[name])
+        true = getattr(truth, name)[:, 0]
+        held = ((low <= true) & (true <= high)).double().where(~low.isnan(), torch.nan)
+        columns[name] = held.cpu().numpy()
     resolved = (found.resolved | ~found.active).all(-1)
     enough = explained(scenes, found, scene) >= 1 - 0.5 ** found.active.sum(-1)
     return columns | {"above": (resolved & enough).cpu().numpy()}
@@ -128,14 +132,13 @@ def explained(scenes: Scenes, found: Estimates, scene: SceneConfig) -> torch.Ten
     return inside / scenes.snapshots.abs().square().sum((1, 2))
 
 
-def coverage(z: np.ndarray) -> str:
-    """Return the share of |z| <= 1.96 with its interval; NaN are left out."""
-    z = z[np.isfinite(z)]
-    if not len(z):
+def coverage(held: np.ndarray) -> str:
+    """Return the share of intervals that hold the truth with its interval; NaN are left out."""
+    held = held[np.isfinite(held)]
+    if not len(held):
         return ""
-    hits = int((np.abs(z) <= NORMAL_QUANTILE).sum())
-    ends = binomtest(hits, len(z)).proportion_ci(method="exact")
-    return f"{hits / len(z):.3f} [{ends.low:.3f}, {ends.high:.3f}]"
+    ends = binomtest(int(held.sum()), len(held)).proportion_ci(method="exact")
+    return f"{held.mean():.3f} [{ends.low:.3f}, {ends.high:.3f}]"
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ One row per estimate; the same numbers as `python -m trainer localise` writes as
     azimuth, elevation  rad; null where the panel cannot tell them
     range_m      m; null where the snapshots do not tell it, or it is at an end of the region
     azimuth_std, elevation_std, range_std_m  rad, rad, m: standard deviations; null at an edge, too
+    range_low_m, range_high_m  m: 95 % interval of the range; null where the range is;
+                 the upper end is infinite where 1/range may be 0
     far          bool   whether the range is too far to be told
     confidence   probability of lying within 5° and 5° of a source, given that the scene is of the
                  law; null where it is withheld
@@ -37,8 +39,19 @@ from trainer.atomic import write_output
 from trainer.cli import OneLineParser, add_localise_flags, localise_arguments
 from trainer.config import require
 
-PLACES = ("azimuth", "elevation", "range_m", "azimuth_std", "elevation_std", "range_std_m", "far")
-COLUMNS = (*PLACES, "confidence", "reason", "resolved", "credible_radius")
+PLACES = ("azimuth", "elevation", "range_m")
+STDS = ("azimuth_std", "elevation_std", "range_std_m")
+COLUMNS = (
+    *PLACES,
+    *STDS,
+    "range_low_m",
+    "range_high_m",
+    "far",
+    "confidence",
+    "reason",
+    "resolved",
+    "credible_radius",
+)
 SCENE_COLUMNS = (
     "num_sources",
     "explained",

@@ -54,6 +54,9 @@ class IdentifiedPlaces(NamedTuple):
     Attributes:
         azimuth, elevation, range_m: [rad, rad, m].
         azimuth_std, elevation_std, range_std_m: standard deviations; NaN in inactive slots too.
+        range_low_m, range_high_m: the 95 % interval of the range, that of 1/range inverted: errors
+            of 1/range are about normal, those of the range are skewed. NaN where the range is and
+            in inactive slots; the upper end is infinite where 1/range reaches 0.
         far: the range is too far to be told.
         withheld: reasons not to vouch for an estimate, with the estimates, in order of precedence.
     """
@@ -64,6 +67,8 @@ class IdentifiedPlaces(NamedTuple):
     azimuth_std: Tensor
     elevation_std: Tensor
     range_std_m: Tensor
+    range_low_m: Tensor
+    range_high_m: Tensor
     far: Tensor
     withheld: list[tuple[str, Tensor]]
 
@@ -108,9 +113,12 @@ def identify(scenes: Scenes, found: Estimates, scene: SceneConfig) -> Identified
 
     range_m = 1 / places[..., 2]
     std = variance.sqrt()
+    half = NORMAL_QUANTILE * std[..., 2]
+    interval = 1 / torch.stack([places[..., 2] + half, (places[..., 2] - half).clamp(min=0)])
     std[..., 2] *= range_m.square()
     std[..., 2].clamp_(max=(scene.range_max_m - scene.range_min_m) / 12**0.5)
     told = torch.cat([places[..., :2], range_m.unsqueeze(-1)], dim=-1).to(found.azimuth)
+    range_low_m, range_high_m = interval.to(told).masked_fill(far | ends | ~active, torch.nan)
     no_range = (far | ends).unsqueeze(-1)
     untold = torch.cat([open_angles, no_range], dim=-1)
     vague = torch.cat([open_angles | at_edge, no_range], dim=-1) | ~active.unsqueeze(-1)
@@ -119,7 +127,8 @@ def identify(scenes: Scenes, found: Estimates, scene: SceneConfig) -> Identified
     azimuth, elevation, range_m = told.unbind(-1)
     azimuth_std, elevation_std, range_std_m = std.unbind(-1)
     return IdentifiedPlaces(
-        azimuth, elevation, range_m, azimuth_std, elevation_std, range_std_m, far, withheld
+        *(azimuth, elevation, range_m, azimuth_std, elevation_std, range_std_m),
+        *(range_low_m, range_high_m, far, withheld),
     )
 
 

@@ -35,6 +35,8 @@ class Localisation:
         azimuth_std, elevation_std, range_std_m: [S, K] [rad, rad, m], standard deviations from the
             Fisher information, limited by the region; NaN where the coordinate is, at an edge of
             the region, and in inactive slots.
+        range_low_m, range_high_m: [S, K] [m], the 95 % interval of the range; NaN where the range
+            is and in inactive slots; `range_high_m` is infinite where 1/range may be 0.
         far: [S, K], the range is too far to be told.
         confidence: [S, K], probability of lying within 5° and 5° of a source
             (`evaluation.confidence`), given that the scene is of the law; 0 in inactive slots, NaN
@@ -69,6 +71,8 @@ class Localisation:
     azimuth_std: NDArray[np.float32]
     elevation_std: NDArray[np.float32]
     range_std_m: NDArray[np.float32]
+    range_low_m: NDArray[np.float32]
+    range_high_m: NDArray[np.float32]
     far: NDArray[np.bool_]
     confidence: NDArray[np.float32]
     active: NDArray[np.bool_]

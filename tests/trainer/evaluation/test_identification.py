@@ -136,3 +136,37 @@ def test_standard_deviations_are_those_of_the_errors_above_the_threshold():
         # the mean square of n normal numbers is 1 ± sqrt(2/n): four of these, and the quadratic
         # approximation of the likelihood, which range strains most
         assert 0.4 < score.square().mean() < 2.0, name
+
+
+def test_the_interval_of_a_range_is_that_of_its_inverse():
+    size = 16
+    scenes = EvalScenes(PANEL, 9).batch(range(size), snr_db=0.0, num_sources=1)
+    found = build_localiser(METHOD, PANEL)(scenes, scenes.sources.num_sources)
+    told = identify(scenes, found, PANEL)
+    low, high = told.range_low_m, told.range_high_m
+    known = ~told.range_m.isnan() & found.active
+    assert known.any()
+    assert not known.all()
+    assert bool((low.isnan() == ~known).all() & (high.isnan() == ~known).all())
+    assert bool((low[known] > 0).all() & (low < told.range_m)[known].all())
+    assert bool((told.range_m < high)[known].all())
+    # ± 1.96 deviations of 1/range, which the range's own are to first order
+    half = 1.96 * told.range_std_m / told.range_m.square()
+    # deviations are limited by the region's
+    small = known & (told.range_std_m < 0.2)
+    assert small.any()
+    for end, side in ((low, 1), (high, -1)):
+        expected = told.range_m.reciprocal() + side * half
+        torch.testing.assert_close(end.reciprocal()[small], expected[small], rtol=1e-4, atol=1e-4)
+
+
+def test_the_interval_of_a_range_is_infinite_where_its_inverse_reaches_zero():
+    """An estimate that scoring moves a lot has a variance that its information does not have."""
+    scenes = EvalScenes(PANEL, 9).batch(range(4), snr_db=20.0, num_sources=1)
+    found = build_localiser("sml", PANEL)(scenes, scenes.sources.num_sources)
+    wide = replace(PANEL, range_max_m=1000.0)
+    off = replace(found, range_m=torch.full_like(found.range_m, 30.0))
+    told = identify(scenes, off, wide)
+    known = ~told.range_m.isnan()
+    assert known.any()
+    assert bool(told.range_high_m[known].isinf().all())
