@@ -156,9 +156,11 @@ def uncertainty(
     information = likelihood.local_model(unknowns).curvature
     if snr is not None:
         return region_limited(information, search, slots)
-    # silent snapshots tell nothing
-    information = information * (level > 0)[:, None, None]
-    observed = likelihood.observed_information(unknowns) * (level > 0)[:, None, None]
+    # silent snapshots tell nothing; nor do those that as many amplitudes as antennas explain at
+    # any place, which leaves nothing to take σ² from
+    tells = (level > 0) & (active.sum(-1) < data.snapshots.shape[-1])
+    information = information * tells[:, None, None]
+    observed = likelihood.observed_information(unknowns) * tells[:, None, None]
     return region_limited(information, search, slots, observed)
 
 

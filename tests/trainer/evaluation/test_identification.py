@@ -138,6 +138,24 @@ def test_standard_deviations_are_those_of_the_errors_above_the_threshold():
         assert 0.4 < score.square().mean() < 2.0, name
 
 
+def test_one_antenna_tells_no_more_than_the_region():
+    """One amplitude explains what it receives at any place, so that σ² is not told either."""
+    scene = replace(PANEL, num_antennas=1)
+    scenes = EvalScenes(scene, 5).batch(range(8), snr_db=20.0, num_sources=1)
+    found = build_localiser("sml", scene)(scenes, scenes.sources.num_sources)
+    told = identify(scenes, found, scene)
+    for std, largest_deg in (
+        (told.azimuth_std, scene.azimuth_max_deg),
+        (told.elevation_std, scene.elevation_max_deg),
+    ):
+        std = std[~std.isnan()]
+        assert len(std)
+        uniform = math.radians(2 * largest_deg) / 12**0.5
+        np.testing.assert_allclose(std.numpy(), uniform, rtol=1e-5)
+    for each in (told.range_m, told.range_std_m, told.range_low_m, told.range_high_m):
+        assert bool(each.isnan().all())
+
+
 def test_the_interval_of_a_range_is_that_of_its_inverse():
     size = 16
     scenes = EvalScenes(PANEL, 9).batch(range(size), snr_db=0.0, num_sources=1)
