@@ -14,6 +14,9 @@ from .axes import arrange
 from .files import Arrays, describe_arrays, read_arrays
 from .mapping import COMPLEX, REAL_SOURCES, SOURCES, TARGETS, Entry, read_mapping
 
+FULL_TURN = 2 * np.pi + 1e-6
+"""Largest phase [rad] of a file that wraps its phases, up to rounding."""
+
 
 def convert(files: Iterable[str | Path], mapping: str | Path) -> Scenes:
     """Return the scenes of a recording that other software made, in double precision.
@@ -115,8 +118,23 @@ def _joined(name: str, entry: Entry, parts: Arrays) -> np.ndarray:
         return _reflections(name, parts["states"], entry["table"])
     if "magnitude_db" in parts:
         parts["magnitude"] = 10 ** (parts["magnitude_db"] / 20)
-    phase = np.radians(parts["phase"]) if entry.get("degrees") else parts["phase"]
+    phase, degrees = parts["phase"], bool(entry.get("degrees"))
+    _require_unit(name, phase, degrees)
+    phase = np.radians(phase) if degrees else phase
     return np.asarray(parts.get("magnitude", 1.0) * np.exp(1j * phase))
+
+
+def _require_unit(name: str, phase: np.ndarray, degrees: bool) -> None:
+    """Check that phases are in the unit that the mapping says, where their values tell."""
+    largest = float(np.nanmax(np.abs(phase), initial=0))
+    if degrees:
+        rule, fits = "in degrees exceed 2 pi", largest == 0 or largest > FULL_TURN
+        remedy = "These look like radians: drop degrees = true, or convert the file's to radians."
+    else:
+        whole = largest > FULL_TURN and bool((phase == np.round(phase)).all())
+        rule, fits = "in radians are no whole numbers beyond 2 pi", not whole
+        remedy = "These look like degrees: add degrees = true."
+    require(fits, f"phases of {name} {rule}", f"{largest:.4g} at most", remedy)
 
 
 def _reflections(name: str, states: np.ndarray, table: list[Any]) -> np.ndarray:

@@ -2,9 +2,10 @@
 
     .mat         of any version, by scipy or h5py; axes in MATLAB's order; `s.Y` is field Y of a
                  struct
-    .h5, .hdf5   by h5py; axes as stored; `group/Y`
+    .h5, .hdf5   by h5py; axes as stored; `group/Y`; what a link leads to by the link's name
     .npz, .npy   NumPy's; the array of an .npy file is named after the file
-    .csv, .txt   a table named after the file; with a header, also a vector per column
+    .csv, .txt   a table named after the file; with a header, also a vector per column;
+                 between semicolons or tabs `1,5` is 1.5
 
 Complex numbers may be compounds of two fields (real and imaginary part) in HDF5, and cells such as
 `1-2i` or `1-2j` in a CSV. An array that several files hold is named `FILE:ARRAY`, the file without
@@ -94,20 +95,35 @@ def _fields(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, np.
 
 
 def _read_hdf5(file: Path) -> Arrays:
-    arrays: Arrays = {}
     with h5py.File(file) as root:
-        # visits no links, which may lead nowhere
-        matlab = root.visititems(lambda _, item: "MATLAB_class" in item.attrs or None)
-
-        def visit(name: str, item: h5py.Dataset | h5py.Group) -> None:
+        items = dict(_items(root, {root.id}))
+        matlab = any("MATLAB_class" in item.attrs for item in items.values())
+        arrays: Arrays = {}
+        for name, item in items.items():
             numeric = isinstance(item, h5py.Dataset) and not name.startswith("#")
             if numeric and (item.dtype.kind in "biufc" or len(item.dtype.names or ()) == 2):
                 value = _joined(item[()])
                 # MATLAB stores its first axis last
                 arrays[name.replace("/", ".") if matlab else name] = value.T if matlab else value
+        return arrays
 
-        root.visititems(visit)
-    return arrays
+
+def _items(group: h5py.Group, above: set[h5py.h5g.GroupID]) -> Iterator[tuple[str, Any]]:
+    """Yield the items below a group by their paths, those that links lead to as well.
+
+    Links that lead nowhere are left out, and so are groups that lead back to one `above`.
+    """
+    for name in group:
+        try:
+            item = group[name]
+        except (KeyError, OSError):
+            continue
+        if item.id in above:
+            continue
+        yield name, item
+        if isinstance(item, h5py.Group):
+            for path, inner in _items(item, above | {item.id}):
+                yield f"{name}/{path}", inner
 
 
 def _joined(value: np.ndarray) -> np.ndarray:
@@ -137,9 +153,11 @@ def _read_csv(file: Path) -> Arrays:
     if not lines:
         raise ValueError("no data")
     # spaces may stand beside another delimiter, and in a complex number
-    delimiter = next((mark for mark in ",;\t " if mark in lines[-1].strip()), ",")
+    delimiter = next((mark for mark in ";\t, " if mark in lines[-1].strip()), ",")
     cells = csv.reader(lines, delimiter=delimiter)
     rows = [[cell.strip() for cell in row if cell] for row in cells]
+    if delimiter in ";\t":  # half the world writes 1,5 between these
+        rows = [[_with_decimal_point(cell) for cell in row] for row in rows]
     header = [] if all(map(_is_number, rows[0])) else rows.pop(0)
     if header and NUMERIC.fullmatch(header[0]):
         raise ValueError(f"the first row is neither names nor numbers: {','.join(header)[:40]}")
@@ -148,7 +166,10 @@ def _read_csv(file: Path) -> Arrays:
     width = len(header or rows[0])
     for number, row in enumerate(rows, start=1):
         if len(row) != width or not all(map(_is_number, row)):
-            raise ValueError(f"data row {number} has not {width} numbers: {','.join(row)[:40]}")
+            told = f"data row {number} has not {width} numbers: {','.join(row)[:40]}"
+            commas = any(re.search(r"\d,\d+ +[-+]?\d+,\d", line) for line in lines)
+            remedy = "; decimal commas are read between semicolons or tabs only"
+            raise ValueError(told + remedy * commas)
     table = np.array([[_number(cell) for cell in row] for row in rows], dtype=complex)
     table = table.reshape(len(rows), width)
     if not table.imag.any():
@@ -158,6 +179,10 @@ def _read_csv(file: Path) -> Arrays:
 
 def _is_comment(line: str) -> bool:
     return line.lstrip('" ').startswith(COMMENTS)
+
+
+def _with_decimal_point(cell: str) -> str:
+    return re.sub(r"(\d),(\d)", r"\1.\2", cell) if "." not in cell else cell
 
 
 def _number(cell: str) -> complex:

@@ -54,20 +54,26 @@ class Fault(NamedTuple):
 def find_fault(found: Localisation, scenes: Scenes, scene: SceneConfig) -> Fault | None:
     """Return the misreading that explains why scenes do not fit, or None."""
     counts = torch.from_numpy(found.num_sources).to(scenes.snapshots.device)
-    if REVERSED in found.reason:  # all scenes together say so, each alone perhaps too little
-        few, numbers = sample(reverse_phase(scenes), counts)
-        _, fits, _ = fit_reading(few, numbers, scene)
-        remedy = "conjugate snapshots, channel and codes"
-        likely: Convention | None = Convention(SIGN, int(fits.sum()), len(fits), 0.0, remedy)
-    elif too_many(int((found.p_value < LEVEL).sum()), int(np.isfinite(found.p_value).sum())):
+    likely = _reversed_sign(scenes, counts, scene) if REVERSED in found.reason else None
+    misfits, tested = int((found.p_value < LEVEL).sum()), int(np.isfinite(found.p_value).sum())
+    if likely is None and too_many(misfits, tested):
         likely = likely_convention(conventions(scenes, counts, scene))
-    else:
-        likely = None
     if likely is None:
         return _scale_fault(found, scenes, counts, scene)
     said = f"with {likely.name} {likely.fitting} of {likely.of} tried fit"
     read = next(each for name, _, each in readings(scenes) if name == likely.name)
     return Fault(said, likely.remedy, read)
+
+
+def _reversed_sign(scenes: Scenes, counts: torch.Tensor, scene: SceneConfig) -> Convention | None:
+    """Return the reading with the phase sign reversed, if most scenes fit with it.
+
+    Asked where all scenes together say so; each alone may say too little to be a misfit.
+    """
+    _, fits, _ = fit_reading(*sample(reverse_phase(scenes), counts), scene)
+    fitting, remedy = int(fits.sum()), "conjugate snapshots, channel and codes"
+    most = fitting > len(fits) // 2
+    return Convention(SIGN, fitting, len(fits), 0.0, remedy) if most else None
 
 
 def _scale_fault(

@@ -110,6 +110,11 @@ def place_conventions(known: Tensor, panel: Panel) -> dict[tuple[str, str], Tens
             e.deg2rad(),
             r,
         ),
+        ("angles in radians that were converted as if in degrees", "drop degrees = true"): (
+            a.rad2deg(),
+            e.rad2deg(),
+            r,
+        ),
         ("elevation from the zenith", "replace elevation by pi / 2 - elevation"): (
             a,
             torch.pi / 2 - e,

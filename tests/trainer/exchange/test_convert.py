@@ -62,6 +62,27 @@ def test_an_array_in_another_form_comes_back_as_it_was(tmp_path, mapping, arrays
     assert_same(converted(tmp_path, PANEL + mapping, **arrays))
 
 
+@pytest.mark.parametrize("name", ["C", "H"])
+@pytest.mark.parametrize("turn", [0, np.pi])  # phases from -pi, and from 0
+def test_phases_in_the_wrong_unit_are_refused_and_the_advice_leads_to_the_right_one(
+    tmp_path, name, turn
+):
+    array = {"C": C, "H": H}[name]
+    radians = np.angle(array * np.exp(-1j * turn)) + turn
+    modulus = '\nmagnitude = "A"'
+    mapping = PANEL + PLAIN.replace(f'from = "{name}"', f'phase = "P"{modulus}')
+    given = {"A": np.abs(array), "P": radians}
+    with pytest.raises(ConfigError, match="look like radians: drop degrees = true"):
+        converted(tmp_path, mapping.replace(modulus, f"{modulus}\ndegrees = true"), **given)
+    assert_same(converted(tmp_path, mapping, **given))
+    given["P"] = np.degrees(radians)
+    if name == "C":  # states of whole degrees
+        given["P"] = np.round(given["P"])
+        with pytest.raises(ConfigError, match="look like degrees: add degrees = true"):
+            converted(tmp_path, mapping, **given)
+    converted(tmp_path, mapping.replace(modulus, f"{modulus}\ndegrees = true"), **given)
+
+
 def test_states_become_the_reflections_of_their_table(tmp_path):
     states = np.random.default_rng(2).integers(0, 2, size=C.shape)
     table = "table = [[1, 90], [1, -90.0]]"

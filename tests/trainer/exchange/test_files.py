@@ -104,6 +104,33 @@ def test_links_that_lead_nowhere_are_no_arrays(tmp_path: Path, link: object) -> 
     assert list(read_arrays([tmp_path / "a.h5"])) == ["Y"]
 
 
+def test_links_are_arrays_under_their_own_names(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "b.h5", "w") as file:
+        file["far"] = 2 * Y
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["radio/iq"] = Y
+        file["soft"], file["group"] = h5py.SoftLink("/radio/iq"), h5py.SoftLink("/radio")
+        file["radio/back"] = h5py.SoftLink("/")  # leads round
+        file["external"] = h5py.ExternalLink("b.h5", "/far")
+    found = read_arrays([tmp_path / "a.h5"])
+    assert set(found) == {"radio/iq", "soft", "group/iq", "external"}
+    for name in ("soft", "group/iq"):
+        np.testing.assert_array_equal(found[name], Y)
+    np.testing.assert_array_equal(found["external"], 2 * Y)
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t", "; "])
+@pytest.mark.parametrize("header", ["f;S", ""])
+def test_decimal_commas_are_read_between_semicolons_and_tabs(
+    tmp_path: Path, delimiter: str, header: str
+) -> None:
+    rows = ["1,5;-2,25e3", "3;4,5-0,5i"]
+    lines = [row.replace(";", delimiter) for row in [header] * bool(header) + rows]
+    (tmp_path / "a.csv").write_text("\n".join(lines))
+    expected = np.array([[1.5, -2250], [3, 4.5 - 0.5j]])
+    np.testing.assert_array_equal(read_arrays([tmp_path / "a.csv"])["a"], expected)
+
+
 def test_arrays_of_one_name_in_two_files_are_told_apart(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", Y=Y, only=Y)
     np.savez(tmp_path / "b.npz", Y=-Y)
@@ -123,9 +150,9 @@ def test_arrays_of_one_name_in_two_files_are_told_apart(tmp_path: Path) -> None:
         ("a.csv", b"f,S\n1,x\n", "data row 1 has not 2 numbers: 1,x"),
         ("a.csv", b"!nothing\n", "no data"),
         ("a.csv", b"f,S\n", "no data below the header"),
-        ("a.csv", b"1,5;2,5\n", "first row is neither names nor numbers: 1,5;2,5"),
+        ("a.csv", b"1.234,5;2,5\n", "first row is neither names nor numbers: 1.234,5"),
         ("a.csv", b"1,5 2,5\n", "first row|has not"),
-        ("a.csv", b"f,S\n1,5 2,5\n", "data row 1 has not 2 numbers"),
+        ("a.csv", b"f,S\n1,5 2,5\n", "has not 2 numbers.*between semicolons or tabs only"),
         ("a.xlsx", b"", r"must be one of \.mat, \.h5"),
     ],
 )

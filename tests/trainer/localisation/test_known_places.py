@@ -48,6 +48,10 @@ def test_the_laws_own_places_agree(found):
             "angles in degrees",
         ),
         (
+            lambda t: {"azimuth": t.azimuth.deg2rad(), "elevation": t.elevation.deg2rad()},
+            "angles in radians that were converted as if in degrees",
+        ),
+        (
             lambda t: {"azimuth": t.elevation, "elevation": t.azimuth},
             "azimuth and elevation exchanged",
         ),

@@ -6,9 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.small_model import scenes_of
+from tests.small_model import SCENE, scenes_of
 from trainer.config import ConfigError
 from trainer.localisation import localise, reverse_phase
+from trainer.localisation.diagnosis import find_fault
 from trainer.localisation.vouching import (
     MISREAD,
     REVERSED,
@@ -66,6 +67,26 @@ def test_far_sources_of_a_reversed_sign_get_one_reason_in_words_and_in_the_colum
     assert REVERSED in found.reason
     assert "phase sign reversed" in found.diagnosis
     assert "None of the usual" not in found.diagnosis
+
+
+def test_a_reversed_sign_is_no_remedy_where_most_scenes_do_not_fit_with_it():
+    scenes = replace(scenes_of(snr_db=15.0, size=3), truth=None)
+    found = localise(method="sml", scenes=scenes, num_sources=1)
+    hinted = replace(found, reason=np.where(found.active, REVERSED, found.reason))
+    assert find_fault(hinted, scenes, SCENE) is None
+
+
+@pytest.mark.slow
+def test_another_reading_is_named_where_scenes_together_hint_at_a_reversed_sign():
+    scenes = replace(scenes_of(snr_db=15.0, size=8), truth=None)
+    late = replace(scenes, codes=scenes.codes.roll(1, 1))
+    found = localise(method="sml", scenes=late, num_sources=1)
+    assert not found.fits.any()
+    hinted = replace(found, reason=np.where(found.active, REVERSED, found.reason))
+    fault = find_fault(hinted, late, SCENE)
+    assert fault is not None
+    assert fault.reading == "with codes one snapshot late 8 of 8 tried fit"
+    assert localise(method="sml", scenes=fault.scenes, num_sources=1).fits.all()
 
 
 def test_as_many_sources_as_antennas_are_refused_at_once():
