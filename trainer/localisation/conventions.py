@@ -192,9 +192,9 @@ def scaled(panel: Panel, scale: float | None) -> Panel:
     )
 
 
-def sample(scenes: Scenes, num_sources: Tensor) -> tuple[Scenes, Tensor]:
-    """Return up to `SAMPLE` scenes, evenly spaced, and their K."""
-    step = -(-scenes.batch_size // SAMPLE)
+def sample(scenes: Scenes, num_sources: Tensor, size: int = SAMPLE) -> tuple[Scenes, Tensor]:
+    """Return up to `size` scenes, evenly spaced, and their K."""
+    step = -(-scenes.batch_size // size)
     chosen = torch.arange(0, scenes.batch_size, step, device=num_sources.device)
     return scenes.take(chosen), num_sources[chosen]
 

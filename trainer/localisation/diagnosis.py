@@ -1,15 +1,16 @@
 """The findings of a localisation in words: misfits and the likely misreading, scale, reasons."""
 
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from trainer.config import ConfigError, SceneConfig
+from trainer.estimation import sml
 from trainer.evaluation import TOLERANCE_DEG
-from trainer.scenes import Scenes
+from trainer.scenes import Scenes, search_grid
 
 from .best_places import LEVEL, reverse_phase, too_many
 from .conventions import (
@@ -30,10 +31,15 @@ from .vouching import (
     is_rescaled,
     moved_by_scale,
     recording_scale,
+    vouch,
 )
 
 VAGUE = 0.5
 """Relative error of the elements' distances beyond which nothing is said of them."""
+SCALE_SAMPLE = 64
+"""Scenes that a wrong factor is fitted to: a single one says little of it."""
+ROUNDS = 4
+"""Most fits at a corrected panel; a factor of 1.3 needs three."""
 
 
 class Fault(NamedTuple):
@@ -79,23 +85,38 @@ def _reversed_sign(scenes: Scenes, counts: torch.Tensor, scene: SceneConfig) -> 
 def _scale_fault(
     found: Localisation, scenes: Scenes, counts: torch.Tensor, scene: SceneConfig
 ) -> Fault | None:
-    """Return the fault of a recording most of which fits with other distances of the elements."""
-    scale = recording_scale(found)
+    """Return the fault of a recording most of which fits with other distances of the elements.
+
+    A scene's factor is linearised at the panel as given; far from 1 that says too little. So the
+    sample is fitted again at the corrected panel, until the factor stays.
+    """
+    scale, factor = recording_scale(found), 1.0
     if scale is None or not scale.wrong:
         return None
-    read = replace(scenes, panel=scaled(scenes.panel, scale.factor))
-    try:
-        _, fits, _ = fit_reading(*sample(read, counts), scene)
-    except ConfigError:  # of the region: directions would look alike
+    few, numbers = sample(scenes, counts, SCALE_SAMPLE)
+    for _ in range(ROUNDS):
+        factor *= scale.factor
+        read = replace(few, panel=scaled(few.panel, factor))
+        try:
+            at_panel = replace(scene, **asdict(read.panel))
+            located = sml(read, numbers, search_grid(at_panel, torch.float32, numbers.device))
+        except ConfigError:  # of the region: directions would look alike
+            return None
+        told = vouch(read, located, numbers, at_panel)
+        again = recording_scale(told)
+        if again is None:
+            return None
+        scale = again
+        if abs(scale.factor - 1) < scale.std / 4:
+            break
+    if int(told.fits.sum()) <= len(told.fits) // 2:
         return None
-    if int(fits.sum()) <= len(fits) // 2:
-        return None
-    size = f"{scale.factor:.3g} ± {1.96 * scale.std:.1g}"
+    size = f"{factor:.3g} ± {1.96 * factor * scale.std:.1g}"
     return Fault(
-        f"with the elements' distances in wavelengths {size} times as large {int(fits.sum())} of "
-        f"{len(fits)} tried fit",
-        f"multiply spacing_m (or positions_m) by {scale.factor:.3g}, or divide wavelength_m by it",
-        read,
+        f"with the elements' distances in wavelengths {size} times as large "
+        f"{int(told.fits.sum())} of {len(told.fits)} tried fit",
+        f"multiply spacing_m (or positions_m) by {factor:.3g}, or divide wavelength_m by it",
+        replace(scenes, panel=scaled(scenes.panel, factor)),
     )
 
 
@@ -143,7 +164,8 @@ def describe_scale(found: Localisation) -> tuple[str, bool]:
     moved = np.degrees(moved_by_scale(found, farther))
     told = np.isfinite(moved)
     if scale.wrong:
-        off = f"{scale.factor:.3g} ± {vague:.1g} times as large"
+        # linearised at the panel as given: too small, the more so the farther from 1
+        off = f"about {scale.factor:.3g} ± {vague:.1g} times as large, or more"
         said = f"the recording fits best with the elements' distances in wavelengths {off}"
         moved = moved[told & vouched]
         clause = f": until then angles are off by up to {moved.max():.1f}°" if len(moved) else ""

@@ -1,5 +1,6 @@
 """The scale of a panel: told by curvature over a recording, and by nothing of planar waves."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -90,6 +91,33 @@ def test_a_recording_with_a_wrong_carrier_is_not_vouched_for_and_told_its_scale(
     said = describe_misfits(found, wrong, replace(SCENE, azimuth_max_deg=45.0))
     assert "elements' distances in wavelengths" in said
     assert "times as large" in said
+
+
+@pytest.mark.parametrize("factor", [0.75, 1.3])
+def test_the_factor_advised_is_right_far_from_one_too(factor):
+    """Linearised once it would be too small."""
+    near = replace(SCENE, azimuth_max_deg=20.0, elevation_max_deg=12.0, range_max_m=1.5)
+    wrong = rescaled(scenes_of(near, count=1, snr_db=20.0, size=24), factor)
+    wrong = replace(wrong, truth=None)
+    region = {"azimuth_deg": 28.0, "elevation_deg": 28.0, "range_m": (0.3, 4.0)}
+    found = localise(method="sml", scenes=wrong, num_sources=1, **region)
+    searched = replace(
+        near,
+        wavelength_m=wrong.panel.wavelength_m,
+        **{"azimuth_max_deg": 28.0, "elevation_max_deg": 28.0},
+        **{"range_min_m": 0.3, "range_max_m": 4.0},
+    )
+    fault = find_fault(found, wrong, searched)
+    assert fault is not None
+    told, vague = re.search(r"([\d.]+) ± ([\d.]+) times", fault.reading).groups()
+    # by three standard deviations, of which 1.96 are printed with one digit
+    assert abs(float(told) - factor) < 3 / 1.96 * 1.5 * float(vague)
+    assert float(vague) <= 0.2
+    assert f"by {told}" in fault.remedy
+    once = recording_scale(found)
+    assert once is not None
+    assert once.factor < float(told)
+    assert abs(float(told) - factor) < 0.6 * abs(once.factor - factor)
 
 
 @pytest.mark.parametrize("named", [0.9, 1.46])
