@@ -43,8 +43,8 @@ class Failure:
     Attributes:
         term: name of the loss term that was (or whose gradient was) non-finite; `total` if no
             single term was.
-        tensor: parameter whose gradient was non-finite, or the name of the offending input; empty
-            if none.
+        tensor: parameter whose gradient was non-finite, the name of the offending input, or
+            `matrix` or `factor` if the predicted R itself was; empty if none.
         step: optimiser steps taken before the failure (it happened in step `step + 1`).
         epoch: epoch in which it happened, from 1.
         min_eigengap: smallest finite λ_K - λ_{K+1} of the failing batch (trace-1 covariance);

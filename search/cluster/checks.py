@@ -135,6 +135,7 @@ def try_networks(plan: SearchConfig, resources: Resources) -> list[str]:
             step = ray.get(submit(resources, take_step, config.to_params() | ONE_STEP))
         except ray.exceptions.RayError as error:
             reason = str(error).strip().splitlines()[-1]
+            reason = reason.removeprefix("trainer.user_code.CodeError: ").rstrip(".")
             raise Refused(
                 f"a network of kind `{kind}` must survive one step, but: {reason}. Try it alone "
                 "with `python -m trainer train`, or skip this check with --no-preflight."

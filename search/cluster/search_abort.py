@@ -26,7 +26,9 @@ class SearchAbort(tune.Stopper):
             self.abort(f"a worker could not keep its checkpoint: {lost}")
         elif outcome := result.get("outcome"):
             cause = str(result.get("cause"))
-            self.count(Outcome(outcome), cause, str(result.get("failure_traceback") or cause))
+            # what breaks a rule says which; a crash is at a line
+            told = "message" if outcome == Outcome.INVALID else "traceback"
+            self.count(Outcome(outcome), cause, str(result.get(f"failure_{told}") or cause))
         else:
             return False
         return True
@@ -36,8 +38,8 @@ class SearchAbort(tune.Stopper):
         limit = RULES[outcome].ends_search_at
         self._endings[outcome, cause] += 1
         if limit is not None and self._endings[outcome, cause] >= limit:
-            times = f"the same failure {limit} times" if limit > 1 else "a failure"
-            self.abort(f"{times}, which is a bug and not a trial:\n{details}")
+            crash = f"the same failure {limit} times, which is a bug and not a trial:\n{details}"
+            self.abort(crash if limit > 1 else f"a trial broke a rule: {details}")
 
     def abort(self, reason: str) -> None:
         """Abort the search; the first reason counts."""

@@ -40,9 +40,20 @@ def require_space(space: Any, reference: str) -> spaces.Space:
             "Space(name=..., about=..., suggest=..., fixed=...)."
         )
     try:
+        TrainConfig.from_params(space.fixed)
+    except ConfigError as error:
+        raise CodeError(
+            f"`fixed` of `{reference}` must be a configuration by itself, but: {error} What goes "
+            "with a drawn field only, such as a loss term with its weight, `suggest` returns."
+        ) from error
+    try:
         space.ranges()
         draws = [*space.branches(), *space.branches(upper=True), *map(space.draw, space.anchors)]
         for drawn in draws:
+            if not isinstance(drawn, Mapping):
+                raise ConfigError(
+                    f"`suggest` must return a dict of fields and values, but returned {drawn!r}."
+                )
             TrainConfig.from_params({**space.fixed, **drawn})
     except Exception as error:
         why = str(error) if isinstance(error, ConfigError) else place_in(error)

@@ -200,7 +200,7 @@ FAILURES = (
     Column("outcome", "str", "", "what became of the trial here", True),
     Column("cause", "str", "", "a word of trainer.failure.Cause, or an exception's type"),
     Column("term", "str", "", "loss term that was not finite; total if no single one"),
-    Column("tensor", "str", "", "parameter or input that was not finite"),
+    Column("tensor", "str", "", "parameter, input, or matrix or factor of R that was not finite"),
     Column("step", "int", "1", "optimiser steps taken before the failure"),
     Column("epoch", "int32", "1", "in which it happened, from 1"),
     Column("min_eigengap", "float", "1", "smallest finite l_K - l_(K+1) of the failing batch"),

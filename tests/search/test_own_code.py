@@ -2,9 +2,11 @@
 with a changed file. Most runs in this process (`tests.local_ray`), one on a real Ray."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +16,7 @@ import pytest
 
 from search import ablate, confirm
 from search.records import RunStore
+from search.records.checkpoints import checkpoints_of, read_reports
 from search.run import main
 from tests.local_ray import install
 from trainer import user_code
@@ -24,7 +27,8 @@ EXAMPLE = ROOT / "examples" / "free_gram.py"
 POISONED = """
 
 def poisoned(covariance, scenes, *, poison=0):
-    return count_entropy(covariance, scenes) * (float("nan") if poison else 1.0)
+    zero = 0 * covariance.held.abs().sum((-2, -1))
+    return count_entropy(covariance, scenes) + (zero.sqrt() if poison else zero)
 """
 SMALL = (
     *("--preset", "smoke", "--scheduler", "none", "--sampler", "qmc", "--name", "x"),
@@ -33,6 +37,7 @@ SMALL = (
     *("evaluation.report_snr_db=-5,0",),
 )
 
+NAMES = ("t0000", "t0001", "t0002", "t0003")
 UNSCORED = """
 import sys
 import search.driver, search.run
@@ -44,7 +49,7 @@ sys.exit(search.run.main(sys.argv[1:]))
 
 
 def flags_of(code: Path) -> list[str]:
-    """Flags of a search in which the loss is not a number where it is poisoned."""
+    """Flags of a search in which the loss has no derivative, sqrt'(0), where it is poisoned."""
     own = ["--network", f"{code}:FreeGram", "--range", "network.args.rank=2:4"]
     return [*own, "--loss", f"{code}:poisoned", "--choices", "loss.args.poison=0,1"]
 
@@ -74,7 +79,8 @@ def test_a_poisoned_trial_diverges_and_the_others_complete(run):
     assert trials["params.network.args.rank"].isin([2, 3, 4]).all()
     failures = store.read("failures")
     assert set(failures["term"]) == {"poisoned"}
-    assert set(failures["cause"]) == {"nonfinite_loss"}
+    assert set(failures["cause"]) == {"nonfinite_gradient"}
+    assert set(failures["tensor"]) == {"weights.0.weight"}
     epochs = store.read("epochs")
     total = epochs["loss_covariance"] + epochs["loss_own"]
     pd.testing.assert_series_equal(epochs["loss_total"], total, check_names=False)
@@ -136,24 +142,56 @@ def test_a_term_that_lies_on_the_worker_is_told_and_costs_no_other_row(
     trials = RunStore.open(tmp_path / "x").read("trials")
     assert set(trials["outcome"]) <= {"invalid", "crashed"}
     assert trials["error"].str.contains(says, regex=True).all()
-    assert capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert ("Traceback" in said) == ("raise" in line)  # three crashes; a broken contract is told
+    assert re.search(says, said)
+
+
+def drive(folder: Path, *argv: str) -> subprocess.Popen[str]:
+    """Start a driver in a folder, which may be killed."""
+    return subprocess.Popen(
+        [sys.executable, "-c", UNSCORED, *argv],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
 
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_code_of_ones_own_is_searched_on_a_real_ray_from_another_folder(tmp_path):
+def test_a_killed_search_of_ones_own_code_loses_and_doubles_nothing_on_a_real_ray(
+    tmp_path, address, monkeypatch, capsys
+):
     """Its preflight takes a step on a worker; the trials run where the file is not."""
-    (tmp_path / "my_nets.py").write_text(EXAMPLE.read_text() + POISONED)
-    search = [*SMALL, *flags_of(Path("my_nets.py")), "--out", "runs", "--max-concurrent", "1"]
-    done = subprocess.run(
-        [sys.executable, "-c", UNSCORED, *search],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    trials = RunStore.open(tmp_path / "runs" / "x").read("trials")
-    assert set(trials["outcome"]) == {"completed", "diverged"}
-    assert "FreeGram network: one step diverges (nonfinite_loss)" in done.stdout
+    code, run = tmp_path / "my_nets.py", tmp_path / "runs" / "x"
+    code.write_text(EXAMPLE.read_text() + POISONED)
+    where = ("--out", "runs", "--max-concurrent", "1", "--address", address)
+    first = drive(tmp_path, *SMALL, "--set", "epochs=12", *flags_of(Path(code.name)), *where)
+    deadline = time.monotonic() + 300
+    while not any(len(read_reports(p)) >= 3 for n in NAMES for p in checkpoints_of(run, n)):
+        assert first.poll() is None, first.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    first.kill()
+    assert "FreeGram network: one step diverges (nonfinite_gradient)" in first.communicate()[0]
+    monkeypatch.chdir(tmp_path)
+    code.write_text(code.read_text() + "# changed\n")
+    assert main(["--resume", "runs/x"]) == 2
+    assert "my_nets.py has changed" in capsys.readouterr().err
+    shutil.copy(run / "code" / code.name, code)
+    again = drive(tmp_path, "--resume", "runs/x", "--no-preflight")
+    said = again.communicate(timeout=600)[0]
+    assert again.returncode == 0, said
+    store = RunStore.open(run)
+    trials, epochs = store.read("trials"), store.read("epochs")
+    assert list(trials["trial_id"]) == list(NAMES)
+    completed = trials.query("outcome == 'completed'")["trial_id"]
+    assert 0 < len(completed) < len(NAMES)
+    assert epochs.groupby("trial_id")["epoch"].apply(list).to_dict() == {
+        name: list(range(1, 13)) for name in completed
+    }
+    failures = store.read("failures")
+    assert set(failures["trial_id"]) == set(NAMES) - set(completed)
+    assert set(failures["tensor"]) == {"weights.0.weight"}

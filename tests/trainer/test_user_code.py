@@ -5,6 +5,7 @@ import torch
 
 from trainer import user_code
 from trainer.config import ConfigError, TrainConfig
+from trainer.failure import Cause, Diverged
 from trainer.networks import build_network
 from trainer.scenes import simulate
 from trainer.training import TrainingLoop, loss_terms, train
@@ -99,6 +100,37 @@ def test_its_loss_is_a_further_weighted_term(file):
     assert report.row()["loss_own"] == report.losses["spread"]
 
 
+def test_a_covariance_that_is_not_a_number_diverges_and_is_named(file):
+    file.write_text(
+        CODE.replace("return made", "return normalise(matrix=made.matrix / 0, eps_psd=0)")
+    )
+    with pytest.raises(Diverged) as diverged:
+        next(train(config(file)))
+    failure = diverged.value.failure
+    assert (failure.cause, failure.term, failure.tensor) == (
+        Cause.NONFINITE_LOSS,
+        "covariance",
+        "matrix",
+    )
+
+
+def test_dropout_acts_in_training_only(file):
+    file.write_text(
+        CODE.replace("return made", "noted.add(self.training)\n        return made")
+        + "\nnoted = set()\n"
+    )
+    ours = config(file)
+    loop = TrainingLoop(ours, torch.device("cpu"))
+    noted = load(f"{file}:noted")
+    loop.step()
+    assert noted == {True}
+    noted.clear()
+    restored = [report.epoch for report in loop.reports()]
+    assert restored == [1]
+    assert noted == {True, False}
+    assert not loop.network.training
+
+
 def test_a_changed_file_is_refused_by_name_when_a_network_is_restored(file, tmp_path):
     (report,) = train(config(file))
     report.state.save(tmp_path / "state.pt")
@@ -145,6 +177,23 @@ def test_a_worker_runs_the_text_that_it_is_given(tmp_path, monkeypatch):
             "return type(made)(2 * made.matrix, None, made.shift)",
             "of trace 1, but the trace differs by 1",
         ),
+        (
+            "return made",
+            "return type(made)(made.matrix + 0.1j * eye, None, made.shift)",
+            "must return a Hermitian matrix",
+        ),
+        (
+            "return made",
+            "return type(made)(made.matrix.detach(), None, made.shift)",
+            "it has no gradient",
+        ),
+        ("nn.Parameter(torch.tensor(float(power)))", "torch.ones(())", "must have parameters"),
+        (
+            "def forward",
+            "def get_extra_state(self):\n        return {}\n\n    def forward",
+            "`_extra_state` is a dict",
+        ),
+        ("lmmse(scenes)", "lmmse(scenes) * len(scenes.sources.azimuth)", "is told none"),
         ("nn.Module)", "object)", "raised TypeError|must be an nn.Module"),
         ("super().__init__()", "pass", "must be built, but raised AttributeError.* of module.py"),
         ("*, power=1.0", "*, powers=1.0", "argument 'power'. Did you mean `powers`"),
@@ -155,7 +204,7 @@ def test_a_worker_runs_the_text_that_it_is_given(tmp_path, monkeypatch):
 def test_a_network_that_breaks_the_contract_is_told_how(before, after, says, file):
     file.write_text(CODE.replace(before, after, 1))
     ours = config(file)
-    with pytest.raises(CodeError, match=says):
+    with pytest.raises((CodeError, ValueError), match=says):
         build_network(ours)(scenes_of(ours))
 
 
@@ -166,6 +215,7 @@ def test_a_network_that_breaks_the_contract_is_told_how(before, after, says, fil
         ("return covariance.shift.sum()", r"each of 3 scenes, but returned \(\)"),
         ("return covariance.dense()", r"returned \(3, 36, 36\)"),
         ("return scenes.sources.num_sources", "torch.int64"),
+        ("return spread(covariance, scenes).detach()", "must be differentiable in the covariance"),
     ],
 )
 def test_a_loss_that_breaks_the_contract_is_told_how(body, says, file):
@@ -194,9 +244,10 @@ def test_settings_without_code_to_go_with_are_refused(params, says):
         TrainConfig.from_params(params)
 
 
-def test_a_term_is_not_called_as_one_that_there_is(file):
-    file.write_text(CODE.replace("def spread", "def eigengap"))
-    ours = config(file, **{"loss.term": f"{file}:eigengap", "loss.weight": 1.0})
+@pytest.mark.parametrize("name", ["eigengap", "norm"])
+def test_a_term_is_not_called_as_a_number_that_there_is(name, file):
+    file.write_text(CODE.replace("def spread", f"def {name}"))
+    ours = config(file, **{"loss.term": f"{file}:{name}", "loss.weight": 1.0})
     scenes = scenes_of(ours)
     with pytest.raises(CodeError, match="Rename it"):
         own_term(build_network(ours)(scenes), scenes, ours)

@@ -1,17 +1,20 @@
 """A user's network by reference, held to the contract of all networks (docs/own_code.md)."""
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from trainer.config import TrainConfig
 from trainer.covariance import Covariance
+from trainer.linalg import squared_norm
 from trainer.scenes import Scenes
 from trainer.user_code import CodeError, bind, place_in
 
-TRACE_TOLERANCE = 1e-3
-"""Largest error of the trace that a user's network may leave, in single precision."""
+TOLERANCE = 1e-3
+"""Largest error of the trace, and of R = Rᴴ relative to R, in single precision."""
 
 
 def build_own_network(config: TrainConfig) -> nn.Module:
@@ -28,8 +31,26 @@ def build_own_network(config: TrainConfig) -> nn.Module:
         raise CodeError(f"`{kind}` must be built, but raised {place_in(error)}.") from error
     if not isinstance(network, nn.Module):
         raise CodeError(f"`{kind}` must be an nn.Module, but is a {type(network).__name__}.")
+    if not any(each.requires_grad for each in network.parameters()):
+        raise CodeError(
+            f"`{kind}` must have parameters to train, but has none. Assign nn.Parameter or "
+            "modules to attributes of self; a list of modules is an nn.ModuleList."
+        )
+    for name, kept in network.state_dict().items():
+        if not isinstance(kept, Tensor):
+            raise CodeError(
+                f"`{kind}` must keep tensors only in its state_dict, as checkpoints do, but "
+                f"`{name}` is a {type(kept).__name__}. Make it anew in the constructor."
+            )
+    network.register_forward_pre_hook(_hide_truth)
     network.register_forward_hook(partial(_require_covariance, kind, []))
     return network
+
+
+def _hide_truth(network: nn.Module, inputs: tuple[Scenes, ...]) -> tuple[Scenes, ...]:
+    """Return the scenes without their truth, which recorded ones do not have either."""
+    del network
+    return replace(inputs[0], truth=None), *inputs[1:]
 
 
 def _require_covariance(
@@ -37,7 +58,8 @@ def _require_covariance(
 ) -> None:
     """Raise CodeError unless a user's network has returned a `Covariance` of its scenes.
 
-    Shapes are looked at every time; the trace the first time only, since it waits for the device.
+    Shapes are looked at every time; trace and symmetry the first time only, since they wait for
+    the device.
     """
     del network
     scenes = inputs[0]
@@ -57,12 +79,24 @@ def _require_covariance(
             f"{'a matrix' if output.factor is None else 'a factor'} {shapes[0]} of {held.dtype} "
             f"and a shift {shapes[1]}."
         )
+    if torch.is_grad_enabled() and not held.requires_grad:
+        raise CodeError(
+            f"`{name}` must return a covariance that its parameters can be trained by, but it has "
+            "no gradient. Leave out .detach(), torch.no_grad and NumPy in forward."
+        )
     if not seen:
         seen.append(True)
+        if output.matrix is not None:
+            skew = squared_norm(held - held.mH) > TOLERANCE**2 * squared_norm(held)
+            if bool(skew.any()):
+                raise CodeError(
+                    f"`{name}` must return a Hermitian matrix, R = Rᴴ, but it is not. Build it "
+                    "with trainer.covariance.normalise."
+                )
         loaded = output.dense().detach().diagonal(dim1=-2, dim2=-1).real.sum(-1)
         trace = loaded - elements * shift
         wrong = float((trace - 1).abs().where(trace != 0, 0).max())
-        if wrong > TRACE_TOLERANCE:  # not of NaN: that is a divergence, with its diagnosis
+        if wrong > TOLERANCE:  # not of NaN: that is a divergence, with its diagnosis
             raise CodeError(
                 f"`{name}` must return a covariance of trace 1, but the trace differs by "
                 f"{wrong:.3g}. Build it with trainer.covariance.normalise."

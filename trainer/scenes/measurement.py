@@ -99,8 +99,9 @@ class Scenes:
         """
         if self.truth is None:
             raise ValueError(
-                "scenes must know their sources here, but these were recorded without truth. "
-                "Add the arrays azimuth, elevation and range_m to the recording."
+                "scenes must know their sources here, but these were recorded without truth, or "
+                "are a network's, which is told none. To a recording, add the arrays azimuth, "
+                "elevation and range_m."
             )
         return self.truth
 

@@ -65,10 +65,13 @@ def _find_nonfinite(
     network: nn.Module, scenes: Scenes, config: TrainConfig
 ) -> tuple[Cause, str, str]:
     names, parameters = zip(*network.named_parameters(), strict=True)
-    terms = loss_terms(network(scenes), scenes, config).values
+    covariance = network(scenes)
+    terms = loss_terms(covariance, scenes, config).values
+    finite = bool(torch.isfinite(covariance.held).all())
+    held = "factor" if covariance.matrix is None else "matrix"
     for term, value in terms.items():
         if not torch.isfinite(value):
-            return Cause.NONFINITE_LOSS, term, ""
+            return Cause.NONFINITE_LOSS, term, "" if finite else held
     for term, value in terms.items():
         gradients = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True)
         if bad := _first_nonfinite(names, gradients):

@@ -34,15 +34,13 @@ from trainer.scenes import Scenes, simulate
 from .checkpoint import UNREADABLE, TrainState
 from .diagnosis import diagnose, eigengaps
 from .start import load_start
-from .terms import BUILT_IN, loss_terms
+from .terms import BUILT_IN, COUNTED, loss_terms
 
 CLIP_NORM = 1.0
 """Gradients are scaled down to this norm: low-SNR batches have a heavy tail."""
 
 VALIDATED = ("capped_error", "capped_error_low", "capped_error_high", "success_rate")
 """Fields of a report that are measured on the validation scenes."""
-COUNTED = ("norm", "skipped", "replaced")
-"""Numbers of a step that are not loss terms."""
 
 
 @dataclass(frozen=True)
@@ -151,6 +149,7 @@ class TrainingLoop:
         while self.epoch < self.config.epochs:
             started = time.perf_counter()
             self.epoch += 1
+            self.network.train()
             steps = [self.step() for _ in range(self.config.steps_per_epoch)]
             yield self._report(steps, started)
 
@@ -240,6 +239,7 @@ class TrainingLoop:
         config, scenes = self.config, self.batch
         assert scenes is not None, "an epoch has at least one step"
         terms = [name for name in steps[0] if name not in COUNTED]
+        self.network.eval()  # a user's may have dropout, or count batches
         with torch.no_grad():
             covariance = self.network(scenes)
             gaps = eigengaps(covariance, scenes)

@@ -20,6 +20,8 @@ from trainer.spectral import Guarded, dominance_loss, eigengap_loss, guard, spec
 from trainer.user_code import CodeError, bind
 
 BUILT_IN = ("covariance", "eigengap", "total")
+COUNTED = ("norm", "skipped", "replaced")
+"""Numbers of a step that are not loss terms."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,11 @@ def own_term(covariance: Covariance, scenes: Scenes, config: TrainConfig) -> Ten
             f"`{term}` must return one real number for each of {scenes.batch_size} scenes, but "
             f"returned {shape} of {value.dtype}. Leave the mean over scenes to the training."
         )
+    if covariance.held.requires_grad and not value.requires_grad:
+        raise CodeError(
+            f"`{term}` must be differentiable in the covariance, but has no gradient: it would "
+            "train nothing. Leave out .detach(), torch.no_grad and NumPy."
+        )
     return value
 
 
@@ -80,7 +87,7 @@ def own_term(covariance: Covariance, scenes: Scenes, config: TrainConfig) -> Ten
 def _own_function(
     term: str, sha256: str | None, args: tuple[tuple[str, Any], ...]
 ) -> Callable[[Covariance, Scenes], Tensor]:
-    if term.rpartition(":")[2] in BUILT_IN:
+    if term.rpartition(":")[2] in (*BUILT_IN, *COUNTED):
         raise CodeError(f"`{term}` must not be called as a term that there is. Rename it.")
     return bind(term, sha256, ("covariance", "scenes"), args)
 

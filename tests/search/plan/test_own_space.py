@@ -76,6 +76,8 @@ def test_a_run_keeps_its_code_and_refuses_a_changed_file_by_name(
         ('drawn["network.width"]', 'drawn["network.widht"]', "Did you mean `network.width`"),
         ('"network.width", 8, 24, step=8', '"network.width", 0, 4', "width >= 1"),
         ("trials=3", 'trials=3, anchors=({"eps_psd": 1},)', "an anchor must give"),
+        ("    return drawn\n", "", "must return a dict of fields and values, but returned None"),
+        ('"epochs": 2', '"loss.term": "a.py:b"', "must be a configuration by itself"),
         ('"epochs": 2', '"epocs": 2', "Did you mean `epochs`"),
     ],
 )
