@@ -27,6 +27,7 @@ COMPARED = ("scene", "evaluation", "epochs", "seed", "device")
 
 Own = Mapping[str, spaces.Range]
 """Ranges of the names that are the sampler's alone, such as `eigengap.term`."""
+KINDS = {spaces.Float: "float", spaces.Int: "int", spaces.Choice: "choice"}
 
 
 def require_space(space: Any, reference: str) -> spaces.Space:
@@ -86,7 +87,7 @@ def parse_changes(
     own = {n: one for n, one in space.ranges().items() if n not in FIELDS and "@" not in n}
     values = {n: _value(n, text, own) for n, text in split_settings("--set", settings)}
     found: dict[str, spaces.Range] = {
-        name: _numbers(name, text) for name, text in split_settings("--range", ranges)
+        name: _numbers(name, text, own) for name, text in split_settings("--range", ranges)
     }
     for name, text in split_settings("--choices", choices):
         require(name not in found, "a name is in --range or in --choices", name, "Leave one out.")
@@ -106,7 +107,7 @@ def parse_changes(
 
 def changed_space(space: spaces.Space, changes: spaces.Changes) -> spaces.Space:
     """Return the space with the changes; raise ConfigError for what no training takes."""
-    drawn = space.parameters()
+    drawn = {*space.parameters(), *space.ranges()}
     shared = {
         name: value
         for name, value in changes.values.items()
@@ -136,8 +137,9 @@ def _fault(params: Mapping[str, Any]) -> str:
 
 def _value(name: str, text: str, own: Own) -> Any:
     if name in own:
-        require(text in own[name], f"{name} is {own[name]}", repr(text), "Choose one of them.")
-        return text
+        found = _answers(own[name], text)
+        require(bool(found), f"{name} is {own[name]}", repr(text), "Choose one of them.")
+        return found[0]
     _require_known(name, own)
     value = parse_value(name, text)
     names = tuple(field_of(name).values.split(" | "))
@@ -146,14 +148,29 @@ def _value(name: str, text: str, own: Own) -> Any:
     return value
 
 
-def _numbers(name: str, text: str) -> spaces.Range:
-    _require_known(name)
-    kind, (low, *more) = field_of(name).kind, text.split(":")
+def _answers(own: spaces.Range, text: str) -> list[Any]:
+    """Return the values of a range that a text stands for: one, or none."""
+    if isinstance(own, spaces.Choice):
+        return [choice for choice in own.choices if str(choice) == text]
+    try:
+        number = float(text) if isinstance(own, spaces.Float) else int(text)
+    except ValueError:
+        return []
+    return [number] if number in own else []
+
+
+def _numbers(name: str, text: str, own: Own) -> spaces.Range:
+    if name not in own:
+        _require_known(name, own)
+    kind = KINDS[type(own[name])] if name in own else field_of(name).kind
+    low, *more = text.split(":")
     if kind not in ("float", "int", ""):
         raise UsageError(f"--range is of numbers, but {name} is a {kind}. Use --choices.")
     if len(more) not in (1, 2) or more[1:] not in ([], ["log"]):
         raise UsageError(f"--range takes NAME=LOW:HIGH or NAME=LOW:HIGH:log, not {name}={text}.")
-    ends = [parse_value(name, end) for end in (low, more[0])]
+    ends = [
+        _end(name, kind, end) if name in own else parse_value(name, end) for end in (low, more[0])
+    ]
     ordered = None not in ends and ends[0] < ends[1]
     require(ordered, f"LOW < HIGH in --range {name}=LOW:HIGH", text, "Swap or widen them.")
     if not kind:
@@ -164,6 +181,14 @@ def _numbers(name: str, text: str) -> spaces.Range:
     log = len(more) == 2
     require(not log or ends[0] > 0, f"LOW > 0 in --range {name}=LOW:HIGH:log", text, "Raise it.")
     return spaces.Float(ends[0], ends[1], log)
+
+
+def _end(name: str, kind: str, text: str) -> Any:
+    """Return an end of the range of a name that is the sampler's alone."""
+    try:
+        return int(text) if kind == "int" else float(text)
+    except ValueError:
+        raise UsageError(f"--range {name} is of {kind}s, but got {text!r}.") from None
 
 
 def _choices(name: str, text: str, own: Own) -> spaces.Range:

@@ -9,6 +9,7 @@ import spaces
 from search.plan import SearchConfig
 from search.records import RunStore
 from search.run import main
+from trainer.config import ConfigError
 from trainer.user_code import CodeError
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "own_code.md"
@@ -41,6 +42,46 @@ def test_it_is_a_space_like_any_other(file):
     assert plan.space.ranges()["eps_psd"] == spaces.Float(1e-3, 1e-2)
     assert plan.template.epochs == 2
     assert SearchConfig(**plan.as_dict()) == plan
+
+
+SAMPLERS_OWN = SPACE.replace('suggest_int("network.width"', 'suggest_int("wide"').replace(
+    "    return",
+    '    drawn["network.depth"] = trial.suggest_categorical("many", (1, 2, 3))\n    return',
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "widths", "depths"),
+    [
+        ({"settings": ("wide=16",)}, {16}, {1, 2, 3}),
+        ({"ranges": ("wide=20:21",)}, {20, 21}, {1, 2, 3}),
+        ({"choices": ("wide=8,24",)}, {8, 24}, {1, 2, 3}),
+        ({"settings": ("many=2",)}, {8, 24}, {2}),
+        ({"choices": ("many=2,3",)}, {8, 24}, {2, 3}),
+    ],
+)
+def test_a_name_of_the_samplers_alone_is_changed_like_a_field(change, widths, depths, file):
+    file.write_text(SAMPLERS_OWN)
+    space = own(file, **change).space
+    ends = (*space.branches(), *space.branches(upper=True))
+    assert {drawn["network.width"] for drawn in ends} == widths
+    assert {drawn["network.depth"] for drawn in ends} == depths
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"settings": ("wide=9",)}, "wide is int [8, 24] step 8"),
+        ({"settings": ("many=x",)}, "many is one of 1, 2, 3"),
+        ({"ranges": ("many=1:3",)}, "Use --choices"),
+        ({"ranges": ("wide=a:b",)}, "--range wide is of ints, but got 'a'"),
+        ({"ranges": ("wyde=1:2",)}, "Did you mean `wide`"),
+    ],
+)
+def test_a_change_that_such_a_name_does_not_take_is_refused(change, says, file):
+    file.write_text(SAMPLERS_OWN)
+    with pytest.raises(ConfigError, match=re.escape(says)):
+        own(file, **change)
 
 
 def test_a_run_keeps_its_code_and_refuses_a_changed_file_by_name(
