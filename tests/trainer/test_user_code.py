@@ -1,5 +1,7 @@
 """A user's network and loss: run as recorded, refused by name if they break the contract."""
 
+import pickle
+
 import pytest
 import torch
 
@@ -141,6 +143,16 @@ def test_a_changed_file_is_refused_by_name_when_a_network_is_restored(file, tmp_
         restore_network(tmp_path / "state.pt", torch.device("cpu"))
     with pytest.raises(CodeError, match="has changed"):
         TrainingLoop(restored, torch.device("cpu"))
+
+
+def test_a_network_that_cannot_be_pickled_is_kept_and_restored(file, tmp_path):
+    file.write_text(CODE.replace("self.power =", "self.made = lambda: 1\n        self.power ="))
+    (report,) = train(config(file))
+    report.state.save(tmp_path / "state.pt")
+    _, network = restore_network(tmp_path / "state.pt", torch.device("cpu"))
+    torch.testing.assert_close(network.state_dict(), report.state.network)
+    with pytest.raises((AttributeError, TypeError)):
+        pickle.dumps(network)
 
 
 def test_a_worker_runs_the_text_that_it_is_given(tmp_path, monkeypatch):
