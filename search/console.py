@@ -35,6 +35,8 @@ def print_results(plan: SearchConfig, store: RunStore) -> None:
         if plot:
             print(f"plot:     {plot}")
     print(f"report:   python -m search.report {store.path} --open")
+    if (store.path / "tensorboard").is_dir():
+        print(f"logs:     tensorboard --logdir {store.path}/tensorboard")
     trials = store.read("trials")
     best = best_trial(trials)
     read = f"import pandas; print(pandas.read_parquet('{store.path}/trials'))"
@@ -98,6 +100,7 @@ def describe_plan(plan: SearchConfig) -> str:
         "SNR and K; lower is better",
         "start": f"the weights of {plan.start_from}" if plan.start_from else "",
         "fixed": ", ".join(f"{name}={value}" for name, value in plan.changes.values.items()),
+        "log": ", ".join(plan.log),
     }
     lines = [f"{name:<10} {text}" for name, text in facts.items() if text] + ["searched"]
     ranges = space.ranges()

@@ -29,6 +29,7 @@ from search.plan import (
     SearchConfig,
     SearchFailed,
     check_address,
+    check_loggers,
     check_writable,
     flag_of,
     given,
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
     from search.records import RunStore
 
 PLAN_FLAGS = tuple(field.name for field in fields(SearchConfig) if field.name != "code")
-RESUME_FLAGS = ("trials", "out", *RESOURCE_FLAGS)
+RESUME_FLAGS = ("trials", "out", "log", *RESOURCE_FLAGS)
 """Flags of a plan that a resumed run takes; it has the others in its plan already."""
 
 
@@ -144,6 +145,7 @@ def start(plan: SearchConfig, args: argparse.Namespace) -> RunStore:
     check_writable(folder)
     check_new_run(folder / plan.name)
     check_address(plan.address)
+    check_loggers(plan.log)
     code = provenance()
     warm, notes = warm_start(plan, code)
     names = plan.space.parameters()
@@ -215,6 +217,7 @@ def resume(args: argparse.Namespace) -> RunStore:
     check_space(plan, store, accept=args.accept_space_change)
     check_writable(store.path, "Make room there, or make it writable.")
     check_address(plan.address)
+    check_loggers(plan.log)
     trials = read_history(store).ended  # refuses a damaged record before Ray is started for it
     code = provenance()
     notes = version_changes(store.plan, code)

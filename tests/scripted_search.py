@@ -46,6 +46,7 @@ def scripted_search(
     scheduler: str = "none",
     sampler: str = "tpe",
     guard: str = "on",
+    log: tuple[str, ...] = (),
     suggest=suggest,
     train=scripted.train,
     exhausted=lambda: None,
@@ -63,6 +64,7 @@ def scripted_search(
         scheduler=scheduler,
         sampler=sampler,
         guard=guard,
+        log=log,
     )
     if path.exists():
         store = RunStore.open(path)

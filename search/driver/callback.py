@@ -12,6 +12,7 @@ from search.plan import Outcome
 from search.records import remove_other_folders
 from search.suggest import EndedTrial
 
+from .loggers import Loggers
 from .progress_reporter import ProgressReporter
 from .prometheus import PrometheusMetrics
 from .recorder import Recorder
@@ -30,12 +31,14 @@ class SearchCallback(tune.Callback):
         recorder: Recorder,
         reporter: ProgressReporter,
         metrics: PrometheusMetrics,
+        loggers: Loggers,
         abort: SearchAbort,
         tell: Callable[[EndedTrial], object],
     ) -> None:
         self._recorder = recorder
         self._reporter = reporter
         self._metrics = metrics
+        self._loggers = loggers
         self._abort = abort
         self._tell = tell
         self._run = recorder.store.path
@@ -50,7 +53,9 @@ class SearchCallback(tune.Callback):
         name = trial.config["trial_id"]
         self._watchdog.hear(name)
         epoch = self._recorder.start(name)
-        self._reporter.started(self._recorder.records[name], self._recorder.attempts[name], epoch)
+        record = self._recorder.records[name]
+        self._reporter.started(record, self._recorder.attempts[name], epoch)
+        self._loggers.begin(record, self._recorder.tables.epochs(name))
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -62,6 +67,7 @@ class SearchCallback(tune.Callback):
             return  # the trial's end, not an epoch
         if self._recorder.report(name, result, _gpus(trial)):
             self._reporter.improved(name, result)
+        self._loggers.epoch(name, self._recorder.tables.epochs(name)[result["epoch"]])
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Write rows, set metrics, and end every trial that has been silent for too long.
@@ -70,6 +76,8 @@ class SearchCallback(tune.Callback):
         `on_trial_error`, without another try.
         """
         self._metrics.refresh()
+        for failed, why in self._loggers.new_failures().items():
+            self._reporter.logger_failed(failed, why)
         with self._abort.on_storage_failure(self._run):
             self._recorder.tables.flush()
         silent = self._watchdog.silent() - self._hung
@@ -115,6 +123,7 @@ class SearchCallback(tune.Callback):
         if self._abort.reason is not None and not last.get("outcome"):
             return  # it ends with the search, and goes on when that is resumed
         checkpoint = trial.checkpoint
+        record = self._recorder.records[name]
         with self._abort.on_storage_failure(self._run):
             ended = self._recorder.end(
                 name,
@@ -127,6 +136,7 @@ class SearchCallback(tune.Callback):
             if error and not last.get("outcome"):
                 self._abort.count(ended.outcome, str(ended.cause), error)
             self._reporter.ended(ended, last)
+            self._loggers.end(record, ended)
             self._tell(ended)
         # Ray keeps statistics of every number of a report, 100 KB a trial that nobody reads
         trial.metric_analysis.clear()

@@ -32,6 +32,7 @@ from search.suggest import (
 from trainer.provenance import versions
 
 from .callback import SearchCallback
+from .loggers import Loggers, open_loggers
 from .progress_reporter import ProgressReporter
 from .prometheus import PrometheusMetrics
 from .recorder import Recorder
@@ -69,7 +70,8 @@ def search(
         return suggester.trials(exhausted), scheduler, suggester.tell
 
     names = {trial_name(number) for number in range(plan.trials)}
-    _run_trials(names, prepare, plan, store, resources, train)
+    with open_loggers(plan.log, store) as loggers:
+        _run_trials(names, prepare, plan, store, resources, train, loggers)
 
 
 def rerun(
@@ -83,7 +85,7 @@ def rerun(
         return trials, Scheduler(early_stopper("none", plan.template.epochs)), lambda ended: None
 
     names = {record["trial_id"] for record in records}
-    _run_trials(names, prepare, plan, store, resources, None)
+    _run_trials(names, prepare, plan, store, resources, None, Loggers((), store))
 
 
 def _run_trials(
@@ -93,6 +95,7 @@ def _run_trials(
     store: RunStore,
     resources: Resources,
     train: Train | None,
+    loggers: Loggers,
 ) -> None:
     """Let Ray run trials until those named have ended.
 
@@ -111,7 +114,8 @@ def _run_trials(
         if before:
             trials, scheduler, tell = prepare(recorder)
             reporter = ProgressReporter(plan.trials, recorder.tally)
-            callback = SearchCallback(recorder, reporter, PrometheusMetrics(recorder), abort, tell)
+            metrics = PrometheusMetrics(recorder)
+            callback = SearchCallback(recorder, reporter, metrics, loggers, abort, tell)
             _fit(store, resources, trainable, TrialSearcher(trials), scheduler, abort, callback)
         if abort.reason:
             raise SearchFailed(abort.reason)

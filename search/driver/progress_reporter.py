@@ -45,6 +45,10 @@ class ProgressReporter:
         """Print that a trial has lost its worker and has not ended."""
         self._print(name, "lost", "its worker; it goes on later")
 
+    def logger_failed(self, name: str, why: str) -> None:
+        """Print that a logger has failed."""
+        self._print(name, "failed", f"{why}; the search goes on without it")
+
     def ended(self, trial: EndedTrial, last: Mapping[str, Any]) -> None:
         """Print what became of a trial with that last report, and the progress."""
         self._print(trial.trial_id, *_ending(trial, last))

@@ -44,6 +44,6 @@ from .options import (
     with_config_file,
 )
 from .outcome import RULES, WORST_OBJECTIVE, Outcome, classify, classify_error, crash_signature
-from .requirements import check_address, check_writable, version_mismatch
+from .requirements import check_address, check_loggers, check_writable, version_mismatch
 from .rerun import MAX_SEEDS, FreshScenes, Rerun, training_seeds
 from .resources import Cluster, Node, Resources, fits, resolve_resources

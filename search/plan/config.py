@@ -35,6 +35,8 @@ SEEDS = 2**31
 SCHEDULERS = ("asha", "hyperband", "median", "none")
 SAMPLERS = ("tpe", "gp", "qmc", "random", "cmaes")
 GUARD = ("on", "off")
+LOGS = ("tensorboard", "mlflow", "wandb")
+"""Values of `--log`; their libraries are in `requirements.py`."""
 OBJECTIVES = ("capped_error", "cost")
 """Quantities to minimise: the mean capped error on validation scenes, and seconds per epoch."""
 
@@ -109,6 +111,7 @@ class SearchConfig:
             have its network and SHA-256.
         warm_start: path of the run whose trials the sampler is told first, or None.
         address: of a running Ray cluster, or None (or "local") for a local Ray.
+        log: those of `LOGS` that every trial is logged to, too; `("none",)` is none of them.
     """
 
     preset: str
@@ -133,15 +136,19 @@ class SearchConfig:
     start_from: str | None = None
     warm_start: str | None = None
     address: str | None = None
+    log: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         require_choice("--scheduler", self.scheduler, SCHEDULERS)
         require_choice("--sampler", self.sampler, SAMPLERS)
         require_choice("--guard", self.guard, GUARD)
-        for name in ("objectives", "settings", "ranges", "choices"):
+        for name in ("objectives", "settings", "ranges", "choices", "log"):
             object.__setattr__(self, name, tuple(getattr(self, name)))  # JSON has lists only
         if self.address == "local":  # so that a run that had a cluster can go on without one
             object.__setattr__(self, "address", None)
+        object.__setattr__(self, "log", () if self.log == ("none",) else self.log)
+        for name in self.log:
+            require_choice("--log", name, LOGS)
         objectives = ",".join(self.objectives)
         require(
             self.objectives in (OBJECTIVES[:1], OBJECTIVES),

@@ -14,7 +14,7 @@ import spaces
 from trainer.cli import OneLineParser, UsageError, ignore_closed_output
 from trainer.config import ConfigError
 
-from .config import GUARD, OBJECTIVES, RUNS, SAMPLERS, SCHEDULERS
+from .config import GUARD, LOGS, OBJECTIVES, RUNS, SAMPLERS, SCHEDULERS
 from .errors import Refused, RunError, SearchFailed
 from .interrupts import INTERRUPTED, interruptible
 
@@ -29,7 +29,7 @@ RESOURCE_FLAGS = (
 TYPES: dict[str, Callable[[str], Any]] = {
     **dict.fromkeys(("N", "INT"), int),
     **dict.fromkeys(("CPUS", "GPUS", "SECONDS"), float),
-    ",".join(OBJECTIVES): lambda text: tuple(text.split(",")),
+    **dict.fromkeys((",".join(OBJECTIVES), "|".join(LOGS)), lambda text: tuple(text.split(","))),
 }
 DESTS = {
     "--trial-timeout": "trial_timeout_s",
@@ -84,13 +84,16 @@ def flag_of(name: str, value: Any) -> str:
 
 def add_flags(p: argparse.ArgumentParser, flags: Mapping[str, str]) -> None:
     """Add flags from a table of "--flag METAVAR" and help; the METAVAR has its type in `TYPES`,
-    a flag without one is a switch, and one of NAME=... may have several, and be given again."""
+    a flag without one is a switch, and one of NAME=... may have several. The latter and --log may
+    be given again."""
     for flag, text in flags.items():
         name, _, metavar = flag.partition(" ")
         if metavar:
             more: dict[str, Any] = {"dest": DESTS.get(name), "metavar": metavar, "help": text}
             if metavar.startswith("NAME="):
                 more |= {"nargs": "+", "action": "extend"}
+            elif name == "--log":
+                more["action"] = "extend"
             p.add_argument(name, type=TYPES.get(metavar, str), **more)
         else:
             p.add_argument(name, action="store_true", help=text)
@@ -158,6 +161,8 @@ FLAGS = {
     "unfinished ones go on from their checkpoints; needs no other flag, --trials N extends it",
     "--attach RUN": "follow a search that another process drives, and exit as it does",
     "--accept-space-change": "resume although the space is not the one that the run began with",
+    f"--log {'|'.join(LOGS)}": "log every trial there too; may be given again; with "
+    "--resume, --log none leaves all out",
     "--no-preflight": "skip the checks of storage, eigendecompositions and, in long plans, "
     "networks",
     "--config FILE": "TOML file of flags, such as trials = 64, with the tables [set], [range] and "

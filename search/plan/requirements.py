@@ -3,15 +3,22 @@
 Those that need a cluster's answers get them as plain data.
 """
 
+import importlib.util
 import socket
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from .errors import Refused
 
 MUST_AGREE = ("python", "ray", "torch", "numpy")
 """Versions that driver and workers must share; the project's own code is sent along."""
+LOG_LIBRARIES = {
+    "tensorboard": ("tensorboardX", "tensorboardX"),
+    "mlflow": ("mlflow", "mlflow-skinny"),
+    "wandb": ("wandb", "wandb"),
+}
+"""Module of each logger, and the package to install."""
 
 
 def check_writable(out: Path, remedy: str = "Choose another with --out.") -> None:
@@ -44,6 +51,17 @@ def version_mismatch(
         f"workers must have the driver's versions, but {'; '.join(differing)}. Use one image "
         "on all machines, or install the same version on them."
     )
+
+
+def check_loggers(names: Iterable[str]) -> None:
+    """Raise Refused if the library of a logger is not installed."""
+    for name in names:
+        module, package = LOG_LIBRARIES[name]
+        if importlib.util.find_spec(module) is None:
+            raise Refused(
+                f"--log {name} needs the package {package}, which is not installed. Install it "
+                f"with `pip install {package}`, or leave it out (with --resume: --log none)."
+            )
 
 
 def _release(version: str | None) -> str | None:

@@ -48,7 +48,13 @@ def notes(run: Run) -> dict[str, list[str]]:
         "Divergence": diverged(run),
         "The winner": winner(run),
         "Noise and differences": noise(run),
-    }
+    } | ({"Loggers": loggers(run)} if run.planned("search").get("log") else {})
+
+
+def loggers(run: Run) -> list[str]:
+    """Name the loggers that have failed."""
+    failed = run.planned("log_failures").items()
+    return [f"`{name}` lacks part of this run: {why}." for name, why in failed]
 
 
 def at_bounds(run: Run) -> list[str]:
