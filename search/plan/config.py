@@ -146,7 +146,8 @@ class SearchConfig:
             object.__setattr__(self, name, tuple(getattr(self, name)))  # JSON has lists only
         if self.address == "local":  # so that a run that had a cluster can go on without one
             object.__setattr__(self, "address", None)
-        object.__setattr__(self, "log", () if self.log == ("none",) else self.log)
+        log = () if self.log == ("none",) else tuple(dict.fromkeys(self.log))
+        object.__setattr__(self, "log", log)
         for name in self.log:
             require_choice("--log", name, LOGS)
         objectives = ",".join(self.objectives)

@@ -215,7 +215,7 @@ def test_flags_a_file_and_python_ask_for_the_same_loggers(tmp_path):
     for given in (
         {"config": str(file)},
         {"preset": "smoke", "log": ["tensorboard", "wandb"]},
-        {"preset": "smoke", "log": "tensorboard,wandb"},
+        {"preset": "smoke", "log": "tensorboard,wandb,tensorboard"},
     ):
         plan = plan_from_flags(with_config_file(parsed(given)))
         assert plan.log == ("tensorboard", "wandb")
