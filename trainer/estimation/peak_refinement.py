@@ -29,10 +29,18 @@ SINGLE_STEPS = 6
 """Steps of one source; deflation needs it to a small part of a beam."""
 JOINT_STEPS, DOUBLE_STEPS = 7, 3
 """Steps of all sources together, and further ones in double precision."""
-NEWTON_STEPS = 15
-"""Steps of one peak of a pseudospectrum, in double precision; most need six."""
-CANDIDATES = 2
-"""Maxima of the grid that are refined, for one peak that is asked for."""
+NEWTON_STEPS, AGAIN = 15, 3
+"""Steps of one peak of a pseudospectrum, in double precision (most need six), and how often as
+many follow where it is not reached."""
+CANDIDATES = 4
+"""Starts on the grid that are refined, for one peak that is asked for."""
+SLOPE, FLAT = 1e-5, 1e-9
+"""Largest slope at a peak, relative to the steepest possible; and largest change over the region,
+relative to the height, that is none."""
+REACH = 1.0
+"""Grid points from a vertex within which a point is a start for its peak."""
+ROUNDOFFS = 8
+"""Heights that differ by this many roundoffs are equal."""
 BLOCK = 1024
 """Grid points whose spectrum is computed at once."""
 LEAST_RESIDUAL = 0.05
@@ -70,16 +78,27 @@ def deflate(beams: Tensor, num_sources: Tensor, search: SearchGrid, slots: int) 
 def pick_peaks(beams: Tensor, search: SearchGrid, slots: int) -> tuple[Tensor, Tensor]:
     """Return the highest local maxima over direction, at the best range, in falling order.
 
-    More maxima of the grid are refined than asked for: between grid points a peak looks low.
+    More starts are refined than peaks are asked for: between grid points a peak looks low, and a
+    start beside a higher peak may lead to that.
 
     Returns:
         Positions [B, slots, 3], and True for those that are peaks, [B, slots]; where there are too
         few peaks the highest is repeated.
     """
     start, on_grid = _grid_maxima(beams, search.denser, CANDIDATES * slots)
-    refined = climb(beams.repeat_interleave(start.shape[1], dim=0), start.flatten(0, 1), search)
-    points = refined.point.view_as(start)
-    heights = (-refined.value).view_as(on_grid).where(on_grid, 0.0)
+    repeated = beams.repeat_interleave(start.shape[1], dim=0)
+    refined = climb(repeated, start.flatten(0, 1), search)
+    point, value = refined.point, refined.value
+    for _ in range(AGAIN):
+        left = (~_is_stationary(repeated, point, search) & on_grid.flatten()).nonzero().flatten()
+        if not len(left):
+            break
+        further = climb(repeated[left], point[left], search)
+        point = point.index_copy(0, left, further.point)
+        value = value.index_copy(0, left, further.value)
+    stationary = _is_stationary(repeated, point, search).view_as(on_grid)
+    points = point.view_as(start)
+    heights = (-value).view_as(on_grid).where(on_grid & stationary, 0.0)
     same = is_same_source(search.response(points))
     chosen: list[Tensor] = []
     is_peak = []
@@ -93,25 +112,68 @@ def pick_peaks(beams: Tensor, search: SearchGrid, slots: int) -> tuple[Tensor, T
 
 
 def _grid_maxima(beams: Tensor, search: SearchGrid, count: int) -> tuple[Tensor, Tensor]:
-    """Return the highest local maxima of the grid [B, count, 3], and True where there is one."""
+    """Return starts on the grid for the highest peaks [B, count, 3], and True where there is one.
+
+    They are maxima of the grid and points near a vertex; only maxima take the place of others.
+    """
     blocks = search.steering.split(BLOCK)
     spectrum = torch.cat([squared_magnitude(beams.mH @ x.mT).sum(1) for x in blocks], dim=-1)
     highest, plane = spectrum.unflatten(-1, search.shape).max(1)
-    around = torch.nn.functional.max_pool2d(highest, 3, stride=1, padding=1)
-    peaks = torch.where(highest >= around, highest, 0.0).flatten(1)
+    maximal = _near_a_vertex(highest, 0.5).flatten(1)
+    peaks = highest.where(_near_a_vertex(highest, REACH), 0.0).flatten(1)
     plane = plane.flatten(1)
-    starts, is_maximum = [], []
+    starts, is_start = [], []
     for _ in range(count):
         height, index = peaks.max(-1, keepdim=True)
         point = plane.gather(-1, index) * peaks.shape[-1] + index
-        is_maximum.append(height > 0)
+        is_start.append(height > 0)
         starts.append(search.points[point])
         # a plateau, or directions that the panel cannot tell apart, are one peak
         vector = search.steering[point].mT
         correlation = squared_magnitude(search.correlate(vector)).sum(1).sqrt()
         correlation = correlation.unflatten(-1, (search.shape[0], -1)).gather(1, plane[:, None])
-        peaks = peaks.where(correlation.squeeze(1) <= SAME_SOURCE * beams.shape[-2], 0.0)
-    return torch.cat(starts, dim=1), torch.cat(is_maximum, dim=-1)
+        same = correlation.squeeze(1) > SAME_SOURCE * beams.shape[-2]
+        same = same & (maximal.gather(-1, index) | ~maximal)
+        peaks = peaks.masked_fill(same.scatter(-1, index, True), 0.0)
+    return torch.cat(starts, dim=1), torch.cat(is_start, dim=-1)
+
+
+def _is_stationary(beams: Tensor, point: Tensor, search: SearchGrid) -> Tensor:
+    """Return whether ‖Bᴴ a‖² is stationary at points [B, 3], or rises beyond a bound: [B].
+
+    A start that had no peak may still be on its way to a higher one.
+    """
+    beams = beams.to(torch.complex128)
+    steering, slopes = search.response(point).unsqueeze(-1), search.slopes(point).mT
+    echo = beams.mH @ steering
+    slope = 2 * (echo.conj() * (beams.mH @ slopes)).real.sum(1)
+    left = slopes - steering @ (steering.mH @ slopes) / beams.shape[1]
+    # as steep as it could be: by Cauchy and Schwarz
+    value = squared_norm(echo).unsqueeze(-1)
+    steepest = 2 * (value * squared_magnitude(left).sum(1)).sqrt()
+    lower, upper = search.lower.double(), search.upper.double()
+    held = ((point <= lower) & (slope < 0)) | ((point >= upper) & (slope > 0))
+    # a coordinate that changes nothing, as elevation on a row, is nowhere at rest
+    flat = slope.abs() * (upper - lower) <= FLAT * value
+    return (held | flat | (slope.abs() <= SLOPE * steepest)).all(-1)
+
+
+def _near_a_vertex(heights: Tensor, reach: float) -> Tensor:
+    """Return where parabolas along both axes have their vertices within `reach` points: [B, E, A].
+
+    Within half a point is where a point exceeds its neighbours; a low peak beside a higher one may
+    have no such point, but a vertex.
+    """
+    near = torch.ones_like(heights, dtype=torch.bool)
+    slack = ROUNDOFFS * torch.finfo(heights.dtype).eps * heights  # flat: the panel tells nothing
+    for axis in (1, 2):
+        size = heights.shape[axis]
+        first, last = heights.narrow(axis, 0, 1), heights.narrow(axis, size - 1, 1)
+        before = torch.cat([first, heights.narrow(axis, 0, size - 1)], dim=axis)
+        after = torch.cat([heights.narrow(axis, 1, size - 1), last], dim=axis)
+        bend = 2 * heights - before - after
+        near &= (after - before).abs() <= 2 * reach * bend + slack
+    return near
 
 
 def climb(beams: Tensor, start: Tensor, search: SearchGrid) -> Minimum:

@@ -25,7 +25,7 @@ from .geometry import (
 POINTS_PER_BEAM = 2.5
 """Grid points per wavelength / aperture, the distance from a beam's peak to its first null."""
 DENSER = 3
-"""Points of `SearchGrid.denser` for one of the grid, along each direction."""
+"""Points of `SearchGrid.denser` for one of the grid, along each axis."""
 PLANE_PHASE = 2.0
 """Difference of wavefront phase at the panel's corner between neighbouring range planes [rad]."""
 
@@ -50,17 +50,17 @@ class SearchGrid:
 
     @functools.cached_property
     def denser(self) -> "SearchGrid":
-        """The same grid with more directions, on which peaks half a beam apart are separate."""
+        """The same grid with more points, on which peaks half a beam apart are separate."""
         inner = self.points.double().unflatten(0, self.shape)
 
-        def axis(sines: Tensor) -> Tensor:
-            low, high, count = float(sines[0]), float(sines[-1]), DENSER * (len(sines) - 1) + 1
-            return torch.linspace(low, high, count, dtype=sines.dtype, device=sines.device).asin()
+        def axis(values: Tensor) -> Tensor:
+            low, high, count = float(values[0]), float(values[-1]), DENSER * (len(values) - 1) + 1
+            return torch.linspace(low, high, count, dtype=values.dtype, device=values.device)
 
         axes = torch.meshgrid(
-            inner[:, 0, 0, 2],
-            axis(inner[0, :, 0, 1].sin()),
-            axis(inner[0, 0, :, 0].sin()),
+            axis(inner[:, 0, 0, 2]),
+            axis(inner[0, :, 0, 1].sin()).asin(),
+            axis(inner[0, 0, :, 0].sin()).asin(),
             indexing="ij",
         )
         points = torch.stack([x.flatten() for x in reversed(axes)], dim=-1)
