@@ -88,6 +88,11 @@ class LawOfPlaces:
         return share.reshape(places.shape[:-1])
 
 
+def has_law(scene: SceneConfig) -> bool:
+    """Return whether the law of places of these scenes is known: equal, uncorrelated sources."""
+    return scene.power_spread_db == 0 and scene.source_correlation == 0
+
+
 @lru_cache(maxsize=8)
 def law_of_places(scene: SceneConfig, device: str = "cpu") -> LawOfPlaces:
     """Return the law of places of scenes of equal, uncorrelated sources.
@@ -95,9 +100,8 @@ def law_of_places(scene: SceneConfig, device: str = "cpu") -> LawOfPlaces:
     Raises:
         ConfigError: if powers differ or sources are correlated.
     """
-    equal = scene.power_spread_db == 0 and scene.source_correlation == 0
     require(
-        equal,
+        has_law(scene),
         "power_spread_db == 0 and source_correlation == 0",
         f"power_spread_db={scene.power_spread_db}, source_correlation={scene.source_correlation}",
         "The posterior of places is known for equal, uncorrelated sources only.",

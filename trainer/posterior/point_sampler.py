@@ -38,7 +38,7 @@ from .places import law_of_places
 from .sampler import BLIND_SNR_DB, Kernels
 from .weights import effective_draws, index_at
 
-CELLS_PER_BEAM, CELL_PHASE = 4.0, 2.0
+CELL_DENSITY = 4.0, 2.0
 """Density of the cells (`Cells.of_density`)."""
 TEMPER = 0.6
 ANCHORS = 12
@@ -326,7 +326,7 @@ class PointSampler:
 @lru_cache(maxsize=4)
 def _cells_of(scene: SceneConfig, device: str) -> tuple[Cells, Tensor]:
     """Return the cells of a region and the log prior of their pairs."""
-    cells = Cells.of_density(law_of_places(scene, device), CELLS_PER_BEAM, CELL_PHASE)
+    cells = Cells.of_density(law_of_places(scene, device), *CELL_DENSITY)
     return cells, cells.pair_prior()
 
 

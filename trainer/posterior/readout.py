@@ -10,6 +10,7 @@ Scenes whose points are worth fewer than `LEAST_WORTH` are sampled again with `M
 those that still are worth fewer are `poor`.
 """
 
+import math
 from dataclasses import dataclass, fields
 from typing import Self
 
@@ -18,10 +19,11 @@ from torch import Tensor
 
 from trainer.config import SceneConfig, require
 from trainer.estimation import Estimates, make_estimates
-from trainer.scenes import Scenes, search_grid
+from trainer.scenes import Scenes, grid_shape, search_grid
 
 from .likelihood import MOST_SOURCES
-from .point_sampler import PointPosterior, PointSampler
+from .places import has_law
+from .point_sampler import CELL_DENSITY, PointPosterior, PointSampler
 from .risk import QUICK, least_expected_error, serve
 
 CREDIBLE = 0.95
@@ -30,6 +32,8 @@ CHUNK = {"cpu": 16, "cuda": 128}
 LEAST_WORTH = 20.0
 """Effective number of points below which a scene is sampled again, or poorly sampled."""
 MORE = 3
+MOST_CELLS = 4096
+"""Cells of the region up to which `log_evidence` is quick: a table of their pairs takes 64 MB."""
 
 
 @dataclass(frozen=True)
@@ -208,6 +212,32 @@ class _Reading:
             share = (near * each.log_weights.exp().unsqueeze(-1)).sum(1)
             confidence += share * found.probabilities[rows, k].unsqueeze(-1)
         found.confidence[rows, :count] = confidence.clamp(max=1)
+
+
+def has_evidence(scene: SceneConfig) -> bool:
+    """Return whether the law of these scenes is known, and their region small enough to weigh."""
+    return has_law(scene) and math.prod(grid_shape(scene, *CELL_DENSITY)) <= MOST_CELLS
+
+
+@torch.no_grad()
+def log_evidence(scenes: Scenes, scene: SceneConfig, num_sources: int) -> tuple[Tensor, Tensor]:
+    """Return the log evidence of `num_sources` sources and their likeliest total SNR [dB], [B].
+
+    Evidence is the mean likelihood over places and SNRs, up to a factor that readings of the same
+    snapshots share; its log is NaN where it is sampled too poorly.
+
+    Raises:
+        ConfigError: if the law of the places is not known (`has_evidence`).
+    """
+    size = CHUNK[scenes.snapshots.device.type]
+    found = []
+    for first in range(0, scenes.batch_size, size):
+        sampler = PointSampler(scenes.take(slice(first, first + size)), scene)
+        draws, _ = sample_again(sampler, num_sources)
+        poor = draws.worth < LEAST_WORTH
+        found.append((draws.log_evidence.masked_fill(poor, torch.nan), draws.snr_db))
+    evidence, snr_db = (torch.cat(x) for x in zip(*found, strict=True))
+    return evidence, snr_db
 
 
 def sample_again(sampler: PointSampler, num_sources: int) -> tuple[PointPosterior, Tensor]:
