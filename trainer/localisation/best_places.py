@@ -10,6 +10,16 @@ scene is searched as well, each sign also from the other's places, mirrored. Wit
 log likelihood, exp(D) is the ratio of two maximised likelihoods. Of noise alone both are maxima
 over many places, about Gumbel distributed, and their difference is logistic: the p value is
 1 / (1 + exp(D)). Where there are sources, the reading that is wrong falls behind.
+
+Where D leaves the sign open and the posterior has a law (K <= 2, equal powers, no large region),
+the evidence decides: Δ = log Z(given) - log Z(reversed), with Z the mean likelihood over the law
+of places and SNRs. Over the law E exp(-Δ) = 1, so P(-Δ > t) <= exp(-t) without any measurement
+(Markov). That bound is loose, since scenes either tell the sign or hardly anything. Those at
+-15 ... -5 dB that lean to the wrong sign would be most of the false alarms, though nothing is to
+be told there: where the likeliest SNR of the reversed reading is below `LEAST_SNR_DB`, D decides.
+Then fewer than `SIGN_LEVEL` of the law's scenes have -Δ > `LEAST_EVIDENCE`: p = `SIGN_LEVEL`
+exp(Δ + `LEAST_EVIDENCE`), calibrated by measurement (`benchmarks/goodness_of_fit.py`), as a mean
+over the law's SNRs, and at this level only.
 """
 
 from dataclasses import replace
@@ -22,6 +32,7 @@ from torch import Tensor
 from trainer.config import SceneConfig
 from trainer.covariance import whiten
 from trainer.estimation import LEAST_RATIO, Estimates, score, sml
+from trainer.posterior import MOST_SOURCES, has_evidence, log_evidence
 from trainer.scenes import Scenes, SearchGrid, search_grid
 
 from .goodness_of_fit import goodness_of_fit
@@ -30,6 +41,14 @@ LEVEL = 0.01
 """Scenes with a smaller p value do not fit: the share of the law's own scenes that may not."""
 STEPS = 6
 """Of scoring, from an estimate."""
+OPEN = 10.0
+"""|D| up to which the evidence is asked; beyond, both say the same."""
+LEAST_EVIDENCE = 1.25
+"""-Δ from which a scene has the other phase sign."""
+LEAST_SNR_DB = -4.0
+"""SNR below which the evidence does not judge."""
+SIGN_LEVEL = 0.0075
+"""Share of `LEVEL` that the phase sign has; the rest is the residual's (Bonferroni)."""
 
 
 class Explanation(NamedTuple):
@@ -37,17 +56,21 @@ class Explanation(NamedTuple):
 
     Attributes:
         positions: [B, K, 3], of the highest likelihood that was found.
-        explained, p_value: as in `goodness_of_fit.Fit`, with the test of the phase sign; [B].
+        explained, residual_p: as in `goodness_of_fit.Fit`, [B].
+        p_value: with the test of the phase sign, [B].
         value: negative log likelihood there, [B].
-        reversed_gain: D of the module docstring, [B].
+        reversed_gain, sign_evidence: D and Δ of the module docstring, [B]; Δ is NaN where D
+            decides.
         scale, scale_std: as in `goodness_of_fit.Fit`, [B].
     """
 
     positions: Tensor
     explained: Tensor
+    residual_p: Tensor
     p_value: Tensor
     value: Tensor
     reversed_gain: Tensor
+    sign_evidence: Tensor
     scale: Tensor
     scale_std: Tensor
 
@@ -67,15 +90,18 @@ def explain(scenes: Scenes, found: Estimates, scene: SceneConfig) -> Explanation
     search = search_grid(scene, torch.float32, scenes.snapshots.device)
     slots = max(int(found.active.sum(-1).max()), 1)
     active, positions = found.active[:, :slots], found.positions[:, :slots].double()
-    size = len(positions)
+    zero = positions.new_zeros(len(positions))
+    nan = torch.full_like(zero, torch.nan)
     unknown = Explanation(
         positions,
-        explained=positions.new_zeros(size),
-        p_value=positions.new_full((size,), torch.nan),
-        value=positions.new_full((size,), torch.inf),
-        reversed_gain=positions.new_zeros(size),
-        scale=positions.new_full((size,), torch.nan),
-        scale_std=positions.new_full((size,), torch.nan),
+        explained=zero,
+        residual_p=nan,
+        p_value=nan,
+        value=torch.full_like(zero, torch.inf),
+        reversed_gain=zero,
+        sign_evidence=nan,
+        scale=nan,
+        scale_std=nan,
     )
     measured = (scenes.snapshots != 0).any((1, 2)) & (scenes.channel != 0).any((1, 2))
     numbers = measured.nonzero().flatten()
@@ -103,7 +129,31 @@ def explain(scenes: Scenes, found: Estimates, scene: SceneConfig) -> Explanation
         chosen = before.put(better.nonzero().flatten(), second.take(better))
         gain = torch.minimum(before.reversed_gain, second.reversed_gain)
         first = first.put(again, chosen._replace(reversed_gain=gain))
-    return unknown.put(numbers, first)
+    evidence = sign_evidence(scenes, active.sum(-1), first.reversed_gain, scene)
+    by_evidence = SIGN_LEVEL * (evidence + LEAST_EVIDENCE).exp()
+    by_gain = (-first.reversed_gain).sigmoid()
+    p_value = _least(first.residual_p, by_gain.where(evidence.isnan(), by_evidence))
+    return unknown.put(numbers, first._replace(p_value=p_value, sign_evidence=evidence))
+
+
+def sign_evidence(
+    scenes: Scenes, num_sources: Tensor, reversed_gain: Tensor, scene: SceneConfig
+) -> Tensor:
+    """Return Δ of the module docstring, [B].
+
+    NaN where D = `reversed_gain` [B] decides: it is beyond `OPEN`, the SNR below `LEAST_SNR_DB`,
+    the posterior knows no law of so many sources or of such powers, or the region is too large for
+    it, or it is sampled too poorly.
+    """
+    evidence = torch.full_like(reversed_gain, torch.nan)
+    for count in range(1, MOST_SOURCES + 1):
+        asked = (num_sources == count) & (reversed_gain.abs() <= OPEN) & has_evidence(scene)
+        part = scenes.take(asked.nonzero().flatten())
+        if part.batch_size:
+            other, snr_db = log_evidence(reverse_phase(part), scene, count)
+            told = log_evidence(part, scene, count)[0] - other
+            evidence[asked] = told.where(snr_db >= LEAST_SNR_DB, torch.nan).to(evidence)
+    return evidence
 
 
 def climb(
@@ -165,14 +215,20 @@ def _explain(
     against: Tensor,
     search: SearchGrid,
 ) -> Explanation:
-    """Return the explanation by positions [B, K, 3].
+    """Return the explanation by positions [B, K, 3], the sign judged by D.
 
     Args:
         value, against: -log likelihood there, and that of the other phase sign, [B].
     """
     gain = (value - against).nan_to_num(0)
     fit = goodness_of_fit(scenes, best, active, search)
-    # two tests
-    p_value = 2 * torch.minimum(fit.p_value, (-gain).sigmoid())
-    p_value = p_value.clamp(max=1)
-    return Explanation(best, fit.explained, p_value, value, gain, fit.scale, fit.scale_std)
+    p_value = _least(fit.p_value, (-gain).sigmoid())
+    nan = torch.full_like(gain, torch.nan)
+    scale = fit.scale, fit.scale_std
+    return Explanation(best, fit.explained, fit.p_value, p_value, value, gain, nan, *scale)
+
+
+def _least(residual_p: Tensor, sign_p: Tensor) -> Tensor:
+    """Return the p value of both tests, weighted by their shares of `LEVEL`, [B]."""
+    residual, sign = residual_p / (LEVEL - SIGN_LEVEL), sign_p / SIGN_LEVEL
+    return (LEVEL * torch.minimum(residual, sign)).clamp(max=1)

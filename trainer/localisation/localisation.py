@@ -53,6 +53,8 @@ class Localisation:
         fits: [S], p_value >= `best_places.LEVEL`; false in all scenes of a recording that fits
             with the phase sign reversed (`vouching.withhold_reversed`).
         reversed_gain: [S], log likelihood gained with the phase sign reversed.
+        sign_evidence: [S], log of the evidence for the phase sign as given over that for the
+            other; NaN where `reversed_gain` alone decides (`best_places`).
         scale, scale_std: [S], factor of the elements' distances in wavelengths that fits best, and
             its standard deviation (`goodness_of_fit`); NaN where the snapshots do not tell.
         origin: [S], where the places are from, a word of `estimation.ORIGINS`; "" unless a model
@@ -82,6 +84,7 @@ class Localisation:
     p_value: NDArray[np.float32]
     fits: NDArray[np.bool_]
     reversed_gain: NDArray[np.float32]
+    sign_evidence: NDArray[np.float32]
     scale: NDArray[np.float32]
     scale_std: NDArray[np.float32]
     reason: NDArray[np.str_]

@@ -87,6 +87,7 @@ def vouch(
         "p_value": best.p_value.float(),
         "fits": best.p_value >= LEVEL,
         "reversed_gain": best.reversed_gain.float(),
+        "sign_evidence": best.sign_evidence.float(),
         "scale": best.scale.float(),
         "scale_std": best.scale_std.float(),
     }

@@ -10,12 +10,20 @@ from scipy import stats
 from tests.small_model import SCENE, scenes_of
 from trainer.estimation import build_localiser
 from trainer.localisation import localise
-from trainer.localisation.best_places import reverse_phase
+from trainer.localisation.best_places import (
+    LEAST_EVIDENCE,
+    LEVEL,
+    OPEN,
+    reverse_phase,
+    sign_evidence,
+)
 from trainer.localisation.conventions import conventions, likely_convention
 from trainer.localisation.goodness_of_fit import goodness_of_fit, wavefront_polynomials
 from trainer.localisation.localisation import Localisation
 from trainer.localisation.vouching import MISFIT, REVERSED, vouch, withhold_reversed
-from trainer.scenes import Scenes, search_grid
+from trainer.posterior import log_evidence
+from trainer.posterior.sampler import BLIND_SNR_DB
+from trainer.scenes import EvalScenes, Scenes, search_grid
 
 SEARCH = search_grid(SCENE, torch.float32)
 
@@ -112,6 +120,67 @@ def test_the_gain_of_one_sign_is_the_loss_of_the_other():
     scenes = scenes_of(count=2, snr_db=0.0, size=12)
     given, reversed_ = (by_ml(x).reversed_gain for x in (scenes, reverse_phase(scenes)))
     assert (np.abs(given + reversed_) < 0.1).sum() >= 11
+
+
+def drawn(count: int, size: int) -> Scenes:
+    """Return scenes of the law, SNR as evidence has it: uniform over -25 ... 29 dB."""
+    snr_db = BLIND_SNR_DB[0] - 1 + 2 * len(BLIND_SNR_DB) * (torch.arange(size) + 0.5) / size
+    return unscored(EvalScenes(SCENE, 23).batch(range(size), snr_db=snr_db, num_sources=count))
+
+
+def sign_told(scenes: Scenes, count: int) -> torch.Tensor:
+    """Return Δ of every scene, [B]."""
+    given, other = (log_evidence(x, SCENE, count)[0] for x in (scenes, reverse_phase(scenes)))
+    return given - other
+
+
+@pytest.mark.parametrize(
+    ("count", "size"),
+    [
+        (1, 32),
+        pytest.param(1, 192, marks=pytest.mark.slow),
+        pytest.param(2, 64, marks=pytest.mark.slow),
+    ],
+)
+def test_the_evidence_for_the_wrong_sign_averages_at_most_one_over_the_law(count, size):
+    """E exp(-Δ) = 1: an e value; its tail is heavy, so that a sample's mean is mostly less."""
+    ratio = (-sign_told(drawn(count, size), count)).nan_to_num(0).exp()
+    assert ratio.mean() <= 1 + 3 * ratio.std() / size**0.5
+    for least in (2.0, 5.0):  # Markov
+        chance = 1 / least
+        assert (ratio > least).float().mean() <= chance + 3 * (chance / size) ** 0.5
+
+
+def test_the_evidence_of_one_sign_is_that_against_the_other():
+    scenes = scenes_of(count=2, snr_db=0.0, size=3)
+    gain, count = torch.zeros(3, dtype=torch.float64), torch.full((3,), 2)
+    given, other = (sign_evidence(x, count, gain, SCENE) for x in (scenes, reverse_phase(scenes)))
+    both = given.isfinite() & other.isfinite()
+    assert both.any()
+    torch.testing.assert_close(given[both], -other[both], rtol=0, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_evidence_beyond_the_bound_rejects_and_less_does_not():
+    """p is below `LEVEL` exactly where the evidence against the sign exceeds the bound."""
+    scenes = unscored(scenes_of(count=1, snr_db=-1.0, size=24))
+    found = [by_ml(x) for x in (scenes, reverse_phase(scenes))]
+    told = np.concatenate([each.sign_evidence for each in found])
+    p_value = np.concatenate([each.p_value for each in found])
+    asked, against = np.isfinite(told), -told > LEAST_EVIDENCE
+    assert against.sum() >= 4
+    assert (p_value[asked & against] < LEVEL).all()
+    assert (p_value[asked & ~against] >= LEVEL).mean() > 0.8  # the residual rejects few
+
+
+def test_the_gain_judges_the_sign_where_the_posterior_has_no_law():
+    """Of unequal powers, and of three sources."""
+    scenes = scenes_of(count=1, snr_db=0.0, size=4)
+    gain, count = torch.zeros(4), torch.ones(4, dtype=torch.long)
+    assert sign_evidence(scenes, 3 * count, gain, SCENE).isnan().all()
+    assert sign_evidence(scenes, count, gain, replace(SCENE, power_spread_db=6.0)).isnan().all()
+    assert sign_evidence(scenes, count, gain + 2 * OPEN, SCENE).isnan().all()
+    assert not sign_evidence(scenes, count, gain, SCENE).isnan().all()
 
 
 def test_weak_hints_of_a_reversed_sign_in_all_scenes_are_one_strong_one():

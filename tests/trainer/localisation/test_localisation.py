@@ -59,6 +59,7 @@ def test_estimates_are_finite_and_their_slots_match_num_sources(trained):
         untold = ("range_m", "azimuth_std", "elevation_std", "range_std_m", "confidence")
         untold = (*untold, "range_low_m", "range_high_m")
         untold = (*untold, "scale", "scale_std")  # of scenes without a source
+        untold = (*untold, "sign_evidence")  # of scenes whose sign is clear
         unread = ("credible_radius", "expected_error", "effective_points", "probabilities")
         assert name in (*untold, *unread, "reason", "origin") or np.isfinite(array).all(), name
     assert not np.isnan(found.range_m).all()
