@@ -38,7 +38,7 @@ PART = 2**24
 def noise_p_value(scenes: Scenes, search: SearchGrid) -> Tensor:
     """Return the p value of noise alone, [B]; 1 where the snapshots are silent."""
     data = whiten(scenes)
-    gains = _gains(data, data.snapshots.unsqueeze(1), search).squeeze(1)
+    gains = source_gain(scenes, search)
     points, count = len(search.points), data.snapshots[0].numel()
     p_value = (math.log(points) - gains).exp().clamp(max=1)
     doubtful = gains < math.log(points) + CERTAIN if count >= FEW else gains >= 0
@@ -54,6 +54,13 @@ def noise_p_value(scenes: Scenes, search: SearchGrid) -> Tensor:
     location = of_noise.mean(-1) + (MARGIN - EULER) * scale
     score = ((gains[rows] - location) / scale.clamp(min=1e-12)).clamp(min=-5)
     return p_value.index_copy(0, rows, -torch.expm1(-(-score).exp()))
+
+
+@torch.no_grad()
+def source_gain(scenes: Scenes, search: SearchGrid) -> Tensor:
+    """Return the log likelihood gained by the best source of the grid over noise alone, [B]."""
+    data = whiten(scenes)
+    return _gains(data, data.snapshots.unsqueeze(1), search).squeeze(1)
 
 
 def _gains(data: Whitened, snapshots: Tensor, search: SearchGrid) -> Tensor:

@@ -6,8 +6,12 @@ Every reading is tried on a sample of scenes by stochastic maximum likelihood an
 Some cannot be told from the snapshots: rows and columns exchanged in a square panel, or rows or
 columns reversed in channel and codes alike, are the same scene with azimuth and elevation
 exchanged or of the other sign. Only known places tell these (`known_places`).
+
+A recording with too few scenes for a test of all of them together is tried scene by scene
+(`better_readings`): wrong codes leave little but noise, and some place explains noise.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 
@@ -16,7 +20,8 @@ from torch import Tensor
 
 from trainer.config import ConfigError, SceneConfig
 from trainer.estimation import sml
-from trainer.scenes import Panel, Scenes, search_grid
+from trainer.evaluation import source_gain
+from trainer.scenes import Panel, Scenes, SearchGrid, search_grid
 
 from .best_places import LEVEL, climb, reverse_phase, too_many
 from .goodness_of_fit import goodness_of_fit
@@ -25,6 +30,8 @@ SAMPLE = 16
 """Scenes on which every reading is tried."""
 LEAST_GAIN = 5.0
 """Log likelihood per scene by which a reading must be better than the recording as given."""
+ALONE = 0.002
+"""Share of the law's own scenes for each of which some other reading may be called better."""
 SIGN = "the phase sign reversed"
 NOISE = "noise_variance left out"
 SCALES = (
@@ -89,12 +96,54 @@ def likely_convention(found: list[Convention]) -> Convention | None:
     """
     (given,) = (each for each in found if not each.name)
     best = max(found, key=lambda each: each.gain)
-    if best.gain > LEAST_GAIN and best.fitting > max(given.fitting, best.of // 2):
+    more = best.fitting > given.fitting or best.gain > least_gain_alone(len(found))
+    if best.gain > LEAST_GAIN and best.fitting > best.of // 2 and more:
         return best
     for each in found:
         if each.name == NOISE and not too_many(each.of - each.fitting, each.of):
             return each
     return None
+
+
+def least_gain_alone(number: int) -> float:
+    """Return the log likelihood by which one of so many readings must explain a lone scene better.
+
+    Of noise alone the gain of each is logistic (`best_places`), and Bonferroni's sum is `ALONE`.
+    """
+    return math.log(number / ALONE - 1)
+
+
+@torch.no_grad()
+def better_readings(scenes: Scenes, num_sources: Tensor, scene: SceneConfig) -> list[str]:
+    """Return the name of the reading that explains each scene better than as given; "" if none.
+
+    The phase sign has a test of its own (`best_places`); σ² left out changes no likelihood; what
+    no snapshots can tell, such as mirror images, is not among the readings. Only readings in which
+    one source of the grid explains more than as given are searched by maximum likelihood.
+
+    Args:
+        num_sources: K, [B], at least 1.
+        scene: the region; its panel is that of each reading.
+    """
+    names: list[str] = []
+    values, as_given = [], torch.full(num_sources.shape, -torch.inf, device=num_sources.device)
+    for name, _, reading in readings(scenes):
+        if name in (NOISE, SIGN):
+            continue
+        try:
+            coarse = source_gain(reading, _search(reading, scene))
+        except ConfigError:  # a region in which directions would look alike
+            continue
+        value = torch.full_like(coarse, torch.inf)
+        tried = (coarse > as_given).nonzero().flatten()
+        if len(tried):
+            value[tried] = _likeliest(reading.take(tried), num_sources[tried], scene)[-1].to(value)
+        as_given = as_given if names else coarse
+        names.append(name)
+        values.append(value)
+    gain = values[0] - torch.stack(values)
+    gain = gain.where(gain > least_gain_alone(len(names) - 1), 0)
+    return [names[number] for number in gain.argmax(0).tolist()]
 
 
 def readings(scenes: Scenes) -> Iterator[tuple[str, str, Scenes]]:
@@ -203,9 +252,26 @@ def fit_reading(
     scenes: Scenes, num_sources: Tensor, scene: SceneConfig
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return -log likelihood at the places of highest likelihood, whether they fit, σ²: [B]."""
-    scene = replace(scene, **asdict(scenes.panel))
-    search = search_grid(scene, torch.float32, scenes.snapshots.device)
+    best, active, value = _likeliest(scenes, num_sources, scene)
+    fit = goodness_of_fit(scenes, best, active, _search(scenes, scene))
+    return value, fit.p_value >= LEVEL, fit.noise
+
+
+def _likeliest(
+    scenes: Scenes, num_sources: Tensor, scene: SceneConfig
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the places of highest likelihood [B, K, 3], which are active, -log likelihood."""
+    search = _search(scenes, scene)
     found = sml(scenes, num_sources, search)
     best, value = climb(scenes, found.positions, found.active, search)
-    fit = goodness_of_fit(scenes, best, found.active, search)
-    return value, fit.p_value >= LEVEL, fit.noise
+    return best, found.active, value
+
+
+def _search(scenes: Scenes, scene: SceneConfig) -> SearchGrid:
+    """Return the grid of a region with the panel of scenes.
+
+    Raises:
+        ConfigError: if the panel has grating lobes there.
+    """
+    scene = replace(scene, **asdict(scenes.panel))
+    return search_grid(scene, torch.float32, scenes.snapshots.device)

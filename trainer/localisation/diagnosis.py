@@ -28,6 +28,7 @@ from .vouching import (
     RESCALED,
     REVERSED,
     UNCALIBRATED,
+    is_reread,
     is_rescaled,
     moved_by_scale,
     recording_scale,
@@ -62,7 +63,7 @@ def find_fault(found: Localisation, scenes: Scenes, scene: SceneConfig) -> Fault
     counts = torch.from_numpy(found.num_sources).to(scenes.snapshots.device)
     likely = _reversed_sign(scenes, counts, scene) if REVERSED in found.reason else None
     misfits, tested = int((found.p_value < LEVEL).sum()), int(np.isfinite(found.p_value).sum())
-    if likely is None and too_many(misfits, tested):
+    if likely is None and (is_reread(found).any() or too_many(misfits, tested)):
         likely = likely_convention(conventions(scenes, counts, scene))
     if likely is None:
         return _scale_fault(found, scenes, counts, scene)
@@ -127,7 +128,8 @@ def describe_misfits(found: Localisation, scenes: Scenes, scene: SceneConfig) ->
     """
     size = len(found.fits)
     untested = int((found.p_value != found.p_value).sum())
-    misfits = size - int(found.fits.sum()) - untested
+    reread = int(is_reread(found).sum())
+    misfits = size - int(found.fits.sum()) - untested - reread
     said = []
     if untested:
         said.append(f"the fit of {untested} of {size} scenes cannot be tested.")
@@ -135,7 +137,9 @@ def describe_misfits(found: Localisation, scenes: Scenes, scene: SceneConfig) ->
         said.append(f"taken together, the {misfits} scenes do not fit.")
     elif misfits:
         said.append(f"{misfits} of {size} scenes do not fit (p < .01).")
-    if too_many(misfits, size) or is_rescaled(found):
+    if reread:
+        said.append(f"{reread} of {size} scenes fit better when they are read otherwise.")
+    if reread or too_many(misfits, size) or is_rescaled(found):
         fault = find_fault(found, scenes, scene)
         if fault:
             said.append(f"{fault.reading[0].upper()}{fault.reading[1:]}: {fault.remedy}.")

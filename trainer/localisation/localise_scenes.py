@@ -41,7 +41,7 @@ from .methods import (
     locate_by_method,
     locate_by_posterior,
 )
-from .vouching import judge_recording, vouch
+from .vouching import judge_recording, vouch, withhold_reread
 
 Locate = Callable[[Scenes, Tensor | None, SceneConfig], Located]
 """A function of scenes, K [B] or None, and the region."""
@@ -147,7 +147,7 @@ def localise_by(
             scenes.take(part), located.found, located.num_sources, scene, located.confidence
         )
         parts.append(add_posterior(vouched, located.posterior))
-    return judge_recording(Localisation.concatenate(parts))
+    return withhold_reread(judge_recording(Localisation.concatenate(parts)), scenes, scene)
 
 
 def known_counts(

@@ -20,6 +20,7 @@ from trainer.evaluation import TOLERANCE_DEG, identify, noise_p_value
 from trainer.scenes import Scenes, search_grid
 
 from .best_places import LEVEL, Explanation, beaten, explain, too_many
+from .conventions import better_readings
 from .localisation import Localisation
 
 UNSEEN = "no source is seen"
@@ -29,11 +30,15 @@ OTHER_PLACE = "a better place explains the scene"
 REVERSED = "the recording fits with the phase sign reversed"
 RESCALED = "the recording fits with other distances of the elements in wavelengths"
 MISREAD = "too many other scenes of the recording do not fit"
+REREAD = "the scene fits better with"
+"""Followed by the name of a reading (`conventions`)."""
 UNCALIBRATED = "no network calibrated for such data made the estimate"
 
 
 LEAST_SCENES = 5
 """Least number of scenes whose hints of a reversed sign or a scale are taken together."""
+LEAST_MISFITS = 4
+"""Least number of scenes among which misfits are counted; fewer are tried in every reading."""
 
 
 class Withheld(NamedTuple):
@@ -196,6 +201,37 @@ def withhold_misread(found: Localisation) -> Localisation:
     if not too_many(int((tested & ~found.fits).sum()), int(tested.sum())):
         return found
     return _withhold(found, _unwithheld(found), MISREAD)
+
+
+def is_reread(found: Localisation) -> NDArray[np.bool_]:
+    """Return the scenes that another reading explains better, [S]."""
+    return np.asarray(np.char.startswith(found.reason, REREAD).any(-1))
+
+
+def withhold_reread(found: Localisation, scenes: Scenes, scene: SceneConfig) -> Localisation:
+    """Return a small recording's estimates, without confidence in scenes that another reading
+    explains better; such scenes do not fit.
+
+    Larger recordings are returned as they are: what is misread there shows in other scenes.
+    """
+    tested = np.isfinite(found.p_value)
+    if tested.sum() >= LEAST_MISFITS:
+        return found
+    doubted = (tested & found.fits & _unwithheld(found).any(-1)).nonzero()[0]
+    if not len(doubted):
+        return found
+    numbers = torch.from_numpy(doubted).to(scenes.snapshots.device)
+    count = torch.from_numpy(found.num_sources[doubted]).to(numbers.device)
+    names = np.full(len(found.fits), "", dtype=object)
+    names[doubted] = better_readings(scenes.take(numbers), count, scene)
+    better = names != ""
+    reasons = np.array([f"{REREAD} {name}" for name in names])
+    return replace(
+        found,
+        confidence=np.where(better[:, None] & found.active, np.float32(np.nan), found.confidence),
+        reason=np.where(better[:, None] & _unwithheld(found), reasons[:, None], found.reason),
+        fits=found.fits & ~better,
+    )
 
 
 def _unwithheld(found: Localisation) -> NDArray[np.bool_]:

@@ -5,18 +5,24 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from tests.small_model import SCENE, scenes_of
 from trainer.config import ConfigError
 from trainer.localisation import localise, reverse_phase
+from trainer.localisation.best_places import LEVEL
+from trainer.localisation.conventions import ALONE, better_readings, least_gain_alone, readings
 from trainer.localisation.diagnosis import find_fault
 from trainer.localisation.vouching import (
+    LEAST_MISFITS,
     MISREAD,
+    REREAD,
     REVERSED,
     UNCALIBRATED,
     UNSEEN,
     withhold_misread,
 )
+from trainer.scenes import Scenes
 
 
 def test_one_misfit_in_a_recording_takes_no_other_scenes_confidence_and_many_take_all(trained):
@@ -93,3 +99,47 @@ def test_as_many_sources_as_antennas_are_refused_at_once():
     scenes = scenes_of(size=2)
     with pytest.raises(ConfigError, match=r"num_sources < num_antennas.*--num-sources 7"):
         localise(method="sml", scenes=scenes, num_sources=8)
+
+
+def lone_misread_that_fits(name: str) -> Scenes:
+    """Return scenes, each misread in this way, that fit by their own tests; no line of sight."""
+    rayleigh = replace(SCENE, rician_db=-60.0)
+    law = replace(scenes_of(rayleigh, snr_db=20.0, size=16), truth=None)
+    unknown = replace(law, noise_variance=torch.full_like(law.noise_variance, torch.nan))
+    misread = next(read for each, _, read in readings(unknown) if each == name)
+    found = localise(method="sml", scenes=misread, num_sources=1)
+    return misread.take(torch.from_numpy((found.p_value >= LEVEL).nonzero()[0]))
+
+
+def test_scenes_read_with_wrong_codes_are_better_explained_by_the_right_ones():
+    scenes = scenes_of(snr_db=15.0, size=2)
+    wrong = replace(scenes, codes=scenes.codes.conj().resolve_conj())
+    one = torch.ones(2, dtype=torch.long)
+    assert better_readings(wrong, one, SCENE) == ["codes conjugated"] * 2
+
+
+@pytest.mark.slow
+def test_a_lone_misread_scene_that_fits_is_withheld_and_the_reading_is_named():
+    """Wrong codes leave noise, and some place explains noise: the right codes explain more."""
+    misread = lone_misread_that_fits("codes conjugated")
+    assert misread.batch_size
+    alone = localise(method="sml", scenes=misread.take(slice(0, 1)), num_sources=1, diagnosed=True)
+    assert alone.p_value[0] >= LEVEL
+    assert not alone.fits[0]
+    assert alone.reason[0, 0] == f"{REREAD} codes conjugated"
+    assert "1 of 1 scenes fit better when they are read otherwise" in alone.diagnosis
+    assert alone.diagnosis.endswith("conjugate codes.")
+
+
+@pytest.mark.slow
+def test_a_lone_scene_of_the_law_keeps_its_confidence(trained):
+    found = localise(trained, scenes_of(snr_db=15.0, size=3), num_sources=1)
+    assert len(found.fits) < LEAST_MISFITS
+    assert found.fits.all()
+    assert np.isfinite(found.confidence[found.active]).all()
+
+
+def test_the_bound_of_readings_is_bonferronis_of_logistic_gains():
+    for number in (1, 17):
+        chance = 1 / (1 + np.exp(least_gain_alone(number)))
+        assert number * chance == pytest.approx(ALONE)
