@@ -113,6 +113,7 @@ def calibrate(network: nn.Module, config: TrainConfig) -> Calibration:
             generator=generator,
             device=device,
         )
+        require_placed(config.scene, scenes.sources.azimuth)
         count = scenes.sources.num_sources
         covariance = network(scenes)
         how = config.evaluation.refinement

@@ -1,5 +1,6 @@
 """The types of simulated and recorded scenes: `Scenes`, and their true `Sources`."""
 
+import functools
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -12,6 +13,7 @@ from .geometry import Panel, steering_vector
 
 CODE_TOLERANCE = 1e-3
 """Codes whose modulus differs from 1 by less have modulus 1."""
+_KNOWN = "_has_unit_modulus"
 
 
 @dataclass(frozen=True)
@@ -41,10 +43,8 @@ class Sources:
     @property
     def covariance_root(self) -> Tensor:
         """Lower triangular T with T Tᴴ = P, real, [B, K_max, K_max]."""
-        size = self.power.shape[-1]
-        eye = torch.eye(size, dtype=torch.float64)
-        unit = torch.linalg.cholesky(self.correlation + (1 - self.correlation) * eye)
-        return self.power.sqrt().unsqueeze(-1) * unit.to(self.power)
+        size, like = self.power.shape[-1], (self.power.dtype, self.power.device)
+        return self.power.sqrt().unsqueeze(-1) * _unit_root(size, self.correlation, *like)
 
     @property
     def covariance(self) -> Tensor:
@@ -165,8 +165,26 @@ class Scenes:
         return self.snapshots.shape[-1]
 
 
+@functools.lru_cache(maxsize=16)  # made on the CPU: a GPU would wait for it at every step
+def _unit_root(size: int, correlation: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return lower triangular T with T Tᴴ = P of sources of power 1, [size, size]."""
+    eye = torch.eye(size, dtype=torch.float64)
+    return torch.linalg.cholesky(correlation + (1 - correlation) * eye).to(device, dtype)
+
+
+def with_unit_modulus(codes: Tensor) -> Tensor:
+    """Return codes of modulus 1, of which `has_unit_modulus` then knows without reading them."""
+    setattr(codes, _KNOWN, True)
+    return codes
+
+
 def has_unit_modulus(codes: Tensor) -> bool:
-    """Return whether all codes have modulus 1; waits for the device."""
+    """Return whether all codes have modulus 1; waits for the device, unless that is known.
+
+    It is known of the very tensor that `with_unit_modulus` was given, not of its parts or copies.
+    """
+    if hasattr(codes, _KNOWN):
+        return True
     return bool((squared_magnitude(codes) - 1).abs().amax() < 2 * CODE_TOLERANCE)
 
 

@@ -47,22 +47,49 @@ def place(config: SceneConfig, draw_round: Callable[[int], Tensor]) -> tuple[Ten
         azimuth = azimuth.where(keep, again_azimuth)
         elevation = elevation.where(keep, again_elevation)
         placed = placed | again
-    if not bool(placed.all()):
-        failed = int((~placed).sum())
+    require_placed(config, azimuth.where(placed.unsqueeze(-1), torch.nan))
+    return azimuth, elevation
+
+
+def place_unread(config: SceneConfig, uniform: Tensor) -> tuple[Tensor, Tensor]:
+    """Return azimuth and elevation as `place`, without reading a tensor: all rounds at once.
+
+    A scene without room for its sources in any round has NaN.
+
+    Args:
+        uniform: the uniform numbers of all rounds, [B, ROUNDS, *candidates_shape].
+    """
+    azimuth, elevation, placed = (
+        x.unflatten(0, uniform.shape[:2]) for x in _place_once(config, uniform.flatten(0, 1))
+    )
+    first = placed.to(torch.uint8).argmax(1)[:, None, None].expand(-1, 1, config.max_sources)
+    known = placed.any(1, keepdim=True)
+    azimuth, elevation = (
+        x.gather(1, first).squeeze(1).where(known, torch.nan) for x in (azimuth, elevation)
+    )
+    return azimuth, elevation
+
+
+def require_placed(config: SceneConfig, azimuth: Tensor) -> None:
+    """Check that every scene had room for its sources: that their azimuths are no NaN.
+
+    Raises:
+        ValueError: if some scene has no place for its sources in any round.
+    """
+    failed = int(azimuth.isnan().any(-1).sum())
+    if failed:
         raise ValueError(
             f"`max_sources` directions one beam (2/{config.beams[0]:.4g} x "
             f"2/{config.beams[1]:.4g} in direction cosines) apart must fit the region, but "
-            f"{failed} of {placed.numel()} scenes had no room for {config.max_sources} in "
+            f"{failed} of {len(azimuth)} scenes had no room for {config.max_sources} in "
             f"{ROUNDS} x {ATTEMPTS} attempts. Use fewer sources, a larger panel or wider angles."
         )
-    return azimuth, elevation
 
 
 def far_apart(config: SceneConfig, first: Tensor, second: Tensor) -> Tensor:
     """Return whether direction cosines [..., 2] are at least a beam apart: [...] booleans."""
-    sizes = torch.tensor(config.beams, dtype=first.dtype)
-    beams = (first - second) * (sizes.to(first.device) / 2)
-    return beams.square().sum(-1) >= 1
+    across, up = ((first - second)[..., axis] * (config.beams[axis] / 2) for axis in (0, 1))
+    return across.square() + up.square() >= 1
 
 
 def _place_once(config: SceneConfig, uniform: Tensor) -> tuple[Tensor, Tensor, Tensor]:

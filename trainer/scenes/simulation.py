@@ -25,8 +25,8 @@ from trainer.config import SceneConfig, require
 from .channel import antenna_noise_covariance, rician_channel
 from .codes import build_codes, uniforms_shape
 from .geometry import Panel
-from .measurement import Scenes, Sources, expected_signal
-from .placement import candidates_shape, place
+from .measurement import Scenes, Sources, expected_signal, with_unit_modulus
+from .placement import ROUNDS, candidates_shape, place, place_unread
 
 
 class _Draws(NamedTuple):
@@ -56,6 +56,9 @@ def simulate(
 ) -> Scenes:
     """Draw a batch of new scenes, on the device of the generator.
 
+    Where tensors cannot be read without waiting (CUDA), a scene that has no room for its sources
+    has NaN for their angles, so for its snapshots; `require_placed` tells.
+
     Args:
         snr_db: one value, a (low, high) range to draw from per scene, or a tensor [B].
         num_sources: K, or a tensor [B]; by default uniform in 1 ... max_sources per scene.
@@ -70,7 +73,10 @@ def simulate(
     def normal(*shape: int) -> Tensor:
         return torch.randn(batch_size, *shape, generator=generator, dtype=dtype, device=device)
 
-    azimuth, elevation = place(config, lambda _: uniform(*candidates_shape(config)))
+    if torch.device(device).type == "cpu":
+        azimuth, elevation = place(config, lambda _: uniform(*candidates_shape(config)))
+    else:
+        azimuth, elevation = place_unread(config, uniform(ROUNDS, *candidates_shape(config)))
     draws = _Draws(
         azimuth,
         elevation,
@@ -178,7 +184,7 @@ def _assemble(
     panel = Panel.from_config(config)
     sources = _sources(config, draws, num_sources)
     channel = rician_channel(config, panel, draws.line_of_sight, draws.scatter)
-    codes = build_codes(config, draws.codes)
+    codes = with_unit_modulus(build_codes(config, draws.codes))
     mixed, power = expected_signal(panel, channel, codes, sources)
     # without sources: σ² as for one source of unit power
     power = power.where(power > 0, torch.full_like(power, config.num_elements))

@@ -71,7 +71,7 @@ def spectrum(
     *batch, num_elements, _ = given.shape
 
     if not isinstance(shift, Tensor):
-        shift = torch.tensor(shift, dtype=torch.float64, device=given.device)
+        shift = torch.full((), shift, dtype=torch.float64, device=given.device)
     load = over_batch(once_differentiable(shift, wide.to_real()), batch, 0, "shift")
     finite = finite_samples(given, 2) & torch.isfinite(load)
     whitener = None

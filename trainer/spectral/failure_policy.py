@@ -17,7 +17,7 @@ from torch.autograd import Function
 from trainer.config import FAILURE_POLICIES, require_choice
 
 from .once_differentiable import refuse_second
-from .spectrum_type import finite_samples
+from .spectrum_type import can_read, finite_samples
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +63,8 @@ def guard(
         operands: everything to differentiate in, the covariance or factor [*batch, N, n] first,
             then others [*batch, ...]; each with or without gradient.
         on_failure: one of `trainer.config.FAILURE_POLICIES`.
-        proxy: for `proxy` only: like `term`, called with the failed samples [count, ...].
+        proxy: for `proxy` only: like `term`; called if a sample has failed, or where that cannot
+            be read without waiting (CUDA).
 
     Raises:
         ValueError: for an unknown policy, a proxy that is missing or would not be used, or an
@@ -94,14 +95,14 @@ def guard(
     if on_failure == "skip_sample":
         value = torch.where(failed, 0, value)
         gradients = [torch.where(_over(failed, g), 0, g) for g in gradients]
-    elif proxy is not None and bool(failed.any()):
-        instead, slopes = _value_and_gradients(proxy, [x[failed] for x in operands])
-        value = value.masked_scatter(failed, instead.to(value.dtype))
+    elif proxy is not None and not (can_read(failed) and not failed.any()):
+        instead, slopes = _value_and_gradients(proxy, operands)
+        value = torch.where(failed, instead.to(value.dtype), value)
         gradients = [
-            g.masked_scatter(_over(failed, g), slope)
+            torch.where(_over(failed, g), slope, g)
             for g, slope in zip(gradients, slopes, strict=True)
         ]
-        replaced = replaced.masked_scatter(failed, _succeeded(instead, slopes))
+        replaced = failed & _succeeded(instead, slopes)
     skipped = failed if on_failure == "skip_sample" else torch.zeros_like(failed)
     known: Tensor = _Known.apply(value, *gradients, *operands)
     return Guarded(known, failed, skipped.sum(), replaced.sum())

@@ -1,7 +1,7 @@
 """The training loop: a generator of epoch reports that never steps on a number that is not finite.
 
-One fused norm over all gradients and one synchronisation per step decide whether a step may be
-taken. Only if it may not is the batch computed again, term by term, and `Diverged` raised with
+One fused norm over all gradients and one read per step, of the losses, decide whether a step may
+be taken: on a GPU the host waits for nothing else but the status of decompositions. Only if it may not is the batch computed again, term by term, and `Diverged` raised with
 what was found, before the optimiser has touched the weights.
 
 `train` prints nothing, writes nothing and takes no callbacks. To keep a checkpoint, save
@@ -29,7 +29,7 @@ from trainer.evaluation import (
 )
 from trainer.failure import Diverged
 from trainer.networks import build_network
-from trainer.scenes import Scenes, simulate
+from trainer.scenes import Scenes, require_placed, simulate
 
 from .checkpoint import UNREADABLE, TrainState
 from .diagnosis import diagnose, eigengaps
@@ -224,7 +224,7 @@ class TrainingLoop:
         norm = nn.utils.get_total_norm(gradients)
         counted = dict(zip(COUNTED, (norm, terms.skipped, terms.replaced), strict=True))
         values = {"total": total, **terms.values, **counted}
-        # the one synchronisation of the step
+        # the one read of the step: on a GPU, the host waits here
         numbers = torch.stack([value.detach().double() for value in values.values()]).tolist()
         if not all(map(math.isfinite, numbers)):
             raise self._diverged(scenes)
@@ -271,6 +271,7 @@ class TrainingLoop:
     def _diverged(
         self, scenes: Scenes, breakdown: torch.linalg.LinAlgError | None = None
     ) -> Diverged:
+        require_placed(self.config.scene, scenes.sources.azimuth)
         position = {"step": self.steps, "epoch": self.epoch}
         return Diverged(
             diagnose(self.network, scenes, self.config, **position, breakdown=breakdown)

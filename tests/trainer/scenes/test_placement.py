@@ -10,7 +10,14 @@ import torch
 from torch import Tensor
 
 from trainer.config import SceneConfig
-from trainer.scenes.placement import ATTEMPTS, ROUNDS, candidates_shape, place
+from trainer.scenes.placement import (
+    ATTEMPTS,
+    ROUNDS,
+    candidates_shape,
+    place,
+    place_unread,
+    require_placed,
+)
 
 SCENE = SceneConfig(num_horizontal=12, num_vertical=12, max_sources=5)
 
@@ -101,3 +108,28 @@ def test_angles_stay_in_the_region() -> None:
     azimuth, elevation = place(SCENE, rounds(SCENE, 500))
     assert azimuth.abs().max() <= math.radians(60)
     assert elevation.abs().max() <= math.radians(30)
+
+
+def test_places_without_reading_are_those_of_the_first_round_with_room() -> None:
+    crowded = replace(SCENE, num_horizontal=3, num_vertical=3, max_sources=3)
+    uniform = torch.stack([rounds(crowded, 400, seed=i)(0) for i in range(ROUNDS)], dim=1)
+    drawn: list[int] = []
+
+    def draw(number: int) -> Tensor:
+        drawn.append(number)
+        return uniform[:, number]
+
+    expected = place(crowded, draw)
+    assert len(drawn) > 1  # some scenes had no room in the first
+    torch.testing.assert_close(place_unread(crowded, uniform), expected, rtol=0, atol=0)
+
+
+def test_scenes_without_room_are_nan_where_nothing_is_read_and_refused_when_it_is() -> None:
+    config = replace(SCENE, num_horizontal=2, num_vertical=2, max_sources=3)
+    uniform = torch.rand(5, ROUNDS, *candidates_shape(config))
+    uniform[:2] = 0.5  # all candidates in one place
+    azimuth, elevation = place_unread(config, uniform)
+    assert azimuth[:2].isnan().all()
+    assert elevation[:2].isnan().all()
+    with pytest.raises(ValueError, match="2 of 2 scenes had no room for 3"):
+        require_placed(config, azimuth[:2])

@@ -16,7 +16,7 @@ from tests.gpu import needs_gpu
 from tests.matrices import true_covariance
 from trainer.config import SceneConfig
 from trainer.scenes.geometry import steering_vector
-from trainer.scenes.measurement import Scenes, expected_snr_db, respond
+from trainer.scenes.measurement import Scenes, expected_snr_db, has_unit_modulus, respond
 from trainer.scenes.simulation import EvalScenes, simulate
 
 SMALL = SceneConfig(num_horizontal=4, num_vertical=3, num_antennas=6, num_snapshots=10)
@@ -318,3 +318,13 @@ def test_scenes_are_the_same_on_a_gpu() -> None:
     assert scenes.snapshots.device.type == "cuda"
     power = scenes.snapshots.abs().square().mean((1, 2)) / scenes.noise_variance - 1
     assert float((power.mean() - 1).abs()) < 5 * float(power.std()) / math.sqrt(2000)
+
+
+def test_the_modulus_is_known_of_simulated_codes_and_read_of_what_is_made_of_them() -> None:
+    codes = draw(SMALL, 2).codes
+    assert has_unit_modulus(codes)
+    assert has_unit_modulus(codes[:1])
+    dead = codes.clone()
+    dead[0, 0, 0] = 0
+    assert not has_unit_modulus(dead)
+    assert not has_unit_modulus(2 * codes)
