@@ -23,7 +23,7 @@ from trainer.config import SceneConfig, TrainConfig
 from trainer.covariance import Covariance, eigendecompose
 from trainer.estimation import Estimates, refined_music
 from trainer.linalg import squared_magnitude
-from trainer.scenes import Scenes, search_grid, simulate
+from trainer.scenes import Scenes, require_placed, search_grid, simulate
 
 from .metrics import TOLERANCE_DEG
 

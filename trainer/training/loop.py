@@ -1,8 +1,9 @@
 """The training loop: a generator of epoch reports that never steps on a number that is not finite.
 
 One fused norm over all gradients and one read per step, of the losses, decide whether a step may
-be taken: on a GPU the host waits for nothing else but the status of decompositions. Only if it may not is the batch computed again, term by term, and `Diverged` raised with
-what was found, before the optimiser has touched the weights.
+be taken: on a GPU the host waits for nothing else but the status of decompositions. Only if it may
+not is the batch computed again, term by term, and `Diverged` raised with what was found, before
+the optimiser has touched the weights.
 
 `train` prints nothing, writes nothing and takes no callbacks. To keep a checkpoint, save
 `EpochReport.state` before asking for the next report.
