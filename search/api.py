@@ -147,7 +147,9 @@ def run_search(
             f"run_search takes no {unused[0]!r}. Use `space` for a preset, `open_run` for a run "
             "that another process drives, and the command `python -m search.run` otherwise."
         )
-    kind = "space" if space is not None and is_reference(space) else "preset"
+    # a file without a name is no preset either: it is told how code is named
+    own = space is not None and (is_reference(space) or space.endswith(".py"))
+    kind = "space" if own else "preset"
     flags |= {kind: space, "trials": trials, "name": name, "out": out, "seed": seed}
     flags |= {"epochs": epochs, "set": set, "range": range, "choices": choices, "resume": resume}
     given = {

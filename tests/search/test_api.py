@@ -50,6 +50,7 @@ def test_keywords_make_the_plan_that_the_same_flags_make():
     ("given", "says"),
     [
         ({"space": "smok"}, "Did you mean `smoke`"),
+        ({"space": "my_space.py"}, "code is named as file.py:name"),
         ({"space": spaces.get("smoke")}, "Put your own space into a file"),
         ({"space": "smoke", "trials": 0}, "`--trials >= 1` must hold, but got 0"),
         ({"sampleer": "random"}, "Did you mean `--sampler`"),
