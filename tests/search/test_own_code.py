@@ -147,15 +147,15 @@ def test_a_term_that_lies_on_the_worker_is_told_and_costs_no_other_row(
     assert re.search(says, said)
 
 
-def drive(folder: Path, *argv: str) -> subprocess.Popen[str]:
-    """Start a driver in a folder, which may be killed."""
+def drive(folder: Path, *argv: str, path: str = str(ROOT)) -> subprocess.Popen[str]:
+    """Start a driver in a folder, which may be killed, with this `PYTHONPATH`."""
     return subprocess.Popen(
         [sys.executable, "-c", UNSCORED, *argv],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        env=os.environ | {"PYTHONPATH": path},
     )
 
 
@@ -195,3 +195,18 @@ def test_a_killed_search_of_ones_own_code_loses_and_doubles_nothing_on_a_real_ra
     failures = store.read("failures")
     assert set(failures["trial_id"]) == set(NAMES) - set(completed)
     assert set(failures["tensor"]) == {"weights.0.weight"}
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_module_that_workers_lack_is_told_and_leaves_nothing(tmp_path, address):
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "only_here.py").write_text("")
+    (tmp_path / "my_nets.py").write_text(EXAMPLE.read_text() + "import only_here\n")
+    own = ("--network", "my_nets.py:FreeGram", "--out", "runs", "--address", address)
+    driver = drive(tmp_path, *SMALL, *own, path=f"{ROOT}{os.pathsep}{tmp_path / 'here'}")
+    *_, said = driver.communicate(timeout=600)[0].strip().splitlines()
+    assert driver.returncode == 2
+    assert "No module named 'only_here', line" in said
+    assert "of my_nets.py. Try it alone" in said
+    assert list((tmp_path / "runs").iterdir()) == []
