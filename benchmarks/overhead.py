@@ -98,7 +98,7 @@ def new_run(plan: SearchConfig) -> RunStore:
     """Create a run without trials."""
     return RunStore.create(
         Path(plan.out) / plan.name,
-        parameters=declared(plan.space),
+        parameters=declared(plan),
         plan={"search": plan.as_dict(), **plan.space_json},
     )
 

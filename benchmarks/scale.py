@@ -152,7 +152,7 @@ def measure(slots: int, trials: int, epochs: int, seconds: float, out: Path) -> 
     plan = SearchConfig("waiting", trials, f"slots-{slots}", str(out), address=cluster.address)
     store = RunStore.create(
         out / plan.name,
-        parameters=declared(plan.space),
+        parameters=declared(plan),
         plan={"search": plan.as_dict(), **plan.space_json},
     )
     clocks = Path(tempfile.mkdtemp(prefix="clocks-", dir=out))

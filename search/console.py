@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from search.plan import SearchConfig, SearchFailed
+from trainer.own_trainer import OwnTrainer, split_objective
 
 if TYPE_CHECKING:
     from search.records import RunStore
@@ -17,7 +18,7 @@ NUM_SAMPLES = 10
 def print_results(plan: SearchConfig, store: RunStore) -> None:
     """Print the leaderboard and the next commands, and draw the plot; raise SearchFailed if no
     trial completed."""
-    from search.records import best_trial
+    from search.records import BEST_FILE, best_trial
     from search.report.analysis import leaderboard
     from search.report.data import load
     from search.report.figures import pareto, plots
@@ -46,6 +47,9 @@ def print_results(plan: SearchConfig, store: RunStore) -> None:
         raise SearchFailed("no trial completed; the causes are in the table `failures`")
     checkpoint = store.path / str(trials.set_index("trial_id")["checkpoint"][best])
     print(f"replay:   python -m trainer replay {store.path} {best}")
+    if plan.trainable is not None:
+        print(f"state:    {checkpoint}/{BEST_FILE}, of its best epoch")
+        return
     if checkpoint.exists():
         print(f"evaluate: python -m trainer evaluate {checkpoint}")
     print(f"confirm:  python -m search.confirm {store.path}")
@@ -70,7 +74,7 @@ def dry_run(plan: SearchConfig) -> int:
     for number in range(NUM_SAMPLES):
         study.sampler = sampler_for(plan, number)
         drawn = plan.space.suggest(study.ask())
-        plan.train_config(drawn)  # refuses a configuration that cannot be trained
+        plan.config(drawn)  # refuses a configuration that cannot be trained
         kind = "anchor" if number < len(plan.space.anchors) else "sample"
         values = "  ".join(
             f"{k}={v:.3g}" if isinstance(v, float) else f"{k}={v}" for k, v in drawn.items()
@@ -81,14 +85,38 @@ def dry_run(plan: SearchConfig) -> int:
 
 def describe_plan(plan: SearchConfig) -> str:
     """Return the plan as text."""
-    config, space = plan.template, plan.space
-    scene = config.scene
-    snrs = ", ".join(f"{snr:g}" for snr in config.evaluation.objective_snr_db)
+    space = plan.space
     facts = {
         "run": f"{plan.out.rstrip('/')}/{plan.name}",
         "preset": f"{space.name}: {space.about}",
         "trials": f"{plan.trials}, the first {len(space.anchors)} known-good; "
         f"sampler {plan.sampler}; scheduler {plan.scheduler}; seed {plan.seed}",
+        **(_our_facts(plan) if plan.own_trainer is None else _own_facts(plan, plan.own_trainer)),
+        "fixed": ", ".join(f"{name}={value}" for name, value in plan.changes.values.items()),
+        "log": ", ".join(plan.log),
+    }
+    lines = [f"{name:<10} {text}" for name, text in facts.items() if text] + ["searched"]
+    ranges = space.ranges()
+    width = max(map(len, ranges), default=0)
+    lines += [f"  {name:<{width}}  {values}" for name, values in ranges.items()]
+    return "\n".join(lines)
+
+
+def _own_facts(plan: SearchConfig, own: OwnTrainer) -> dict[str, str]:
+    name, sign = split_objective(own.objective)
+    return {
+        "trainer": f"{own.reference}, SHA-256 {plan.code[own.reference][:12]}...",
+        "budget": f"{plan.config({}).epochs} epochs per trial; "
+        f"about {plan.minutes:.3g} min for {plan.trials} trials",
+        "objective": f"{name}, {'lower' if sign > 0 else 'higher'} is better",
+    }
+
+
+def _our_facts(plan: SearchConfig) -> dict[str, str]:
+    config = plan.template
+    scene = config.scene
+    snrs = ", ".join(f"{snr:g}" for snr in config.evaluation.objective_snr_db)
+    return {
         "scene": f"{scene.layout} RIS, "
         f"{scene.num_antennas} antennas, {scene.num_snapshots} snapshots, "
         f"K in 1..{scene.max_sources}, range {scene.range_min_m:g}-{scene.range_max_m:g} m, "
@@ -99,11 +127,4 @@ def describe_plan(plan: SearchConfig) -> str:
         "objective": f"capped error at {snrs} dB, {config.evaluation.num_scenes} scenes for each "
         "SNR and K; lower is better",
         "start": f"the weights of {plan.start_from}" if plan.start_from else "",
-        "fixed": ", ".join(f"{name}={value}" for name, value in plan.changes.values.items()),
-        "log": ", ".join(plan.log),
     }
-    lines = [f"{name:<10} {text}" for name, text in facts.items() if text] + ["searched"]
-    ranges = space.ranges()
-    width = max(map(len, ranges), default=0)
-    lines += [f"  {name:<{width}}  {values}" for name, values in ranges.items()]
-    return "\n".join(lines)

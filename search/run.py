@@ -40,7 +40,7 @@ from search.plan import (
     with_config_file,
 )
 from trainer.cli import UsageError
-from trainer.config import field_of, require
+from trainer.config import require
 from trainer.record import START_FILE, STATE_FILE
 from trainer.user_code import load
 
@@ -86,7 +86,8 @@ def plan_from_flags(args: argparse.Namespace) -> SearchConfig:
     """Return the plan of a new search, each default filled in."""
     if args.space_from is not None:
         require(args.preset is None, "a search has one space", "--preset, --space", "Choose.")
-        space = require_space(load(args.space_from), args.space_from)
+        own = args.trainable is not None
+        space = require_space(load(args.space_from), args.space_from, own=own)
     else:
         try:
             space = spaces.get("local" if args.preset is None else args.preset)
@@ -148,10 +149,10 @@ def start(plan: SearchConfig, args: argparse.Namespace) -> RunStore:
     check_loggers(plan.log)
     code = provenance()
     warm, notes = warm_start(plan, code)
-    names = plan.space.parameters()
+    names, field_of = plan.space.parameters(), plan.names.field_of
     store = RunStore.create(
         folder / plan.name,
-        parameters=declared(plan.space),
+        parameters=declared(plan),
         plan={
             "search": plan.as_dict(),
             **plan.space_json,
@@ -209,8 +210,10 @@ def resume(args: argparse.Namespace) -> RunStore:
             "A run can be extended, not shortened."
         )
     best = best_trial(store.read("trials"))
-    lacking = bool(unscored(store, plan.template.evaluation, kept_limits(plan.template)))
-    lacking |= best is not None and lacks_scores(store, best)
+    lacking = False
+    if plan.trainable is None:
+        lacking = bool(unscored(store, plan.template.evaluation, kept_limits(plan.template)))
+        lacking |= best is not None and lacks_scores(store, best)
     if ended >= plan.trials and not lacking:
         print_results(plan, store)
         return store
@@ -243,8 +246,11 @@ def _resumed_plan(args: argparse.Namespace) -> tuple[SearchConfig, RunStore]:
     more = None
     changes: dict[str, Any] = {}
     if args.accept_space_change:
-        changes["code"] = {}  # as it is now
-        more = declared(planned(path, read_run(path), changes).space)
+        stored = read_run(path)
+        trainable = stored["search"].get("trainable")  # trials of another one do not compare
+        code = stored["search"].get("code", {})
+        changes["code"] = {name: code[name] for name in code if name == trainable}
+        more = declared(planned(path, stored, changes))
     store = RunStore.open(path, more=more)
     kept = planned(path, store.plan, changes)
     flags = given(args, PLAN_FLAGS)
@@ -321,9 +327,12 @@ def _run_on_cluster(
             preflight_checks(plan, store, resources)
         print(flush=True)
         try:
-            baselines = Baselines(plan, store, resources)
-            search(plan, store, resources, exhausted=baselines.start, train=train)
-            score_best(plan, store, resources, baselines)
+            if plan.trainable is not None:  # nothing else to score
+                search(plan, store, resources)
+            else:
+                baselines = Baselines(plan, store, resources)
+                search(plan, store, resources, exhausted=baselines.start, train=train)
+                score_best(plan, store, resources, baselines)
         except (SearchFailed, OSError) as error:  # OSError: of the folder, after the last trial
             if not (store.path / "run.json").exists():
                 gone = f"{error}; the run has gone: somebody took {store.path} away"

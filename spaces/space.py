@@ -166,4 +166,5 @@ class _FirstAfter:
     def __call__(self, name: str, values: Range) -> Any:
         if isinstance(values, Choice):
             return values.choices[next(self._path, 0)]
-        return values.high if self._upper else values.low
+        end = values.high if self._upper else values.low
+        return float(end) if isinstance(values, Float) else end  # one may be written as 0

@@ -42,7 +42,7 @@ def make(
     random = np.random.default_rng(seed)
     plan = SearchConfig(preset, trials, path.name, out=str(path.parent))
     about = {"search": plan.as_dict(), **plan.space_json, "provenance": {"command": ["made up"]}}
-    store = RunStore.create(path, parameters=declared(plan.space), plan=about)
+    store = RunStore.create(path, parameters=declared(plan), plan=about)
     stopper = early_stopper("asha", plan.template.epochs)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))

@@ -1,12 +1,18 @@
 """Failures of a training as data: the cause, where it was seen, and the remedy.
 
 `Diverged` is the one exception the trainer raises about its own numbers. It is raised *before* an
-optimiser step is taken on a non-finite loss or gradient, so the weights are still good.
+optimiser step is taken on a non-finite loss or gradient, so the weights are still good. Another
+training loop raises it by `check_finite`.
 """
 
+import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Cause(StrEnum):
@@ -15,6 +21,7 @@ class Cause(StrEnum):
     NONFINITE_DATA = "nonfinite_data"
     NONFINITE_LOSS = "nonfinite_loss"
     NONFINITE_GRADIENT = "nonfinite_gradient"
+    NONFINITE_PARAMETER = "nonfinite_parameter"
     GRADIENT_OVERFLOW = "gradient_overflow"
     SPECTRAL_BREAKDOWN = "spectral_breakdown"
 
@@ -23,9 +30,10 @@ REMEDIES: dict[Cause, str] = {
     Cause.NONFINITE_DATA: "Check the scenes: the network's input was already non-finite.",
     Cause.NONFINITE_LOSS: "Lower the learning rate, or look at the named loss term.",
     Cause.NONFINITE_GRADIENT: (
-        "The loss was finite, its derivative was not: use `spectral.backend` exact or gram, "
-        "whose derivatives are finite by construction."
+        "The loss was finite, its derivative was not, as that of a root at 0: for the eigengap, "
+        "use `spectral.backend` exact or gram, whose derivatives are finite by construction."
     ),
+    Cause.NONFINITE_PARAMETER: "Lower the learning rate, or clip the gradients: a step broke it.",
     Cause.GRADIENT_OVERFLOW: (
         "Every gradient entry was finite, their norm was not: lower the learning rate or the "
         "weight of the named term."
@@ -45,17 +53,18 @@ class Failure:
             single term was.
         tensor: parameter whose gradient was non-finite, the name of the offending input, or
             `matrix` or `factor` if the predicted R itself was; empty if none.
-        step: optimiser steps taken before the failure (it happened in step `step + 1`).
+        step: optimiser steps taken before the failure (it happened in step `step + 1`); None if
+            a training loop of another's did not say.
         epoch: epoch in which it happened, from 1.
         min_eigengap: smallest finite λ_K - λ_{K+1} of the failing batch (trace-1 covariance);
-            None if none was finite.
+            None if none was finite, or there is none.
         message: one sentence for a person.
     """
 
     cause: Cause
     term: str
     tensor: str
-    step: int
+    step: int | None
     epoch: int
     min_eigengap: float | None
     message: str = ""
@@ -80,6 +89,47 @@ class Diverged(Exception):
     def __str__(self) -> str:
         f = self.failure
         where = f" in `{f.tensor}`" if f.tensor else ""
-        gap = f"{f.min_eigengap:.2e}" if f.min_eigengap is not None else "not finite"
-        seen = f"{f.cause} at step {f.step}: term `{f.term}`{where}, smallest eigengap {gap}."
+        when = "" if f.step is None else f" at step {f.step}"
+        gap = "" if f.min_eigengap is None else f", smallest eigengap {f.min_eigengap:.2e}"
+        seen = f"{f.cause}{when}: term `{f.term}`{where}{gap}."
         return " ".join(part for part in (seen, f.message, f.remedy) if part)
+
+
+def check_finite(
+    loss: "Tensor",
+    named_parameters: "Iterable[tuple[str, Tensor]]",
+    *,
+    step: int | None = None,
+    term: str = "total",
+) -> None:
+    """Raise Diverged unless the loss, all parameters and their gradients are finite.
+
+    To be called between `backward` and the optimiser's step, which then never takes a number that
+    is not finite; it synchronises with a GPU once.
+
+    Args:
+        loss: of any shape.
+        named_parameters: `module.named_parameters()`.
+        step: optimiser steps taken so far, for the message.
+        term: name of the loss, for the message.
+    """
+    import torch
+
+    named = list(named_parameters)
+    gradients = [(name, one.grad) for name, one in named if one.grad is not None]
+    watched = [
+        (cause, name, tensor.detach())
+        for cause, tensors in (
+            (Cause.NONFINITE_PARAMETER, named),  # first: it spoils the loss, too
+            (Cause.NONFINITE_LOSS, [("", loss)]),
+            (Cause.NONFINITE_GRADIENT, gradients),
+        )
+        for name, tensor in tensors
+        if tensor.numel()
+    ]
+    largest = torch.nn.utils.get_total_norm([tensor for *_, tensor in watched], math.inf)
+    if math.isfinite(largest.item()):
+        return
+    for cause, name, tensor in watched:
+        if not bool(torch.isfinite(tensor).all()):
+            raise Diverged(Failure(cause, term, name, step, 0, None))

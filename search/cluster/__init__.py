@@ -13,4 +13,4 @@ from .tasks import (
     score_state,
     submit,
 )
-from .trainable import Train, make_trainable
+from .trainable import Train, Trainer, make_trainable, trainer_of

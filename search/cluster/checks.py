@@ -23,9 +23,10 @@ from search.plan import (
 from search.records import RunStore
 from search.remote import filesystem_of, probe_file, uri_of
 from trainer.config import is_reference
+from trainer.own_trainer import OwnTrainer
 from trainer.provenance import versions
 
-from .tasks import measure_backends, probe_node, submit, take_step
+from .tasks import import_own, measure_backends, probe_node, submit, take_step
 
 MESSAGE_SECONDS = 30.0
 """Interval of the message that a search still waits for a machine."""
@@ -48,6 +49,9 @@ def preflight_checks(plan: SearchConfig, store: RunStore, resources: Resources) 
     Raise Refused if trials could not keep their checkpoints there, or not train as here.
     """
     check_nodes(store)
+    if plan.own_trainer is not None:
+        check_own_trainer(plan.own_trainer, resources)
+        return
     left = replace(plan, trials=max(1, plan.trials - len(store.ended())))
     for line in (*check_backends(left, resources), *try_networks(left, resources)):
         print(line, flush=True)
@@ -116,6 +120,18 @@ def check_backends(plan: SearchConfig, resources: Resources) -> list[str]:
     if reason:
         raise Refused(reason)
     return list(lines)
+
+
+def check_own_trainer(own: OwnTrainer, resources: Resources) -> None:
+    """Let a worker import the user's trainer; raise Refused if it cannot."""
+    try:
+        ray.get(submit(resources, import_own, own))
+    except ray.exceptions.RayError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise Refused(
+            f"a worker must be able to import `{own.reference}`, but: {reason} Install what it "
+            "needs on all machines, or skip this check with --no-preflight."
+        ) from error
 
 
 def try_networks(plan: SearchConfig, resources: Resources) -> list[str]:

@@ -17,6 +17,7 @@ from search.records import BEST_FILE
 from search.remote import downloaded, filesystem_of, probe_file, uploaded
 from trainer.config import EvaluationConfig, TrainConfig
 from trainer.failure import Diverged
+from trainer.own_trainer import OwnTrainer
 from trainer.provenance import versions
 from trainer.user_code import give_texts
 
@@ -77,6 +78,11 @@ def probe_node(probe: str) -> tuple[bool, dict[str, str | None]]:
     except (OSError, BucketError):
         sees = False
     return sees, versions()
+
+
+def import_own(own: OwnTrainer) -> None:
+    """Import the user's trainer; raise CodeError if that fails."""
+    own.check()
 
 
 def take_step(params: dict[str, Any]) -> str:

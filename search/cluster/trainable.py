@@ -14,10 +14,10 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
-from functools import cache
+from dataclasses import asdict, dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +33,18 @@ from search.plan import (
     objective_window,
     version_mismatch,
 )
-from search.records import BEST_FILE, REPORTS_FILE, STATE_FILE, mean_objective, read_reports
+from search.records import (
+    BEST_FILE,
+    REPORTS_FILE,
+    STATE_FILE,
+    VALIDATED,
+    mean_objective,
+    read_reports,
+)
 from search.remote import downloaded
 from trainer.config import TrainConfig
 from trainer.failure import Diverged
+from trainer.own_trainer import PREFIX, OwnConfig, OwnState, OwnTrainer, split_objective
 from trainer.provenance import versions
 from trainer.user_code import give_texts
 
@@ -47,18 +55,74 @@ NO_EPOCH = {"epoch": 0, "objective": WORST_OBJECTIVE}
 """Report of a trial that has ended before its first epoch."""
 
 
+@dataclass(frozen=True)
+class Training:
+    """The training of one trial, as `run_trial` drives it.
+
+    Attributes:
+        epochs: its budget.
+        reports: takes the state to go on from, or None, and yields what has `epoch`, `row()`,
+            `state`, which has `save(path)`, and `evaluation`.
+        load_state: reads what that `save` has written.
+        values, sign: arguments of `mean_objective`.
+    """
+
+    epochs: int
+    reports: Callable[[Any], Iterator[Any]]
+    load_state: Callable[[Path], Any]
+    values: Sequence[str] = VALIDATED
+    sign: float = 1.0
+
+
+Trainer = Callable[[Mapping[str, Any]], Training]
+"""Returns the training of a trial with these settings; is sent to workers."""
+
+
+def trainer_of(
+    own: OwnTrainer | None, train: Train | None = None, start: bytes = b""
+) -> Trainer:
+    """Return the user's trainer, or else `train`, or else ours, imported on the worker; `start` is
+    the checkpoint whose weights our trainings begin with."""
+    return partial(_our_training, train, start) if own is None else partial(_own_training, own)
+
+
+def _our_training(train: Train | None, start: bytes, settings: Mapping[str, Any]) -> Training:
+    config = TrainConfig.from_params(settings["params"])
+
+    def reports(state: Any) -> Iterator[Any]:
+        run = train or load_trainer(settings["threads"])
+        take_start(start)
+        return run(config, resume=state)
+
+    def load_state(path: Path) -> Any:
+        from trainer.training import TrainState
+
+        return TrainState.load(path)
+
+    return Training(config.epochs, reports, load_state)
+
+
+def _own_training(own: OwnTrainer, settings: Mapping[str, Any]) -> Training:
+    own.check()  # imports what its states are made of
+    params, (name, sign) = settings["params"], split_objective(own.objective)
+
+    def reports(state: OwnState | None) -> Iterator[Any]:
+        return own.reports(params, resume=state, threads=settings["threads"])
+
+    epochs = OwnConfig.from_params(params).epochs
+    return Training(epochs, reports, OwnState.load, (f"{PREFIX}{name}",), sign)
+
+
 def make_trainable(
-    train: Train | None,
+    trainer: Trainer,
     name: str,
     driver: Mapping[str, str | None],
     code_texts: Mapping[str, str] | None = None,
-    start: bytes = b"",
 ) -> Callable[[dict[str, Any]], None]:
-    """Make a Ray trainable around `train`, or around the trainer's own, imported on the worker.
+    """Make a Ray trainable around a trainer.
 
     The dashboard shows the run's name with every worker. A machine that came after the driver's
-    checks must have the driver's versions too. `code_texts` are those of the user's files, `start`
-    the checkpoint whose weights trials begin with.
+    checks must have the driver's versions too. `code_texts` are those of the user's files.
     """
 
     def trainable(settings: dict[str, Any]) -> None:
@@ -68,13 +132,13 @@ def make_trainable(
             _report(NO_EPOCH | {"refused": wrong})
         else:
             give_texts(code_texts or {})
-            run_trial(settings, train, start)
+            run_trial(settings, trainer)
 
     trainable.__name__ = f"trials of {name}"
     return trainable
 
 
-def run_trial(settings: Mapping[str, Any], train: Train | None, start: bytes = b"") -> None:
+def run_trial(settings: Mapping[str, Any], trainer: Trainer) -> None:
     """Train one configuration, report every epoch, and with the last report how it ended.
 
     A trial goes on from its checkpoint: Ray gives that of a lost worker, the settings that of an
@@ -84,27 +148,28 @@ def run_trial(settings: Mapping[str, Any], train: Train | None, start: bytes = b
     place = lost.path if lost else settings["checkpoint"]
     trial = Progress()
     try:
-        state = trial.restore(place, lost) if place else None
-        config = TrainConfig.from_params(settings["params"])
+        # within the try: a broken torch is recorded as this trial's failure
+        training = trainer(settings)
+        state = trial.restore(place, lost, training.load_state) if place else None
         if trial.reports and lost is None:
             trial.report(trial.reports, state)
             if trial.reports[-1].get("outcome"):
                 return
-        # within the try: a broken torch is recorded as this trial's failure
-        train = train or load_trainer(settings["threads"])
-        take_start(start)
-        epochs = train(config, resume=state)
+        epochs = training.reports(state)
         freeze_loaded_objects()  # torch too, by now
         for epoch in epochs:
             row = epoch.row()
-            row |= mean_objective([*trial.reports, row][-objective_window(config.epochs) :])
+            last = [*trial.reports, row][-objective_window(training.epochs) :]
+            row |= mean_objective(last, training.values, training.sign)
             row |= trial.resources_used()
-            if epoch.epoch == config.epochs:
+            if epoch.epoch == training.epochs:
                 row["outcome"] = Outcome.COMPLETED.value
                 row["evaluations"] = [asdict(scores) for scores in epoch.evaluation]
             trial.report([*trial.reports, row], epoch.state)
         if not trial.reports or not trial.reports[-1].get("outcome"):
-            raise RuntimeError(f"a training must report {config.epochs} epochs, but ended earlier")
+            raise RuntimeError(
+                f"a training must report {training.epochs} epochs, but ended earlier"
+            )
     except StorageLost as error:
         trial.end(outcome=None, storage_lost=str(error))
     except Diverged as error:
@@ -136,17 +201,17 @@ class Progress:
         self._best = b""  # the state file of the epoch with the least objective
         self._started = self._clock = time.time()
 
-    def restore(self, place: str, lost: tune.Checkpoint | None) -> Any:
+    def restore(
+        self, place: str, lost: tune.Checkpoint | None, load_state: Callable[[Path], Any]
+    ) -> Any:
         """Return the training's state from a checkpoint, or raise StorageLost."""
-        from trainer.training import TrainState
-
         try:
             with lost.as_directory() if lost else downloaded(place) as name:
                 folder = Path(name)
                 reports = read_reports(folder)
                 if not reports:
                     raise StorageLost(f"the checkpoint {place} has gone or is not whole")
-                state = TrainState.load(folder / STATE_FILE)
+                state = load_state(folder / STATE_FILE)
                 self._best = (folder / BEST_FILE).read_bytes()
         except OSError as error:
             raise StorageLost(f"the checkpoint {place}: {error}") from error

@@ -65,8 +65,9 @@ class SearchCallback(tune.Callback):
         self._watchdog.hear(name)
         if result.get("outcome") not in (None, Outcome.COMPLETED) or not result["epoch"]:
             return  # the trial's end, not an epoch
-        if self._recorder.report(name, result, _gpus(trial)):
-            self._reporter.improved(name, result)
+        with self._abort.on_storage_failure(self._run):
+            if self._recorder.report(name, result, _gpus(trial)):
+                self._reporter.improved(name, result)
         self._loggers.epoch(name, self._recorder.tables.epochs(name)[result["epoch"]])
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ray import tune
 
-from search.cluster import SearchAbort, Train, make_trainable
+from search.cluster import SearchAbort, Train, Trainer, make_trainable, trainer_of
 from search.plan import (
     EarlyStopper,
     Resources,
@@ -56,7 +56,7 @@ def search(
 
     Args:
         exhausted: called when a worker is free and no trial is left, and perhaps again.
-        train: instead of `trainer.training.train`.
+        train: instead of `trainer.training.train`; a user's trainer is in the plan.
 
     Raises:
         SearchFailed: if the search ended itself; what had finished is in the store.
@@ -70,8 +70,9 @@ def search(
         return suggester.trials(exhausted), scheduler, suggester.tell
 
     names = {trial_name(number) for number in range(plan.trials)}
+    trainer = trainer_of(plan.own_trainer, train, resources.start)
     with open_loggers(plan.log, store) as loggers:
-        _run_trials(names, prepare, plan, store, resources, train, loggers)
+        _run_trials(names, prepare, plan, store, resources, trainer, loggers)
 
 
 def rerun(
@@ -82,10 +83,11 @@ def rerun(
 
     def prepare(recorder: Recorder) -> tuple[Iterator[Record], Scheduler, Tell]:
         trials = rerun_settings(records, recorder.history, recorder.register)
-        return trials, Scheduler(early_stopper("none", plan.template.epochs)), lambda ended: None
+        return trials, Scheduler(early_stopper("none", plan.config({}).epochs)), lambda ended: None
 
     names = {record["trial_id"] for record in records}
-    _run_trials(names, prepare, plan, store, resources, None, Loggers((), store))
+    trainer = trainer_of(None, start=resources.start)
+    _run_trials(names, prepare, plan, store, resources, trainer, Loggers((), store))
 
 
 def _run_trials(
@@ -94,7 +96,7 @@ def _run_trials(
     plan: SearchConfig,
     store: RunStore,
     resources: Resources,
-    train: Train | None,
+    trainer: Trainer,
     loggers: Loggers,
 ) -> None:
     """Let Ray run trials until those named have ended.
@@ -105,8 +107,7 @@ def _run_trials(
     """
     freeze_loaded_objects()
     abort = SearchAbort()
-    code, start = resources.code_texts, resources.start
-    trainable = make_trainable(train, plan.name, versions(), code, start)
+    trainable = make_trainable(trainer, plan.name, versions(), resources.code_texts)
     left = names
     while left:
         recorder = Recorder(plan, store, resources.threads)
@@ -174,7 +175,7 @@ def restored_stopper(plan: SearchConfig, history: History) -> EarlyStopper:
     The last report of an unfinished trial is left out, since it comes again; so are trials of
     another budget or other scenes (the space was changed), whose values do not compare.
     """
-    stopper = early_stopper(plan.scheduler, plan.template.epochs)
+    stopper = early_stopper(plan.scheduler, plan.config({}).epochs)
     for past in compatible_trials(history.ended, plan):
         stopper.restore(past.trial_id, past.number, past.values)
     for trial in compatible_trials(history.unfinished, plan):

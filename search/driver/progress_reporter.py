@@ -76,7 +76,7 @@ def _ending(trial: EndedTrial, last: Mapping[str, Any]) -> tuple[str, str]:
         return "completed", f"{last['objective']:.3f}, {trial.cost:.2g} s per epoch"
     cause = trial.cause or RULES[trial.outcome].about
     where = f" in `{last['failure_term']}`" if last.get("failure_term") else ""
-    when = f", step {last['failure_step']}" if "failure_step" in last else ""
+    when = f", step {last['failure_step']}" if last.get("failure_step") is not None else ""
     return trial.outcome.value, f"{cause}{where}{when}"
 
 

@@ -123,7 +123,8 @@ class Recorder:
             run, attempt = str(self.store.path), self.attempts[name]
             failure = failure_row(record, last, outcome, run=run, attempt=attempt, error=error)
         ending = {"outcome": outcome.value, "failure": failure, "reached": reached(epochs)}
-        seed, scored = record["params"]["evaluation.test_seed"], last.get("evaluations", [])
+        scored = last.get("evaluations", [])  # of our trainer's, which has the seed
+        seed = record["params"]["evaluation.test_seed"] if scored else 0
         evaluations = scored_rows(scored, "evaluations", record, seed)
         self.tables.end(
             row,

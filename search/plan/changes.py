@@ -1,23 +1,27 @@
-"""Spaces from the command line: a user's own, and changes by `--set`, `--range`, `--choices`."""
+"""Spaces from the command line: a user's own, and changes by `--set`, `--range`, `--choices`; and
+what the names of a configuration mean, to our trainer or to a user's."""
 
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, Self
 
 import spaces
 from trainer.cli import UsageError, split_settings
 from trainer.config import (
     FIELDS,
     ConfigError,
+    Field,
     TrainConfig,
     did_you_mean,
     field_of,
+    from_json,
     is_reference,
     parse_value,
     require,
     require_choice,
     why_inapplicable,
 )
+from trainer.own_trainer import OwnConfig
 from trainer.user_code import CodeError, bind, place_in
 
 SEARCHED = ("network", "covariance", "eigengap", "spectral", "loss", "optimizer", "eps_psd")
@@ -30,8 +34,77 @@ Own = Mapping[str, spaces.Range]
 KINDS = {spaces.Float: "float", spaces.Int: "int", spaces.Choice: "choice"}
 
 
-def require_space(space: Any, reference: str) -> spaces.Space:
-    """Return a user's space; raise CodeError if it is none, or draws what no training takes.
+class Config(Protocol):
+    """The configuration of one trial."""
+
+    @property
+    def epochs(self) -> int:
+        """The budget."""
+
+    @property
+    def digest(self) -> str:
+        """The same for equal configurations, and only for them."""
+
+    def to_params(self) -> dict[str, Any]:
+        """Return its values by name, JSON-safe."""
+
+
+@dataclass(frozen=True)
+class Names:
+    """What the names of a search's configurations mean; the defaults are those of our trainer.
+
+    Attributes:
+        config: returns the configuration of parameters; raises ConfigError if they break a rule.
+        field_of: returns the field of a name; raises ConfigError for an unknown one.
+        parse: returns the value of a name that a command line gives as text.
+        why_inapplicable: returns why a field does not apply to parameters, or "".
+        known: fields by their names.
+        work: returns the work of a training, in any unit.
+        searched, compared: see `SEARCHED` and `COMPARED`.
+    """
+
+    config: Callable[[Mapping[str, Any]], Config] = TrainConfig.from_params
+    field_of: Callable[[str], Field] = field_of
+    parse: Callable[[str, str], Any] = parse_value
+    why_inapplicable: Callable[[str, Mapping[str, Any]], str] = why_inapplicable
+    known: Mapping[str, Field] = field(default_factory=lambda: FIELDS)
+    work: Callable[[Any], int] = lambda one: one.epochs * one.steps_per_epoch * one.batch_size
+    searched: tuple[str, ...] = SEARCHED
+    compared: tuple[str, ...] = COMPARED
+
+    @classmethod
+    def of_own_trainer(cls, space: spaces.Space) -> Self:
+        """Return the names of a user's trainer: those that its space fixes or draws."""
+        one = Field("", "1", "any", "parameter of your own trainer", None)
+        known = dict.fromkeys(("epochs", "seed", *space.fixed, *space.parameters()), one)
+
+        def own_field(name: str) -> Field:
+            if name not in known:
+                raise ConfigError(
+                    f"`{name}` is no name of space {space.name!r}.{did_you_mean(name, known)} If "
+                    "your trainer takes it, give it a value there, in `fixed`."
+                )
+            return known[name]
+
+        return cls(
+            config=OwnConfig.from_params,
+            field_of=own_field,
+            parse=lambda name, text: from_json(text),
+            why_inapplicable=lambda name, params: "",
+            known=known,
+            work=lambda one: one.epochs,
+            searched=(),
+            compared=("epochs", "seed"),
+        )
+
+
+OUR_NAMES = Names()
+"""Of the configurations of our trainer."""
+
+
+def require_space(space: Any, reference: str, *, own: bool = False) -> spaces.Space:
+    """Return a user's space, perhaps one for a trainer of their own; raise CodeError if it is
+    none, or draws what no training takes.
 
     Every combination of choices is drawn, with numbers at the ends of their ranges.
     """
@@ -40,8 +113,9 @@ def require_space(space: Any, reference: str) -> spaces.Space:
             f"`{reference}` must be a spaces.Space, but is a {type(space).__name__}. Build one: "
             "Space(name=..., about=..., suggest=..., fixed=...)."
         )
+    config = OwnConfig.from_params if own else TrainConfig.from_params
     try:
-        TrainConfig.from_params(space.fixed)
+        config(space.fixed)
     except ConfigError as error:
         raise CodeError(
             f"`fixed` of `{reference}` must be a configuration by itself, but: {error} What goes "
@@ -55,7 +129,7 @@ def require_space(space: Any, reference: str) -> spaces.Space:
                 raise ConfigError(
                     f"`suggest` must return a dict of fields and values, but returned {drawn!r}."
                 )
-            TrainConfig.from_params({**space.fixed, **drawn})
+            config({**space.fixed, **drawn})
     except Exception as error:
         why = str(error) if isinstance(error, ConfigError) else place_in(error)
         raise CodeError(f"`{reference}` must draw what can be trained, but: {why}") from error
@@ -76,7 +150,11 @@ def require_code(config: TrainConfig) -> None:
 
 
 def parse_changes(
-    space: spaces.Space, settings: Iterable[str], ranges: Iterable[str], choices: Iterable[str]
+    space: spaces.Space,
+    settings: Iterable[str],
+    ranges: Iterable[str],
+    choices: Iterable[str],
+    names: Names = OUR_NAMES,
 ) -> spaces.Changes:
     """Return the changes of a space that `NAME=VALUE`, `NAME=LOW:HIGH[:log]` and `NAME=a,b` say.
 
@@ -84,20 +162,21 @@ def parse_changes(
         ConfigError: for an unknown name, a value of another type, or a field that has one value
             in a search.
     """
-    own = {n: one for n, one in space.ranges().items() if n not in FIELDS and "@" not in n}
-    values = {n: _value(n, text, own) for n, text in split_settings("--set", settings)}
+    own = {n: one for n, one in space.ranges().items() if n not in names.known and "@" not in n}
+    values = {n: _value(n, text, own, names) for n, text in split_settings("--set", settings)}
     found: dict[str, spaces.Range] = {
-        name: _numbers(name, text, own) for name, text in split_settings("--range", ranges)
+        name: _numbers(name, text, own, names)
+        for name, text in split_settings("--range", ranges)
     }
     for name, text in split_settings("--choices", choices):
         require(name not in found, "a name is in --range or in --choices", name, "Leave one out.")
-        found[name] = _choices(name, text, own)
+        found[name] = _choices(name, text, own, names)
     seeded = "seed" in (values.keys() | found.keys())
     require(not seeded, "the seed is a flag of its own", "seed", "Use --seed.")
     for name in found:
         require(name not in values, "a name is fixed or searched", name, "Leave one out.")
         require(
-            name.partition(".")[0] not in COMPARED,
+            name.partition(".")[0] not in names.compared,
             f"trials have one {name}, or they would not compare",
             "several",
             f"Fix it with --set {name}=VALUE.",
@@ -105,46 +184,47 @@ def parse_changes(
     return spaces.Changes(values, found)
 
 
-def changed_space(space: spaces.Space, changes: spaces.Changes) -> spaces.Space:
+def changed_space(
+    space: spaces.Space, changes: spaces.Changes, names: Names = OUR_NAMES
+) -> spaces.Space:
     """Return the space with the changes; raise ConfigError for what no training takes."""
     drawn = {*space.parameters(), *space.ranges()}
     shared = {
         name: value
         for name, value in changes.values.items()
-        if name.partition(".")[0] not in SEARCHED and name not in drawn
+        if name.partition(".")[0] not in names.searched and name not in drawn
     }
     space = replace(space, fixed={**space.fixed, **shared})
     left = {name: value for name, value in changes.values.items() if name not in shared}
-    TrainConfig.from_params(space.fixed)
+    names.config(space.fixed)
     if not (left or changes.ranges):
         return space
-    defaults = {name: field.default for name, field in FIELDS.items()}
+    defaults = {name: field.default for name, field in names.known.items()}
+
+    def fault(params: Mapping[str, Any]) -> str:
+        try:
+            names.config(params)
+        except ConfigError as error:
+            return str(error)
+        return ""
+
+    left_over = replace(changes, values=left)
     try:
-        return spaces.changed(
-            space, replace(changes, values=left), _fault, why_inapplicable, defaults
-        )
+        return spaces.changed(space, left_over, fault, names.why_inapplicable, defaults)
     except ValueError as error:
         raise ConfigError(str(error)) from None
 
 
-def _fault(params: Mapping[str, Any]) -> str:
-    try:
-        TrainConfig.from_params(params)
-    except ConfigError as error:
-        return str(error)
-    return ""
-
-
-def _value(name: str, text: str, own: Own) -> Any:
+def _value(name: str, text: str, own: Own, names: Names) -> Any:
     if name in own:
         found = _answers(own[name], text)
         require(bool(found), f"{name} is {own[name]}", repr(text), "Choose one of them.")
         return found[0]
-    _require_known(name, own)
-    value = parse_value(name, text)
-    names = tuple(field_of(name).values.split(" | "))
-    if len(names) > 1 and value is not None and not is_reference(value):
-        require_choice(name, value, names)
+    _require_known(name, names, own)
+    value = names.parse(name, text)
+    allowed = tuple(names.field_of(name).values.split(" | "))
+    if len(allowed) > 1 and value is not None and not is_reference(value):
+        require_choice(name, value, allowed)
     return value
 
 
@@ -159,19 +239,19 @@ def _answers(own: spaces.Range, text: str) -> list[Any]:
     return [number] if number in own else []
 
 
-def _numbers(name: str, text: str, own: Own) -> spaces.Range:
+def _numbers(name: str, text: str, own: Own, names: Names) -> spaces.Range:
     if name not in own:
-        _require_known(name, own)
-    kind = KINDS[type(own[name])] if name in own else field_of(name).kind
+        _require_known(name, names, own)
+    kind = KINDS[type(own[name])] if name in own else names.field_of(name).kind
     low, *more = text.split(":")
     if kind not in ("float", "int", ""):
         raise UsageError(f"--range is of numbers, but {name} is a {kind}. Use --choices.")
     if len(more) not in (1, 2) or more[1:] not in ([], ["log"]):
         raise UsageError(f"--range takes NAME=LOW:HIGH or NAME=LOW:HIGH:log, not {name}={text}.")
     ends = [
-        _end(name, kind, end) if name in own else parse_value(name, end) for end in (low, more[0])
+        _end(name, kind, end) if name in own else names.parse(name, end) for end in (low, more[0])
     ]
-    ordered = None not in ends and ends[0] < ends[1]
+    ordered = not {str, type(None)} & {*map(type, ends)} and ends[0] < ends[1]
     require(ordered, f"LOW < HIGH in --range {name}=LOW:HIGH", text, "Swap or widen them.")
     if not kind:
         kind = "int" if all(isinstance(end, int) for end in ends) else "float"
@@ -191,18 +271,18 @@ def _end(name: str, kind: str, text: str) -> Any:
         raise UsageError(f"--range {name} is of {kind}s, but got {text!r}.") from None
 
 
-def _choices(name: str, text: str, own: Own) -> spaces.Range:
-    if name in FIELDS and FIELDS[name].kind == "list":
+def _choices(name: str, text: str, own: Own, names: Names) -> spaces.Range:
+    if name in names.known and names.known[name].kind == "list":
         raise UsageError(f"--choices has single values, but {name} is a list. Fix it with --set.")
-    values = tuple(dict.fromkeys(_value(name, word, own) for word in text.split(",")))
+    values = tuple(dict.fromkeys(_value(name, word, own, names) for word in text.split(",")))
     require(None not in values, f"--choices {name} has values", text, "Leave `none` out.")
     return spaces.Choice(values)
 
 
-def _require_known(name: str, own: Collection[str] = ()) -> None:
+def _require_known(name: str, names: Names, own: Collection[str] = ()) -> None:
     try:
-        field_of(name)
+        names.field_of(name)
     except ConfigError:
-        if near := did_you_mean(name, {*FIELDS, *own}):
+        if near := did_you_mean(name, {*names.known, *own}):
             raise ConfigError(f"`{name}` is no configuration name.{near}") from None
         raise

@@ -15,6 +15,7 @@ from typing import Any
 
 import spaces
 from trainer.config import TrainConfig, is_reference, require, require_choice
+from trainer.own_trainer import OwnTrainer, split_objective
 from trainer.user_code import (
     HASHED,
     Source,
@@ -26,7 +27,15 @@ from trainer.user_code import (
     with_hashes,
 )
 
-from .changes import changed_space, parse_changes, require_code, require_space
+from .changes import (
+    OUR_NAMES,
+    Config,
+    Names,
+    changed_space,
+    parse_changes,
+    require_code,
+    require_space,
+)
 
 RUNS = "runs"
 """The default folder of runs."""
@@ -98,13 +107,15 @@ class SearchConfig:
         settings, ranges, choices: changes of the preset: `NAME=VALUE`, `NAME=LOW:HIGH[:log]` and
             `NAME=a,b`; of a name that is given twice, the last.
         space_from: reference of a user's space, `file.py:name` or `module:name`, or None.
+        trainable: reference of a user's trainer in place of ours, or None.
+        objective: a number of its reports, `NAME[:min|max]`; None is capped_error, or ours.
         code: SHA-256 of each user's code by its reference; what is missing is looked up.
         max_concurrent: trials at a time; None is as many as the resources allow.
         cpus_per_trial, gpus_per_trial: may be fractions; None GPUs is a quarter where there is a
             GPU, and none elsewhere.
         scheduler: one of `SCHEDULERS`, explained in `early_stopping.py`.
         sampler: one of `SAMPLERS`, explained in `search/suggest/samplers.py`.
-        objectives: `("capped_error",)`, or that and `cost`.
+        objectives: the name of the objective, and perhaps `cost`.
         guard: on, if a trial that is above LMMSE-MUSIC at a reported SNR ranks behind all others.
         trial_timeout_s: a trial that reports nothing for so long is ended.
         start_from: path of the model whose weights every trial begins with, or None; `settings`
@@ -124,6 +135,8 @@ class SearchConfig:
     ranges: tuple[str, ...] = ()
     choices: tuple[str, ...] = ()
     space_from: str | None = None
+    trainable: str | None = None
+    objective: str | None = None
     code: Mapping[str, str] = field(default_factory=dict)
     max_concurrent: int | None = None
     cpus_per_trial: float = 1.0
@@ -150,10 +163,26 @@ class SearchConfig:
         object.__setattr__(self, "log", log)
         for name in self.log:
             require_choice("--log", name, LOGS)
+        own = self.trainable is not None
+        require(
+            own or self.objective is None,
+            "--objective is that of a --trainable",
+            str(self.objective),
+            "Leave it out.",
+        )
+        require(
+            not own or self.space_from is not None,
+            "--trainable has a --space of its own",
+            "none",
+            "Name one, as my_space.py:space.",
+        )
+        name, _ = split_objective(self.objective or OBJECTIVES[0])
+        if self.objectives[:1] == OBJECTIVES[:1]:
+            object.__setattr__(self, "objectives", (name, *self.objectives[1:]))
         objectives = ",".join(self.objectives)
         require(
-            self.objectives in (OBJECTIVES[:1], OBJECTIVES),
-            "--objectives is capped_error or capped_error,cost",
+            self.objectives in ((name,), (name, OBJECTIVES[1])),
+            f"--objectives is {name} or {name},cost",
             objectives,
             "The error comes first: it is what the scheduler compares.",
         )
@@ -168,6 +197,9 @@ class SearchConfig:
         # the space first: it refuses what cannot be searched
         code = {reference: source.sha256 for reference, source in self.sources.items()}
         object.__setattr__(self, "code", code)
+        if self.own_trainer is not None:
+            self.own_trainer.check()
+            return
         for drawn in self.space.branches():
             require_code(self.train_config(drawn))
 
@@ -178,7 +210,7 @@ class SearchConfig:
     @cached_property
     def sources(self) -> dict[str, Source]:
         """The user's code by its reference; raises CodeError if it is not as it was in `code`."""
-        used = [] if self.space_from is None else [self.space_from]
+        used = [each for each in (self.space_from, self.trainable) if each is not None]
         for drawn in (self.fixed, *self.space.branches()):
             used += [drawn[name] for name in HASHED if is_reference(drawn.get(name))]
         return {reference: self._source(reference) for reference in used}
@@ -198,24 +230,39 @@ class SearchConfig:
         modules = {name.rpartition(":")[0] for name in self.sources if not is_file(name)}
         return sorted({path for module in modules if (path := package_path(module))})
 
+    @property
+    def own_trainer(self) -> OwnTrainer | None:
+        """The user's trainer; None for ours."""
+        if self.trainable is None:
+            return None
+        known = self.code.get(self.trainable)
+        return OwnTrainer(self.trainable, known, self.objective or OBJECTIVES[0])
+
+    @cached_property
+    def names(self) -> Names:
+        """What the names of the configurations mean."""
+        return OUR_NAMES if self.trainable is None else Names.of_own_trainer(self.base)
+
     @cached_property
     def base(self) -> spaces.Space:
         """The preset, or the user's space, without changes."""
         if self.space_from is None:
             return spaces.get(self.preset)
         self._source(self.space_from)
-        return require_space(load(self.space_from), self.space_from)
+        space = load(self.space_from)
+        return require_space(space, self.space_from, own=self.trainable is not None)
 
     @cached_property
     def changes(self) -> spaces.Changes:
         """The changes of the space."""
         epochs = () if self.epochs is None else (f"epochs={self.epochs}",)
-        return parse_changes(self.base, (*epochs, *self.settings), self.ranges, self.choices)
+        settings = (*epochs, *self.settings)
+        return parse_changes(self.base, settings, self.ranges, self.choices, self.names)
 
     @cached_property
     def space(self) -> spaces.Space:
         """The search space, with the changes."""
-        return changed_space(self.base, self.changes)
+        return changed_space(self.base, self.changes, self.names)
 
     @property
     def fixed(self) -> dict[str, Any]:
@@ -239,22 +286,25 @@ class SearchConfig:
     def minutes(self) -> float:
         """The estimated duration, scaled from the preset's by trials and their scenes."""
         own, ours = (
-            config.epochs * config.steps_per_epoch * config.batch_size
-            for config in (
-                TrainConfig.from_params(space.fixed) for space in (self.base, self.space)
-            )
+            self.names.work(self.names.config(space.fixed)) for space in (self.base, self.space)
         )
         return self.space.minutes * ours / own * self.trials / self.space.trials
 
-    def train_config(self, drawn: Mapping[str, Any]) -> TrainConfig:
+    def config(self, drawn: Mapping[str, Any]) -> Config:
         """Return a trial's configuration from the fixed fields, the seed and the drawn values;
         raise ConfigError if they break a rule."""
-        params = {**self.fixed, "seed": self.seed, **drawn}
-        return TrainConfig.from_params(with_hashes(params, self.code))
+        return self.names.config(self._params(drawn))
+
+    def train_config(self, drawn: Mapping[str, Any]) -> TrainConfig:
+        """Return the same as a configuration of our trainer."""
+        return TrainConfig.from_params(self._params(drawn))
+
+    def _params(self, drawn: Mapping[str, Any]) -> dict[str, Any]:
+        return with_hashes({**self.fixed, "seed": self.seed, **drawn}, self.code)
 
     @property
     def template(self) -> TrainConfig:
-        """The configuration that all trials share: scene, budget, evaluation."""
+        """The configuration that all trials of our trainer share: scene, budget, evaluation."""
         return self.train_config({})
 
     def as_dict(self) -> dict[str, Any]:

@@ -141,6 +141,10 @@ FLAGS = {
     "--choices network.kind=unrolled,FILE.py:NAME searches it beside ours",
     "--loss FILE.py:NAME": "your own loss term: --set loss.term=FILE.py:NAME, and loss.weight=1 "
     "unless it is fixed or searched",
+    "--trainable FILE.py:NAME": "your own trainer, a generator of reports, in place of ours, with "
+    "its own --space; docs/own_code.md",
+    "--objective NAME[:min|max]": "a number of its reports to minimise, or maximise; default "
+    f"{OBJECTIVES[0]}",
     "--set NAME=VALUE": "fix any field of the configuration, as scene.num_antennas=8 or "
     "network.kind=unrolled; docs/configuration.md lists them",
     "--range NAME=LOW:HIGH[:log]": "search a number in this range, whether or not the preset does",
@@ -203,6 +207,11 @@ def with_config_file(args: argparse.Namespace) -> argparse.Namespace:
 
 def _with_own_code(args: argparse.Namespace) -> argparse.Namespace:
     """Return the flags with `--network` and `--loss` as the settings that they stand for."""
+    for flag in ("preset", "network", "loss", "start_from") if args.trainable is not None else ():
+        if getattr(args, flag) is not None:
+            raise UsageError(
+                f"--trainable replaces all of our training, but got --{flag.replace('_', '-')} too. Leave one out."
+            )
     if args.network is not None:
         args.settings = [*(args.settings or ()), f"network.kind={args.network}"]
     if args.loss is not None:

@@ -16,6 +16,7 @@ from .json_files import checked_name, read_json, to_json
 from .missing_scores import BEST_TABLES, add_baseline, lacks_scores, unscored
 from .rows import (
     OBJECTIVE_INTERVAL,
+    VALIDATED,
     failure_row,
     mean_objective,
     pick,

@@ -40,17 +40,17 @@ class RowError(ValueError):
     """A row that its table refuses; the message has the rule, the value and the remedy."""
 
 
-def arrow_schema(table: str, parameters: Parameters) -> pa.Schema:
+def arrow_schema(table: str, parameters: Parameters, metrics: tuple[str, ...] = ()) -> pa.Schema:
     """Return the schema of every part file of that table."""
-    return _layout(table, tuple(parameters.items()))[1]
+    return _layout(table, tuple(parameters.items()), metrics)[1]
 
 
 @functools.cache  # a search converts rows of four tables for every trial
 def _layout(
-    table: str, parameters: tuple[tuple[str, tuple[str, str, str]], ...]
+    table: str, parameters: tuple[tuple[str, tuple[str, str, str]], ...], metrics: tuple[str, ...]
 ) -> tuple[dict[str, Column], pa.Schema]:
     """Return the columns by name, and the Arrow schema."""
-    known = {c.name: c for c in columns(table, dict(parameters))}
+    known = {c.name: c for c in columns(table, dict(parameters), metrics)}
     fields = [
         pa.field(
             c.name,
@@ -73,14 +73,19 @@ def check_parameters(parameters: Parameters) -> None:
             )
 
 
-def arrow_table(table: str, parameters: Parameters, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
+def arrow_table(
+    table: str,
+    parameters: Parameters,
+    rows: Iterable[Mapping[str, Any]],
+    metrics: tuple[str, ...] = (),
+) -> pa.Table:
     """Check rows and return them as an Arrow table; what a row does not name is null.
 
     Raises:
         RowError: for an unknown column, a wrong type, a number that is not finite, a missing
             required value, or two rows with one key.
     """
-    known, schema = _layout(table, tuple(parameters.items()))
+    known, schema = _layout(table, tuple(parameters.items()), metrics)
     checked = [_checked_row(table, known, row) for row in rows]
     seen = set()
     for row in checked:

@@ -9,28 +9,37 @@ from statistics import fmean
 from typing import Any
 
 from search.plan import RULES, Outcome
+from trainer.own_trainer import PREFIX
 
 from .schema import GUARD_COLUMNS, TABLES, Row
 
 COMPARED = ("epoch", "loss_total", "gradient_norm", "min_eigengap", "validation_capped_error")
+VALIDATED = tuple(f"validation_capped_error{end}" for end in ("", "_low", "_high"))
+"""Columns whose means are those of `OBJECTIVE_INTERVAL`."""
 OBJECTIVE_INTERVAL = ("objective", "objective_low", "objective_high")
 
 
-def mean_objective(reports: Sequence[Mapping[str, Any]]) -> Row:
-    """Return the objective and its interval, means over these epochs.
+def mean_objective(
+    reports: Sequence[Mapping[str, Any]],
+    values: Sequence[str] = VALIDATED,
+    sign: float = 1.0,
+) -> Row:
+    """Return the objective and, if `values` names its ends, its interval: means over these epochs.
 
     Epochs share the validation scenes, so the mean ends are never too close to each other.
     """
-    values = [f"validation_capped_error{end}" for end in ("", "_low", "_high")]
     return {
-        name: fmean(report[value] for report in reports)
-        for name, value in zip(OBJECTIVE_INTERVAL, values, strict=True)
+        name: sign * fmean(report[value] for report in reports)
+        for name, value in zip(OBJECTIVE_INTERVAL, values, strict=False)
     }
 
 
 def pick(table: str, report: Mapping[str, Any], **more: Any) -> Row:
     """Return the entries of a report that `table` has columns for, and `more`."""
-    return {c.name: report[c.name] for c in TABLES[table] if c.name in report} | more
+    known = [c.name for c in TABLES[table] if c.name in report]
+    if table == "epochs":
+        known += [name for name in report if name.startswith(PREFIX)]
+    return {name: report[name] for name in known} | more
 
 
 def trial_row(
@@ -65,7 +74,7 @@ def trial_row(
         **{name: None if RULES[outcome].failed else last.get(name) for name in OBJECTIVE_INTERVAL},
         **{name: last.get(name) for name in GUARD_COLUMNS},
         "seed": record["params"]["seed"],
-        "evaluation_seed": record["params"]["evaluation.seed"],
+        "evaluation_seed": record["params"].get("evaluation.seed"),
         "epochs": trained,
         "rung": trained if outcome is Outcome.STOPPED else None,
         "seconds": seconds,
@@ -106,7 +115,10 @@ def failure_row(
 
 def reached(epochs: Mapping[int, Row]) -> Row | None:
     """Return the numbers of the last epoch that a replay compares bit for bit; None before any."""
-    return {name: epochs[max(epochs)][name] for name in COMPARED} if epochs else None
+    if not epochs:
+        return None
+    last = epochs[max(epochs)]
+    return {n: value for n, value in last.items() if n in COMPARED or n.startswith(PREFIX)}
 
 
 def scored_rows(

@@ -5,9 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import spaces
 from search.plan import CorruptRun, SearchConfig
-from trainer.config import ConfigError, field_of
+from trainer.config import ConfigError
 from trainer.record import START_FILE
 from trainer.user_code import CodeError
 
@@ -19,14 +18,14 @@ FORMAT = 1
 """Version of the layout; a run of another one is refused."""
 
 
-def declared(space: spaces.Space) -> dict[str, tuple[str, str, str]]:
-    """Return the parameters that a space can set as a run declares them.
+def declared(plan: SearchConfig) -> dict[str, tuple[str, str, str]]:
+    """Return the parameters that a plan's space can set as a run declares them.
 
     The kind of an argument of a user's code follows from its values.
     """
-    found = {}
+    space, found = plan.space, {}
     for name in space.parameters():
-        field = field_of(name)
+        field = plan.names.field_of(name)
         kinds = {type(drawn[name]) for drawn in space.branches() if name in drawn}
         kind = "str" if str in kinds else "float" if float in kinds else "int"
         found[name] = (field.kind or kind, field.unit, field.about)
@@ -57,7 +56,8 @@ def read_start(run: Path, plan: SearchConfig) -> bytes:
     Raises:
         CorruptRun: if it is not the one that the run began with.
     """
-    sha256, file = plan.template.start_sha256, run / START_FILE
+    sha256 = None if plan.trainable else plan.template.start_sha256
+    file = run / START_FILE
     if sha256 is None:
         return b""
     if not file.is_file():
@@ -100,6 +100,11 @@ def read_run(path: str | Path) -> dict[str, Any]:
 def parameters_of(content: Mapping[str, Any]) -> Parameters:
     """Return the parameters that `run.json` declares."""
     return {name: tuple(about) for name, about in content["parameters"].items()}
+
+
+def metrics_of(content: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names of the numbers that a user's trainer has reported, from `run.json`."""
+    return tuple(content.get("metrics", ()))
 
 
 def missing(path: Path) -> CorruptRun:

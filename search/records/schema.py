@@ -1,12 +1,15 @@
 """The tables of a run: columns with type, unit and meaning, and the keys that identify a row.
 
-Only `trials` depends on the run: it has one nullable `params.<dotted name>` column for each
-parameter that the run's space can set. `docs/results.md` shows the same tables to readers.
+Two tables depend on the run: `trials` has a nullable `params.<dotted name>` column for each
+parameter that the run's space can set, and `epochs` a nullable `metrics.<name>` column for each
+number that a user's trainer has reported. `docs/results.md` shows the same tables to readers.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from trainer.own_trainer import PREFIX
 
 LOSS_TERMS = ("covariance", "eigengap", "own")
 """Loss terms with a column of their own in `epochs`, after `loss_`; `own` is the user's."""
@@ -95,7 +98,13 @@ EPOCHS = (
     Column("min_eigengap", "float", "1", "smallest l_K - l_(K+1) of the last batch, trace-1 R"),
     Column("median_eigengap", "float", "1", "median l_K - l_(K+1) of the last batch, trace-1 R"),
     Column("loading", "float", "1", "diagonal loading used, eps tr(R)/N, mean of the last batch"),
-    Column("objective", "float", "1", "mean of validation_capped_error over the last epochs"),
+    Column(
+        "objective",
+        "float",
+        "1",
+        "mean of validation_capped_error over the last epochs; of a "
+        "trainer of yours, of its objective, with a minus if that is maximised",
+    ),
     *with_interval("validation_capped_error", "mean(min(error, 10 deg))/10 deg"),
     Column("validation_success_rate", "float", "1", "share of sources within 5 deg and 5 deg"),
     Column("skipped_samples", "int", "1", "samples whose spectral term was left out"),
@@ -246,9 +255,15 @@ PARAMETERS_AFTER = "objective_high"
 """Where `params.*` stand in `trials`."""
 
 
-def columns(table: str, parameters: Parameters) -> tuple[Column, ...]:
-    """Return all columns of a table in a run whose space can set `parameters`."""
+def columns(
+    table: str, parameters: Parameters, metrics: tuple[str, ...] = ()
+) -> tuple[Column, ...]:
+    """Return all columns of a table in a run whose space can set `parameters`, and whose trainer,
+    a user's, has reported `metrics`."""
     fixed = TABLES[table]
+    if table == "epochs":
+        about = "reported by your own trainer"
+        return (*fixed, *(Column(f"{PREFIX}{name}", "float", "1", about) for name in metrics))
     if table != "trials":
         return fixed
     drawn = tuple(

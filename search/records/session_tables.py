@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from search.plan import CorruptRun
+from trainer.own_trainer import PREFIX
 from trainer.record import ENDINGS, JOURNAL, read_journal
 
 from .json_files import read_json
@@ -55,6 +56,7 @@ class SessionTables:
 
     def report(self, trial_id: str, epoch: Row) -> None:
         """Keep a running trial's row of `epochs`, in place of an earlier one of that epoch."""
+        self._store.add_metrics(n.removeprefix(PREFIX) for n in epoch if n.startswith(PREFIX))
         self._running.setdefault(trial_id, {})[epoch["epoch"]] = epoch
         self._changed = True
 
@@ -94,10 +96,7 @@ class SessionTables:
         wait = min(max(FLUSH_SECONDS, self._seconds / FLUSH_SHARE), LONGEST_WAIT)
         if not self._changed or (not now and began - self._flushed < wait):
             return
-        whole = {
-            table: pa.concat_tables([tables[table] for tables in self._ended]).combine_chunks()
-            for table in (*CHILDREN, "trials")
-        }
+        whole = {table: self._whole(table) for table in (*CHILDREN, "trials")}
         self._ended = [whole]
         running = [row for rows in self._running.values() for row in rows.values()]
         epochs = pa.concat_tables([whole["epochs"], self._store.converted("epochs", running)])
@@ -108,6 +107,11 @@ class SessionTables:
         self._changed = False
         self._flushed = time.monotonic()
         self._seconds = self._flushed - began
+
+    def _whole(self, table: str) -> pa.Table:
+        """Return the rows of ended trials in one chunk, and the columns that they have by now."""
+        parts = [self._store.converted(table, []), *(tables[table] for tables in self._ended)]
+        return pa.concat_tables(parts, promote_options="default").combine_chunks()
 
     def _take_over_journal(self) -> None:
         """Keep the trials that an earlier version's driver left in its journal when killed."""

@@ -33,13 +33,13 @@ from trainer.record import CONFIGS, ENDINGS
 from .arrow import arrow_schema, arrow_table, check_parameters, is_earlier
 from .checkpoints import RAY_FOLDER
 from .json_files import checked_name, read_json, to_json
-from .run_plan import FORMAT, missing, parameters_of, read_run
+from .run_plan import FORMAT, metrics_of, missing, parameters_of, read_run
 from .schema import TABLES, Parameters, Row
 
 EMPTY = "empty"
 """The part without rows that gives every table its schema from the start."""
 
-_RESERVED = ("format", "parameters")
+_RESERVED = ("format", "parameters", "metrics")
 
 
 class RunStore:
@@ -49,11 +49,19 @@ class RunStore:
         path: folder of the run.
         parameters: parameters that the space of the run can set.
         plan: `run.json` without the store's own entries.
+        metrics: names of the numbers that a user's trainer has reported.
     """
 
-    def __init__(self, path: Path, parameters: Parameters, plan: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        parameters: Parameters,
+        plan: Mapping[str, Any],
+        metrics: tuple[str, ...] = (),
+    ) -> None:
         self.path = path
         self.parameters = dict(parameters)
+        self.metrics = metrics
         self.plan = dict(plan)
         self._lacking_columns: set[str] = set()
 
@@ -123,7 +131,7 @@ class RunStore:
         content = read_run(path)
         known = parameters_of(content)
         plan = {name: value for name, value in content.items() if name not in _RESERVED}
-        store = cls(path, {**(more or {}), **known}, plan)
+        store = cls(path, {**(more or {}), **known}, plan, metrics_of(content))
         if not path.joinpath(CONFIGS).is_dir():
             raise missing(path / CONFIGS)
         drawn = {f"params.{name}" for name in known}
@@ -140,12 +148,22 @@ class RunStore:
         for table in sorted(self._lacking_columns):
             self._add_columns(table)  # then run.json: killed between, it can be done again
         content = {"format": FORMAT, **plan, "parameters": self.parameters}
+        if self.metrics:
+            content["metrics"] = self.metrics
         write_atomically(self.path / "run.json", to_json(content), sync=True)
         self.plan = dict(plan)
 
+    def add_metrics(self, names: Iterable[str]) -> None:
+        """Give the table `epochs` a column for each of these numbers that it has none of."""
+        new = sorted(set(names) - set(self.metrics))
+        if new:
+            self.metrics += tuple(new)
+            self.write_run(self.plan)  # first: killed between, parts lack columns, which is sound
+            self._lacking_columns.add("epochs")
+
     def converted(self, table: str, rows: Iterable[Row]) -> pa.Table:
         """Return rows as an Arrow table; raise RowError for one that the schema refuses."""
-        return arrow_table(table, self.parameters, rows)
+        return arrow_table(table, self.parameters, rows, self.metrics)
 
     def write_part(self, table: str, part: str, rows: Iterable[Row] | pa.Table) -> None:
         """Write all rows of one part of a table, perhaps `converted`, in place of earlier ones.
@@ -183,7 +201,7 @@ class RunStore:
         folder = self.path / table
         file = self._part(table, EMPTY if part is None else part)
         files = str(folder) if part is None else [str(file)] if file.exists() else []
-        schema = arrow_schema(table, self.parameters)
+        schema = arrow_schema(table, self.parameters, self.metrics)
         if not files:
             return schema.empty_table().select(schema.names if columns is None else columns)
         try:
@@ -253,7 +271,7 @@ class RunStore:
         folder = self.path / table
         if not folder.is_dir():
             raise missing(folder)
-        whole = arrow_schema(table, self.parameters)
+        whole = arrow_schema(table, self.parameters, self.metrics)
         others = [
             (p, s) for p in part_files(folder) if (s := _checked(p, pq.read_schema)) != whole
         ]

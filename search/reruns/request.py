@@ -82,8 +82,15 @@ class RerunRequest:
         if args.seeds > MAX_SEEDS:
             raise UsageError(f"`--seeds <= {MAX_SEEDS}` must hold, but got {args.seeds}.")
         store = RunStore.open(resolve_run(args.run, args.out))
+        searched = planned(store.path, store.plan, given(args, RESOURCE_FLAGS))
+        if searched.trainable is not None:
+            raise UsageError(
+                "finalists are scored on fresh scenes, but the trials of "
+                f"{store.path}, trained by {searched.trainable}, know none. Search the space "
+                "again with another --seed, or `python -m trainer replay` a trial."
+            )
         plan = replace(
-            planned(store.path, store.plan, given(args, RESOURCE_FLAGS)),
+            searched,
             name="reruns",
             out=str(store.path),
             scheduler="none",

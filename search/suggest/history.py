@@ -135,7 +135,7 @@ def compatible_trials(trials: Iterable[T], plan: SearchConfig) -> list[T]:
     Searched parameters may differ, and settings on which no objective depends.
     """
     aside = {"seed", *HELD_OUT, *plan.space.parameters()}
-    ours = {n: v for n, v in plan.template.to_params().items() if n not in aside}
+    ours = {n: v for n, v in plan.config({}).to_params().items() if n not in aside}
     return [one for one in trials if all(one.params.get(n, v) == v for n, v in ours.items())]
 
 

@@ -78,12 +78,27 @@ def new_study(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             study.set_metric_names(list(plan.objectives))
-    study.add_trials([frozen_trial(trial, plan, to_sampler=True) for trial in known])
+    known = list(known)
+    worst = worst_objective(plan, known)
+    study.add_trials([frozen_trial(one, plan, to_sampler=True, worst=worst) for one in known])
     return study
 
 
+def worst_objective(plan: SearchConfig, trials: Iterable[EndedTrial]) -> float | None:
+    """Return the objective of a trial that is infeasible: the largest that ours can have, or the
+    largest that a user's trainer has had, None before the first."""
+    if plan.trainable is None:
+        return WORST_OBJECTIVE
+    known = [trial.last_value for trial in trials if not RULES[trial.outcome].failed]
+    return max((value for value in known if value is not None), default=None)
+
+
 def state_and_values(
-    trial: EndedTrial, plan: SearchConfig, *, to_sampler: bool
+    trial: EndedTrial,
+    plan: SearchConfig,
+    *,
+    to_sampler: bool,
+    worst: float | None = WORST_OBJECTIVE,
 ) -> tuple[TrialState, Any]:
     """Return the state and the values with which Optuna is told of a trial.
 
@@ -94,7 +109,7 @@ def state_and_values(
     rule = RULES[trial.outcome]
     state, last = TrialState[rule.optuna_state], trial.last_value
     if to_sampler and plan.sampler in MODELS_COMPLETE_ONLY and state is TrialState.PRUNED:
-        state, last = TrialState.COMPLETE, WORST_OBJECTIVE if rule.constraint else last
+        state, last = TrialState.COMPLETE, worst if rule.constraint else last
     if state is not TrialState.COMPLETE:
         return state, None
     values = [last] if len(plan.objectives) == 1 else [last, trial.cost]
@@ -109,10 +124,16 @@ def constraints(trial: EndedTrial, plan: SearchConfig, *, to_sampler: bool) -> d
     return {CONSTRAINT: float(RULES[trial.outcome].constraint)}  # feasible at or below 0
 
 
-def frozen_trial(trial: EndedTrial, plan: SearchConfig, *, to_sampler: bool) -> FrozenTrial:
+def frozen_trial(
+    trial: EndedTrial,
+    plan: SearchConfig,
+    *,
+    to_sampler: bool,
+    worst: float | None = WORST_OBJECTIVE,
+) -> FrozenTrial:
     """Return the trial as Optuna holds it once it has ended; raise ValueError if the space of the
     plan could not draw it."""
-    state, values = state_and_values(trial, plan, to_sampler=to_sampler)
+    state, values = state_and_values(trial, plan, to_sampler=to_sampler, worst=worst)
     single = len(plan.objectives) == 1
     if state is TrialState.PRUNED and single and trial.values:
         values = [trial.last_value]  # as Optuna's own `tell` does

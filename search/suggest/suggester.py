@@ -6,6 +6,7 @@ outcome has its state, and a trial that may not be best carries a constraint.
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,14 @@ from trainer.config import ConfigError
 
 from .history import History, UnfinishedTrial, compatible_trials, in_space
 from .samplers import sampler_for
-from .study import EndedTrial, OptunaLog, constraints, new_study, state_and_values
+from .study import (
+    EndedTrial,
+    OptunaLog,
+    constraints,
+    new_study,
+    state_and_values,
+    worst_objective,
+)
 
 Record = dict[str, Any]
 Register = Callable[[Record], Record]
@@ -69,7 +77,8 @@ class Suggester:
         self._asked: dict[str, optuna.trial.Trial] = {}
         self._log = OptunaLog(plan, log, history.ended)
         self._sampler: optuna.samplers.BaseSampler | None = None
-        self.study = new_study(plan, known=history.trials_for_sampler(plan))
+        self._told = history.trials_for_sampler(plan)
+        self.study = new_study(plan, known=self._told)
 
     def trials(self, exhausted: Callable[[], object]) -> Iterator[Record]:
         """Yield what workers are given of the trials, each drawn when it is asked for; call
@@ -89,7 +98,9 @@ class Suggester:
         """Tell Optuna what became of a trial, and add it to the log."""
         trial = self._asked.pop(ended.trial_id, None)
         if trial is not None:
-            state, values = state_and_values(ended, self._plan, to_sampler=True)
+            self._told.append(ended)
+            worst = worst_objective(self._plan, self._told)
+            state, values = state_and_values(ended, self._plan, to_sampler=True, worst=worst)
             if len(self._plan.objectives) == 1:
                 for epoch, value in ended.values.items():
                     trial.report(value, step=epoch)
@@ -103,10 +114,11 @@ class Suggester:
         trial = self._ask(number, anchors[number] if number < len(anchors) else None)
         drawn = self._plan.space.suggest(trial)
         try:
-            config = self._plan.train_config(drawn)
+            config = self._plan.config(drawn)
             params, digest = config.to_params(), config.digest
         except ConfigError:  # for the worker to find, so that it is recorded like every outcome
-            params, digest = self._plan.template.to_params() | drawn, None
+            params, digest = self._plan.config({}).to_params() | drawn, None
+        own = self._plan.own_trainer
         noted = trial.storage.get_trial_system_attrs(trial._trial_id)  # CMA-ES keeps its state so
         record = self._register(
             {
@@ -118,6 +130,7 @@ class Suggester:
                 "params": params,
                 "config_hash": digest,
             }
+            | ({} if own is None else {"trainable": asdict(own)})
         )
         self._asked[name] = trial
         return record

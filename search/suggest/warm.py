@@ -91,7 +91,7 @@ def default_changes(store: RunStore, plan: SearchConfig) -> list[str]:
         return []
     theirs = store.read_config(name).get("params", {})
     aside = {"seed", *plan.space.parameters()}
-    ours = {n: v for n, v in plan.template.to_params().items() if n in theirs.keys() - aside}
+    ours = {n: v for n, v in plan.config({}).to_params().items() if n in theirs.keys() - aside}
     return space_changes({"fixed": {n: theirs[n] for n in ours}}, {"fixed": ours})
 
 

@@ -5,7 +5,7 @@ A configuration is built from a flat dict of dotted names (`eigengap.weight`), c
 a margin of a definition that is not used, or a `deg_thresh` without the `masked` backend.
 """
 
-from .fields import FIELDS, Field, field_of, parse_value, why_inapplicable
+from .fields import FIELDS, Field, field_of, from_json, parse_value, why_inapplicable
 from .network import NETWORK_KINDS, CovarianceConfig, NetworkConfig
 from .rules import ConfigError, did_you_mean, is_reference, require, require_choice
 from .scene import CODE_KINDS, SceneConfig, least_distance

@@ -203,16 +203,17 @@ def parse_value(name: str, text: str) -> Any:
     """
     kind = field_of(name).kind
     if not kind:
-        return _from_json(text)
-    value = text if kind == "str" and text[:1] != '"' else _from_json(text)
+        return from_json(text)
+    value = text if kind == "str" and text[:1] != '"' else from_json(text)
     if value in ("none", "null"):
         value = None
     if kind == "list" and isinstance(value, str | int | float):
-        value = [_from_json(word) for word in text.split(",")]
+        value = [from_json(word) for word in text.split(",")]
     return coerce(TrainConfig, name, value)
 
 
-def _from_json(text: str) -> Any:
+def from_json(text: str) -> Any:
+    """Return what a command line gives as JSON, or the text itself."""
     try:
         return json.loads(text)
     except json.JSONDecodeError:

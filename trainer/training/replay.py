@@ -14,6 +14,7 @@ import torch
 
 from trainer.config import ConfigError, TrainConfig
 from trainer.failure import Diverged, Failure
+from trainer.own_trainer import OwnConfig, OwnTrainer
 from trainer.record import BEST_FILE
 
 from .loop import EpochReport, TrainingLoop, resolve_device
@@ -26,12 +27,16 @@ CUT_SHORT = ("stopped", "timed_out", "out_of_memory", "lost")
 
 
 def replay_trial(record: Mapping[str, Any]) -> int:
-    """Train a recorded trial as far as it got; return 0 if it is reproduced, else 1."""
+    """Train a recorded trial as far as it got; return 0 if it is reproduced, else 1.
+
+    Raises:
+        ConfigError: if it cannot be trained; CodeError if a user's code is not as it was.
+    """
+    if "trainable" in record:
+        return _replay_own(record)
     loop = _start(record)
     config = loop.config
-    reached = record.get("reached") or {}
-    epochs, outcome = int(reached.get("epoch", 0)), record.get("outcome", "unfinished")
-    budget = epochs if outcome in CUT_SHORT else config.epochs
+    budget = _budget(record, config.epochs)
     rows: dict[int, dict[str, Any]] = {}
 
     def watched() -> Iterator[EpochReport]:
@@ -42,6 +47,38 @@ def replay_trial(record: Mapping[str, Any]) -> int:
     failure = print_epochs(config, watched())
     if failure is not None:
         print("\n".join(inspect_step(loop).lines()))
+    return _compare(record, rows, failure)
+
+
+def _replay_own(record: Mapping[str, Any]) -> int:
+    """Train a recorded trial of a user's trainer and compare; return 0 or 1."""
+    own, threads = OwnTrainer(**record["trainable"]), int(record.get("threads", 1))
+    budget = _budget(record, OwnConfig.from_params(record["params"]).epochs)
+    rows: dict[int, dict[str, Any]] = {}
+    failure = None
+    try:
+        for report in islice(own.reports(record["params"], threads=threads), budget):
+            rows[report.epoch] = report.row()
+            numbers = "  ".join(f"{name} {value:.4g}" for name, value in report.metrics.items())
+            print(f"epoch {report.epoch:3d}  {numbers}  {report.seconds:.1f} s", flush=True)
+    except Diverged as diverged:
+        print(f"diverged: {diverged}")
+        failure = diverged.failure
+    return _compare(record, rows, failure)
+
+
+def _budget(record: Mapping[str, Any], epochs: int) -> int:
+    """Return the epochs to train: all of a trial that ended by itself."""
+    cut = record.get("outcome", "unfinished") in CUT_SHORT
+    return int((record.get("reached") or {}).get("epoch", 0)) if cut else epochs
+
+
+def _compare(
+    record: Mapping[str, Any], rows: Mapping[int, Mapping[str, Any]], failure: Failure | None
+) -> int:
+    """Print how a trial ended and how its replay did; return 0 if they are the same, else 1."""
+    reached, outcome = record.get("reached") or {}, record.get("outcome", "unfinished")
+    epochs = int(reached.get("epoch", 0))
     found = failure.as_dict() if failure else {}
     diverged = (outcome in ("diverged", "unfinished") and record.get("failure")) or {}
     wrong = _differences(COMPARED, diverged, found)
@@ -64,6 +101,8 @@ def replay_to_step(record: Mapping[str, Any], step: int) -> int:
     Raises:
         ConfigError: if the trial has no such step.
     """
+    if "trainable" in record:
+        raise ConfigError("--step is of our trainer, but the trial is one of yours. Leave it out.")
     loop = _start(record)
     config = loop.config
     budget = config.epochs * config.steps_per_epoch
@@ -133,4 +172,5 @@ def _differences(
 
 def _described(failure: Mapping[str, Any]) -> str:
     where = f" in {failure['tensor']}" if failure.get("tensor") else ""
-    return f"{failure['cause']} of `{failure['term']}`{where} at step {failure['step']}"
+    when = "" if failure["step"] is None else f" at step {failure['step']}"
+    return f"{failure['cause']} of `{failure['term']}`{where}{when}"

@@ -105,14 +105,16 @@ def load(path: str | Path) -> Run:
     plan: dict[str, Any] = {}
     notes: list[str] = []
     parameters: Parameters = {}
+    metrics: tuple[str, ...] = ()
     try:
         plan = read_run(path)
         parameters = {k: tuple(v) for k, v in plan["parameters"].items()}
+        metrics = tuple(plan.get("metrics", ()))
     except CorruptRun as error:
         notes.append(f"The plan is unknown: {error}")
     tables, lacking = {}, set[str]()
     for table in TABLES:
-        found, damaged = _read(path / table, arrow_schema(table, parameters))
+        found, damaged = _read(path / table, arrow_schema(table, parameters, metrics))
         tables[table], unsound = _sound(table, found)
         notes += damaged + unsound
         lacking |= {table} if damaged else set()

@@ -71,7 +71,7 @@ def test_a_worker_with_another_version_trains_nothing_and_ends_the_search(monkey
     def train(config: object, *, resume: object = None) -> Iterator[object]:
         pytest.fail("trained")
 
-    trainable.make_trainable(train, "x", own)({"trial_id": "t0000"})
+    trainable.make_trainable(trainable.trainer_of(None, train), "x", own)({"trial_id": "t0000"})
     (last,) = reports
     ending = SearchAbort()
     assert ending("t0000", last)
@@ -103,7 +103,7 @@ def on_cluster(cluster: Cluster, tmp_path: Path) -> tuple[SearchConfig, RunStore
     plan = SearchConfig("smoke", 1, "x", out=str(tmp_path), address=cluster.address)
     store = RunStore.create(
         tmp_path / "x",
-        parameters=declared(plan.space),
+        parameters=declared(plan),
         plan={"search": plan.as_dict(), **plan.space_json},
     )
     return plan, store

@@ -104,7 +104,7 @@ def drive(out: Path, address: str) -> None:
     plan = SearchConfig("seen", 2, "seen", out=str(out), address=address)
     store = RunStore.create(
         out / "seen",
-        parameters=declared(plan.space),
+        parameters=declared(plan),
         plan={"search": plan.as_dict(), **plan.space_json},
     )
     with connect(plan):
