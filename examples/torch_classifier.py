@@ -1,4 +1,4 @@
-"""A trainer of one's own, for `--trainable` (docs/own_code.md): it tells points of two spirals apart.
+"""A trainer of one's own, for `--trainable` (docs/own_code.md): it tells two spirals apart.
 
     python -m search.run --trainable examples/torch_classifier.py:train --objective accuracy:max \
         --space examples/torch_classifier.py:space

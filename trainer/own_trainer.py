@@ -32,7 +32,7 @@ _SIGNS = {"min": 1.0, "max": -1.0}
 
 @dataclass(frozen=True)
 class OwnConfig:
-    """What the user's trainer is given: numbers, text and lists of them, by name."""
+    """Parameters of the user's trainer by name: numbers, text and lists of them."""
 
     values: Mapping[str, Any]
 
@@ -164,7 +164,7 @@ class OwnTrainer:
         given = train(config.to_params(), resume=None if resume is None else resume.value)
         if not isinstance(given, Iterator):
             raise self._broken(
-                "reports, as a generator does,", f"it returned a {type(given).__name__}"
+                "reports, as a generator does", f"it returned a {type(given).__name__}"
             )
         try:
             while last < config.epochs:
@@ -172,7 +172,7 @@ class OwnTrainer:
                 try:
                     report = next(given)
                 except StopIteration:
-                    wanted = f"{config.epochs} reports, as `epochs` says,"
+                    wanted = f"{config.epochs} reports, as `epochs` says"
                     raise self._broken(wanted, f"it ended after {last or 'none'}") from None
                 except Diverged as error:  # `check_finite` knows of no epochs
                     raise Diverged(replace(error.failure, epoch=last + 1)) from error

@@ -71,7 +71,7 @@ def gauges(recorder: Recorder) -> Iterator[tuple[str, float, dict[str, str]]]:
         yield "ris_trials", recorder.tally[outcome], {"outcome": outcome.value}
     for backend, count in recorder.aborts.items():
         yield "ris_nan_aborts", count, {"backend": backend}
-    gaps = [report["min_eigengap"] for report in recorder.running.values()]
+    gaps = [report.get("min_eigengap") for report in recorder.running.values()]
     if known := [gap for gap in gaps if gap is not None]:
         yield "ris_smallest_eigengap", min(known), {}
     if recorder.best is not None:

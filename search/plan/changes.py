@@ -1,5 +1,5 @@
 """Spaces from the command line: a user's own, and changes by `--set`, `--range`, `--choices`; and
-what the names of a configuration mean, to our trainer or to a user's."""
+the meaning of names in a configuration of our trainer or of a user's."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -51,7 +51,7 @@ class Config(Protocol):
 
 @dataclass(frozen=True)
 class Names:
-    """What the names of a search's configurations mean; the defaults are those of our trainer.
+    """Meaning of the names of a search's configurations; the defaults are those of our trainer.
 
     Attributes:
         config: returns the configuration of parameters; raises ConfigError if they break a rule.

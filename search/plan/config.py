@@ -240,7 +240,7 @@ class SearchConfig:
 
     @cached_property
     def names(self) -> Names:
-        """What the names of the configurations mean."""
+        """Meaning of the names of the configurations."""
         return OUR_NAMES if self.trainable is None else Names.of_own_trainer(self.base)
 
     @cached_property

@@ -1,0 +1,174 @@
+"""A search of a user's own trainer, in this process (`tests.local_ray`): its tables hold what it
+reported, it is resumed, and nothing goes on with another file."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from search import ablate, confirm
+from search.plan import SearchConfig
+from search.records import KEYS, RunStore, checkpoints_of
+from search.run import main
+from trainer import user_code
+from trainer.__main__ import main as trainer_main
+
+CODE = """
+from spaces import Space
+
+def train(params, *, resume=None):
+    for epoch in range(1 + (resume or 0), params["epochs"] + 1):
+        bad = params["poison"] and epoch == 2
+        score = float("nan") if bad else params["x"] * epoch
+        yield {"epoch": epoch, "score": score, "extra": 3, "state": epoch}
+
+def suggest(trial):
+    x = trial.suggest_float("x", 0, 1)
+    return {"x": x, "poison": trial.suggest_categorical("poison", [0, 1])}
+
+anchors = ({"x": 0.5, "poison": 0}, {"x": 0.75, "poison": 1})
+space = Space("mine", "For tests.", suggest, anchors, fixed={"epochs": 4}, trials=4)
+"""
+
+
+@pytest.fixture
+def code(tmp_path, local_ray, monkeypatch):
+    """Return the file with the user's code."""
+    monkeypatch.setattr(user_code, "_given", {})  # the texts of the workers in this process
+    path = tmp_path / "mine.py"
+    path.write_text(CODE)
+    return path
+
+
+def flags(code: Path, *more: str) -> list[str]:
+    own = ["--trainable", f"{code}:train", "--space", f"{code}:space", "--objective", "score:max"]
+    return [*own, "--out", str(code.parent), "--name", "x", "--max-concurrent", "1", *more]
+
+
+def test_a_search_maximises_and_keeps_every_number(code, capsys):
+    assert main(flags(code, "--scheduler", "none", "--sampler", "random")) == 0
+    assert "best" in capsys.readouterr().out
+    store = RunStore.open(code.parent / "x")
+    trials, epochs = store.read("trials"), store.read("epochs")
+    poisoned = trials["params.poison"] == 1
+    assert list(trials["outcome"]) == ["diverged" if bad else "completed" for bad in poisoned]
+    scores = epochs.groupby("trial_id")["metrics.score"]
+    last_two = scores.apply(lambda own: own.tail(2).mean())  # a fifth of the budget, at least two
+    for row in trials[~poisoned].itertuples():
+        assert row.objective == pytest.approx(-last_two[row.trial_id], rel=1e-12)
+    assert set(epochs["metrics.extra"]) == {3.0}
+    assert set(store.read("failures")["term"]) == {"score"}
+    assert set(store.read("failures")["epoch"]) == {2}
+    assert not epochs.duplicated(list(KEYS["epochs"])).any()
+
+
+def test_a_driver_killed_between_epochs_loses_and_doubles_none(code, monkeypatch):
+    kill = KeyboardInterrupt("as if killed")
+    dying = CODE.replace(
+        '        yield {"epoch"', '        train.hook(epoch)\n        yield {"epoch"'
+    )
+    code.write_text(dying + "\ntrain.hook = lambda epoch: None\n")
+    plan = SearchConfig("mine", 4, "x", space_from=f"{code}:space", trainable=f"{code}:train")
+    function = plan.own_trainer.check().func
+
+    def hook(epoch):
+        if epoch == 3:
+            raise kill
+
+    function.hook = hook
+    assert main(flags(code, "--scheduler", "none")) == 130
+    store = RunStore.open(code.parent / "x")
+    assert store.ended() == set()
+    assert len(checkpoints_of(store.path, "t0000")) == 1
+    resumed = []
+    function.hook = resumed.append
+    assert main(["--resume", str(store.path)]) == 0
+    assert resumed[:2] == [3, 4]  # from the state after the second epoch
+    epochs = store.read("epochs").groupby("trial_id")["epoch"].apply(list)
+    assert epochs["t0000"] == [1, 2, 3, 4]
+    assert epochs["t0001"] == [1]
+    assert list(store.read("epochs")["metrics.score"][:4]) == [0.5, 1.0, 1.5, 2.0]
+
+
+def test_what_goes_on_with_a_run_refuses_a_changed_file_by_name(code, capsys, monkeypatch):
+    assert main(flags(code)) == 0
+    run = str(code.parent / "x")
+    assert (code.parent / "x" / "code" / code.name).read_text() == CODE
+    code.write_text(CODE + "# changed\n")
+    monkeypatch.setattr(user_code, "_given", {})
+    capsys.readouterr()
+    for command in (
+        lambda: main(["--resume", run, "--trials", "9"]),
+        lambda: main(["--resume", run, "--trials", "9", "--accept-space-change"]),
+        lambda: trainer_main(["replay", run, "t0000"]),
+        lambda: confirm.main([run]),
+    ):
+        assert command() == 2
+        (said,) = capsys.readouterr().err.strip().splitlines()
+        assert f"{code} has changed: its SHA-256 is" in said
+    code.write_text(CODE)
+    for command in (lambda: confirm.main([run]), lambda: ablate.main([run, "--set", "x=1"])):
+        assert command() == 2
+        assert "know none" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "says"),
+    [
+        ('"state": epoch}', '"state": lambda: 0}', "`state` must be what pickle takes"),
+        ("        yield", "        return\n        yield", "it ended after none"),
+    ],
+)
+def test_a_lie_ends_the_search_at_once(before, after, says, code):
+    assert before in CODE
+    code.write_text(CODE.replace(before, after))
+    assert main(flags(code, "--scheduler", "none")) == 1
+    trials = RunStore.open(code.parent / "x").read("trials")
+    assert list(trials["outcome"]) == ["invalid"]
+    assert trials["error"].str.contains(says, regex=True).all()
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (["--set", "poisn=1"], "Did you mean `poison`"),
+        (["--range", "epochs=1:3"], "trials have one epochs"),
+        (["--network", "a.py:b"], "--trainable replaces all of our training, but got --network"),
+        (["--preset", "smoke"], "--trainable replaces all of our training, but got --preset"),
+        (["--objective", "score:more"], "--objective is NAME, NAME:min or NAME:max"),
+        (["--objectives", "cost,score"], "--objectives is score or score,cost"),
+        (["--trainable", "nowhere.py:train"], "a file that can be read"),
+    ],
+)
+def test_flags_that_make_no_sense_are_refused_in_one_line(more, says, code, capsys):
+    assert main(flags(code, "--dry-run", *more)) == 2
+    (said,) = capsys.readouterr().err.strip().splitlines()
+    assert says in said
+
+
+def import_elsewhere(own):
+    """Import the trainer as a worker without that variable."""
+    del os.environ["HERE"]
+    user_code._loaded.clear()
+    own.check()
+
+
+def test_a_worker_that_cannot_import_it_is_found_before_anything_starts(code, capsys, monkeypatch):
+    code.write_text("import os\nos.environ['HERE']\n" + CODE)
+    monkeypatch.setenv("HERE", "")
+    monkeypatch.setattr(user_code, "_loaded", dict(user_code._loaded))
+    monkeypatch.setattr("search.cluster.checks.import_own", import_elsewhere)
+    assert main(flags(code)) == 2
+    said = capsys.readouterr().err
+    assert "a worker must be able to import" in said
+    assert "KeyError: 'HERE'" in said
+    assert not (code.parent / "x").exists()
+
+
+def test_a_plan_reads_back_what_it_is(code):
+    own = {"space_from": f"{code}:space", "trainable": f"{code}:train"}
+    plan = SearchConfig("mine", 4, "x", **own, objective="score:max", epochs=7)
+    assert SearchConfig(**plan.as_dict()) == plan
+    assert plan.objectives == ("score",)
+    config = plan.config({"x": 0.5, "poison": 0})
+    assert config.to_params() == {"epochs": 7, "seed": 0, "x": 0.5, "poison": 0}
