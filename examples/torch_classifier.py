@@ -34,7 +34,7 @@ def train(params: dict[str, Any], *, resume: Any = None) -> Iterator[dict[str, A
         *(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 2)),
     )
     optimizer = torch.optim.Adam(network.parameters(), lr=params["lr"])
-    kept = {"network": network, "optimizer": optimizer}
+    kept: dict[str, Any] = {"network": network, "optimizer": optimizer}
     for name, one in kept.items() if resume else ():
         one.load_state_dict(resume[name])
     for epoch in range(resume["epoch"] + 1 if resume else 1, params["epochs"] + 1):

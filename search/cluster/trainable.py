@@ -78,9 +78,7 @@ Trainer = Callable[[Mapping[str, Any]], Training]
 """Returns the training of a trial with these settings; is sent to workers."""
 
 
-def trainer_of(
-    own: OwnTrainer | None, train: Train | None = None, start: bytes = b""
-) -> Trainer:
+def trainer_of(own: OwnTrainer | None, train: Train | None = None, start: bytes = b"") -> Trainer:
     """Return the user's trainer, or else `train`, or else ours, imported on the worker; `start` is
     the checkpoint whose weights our trainings begin with."""
     return partial(_our_training, train, start) if own is None else partial(_own_training, own)

@@ -210,7 +210,8 @@ def _with_own_code(args: argparse.Namespace) -> argparse.Namespace:
     for flag in ("preset", "network", "loss", "start_from") if args.trainable is not None else ():
         if getattr(args, flag) is not None:
             raise UsageError(
-                f"--trainable replaces all of our training, but got --{flag.replace('_', '-')} too. Leave one out."
+                f"--trainable replaces all of our training, but got --{flag.replace('_', '-')} "
+                "too. Leave one out."
             )
     if args.network is not None:
         args.settings = [*(args.settings or ()), f"network.kind={args.network}"]
