@@ -165,8 +165,7 @@ def parse_changes(
     own = {n: one for n, one in space.ranges().items() if n not in names.known and "@" not in n}
     values = {n: _value(n, text, own, names) for n, text in split_settings("--set", settings)}
     found: dict[str, spaces.Range] = {
-        name: _numbers(name, text, own, names)
-        for name, text in split_settings("--range", ranges)
+        name: _numbers(name, text, own, names) for name, text in split_settings("--range", ranges)
     }
     for name, text in split_settings("--choices", choices):
         require(name not in found, "a name is in --range or in --choices", name, "Leave one out.")
