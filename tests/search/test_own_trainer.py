@@ -9,6 +9,7 @@ import pytest
 from search import ablate, confirm
 from search.plan import SearchConfig
 from search.records import KEYS, RunStore, checkpoints_of
+from search.report.__main__ import main as report
 from search.run import main
 from trainer import user_code
 from trainer.__main__ import main as trainer_main
@@ -60,6 +61,20 @@ def test_a_search_maximises_and_keeps_every_number(code, capsys):
     assert set(store.read("failures")["term"]) == {"score"}
     assert set(store.read("failures")["epoch"]) == {2}
     assert not epochs.duplicated(list(KEYS["epochs"])).any()
+
+
+@pytest.mark.slow
+def test_every_trial_is_replayed_and_the_report_has_the_parts_that_apply(code, capsys):
+    assert main(flags(code, "--scheduler", "none", "--trials", "12")) == 0
+    store = RunStore.open(code.parent / "x")
+    for name in store.started():
+        assert trainer_main(["replay", str(store.path), name]) == 0
+        assert "reproduced, bit for bit" in capsys.readouterr().out
+    assert report([str(store.path)]) == 0
+    page = (store.path / "report" / "index.html").read_text()
+    assert "objective (minus score)" in page
+    for absent in ("SNR", "MUSIC", "capped", "eigenvalue", "search.confirm"):
+        assert absent not in page, absent
 
 
 def test_a_driver_killed_between_epochs_loses_and_doubles_none(code, monkeypatch):

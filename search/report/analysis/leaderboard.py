@@ -33,6 +33,9 @@ LAW = ("scene.", "evaluation.test_seed")
 WELL = (Outcome.COMPLETED, Outcome.STOPPED)
 """Outcomes of trials that did not fail."""
 
+OWN_COLUMNS = ("", "outcome", "search value", "epochs", "time [s]")
+"""Columns of a leaderboard of trials that score no scenes."""
+
 _OF_TRIAL = (
     "trial_id",
     "outcome",
@@ -116,7 +119,8 @@ def board_table(run: Run, trials: int) -> Table:
         Heading("time [s]", "number", "wall-clock time in training"),
     )
     shown = pd.concat([rows[~own], rows[own].head(trials)])
-    return Table("leaderboard-table", columns, tuple(_row(row) for _, row in shown.iterrows()))
+    table = Table("leaderboard-table", columns, tuple(_row(row) for _, row in shown.iterrows()))
+    return table.only(OWN_COLUMNS) if run.own_trainer else table
 
 
 def _row(row: "pd.Series[Any]") -> TableRow:
@@ -147,28 +151,37 @@ def text(run: Run, *, trials: int = 16) -> str:
     """Return the leaderboard with so many trials for a console; it says so if a run is broken or
     has nothing to show."""
     table = board_table(run, trials)
-    success = table.columns[7].title
-    titles = {"": "", "held-out error": "capped error", success: success}
-    titles |= {"RMSPE [°]": "rmspe", "search value": "objective", "outcome": ""}
-    lines = [
-        f"{run.name}: means over SNR {run.objective_snrs} dB and all K on held-out scenes,",
-        "with capped error = mean(min(error, 10°)) / 10° and its 95 % interval",
-        table.text(titles, bare=("search value",)),
-    ]
+    if run.own_trainer:
+        about = [f"{run.name}: {run.objective_label}, mean over the last epochs; lower is better"]
+        titles = {title: title for title in OWN_COLUMNS} | {"search value": "objective"}
+    else:
+        about = [
+            f"{run.name}: means over SNR {run.objective_snrs} dB and all K on held-out scenes,",
+            "with capped error = mean(min(error, 10°)) / 10° and its 95 % interval",
+        ]
+        success = table.columns[7].title
+        titles = {"": "", "held-out error": "capped error", success: success}
+        titles |= {"RMSPE [°]": "rmspe", "search value": "objective", "outcome": ""}
+    lines = [*about, table.text(titles, bare=("search value",))]
     if (more := len(run.trials) - trials) > 0:
         lines.append(f"and {more} more trials in `trials`")
     lines += [*_tally_lines(run), *lacks(run), *guarded(run)]
-    lines += [verdict_on_best(run), distance_to_limit(run)]
+    lines += verdicts(run)
     if nothing := run.planned("no_effect"):
         named = "; ".join(f"{name} {where}" for name, where in nothing.items())
         lines.append(f"Without effect by theory: {named}.")
     return "\n".join([*lines, *run.notes])
 
 
+def verdicts(run: Run) -> list[str]:
+    """Return how the best trial compares, where trials score scenes."""
+    return [] if run.own_trainer else [verdict_on_best(run), distance_to_limit(run)]
+
+
 def lacks(run: Run) -> list[str]:
     """Return a sentence for each part of a leaderboard that is not there."""
     found = []
-    if board(run)["trial_id"].notna().all():
+    if not run.own_trainer and board(run)["trial_id"].notna().all():
         found.append("The classical methods and the bound have not been scored.")
     if run.trials.empty:
         found.append(run.empty("trials", "No trial has ended."))

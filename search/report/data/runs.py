@@ -24,6 +24,7 @@ from search.records import (
     part_files,
     read_run,
 )
+from trainer.own_trainer import split_objective
 
 OBJECTIVE_SNR_DB = (-5.0, 0.0)
 """SNRs that the objective averages over, unless the run says otherwise."""
@@ -80,6 +81,19 @@ class Run:
     def objective_snrs(self) -> str:
         """The same for a reader."""
         return ", ".join(f"{snr:g}" for snr in self.objective_snr_db)
+
+    @property
+    def own_trainer(self) -> bool:
+        """True if its trials were trained by a user's trainer, which scores no scenes."""
+        return self.planned("search").get("trainable") is not None
+
+    @property
+    def objective_label(self) -> str:
+        """What the trials minimise, for a reader."""
+        if not self.own_trainer:
+            return "objective (validation capped error)"
+        name, sign = split_objective(self.planned("search").get("objective") or "capped_error")
+        return f"objective ({name})" if sign > 0 else f"objective (minus {name})"
 
     def planned(self, part: str) -> dict[str, Any]:
         """Return a part of `run.json` (`search`, `fixed`, ...); empty where it cannot be read."""

@@ -5,7 +5,7 @@ The page shows the same tables as HTML (`page.html.jinja`).
 
 import math
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -54,6 +54,12 @@ class Table:
     rows: tuple[TableRow, ...]
     title: str = ""
     note: str = ""
+
+    def only(self, titles: Collection[str]) -> "Table":
+        """Return the table with the columns of these titles."""
+        kept = [i for i, column in enumerate(self.columns) if column.title in titles]
+        rows = (replace(row, cells=tuple(row.cells[i] for i in kept)) for row in self.rows)
+        return replace(self, columns=tuple(self.columns[i] for i in kept), rows=tuple(rows))
 
     def text(
         self,

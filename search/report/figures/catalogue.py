@@ -23,7 +23,18 @@ class Picture:
     draw: Callable[[Run], Figure | str]
 
 
+OF_SCENES = ("error_vs_snr", "above_crb", "backends", "spectra", "pseudospectra")
+"""Figures of trials that score scenes."""
+
+
 def pictures_of(run: Run) -> Iterator[Picture]:
+    """Yield all figures that a run may have."""
+    for picture in _pictures(run):
+        if not (run.own_trainer and picture.name in OF_SCENES):
+            yield picture
+
+
+def _pictures(run: Run) -> Iterator[Picture]:
     """Yield all figures of a run; one error figure per number of sources."""
     for count in plots.numbers_of_sources(run):
         yield Picture(
@@ -58,9 +69,9 @@ def pictures_of(run: Run) -> Iterator[Picture]:
     yield Picture(
         "history",
         "Optimisation history",
-        "Objective of every trial: mean validation error of its last epochs. Filled: all epochs "
-        "trained. Hollow: stopped early, so of lower fidelity. The dashed line is classical "
-        "MUSIC on held-out scenes.",
+        f"{run.objective_label.capitalize()} of every trial, mean over its last epochs. Filled: "
+        "all epochs trained. Hollow: stopped early, so of lower fidelity."
+        + ("" if run.own_trainer else " The dashed line is classical MUSIC on held-out scenes."),
         progress.draw_history,
     )
     yield Picture(

@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 
 from search.report.data import Heading, Run, Table, TableRow, number, words
 
-from .style import BLUE, GREY, OBJECTIVE, Style, legend, new_figure, plain
+from .style import BLUE, GREY, Style, legend, new_figure, plain
 
 COST = "seconds_per_epoch"
 
@@ -40,7 +40,7 @@ def draw_front(run: Run) -> Figure | str:
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter("{x:g}")
-    axes.set(xlabel="cost [s per epoch]", ylabel=OBJECTIVE)
+    axes.set(xlabel="cost [s per epoch]", ylabel=run.objective_label)
     plain(axes)
     legend(figure)
     return figure

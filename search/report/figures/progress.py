@@ -9,7 +9,7 @@ from search.report.data import Run
 from trainer.config import REFERENCE
 
 from . import style
-from .style import BLACK, BLUE, GREY, OBJECTIVE, OUTCOME_COLOURS, RED, Style
+from .style import BLACK, BLUE, GREY, OUTCOME_COLOURS, RED, Style
 
 
 def draw_history(run: Run) -> Figure | str:
@@ -43,7 +43,7 @@ def draw_history(run: Run) -> Figure | str:
         look = {"color": OUTCOME_COLOURS.get(str(word), BLACK), "label": f"{word}: no value"}
         above = np.full(len(rows), top + 0.03 * (top - bottom))
         axes.scatter(rows["number"], above, marker="x", s=30, clip_on=False, **look)
-    axes.set(xlabel="trial, in order of suggestion", ylabel=OBJECTIVE)
+    axes.set(xlabel="trial, in order of suggestion", ylabel=run.objective_label)
     style.whole_numbers(axes.xaxis)
     style.plain(axes)
     style.legend(figure)
@@ -73,7 +73,7 @@ def draw_learning_curves(run: Run) -> Figure | str:
             axes.plot(last["epoch"], last["objective"], mark, color=colour, markersize=5)
     for rung in rungs(run):
         axes.axvline(rung, color=BLACK, linestyle="--", linewidth=0.9, alpha=0.6, label="rung")
-    axes.set(xlabel="epoch", ylabel=OBJECTIVE)
+    axes.set(xlabel="epoch", ylabel=run.objective_label)
     style.whole_numbers(axes.xaxis)
     style.plain(axes)
     style.legend(figure, columns=6)

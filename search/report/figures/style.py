@@ -54,7 +54,6 @@ COLOURMAP = "viridis"
 WIDTH = 10.4
 """Of every figure [inch]; with 100 dots per inch it fills a page of 1280 px beside its margins."""
 FORMATS = ("svg", "png")
-OBJECTIVE = "objective (validation capped error)"
 
 
 def new_figure(height: float, width: float = WIDTH) -> Figure:

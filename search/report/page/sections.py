@@ -50,8 +50,7 @@ def lead(run: Run) -> list[str]:
         for best in confirmed.finalists(run)[:1]
         if results
     ]
-    distance = leaderboard.distance_to_limit(run)
-    return [state(run), leaderboard.verdict_on_best(run), distance, *confirmation]
+    return [state(run), *leaderboard.verdicts(run), *confirmation]
 
 
 def leaderboard_section(run: Run) -> Section:
@@ -64,6 +63,11 @@ def leaderboard_section(run: Run) -> Section:
         "fifth smaller. The limit is the least mean capped error of any estimator that knows the "
         "law of the scenes and K; √CRB says nothing at low SNR."
     )
+    if run.own_trainer:
+        note = (
+            f"Search value: {run.objective_label}, mean over the last epochs; lower is better. "
+            "That of the best of many owes to luck as well."
+        )
     if (hidden := len(run.trials) - MOST_ROWS) > 0:
         note += f" {hidden} more trials are in summary.parquet."
     table = leaderboard.board_table(run, MOST_ROWS)
@@ -146,6 +150,8 @@ def failures(run: Run) -> Section:
         gap = replace(gap, text=f"{float(gap.key):.1e}") if gap.key else gap
         rows.append(TableRow((*texts, number(row["step"], 0), gap, words(row["replay"]))))
     table = Table("failures-table", columns, tuple(rows))
+    if run.own_trainer:
+        table = table.only({column.title for column in columns} - {"smallest eigengap"})
     return Section("failures", "Failures", lost, [table])
 
 

@@ -48,12 +48,13 @@ def report(run: Run, folder: Path) -> bytes:
     figures = [(draw_picture(run, picture, folder),) for picture in pictures_of(run)]
     return html(
         title=run.name,
-        subtitle="Search for RIS covariance learning: what was found, and how far to trust it",
+        subtitle=("Search" if run.own_trainer else "Search for RIS covariance learning")
+        + ": what was found, and how far to trust it",
         lead=sections.lead(run),
         notes=run.notes,
         sections=(
             sections.leaderboard_section(run),
-            sections.confirmations(run),
+            *([] if run.own_trainer else [sections.confirmations(run)]),
             Section("health", "Health notes", lists=list(health.notes(run).items())),
             Section("figures", "Figures", figures=figures),
             sections.failures(run),
