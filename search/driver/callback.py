@@ -68,7 +68,7 @@ class SearchCallback(tune.Callback):
         with self._abort.on_storage_failure(self._run):
             if self._recorder.report(name, result, _gpus(trial)):
                 self._reporter.improved(name, result)
-        self._loggers.epoch(name, self._recorder.tables.epochs(name)[result["epoch"]])
+            self._loggers.epoch(name, self._recorder.tables.epochs(name)[result["epoch"]])
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Write rows, set metrics, and end every trial that has been silent for too long.
