@@ -89,7 +89,7 @@ class Run:
 
     @property
     def objective_label(self) -> str:
-        """What the trials minimise, for a reader."""
+        """Name of what the trials minimise, for a reader."""
         if not self.own_trainer:
             return "objective (validation capped error)"
         name, sign = split_objective(self.planned("search").get("objective") or "capped_error")
