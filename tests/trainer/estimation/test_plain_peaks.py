@@ -161,7 +161,7 @@ def test_peaks_are_found_under_inference_mode():
 @pytest.mark.parametrize("label", ["line", pytest.param("near line", marks=pytest.mark.slow)])
 def test_low_peaks_beside_high_ones_are_found(label):
     """Sources .6 to .8 beams apart: a low peak of MVDR may have no maximum on a grid."""
-    config, generator = SCENES[label], np.random.default_rng(0)
+    config, generator = SCENES[label], np.random.default_rng(3)  # one has no maximum on the grid
     count, size = 3, 40 if label == "line" else 12
     matrices = [
         covariance(
