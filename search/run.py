@@ -324,7 +324,7 @@ def _run_on_cluster(
             flush=True,
         )
         if checked:
-            preflight_checks(plan, store, resources)
+            resources = preflight_checks(plan, store, resources, cluster)
         print(flush=True)
         try:
             if plan.trainable is not None:  # nothing else to score

@@ -12,13 +12,19 @@ from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from search.plan import (
+    GB,
     Cluster,
+    Memory,
+    Outcome,
     Refused,
     Resources,
     SearchConfig,
+    classify_error,
     fits,
     resolve_resources,
+    too_large,
     version_mismatch,
+    with_memory,
 )
 from search.records import RunStore
 from search.remote import filesystem_of, probe_file, uri_of
@@ -37,24 +43,37 @@ LONG_MINUTES = 10.0
 ONE_STEP = {
     "epochs": 1,
     "steps_per_epoch": 1,
-    "evaluation.num_scenes": 4,
     "evaluation.num_test_scenes": 4,
+    "evaluation.objective_snr_db": (0.0,),
+    "evaluation.report_snr_db": (0.0,),
 }
 """Parameters of the shortest training, which has the full batch size."""
 
 
-def preflight_checks(plan: SearchConfig, store: RunStore, resources: Resources) -> None:
-    """Check the machines that will do the work, in seconds; print what was found.
+def preflight_checks(
+    plan: SearchConfig, store: RunStore, resources: Resources, cluster: Cluster
+) -> Resources:
+    """Check the machines that will do the work; print what was found, and return the resources
+    with the memory of a trial, where it was measured, and as many trials at a time as that allows.
 
-    Raise Refused if trials could not keep their checkpoints there, or not train as here.
+    Raise Refused if trials could not keep their checkpoints there, not train as here, or have not
+    enough memory.
     """
     check_nodes(store)
     if plan.own_trainer is not None:
         check_own_trainer(plan.own_trainer, resources)
-        return
+        return resources
     left = replace(plan, trials=max(1, plan.trials - len(store.ended())))
-    for line in (*check_backends(left, resources), *try_networks(left, resources)):
+    for line in check_backends(left, resources):
         print(line, flush=True)
+    lines, measured = try_networks(left, resources, cluster)
+    if measured.concurrent < resources.concurrent:
+        lines.append(
+            f"{measured.concurrent} trials at a time, not {resources.concurrent}: one is given "
+            f"{measured.memory / GB:.1f} GB of memory"
+        )
+    print(*lines, sep="\n", end="\n" if lines else "", flush=True)
+    return measured
 
 
 def wait_for_resources(plan: SearchConfig, cluster: Cluster) -> Resources:
@@ -134,22 +153,29 @@ def check_own_trainer(own: OwnTrainer, resources: Resources) -> None:
         ) from error
 
 
-def try_networks(plan: SearchConfig, resources: Resources) -> list[str]:
-    """Let a worker take one step with each kind of network, if the plan is a long one, or with
-    the user's code in any.
+def try_networks(
+    plan: SearchConfig, resources: Resources, cluster: Cluster
+) -> tuple[list[str], Resources]:
+    """Let a worker take one step with the largest network of each kind, if the plan is a long one,
+    or with the user's code in any, and validate it.
 
-    Return time and memory of each, for a person, or raise Refused if one fails.
+    Return time and memory of each, for a person, and the resources with that memory, or raise
+    Refused if one fails or does not fit.
     """
-    configs = (plan.train_config(drawn) for drawn in plan.space.branches())
+    configs = (plan.train_config(drawn) for drawn in plan.space.branches(upper=True))
     if plan.minutes <= LONG_MINUTES:
         own = (c for c in configs if is_reference(c.network.kind) or is_reference(c.loss.term))
         configs = own
     last = {config.network.kind: config for config in configs}  # the largest of each
-    lines = []
+    lines, most, largest = [], Memory(), cluster.largest_memory
     for kind, config in last.items():
+        params = config.to_params() | ONE_STEP
         try:
-            step = ray.get(submit(resources, take_step, config.to_params() | ONE_STEP))
+            step, memory = ray.get(submit(resources, take_step, params, largest))
         except ray.exceptions.RayError as error:
+            if classify_error(str(error)) is Outcome.OUT_OF_MEMORY:
+                found = f"a step of a network of kind `{kind}` takes more"
+                raise Refused(too_large(found, cluster)) from error
             reason = str(error).strip().splitlines()[-1]
             reason = reason.removeprefix("trainer.user_code.CodeError: ").rstrip(".")
             raise Refused(
@@ -157,4 +183,5 @@ def try_networks(plan: SearchConfig, resources: Resources) -> list[str]:
                 "with `python -m trainer train`, or skip this check with --no-preflight."
             ) from error
         lines.append(f"{kind} network: {step}")
-    return lines
+        most = most.at_least(memory)
+    return lines, with_memory(resources, cluster, most) if last else resources

@@ -1,10 +1,11 @@
 """A Ray to work on while it is needed, left in order also on Ctrl-C and SIGTERM."""
 
 import atexit
+import math
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -63,7 +64,7 @@ def connect(plan: SearchConfig) -> Iterator[Cluster]:
             url = context.dashboard_url
             alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
             yield Cluster(
-                nodes=tuple(Node(own.get("CPU", 0.0), own.get("GPU", 0.0)) for own in alive),
+                nodes=tuple(map(_node, alive)),
                 dashboard=f"http://{url}" if url else None,
                 # Ray does not tell: who asks for many trials at a time expects it to grow
                 can_grow=plan.address is not None and plan.max_concurrent is not None,
@@ -71,6 +72,11 @@ def connect(plan: SearchConfig) -> Iterator[Cluster]:
         finally:
             left.set()
             run_undisturbed(ray.shutdown)
+
+
+def _node(own: Mapping[str, float]) -> Node:
+    """Return a machine from Ray's account of it; its memory is what Ray leaves to workers."""
+    return Node(own.get("CPU", 0.0), own.get("GPU", 0.0), own.get("memory", math.inf))
 
 
 def start_ray(options: dict[str, Any]) -> Any:

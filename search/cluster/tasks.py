@@ -12,7 +12,7 @@ from typing import Any
 
 import ray
 
-from search.plan import BucketError, Resources, SearchFailed
+from search.plan import BucketError, Memory, Resources, SearchFailed
 from search.records import BEST_FILE
 from search.remote import downloaded, filesystem_of, probe_file, uploaded
 from trainer.config import EvaluationConfig, TrainConfig
@@ -21,7 +21,8 @@ from trainer.own_trainer import OwnTrainer
 from trainer.provenance import versions
 from trainer.user_code import give_texts
 
-from .trainable import load_trainer, peak_bytes, take_start
+from .memory import free_memory, memory_limit, peak_memory
+from .trainable import load_trainer, take_start
 
 Tables = dict[str, list[dict[str, Any]]]
 """Rows by the name of their table."""
@@ -85,19 +86,31 @@ def import_own(own: OwnTrainer) -> None:
     own.check()
 
 
-def take_step(params: dict[str, Any]) -> str:
+def take_step(params: dict[str, Any], largest: float) -> tuple[str, Memory]:
     """Run a training of one step; return the time and memory it took, or that it diverged, which
-    is a trial's own affair, for a person."""
+    is a trial's own affair, for a person; and the memory.
+
+    Args:
+        largest: memory of the largest machine [bytes]; it fails if it takes more.
+    """
+    from trainer.evaluation import CHUNK
     from trainer.training import train
 
+    name = "evaluation.num_scenes"
+    params = params | {name: min(params[name], CHUNK)}  # as many at once as a trial has
+    free_memory()  # of the task before
     began = time.perf_counter()
+    diverges = ""
     try:
-        for _ in train(TrainConfig.from_params(params)):
-            pass
+        with memory_limit(largest):
+            for _ in train(TrainConfig.from_params(params)):
+                pass
     except Diverged as error:
-        return f"one step diverges ({error.failure.cause}); trials that do so end alone"
-    seconds, peak = time.perf_counter() - began, peak_bytes() / 2**20
-    return f"one step and its evaluation in {seconds:.1f} s, {peak:.0f} MiB at the peak"
+        diverges = f"one step diverges ({error.failure.cause}); trials that do so end alone"
+    seconds, memory = time.perf_counter() - began, peak_memory()
+    peak = (memory.gpu or memory.host) / 2**20
+    took = f"one step and its evaluation in {seconds:.1f} s, {peak:.0f} MiB at the peak"
+    return diverges or took, memory
 
 
 def score_baselines(config: TrainConfig, names: Sequence[str] | None = None) -> Tables:

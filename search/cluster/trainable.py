@@ -5,17 +5,13 @@ function returns, so that the driver hears of it in milliseconds, the worker liv
 trial, and Ray's retries stay reserved for lost nodes. Every number reported is finite.
 """
 
-import gc
 import json
 import math
 import platform
-import resource
-import sys
 import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -47,6 +43,8 @@ from trainer.failure import Diverged
 from trainer.own_trainer import PREFIX, OwnConfig, OwnState, OwnTrainer, split_objective
 from trainer.provenance import versions
 from trainer.user_code import give_texts
+
+from .memory import cuda, free_memory, peak_bytes
 
 Train = Callable[..., Iterator[Any]]
 """`trainer.training.train`, or what else takes `(config, *, resume)` and yields `EpochReport`s."""
@@ -188,7 +186,7 @@ def run_trial(settings: Mapping[str, Any], trainer: Trainer) -> None:
             failure_traceback=text,
         )
     finally:
-        _free_memory()
+        free_memory()
 
 
 class Progress:
@@ -222,7 +220,7 @@ class Progress:
         """Return where and when the trial has run, and what it took so far."""
         return {
             "host": platform.node(),
-            "device": "cpu" if _cuda() is None else "cuda",
+            "device": "cpu" if cuda() is None else "cuda",
             "started": self._started,
             "ended": time.time(),
             "seconds_total": time.time() - self._clock,
@@ -291,26 +289,3 @@ def _report(row: dict[str, Any], checkpoint: tune.Checkpoint | None = None) -> N
             "The trainer must raise Diverged before it reports."
         )
     tune.report(row, checkpoint=checkpoint)
-
-
-def _cuda() -> Any:
-    """Return `torch.cuda` if torch has been imported and can use it."""
-    torch = sys.modules.get("torch")
-    return torch.cuda if torch is not None and torch.cuda.is_available() else None
-
-
-def peak_bytes() -> int:
-    """Return the peak of the memory in use: the GPU's if there is one, or else this process's."""
-    if (cuda := _cuda()) is not None:
-        return int(cuda.max_memory_allocated())
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def _free_memory() -> None:
-    """Free memory for trials on the same GPU, and reset its peak for the worker's next one."""
-    gc.collect()
-    if (cuda := _cuda()) is not None:
-        cuda.empty_cache()
-        cuda.reset_peak_memory_stats()
-    with suppress(OSError):  # Linux only, and not in every container
-        Path("/proc/self/clear_refs").write_text("5")  # the peak begins at what is held now

@@ -137,7 +137,8 @@ def _fit(
     """Let Ray run what is left, until nothing is or `abort` has a reason."""
     # a full disk is reported in one sentence; nothing is restored from what Ray could not save
     logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)
-    needs = {"cpu": resources.cpus} | ({"gpu": resources.gpus} if resources.gpus else {})
+    needs = {"cpu": resources.cpus, "gpu": resources.gpus, "memory": resources.memory}
+    needs = {name: amount for name, amount in needs.items() if amount}
     where, path = filesystem_of(uri_of(store.path))
     tuner = tune.Tuner(
         tune.with_resources(trainable, needs),

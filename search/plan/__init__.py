@@ -46,4 +46,14 @@ from .options import (
 from .outcome import RULES, WORST_OBJECTIVE, Outcome, classify, classify_error, crash_signature
 from .requirements import check_address, check_loggers, check_writable, version_mismatch
 from .rerun import MAX_SEEDS, FreshScenes, Rerun, training_seeds
-from .resources import Cluster, Node, Resources, fits, resolve_resources
+from .resources import (
+    GB,
+    Cluster,
+    Memory,
+    Node,
+    Resources,
+    fits,
+    resolve_resources,
+    too_large,
+    with_memory,
+)

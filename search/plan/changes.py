@@ -59,7 +59,7 @@ class Names:
         parse: returns the value of a name that a command line gives as text.
         why_inapplicable: returns why a field does not apply to parameters, or "".
         known: fields by their names.
-        work: returns the work of a training, in any unit.
+        work: returns the work of a training, in any unit: of ours, scenes by elements squared.
         searched, compared: see `SEARCHED` and `COMPARED`.
     """
 
@@ -68,7 +68,9 @@ class Names:
     parse: Callable[[str, str], Any] = parse_value
     why_inapplicable: Callable[[str, Mapping[str, Any]], str] = why_inapplicable
     known: Mapping[str, Field] = field(default_factory=lambda: FIELDS)
-    work: Callable[[Any], int] = lambda one: one.epochs * one.steps_per_epoch * one.batch_size
+    work: Callable[[Any], int] = lambda one: (
+        one.epochs * one.steps_per_epoch * one.batch_size * one.scene.num_elements**2
+    )
     searched: tuple[str, ...] = SEARCHED
     compared: tuple[str, ...] = COMPARED
 

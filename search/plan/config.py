@@ -284,7 +284,7 @@ class SearchConfig:
 
     @property
     def minutes(self) -> float:
-        """The estimated duration, scaled from the preset's by trials and their scenes."""
+        """The estimated duration, scaled from the preset's by trials and the work of each."""
         own, ours = (
             self.names.work(self.names.config(space.fixed)) for space in (self.base, self.space)
         )

@@ -3,22 +3,42 @@
 Knows no Ray: `search.cluster` hands over the cluster's machines as plain data.
 """
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from .config import SearchConfig
 from .errors import Refused
 
 LOCAL_GPU_SHARE = 0.25
 """Default share of a GPU per trial: a small network leaves most of a GPU idle."""
+MEMORY_MARGIN = 1.1
+"""Memory that a trial is given, relative to that of its first step."""
+GB = 1e9
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The most memory that a step took [bytes]: of the machine, and of the GPU, which has
+    `gpu_total`."""
+
+    host: float = 0.0
+    gpu: float = 0.0
+    gpu_total: float = math.inf
+
+    def at_least(self, other: "Memory") -> "Memory":
+        """Return the larger of the two, each by itself."""
+        host, gpu = max(self.host, other.host), max(self.gpu, other.gpu)
+        return Memory(host, gpu, min(self.gpu_total, other.gpu_total))
 
 
 @dataclass(frozen=True)
 class Node:
-    """One machine of a cluster."""
+    """One machine of a cluster, with the memory that its workers may use [bytes]."""
 
     cpus: float
     gpus: float
+    memory: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -30,17 +50,24 @@ class Cluster:
     dashboard: str | None = None
     can_grow: bool = False
 
+    @property
+    def largest_memory(self) -> float:
+        """The memory of the machine that has most [bytes]."""
+        return max((node.memory for node in self.nodes), default=math.inf)
+
 
 @dataclass(frozen=True)
 class Resources:
-    """The CPUs and GPUs of one trial, the number of concurrent trials, and what workers need: the
-    texts of the user's files by their path, and the checkpoint whose weights trials begin with."""
+    """The CPUs, GPUs and memory of one trial [bytes; 0 where it is not known], the number of
+    concurrent trials, and what workers need: the texts of the user's files by their path, and the
+    checkpoint whose weights trials begin with."""
 
     cpus: float
     gpus: float
     concurrent: int
     code_texts: Mapping[str, str] = field(default_factory=dict)
     start: bytes = b""
+    memory: int = 0
 
     @property
     def threads(self) -> int:
@@ -76,6 +103,42 @@ def fits(cluster: Cluster, resources: Resources) -> bool:
     return any(_slots(node, resources.cpus, resources.gpus) for node in cluster.nodes)
 
 
-def _slots(node: Node, cpus: float, gpus: float) -> int:
-    by_cpu = int(node.cpus / cpus + 1e-9)
-    return by_cpu if gpus == 0 else min(by_cpu, int(node.gpus / gpus + 1e-9))
+def with_memory(resources: Resources, cluster: Cluster, step: Memory) -> Resources:
+    """Return the resources with the memory of a trial, and no more trials at a time than that of
+    the machines holds.
+
+    Args:
+        step: the most that a step took.
+
+    Raises:
+        Refused: if no machine, or no such share of a GPU, has as much.
+    """
+    share = min(resources.gpus, 1.0) * step.gpu_total
+    if resources.gpus and step.gpu > share:
+        raise Refused(
+            f"a trial must fit into its share of a GPU, but one step takes {step.gpu / GB:.1f} GB "
+            f"and {resources.gpus:g} of {step.gpu_total / GB:.1f} GB is {share / GB:.1f} GB. "
+            "Raise --gpus-per-trial, or lower batch_size."
+        )
+    need = int(MEMORY_MARGIN * step.host)
+    slots = sum(_slots(node, resources.cpus, resources.gpus, need) for node in cluster.nodes)
+    if slots == 0:
+        raise Refused(too_large(f"one takes {need / GB:.1f} GB", cluster))
+    fewer = resources.concurrent if cluster.can_grow else min(resources.concurrent, slots)
+    return replace(resources, memory=need, concurrent=fewer)
+
+
+def too_large(found: str, cluster: Cluster) -> str:
+    """Return why a trial is refused of which it was found how much memory it takes."""
+    return (
+        f"a trial must fit into the memory of a machine, but {found}, and the largest has "
+        f"{cluster.largest_memory / GB:.1f} GB for its trials. Lower batch_size, take a smaller "
+        "panel or network, or a larger machine."
+    )
+
+
+def _slots(node: Node, cpus: float, gpus: float, memory: float = 0.0) -> int:
+    slots = int(node.cpus / cpus + 1e-9)
+    if gpus:
+        slots = min(slots, int(node.gpus / gpus + 1e-9))
+    return min(slots, int(node.memory / memory)) if memory and node.memory < math.inf else slots

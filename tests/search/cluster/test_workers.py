@@ -12,14 +12,14 @@ import ray
 from ray import tune
 
 import spaces
-from search.cluster import connection, trainable
+from search.cluster import connection, memory, trainable
 from search.cluster.checks import LONG_MINUTES, try_networks
 from search.cluster.connection import connect
 from search.driver.driver import search
 from search.plan.config import SearchConfig
 from search.plan.environment import WORKER_ENV
 from search.plan.errors import Refused
-from search.plan.resources import Resources
+from search.plan.resources import Cluster, Node, Resources
 from search.records.store import RunStore
 from search.suggest.samplers import STARTUP_TRIALS
 from search.suggest.suggester import worker_settings
@@ -27,6 +27,7 @@ from tests import scripted
 from trainer.provenance import versions
 
 ONE = Resources(cpus=1.0, gpus=0.0, concurrent=1)
+HERE = Cluster((Node(2, 0),))
 
 
 def suggest(trial: spaces.Trial) -> dict[str, float]:
@@ -115,23 +116,44 @@ def test_long_plans_try_each_kind_of_network_for_a_step(connected):
     local = spaces.get("local")
     short = SearchConfig("local", 1, "x")
     assert short.minutes <= LONG_MINUTES
-    assert try_networks(short, ONE) == []
+    assert try_networks(short, ONE, HERE) == ([], ONE)
     trials = int(local.trials * LONG_MINUTES / local.minutes) + 1
     long = SearchConfig("local", trials, "x")
     kinds = {long.train_config(drawn).network.kind for drawn in local.branches()}
-    said = try_networks(long, ONE)
+    said, measured = try_networks(long, ONE, HERE)
     assert len(kinds) > 1
     assert sorted(line.split()[0] for line in said) == sorted(kinds)
     assert all("one step and its evaluation in" in line and "MiB" in line for line in said)
+    assert 1e8 < measured.memory < 2e9
+    assert measured.concurrent == 1
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_panel_that_no_machine_holds_is_refused_before_it_takes_its_memory(connected):
+    """The 24x24 panel's factors alone take 4 GB; the worker that tried lives on."""
+    panel = ("scene.num_horizontal=24", "scene.num_vertical=24", "scene.range_max_m=4")
+    plan = SearchConfig("local", 1, "x", settings=(*panel, "network.kind=dictionary"))
+    small = Cluster((Node(2, 0, 1e9),))
+    with pytest.raises(Refused, match=r"kind `dictionary` takes more, and the largest has 1.0 GB"):
+        try_networks(plan, ONE, small)
+    assert try_networks(replace(plan, settings=()), ONE, HERE)[0] == []
+
+
+def test_no_allocation_takes_a_process_beyond_its_limit():
+    held = memory.peak_memory().host
+    with memory.memory_limit(held + 2**28), pytest.raises(MemoryError):
+        bytearray(2**30)
+    assert len(bytearray(2**30)) == 2**30
 
 
 @pytest.mark.ray
 def test_a_network_that_does_not_survive_a_step_is_refused(connected, monkeypatch):
     smoke = spaces.get("smoke")
-    too_large = replace(smoke, minutes=1e3, fixed={**smoke.fixed, "batch_size": 10**15})
-    monkeypatch.setitem(spaces.PRESETS, "smoke", too_large)
+    no_such_gpu = replace(smoke, minutes=1e3, fixed={**smoke.fixed, "device": "cuda"})
+    monkeypatch.setitem(spaces.PRESETS, "smoke", no_such_gpu)
     with pytest.raises(Refused, match=r"a network of kind `\w+` must survive one step, but: "):
-        try_networks(SearchConfig("smoke", smoke.trials, "x"), ONE)
+        try_networks(SearchConfig("smoke", smoke.trials, "x"), ONE, HERE)
 
 
 @pytest.mark.ray
@@ -142,8 +164,8 @@ def test_a_reused_worker_counts_each_trials_own_peak(connected):
         found = []
         for size in (2**29, 0):
             bytearray(size).count(1)  # touched, then given back
-            found.append(trainable.peak_bytes())
-            trainable._free_memory()
+            found.append(memory.peak_bytes())
+            memory.free_memory()
         return found
 
     first, second = ray.get(peaks.remote())

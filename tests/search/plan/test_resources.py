@@ -4,7 +4,17 @@ import pytest
 
 from search.plan.config import SearchConfig
 from search.plan.errors import Refused
-from search.plan.resources import LOCAL_GPU_SHARE, Cluster, Node, resolve_resources
+from search.plan.resources import (
+    GB,
+    LOCAL_GPU_SHARE,
+    MEMORY_MARGIN,
+    Cluster,
+    Memory,
+    Node,
+    Resources,
+    resolve_resources,
+    with_memory,
+)
 
 
 def resolved(*nodes: Node, can_grow: bool = False, trials: int = 100, **more):
@@ -44,3 +54,30 @@ def test_a_trial_that_no_machine_could_ever_hold_is_refused_with_the_largest():
 def test_no_more_run_at_a_time_than_there_are_trials():
     assert resolved(Node(64, 0), trials=5).concurrent == 5
     assert resolved(Node(64, 0), max_concurrent=3).concurrent == 3
+
+
+def test_as_many_run_at_a_time_as_the_memory_of_each_machine_holds():
+    machines = Cluster((Node(8, 0, 16 * GB), Node(8, 0, 5 * GB), Node(8, 0, 3 * GB)))
+    step = Memory(host=4 * GB / MEMORY_MARGIN)
+    held = with_memory(Resources(1, 0, 24), machines, step)
+    assert (held.concurrent, held.memory) == (4 + 1 + 0, pytest.approx(4 * GB, abs=1))
+    assert with_memory(Resources(1, 0, 2), machines, step).concurrent == 2
+    cores = with_memory(Resources(4, 0, 6), machines, Memory(host=GB))
+    assert cores.concurrent == 6  # then it is the cores that there are too few of
+
+
+def test_a_trial_that_no_machine_has_memory_for_is_refused_with_both_numbers():
+    small = Cluster((Node(2, 0, 8 * GB), Node(2, 0, 2 * GB)))
+    step = Memory(host=10 * GB / MEMORY_MARGIN)
+    with pytest.raises(Refused, match=r"one takes 10.0 GB, and the largest has 8.0 GB"):
+        with_memory(Resources(1, 0, 2), small, step)
+
+
+def test_a_trial_that_exceeds_its_share_of_a_gpu_is_refused():
+    gpu = Cluster((Node(16, 1, 64 * GB),))
+    step = Memory(host=2 * GB, gpu=10 * GB, gpu_total=24 * GB)
+    with pytest.raises(Refused, match=r"10.0 GB and 0.25 of 24.0 GB is 6.0 GB. Raise --gpus-per"):
+        with_memory(Resources(1, 0.25, 4), gpu, step)
+    assert with_memory(Resources(1, 0.5, 2), gpu, step).concurrent == 2
+    two = Cluster((Node(16, 2, 64 * GB),))
+    assert with_memory(Resources(1, 2, 1), two, step).memory == int(MEMORY_MARGIN * 2 * GB)
