@@ -86,11 +86,13 @@ def plan_from_flags(args: argparse.Namespace) -> SearchConfig:
     """Return the plan of a new search, each default filled in."""
     if args.space_from is not None:
         require(args.preset is None, "a search has one space", "--preset, --space", "Choose.")
+        require(args.budget is None, "presets have budgets", f"--budget {args.budget}", "Drop it.")
         own = args.trainable is not None
         space = require_space(load(args.space_from), args.space_from, own=own)
     else:
         try:
-            space = spaces.get("local" if args.preset is None else args.preset)
+            preset = "local" if args.preset is None else args.preset
+            space = spaces.get(preset, "whole" if args.budget is None else args.budget)
         except ValueError as error:
             raise UsageError(str(error)) from None
     name = f"{space.name}-{time.strftime('%Y%m%d-%H%M%S')}"

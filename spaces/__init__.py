@@ -2,6 +2,6 @@
 data and the presets. Standard library only: they can be read, drawn from and compared anywhere."""
 
 from .changes import Changes, changed
-from .presets import PRESETS, get
+from .presets import BUDGETS, PRESETS, get
 from .ranges import Choice, Float, Int, Range, range_from_json, range_to_json
 from .space import Space, Trial

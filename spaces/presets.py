@@ -6,6 +6,7 @@ be won; `full` is the 12x12 panel with up to 5 sources, meant for GPUs.
 """
 
 import difflib
+from dataclasses import replace
 from typing import Any
 
 from . import blocks
@@ -213,12 +214,42 @@ PRESETS: dict[str, Space] = {
 }
 
 
-def get(name: str) -> Space:
-    """Return the preset called `name`.
+REDUCED: dict[str, Space] = {
+    "full": replace(
+        PRESETS["full"],
+        about="The 12x12 panel with up to five sources, on two cores; begin with --start-from.",
+        fixed={
+            **PRESETS["full"].fixed,
+            "epochs": 9,
+            "steps_per_epoch": 25,
+            "batch_size": 32,
+            "evaluation.num_scenes": 32,
+            "evaluation.num_test_scenes": 32,
+            "evaluation.tolerance": 0.0,
+        },
+        trials=12,
+        minutes=75.0,
+    ),
+}
+"""Presets with a budget that two cores can pay, where the whole one is for GPUs."""
+BUDGETS = ("whole", "reduced")
+
+
+def get(name: str, budget: str = "whole") -> Space:
+    """Return the preset called `name` with one of the `BUDGETS`.
 
     Raises:
-        ValueError: if there is none, with the nearest name.
+        ValueError: if there is none, with the nearest name, or it has no such budget.
     """
+    if budget not in BUDGETS:
+        raise ValueError(f"the budget must be one of {', '.join(BUDGETS)}, but got {budget!r}.")
+    if budget == "reduced" and name in PRESETS:
+        if name not in REDUCED:
+            raise ValueError(
+                f"presets with a reduced budget are {', '.join(REDUCED)}, but got {name!r}. Leave "
+                "--budget out: the others are for two cores."
+            )
+        return REDUCED[name]
     if name not in PRESETS:
         near = difflib.get_close_matches(name, PRESETS, n=1)
         hint = f" Did you mean `{near[0]}`?" if near else ""

@@ -99,6 +99,7 @@ class SearchConfig:
 
     Attributes:
         preset: a name in `spaces.PRESETS`, or the name of the space that `space_from` names.
+        budget: one of `spaces.BUDGETS`, of the preset.
         trials: total number of trials.
         name: of the run, a folder below `out`.
         out: folder of runs.
@@ -146,6 +147,7 @@ class SearchConfig:
     objectives: tuple[str, ...] = OBJECTIVES[:1]
     guard: str = "on"
     trial_timeout_s: float = 1800.0
+    budget: str = "whole"
     start_from: str | None = None
     warm_start: str | None = None
     address: str | None = None
@@ -247,7 +249,7 @@ class SearchConfig:
     def base(self) -> spaces.Space:
         """The preset, or the user's space, without changes."""
         if self.space_from is None:
-            return spaces.get(self.preset)
+            return spaces.get(self.preset, self.budget)
         self._source(self.space_from)
         space = load(self.space_from)
         return require_space(space, self.space_from, own=self.trainable is not None)

@@ -130,6 +130,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 FLAGS = {
+    f"--budget {'|'.join(spaces.BUDGETS)}": "whole (default), or reduced: the preset full on two "
+    "cores, in 90 minutes",
     "--trials N": "how many; default: the preset's",
     "--name RUN": "of the run; default PRESET-DATE-TIME",
     "--out DIR": f"folder of runs, or s3://bucket/prefix (gs://, ...); default {RUNS}",
