@@ -72,7 +72,7 @@ def limit(device: str) -> Any:
 
 def localised(method: str, device: str) -> Any:
     """Return places, and what goodness of fit says of them."""
-    scenes = EvalScenes(SCENE, 11).batch(range(2), snr_db=20.0, num_sources=2)
+    scenes = EvalScenes(SCENE, 11).batch(range(2), snr_db=20.0, num_sources=1)
     found = localise(scenes=scenes, method=method, device=device)
     return np.concatenate([np.nan_to_num(found.azimuth), np.nan_to_num(found.p_value[:, None])], 1)
 

@@ -155,6 +155,18 @@ def test_the_covering_cases_cover():
     assert policies == set(FAILURE_POLICIES)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("network", NETWORKS)
+def test_coloured_noise_adds_the_status_of_its_cholesky_decompositions(network):
+    config = config_of(network, "gap", "auto", "raise")
+    config = replace(config, scene=replace(config.scene, noise_correlation=0.5))
+    with PretendedGpu() as gpu:
+        TrainingLoop(config, torch.device("cuda")).step()
+    added = Counter(w.where for w in gpu.waits if w.operation == "_linalg_check_errors")
+    whitened = {"trainer/covariance/backprojection.py:whiten": 1 + (network == "unrolled")}
+    assert added == {"trainer/scenes/simulation.py:_assemble": 1} | whitened
+
+
 def test_a_region_without_room_is_the_same_error_where_it_is_found_by_the_one_read():
     config = config_of("dictionary", "gap", "auto", "raise")
     scene = replace(config.scene, azimuth_max_deg=2.0, elevation_max_deg=2.0)
