@@ -6,7 +6,6 @@ that is none of this raises CodeError; a number in it that is not finite raises 
 """
 
 import hashlib
-import io
 import json
 import math
 import pickle
@@ -19,7 +18,6 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from .atomic import write_atomically
 from .config import did_you_mean, require
 from .failure import Cause, Diverged, Failure
 from .user_code import CodeError, bind
@@ -86,10 +84,8 @@ class OwnState:
                 f"`state` must be what pickle takes, but that of epoch {self.epoch} is not "
                 f"({type(error).__name__}: {error}). Report `state_dict()`s, numbers and lists."
             ) from error
-        content = io.BytesIO()
-        with zipfile.ZipFile(content, "w") as archive:
+        with zipfile.ZipFile(path, "w") as archive:  # not synced: Ray copies it, and syncs nothing
             archive.writestr(_CONTENT, pickled)
-        write_atomically(path, content.getvalue(), sync=True)
 
     @classmethod
     def load(cls, path: Path) -> Self:
