@@ -1,6 +1,7 @@
 """Cost of a search beside its trainings: Ray, the driver and its bookkeeping.
 
     python benchmarks/overhead.py [--trials 4] [--preset local] [--many 1000]
+    python benchmarks/overhead.py --plugin 60
 
 First the same configurations are trained twice in one run, through the search (one at a time,
 `--scheduler none --sampler random`) and in a plain Python loop, in a process of its own with the
@@ -9,6 +10,11 @@ passes before the first trial begins (Ray, its worker, torch) is reported apart;
 cost per trial and, within trials, per report. Then a search of many trials with a trainer that
 does nothing shows what our own bookkeeping costs per trial as the run grows, what TPE costs in it,
 what TPE costs in an ordinary Optuna study of the same space, and how the driver's memory grows.
+
+`--plugin N` measures a user's own trainer instead: one that works a second per epoch and has a
+state of a megabyte. It notes itself how long it stands still between a report and the request for
+the next one, and what its work took; the same generator in a plain loop, in a process of its own
+before the search and another after it, is the comparison.
 """
 
 import argparse
@@ -39,10 +45,12 @@ from search.cluster import SearchAbort, connect
 from search.driver import Scheduler, SearchCallback, TrialSearcher, search
 from search.plan import Resources, SearchConfig
 from search.records import RunStore, declared
+from search.report import mean_interval
 from search.suggest import SAMPLERS
 from trainer.config import TrainConfig
 from trainer.evaluation import EvaluationRow
 from trainer.training import EpochReport, TrainState, train
+from trainer.user_code import load
 
 ONE = Resources(cpus=1, gpus=0, concurrent=1)
 WORKER_NICENESS = 15
@@ -231,6 +239,76 @@ def share(times: list[float], start: float, end: float, trials: int) -> float:
     return 1e3 * sum(here) / ((end - start) * trials)
 
 
+PLUGIN = """
+import time
+from spaces import Space
+
+def train(params, *, resume=None):
+    gap = 0.0
+    for epoch in range(1, params["epochs"] + 1):
+        began, number = time.perf_counter(), 0
+        while time.perf_counter() < began + params["work"]:
+            number += 1
+        yielded = time.perf_counter()
+        state = bytes(2**20)
+        yield {"epoch": epoch, "error": 1 / epoch, "gap": gap, "number": number, "state": state}
+        gap = time.perf_counter() - yielded
+
+def suggest(trial):
+    return {"x": trial.suggest_float("x", 0.0, 1.0)}
+
+space = Space("plugin", "For a benchmark.", suggest, fixed={"epochs": 61, "work": 1.0}, trials=1)
+"""
+"""A user's trainer whose epochs take a second; `number` is what it gets done in it."""
+
+
+def plugin(epochs: int, out: str) -> None:
+    """Print what a report of a user's trainer costs, through the search and in a plain loop."""
+    file = Path(out) / "plugin.py"
+    file.write_text(PLUGIN)
+    plan = SearchConfig(
+        "plugin", 1, "search", out=out, space_from=f"{file}:space", epochs=epochs + 1,
+        trainable=f"{file}:train", objective="error", scheduler="none",
+    )  # fmt: skip
+    params = plan.config({"x": 0.5}).to_params()
+    store = new_run(plan)
+    rows: dict[str, list[dict[str, float]]] = {"plain loop": [], "search": []}
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as alone:
+        half = {**params, "epochs": epochs // 2 + 1}
+        rows["plain loop"] += alone.submit(plain_plugin, str(file), half).result()
+        with connect(plan):
+            search(plan, store, replace(ONE, code_texts=plan.code_texts))
+        rows["plain loop"] += alone.submit(plain_plugin, str(file), half).result()
+    for row in store.read("epochs").sort_values("epoch").to_dict("records")[1:]:
+        rows["search"].append({name: row[f"metrics.{name}"] for name in ("gap", "number")})
+    print(f"a trainer of a user's own, epochs of {params['work']:g} s, a state of 1 MiB")
+    for name, own in rows.items():
+        gaps, numbers = ([1e3 * one["gap"] for one in own], [one["number"] for one in own])
+        print(
+            f"  {name:<11s}{spread(gaps)} ms from a report to the next epoch; in an epoch "
+            f"{spread(numbers)} counts; n = {len(own)}"
+        )
+    ours, plain = (
+        sum(1 + one["gap"] for one in rows[name]) / len(rows[name])
+        for name in ("search", "plain loop")
+    )
+    print(f"  the search takes {ours / plain - 1:.2%} longer than the plain loop")
+
+
+def spread(values: list[float]) -> str:
+    """Return mean and 95 % interval, over epochs."""
+    found = mean_interval(values)
+    return f"{found.mean:.4g} [{found.low:.4g}, {found.high:.4g}]"
+
+
+def plain_plugin(file: str, params: dict[str, Any]) -> list[dict[str, float]]:
+    """Return the reports, from the second on, of the generator in a plain loop."""
+    os.nice(WORKER_NICENESS)
+    train = load(f"{file}:train")
+    reports = [{n: one[n] for n in ("gap", "number")} for one in train(params)]
+    return reports[1:]
+
+
 def main() -> None:
     """Measure what the flags ask for."""
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -238,8 +316,12 @@ def main() -> None:
     p.add_argument("--trials", type=int, default=4)
     p.add_argument("--many", type=int, default=1000)
     p.add_argument("--wall", action="store_true", help="wall-clock, not the driver's CPU time")
+    p.add_argument("--plugin", type=int, default=0, help="epochs of a user's own trainer")
     args = p.parse_args()
     with tempfile.TemporaryDirectory(prefix="overhead-") as out:
+        if args.plugin:
+            plugin(args.plugin, out)
+            return
         if args.trials:
             compare(args.preset, args.trials, out)
         if args.many:
