@@ -12,8 +12,10 @@ these, right or wrong. It is *resolved* if, in addition, it passes three tests:
                         in the signal subspace exceeds what a random subspace reaches anywhere on
                         the grid in one of 100 scenes (`pseudospectra.is_significant`)
                   sml, +scoring   twice the log likelihood that the source adds exceeds
-                        `LEAST_RATIO`. sml fits the others again without the source, +scoring
-                        keeps them fixed, and so resolves both of two estimates of one source.
+                        `LEAST_RATIO`, the others fitted again without it: two estimates of one
+                        source are not both resolved
+                  posterior   it more likely than not has a source of its own
+                        (`trainer.posterior.readout`)
 
     identifiable  the data tell both angles (`uncertainty`)
                   music, mvdr, beamformer   the panel alone would, at 60 dB: a covariance does not

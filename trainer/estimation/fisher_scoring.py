@@ -24,11 +24,13 @@ from trainer.scenes import Scenes, SearchGrid, respond
 from .estimates import LEAST_RATIO, Estimates, is_interior, is_repetition
 from .levenberg_marquardt import Minimum, minimise
 from .likelihood import Likelihood
-from .maximum_likelihood import noise_only_start, search_again
+from .maximum_likelihood import likelihood_ratios, noise_only_start, search_again
 from .uncertainty import LARGEST_SNR, Uncertainty, region_limited
 
 STEPS = 2
 """Of 0, 1, 2 and 4 steps, two have the least capped error at -5 and 0 dB: see docs/log.md."""
+REFIT_STEPS = 2
+"""Steps of the other sources after one is removed, to see whether they replace it."""
 RIDGE = 1e-9
 """Relative ridge of Gram matrices, for two estimates at one position."""
 TRUSTED_DEG = 5.0
@@ -102,12 +104,12 @@ def _moved(
     active, positions = estimates.active[:, :slots], estimates.positions
     moved, powers, noise = fitted.point.split([3 * slots, slots, 1], dim=-1)
     known = region_limited(fitted.curvature, search, slots).identifiable
-    # the likelihood ratio of a source with the others held fixed has a closed form; a fit without
-    # it, as in `sml`, would cost more than all of the above
+    # the likelihood ratio of a source with the others held fixed has a closed form
     ratio = (powers - noise).exp() * energy
     ratio = 2 * data.snapshots.shape[1] * (ratio - ratio.log1p()) * active
+    significant = _each_adds(data, fitted, active, ratio > LEAST_RATIO, search)
     more = estimates.active.shape[1] - slots
-    significant = functional.pad((ratio > LEAST_RATIO) & known, (0, more))
+    significant = functional.pad(significant & known, (0, more))
     moved = functional.pad(moved.unflatten(-1, (slots, 3)), (0, 0, 0, more)).to(positions)
     measured = (data.snapshots != 0).any((1, 2)) & (data.channel != 0).any((1, 2))
     measured = measured.unsqueeze(-1)
@@ -124,6 +126,21 @@ def _moved(
         resolved=estimates.scored & measured & significant & interior & distinct,
         separate=estimates.scored,
     )
+
+
+def _each_adds(
+    data: Whitened, fitted: Minimum, active: Tensor, significant: Tensor, search: SearchGrid
+) -> Tensor:
+    """Return the significant estimates that the others could not replace if they moved, [B, K].
+
+    Of two estimates of one source, each is significant while the other is held fixed.
+    """
+    several = (significant.sum(-1) > 1).nonzero().squeeze(-1)
+    if not len(several):
+        return significant
+    some, fit = Whitened(*(x[several] for x in data)), Minimum(*(x[several] for x in fitted))
+    ratios = likelihood_ratios(some, fit, active[several], search, steps=REFIT_STEPS)
+    return significant.index_copy(0, several, significant[several] & (ratios > LEAST_RATIO))
 
 
 @torch.no_grad()

@@ -167,7 +167,7 @@ class SourceSearch:
         positions = fitted.point[:, : 3 * slots].unflatten(-1, (slots, 3))
         power = slice(3 * slots, 4 * slots)
         present = self.wanted & (fitted.point[:, power] > self.lower[:, power])
-        ratios = self._likelihood_ratios(fitted, active)
+        ratios = likelihood_ratios(self.data, fitted, active, self.search, steps=RATIO_STEPS)
         known = region_limited(fitted.curvature, self.search, slots).identifiable
         return positions.to(self.search.points.dtype), present, ratios, known
 
@@ -205,22 +205,33 @@ class SourceSearch:
         best = best + CANDIDATES * torch.arange(len(unknowns), device=best.device)
         return self._score(found.point[best], active, JOINT_STEPS)
 
-    def _likelihood_ratios(self, fitted: Minimum, active: Tensor) -> Tensor:
-        """Return twice the log likelihood that each source adds to a fit without it: [B, K].
 
-        Too large where `RATIO_STEPS` are too few for the others to take its place.
-        """
-        slots = len(self.slot)
-        gain = squared_norm(self.data.mean_channel) / self.data.channel.shape[1]
-        ratios = []
-        for slot in range(slots):
-            # the power of the removed source is noise to the others
-            power = fitted.point[:, 3 * slots + slot].exp() * gain
-            start = fitted.point.clone()
-            start[:, -1] = (start[:, -1].exp() + power).log()
-            without = self._score(start, active & (self.slot != slot), RATIO_STEPS)
-            ratios.append(2 * (without.value - fitted.value))
-        return torch.stack(ratios, dim=-1)
+def likelihood_ratios(
+    data: Whitened, fitted: Minimum, active: Tensor, search: SearchGrid, *, steps: int
+) -> Tensor:
+    """Return twice the log likelihood that each source adds to a fit of the others alone, [B, K].
+
+    Too large where the steps are too few for the others to take its place.
+
+    Args:
+        data: in double precision.
+        fitted: unknowns of `Likelihood` at a maximum, with the value there.
+        active: [B, K].
+    """
+    slots = active.shape[1]
+    _, lower, upper = noise_only_start(data, search, slots)
+    gain = squared_norm(data.mean_channel) / data.channel.shape[1]
+    slot = torch.arange(slots, device=active.device)
+    ratios = []
+    for removed in range(slots):
+        # the power of the removed source is noise to the others
+        power = fitted.point[:, 3 * slots + removed].exp() * gain
+        start = fitted.point.clone()
+        start[:, -1] = (start[:, -1].exp() + power).log()
+        model = Likelihood(data, search, active & (slot != removed)).local_model
+        without = minimise(model, start, lower, upper, steps=steps)
+        ratios.append(2 * (without.value - fitted.value))
+    return torch.stack(ratios, dim=-1)
 
 
 def _part_size(data: Whitened, search: SearchGrid) -> int:

@@ -6,6 +6,11 @@ estimate is assigned with probability `CREDIBLE`; K, where it is asked, has the 
 K <= `MOST_SOURCES`, all equally likely before. All of it is of the law of scenes that is given:
 equal powers, uncorrelated, uniform over the region, any SNR.
 
+Resolved are estimates that more likely than not have a source of their own: one that lies within
+the tolerance and is no other estimate's. Where all K of a scene would be, a K that is told is
+doubted, too: smaller ones, 0 included, share the probability by their evidence. So one source
+does not vouch for two estimates.
+
 Scenes whose points are worth fewer than `LEAST_WORTH` are sampled again with `MORE` times as many;
 those that still are worth fewer are `poor`.
 """
@@ -34,6 +39,8 @@ LEAST_WORTH = 20.0
 MORE = 3
 MOST_CELLS = 4096
 """Cells of the region up to which `log_evidence` is quick: a table of their pairs takes 64 MB."""
+RESOLVED = 0.5
+"""Probability of a source of its own above which an estimate is resolved."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,7 @@ class PosteriorReadout:
             inactive slots.
         active: [B, S].
         confidence: [B, S], probability that a source lies within the tolerance in both angles.
+        own_source: [B, S], probability that one does that is no other estimate's (above).
         credible_radius: [B, S], angle [rad] around the estimate that holds its source; NaN in
             inactive slots.
         expected_error: [B], expected capped error of the estimates if K is right; 0 for K = 0.
@@ -57,6 +65,7 @@ class PosteriorReadout:
     positions: Tensor
     active: Tensor
     confidence: Tensor
+    own_source: Tensor
     credible_radius: Tensor
     expected_error: Tensor
     probabilities: Tensor
@@ -75,9 +84,9 @@ class PosteriorReadout:
         return self.worth < LEAST_WORTH
 
     def estimates(self, scene: SceneConfig) -> Estimates:
-        """Return the places as estimates; resolved are those more likely right than not."""
+        """Return the places as estimates, resolved by `own_source`."""
         search = search_grid(scene, torch.float32, self.positions.device)
-        resolved = self.active & (self.confidence >= 0.5) & ~self.poor.unsqueeze(-1)
+        resolved = self.active & (self.own_source > RESOLVED) & ~self.poor.unsqueeze(-1)
         slots = self.active.shape[1]
         return make_estimates(self.positions, self.active, self.active, resolved, search, slots)
 
@@ -145,14 +154,15 @@ class _Reading:
             if k:
                 draws, again = sample_again(self.sampler.take(rows), k)
                 self._put(found, rows, draws, again, {k: draws})
+                self._doubt(found, rows, k, draws)
         return found
 
     def asked(self) -> PosteriorReadout:
         """Return the readout at the likeliest K of every scene."""
         drawn = {k: sample_again(self.sampler, k) for k in range(1, self.most + 1)}
-        evidence = [self.sampler.nothing(), *(each.log_evidence for each, _ in drawn.values())]
+        shares = _probabilities(self.sampler, {k: each for k, (each, _) in drawn.items()})
         found = self._nothing()
-        found.probabilities[:, : len(evidence)] = torch.stack(evidence, dim=-1).softmax(-1)
+        found.probabilities[:, : shares.shape[1]] = shares
         count = found.probabilities.argmax(-1)
         for k, (draws, again) in drawn.items():
             rows = (count == k).nonzero().flatten()
@@ -171,6 +181,7 @@ class _Reading:
             positions=((law.lower + law.upper) / 2).repeat(size, self.slots, 1),
             active=no,
             confidence=zero,
+            own_source=zero.clone(),
             credible_radius=nan,
             expected_error=zero[:, 0].clone(),
             probabilities=law.lower.new_zeros(size, self.slots + 1),
@@ -196,7 +207,7 @@ class _Reading:
         best = least_expected_error(
             draws.places, draws.log_weights, law.lower, law.upper, cap=self.cap, effort=QUICK
         )
-        size, count = best.directions.shape[:2]
+        count = best.directions.shape[1]
         weights = draws.log_weights.exp()
         served, distance = serve(best.directions, draws.places, cap=self.cap)
         inverse = (served[..., 2] * weights.unsqueeze(-1)).sum(1)
@@ -206,12 +217,53 @@ class _Reading:
         found.expected_error[rows] = best.risk
         found.worth[rows], found.resampled[rows] = draws.worth, again
         found.snr_db[rows] = draws.snr_db
-        confidence = torch.zeros(size, count, device=weights.device)
-        for k, each in every.items():
-            near = _near(best.directions, each.places, self.tolerance)
-            share = (near * each.log_weights.exp().unsqueeze(-1)).sum(1)
-            confidence += share * found.probabilities[rows, k].unsqueeze(-1)
-        found.confidence[rows, :count] = confidence.clamp(max=1)
+        shares = found.probabilities[rows]
+        near = {
+            k: _near(best.directions, each.places, self.tolerance) for k, each in every.items()
+        }
+        found.confidence[rows, :count] = _expected(near, every, shares).clamp(max=1)
+        found.own_source[rows, :count] = self._own_source(best.directions, every, shares)
+
+    def _doubt(
+        self, found: PosteriorReadout, rows: Tensor, count: int, draws: PointPosterior
+    ) -> None:
+        """Doubt the K that is told of these scenes where all estimates would be resolved."""
+        chosen = (found.own_source[rows, :count] > RESOLVED).all(-1).nonzero().flatten()
+        if not len(chosen):
+            return
+        rows = rows[chosen]
+        sampler = self.sampler.take(rows)
+        every = {k: sampler.sample(k) for k in range(1, count)} | {count: draws.take(chosen)}
+        directions = found.positions[rows, :count, :2]
+        own = self._own_source(directions, every, _probabilities(sampler, every))
+        found.own_source[rows, :count] = own
+
+    def _own_source(
+        self, directions: Tensor, every: dict[int, PointPosterior], shares: Tensor
+    ) -> Tensor:
+        """Return the probability that each of K directions has a source of its own, [R, K].
+
+        Args:
+            shares: probabilities of K, [R, >= len(every) + 1].
+        """
+        own = {k: self._near_its_own(directions, each.places) for k, each in every.items()}
+        return _expected(own, every, shares)
+
+    def _near_its_own(self, estimates: Tensor, draws: Tensor) -> Tensor:
+        """Return which estimates [B, K, 2] have a source near that is no other's: [B, S, K].
+
+        Sources of draws [B, S, J, 3] and estimates are assigned at the least capped error.
+        """
+        near = _near(estimates, draws, self.tolerance)
+        count = estimates.shape[1]
+        if count == 1:
+            return near
+        if draws.shape[2] == count:
+            served, _ = serve(estimates, draws, cap=self.cap)
+            apart = (served[..., :2] - estimates.unsqueeze(1)).abs().amax(-1)
+            return apart <= self.tolerance
+        distance = (draws[..., :2] - estimates.unsqueeze(1)).square().sum(-1)
+        return near & (distance <= distance.amin(-1, keepdim=True))
 
 
 def has_evidence(scene: SceneConfig) -> bool:
@@ -248,6 +300,21 @@ def sample_again(sampler: PointSampler, num_sources: int) -> tuple[PointPosterio
     if len(rows):
         draws = draws.put(rows, sampler.take(rows).sample(num_sources, times=MORE))
     return draws, again
+
+
+def _probabilities(sampler: PointSampler, every: dict[int, PointPosterior]) -> Tensor:
+    """Return the probabilities of K = 0 and of the K drawn, all equally likely before."""
+    evidence = [sampler.nothing(), *(draws.log_evidence for draws in every.values())]
+    return torch.stack(evidence, dim=-1).softmax(-1)
+
+
+def _expected(told: dict[int, Tensor], every: dict[int, PointPosterior], shares: Tensor) -> Tensor:
+    """Return the probability of what draws of every K tell [R, S, E], at shares of K: [R, E]."""
+    parts = [
+        (told[k] * each.log_weights.exp().unsqueeze(-1)).sum(1) * shares[:, k].unsqueeze(-1)
+        for k, each in every.items()
+    ]
+    return torch.stack(parts).sum(0)
 
 
 def _near(estimates: Tensor, draws: Tensor, tolerance: float) -> Tensor:

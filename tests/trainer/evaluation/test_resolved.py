@@ -7,10 +7,13 @@ import torch
 from scipy.stats import chi2
 
 from trainer.config import SceneConfig
-from trainer.estimation.estimates import LEAST_RATIO
+from trainer.estimation.estimates import LEAST_RATIO, make_estimates
+from trainer.estimation.fisher_scoring import refine_by_fisher_scoring
 from trainer.estimation.pseudospectra import ESTIMATORS
 from trainer.estimation.registry import build_localiser
 from trainer.evaluation.metrics import capped_error, match
+from trainer.evaluation.protocol import posterior_readout
+from trainer.posterior.places import cosines
 from trainer.scenes.grid import search_grid
 from trainer.scenes.measurement import Scenes
 from trainer.scenes.simulation import EvalScenes
@@ -79,6 +82,47 @@ def test_an_estimate_at_an_edge_of_the_region_is_not_resolved():
         edge = (found.azimuth.abs().rad2deg() > 4.999) | (found.elevation.abs().rad2deg() > 4.999)
         assert edge[:, 0].any()
         assert not (found.resolved & edge).any()
+
+
+def resolve(name: str, scenes: Scenes) -> torch.Tensor:
+    """Return which of the two estimates of a method told K = 2 are resolved, [B, 2]."""
+    two = counts(2)[: scenes.batch_size]
+    if name == "posterior":
+        return posterior_readout(scenes, two, SCENE).estimates(SCENE).resolved
+    return build_localiser(name, SCENE)(scenes, two).resolved
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), [("sml", 8), ("lmmse_music+scoring", COUNT), ("posterior", 2)]
+)
+def test_one_source_told_twice_is_not_resolved_twice(name, size):
+    lone = scenes(5.0, 1).take(slice(size))
+    assert not resolve(name, lone).all(-1).any()
+
+
+def test_estimates_on_both_sides_of_a_source_are_not_both_resolved():
+    lone = scenes(15.0, 1)
+    sources = lone.sources
+    azimuth = sources.azimuth[:, :1] + torch.tensor([-1.5, 1.5]).deg2rad()
+    place = torch.stack(
+        [azimuth, *(x[:, :1].expand(-1, 2) for x in (sources.elevation, 1 / sources.range_m))],
+        dim=-1,
+    ).clamp(SEARCH.lower, SEARCH.upper)
+    yes = torch.ones(COUNT, 2, dtype=torch.bool)
+    beside = make_estimates(place, yes, yes, yes, SEARCH, 2)
+    found = refine_by_fisher_scoring(lone, beside, SEARCH)
+    assert not found.resolved.all(-1).any()
+    assert found.resolved.any(-1).double().mean() > 0.8
+
+
+@pytest.mark.parametrize("name", ["sml", "lmmse_music+scoring", "posterior"])
+def test_two_strong_sources_three_beams_apart_are_both_resolved(name):
+    strong = scenes(20.0, 2)
+    places = torch.stack([strong.sources.azimuth, strong.sources.elevation], dim=-1)
+    first, second = (cosines(places) * torch.tensor(SCENE.beams) / 2).unbind(1)
+    apart = ((first - second).norm(dim=-1) > 3).nonzero().flatten()[:4]
+    assert len(apart) == 4
+    assert resolve(name, strong.take(apart)).all()
 
 
 def test_resolved_does_not_change_the_errors():
