@@ -246,7 +246,12 @@ def replay(args: argparse.Namespace) -> int:
 
 def evaluate(args: argparse.Namespace) -> int:
     """Print one row per estimator, SNR and K."""
-    from trainer.evaluation import evaluate_baselines, evaluate_network, table_lines
+    from trainer.evaluation import (
+        confusion_lines,
+        evaluate_baselines,
+        evaluate_network,
+        table_lines,
+    )
     from trainer.record import STATE_FILE
     from trainer.training import MODEL_FOLDER, resolve_device, restore_network
 
@@ -286,7 +291,9 @@ def evaluate(args: argparse.Namespace) -> int:
         *evaluate_baselines(config, device=str(device), num_sources=counts),
     ]
     rows = [row for evaluation in evaluations for row in evaluation.rows]
-    print("\n".join(table_lines(sorted(rows, key=lambda r: (r.num_sources, r.snr_db)))))
+    lines = table_lines(sorted(rows, key=lambda r: (r.num_sources, r.snr_db)))
+    confusion = confusion_lines(evaluation.scenes for evaluation in evaluations)
+    print("\n".join([*lines, "", *confusion]))
     return 0
 
 

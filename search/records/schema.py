@@ -133,7 +133,7 @@ EVALUATIONS = (
     Column("median_error_deg", "float", "deg", "median error of azimuth and elevation"),
     *with_interval("success_rate", "share of sources within 5 deg and 5 deg"),
     Column("success_rate_3d", "float", "1", "share of sources also found in range"),
-    Column("source_number_accuracy", "float", "1", "scenes whose K the relative gap tells"),
+    Column("source_number_accuracy", "float", "1", "scenes whose K the method's own rule tells"),
     Column("source_number_accuracy_gap", "float", "1", "the same by the absolute gap"),
     Column("source_number_accuracy_mdl", "float", "1", "the same by MDL"),
     Column("source_number_accuracy_aic", "float", "1", "the same by AIC"),
@@ -152,6 +152,7 @@ SCENES = (
     Column("capped_error", "float", "1", "mean over the scene's sources"),
     Column("success", "float", "1", "share of the scene's sources within 5 deg and 5 deg"),
     Column("source_number_found", "float", "1", "1 if K was found, else 0; null if not asked"),
+    Column("source_number", "int32", "1", "K by the method's own rule; null if not asked"),
 )
 
 CONFIRMATIONS = (

@@ -30,4 +30,4 @@ from .protocol import (
     validate,
 )
 from .reference import Margin, margin_over_reference
-from .rows import EvaluationRow, table_lines, to_numpy
+from .rows import EvaluationRow, confusion_lines, table_lines, to_numpy

@@ -6,21 +6,25 @@ on another, next to the classical methods and the bound.
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from trainer.config import POSTERIOR_NAME, REFINEMENTS, SceneConfig, TrainConfig, require
 from trainer.covariance import Covariance
 from trainer.estimation import (
+    Estimates,
     Localiser,
     build_localiser,
     covariance_localiser,
-    refined,
+    likeliest_number,
+    refined_music,
 )
 from trainer.limits import LIMITS, KeptLimits, limit_tables
 from trainer.posterior import PosteriorReadout, read_posterior
-from trainer.scenes import Scenes
+from trainer.scenes import Scenes, search_grid
 
 from .conditions import Conditions, Estimator, evaluate, evaluate_crb
 from .metrics import CAP_DEG, TOLERANCE_DEG
@@ -28,16 +32,14 @@ from .rows import ErrorsPerScene, Evaluation, EvaluationRow
 
 
 def classical_estimator(name: str, scene: SceneConfig, device: str = "cpu") -> Estimator:
-    """Return the method of that name, told the true K.
+    """Return the method of that name, told the true K; the posterior is asked for K, too.
 
     Raises:
         ConfigError: for the posterior of a law that it does not know.
         ValueError: if there is no such method.
     """
     if name == POSTERIOR_NAME:
-        return _told(
-            lambda scenes, count: posterior_readout(scenes, count, scene).estimates(scene)
-        )
+        return lambda scenes: _told_and_asked(scenes, scene)
     return _told(build_localiser(name, scene, device))
 
 
@@ -54,6 +56,13 @@ def posterior_readout(
     """
     cap, tolerance = math.radians(CAP_DEG), math.radians(TOLERANCE_DEG)
     return read_posterior(scenes, scene, num_sources, cap=cap, tolerance=tolerance)
+
+
+def _told_and_asked(scenes: Scenes, scene: SceneConfig) -> Estimates:
+    """Return the posterior's estimates, K told, with the K that it says if it is asked."""
+    told = posterior_readout(scenes, scenes.sources.num_sources, scene).estimates(scene)
+    asked = posterior_readout(scenes, None, scene).num_sources
+    return replace(told, source_numbers={"evidence": asked})
 
 
 def network_estimator(
@@ -121,15 +130,28 @@ def evaluate_network(
 
     Args:
         num_sources: values of K, 0 for noise alone; by default 1 ... max_sources.
-        refine: sharpen the estimates of MUSIC by `evaluation.refinement`, as `localise` does; the
-            rows are of `network+scoring` or `network+judged`.
+        refine: sharpen the estimates of MUSIC by `evaluation.refinement`, and ask the evidence of
+            the snapshots for K, as `localise` does; the rows are of `network+scoring` or
+            `network+judged`.
     """
     device = device_of(network)
-    locate, name = covariance_localiser(network, config.scene, device), "network"
-    if refine:
-        how = config.evaluation.refinement or REFINEMENTS[0]
-        locate, name = refined(locate, config.scene, device, how), f"{name}+{how}"
-    return evaluate(_told(locate), name, held_out_conditions(config, device, num_sources))
+    conditions = held_out_conditions(config, device, num_sources)
+    if not refine:
+        locate = covariance_localiser(network, config.scene, device)
+        return evaluate(_told(locate), "network", conditions)
+    how = config.evaluation.refinement or REFINEMENTS[0]
+    search, most = search_grid(config.scene, device=device), config.scene.max_sources
+
+    @torch.no_grad()
+    def told_and_asked(scenes: Scenes) -> Estimates:
+        covariance = network(scenes)
+        music = covariance_localiser(lambda _: covariance, config.scene, device)
+        asked = likeliest_number(scenes, music, search, most)
+        told = scenes.sources.num_sources
+        found = refined_music(scenes, covariance, told, config.scene, how)
+        return replace(found, source_numbers={**found.source_numbers, "evidence": asked})
+
+    return evaluate(told_and_asked, f"network+{how}", conditions)
 
 
 def validate(network: nn.Module, config: TrainConfig) -> tuple[EvaluationRow, ...]:

@@ -4,7 +4,7 @@ Every number is finite, or None where there is none to give. The bound is given 
 as an estimator's errors: capped, divided and averaged alike.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
@@ -27,6 +27,9 @@ from .metrics import (
     success_3d,
 )
 
+OWN_RULES = ("evidence", "ratio")
+"""Rules for K that a method may go by itself, the one that it prefers first."""
+
 
 @dataclass(frozen=True)
 class EvaluationRow:
@@ -37,10 +40,9 @@ class EvaluationRow:
         rmspe_deg, median_error_deg: of the angle error, uncapped.
         success_rate, ..._low, ..._high: share within 5 deg and 5 deg, 95 % Wilson.
         success_rate_3d: within 1 m of range too.
-        source_number_accuracy: share of scenes whose K follows from the widest relative eigengap
-            of the same covariance.
-        source_number_accuracy_gap, ..._mdl, ..._aic: by the widest absolute gap, and by the
-            information criteria.
+        source_number_accuracy: share of scenes whose K the method's own rule tells: the evidence
+            of the snapshots, or the widest relative eigengap of its covariance (`OWN_RULES`);
+            ..._gap, ..._mdl, ..._aic: by the widest absolute gap, and by the information criteria.
         crb_db: root mean square error above the root CRB, 20 log10, both capped at 10 deg before
             squaring, so that no single near-singular scene decides it; over sources whose
             coordinates are identifiable.
@@ -74,7 +76,8 @@ class EvaluationRow:
 class ErrorsPerScene:
     """Errors of one estimator per scene, in the order evaluated, [S] each; they pair estimators.
 
-    `source_number_found` is 1 where the widest relative eigengap gave K, else 0; None if unknown.
+    `source_number` is K by the method's own rule, and `source_number_found` 1 where that is right,
+    else 0; None if it has none.
     """
 
     estimator: str
@@ -84,6 +87,7 @@ class ErrorsPerScene:
     capped_error: NDArray[np.float64]
     success: NDArray[np.float64] | None
     source_number_found: NDArray[np.float64] | None = None
+    source_number: NDArray[np.int64] | None = None
 
     def rows(self) -> list[dict[str, Any]]:
         """Return one plain dictionary per scene."""
@@ -141,11 +145,15 @@ def summarise(
         origins: of judged estimates (`Estimates.origin`), [B].
     """
     hits = to_numpy(success(errors))
-    found = {rule: to_numpy(number == count) for rule, number in numbers.items()}
+    said = {rule: number.cpu().numpy() for rule, number in numbers.items()}
+    own = next((said[rule] for rule in OWN_RULES if rule in said), None)
     known: dict[str, Any] = {
-        f"source_number_accuracy{suffix}": float(found[rule].mean()) if rule in found else None
-        for rule, suffix in (("ratio", ""), ("gap", "_gap"), ("mdl", "_mdl"), ("aic", "_aic"))
+        f"source_number_accuracy_{rule}": float((said[rule] == count).mean())
+        for rule in ("gap", "mdl", "aic")
+        if rule in said
     }
+    if own is not None:
+        known["source_number_accuracy"] = float((own == count).mean())
     if count:
         share = wilson_share(float(hits.mean()), len(hits))
         known |= {
@@ -161,7 +169,7 @@ def summarise(
         shares = (float((origins == ORIGINS.index(o)).double().mean()) for o in ORIGINS[1:])
         known["scored_share"], known["searched_share"] = shares
     capped = to_numpy(capped_error(errors))
-    return _point(name, snr_db, count, capped, known, hits, found.get("ratio"))
+    return _point(name, snr_db, count, capped, known, hits, own)
 
 
 def summarise_bound(name: str, snr_db: float, count: int, roots: Tensor) -> RowAndErrors:
@@ -189,7 +197,9 @@ def table_lines(rows: Sequence[EvaluationRow]) -> list[str]:
         return "" if value is None else f"{value:.{digits}f}"
 
     head = f"{'estimator':<17} {'SNR/dB':>6} {'K':>2} {'scenes':>6} {'capped error [95 %]':>22}"
-    head += f" {'success':>7} {'3-D':>5} {'RMSPE/°':>8} {'dB>CRB':>6}  K by ratio, gap, MDL, AIC"
+    head += (
+        f" {'success':>7} {'3-D':>5} {'RMSPE/°':>8} {'dB>CRB':>6}  K by own rule, gap, MDL, AIC"
+    )
     lines = [head]
     for row in rows:
         interval = f"{row.capped_error_low:.3f}, {row.capped_error_high:.3f}"
@@ -217,6 +227,23 @@ def table_lines(rows: Sequence[EvaluationRow]) -> list[str]:
     return lines
 
 
+def confusion_lines(scenes: Iterable[ErrorsPerScene]) -> list[str]:
+    """Format which K each estimator's own rule says, per SNR and true K, for a console."""
+    asked = [(each, each.source_number) for each in scenes if each.source_number is not None]
+    if not asked:
+        return []
+    most = max(int(said.max()) for _, said in asked)
+    head = f"{'K that its own rule says':<24} {'SNR/dB':>6} {'K':>2} {'scenes':>6}"
+    lines = [head + "".join(f" {f'said {k}':>6}" for k in range(most + 1))]
+    for each, said in asked:
+        for snr_db, count in sorted(set(zip(each.snr_db, each.num_sources, strict=True))):
+            at = (each.snr_db == snr_db) & (each.num_sources == count)
+            shares = np.bincount(said[at], minlength=most + 1) / at.sum()
+            cells = "".join(f" {share:>6.2f}" for share in shares)
+            lines.append(f"{each.estimator:<24} {snr_db:>6g} {count:>2} {at.sum():>6}{cells}")
+    return lines
+
+
 def to_numpy(values: Tensor) -> NDArray[np.float64]:
     """Return float64 on the CPU, without gradient."""
     array: NDArray[np.float64] = values.detach().double().cpu().numpy()
@@ -230,7 +257,7 @@ def _point(
     capped: NDArray[np.float64],
     known: Mapping[str, Any],
     success: NDArray[np.float64] | None = None,
-    found: NDArray[np.float64] | None = None,
+    own: NDArray[np.int64] | None = None,
 ) -> RowAndErrors:
     size, interval = len(capped), bootstrap_mean(capped)
     ends = (interval.mean, interval.low, interval.high)
@@ -242,7 +269,8 @@ def _point(
         num_sources=np.full(size, count),
         capped_error=capped,
         success=success,
-        source_number_found=found,
+        source_number_found=None if own is None else (own == count).astype(np.float64),
+        source_number=own,
     )
     return row, scenes
 

@@ -5,4 +5,5 @@ from .estimators import BOUND, LABELS, LIMIT, LIMIT_BLIND, in_order, short_label
 from .guard import guarded
 from .importance import importances, same_fidelity
 from .leaderboard import CONFIRMED, ENDS, WELL, compares, held_out, paired_by_scene, rungs
+from .source_numbers import confusion_table
 from .statistics import mean_interval

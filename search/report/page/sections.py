@@ -9,6 +9,7 @@ from search.report.analysis import (
     ablation,
     compares,
     confirmed,
+    confusion_table,
     guarded,
     leaderboard,
     short_label,
@@ -104,6 +105,13 @@ def _short(values: Any) -> str:
         for (name, value), end in zip(known.items(), ends, strict=True)
         if value
     )
+
+
+def source_numbers(run: Run) -> Section:
+    """Return which K the methods say, of scenes with every true K."""
+    table = confusion_table(run)
+    none = [] if table else [run.empty("scenes", "No method was asked for K on held-out scenes.")]
+    return Section("source-numbers", "Number of sources", none, [table] if table else [])
 
 
 def confirmations(run: Run) -> Section:

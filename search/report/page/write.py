@@ -54,7 +54,11 @@ def report(run: Run, folder: Path) -> bytes:
         notes=run.notes,
         sections=(
             sections.leaderboard_section(run),
-            *([] if run.own_trainer else [sections.confirmations(run)]),
+            *(
+                []
+                if run.own_trainer
+                else [sections.source_numbers(run), sections.confirmations(run)]
+            ),
             Section("health", "Health notes", lists=list(health.notes(run).items())),
             Section("figures", "Figures", figures=figures),
             sections.failures(run),

@@ -23,7 +23,7 @@ from trainer.evaluation.conditions import (
 )
 from trainer.evaluation.crb import stochastic_crb
 from trainer.evaluation.protocol import classical_estimator, evaluate_baselines
-from trainer.evaluation.rows import Evaluation, table_lines
+from trainer.evaluation.rows import Evaluation, confusion_lines, table_lines
 from trainer.intervals import normal_mean, paired_difference
 from trainer.limits import LIMITS
 from trainer.scenes.measurement import Scenes
@@ -191,6 +191,20 @@ def test_every_number_of_a_row_is_printed_or_left_blank():
     assert head.split()[:4] == ["estimator", "SNR/dB", "K", "scenes"]
     assert noise.split() == ["truth", "-5", "0", "64", "0.000", "[0.000,", "0.000]", *NOT_MDL]
     assert row.split()[-len(NOT_MDL) :] == NOT_MDL
+
+
+def test_the_confusion_of_a_rule_is_of_the_one_that_the_method_prefers():
+    def told(scenes: Scenes) -> Estimates:
+        one = torch.ones_like(scenes.sources.num_sources)
+        return replace(truth(scenes), source_numbers={"ratio": 2 * one, "evidence": one})
+
+    conditions = replace(CONDITIONS, snr_db=(0.0,), num_sources=(0, 1))
+    found = evaluate(told, "told", conditions, bound=False)
+    assert [row.source_number_accuracy for row in found.rows] == [0, 1]
+    head, noise, lone = confusion_lines([found.scenes])
+    assert head.split()[-2:] == ["said", "1"]
+    assert noise.split() == ["told", "0", "0", "64", "0.00", "1.00"]
+    assert lone.split() == ["told", "0", "1", "64", "0.00", "1.00"]
 
 
 @pytest.mark.parametrize(
