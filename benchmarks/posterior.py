@@ -1,11 +1,15 @@
 """The readout `posterior` on the held-out `local` scenes: error above the limit, and time.
 
-    python benchmarks/posterior.py [--snr-db -5 0] [--num-sources 1 2] [--scenes 128] [--sml]
+    python benchmarks/posterior.py [--snr-db -5 0] [--num-sources 1 2] [--scenes 256] [--sml]
+        [--write]
+    python benchmarks/posterior.py --figure docs/figures/readouts.png [--model RUN] [--scenes 256]
         [--write]
 
 K is told. Differences to the kept limit *shape* and to stochastic ML are paired by scene, with
 95 % intervals; times are CPU time on one thread, median over batches. With --write the table goes
-into docs/limit.md at <!-- readout -->.
+into docs/limit.md at <!-- readout -->. --figure draws, instead, error against time over -5 and 0
+dB and K = 1, 2, of the posterior and of other readouts, those of a network with --model, all
+measured in this run; its table goes to <!-- readouts -->.
 """
 
 import argparse
@@ -21,23 +25,27 @@ import numpy as np
 import torch
 from documents import write_tables
 
-from trainer.config import TrainConfig
+from trainer.config import POSTERIOR_NAME, REFINEMENTS, TrainConfig
+from trainer.estimation import Estimates, covariance_localiser, refined_music
 from trainer.evaluation import (
+    Estimator,
     capped_error,
     classical_estimator,
     match,
     posterior_readout,
     to_numpy,
 )
-from trainer.intervals import bootstrap_mean
+from trainer.intervals import Interval, bootstrap_mean
 from trainer.limits import PACKAGED, KeptLimits
-from trainer.scenes import EvalScenes
+from trainer.scenes import EvalScenes, Scenes
+from trainer.training import load_model, resolve_device
 
 CONFIG = TrainConfig.from_params(LOCAL_SCENE)
 JUDGED = CONFIG.evaluation
 KEPT = KeptLimits(CONFIG.scene, JUDGED.test_seed)
 DOCUMENT = Path("docs/limit.md")
 BATCH = 32
+CLASSICAL = ("lmmse_music", "lmmse_beamformer", "lmmse_music+scoring", "sml")
 
 
 def measure(snr_db: float, count: int, size: int, *, sml: bool) -> dict[str, np.ndarray]:
@@ -68,6 +76,70 @@ def measure(snr_db: float, count: int, size: int, *, sml: bool) -> dict[str, np.
     return {name: np.concatenate(parts) for name, parts in found.items()}
 
 
+def readouts(model: Path | None) -> dict[str, Estimator]:
+    """Return the readouts to compare by name, K told."""
+    found: dict[str, Estimator] = {
+        name: classical_estimator(name, CONFIG.scene) for name in CLASSICAL
+    }
+    if model is not None:
+        loaded = load_model(model, resolve_device("cpu"))
+
+        def network(scenes: Scenes, how: str | None) -> Estimates:
+            told = scenes.sources.num_sources
+            if how is None:
+                return covariance_localiser(loaded.network, CONFIG.scene)(scenes, told)
+            return refined_music(scenes, loaded.network(scenes), told, CONFIG.scene, how)
+
+        found["network"] = lambda scenes: network(scenes, None)
+        for how in REFINEMENTS:
+            found[f"network+{how}"] = lambda scenes, how=how: network(scenes, how)
+    found[POSTERIOR_NAME] = lambda scenes: posterior_readout(
+        scenes, scenes.sources.num_sources, CONFIG.scene
+    ).estimates(CONFIG.scene)
+    return found
+
+
+@torch.no_grad()
+def draw(file: str, size: int, model: Path | None) -> str:
+    """Draw the mean error over the objective's points against time, and return it as a table."""
+    import matplotlib.pyplot as plt
+
+    judged = [(snr, k) for snr in JUDGED.objective_snr_db for k in (1, 2)]
+    parts = [range(first, min(first + BATCH, size)) for first in range(0, size, BATCH)]
+    points: dict[str, tuple[float, Interval]] = {}
+    for name, locate in readouts(model).items():
+        errors, times = [], []
+        for snr_db, count in judged:
+            at, spent = [], []
+            for ids in parts:
+                scenes = EvalScenes(CONFIG.scene, JUDGED.test_seed).batch(
+                    ids, snr_db=snr_db, num_sources=count
+                )
+                started = time.process_time()
+                found = locate(scenes)
+                spent.append(1e3 * (time.process_time() - started) / len(ids))
+                at.append(to_numpy(capped_error(match(found, scenes.sources))))
+            errors.append(np.concatenate(at))
+            times.append(median(spent))
+        points[name] = float(np.mean(times)), bootstrap_mean(np.mean(errors, axis=0))
+    figure, axes = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
+    for name, (milliseconds, error) in points.items():
+        bars = [[error.mean - error.low], [error.high - error.mean]]
+        axes.errorbar(milliseconds, error.mean, yerr=bars, fmt="o", capsize=2)
+        axes.annotate(name, (milliseconds, error.mean), (5, 5), textcoords="offset points")
+    kept = [KEPT.load(PACKAGED, snr_db, count) for snr_db, count in judged]
+    if all(kept):
+        limit = float(np.mean([each["shape"].expected.mean() for each in kept if each]))
+        axes.axhline(limit, color="grey", linestyle="--", label="limit, shape (expected)")
+        axes.legend()
+    axes.set(xscale="log", xlabel="CPU time, ms a scene", ylabel="capped error, -5 and 0 dB")
+    axes.set_title(f"{size} scenes for each of -5, 0 dB and K = 1, 2, told")
+    figure.savefig(file, dpi=150)
+    lines = ["| readout, K told | capped error -5, 0 dB | ms/scene |", "|---|---|---|"]
+    lines += [f"| {name} | {error} | {spent:.1f} |" for name, (spent, error) in points.items()]
+    return "\n".join(lines)
+
+
 def row(name: str, found: dict[str, np.ndarray], limit: np.ndarray | None) -> str:
     """Return a row of the table."""
     cells = [str(len(found["error"])), str(bootstrap_mean(found["error"]))]
@@ -87,11 +159,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--snr-db", type=float, nargs="+", default=list(JUDGED.report_snr_db))
     parser.add_argument("--num-sources", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--scenes", type=int, default=128, help="per SNR and K")
+    parser.add_argument("--scenes", type=int, default=256, help="per SNR and K")
     parser.add_argument("--sml", action="store_true", help="compare with stochastic ML, too")
+    parser.add_argument("--figure", help="PNG of error against time, of all readouts")
+    parser.add_argument("--model", type=Path, help="run or model folder of a network, drawn too")
     parser.add_argument("--write", action="store_true", help=f"the table into {DOCUMENT}")
     args = parser.parse_args()
     torch.set_num_threads(1)
+    command = f"`{shlex.join(['python', 'benchmarks/posterior.py', *sys.argv[1:]])}`"
+    if args.figure:
+        table = draw(args.figure, args.scenes, args.model)
+        print(table)
+        if args.write:
+            write_tables(DOCUMENT, {"readouts": f"{command}\n\n{table}"})
+        return
     heads = ["K, SNR", "n", "error", "expected", "- limit", "- sml", "ms/scene"]
     heads += ["effective points, median (least)", "sampled again, poor"]
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
@@ -114,7 +195,6 @@ def main() -> None:
         lines.append(f"{row('objective', mean, limit)} | |")
         print(lines[-1])
     if args.write:
-        command = f"`{shlex.join(['python', 'benchmarks/posterior.py', *sys.argv[1:]])}`"
         write_tables(DOCUMENT, {"readout": f"{command}\n\n" + "\n".join(lines)})
 
 
