@@ -45,6 +45,12 @@ def free_memory() -> None:
         Path("/proc/self/clear_refs").write_text("5")  # the peak begins at what is held now
 
 
+def limit_gpu_memory(gpus: float) -> None:
+    """Let a trial that outgrows its share of a GPU run out of memory, not its neighbours."""
+    if 0 < gpus < 1 and (gpu := cuda()) is not None:
+        gpu.set_per_process_memory_fraction(gpus)
+
+
 @contextmanager
 def memory_limit(most: float) -> Iterator[None]:
     """Let allocations fail, for the time of the context, that would take this process beyond so

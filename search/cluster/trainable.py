@@ -44,7 +44,7 @@ from trainer.own_trainer import PREFIX, OwnConfig, OwnState, OwnTrainer, split_o
 from trainer.provenance import versions
 from trainer.user_code import give_texts
 
-from .memory import cuda, free_memory, peak_bytes
+from .memory import cuda, free_memory, limit_gpu_memory, peak_bytes
 
 Train = Callable[..., Iterator[Any]]
 """`trainer.training.train`, or what else takes `(config, *, resume)` and yields `EpochReport`s."""
@@ -114,11 +114,13 @@ def make_trainable(
     name: str,
     driver: Mapping[str, str | None],
     code_texts: Mapping[str, str] | None = None,
+    gpus: float = 0.0,
 ) -> Callable[[dict[str, Any]], None]:
     """Make a Ray trainable around a trainer.
 
     The dashboard shows the run's name with every worker. A machine that came after the driver's
-    checks must have the driver's versions too. `code_texts` are those of the user's files.
+    checks must have the driver's versions too. `code_texts` are those of the user's files, `gpus`
+    is a trial's share of a GPU, and of its memory.
     """
 
     def trainable(settings: dict[str, Any]) -> None:
@@ -128,13 +130,13 @@ def make_trainable(
             _report(NO_EPOCH | {"refused": wrong})
         else:
             give_texts(code_texts or {})
-            run_trial(settings, trainer)
+            run_trial(settings, trainer, gpus)
 
     trainable.__name__ = f"trials of {name}"
     return trainable
 
 
-def run_trial(settings: Mapping[str, Any], trainer: Trainer) -> None:
+def run_trial(settings: Mapping[str, Any], trainer: Trainer, gpus: float = 0.0) -> None:
     """Train one configuration, report every epoch, and with the last report how it ended.
 
     A trial goes on from its checkpoint: Ray gives that of a lost worker, the settings that of an
@@ -152,6 +154,7 @@ def run_trial(settings: Mapping[str, Any], trainer: Trainer) -> None:
             if trial.reports[-1].get("outcome"):
                 return
         epochs = training.reports(state)
+        limit_gpu_memory(gpus)  # torch is loaded by now, and nothing on the GPU yet
         freeze_loaded_objects()  # torch too, by now
         for epoch in epochs:
             row = epoch.row()

@@ -107,7 +107,8 @@ def _run_trials(
     """
     freeze_loaded_objects()
     abort = SearchAbort()
-    trainable = make_trainable(trainer, plan.name, versions(), resources.code_texts)
+    code, gpus = resources.code_texts, resources.gpus
+    trainable = make_trainable(trainer, plan.name, versions(), code, gpus)
     left = names
     while left:
         recorder = Recorder(plan, store, resources.threads)

@@ -50,3 +50,14 @@ def test_all_but_the_searches_runs_on_a_cpu_where_ray_is_missing():
     for table in ("gpu eigh", "share cuda", "speed cuda", "gpu training", "gpu readouts"):
         assert f"\n{table} (" in done.stdout
     assert "| sound |" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_its_searches_run_on_a_ray(address):
+    command = [sys.executable, str(SCRIPT), "--device", "cpu", "--quick", "--address", address]
+    done = subprocess.run(
+        [*command, "--only", "gpu searches"], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"\| smoke \| 2 \| 2 completed \|", done.stdout)
