@@ -219,6 +219,14 @@ def _of_codes(scenes: Scenes) -> Iterator[tuple[str, str, Scenes]]:
                 "give every snapshot its own code",
                 replace(scenes, codes=order(codes).contiguous()),
             )
+    phases = codes.angle()
+    largest = math.radians(2 * math.pi)  # of a full turn, taken for degrees
+    if 0 < float(phases.abs().max()) <= largest:
+        yield (
+            "codes made of phases in radians, not degrees",
+            "make codes by exp(1j * phases): these are radians, not degrees",
+            replace(scenes, codes=torch.polar(codes.abs(), phases.rad2deg())),
+        )
     if bool((codes.imag == 0).all()):
         phases = codes.real
         states = {

@@ -118,6 +118,17 @@ def test_scenes_read_with_wrong_codes_are_better_explained_by_the_right_ones():
     assert better_readings(wrong, one, SCENE) == ["codes conjugated"] * 2
 
 
+def test_codes_of_radians_that_were_turned_as_degrees_are_better_explained_by_the_radians():
+    name = "codes made of phases in radians, not degrees"
+    scenes, one = scenes_of(snr_db=15.0, size=1), torch.ones(1, dtype=torch.long)
+    assert name not in [each for each, _, _ in readings(scenes)]
+    moduli = torch.full_like(scenes.codes.real, 0.7)
+    wrong = replace(scenes, codes=torch.polar(moduli, scenes.codes.angle().deg2rad()))
+    assert better_readings(wrong, one, SCENE) == [name]
+    read = next(read for each, _, read in readings(wrong) if each == name)
+    torch.testing.assert_close(read.codes, 0.7 * scenes.codes, rtol=0, atol=1e-5)
+
+
 @pytest.mark.slow
 def test_a_lone_misread_scene_that_fits_is_withheld_and_the_reading_is_named():
     """Wrong codes leave noise, and some place explains noise: the right codes explain more."""
