@@ -64,12 +64,14 @@ class Run:
         quick: little work, on which numbers mean nothing.
         deadline: of the monotonic clock [s].
         address: of the Ray that searches use.
+        write: whether documents are written.
     """
 
     device: torch.device
     quick: bool
     deadline: float
     address: str = "local"
+    write: bool = False
 
     @property
     def seconds_left(self) -> float:
@@ -247,8 +249,8 @@ def throughput(run: Run) -> None:
     if run.quick:
         command = ("--scene", "local", "--rounds", "1", "--seconds", "0.01", "--no-write")
     else:
-        command = ("--scene", "full")
-    _ran(run, "benchmarks/throughput.py", "--device", run.device.type, *command)
+        command = ("--scene", "full", *([] if run.write else ["--no-write"]))
+    print(_ran(run, "benchmarks/throughput.py", "--device", run.device.type, *command))
 
 
 def searches(run: Run) -> Iterator[tuple[str, list[str]]]:
@@ -290,8 +292,8 @@ def trials_of_searches(run: Run) -> str:
     return "\n".join(rows)
 
 
-def _ran(run: Run, *command: str) -> None:
-    """Run a Python program of the project until the deadline.
+def _ran(run: Run, *command: str) -> str:
+    """Run a Python program of the project until the deadline; return what it printed.
 
     Raises:
         Skipped: if it takes longer.
@@ -307,6 +309,7 @@ def _ran(run: Run, *command: str) -> None:
     if done.returncode:
         said = f"{done.stdout[-500:]}\n{done.stderr[-2000:]}"
         raise RuntimeError(f"{' '.join(words)} failed:\n{said}")
+    return done.stdout
 
 
 def parts(run: Run) -> dict[str, tuple[Path, Callable[[], str | None]]]:
@@ -344,8 +347,8 @@ def main() -> int:
         return 2
     torch.set_num_threads(1)
     deadline = time.monotonic() + 60 * options.minutes
-    run = Run(torch.device(options.device), options.quick, deadline, options.address)
     write = not (options.no_write or options.quick or options.device == "cpu")
+    run = Run(torch.device(options.device), options.quick, deadline, options.address, write)
     failed = False
     every = parts(run)
     for name in options.only or every:
@@ -361,9 +364,9 @@ def main() -> int:
             print(f"\n{name}: FAILED, {error}", flush=True)
             failed = True
             continue
-        text = f"{run.title}\n\n{table}" if table else f"by its script, into {document.name}"
+        text = f"{run.title}\n\n{table}" if table else f"by its script, for {document.name}"
         print(f"\n{name} ({time.monotonic() - started:.0f} s)\n{text}", flush=True)
-        if table and write:
+        if table and run.write:
             write_tables(document, {name: text})
     return int(failed)
 

@@ -36,6 +36,7 @@ from trainer.config import SceneConfig, TrainConfig
 from trainer.covariance import lmmse, sample_covariance
 from trainer.estimation import Estimates, music, sml
 from trainer.evaluation import CHUNK, capped_error, match
+from trainer.provenance import gpus
 from trainer.scenes import POINTS_PER_BEAM, EvalScenes, search_grid, simulate
 
 SCENES = {"full": FULL_SCENE, "local": LOCAL_SCENE}
@@ -258,7 +259,7 @@ def main() -> None:
     device = torch.device(options.device)
     config = TrainConfig.from_params(SCENES[options.scene]).scene
     on_gpu = device.type == "cuda"
-    where = torch.cuda.get_device_name(device) if on_gpu else "one CPU thread"
+    where = "; ".join(dict.fromkeys(gpus())) if on_gpu else "one CPU thread"  # with its driver
     grid = fine_enough(config, device)
     contests = [
         generation(config, device, batch_size=8192 if on_gpu else CHUNK),
