@@ -21,6 +21,7 @@ from trainer.training.model import load_model
     [
         ({"--model": "nowhere"}, "a model is a folder with"),
         ({"--scenes": "nowhere.npz"}, "A recording must exist"),
+        ({"--scenes": "foreign.mat"}, "trainer convert foreign.mat --map"),
         ({"--scenes": "wrong"}, "channel has shape"),
         ({"--out": "estimates.txt"}, "--out ends in"),
         ({"--out": "/nowhere/x"}, "--out"),
