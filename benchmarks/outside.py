@@ -1,12 +1,13 @@
 """Print how often wrong answers stand: of sources outside the region, and of codes read wrongly.
 
-    python benchmarks/outside.py --model RUN [--scenes 128]
+    python benchmarks/outside.py --model RUN [--scenes 128] [--write]
     python benchmarks/outside.py --model RUN --codes [--scenes 100] [--write]
 
 With a model, every line is of scenes with one source at 20 dB unless it says otherwise, localised
 in the region of the training; sources beyond its angles are 6 degrees beyond, or left out. `wrong`
 is the share of estimates whose angles are more than 5 degrees off, or not told, with its
-Clopper-Pearson interval: of all, and of those vouched for (confidence given).
+Clopper-Pearson interval: of all, and of those vouched for (confidence given). Reasons to withhold
+it have the number of scenes.
 
 With --codes, every row is of lone scenes of the `local` law, one source at 20 dB, K known, σ² not
 told, with its channel or a Rayleigh one, misread in one way: the share that fits by the tests of
@@ -44,9 +45,9 @@ CASES: dict[str, tuple[dict[str, float], dict[str, Any], float]] = {
     "inside, -5 dB": ({}, {}, -5.0),
     "inside, 0 dB": ({}, {}, 0.0),
     "inside": ({}, {}, 20.0),
-    "azimuth beyond 66 deg": ({"azimuth_max_deg": 85.0}, {}, 20.0),
-    "the same, searched": ({"azimuth_max_deg": 85.0}, {"azimuth_deg": 89.0}, 20.0),
-    "elevation beyond 36 deg": ({"elevation_max_deg": 60.0}, {}, 20.0),
+    "azimuth beyond 66°": ({"azimuth_max_deg": 85.0}, {}, 20.0),
+    "the same, searched to 89°": ({"azimuth_max_deg": 85.0}, {"azimuth_deg": 89.0}, 20.0),
+    "elevation beyond 36°": ({"elevation_max_deg": 60.0}, {}, 20.0),
     "5 m": ({"range_min_m": 4.99, "range_max_m": 5.01}, {}, 20.0),
     "30 m": (FAR, {}, 20.0),
     "30 m, searched to 60 m": (FAR, {"range_m": (0.5, 60.0)}, 20.0),
@@ -74,19 +75,19 @@ CHANNELS = {"Rician, 6 dB": 6.0, "Rayleigh": -60.0}
 
 
 def main() -> None:
-    """Print a table."""
+    """Print a table, and put it into the page."""
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("--model", required=True, help="a run or model folder")
     p.add_argument("--codes", action="store_true", help="lone scenes with wrong codes")
     p.add_argument("--scenes", type=int, help="per line: 128, or 100 of --codes")
-    p.add_argument("--write", action="store_true", help=f"put the rows of --codes in {PAGE.name}")
+    p.add_argument("--write", action="store_true", help=f"put the table into {PAGE.name}")
     args = p.parse_args()
     if args.codes:
-        table = codes_table(args.model, args.scenes or 100)
-        if args.write:
-            write_tables(PAGE, {"codes": table})
+        tables = {"codes": codes_table(args.model, args.scenes or 100)}
     else:
-        print_outside(args.model, args.scenes or 128)
+        tables = {"outside": outside_table(args.model, args.scenes or 128)}
+    if args.write:
+        write_tables(PAGE, tables)
 
 
 def codes_table(run: str, size: int) -> str:
@@ -127,11 +128,12 @@ def codes_table(run: str, size: int) -> str:
     return "\n".join(lines)
 
 
-def print_outside(run: str, size: int) -> None:
-    """Print the table of sources in and outside the region."""
+def outside_table(run: str, size: int) -> str:
+    """Return the table of sources in and outside the region."""
     model = load_model(run, torch.device("cpu"))
     trained = model.config.scene
-    print("scenes                     n   wrong of all       vouched  wrong of vouched   reasons")
+    heads = ["scenes", "n", "wrong of all", "vouched for", "wrong of those", "reasons to withhold"]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for name, (change, region, snr_db) in CASES.items():
         scene = replace(trained, **change, max_sources=1)
         scenes = EvalScenes(scene, SEED).batch(range(size), snr_db=snr_db, num_sources=1)
@@ -143,11 +145,13 @@ def print_outside(run: str, size: int) -> None:
                 kept = getattr(truth, angle)[:, 0].abs() > limit
         scenes = scenes.take(kept.nonzero().flatten())
         found = localise(model, scenes, num_sources=1, **region)
-        print(f"{name:<24} {line(scenes, found)}", flush=True)
+        lines.append(f"| {name} | {line(scenes, found)} |")
+        print(lines[-1], flush=True)
+    return "\n".join(lines)
 
 
 def line(scenes: Scenes, found: Localisation) -> str:
-    """Return the line of a table."""
+    """Return the cells of a line, but the first."""
     truth = scenes.sources
     off = [
         found.arrays()[name][:, 0] - getattr(truth, name)[:, 0].numpy()
@@ -160,7 +164,7 @@ def line(scenes: Scenes, found: Localisation) -> str:
         cells.append(share(part) if len(part) else "none")
     reasons = Counter(reason for reason in found.reason[:, 0].tolist() if reason)
     said = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
-    return f"{len(wrong):>4}  {cells[0]}  {vouched.mean():.3f}  {cells[1]}  {said}"
+    return f"{len(wrong)} | {cells[0]} | {vouched.mean():.2f} | {cells[1]} | {said}"
 
 
 if __name__ == "__main__":
