@@ -62,7 +62,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--scenes", type=int, default=400, help="per SNR and K")
     names = ["sml", "lmmse_music", "lmmse_music+scoring", POSTERIOR_NAME]
-    parser.add_argument("--methods", nargs="+", default=names)
+    parser.add_argument("--methods", nargs="*", default=names)
     parser.add_argument("--model", type=Path, help="run or model folder of a network")
     parser.add_argument("--write", action="store_true", help=f"the table into {DOCUMENT}")
     args = parser.parse_args()

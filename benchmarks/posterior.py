@@ -45,6 +45,7 @@ JUDGED = CONFIG.evaluation
 KEPT = KeptLimits(CONFIG.scene, JUDGED.test_seed)
 DOCUMENT = Path("docs/limit.md")
 BATCH = 32
+OBJECTIVE = [(snr, k) for k in (1, 2) for snr in JUDGED.objective_snr_db]
 CLASSICAL = ("lmmse_music", "lmmse_beamformer", "lmmse_music+scoring", "sml")
 
 
@@ -100,16 +101,16 @@ def readouts(model: Path | None) -> dict[str, Estimator]:
 
 
 @torch.no_grad()
-def draw(file: str, size: int, model: Path | None) -> str:
-    """Draw the mean error over the objective's points against time, and return it as a table."""
-    import matplotlib.pyplot as plt
+def compare(size: int, model: Path | None) -> dict[str, tuple[float, Interval]]:
+    """Return milliseconds a scene and capped error of every readout, over the objective's points.
 
-    judged = [(snr, k) for snr in JUDGED.objective_snr_db for k in (1, 2)]
+    The time is the mean over points of the median over batches.
+    """
     parts = [range(first, min(first + BATCH, size)) for first in range(0, size, BATCH)]
-    points: dict[str, tuple[float, Interval]] = {}
+    points = {}
     for name, locate in readouts(model).items():
         errors, times = [], []
-        for snr_db, count in judged:
+        for snr_db, count in OBJECTIVE:
             at, spent = [], []
             for ids in parts:
                 scenes = EvalScenes(CONFIG.scene, JUDGED.test_seed).batch(
@@ -122,22 +123,33 @@ def draw(file: str, size: int, model: Path | None) -> str:
             errors.append(np.concatenate(at))
             times.append(median(spent))
         points[name] = float(np.mean(times)), bootstrap_mean(np.mean(errors, axis=0))
+    return points
+
+
+def draw(file: str, points: dict[str, tuple[float, Interval]]) -> None:
+    """Draw the error of every readout against its time."""
+    import matplotlib.pyplot as plt
+    from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
+
     figure, axes = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
-    for name, (milliseconds, error) in points.items():
+    for number, (name, (spent, error)) in enumerate(sorted(points.items(), key=lambda x: x[1][0])):
         bars = [[error.mean - error.low], [error.high - error.mean]]
-        axes.errorbar(milliseconds, error.mean, yerr=bars, fmt="o", capsize=2)
-        axes.annotate(name, (milliseconds, error.mean), (5, 5), textcoords="offset points")
-    kept = [KEPT.load(PACKAGED, snr_db, count) for snr_db, count in judged]
+        axes.errorbar(spent, error.mean, yerr=bars, fmt="o", capsize=2)
+        at, beside = (error.high, 4) if number % 2 else (error.low, -12)
+        axes.annotate(name, (spent, at), (0, beside), textcoords="offset points", ha="center")
+    kept = [KEPT.load(PACKAGED, snr_db, count) for snr_db, count in OBJECTIVE]
     if all(kept):
         limit = float(np.mean([each["shape"].expected.mean() for each in kept if each]))
         axes.axhline(limit, color="grey", linestyle="--", label="limit, shape (expected)")
         axes.legend()
-    axes.set(xscale="log", xlabel="CPU time, ms a scene", ylabel="capped error, -5 and 0 dB")
-    axes.set_title(f"{size} scenes for each of -5, 0 dB and K = 1, 2, told")
+    axes.set(xscale="log", xlabel="CPU time [ms a scene]", ylabel="capped error, -5 and 0 dB")
+    axes.xaxis.set_major_locator(FixedLocator([0.5, 1, 2, 5, 10, 20, 50, 100]))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.margins(x=0.15, y=0.1)
+    size = next(iter(points.values()))[1].n
+    axes.set_title(f"{size} scenes for each of -5, 0 dB and K = 1, 2, K told")
     figure.savefig(file, dpi=150)
-    lines = ["| readout, K told | capped error -5, 0 dB | ms/scene |", "|---|---|---|"]
-    lines += [f"| {name} | {error} | {spent:.1f} |" for name, (spent, error) in points.items()]
-    return "\n".join(lines)
 
 
 def row(name: str, found: dict[str, np.ndarray], limit: np.ndarray | None) -> str:
@@ -168,7 +180,11 @@ def main() -> None:
     torch.set_num_threads(1)
     command = f"`{shlex.join(['python', 'benchmarks/posterior.py', *sys.argv[1:]])}`"
     if args.figure:
-        table = draw(args.figure, args.scenes, args.model)
+        points = compare(args.scenes, args.model)
+        draw(args.figure, points)
+        lines = ["| readout, K told | capped error -5, 0 dB | ms/scene |", "|---|---|---|"]
+        lines += [f"| {name} | {error} | {spent:.1f} |" for name, (spent, error) in points.items()]
+        table = "\n".join(lines)
         print(table)
         if args.write:
             write_tables(DOCUMENT, {"readouts": f"{command}\n\n{table}"})
@@ -177,19 +193,19 @@ def main() -> None:
     heads += ["effective points, median (least)", "sampled again, poor"]
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     print("\n".join(lines))
-    points, limits = {}, {}
+    found, limits = {}, {}
     for count in args.num_sources:
         for snr_db in args.snr_db:
             at = count, snr_db
-            points[at] = measure(snr_db, count, args.scenes, sml=args.sml)
+            found[at] = measure(snr_db, count, args.scenes, sml=args.sml)
             kept = KEPT.load(PACKAGED, snr_db, count)
             limits[at] = kept["shape"].error if kept else None
-            lines.append(row(f"{count}, {snr_db:g} dB", points[at], limits[at]))
+            lines.append(row(f"{count}, {snr_db:g} dB", found[at], limits[at]))
             print(lines[-1], flush=True)
-    judged = [(k, snr) for k in (1, 2) for snr in JUDGED.objective_snr_db]
-    if all(at in points for at in judged):
-        names = [n for n in ("error", "expected", "sml", "ms") if n in points[judged[0]]]
-        mean = {n: np.mean([points[at][n] for at in judged], axis=0) for n in names}
+    judged = [(k, snr) for snr, k in OBJECTIVE]
+    if all(at in found for at in judged):
+        names = [n for n in ("error", "expected", "sml", "ms") if n in found[judged[0]]]
+        mean = {n: np.mean([found[at][n] for at in judged], axis=0) for n in names}
         size = min(args.scenes, *(len(limits[at]) for at in judged))
         limit = np.mean([limits[at][:size] for at in judged], axis=0)
         lines.append(f"{row('objective', mean, limit)} | |")

@@ -1,6 +1,7 @@
 """The number of sources, by every rule: confusion per SNR, and what it costs.
 
-    python benchmarks/source_number.py [--scenes 128] [--model RUN] [--exact 64] [--write]
+    python benchmarks/source_number.py [--scenes 128] [--noise 128] [--model RUN]
+        [--exact 64] [--write]
 
 Scenes of the `local` law of noise alone, of one and of two sources; noise alone, which has no SNR,
 is of other scenes at every one. Rules: the widest relative eigengap and the evidence of the fits
@@ -112,7 +113,8 @@ def summary_row(name: str, said: dict[tuple[float, int], np.ndarray]) -> str:
 def main() -> None:
     """Print all tables, and write them with `--write`."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--scenes", type=int, default=128, help="per SNR and K")
+    parser.add_argument("--scenes", type=int, default=128, help="per SNR and K = 1, 2")
+    parser.add_argument("--noise", type=int, default=128, help="scenes of noise alone per SNR")
     parser.add_argument("--exact", type=int, default=0, help="scenes of `exact`")
     parser.add_argument("--model", type=Path, help="run or model folder of a network")
     parser.add_argument("--write", action="store_true", help=f"the tables into {DOCUMENT}")
@@ -127,9 +129,10 @@ def main() -> None:
     with torch.no_grad():
         for number, snr_db in enumerate(SNR_DB):
             for count in COUNTS:
-                first = 0 if count else number * args.scenes
+                size = args.scenes if count else args.noise
+                first = 0 if count else number * size
                 scenes = EvalScenes(SCENE, SEED).batch(
-                    range(first, first + args.scenes), snr_db=snr_db, num_sources=count
+                    range(first, first + size), snr_db=snr_db, num_sources=count
                 )
                 for name, rule in rules(args.model).items():
                     by_rule.setdefault(name, {})[snr_db, count] = rule(scenes).numpy()
@@ -138,7 +141,7 @@ def main() -> None:
                 for how, told in (("told", given), ("asked", None)):
                     started = time.process_time()
                     reads[how] = posterior_readout(scenes, told, SCENE)
-                    milliseconds = 1e3 * (time.process_time() - started) / args.scenes
+                    milliseconds = 1e3 * (time.process_time() - started) / size
                     spent.setdefault((how, count), []).append(milliseconds)
                 said = reads["asked"].num_sources.numpy()
                 by_rule.setdefault("posterior", {})[snr_db, count] = said

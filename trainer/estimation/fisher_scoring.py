@@ -24,13 +24,14 @@ from trainer.scenes import Scenes, SearchGrid, respond
 from .estimates import LEAST_RATIO, Estimates, is_interior, is_repetition
 from .levenberg_marquardt import Minimum, minimise
 from .likelihood import Likelihood
-from .maximum_likelihood import likelihood_ratios, noise_only_start, search_again
+from .maximum_likelihood import likelihood_ratio, noise_only_start, search_again
 from .uncertainty import LARGEST_SNR, Uncertainty, region_limited
 
 STEPS = 2
 """Of 0, 1, 2 and 4 steps, two have the least capped error at -5 and 0 dB: see docs/log.md."""
-REFIT_STEPS = 2
-"""Steps of the other sources after one is removed, to see whether they replace it."""
+REFIT_STEPS = 8
+"""Steps of the other sources after one is removed, to see whether they replace it: two estimates
+of a network may lie on both sides of a source, some degrees away."""
 RIDGE = 1e-9
 """Relative ridge of Gram matrices, for two estimates at one position."""
 TRUSTED_DEG = 5.0
@@ -107,9 +108,7 @@ def _moved(
     # the likelihood ratio of a source with the others held fixed has a closed form
     ratio = (powers - noise).exp() * energy
     ratio = 2 * data.snapshots.shape[1] * (ratio - ratio.log1p()) * active
-    significant = _each_adds(data, fitted, active, ratio > LEAST_RATIO, search)
     more = estimates.active.shape[1] - slots
-    significant = functional.pad(significant & known, (0, more))
     moved = functional.pad(moved.unflatten(-1, (slots, 3)), (0, 0, 0, more)).to(positions)
     measured = (data.snapshots != 0).any((1, 2)) & (data.channel != 0).any((1, 2))
     measured = measured.unsqueeze(-1)
@@ -117,6 +116,9 @@ def _moved(
     positions = torch.where(moving.unsqueeze(-1), moved, positions)
     azimuth, elevation, inverse_range = positions.unbind(-1)
     distinct = ~is_repetition(search.response(positions), estimates.active)
+    # of a place told twice one is enough: it is not asked whether the other replaces it
+    significant = _each_adds(data, fitted, active, ratio * distinct[:, :slots], search)
+    significant = functional.pad(significant & known, (0, more))
     interior = is_interior(positions, search)
     return replace(
         estimates,
@@ -129,18 +131,27 @@ def _moved(
 
 
 def _each_adds(
-    data: Whitened, fitted: Minimum, active: Tensor, significant: Tensor, search: SearchGrid
+    data: Whitened, fitted: Minimum, active: Tensor, ratio: Tensor, search: SearchGrid
 ) -> Tensor:
-    """Return the significant estimates that the others could not replace if they moved, [B, K].
+    """Return the estimates that are significant even if the others move to replace them, [B, K].
 
-    Of two estimates of one source, each is significant while the other is held fixed.
+    Of two estimates of one source, each is significant while the other is held fixed. The most
+    significant one of a scene stays.
+
+    Args:
+        ratio: twice the log likelihood that each adds to the others held fixed, [B, K].
     """
+    significant = ratio > LEAST_RATIO
     several = (significant.sum(-1) > 1).nonzero().squeeze(-1)
     if not len(several):
         return significant
     some, fit = Whitened(*(x[several] for x in data)), Minimum(*(x[several] for x in fitted))
-    ratios = likelihood_ratios(some, fit, active[several], search, steps=REFIT_STEPS)
-    return significant.index_copy(0, several, significant[several] & (ratios > LEAST_RATIO))
+    slots, kept = active[several], significant[several]
+    for removed in ratio[several].argsort(-1, descending=True).unbind(-1)[1:]:
+        more = likelihood_ratio(some, fit, slots, removed, search, steps=REFIT_STEPS)
+        needed = kept.gather(1, removed.unsqueeze(1)) & (more > LEAST_RATIO).unsqueeze(1)
+        kept = kept.scatter(1, removed.unsqueeze(1), needed)
+    return significant.index_copy(0, several, kept)
 
 
 @torch.no_grad()

@@ -167,9 +167,13 @@ class SourceSearch:
         positions = fitted.point[:, : 3 * slots].unflatten(-1, (slots, 3))
         power = slice(3 * slots, 4 * slots)
         present = self.wanted & (fitted.point[:, power] > self.lower[:, power])
-        ratios = likelihood_ratios(self.data, fitted, active, self.search, steps=RATIO_STEPS)
+        every = self.slot.expand(len(active), -1).unbind(-1)
+        ratios = [
+            likelihood_ratio(self.data, fitted, active, slot, self.search, steps=RATIO_STEPS)
+            for slot in every
+        ]
         known = region_limited(fitted.curvature, self.search, slots).identifiable
-        return positions.to(self.search.points.dtype), present, ratios, known
+        return positions.to(self.search.points.dtype), present, torch.stack(ratios, dim=-1), known
 
     def sweep(self, fitted: Minimum, active: Tensor) -> Minimum:
         """Search every source again, given the others; keep what raises the likelihood."""
@@ -206,10 +210,16 @@ class SourceSearch:
         return self._score(found.point[best], active, JOINT_STEPS)
 
 
-def likelihood_ratios(
-    data: Whitened, fitted: Minimum, active: Tensor, search: SearchGrid, *, steps: int
+def likelihood_ratio(
+    data: Whitened,
+    fitted: Minimum,
+    active: Tensor,
+    removed: Tensor,
+    search: SearchGrid,
+    *,
+    steps: int,
 ) -> Tensor:
-    """Return twice the log likelihood that each source adds to a fit of the others alone, [B, K].
+    """Return twice the log likelihood that a source adds to a fit of the others alone, [B].
 
     Too large where the steps are too few for the others to take its place.
 
@@ -217,21 +227,18 @@ def likelihood_ratios(
         data: in double precision.
         fitted: unknowns of `Likelihood` at a maximum, with the value there.
         active: [B, K].
+        removed: slot of the source in every scene, [B].
     """
     slots = active.shape[1]
     _, lower, upper = noise_only_start(data, search, slots)
     gain = squared_norm(data.mean_channel) / data.channel.shape[1]
-    slot = torch.arange(slots, device=active.device)
-    ratios = []
-    for removed in range(slots):
-        # the power of the removed source is noise to the others
-        power = fitted.point[:, 3 * slots + removed].exp() * gain
-        start = fitted.point.clone()
-        start[:, -1] = (start[:, -1].exp() + power).log()
-        model = Likelihood(data, search, active & (slot != removed)).local_model
-        without = minimise(model, start, lower, upper, steps=steps)
-        ratios.append(2 * (without.value - fitted.value))
-    return torch.stack(ratios, dim=-1)
+    # the power of the removed source is noise to the others
+    power = fitted.point.gather(1, 3 * slots + removed.unsqueeze(1)).squeeze(1).exp() * gain
+    start = fitted.point.clone()
+    start[:, -1] = (start[:, -1].exp() + power).log()
+    others = active & (torch.arange(slots, device=active.device) != removed.unsqueeze(1))
+    model = Likelihood(data, search, others).local_model
+    return 2 * (minimise(model, start, lower, upper, steps=steps).value - fitted.value)
 
 
 def _part_size(data: Whitened, search: SearchGrid) -> int:
