@@ -10,8 +10,8 @@
     preflight this machine's eigendecompositions: are they right, and how fast
 
 Exit codes: 0 done; 1 the training diverged (`train`), the recording does not fit (`check`), the
-record was not reproduced (`replay`), a point was sampled too poorly (`limit`), or a backend failed
-(`preflight`); 2 bad usage.
+record was not reproduced (`replay`), a point was sampled too poorly (`limit`), a backend failed
+(`preflight`), or code of yours raised an exception; 2 bad usage.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from trainer.cli import (
 )
 from trainer.config import POSTERIOR_NAME, ConfigError, TrainConfig, require
 from trainer.record import START_FILE, read_record, read_trial
-from trainer.user_code import with_hashes
+from trainer.user_code import no_exit, told, with_hashes
 
 FACTOR_RANK = 8
 """Learned columns of the factor that `preflight` assumes where the configuration has none."""
@@ -45,10 +45,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     with ignore_closed_output():
         try:
             args = parser().parse_args(argv)
-            return int(args.act(args))
+            with no_exit():
+                return int(args.act(args))
         except ConfigError as error:
             print(f"trainer: {error}", file=sys.stderr)
             return 2
+        except Exception as error:
+            if (said := told(error)) is None:
+                raise
+            print(f"trainer: {said}", file=sys.stderr)
+            return 1
 
 
 def parser() -> argparse.ArgumentParser:

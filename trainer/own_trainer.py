@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Self
 
 from .config import did_you_mean, require
 from .failure import Cause, Diverged, Failure
-from .user_code import CodeError, bind
+from .user_code import CodeError, bind, no_exit
 
 PREFIX = "metrics."
 """Begins the names of the user's numbers in the rows of epochs."""
@@ -157,7 +157,8 @@ class OwnTrainer:
         if (torch := sys.modules.get("torch")) is not None:
             torch.set_num_threads(threads)
         last = 0 if resume is None else resume.epoch
-        given = train(config.to_params(), resume=None if resume is None else resume.value)
+        with no_exit():
+            given = train(config.to_params(), resume=None if resume is None else resume.value)
         if not isinstance(given, Iterator):
             raise self._broken(
                 "reports, as a generator does", f"it returned a {type(given).__name__}"
@@ -166,7 +167,8 @@ class OwnTrainer:
             while last < config.epochs:
                 began = time.perf_counter()
                 try:
-                    report = next(given)
+                    with no_exit():
+                        report = next(given)
                 except StopIteration:
                     wanted = f"{config.epochs} reports, as `epochs` says"
                     raise self._broken(wanted, f"it ended after {last or 'none'}") from None

@@ -12,7 +12,8 @@ import inspect
 import linecache
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -183,10 +184,33 @@ def place_in(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}{where}"
 
 
+def told(error: BaseException) -> str | None:
+    """Return the exception with the innermost line of a user's code that led to it, and that line;
+    None if it did not come through such code."""
+    own = {module.__file__ for module in _loaded.values()}
+    frames = [each for each in traceback.extract_tb(error.__traceback__) if each.filename in own]
+    if not frames:
+        return None
+    text, last = str(error).partition("\n")[0], frames[-1]
+    where = f"line {last.lineno} of {last.filename}"
+    return f"code of yours raised {type(error).__name__}: {text}, {where}:\n    {last.line}"
+
+
+@contextmanager
+def no_exit() -> Iterator[None]:
+    """Raise RuntimeError where a user's code ends the process in the context, with the traceback
+    of that line: a worker would take it for a good end."""
+    try:
+        yield
+    except SystemExit as error:
+        said = f"code of a search must return or raise, but called sys.exit({error.code!r})"
+        raise RuntimeError(said).with_traceback(error.__traceback__) from None
+
+
 def _imported(place: str) -> ModuleType:
     try:
         return importlib.import_module(place)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise CodeError(f"{place} must be importable, but raised {place_in(error)}.") from error
 
 
@@ -200,7 +224,7 @@ def _run(place: str, source: Source) -> ModuleType:
     linecache.cache[place] = (len(source.text), None, source.text.splitlines(True), place)
     try:
         exec(compile(source.text, place, "exec"), vars(module))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise CodeError(f"{place} must be importable, but raised {place_in(error)}.") from error
     return module

@@ -132,7 +132,7 @@ def require_space(space: Any, reference: str, *, own: bool = False) -> spaces.Sp
                     f"`suggest` must return a dict of fields and values, but returned {drawn!r}."
                 )
             config({**space.fixed, **drawn})
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         why = str(error) if isinstance(error, ConfigError) else place_in(error)
         raise CodeError(f"`{reference}` must draw what can be trained, but: {why}") from error
     return space

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from trainer import user_code
+from trainer.__main__ import main
 from trainer.config import ConfigError, TrainConfig
 from trainer.failure import Cause, Diverged
 from trainer.networks import build_network
@@ -13,7 +14,15 @@ from trainer.scenes import simulate
 from trainer.training import TrainingLoop, loss_terms, train
 from trainer.training.checkpoint import restore_network
 from trainer.training.terms import own_term
-from trainer.user_code import CodeError, bind, give_texts, load, source_of, with_hashes
+from trainer.user_code import (
+    CodeError,
+    bind,
+    give_texts,
+    load,
+    place_in,
+    source_of,
+    with_hashes,
+)
 
 CODE = """
 import torch
@@ -116,6 +125,63 @@ def test_a_covariance_that_is_not_a_number_diverges_and_is_named(file):
     )
 
 
+VALIDATED_ONLY = """if not self.training:
+            made = type(made)({}, None, made.shift)
+        return made"""
+
+
+def test_what_is_not_finite_in_validation_only_diverges_and_is_named(file):
+    broken = VALIDATED_ONLY.format("made.matrix / 0")
+    file.write_text(CODE.replace("return made", broken))
+    with pytest.raises(Diverged, match="output in validation was not") as diverged:
+        next(train(config(file)))
+    failure = diverged.value.failure
+    assert (failure.cause, failure.term, failure.tensor, failure.step, failure.epoch) == (
+        Cause.NONFINITE_LOSS,
+        "covariance",
+        "matrix",
+        2,
+        1,
+    )
+
+
+def test_a_last_step_that_breaks_our_network_diverges():
+    huge = {"network.kind": "unrolled", "network.stages": 1, "optimizer.learning_rate": 1e30}
+    with pytest.raises(Diverged) as diverged:
+        next(train(TrainConfig.from_params(SMALL | huge | {"steps_per_epoch": 1})))
+    assert (diverged.value.failure.step, diverged.value.failure.epoch) == (1, 1)
+
+
+def test_a_trace_that_breaks_later_is_told_within_its_epoch(file):
+    file.write_text(CODE.replace("return made", VALIDATED_ONLY.format("2 * made.matrix")))
+    with pytest.raises(CodeError, match="of trace 1, but the trace differs by 1"):
+        next(train(config(file)))
+
+
+def test_sys_exit_is_an_exception_with_its_line(file):
+    file.write_text(CODE.replace("return made", "raise SystemExit(3)"))
+    with pytest.raises(RuntimeError, match=r"called sys.exit\(3\)") as raised:
+        next(train(config(file)))
+    line = 1 + file.read_text().splitlines().index("        raise SystemExit(3)")
+    assert place_in(raised.value).endswith(f"line {line} of mine.py")
+    file.write_text(CODE.replace("super().__init__()", "raise SystemExit"))
+    with pytest.raises(
+        CodeError, match=r"must be built, but raised SystemExit: , line .* mine.py"
+    ):
+        build_network(config(file))
+
+
+def test_an_exception_is_told_by_the_command_with_its_line(file, tmp_path, capsys):
+    file.write_text(CODE.replace("return made", "return made + nothing"))
+    settings = [f"{k}={v}" for k, v in SMALL.items() if not k.endswith("snr_db")]
+    command = ["train", "--out", str(tmp_path / "out"), "--set", *settings]
+    assert main([*command, f"network.kind={file}:Mine"]) == 1
+    told, code = capsys.readouterr().err.strip().splitlines()
+    assert "raised NameError: name 'nothing' is not defined, line" in told
+    assert told.endswith("mine.py:")
+    assert code.strip() == "return made + nothing"
+
+
 def test_dropout_acts_in_training_only(file):
     file.write_text(
         CODE.replace("return made", "noted.add(self.training)\n        return made")
@@ -183,6 +249,11 @@ def test_a_worker_runs_the_text_that_it_is_given(tmp_path, monkeypatch):
             "return made",
             "return type(made)(made.matrix[:1], None, made.shift[:1])",
             r"B = 3 scenes.* returned a matrix \(1, 36, 36\)",
+        ),
+        (
+            "return made",
+            "return type(made)(made.matrix.to(torch.complex128), None, made.shift)",
+            "of the snapshots' type, torch.complex64, but returned one of torch.complex128",
         ),
         (
             "return made",

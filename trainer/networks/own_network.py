@@ -1,5 +1,6 @@
 """A user's network by reference, held to the contract of all networks (docs/own_code.md)."""
 
+import math
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -27,7 +28,7 @@ def build_own_network(config: TrainConfig) -> nn.Module:
     make = bind(kind, config.network.sha256, ("config",), config.network.args)
     try:
         network = make(config)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise CodeError(f"`{kind}` must be built, but raised {place_in(error)}.") from error
     if not isinstance(network, nn.Module):
         raise CodeError(f"`{kind}` must be an nn.Module, but is a {type(network).__name__}.")
@@ -54,14 +55,13 @@ def _hide_truth(network: nn.Module, inputs: tuple[Scenes, ...]) -> tuple[Scenes,
 
 
 def _require_covariance(
-    name: str, seen: list[bool], network: nn.Module, inputs: tuple[Scenes, ...], output: Any
+    name: str, mode: list[bool], network: nn.Module, inputs: tuple[Scenes, ...], output: Any
 ) -> None:
     """Raise CodeError unless a user's network has returned a `Covariance` of its scenes.
 
-    Shapes are looked at every time; trace and symmetry the first time only, since they wait for
-    the device.
+    Shapes and types are looked at every time; trace and symmetry, which wait for the device, in
+    the first forward and in the first of every validation, which waits anyway.
     """
-    del network
     scenes = inputs[0]
     if not isinstance(output, Covariance):
         raise CodeError(
@@ -79,13 +79,20 @@ def _require_covariance(
             f"{'a matrix' if output.factor is None else 'a factor'} {shapes[0]} of {held.dtype} "
             f"and a shift {shapes[1]}."
         )
+    expected = scenes.snapshots.dtype
+    if (held.dtype, shift.dtype) != (expected, expected.to_real()):
+        raise CodeError(
+            f"`{name}` must return a covariance of the snapshots' type, {expected}, but returned "
+            f"one of {held.dtype} with a shift of {shift.dtype}. Call .to(scenes.snapshots.dtype)."
+        )
     if torch.is_grad_enabled() and not held.requires_grad:
         raise CodeError(
             f"`{name}` must return a covariance that its parameters can be trained by, but it has "
             "no gradient. Leave out .detach(), torch.no_grad and NumPy in forward."
         )
-    if not seen:
-        seen.append(True)
+    first = not mode or (mode[0] and not network.training)
+    mode[:] = [network.training]
+    if first:
         if output.matrix is not None:
             skew = squared_norm(held - held.mH) > TOLERANCE**2 * squared_norm(held)
             if bool(skew.any()):
@@ -96,7 +103,7 @@ def _require_covariance(
         loaded = output.dense().detach().diagonal(dim1=-2, dim2=-1).real.sum(-1)
         trace = loaded - elements * shift
         wrong = float((trace - 1).abs().where(trace != 0, 0).max())
-        if wrong > TOLERANCE:  # not of NaN: that is a divergence, with its diagnosis
+        if TOLERANCE < wrong < math.inf:  # inf or NaN is a divergence, with its diagnosis
             raise CodeError(
                 f"`{name}` must return a covariance of trace 1, but the trace differs by "
                 f"{wrong:.3g}. Build it with trainer.covariance.normalise."

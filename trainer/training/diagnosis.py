@@ -1,13 +1,15 @@
 """The diagnosis of a batch that led to numbers that are not finite: term by term, by tensor."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from trainer.config import TrainConfig
 from trainer.covariance import Covariance
-from trainer.failure import Cause, Failure
+from trainer.failure import Cause, Diverged, Failure
 from trainer.scenes import Scenes
 from trainer.spectral import spectrum
 
@@ -32,9 +34,8 @@ def diagnose(
         network: with the gradients that the batch has left in its parameters.
         breakdown: error of the eigensolver, if it was that which failed.
     """
-    bad = [name for name in INPUTS if not torch.isfinite(getattr(scenes, name).abs()).all()]
-    if bad:
-        cause, term, tensor = Cause.NONFINITE_DATA, "input", bad[0]
+    if bad := _bad_input(scenes):
+        cause, term, tensor = Cause.NONFINITE_DATA, "input", bad
     elif breakdown is not None:
         cause, term, tensor = Cause.SPECTRAL_BREAKDOWN, "total", ""
     else:
@@ -56,6 +57,34 @@ def diagnose(
     )
 
 
+@contextmanager
+def require_finite_output(network: nn.Module, *, step: int, epoch: int) -> Iterator[None]:
+    """Raise Diverged once the network returns a covariance in the context that is not finite.
+
+    For validation, where the host waits for every batch anyway: a last step, or evaluation mode
+    alone, may break what every training step found finite.
+    """
+
+    def look(network: nn.Module, inputs: tuple[Any, ...], output: Covariance) -> None:
+        if bool(torch.isfinite(output.held).all() & torch.isfinite(output.shift).all()):
+            return
+        held = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+        if bad := _bad_input(inputs[0]):
+            found = Cause.NONFINITE_DATA, "input", bad
+        elif bad := _first_nonfinite(held, held.values()):
+            found = Cause.NONFINITE_PARAMETER, "covariance", bad
+        else:
+            found = Cause.NONFINITE_LOSS, "covariance", _name_of_held(output)
+        said = "The steps were finite, the network's output in validation was not."
+        raise Diverged(Failure(*found, step, epoch, None, said))
+
+    handle = network.register_forward_hook(look)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
 def eigengaps(covariance: Covariance, scenes: Scenes) -> Tensor:
     """Return λ_K - λ_{K+1} at the true K, per scene."""
     return spectrum(**covariance.spectral_input()).gap(scenes.sources.num_sources)
@@ -68,10 +97,9 @@ def _find_nonfinite(
     covariance = network(scenes)
     terms = loss_terms(covariance, scenes, config).values
     finite = bool(torch.isfinite(covariance.held).all())
-    held = "factor" if covariance.matrix is None else "matrix"
     for term, value in terms.items():
         if not torch.isfinite(value):
-            return Cause.NONFINITE_LOSS, term, "" if finite else held
+            return Cause.NONFINITE_LOSS, term, "" if finite else _name_of_held(covariance)
     for term, value in terms.items():
         gradients = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True)
         if bad := _first_nonfinite(names, gradients):
@@ -82,9 +110,19 @@ def _find_nonfinite(
     return Cause.GRADIENT_OVERFLOW, "total", ""
 
 
-def _first_nonfinite(names: Iterable[str], gradients: Iterable[Tensor | None]) -> str:
-    """Return the name of the first gradient that is not finite, or an empty string."""
-    for name, gradient in zip(names, gradients, strict=True):
-        if gradient is not None and not torch.isfinite(gradient).all():
+def _bad_input(scenes: Scenes) -> str:
+    """Return the name of the first array of the scenes that is not finite, or an empty string."""
+    arrays = [getattr(scenes, name) for name in INPUTS]
+    return _first_nonfinite(INPUTS, arrays)
+
+
+def _name_of_held(covariance: Covariance) -> str:
+    return "factor" if covariance.matrix is None else "matrix"
+
+
+def _first_nonfinite(names: Iterable[str], tensors: Iterable[Tensor | None]) -> str:
+    """Return the name of the first tensor that is not finite, or an empty string."""
+    for name, tensor in zip(names, tensors, strict=True):
+        if tensor is not None and not torch.isfinite(tensor).all():
             return name
     return ""

@@ -31,9 +31,10 @@ from trainer.evaluation import (
 from trainer.failure import Diverged
 from trainer.networks import build_network
 from trainer.scenes import Scenes, require_placed, simulate
+from trainer.user_code import no_exit
 
 from .checkpoint import UNREADABLE, TrainState
-from .diagnosis import diagnose, eigengaps
+from .diagnosis import diagnose, eigengaps, require_finite_output
 from .start import load_start
 from .terms import BUILT_IN, COUNTED, loss_terms
 
@@ -109,7 +110,8 @@ def train(config: TrainConfig, *, resume: TrainState | None = None) -> Iterator[
     scenes are drawn from one generator whose state is part of the checkpoint.
 
     Raises:
-        Diverged: before an optimiser step would be taken on a non-finite loss or gradient.
+        Diverged: before an optimiser step would be taken on a non-finite loss or gradient, or a
+            network with an output that is not finite would be reported.
         ConfigError: if `resume` belongs to another configuration, or to another network's code.
     """
     loop = TrainingLoop(config, resolve_device(config.device))
@@ -152,7 +154,13 @@ class TrainingLoop:
             self.epoch += 1
             self.network.train()
             steps = [self.step() for _ in range(self.config.steps_per_epoch)]
-            yield self._report(steps, started)
+            try:
+                with require_finite_output(self.network, step=self.steps, epoch=self.epoch):
+                    report = self._report(steps, started)
+            except torch.linalg.LinAlgError as error:
+                assert self.batch is not None, "an epoch has at least one step"
+                raise self._diverged(self.batch, error) from error
+            yield report
 
     def draw(self) -> Scenes:
         """Draw the next batch; it stays in `batch`."""
@@ -202,6 +210,7 @@ class TrainingLoop:
             ) from error
         self.epoch, self.steps = state.epoch, state.step
 
+    @no_exit()
     def step(self) -> dict[str, float]:
         """Take one optimiser step.
 
@@ -235,8 +244,9 @@ class TrainingLoop:
         self.steps += 1
         return dict(zip(values, numbers, strict=True))
 
+    @no_exit()
     def _report(self, steps: list[dict[str, float]], started: float) -> EpochReport:
-        """Report the epoch that has just ended."""
+        """Report the epoch that has just ended; raise LinAlgError if no eigenvalues are found."""
         config, scenes = self.config, self.batch
         assert scenes is not None, "an epoch has at least one step"
         terms = [name for name in steps[0] if name not in COUNTED]
@@ -244,6 +254,8 @@ class TrainingLoop:
         with torch.no_grad():
             covariance = self.network(scenes)
             gaps = eigengaps(covariance, scenes)
+        if not bool(torch.isfinite(gaps).all()):
+            raise torch.linalg.LinAlgError("Eigenvalues of a finite covariance were not finite.")
         validation = validate(self.network, config)
         error = objective(validation, config.evaluation.objective_snr_db)
         success_rates = [row.success_rate or 0.0 for row in validation]
