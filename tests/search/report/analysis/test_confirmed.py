@@ -40,7 +40,7 @@ def test_a_rerun_on_fewer_scenes_confirms_nothing(run_with, copy_of):
     store = RunStore.open(run.path)
     few = store.read("scenes", "t0000-0-without").query("scene_id < 3")
     few = few.assign(seed=77, capped_error=0.0)
-    store.write_part("scenes", "t0000-77", few.to_dict("records"))
+    store.write_part("scenes", "t0000-77", plain(few))
     pd.testing.assert_frame_equal(confirmed.confirmed_values(load(run.path)), before)
 
 
@@ -53,7 +53,7 @@ def test_a_finalist_whose_seeds_saw_different_scenes_has_no_value_and_comes_last
         name = f"t0000-{seed}-without"
         rows = store.read("scenes", name)
         kept = rows[(rows["scene_id"] < SCENES / 2) == (seed == 0)]
-        store.write_part("scenes", name, kept.to_dict("records"))
+        store.write_part("scenes", name, plain(kept))
     run = load(store.path)
     board = confirmed.confirmed_values(run)
     assert board["name"].iloc[-1] == "t0000"
