@@ -5,7 +5,7 @@ and K [B] to `Estimates`. Positions are (azimuth [rad], elevation [rad], 1/range
 """
 
 from .estimates import LEAST_RATIO, ORIGINS, Estimates, edges, make_estimates
-from .fisher_scoring import refine_by_fisher_scoring, score, uncertainty
+from .fisher_scoring import have_own_source, refine_by_fisher_scoring, score, uncertainty
 from .likelihood import Likelihood
 from .maximum_likelihood import GridLikelihood, profile_likelihood, sml
 from .pseudospectra import music

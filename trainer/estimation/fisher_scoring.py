@@ -103,11 +103,8 @@ def _moved(
     """Return the estimates of scenes that move [B] at the places of a fit, resolved by it."""
     slots = (fitted.point.shape[-1] - 1) // 4
     active, positions = estimates.active[:, :slots], estimates.positions
-    moved, powers, noise = fitted.point.split([3 * slots, slots, 1], dim=-1)
+    moved = fitted.point[:, : 3 * slots]
     known = region_limited(fitted.curvature, search, slots).identifiable
-    # the likelihood ratio of a source with the others held fixed has a closed form
-    ratio = (powers - noise).exp() * energy
-    ratio = 2 * data.snapshots.shape[1] * (ratio - ratio.log1p()) * active
     more = estimates.active.shape[1] - slots
     moved = functional.pad(moved.unflatten(-1, (slots, 3)), (0, 0, 0, more)).to(positions)
     measured = (data.snapshots != 0).any((1, 2)) & (data.channel != 0).any((1, 2))
@@ -116,8 +113,7 @@ def _moved(
     positions = torch.where(moving.unsqueeze(-1), moved, positions)
     azimuth, elevation, inverse_range = positions.unbind(-1)
     distinct = ~is_repetition(search.response(positions), estimates.active)
-    # of a place told twice one is enough: it is not asked whether the other replaces it
-    significant = _each_adds(data, fitted, active, ratio * distinct[:, :slots], search)
+    significant = _each_adds(data, fitted, energy, active, search)
     significant = functional.pad(significant & known, (0, more))
     interior = is_interior(positions, search)
     return replace(
@@ -130,8 +126,28 @@ def _moved(
     )
 
 
+@torch.no_grad()
+def have_own_source(scenes: Scenes, estimates: Estimates, search: SearchGrid) -> Tensor:
+    """Return the estimates that a source of their own supports, [B, K_max]; double precision.
+
+    They are scored first, so that what scoring reaches counts. A lone estimate has no other that
+    could take its place: whether there is a source at all is another question.
+    """
+    slots = max(int(estimates.active.sum(-1).max()), 1)
+    supported = estimates.active.clone()
+    several = (estimates.active.sum(-1) > 1).nonzero().flatten()
+    if len(several):
+        data = whiten(scenes.take(several)).to(torch.complex128)
+        active, places = estimates.active[several, :slots], estimates.positions[several, :slots]
+        fitted, _ = score(data, places, active, search, steps=REFIT_STEPS)
+        at = fitted.point[:, : 3 * slots].unflatten(-1, (slots, 3))
+        *_, energy = least_squares_powers(data, at, active, search)
+        supported[several, :slots] = _each_adds(data, fitted, energy, active, search)
+    return supported
+
+
 def _each_adds(
-    data: Whitened, fitted: Minimum, active: Tensor, ratio: Tensor, search: SearchGrid
+    data: Whitened, fitted: Minimum, energy: Tensor, active: Tensor, search: SearchGrid
 ) -> Tensor:
     """Return the estimates that are significant even if the others move to replace them, [B, K].
 
@@ -139,16 +155,24 @@ def _each_adds(
     significant one of a scene stays.
 
     Args:
-        ratio: twice the log likelihood that each adds to the others held fixed, [B, K].
+        energy: of each source's response in a snapshot, averaged, [B, K].
     """
+    slots = active.shape[1]
+    places, powers, noise = fitted.point.split([3 * slots, slots, 1], dim=-1)
+    # the likelihood ratio of a source with the others held fixed has a closed form
+    ratio = (powers - noise).exp() * energy
+    ratio = 2 * data.snapshots.shape[1] * (ratio - ratio.log1p()) * active
+    # of a place told twice one is enough: it is not asked whether the other replaces it
+    steering = search.response(places.unflatten(-1, (slots, 3)))
+    ratio = ratio * ~is_repetition(steering, active)
     significant = ratio > LEAST_RATIO
     several = (significant.sum(-1) > 1).nonzero().squeeze(-1)
     if not len(several):
         return significant
     some, fit = Whitened(*(x[several] for x in data)), Minimum(*(x[several] for x in fitted))
-    slots, kept = active[several], significant[several]
+    present, kept = active[several], significant[several]
     for removed in ratio[several].argsort(-1, descending=True).unbind(-1)[1:]:
-        more = likelihood_ratio(some, fit, slots, removed, search, steps=REFIT_STEPS)
+        more = likelihood_ratio(some, fit, present, removed, search, steps=REFIT_STEPS)
         needed = kept.gather(1, removed.unsqueeze(1)) & (more > LEAST_RATIO).unsqueeze(1)
         kept = kept.scatter(1, removed.unsqueeze(1), needed)
     return significant.index_copy(0, several, kept)

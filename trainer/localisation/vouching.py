@@ -15,7 +15,7 @@ from scipy.special import stdtr
 from torch import Tensor
 
 from trainer.config import SceneConfig
-from trainer.estimation import ORIGINS, Estimates
+from trainer.estimation import ORIGINS, Estimates, have_own_source
 from trainer.evaluation import TOLERANCE_DEG, identify, noise_p_value
 from trainer.scenes import Scenes, search_grid
 
@@ -27,6 +27,7 @@ UNSEEN = "no source is seen"
 UNTESTED = "the fit cannot be tested"
 MISFIT = "the scene does not fit"
 OTHER_PLACE = "a better place explains the scene"
+FEWER = "fewer sources explain the scene"
 REVERSED = "the recording fits with the phase sign reversed"
 RESCALED = "the recording fits with other distances of the elements in wavelengths"
 MISREAD = "too many other scenes of the recording do not fit"
@@ -65,15 +66,19 @@ def vouch(
     best = explain(scenes, found, scene)
     told = identify(scenes, found, scene)
     untested = best.p_value.isnan()
-    by_noise = noise_p_value(scenes, search_grid(scene, torch.float32, scenes.snapshots.device))
+    search = search_grid(scene, torch.float32, scenes.snapshots.device)
+    unseen = (noise_p_value(scenes, search) >= LEVEL) & ~untested
+    # what is not seen at all has a reason, and what cannot be tested has no likelihood to ask
+    supported = have_own_source(scenes, found, search) | (unseen | untested).unsqueeze(-1)
     withheld = [
-        Withheld(UNSEEN, _all((by_noise >= LEVEL) & ~untested, found)),
-        *(Withheld(*each) for each in told.withheld),
+        Withheld(UNSEEN, _all(unseen, found)),
         Withheld(UNTESTED, _all(untested, found)),
         Withheld(MISFIT, _all(best.p_value < LEVEL, found)),
+        *(Withheld(*each) for each in told.withheld),
         Withheld(
             OTHER_PLACE, _all(beaten(scenes, found, best, scene), found) & ~_near(found, best)
         ),
+        Withheld(FEWER, found.active & ~supported),
     ]
     if confidence is None:
         confidence = torch.full_like(found.azimuth, torch.nan)
@@ -86,7 +91,7 @@ def vouch(
         **{name: value for name, value in told._asdict().items() if name != "withheld"},
         "confidence": confidence,
         "active": found.active,
-        "resolved": found.resolved & ~untested.unsqueeze(-1),
+        "resolved": found.resolved & supported & ~untested.unsqueeze(-1),
         "num_sources": num_sources,
         "explained": best.explained.float(),
         "p_value": best.p_value.float(),
