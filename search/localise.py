@@ -74,6 +74,7 @@ def run(args: argparse.Namespace) -> int:
     """Localise the sources of a recording and write one row per estimate."""
     require(args.out.suffix == ".parquet", "--out ends in .parquet", f"{args.out}", "Rename.")
     from trainer.localisation import localise, withheld_line
+    from trainer.scenes import origin_note
 
     found = localise(**localise_arguments(args))
     scene, source = found.active.nonzero()
@@ -82,7 +83,8 @@ def run(args: argparse.Namespace) -> int:
     rows = pd.DataFrame({"scene": scene, "source": source, **columns})
     write_output(args.out, rows.to_parquet(index=False), "--out")
     print(f"wrote {args.out}: {len(rows)} sources")
-    for line in filter(None, (found.origin_line(), withheld_line(found), found.diagnosis)):
+    lines = found.origin_line(), withheld_line(found), found.diagnosis, origin_note(args.scenes)
+    for line in filter(None, lines):
         print(line)
     return 0
 

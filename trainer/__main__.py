@@ -218,10 +218,14 @@ def convert(args: argparse.Namespace) -> int:
 def check(args: argparse.Namespace) -> int:
     """Print what a recording holds and whether it fits the model; return 1 if it does not."""
     from trainer.localisation import check_recording
+    from trainer.scenes import origin_note
 
     asked = search_arguments(args) | {"method": args.method, "num_scenes": args.num_scenes}
     found = check_recording(args.scenes, **asked)
-    print("\n".join(found.lines))
+    note = origin_note(args.scenes)
+    print(
+        "\n".join([*found.lines[:-1], *([f"origin     {note}"] if note else []), found.lines[-1]])
+    )
     return 0 if found.well else 1
 
 
@@ -229,11 +233,13 @@ def localise(args: argparse.Namespace) -> int:
     """Write the estimates of every scene of a recording."""
     from trainer.localisation import localise as localise_scenes
     from trainer.localisation import withheld_line
+    from trainer.scenes import origin_note
 
     found = localise_scenes(**localise_arguments(args))
     found.save(args.out)
     print(f"wrote {args.out}: {found.active.sum()} sources in {len(found.num_sources)} scenes")
-    for line in filter(None, (found.origin_line(), withheld_line(found), found.diagnosis)):
+    lines = found.origin_line(), withheld_line(found), found.diagnosis, origin_note(args.scenes)
+    for line in filter(None, lines):
         print(line)
     return 0
 

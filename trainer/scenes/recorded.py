@@ -21,8 +21,8 @@ needs no leading B, and none does if B = 1. Pickled objects are refused.
     noise_covariance   [B, M, M]   1, unit diagonal     optional; identity
 
 Places (azimuth, elevation, range_m), of the truth and of estimates, refer to the centre of the
-panel: that of the lattice, or the mean of positions_m, whose own origin does not matter. origin_m,
-in the coordinates of positions_m, is another point that they refer to, such as a corner.
+panel: that of the lattice, or the mean of positions_m, not their own origin.
+origin_m, in the coordinates of positions_m, is another point that they refer to, such as a corner.
 Elements that are masked, or whose code is 0 in all snapshots of all scenes, are left out of the
 panel; they still count for its centre. Do not mask an element of some scenes only: give it code 0.
 
@@ -69,6 +69,8 @@ OPTIONAL = (
 )
 FOREIGN = (".mat", ".h5", ".hdf5", ".csv", ".txt")
 """Endings of files that `python -m trainer convert` reads."""
+LEAST_SHIFT = 0.1
+"""Distance in wavelengths of the mean of positions_m from their origin that is worth a line."""
 
 
 def save_scenes(scenes: Scenes, path: str | Path) -> None:
@@ -161,6 +163,20 @@ def scenes_of_arrays(
     if scenes.truth is not None:
         scenes.snr_db.copy_(expected_snr_db(scenes))
     return scenes.to(device=device, dtype=dtype)
+
+
+def origin_note(path: str | Path) -> str:
+    """Return a line for recordings whose places refer to a mean that is not the origin; or ""."""
+    arrays = _read(Path(path))
+    if "positions_m" not in arrays or "origin_m" in arrays:
+        return ""
+    across, up = arrays["positions_m"].mean(0)[:2]
+    if math.hypot(across, up) <= LEAST_SHIFT * float(arrays["wavelength_m"]):
+        return ""
+    return (
+        f"places refer to the mean of positions_m, ({across:.4g}, {up:.4g}) m from its origin; "
+        "give origin_m = [0, 0] to refer to that"
+    )
 
 
 def _numpy(tensor: Tensor) -> np.ndarray:

@@ -14,10 +14,11 @@ from tests.resimulated import resimulated, two_state_codes
 from trainer.config import ConfigError, SceneConfig
 from trainer.estimation.maximum_likelihood import sml
 from trainer.evaluation.crb import stochastic_crb
-from trainer.scenes import load_scenes, save_scenes
+from trainer.scenes import load_scenes, origin_note, save_scenes
 from trainer.scenes.geometry import Panel, steering_vector
 from trainer.scenes.grid import search_grid
 from trainer.scenes.measurement import Scenes
+from trainer.scenes.recorded_panel import recorded_panel
 from trainer.scenes.simulation import EvalScenes
 
 CONFIG = SceneConfig(
@@ -276,3 +277,20 @@ def test_elements_in_a_tilted_plane_are_turned_into_it_as_advised(tmp_path: Path
         load(tmp_path, arrays | {"positions_m": positions_m})
     turned = load(tmp_path, arrays | {"positions_m": positions_m @ axes.T}).panel.positions_m
     np.testing.assert_allclose(turned, POSITIONS - POSITIONS.mean(0), atol=1e-12)
+
+
+def test_places_refer_to_the_mean_of_positions_and_a_line_says_so(tmp_path):
+    """The advice, followed literally, refers them to the origin of positions_m, and is silent."""
+    path, corner = tmp_path / "x.npz", np.array([[0.0, 0.0], [0.4, 0.0], [0.0, 0.2], [0.4, 0.2]])
+    for positions, advised, said in (
+        (corner, {}, "(0.2, 0.1) m"),
+        (corner, {"origin_m": np.array([0, 0])}, ""),
+        (corner - corner.mean(0), {}, ""),
+    ):
+        np.savez(path, positions_m=positions, wavelength_m=0.3, **advised)
+        note = origin_note(path)
+        assert ("give origin_m = [0, 0]" in note) == bool(said)
+        assert said in note
+        panel = recorded_panel({"positions_m": positions, "wavelength_m": np.array(0.3)} | advised)
+        first = panel.positions_m[0]
+        assert first == pytest.approx((0, 0) if advised else (-0.2, -0.1))
