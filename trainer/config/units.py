@@ -12,7 +12,12 @@ WAYS = 3
 
 
 def unit_hint(spacing_m: float, wavelength_m: float) -> str:
-    """Return "Is spacing_m in ...? Then use spacing_m = ..." with the likeliest first, or ""."""
+    """Return "Is spacing_m in ...? Then use spacing_m = ..." with the likeliest first, or "".
+
+    A spacing that is usual as it is gives no reason to doubt its unit.
+    """
+    if LIKELY[0] <= spacing_m / wavelength_m <= LIKELY[1]:
+        return ""
     spacings = {
         "in wavelengths": spacing_m * wavelength_m,
         "in centimetres": spacing_m / 100,

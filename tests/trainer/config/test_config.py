@@ -117,6 +117,10 @@ def test_a_spacing_with_grating_lobes_is_refused_and_either_remedy_lifts_it(colu
     # no angle would do
     with pytest.raises(ConfigError, match=r"Use spacing_m=0\.\d+, to simulate\. Is spacing_m in"):
         SceneConfig(**panel, spacing_m=0.6)
+    # two thirds of a wavelength are usual: the region is at fault, not the unit
+    with pytest.raises(ConfigError) as refused:
+        SceneConfig(spacing_m=0.2, wavelength_m=0.3)
+    assert "Is " not in str(refused.value)
 
 
 def test_an_endless_range_is_led_to_the_distance_beyond_which_all_look_alike():
