@@ -342,6 +342,11 @@ def _run_on_cluster(
             with suppress(RunError, OSError, SearchFailed):  # of a damaged folder, or no result
                 print_results(plan, store)
             hint = f"{error}; continue with --resume {uri_of(store.path)}"
+            if plan.trainable is not None:
+                hint += (
+                    "; if you change its code, search again with the same flags, "
+                    f"--warm-start {uri_of(store.path)} and --name NEW"
+                )
             raise SearchFailed(hint) from error
     print(f"searched for {time.monotonic() - started:.0f} s, Ray's start included\n")
     print_results(plan, store)

@@ -30,8 +30,8 @@ REMEDIES: dict[Cause, str] = {
     Cause.NONFINITE_DATA: "Check the scenes: the network's input was already non-finite.",
     Cause.NONFINITE_LOSS: "Lower the learning rate, or look at the named loss term.",
     Cause.NONFINITE_GRADIENT: (
-        "The loss was finite, its derivative was not, as that of a root at 0: for the eigengap, "
-        "use `spectral.backend` exact or gram, whose derivatives are finite by construction."
+        "The loss was finite, its derivative was not, as that of a root, norm or logarithm at 0: "
+        "keep its argument away from 0 in the named term."
     ),
     Cause.NONFINITE_PARAMETER: "Lower the learning rate, or clip the gradients: a step broke it.",
     Cause.GRADIENT_OVERFLOW: (
@@ -42,6 +42,12 @@ REMEDIES: dict[Cause, str] = {
         "The eigensolver failed: raise `eps_psd` or use `spectral.backend` exact."
     ),
 }
+
+EIGENGAP_REMEDY = (
+    "The loss was finite, its derivative was not: use `spectral.backend` exact or gram, whose "
+    "derivatives are finite by construction."
+)
+"""Advice for a gradient of the eigengap term that is not finite."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,8 @@ class Failure:
     @property
     def remedy(self) -> str:
         """Advice for a person."""
+        if self.cause is Cause.NONFINITE_GRADIENT and self.term == "eigengap":
+            return EIGENGAP_REMEDY
         return REMEDIES[self.cause]
 
     def as_dict(self) -> dict[str, Any]:
@@ -96,36 +104,42 @@ class Diverged(Exception):
 
 
 def check_finite(
-    loss: "Tensor",
+    loss: "Tensor | float",
     named_parameters: "Iterable[tuple[str, Tensor]]",
     *,
     step: int | None = None,
     term: str = "total",
+    named_buffers: "Iterable[tuple[str, Tensor]]" = (),
 ) -> None:
-    """Raise Diverged unless the loss, all parameters and their gradients are finite.
+    """Raise Diverged unless the loss, all parameters, their gradients and the buffers are finite.
 
     To be called between `backward` and the optimiser's step, which then never takes a number that
     is not finite; it synchronises with a GPU once.
 
     Args:
-        loss: of any shape.
-        named_parameters: `module.named_parameters()`.
+        loss: a number, or a tensor of any shape.
+        named_parameters: `module.named_parameters()`; those of integers cannot be otherwise.
         step: optimiser steps taken so far, for the message.
         term: name of the loss, for the message.
+        named_buffers: `module.named_buffers()`, such as the means of a batch normalisation.
+
+    Raises:
+        TypeError: for parameters or buffers without names.
     """
     import torch
 
-    named = list(named_parameters)
+    named = _named("parameters", named_parameters)
     gradients = [(name, one.grad) for name, one in named if one.grad is not None]
     watched = [
-        (cause, name, tensor.detach())
+        (cause, name, _numbers(tensor))
         for cause, tensors in (
-            (Cause.NONFINITE_PARAMETER, named),  # first: it spoils the loss, too
-            (Cause.NONFINITE_LOSS, [("", loss)]),
+            # first: they spoil the loss, too
+            (Cause.NONFINITE_PARAMETER, [*named, *_named("buffers", named_buffers)]),
+            (Cause.NONFINITE_LOSS, [("", torch.as_tensor(loss))]),
             (Cause.NONFINITE_GRADIENT, gradients),
         )
         for name, tensor in tensors
-        if tensor.numel()
+        if tensor.numel() and (tensor.is_floating_point() or tensor.is_complex())
     ]
     largest = torch.nn.utils.get_total_norm([tensor for *_, tensor in watched], math.inf)
     if math.isfinite(largest.item()):
@@ -133,3 +147,24 @@ def check_finite(
     for cause, name, tensor in watched:
         if not bool(torch.isfinite(tensor).all()):
             raise Diverged(Failure(cause, term, name, step, 0, None))
+
+
+def _named(what: str, given: Any) -> "list[tuple[str, Tensor]]":
+    found = list(given) if isinstance(given, Iterable) else [given]
+    for pair in found:
+        if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str)):
+            raise TypeError(
+                f"`named_{what}` must be pairs of a name and a tensor, but got a "
+                f"{type(pair).__name__}. Pass network.named_{what}()."
+            )
+    return found
+
+
+def _numbers(tensor: "Tensor") -> "Tensor":
+    """Return the real numbers of a tensor, which may be sparse or complex."""
+    import torch
+
+    tensor = tensor.detach()
+    if tensor.layout != torch.strided:
+        tensor = (tensor.coalesce() if tensor.is_sparse else tensor).values()
+    return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor

@@ -6,6 +6,7 @@ that is none of this raises CodeError; a number in it that is not finite raises 
 """
 
 import hashlib
+import inspect
 import json
 import math
 import pickle
@@ -14,6 +15,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -39,9 +41,12 @@ class OwnConfig:
         """Check parameters; raise ConfigError for a value of another type, or without `epochs`."""
         for name, value in params.items():
             for one in value if isinstance(value, list | tuple) else (value,):
-                plain = isinstance(one, str | int | float) and not isinstance(one, bool)
-                finite = plain and (isinstance(one, str) or math.isfinite(one))
-                require(finite, f"{name} is text or a finite number", repr(one), "0 is off.")
+                require(
+                    isinstance(one, str) or _is_number(one),
+                    f"{name} is text, a finite number, or a list of them",
+                    repr(one),
+                    "For a switch use 0 and 1, for None leave it out, for a dict one name each.",
+                )
         epochs = params.get("epochs")
         require(
             isinstance(epochs, int) and epochs >= 1,
@@ -117,6 +122,13 @@ class OwnReport:
         return {"epoch": self.epoch, "seconds": self.seconds} | metrics
 
 
+def _is_number(value: Any) -> bool:
+    """Return whether a value is a number that a float holds."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return abs(value) <= sys.float_info.max  # not so for NaN
+
+
 def split_objective(text: str) -> tuple[str, float]:
     """Return the name of `NAME[:min|max]` and the sign that makes it a number to minimise; raise
     ConfigError for anything else."""
@@ -142,7 +154,19 @@ class OwnTrainer:
     def check(self) -> Callable[..., Any]:
         """Import and return the generator function; raise CodeError if there is none that can be
         called as `train(params, resume=None)`."""
-        return bind(self.reference, self.sha256, ("params",), (("resume", None),))
+        train = bind(self.reference, self.sha256, ("params",), (("resume", None),))
+        found = train.func
+        while isinstance(found, partial):
+            found = found.func
+        if not inspect.isroutine(found):
+            found = type(found).__call__
+        if not inspect.isgeneratorfunction(inspect.unwrap(found)):
+            waits = inspect.iscoroutinefunction(found) or inspect.isasyncgenfunction(found)
+            raise CodeError(
+                f"`{self.reference}` must be a generator function, which yields its reports, but "
+                f"is {'async' if waits else 'none'}. Write `yield`, or `yield from` another."
+            )
+        return train
 
     def reports(
         self, params: Mapping[str, Any], *, resume: OwnState | None = None, threads: int = 1
@@ -201,6 +225,9 @@ class OwnTrainer:
         for key, value in report.items():
             if key in ("epoch", "state"):
                 continue
+            if isinstance(value, Integral) and abs(int(value)) > sys.float_info.max:
+                wrong = f"`{key}` of epoch {epoch} has {len(str(abs(int(value))))} digits"
+                raise self._broken("numbers that a float holds", wrong)
             if not isinstance(value, Real) or isinstance(value, bool):
                 hint = " Call its .item()." if hasattr(value, "item") else ""
                 wrong = f"`{key}` of epoch {epoch} is a {type(value).__name__}"

@@ -10,9 +10,10 @@ import importlib
 import importlib.util
 import inspect
 import linecache
+import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -24,8 +25,8 @@ from trainer.config import ConfigError, did_you_mean, is_reference
 
 HASHED = {"network.kind": "network.sha256", "loss.term": "loss.sha256"}
 """Fields that may hold a reference, and those with the hash of its code."""
-_given: dict[str, str] = {}
-"""Texts of files by their path, in place of the files."""
+_given: dict[str, "Source"] = {}
+"""Sources by the path of their file, as references have it, in place of the files."""
 _loaded: dict[tuple[str, str], ModuleType] = {}
 """Modules by path and hash."""
 
@@ -36,7 +37,7 @@ class CodeError(ConfigError):
 
 @dataclass(frozen=True)
 class Source:
-    """The text that a reference stands for, and the path of its file."""
+    """The text that a reference stands for, and the absolute path of its file."""
 
     path: str
     text: str
@@ -64,8 +65,8 @@ def source_of(reference: str) -> Source:
             f"code is named as file.py:name or package.module:name, but got {reference!r}."
         )
     if place in _given:
-        return Source(place, _given[place])
-    path = place
+        return _given[place]
+    path = os.path.abspath(place)
     if not is_file(reference):
         try:
             found = importlib.util.find_spec(place)
@@ -93,7 +94,8 @@ def require_unchanged(reference: str, sha256: str) -> Source:
         raise CodeError(
             f"{source.path} has changed: its SHA-256 is {source.sha256[:12]}..., and "
             f"{sha256[:12]}... was recorded. Put it back (a run keeps a copy in its folder "
-            "`code`), or start anew with the changed one."
+            "`code`), or start a new run with the changed one; for a --trainable, --warm-start "
+            "OLD --name NEW tells it the old one's trials."
         )
     return source
 
@@ -121,7 +123,7 @@ def bind(
     sha256: str | None,
     positional: tuple[str, ...],
     arguments: tuple[tuple[str, Any], ...],
-) -> Callable[..., Any]:
+) -> partial[Any]:
     """Return a user's function or class with keyword arguments.
 
     Args:
@@ -135,13 +137,14 @@ def bind(
     if not callable(found):
         raise CodeError(f"`{reference}` must be a class or function, but is {found!r}.")
     given, signature = dict(arguments), inspect.signature(found)
+    name = reference.rpartition(":")[2]
     try:
         signature.bind(*positional, **given)
     except TypeError as error:
         unknown = next((name for name in given if name not in signature.parameters), "")
         hint = did_you_mean(unknown, signature.parameters)
         raise CodeError(
-            f"`{reference}` is called as {found.__name__}({', '.join([*positional, *given])}), "
+            f"`{reference}` is called as {name}({', '.join([*positional, *given])}), "
             f"but takes {signature}: {error}.{hint}"
         ) from None
     return partial(found, **given)
@@ -169,8 +172,8 @@ def package_path(module: str) -> str | None:
     return None if path is None or "site-packages" in path else path
 
 
-def give_texts(texts: Mapping[str, str]) -> None:
-    """Take these texts in place of the files of those paths, as a worker does."""
+def give_texts(texts: Mapping[str, Source]) -> None:
+    """Take these sources in place of the files of those paths, as a worker does."""
     _given.update(texts)
 
 
@@ -218,7 +221,8 @@ def _run(place: str, source: Source) -> ModuleType:
     """Return a new module made of a file's text."""
     name = f"user_code_{Path(place).stem}_{source.sha256[:8]}"
     module = ModuleType(name)
-    module.__file__ = place
+    # on another machine there may be no such file
+    module.__file__ = source.path if Path(source.path).exists() else place
     sys.modules[name] = module  # dataclasses and pickle look for it there
     # a worker has no such file: tracebacks show lines of the text
     linecache.cache[place] = (len(source.text), None, source.text.splitlines(True), place)

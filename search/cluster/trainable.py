@@ -42,7 +42,7 @@ from trainer.config import TrainConfig
 from trainer.failure import Diverged
 from trainer.own_trainer import PREFIX, OwnConfig, OwnState, OwnTrainer, split_objective
 from trainer.provenance import versions
-from trainer.user_code import give_texts
+from trainer.user_code import Source, give_texts
 
 from .memory import cuda, free_memory, limit_gpu_memory, peak_bytes
 
@@ -113,7 +113,7 @@ def make_trainable(
     trainer: Trainer,
     name: str,
     driver: Mapping[str, str | None],
-    code_texts: Mapping[str, str] | None = None,
+    code_texts: Mapping[str, Source] | None = None,
     gpus: float = 0.0,
 ) -> Callable[[dict[str, Any]], None]:
     """Make a Ray trainable around a trainer.

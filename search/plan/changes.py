@@ -2,6 +2,7 @@
 the meaning of names in a configuration of our trainer or of a user's."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, Self
 
@@ -77,8 +78,12 @@ class Names:
     @classmethod
     def of_own_trainer(cls, space: spaces.Space) -> Self:
         """Return the names of a user's trainer: those that its space fixes or draws."""
-        one = Field("", "1", "any", "parameter of your own trainer", None)
-        known = dict.fromkeys(("epochs", "seed", *space.fixed, *space.parameters()), one)
+        ranges = space.ranges()
+        about = "parameter of your own trainer"
+        known = {
+            name: Field(_kind_of(ranges.get(name, space.fixed.get(name))), "1", "any", about, None)
+            for name in ("epochs", "seed", *space.fixed, *space.parameters())
+        }
 
         def own_field(name: str) -> Field:
             if name not in known:
@@ -91,7 +96,7 @@ class Names:
         return cls(
             config=OwnConfig.from_params,
             field_of=own_field,
-            parse=lambda name, text: from_json(text),
+            parse=lambda name, text: _own_value(name, own_field(name).kind, text),
             why_inapplicable=lambda name, params: "",
             known=known,
             work=lambda one: one.epochs,
@@ -216,6 +221,37 @@ def changed_space(
         raise ConfigError(str(error)) from None
 
 
+def _kind_of(known: Any) -> str:
+    """Return the kind of a user's range, or fixed value: that of a field, or `number`, of either
+    type; empty for None, which may be anything."""
+    match known:
+        case spaces.Float():
+            return "float"
+        case spaces.Int():
+            return "int"
+        case list() | tuple():
+            return "list"
+    values = known.choices if isinstance(known, spaces.Choice) else (known,)
+    kinds = {"str" if isinstance(v, str) else "number" for v in values if v is not None}
+    return kinds.pop() if len(kinds) == 1 else ""
+
+
+def _own_value(name: str, kind: str, text: str) -> Any:
+    """Return the value of such a kind that a text stands for: a number, where it can be one."""
+    if kind == "str":
+        return text
+    if kind == "list":
+        found = from_json(text) if text[:1] == "[" else text.split(",")
+        require(isinstance(found, list), f"{name} is a list", repr(text), "Write it as 8,16.")
+        return [_own_value(name, "", one) if isinstance(one, str) else one for one in found]
+    for convert in {"int": (int,), "float": (float,)}.get(kind, (int, float)):
+        with suppress(ValueError):
+            return convert(text)
+    rule = "a whole number" if kind == "int" else "a number"
+    require(not kind, f"{name} is {rule}, as in the space", repr(text), "Change it there.")
+    return text
+
+
 def _value(name: str, text: str, own: Own, names: Names) -> Any:
     if name in own:
         found = _answers(own[name], text)
@@ -245,7 +281,7 @@ def _numbers(name: str, text: str, own: Own, names: Names) -> spaces.Range:
         _require_known(name, names, own)
     kind = KINDS[type(own[name])] if name in own else names.field_of(name).kind
     low, *more = text.split(":")
-    if kind not in ("float", "int", ""):
+    if kind not in ("float", "int", "number", ""):
         raise UsageError(f"--range is of numbers, but {name} is a {kind}. Use --choices.")
     if len(more) not in (1, 2) or more[1:] not in ([], ["log"]):
         raise UsageError(f"--range takes NAME=LOW:HIGH or NAME=LOW:HIGH:log, not {name}={text}.")
@@ -254,7 +290,7 @@ def _numbers(name: str, text: str, own: Own, names: Names) -> spaces.Range:
     ]
     ordered = not {str, type(None)} & {*map(type, ends)} and ends[0] < ends[1]
     require(ordered, f"LOW < HIGH in --range {name}=LOW:HIGH", text, "Swap or widen them.")
-    if not kind:
+    if kind in ("number", ""):
         kind = "int" if all(isinstance(end, int) for end in ends) else "float"
     if kind == "int":
         require(len(more) == 1, f"--range {name} is drawn evenly", text, "Leave :log out.")

@@ -109,7 +109,7 @@ class SearchConfig:
             `NAME=a,b`; of a name that is given twice, the last.
         space_from: reference of a user's space, `file.py:name` or `module:name`, or None.
         trainable: reference of a user's trainer in place of ours, or None.
-        objective: a number of its reports, `NAME[:min|max]`; None is capped_error, or ours.
+        objective: a number of its reports, `NAME[:min|max]`; None with our trainer.
         code: SHA-256 of each user's code by its reference; what is missing is looked up.
         max_concurrent: trials at a time; None is as many as the resources allow.
         cpus_per_trial, gpus_per_trial: may be fractions; None GPUs is a quarter where there is a
@@ -178,6 +178,12 @@ class SearchConfig:
             "none",
             "Name one, as my_space.py:space.",
         )
+        require(
+            not own or self.objective is not None,
+            "--trainable has an --objective",
+            "none",
+            "Name a number of its reports, as --objective loss or accuracy:max.",
+        )
         name, _ = split_objective(self.objective or OBJECTIVES[0])
         if self.objectives[:1] == OBJECTIVES[:1]:
             object.__setattr__(self, "objectives", (name, *self.objectives[1:]))
@@ -218,10 +224,10 @@ class SearchConfig:
         return {reference: self._source(reference) for reference in used}
 
     @property
-    def code_texts(self) -> dict[str, str]:
-        """The texts of the user's files by their path, for workers."""
+    def code_texts(self) -> dict[str, Source]:
+        """The sources of the user's files by their path, for workers."""
         return {
-            reference.rpartition(":")[0]: source.text
+            reference.rpartition(":")[0]: source
             for reference, source in self.sources.items()
             if is_file(reference)
         }
@@ -235,10 +241,9 @@ class SearchConfig:
     @property
     def own_trainer(self) -> OwnTrainer | None:
         """The user's trainer; None for ours."""
-        if self.trainable is None:
+        if self.trainable is None or self.objective is None:
             return None
-        known = self.code.get(self.trainable)
-        return OwnTrainer(self.trainable, known, self.objective or OBJECTIVES[0])
+        return OwnTrainer(self.trainable, self.code.get(self.trainable), self.objective)
 
     @cached_property
     def names(self) -> Names:

@@ -145,8 +145,7 @@ FLAGS = {
     "unless it is fixed or searched",
     "--trainable FILE.py:NAME": "your own trainer, a generator of reports, in place of ours, with "
     "its own --space; docs/own_code.md",
-    "--objective NAME[:min|max]": "a number of its reports to minimise, or maximise; default "
-    f"{OBJECTIVES[0]}",
+    "--objective NAME[:min|max]": "a number of its reports to minimise, or maximise",
     "--set NAME=VALUE": "fix any field of the configuration, as scene.num_antennas=8 or "
     "network.kind=unrolled; docs/configuration.md lists them",
     "--range NAME=LOW:HIGH[:log]": "search a number in this range, whether or not the preset does",

@@ -7,6 +7,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from trainer.user_code import Source
+
 from .config import SearchConfig
 from .errors import Refused
 
@@ -65,7 +67,7 @@ class Resources:
     cpus: float
     gpus: float
     concurrent: int
-    code_texts: Mapping[str, str] = field(default_factory=dict)
+    code_texts: Mapping[str, Source] = field(default_factory=dict)
     start: bytes = b""
     memory: int = 0
 

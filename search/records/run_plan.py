@@ -21,14 +21,14 @@ FORMAT = 1
 def declared(plan: SearchConfig) -> dict[str, tuple[str, str, str]]:
     """Return the parameters that a plan's space can set as a run declares them.
 
-    The kind of an argument of a user's code follows from its values.
+    The kind of an argument or parameter of a user's code follows from its values.
     """
     space, found = plan.space, {}
     for name in space.parameters():
         field = plan.names.field_of(name)
         kinds = {type(drawn[name]) for drawn in space.branches() if name in drawn}
         kind = "str" if str in kinds else "float" if float in kinds else "int"
-        found[name] = (field.kind or kind, field.unit, field.about)
+        found[name] = ((not plan.trainable and field.kind) or kind, field.unit, field.about)
     return found
 
 

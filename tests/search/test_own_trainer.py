@@ -11,6 +11,7 @@ from search.plan import SearchConfig
 from search.records import KEYS, RunStore, checkpoints_of
 from search.report.__main__ import main as report
 from search.run import main
+from spaces import Choice, Float, Int
 from trainer import user_code
 from trainer.__main__ import main as trainer_main
 
@@ -28,7 +29,7 @@ def suggest(trial):
     return {"x": x, "poison": trial.suggest_categorical("poison", [0, 1])}
 
 anchors = ({"x": 0.5, "poison": 0}, {"x": 0.75, "poison": 1})
-space = Space("mine", "For tests.", suggest, anchors, fixed={"epochs": 4}, trials=4)
+space = Space("mine", "For tests.", suggest, anchors, fixed={"epochs": 4, "text": "a"}, trials=4)
 """
 
 
@@ -83,7 +84,8 @@ def test_a_driver_killed_between_epochs_loses_and_doubles_none(code, monkeypatch
         '        yield {"epoch"', '        train.hook(epoch)\n        yield {"epoch"'
     )
     code.write_text(dying + "\ntrain.hook = lambda epoch: None\n")
-    plan = SearchConfig("mine", 4, "x", space_from=f"{code}:space", trainable=f"{code}:train")
+    own = {"space_from": f"{code}:space", "trainable": f"{code}:train", "objective": "score"}
+    plan = SearchConfig("mine", 4, "x", **own)
     function = plan.own_trainer.check().func
 
     def hook(epoch):
@@ -121,6 +123,7 @@ def test_what_goes_on_with_a_run_refuses_a_changed_file_by_name(code, capsys, mo
         assert command() == 2
         (said,) = capsys.readouterr().err.strip().splitlines()
         assert f"{code} has changed: its SHA-256 is" in said
+        assert "--warm-start OLD --name NEW" in said
     code.write_text(CODE)
     for command in (lambda: confirm.main([run]), lambda: ablate.main([run, "--set", "x=1"])):
         assert command() == 2
@@ -147,6 +150,9 @@ def test_a_lie_ends_the_search_at_once(before, after, says, code):
     ("more", "says"),
     [
         (["--set", "poisn=1"], "Did you mean `poison`"),
+        (["--set", "x=high"], "x is a number, as in the space"),
+        (["--choices", "x=.1,high"], "x is a number, as in the space"),
+        (["--range", "text=1:3"], "text is a str. Use --choices"),
         (["--range", "epochs=1:3"], "trials have one epochs"),
         (["--network", "a.py:b"], "--trainable replaces all of our training, but got --network"),
         (["--preset", "smoke"], "--trainable replaces all of our training, but got --preset"),
@@ -186,4 +192,21 @@ def test_a_plan_reads_back_what_it_is(code):
     assert SearchConfig(**plan.as_dict()) == plan
     assert plan.objectives == ("score",)
     config = plan.config({"x": 0.5, "poison": 0})
-    assert config.to_params() == {"epochs": 7, "seed": 0, "x": 0.5, "poison": 0}
+    assert config.to_params() == {"epochs": 7, "seed": 0, "x": 0.5, "poison": 0, "text": "a"}
+
+
+def test_changes_have_the_types_of_the_space(code):
+    code.write_text(CODE.replace('"text": "a"', '"n": 1, "text": "a", "of": [8]'))
+    own = {"space_from": f"{code}:space", "trainable": f"{code}:train", "objective": "score"}
+
+    def ranges(*flags):
+        return [*SearchConfig("mine", 4, "x", **own, ranges=flags).changes.ranges.values()]
+
+    sets = ("n=.5", "text=3", "of=8,.5", "x=.25", "poison=1")
+    values = SearchConfig("mine", 4, "x", **own, settings=sets).changes.values
+    assert values == {"n": 0.5, "text": "3", "of": [8, 0.5], "x": 0.25, "poison": 1}
+    choices = SearchConfig("mine", 4, "x", **own, choices=("x=.1,.2",)).changes.ranges
+    assert choices == {"x": Choice((0.1, 0.2))}
+    assert ranges("x=0:2", "n=1:3") == [Float(0.0, 2.0), Int(1, 3)]
+    assert ranges("x=.1:.9", "n=.5:3") == [Float(0.1, 0.9), Float(0.5, 3.0)]
+    assert type(ranges("x=0:2")[0].low) is float

@@ -1,16 +1,17 @@
 """A user's trainer is held to its contract, report by report, and goes on from its own state."""
 
 import math
+from functools import partial
 from itertools import islice
 
 import pytest
 import torch
 
-from trainer import Diverged, check_finite
+from trainer import Diverged, check_finite, user_code
 from trainer.config import ConfigError
 from trainer.failure import Cause
 from trainer.own_trainer import OwnConfig, OwnState, OwnTrainer, split_objective
-from trainer.user_code import CodeError
+from trainer.user_code import CodeError, source_of
 
 HEADER = "import numpy as np\n\n\ndef train(params, *, resume=None):\n    "
 COUNTS = """for epoch in range(1 + (resume or 0), params["epochs"] + 1):
@@ -54,9 +55,8 @@ def test_it_is_asked_for_no_more_epochs_than_its_budget_and_closed(written):
 @pytest.mark.parametrize(
     ("body", "says"),
     [
-        ("return [1]", "reports, as a generator does, but it returned a list"),
-        ("return None", "it returned a NoneType"),
-        ("return iter([])", "3 reports, as `epochs` says, but it ended after none"),
+        ("return [1]", "a generator function, which yields its reports, but is none"),
+        ("yield from ()", "3 reports, as `epochs` says, but it ended after none"),
         ("yield {'epoch': 1, 'error': 1, 'state': 0}", "it ended after 1"),
         ("yield 0.5", "mappings such as {'epoch': 1, 'error': 0.5, 'state': ...}, but it gave a"),
         ("yield {}", "reports with `epoch`, but the report of epoch 1 has nothing"),
@@ -108,9 +108,10 @@ def test_a_state_that_cannot_be_pickled_is_named(tmp_path):
         ({}, "epochs >= 1"),
         ({"epochs": 0}, "epochs >= 1"),
         ({"epochs": 1.5}, "epochs >= 1"),
-        ({"epochs": 1, "x": math.nan}, "x is text or a finite number"),
-        ({"epochs": 1, "x": True}, "x is text or a finite number"),
-        ({"epochs": 1, "x": {}}, "x is text or a finite number"),
+        ({"epochs": 1, "x": math.nan}, "x is text, a finite number"),
+        ({"epochs": 1, "x": True}, "For a switch use 0 and 1"),
+        ({"epochs": 1, "x": {}}, "for a dict one name each"),
+        ({"epochs": 1, "x": 10**400}, "x is text, a finite number"),
     ],
 )
 def test_parameters_are_plain(params, says):
@@ -150,3 +151,68 @@ def test_a_check_names_the_tensor_that_is_not_finite(where, value):
     assert failure.tensor == ("" if where == "loss" else "1.weight")
     assert failure.step == 5
     assert "nan" not in str(caught.value)
+
+
+class Counts:
+    """A generator that is called as an object."""
+
+    def __call__(self, params, *, resume=None):
+        yield params, resume
+
+
+async def waits(params, *, resume=None):
+    """Train nothing."""
+    yield params, resume
+
+
+@pytest.mark.parametrize(
+    ("made", "says"),
+    [
+        (Counts(), ""),
+        (partial(Counts()), ""),
+        (partial(lambda params: None), r"called as train\(params, resume\), but takes"),
+        (waits, "which yields its reports, but is async"),
+        (lambda params, resume=None: {"epoch": 1}, "which yields its reports, but is none"),
+    ],
+)
+def test_what_is_no_generator_is_refused_before_it_is_called(made, says, written):
+    own = written("pass")
+    user_code.load(own.reference)
+    user_code._loaded[
+        own.reference.rpartition(":")[0], source_of(own.reference).sha256
+    ].train = made
+    if not says:
+        own.check()
+        return
+    with pytest.raises(CodeError, match=says):
+        own.check()
+
+
+def test_a_check_takes_sparse_complex_and_whole_numbers():
+    embedding = torch.nn.Embedding(5, 3, sparse=True)
+    embedding(torch.tensor([1, 2])).sum().backward()
+    phase = torch.nn.Parameter(torch.ones(2, dtype=torch.complex64))
+    phase.grad = torch.zeros_like(phase).conj()
+    count = torch.nn.Parameter(torch.ones(2, dtype=torch.int64), requires_grad=False)
+    named = [*embedding.named_parameters(), ("phase", phase), ("count", count)]
+    check_finite(0.5, named)
+    embedding.weight.grad = embedding.weight.grad * math.nan
+    with pytest.raises(Diverged, match="nonfinite_gradient: term `total` in `weight`") as caught:
+        check_finite(0.5, named)
+    assert "eigengap" not in str(caught.value)
+    phase.grad = torch.full_like(phase.data, complex(0, math.nan))
+    with pytest.raises(Diverged, match="in `phase`"):
+        check_finite(0.5, named[1:])
+    with pytest.raises(Diverged, match="nonfinite_loss"):
+        check_finite(math.inf, [])
+
+
+def test_a_check_looks_at_buffers_and_refuses_what_has_no_names():
+    network = torch.nn.BatchNorm1d(2)
+    network.running_mean[0] = math.nan
+    check_finite(0.5, network.named_parameters())
+    with pytest.raises(Diverged, match="in `running_mean`"):
+        check_finite(0.5, network.named_parameters(), named_buffers=network.named_buffers())
+    for wrong in (network.parameters(), network, dict(network.named_parameters())):
+        with pytest.raises(TypeError, match=r"Pass network.named_parameters\(\)"):
+            check_finite(0.5, wrong)

@@ -1,6 +1,7 @@
 """A user's network and loss: run as recorded, refused by name if they break the contract."""
 
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from trainer.training.checkpoint import restore_network
 from trainer.training.terms import own_term
 from trainer.user_code import (
     CodeError,
+    Source,
     bind,
     give_texts,
     load,
@@ -226,8 +228,19 @@ def test_a_worker_runs_the_text_that_it_is_given(tmp_path, monkeypatch):
     reference = f"{tmp_path}/absent.py:answer"
     with pytest.raises(CodeError, match="a file that can be read"):
         load(reference)
-    give_texts({f"{tmp_path}/absent.py": "answer = 42\n"})
+    place = f"{tmp_path}/absent.py"
+    give_texts({place: Source(place, "answer = 42\n")})
     assert load(reference) == 42
+
+
+def test_a_file_finds_what_lies_beside_it_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(user_code, "_given", {})
+    monkeypatch.chdir(tmp_path)
+    Path("beside.py").write_text("here = __file__\n")
+    source = source_of("beside.py:here")
+    monkeypatch.chdir("/")  # as a worker's is another
+    give_texts({"beside.py": source})
+    assert load("beside.py:here") == f"{tmp_path}/beside.py"
 
 
 @pytest.mark.parametrize(
