@@ -164,6 +164,7 @@ def start(plan: SearchConfig, args: argparse.Namespace) -> RunStore:
         files=warm_file(plan, warm)
         | ({CONFIG_FILE: args.config_text} if args.config else {})
         | {f"code/{Path(one.path).name}": one.text for one in plan.sources.values()}
+        | {f"code/{n}": text for one in plan.sources.values() for n, text in one.modules}
         | start_file(plan),
     )
     print(describe_plan(plan), *notes, sep="\n", flush=True)

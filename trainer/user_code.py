@@ -1,10 +1,12 @@
 """Code of a user by reference: `path/to/file.py:name`, or `package.module:name`.
 
 A file is loaded on its own, whatever `sys.path` is; a module is imported. What is run is what was
-recorded: a file whose SHA-256 is another than expected is refused by name. Workers get the text of
-a file from their driver (`give_texts`).
+recorded: a file whose SHA-256 is another than expected is refused by name, and so is a module of
+the user's that it imports: one in its folder, in that of the command, or in its package. Workers
+get the text of a file from their driver (`give_texts`).
 """
 
+import ast
 import hashlib
 import importlib
 import importlib.util
@@ -25,10 +27,14 @@ from trainer.config import ConfigError, did_you_mean, is_reference
 
 HASHED = {"network.kind": "network.sha256", "loss.term": "loss.sha256"}
 """Fields that may hold a reference, and those with the hash of its code."""
+OURS = ("search", "spaces", "trainer")
+"""Packages of the project, whose code a run records by its commit."""
 _given: dict[str, "Source"] = {}
 """Sources by the path of their file, as references have it, in place of the files."""
 _loaded: dict[tuple[str, str], ModuleType] = {}
 """Modules by path and hash."""
+_texts: dict[str, str] = {}
+"""Texts of the user's modules that are imported, by the path of the file."""
 
 
 class CodeError(ConfigError):
@@ -37,15 +43,17 @@ class CodeError(ConfigError):
 
 @dataclass(frozen=True)
 class Source:
-    """The text that a reference stands for, and the absolute path of its file."""
+    """The text that a reference stands for, the absolute path of its file, and the texts of the
+    user's modules that it imports, by names as `helper.py` and `package/module.py`."""
 
     path: str
     text: str
+    modules: tuple[tuple[str, str], ...] = ()
 
     @property
     def sha256(self) -> str:
-        """Hash of the text, in hexadecimal."""
-        return hashlib.sha256(self.text.encode()).hexdigest()
+        """Hash of the text, in hexadecimal; after it, `name:hash` of each module."""
+        return " ".join([_hash(self.text), *(f"{n}:{_hash(t)}" for n, t in self.modules)])
 
 
 def is_file(reference: str) -> bool:
@@ -79,7 +87,12 @@ def source_of(reference: str) -> Source:
             )
         path = found.origin
     try:
-        return Source(path, Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
+        if is_file(reference):
+            return Source(path, text, _modules(_imports(text), Path(path).parent))
+        top = place.partition(".")[0]
+        whole = package_path(place)  # None if it is installed
+        return Source(path, text, () if whole is None else _modules({top}, Path(whole).parent))
     except (OSError, UnicodeDecodeError) as error:
         raise CodeError(
             f"`{reference}` must name a file that can be read, but {path} cannot ({error}). "
@@ -90,13 +103,17 @@ def source_of(reference: str) -> Source:
 def require_unchanged(reference: str, sha256: str) -> Source:
     """Return the source of a reference; raise CodeError if its hash is another."""
     source = source_of(reference)
-    if source.sha256 != sha256:
-        raise CodeError(
-            f"{source.path} has changed: its SHA-256 is {source.sha256[:12]}..., and "
-            f"{sha256[:12]}... was recorded. Put it back (a run keeps a copy in its folder "
-            "`code`), or start a new run with the changed one; for a --trainable, --warm-start "
-            "OLD --name NEW tells it the old one's trials."
-        )
+    was, now = _hashes(sha256), _hashes(source.sha256)
+    for name in sorted(was.keys() & now.keys()):  # one that is missing fails to be imported
+        if was[name] != now[name]:
+            imported = f", which {source.path} imports," if name else ""
+            raise CodeError(
+                f"{name or source.path}{imported} has changed: its SHA-256 is "
+                f"{now[name][:12]}..., and {was[name][:12]}... was recorded. Put it "
+                "back (a run keeps a copy in its folder `code`), or start a new run with the "
+                "changed one; for a --trainable, --warm-start OLD --name NEW tells it the old "
+                "one's trials."
+            )
     return source
 
 
@@ -110,7 +127,9 @@ def load(reference: str, sha256: str | None = None) -> Any:
     place, _, name = reference.rpartition(":")
     key = place, source.sha256
     if key not in _loaded:
-        _loaded[key] = _run(place, source) if is_file(reference) else _imported(place)
+        module = _run(place, source) if is_file(reference) else _imported(place)
+        _require_imported(source)
+        _loaded[key] = module
     module = _loaded[key]
     if not hasattr(module, name):
         known = [each for each in vars(module) if not each.startswith("_")]
@@ -166,7 +185,10 @@ def with_hashes(
 def package_path(module: str) -> str | None:
     """Return the path of a module's topmost package, or of the module alone; None for one that is
     installed."""
-    found = importlib.util.find_spec(module.partition(".")[0])
+    try:
+        found = importlib.util.find_spec(module.partition(".")[0])
+    except (ImportError, ValueError):
+        return None
     places = [] if found is None else [*(found.submodule_search_locations or ()), found.origin]
     path = next((place for place in places if place), None)
     return None if path is None or "site-packages" in path else path
@@ -190,7 +212,7 @@ def place_in(error: BaseException) -> str:
 def told(error: BaseException) -> str | None:
     """Return the exception with the innermost line of a user's code that led to it, and that line;
     None if it did not come through such code."""
-    own = {module.__file__ for module in _loaded.values()}
+    own = {*_texts, *(module.__file__ for module in _loaded.values())}
     frames = [each for each in traceback.extract_tb(error.__traceback__) if each.filename in own]
     if not frames:
         return None
@@ -208,6 +230,65 @@ def no_exit() -> Iterator[None]:
     except SystemExit as error:
         said = f"code of a search must return or raise, but called sys.exit({error.code!r})"
         raise RuntimeError(said).with_traceback(error.__traceback__) from None
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _hashes(record: str) -> dict[str, str]:
+    """Return the hashes in a `Source.sha256` by the names of modules; that of the file by ""."""
+    first, *more = record.split()
+    return {"": first} | dict(one.rsplit(":", 1) for one in more)
+
+
+def _imports(text: str) -> set[str]:
+    """Return the topmost names of the modules that a text imports anywhere; none of a text that is
+    no Python, which fails when it is run."""
+    try:
+        nodes = list(ast.walk(ast.parse(text)))
+    except SyntaxError:
+        return set()
+    found = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    found |= {n.module or "" for n in nodes if isinstance(n, ast.ImportFrom) and not n.level}
+    return {name.partition(".")[0] for name in found} - {"", *OURS, *sys.stdlib_module_names}
+
+
+def _modules(names: set[str], folder: Path) -> tuple[tuple[str, str], ...]:
+    """Return the texts of the modules of these names, and of those that they import, by the names
+    of the files: only of those in the folder, or that of the command. Of a package it is all
+    files, but not what these import: the longest ones take seconds to parse."""
+    here = {folder.resolve(), Path.cwd()}
+    found: dict[str, str] = {}
+    known, left = set(names), list(names)
+    while left:
+        path = package_path(left.pop())
+        if path is None or (top := Path(path).resolve()).parent not in here:
+            continue
+        for file in sorted(top.rglob("*.py")) if top.is_dir() else [top]:
+            name = file.relative_to(top.parent)
+            if all(part.isidentifier() for part in name.with_suffix("").parts):
+                found[name.as_posix()] = file.read_text(encoding="utf-8")
+        new = set() if top.is_dir() else _imports(found[top.name]) - known
+        known |= new
+        left += new
+    return tuple(sorted(found.items()))
+
+
+def _require_imported(source: Source) -> None:
+    """Raise CodeError if what Python has imported of the source's modules are other texts."""
+    for name, text in source.modules:
+        dotted = name.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
+        file = getattr(sys.modules.get(dotted), "__file__", None)
+        if file is None:
+            continue
+        on_disk = Path(file).read_text(encoding="utf-8")
+        if not text == on_disk == _texts.setdefault(file, text):
+            raise CodeError(
+                f"{name}, which {source.path} imports, has changed since the search began or this "
+                "process imported it. Put it back, or start anew with the changed one: in a new "
+                "process, as a restarted kernel."
+            )
 
 
 def _imported(place: str) -> ModuleType:

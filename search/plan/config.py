@@ -203,7 +203,9 @@ class SearchConfig:
         same = self.epochs in (None, epochs)
         require(same, "--epochs is --set epochs", f"{self.epochs}, {epochs}", "Give one of them.")
         # the space first: it refuses what cannot be searched
-        code = {reference: source.sha256 for reference, source in self.sources.items()}
+        code = {one: source.sha256 for one, source in self.sources.items()} | {
+            one: self.code[one] for one in self.sources.keys() & self.code.keys()
+        }
         object.__setattr__(self, "code", code)
         if self.own_trainer is not None:
             self.own_trainer.check()

@@ -94,7 +94,7 @@ class RunStore:
                 hidden.joinpath(table).mkdir()
                 store._write(table, EMPTY, store.converted(table, []))
             for name, content in (files or {}).items():
-                hidden.joinpath(name).parent.mkdir(exist_ok=True)
+                hidden.joinpath(name).parent.mkdir(parents=True, exist_ok=True)
                 plain = content if isinstance(content, bytes) else content.encode()
                 hidden.joinpath(name).write_bytes(plain)
             hidden.rename(path)

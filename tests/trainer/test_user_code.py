@@ -1,6 +1,7 @@
 """A user's network and loss: run as recorded, refused by name if they break the contract."""
 
 import pickle
+import sys
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from trainer.user_code import (
     give_texts,
     load,
     place_in,
+    require_unchanged,
     source_of,
     with_hashes,
 )
@@ -211,6 +213,65 @@ def test_a_changed_file_is_refused_by_name_when_a_network_is_restored(file, tmp_
         restore_network(tmp_path / "state.pt", torch.device("cpu"))
     with pytest.raises(CodeError, match="has changed"):
         TrainingLoop(restored, torch.device("cpu"))
+
+
+@pytest.fixture
+def with_modules(file, tmp_path, monkeypatch):
+    """A file that imports a module, which imports a package, all in one folder."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(user_code, "_texts", {})
+    (tmp_path / "own_part.py").write_text("def late():\n    import own_package.inner\n")
+    (tmp_path / "own_package" / "deep").mkdir(parents=True)
+    for name in ("__init__.py", "inner.py", "deep/unused.py"):
+        (tmp_path / "own_package" / name).write_text("import json\nanswer = 42\n")
+    (tmp_path / "unrelated.py").write_text("")
+    file.write_text(CODE + "from own_part import late\n")
+    yield file
+    for name in [*sys.modules]:
+        if name.partition(".")[0] in ("own_part", "own_package"):
+            del sys.modules[name]
+
+
+@pytest.mark.parametrize(
+    "changed", ["own_part.py", "own_package/inner.py", "own_package/deep/unused.py"]
+)
+@pytest.mark.parametrize("reference", ["{}/mine.py:Mine", "mine:Mine", "own_package.inner:answer"])
+def test_a_changed_module_that_is_imported_is_refused_by_name(reference, changed, with_modules):
+    reference = reference.format(with_modules.parent)
+    source = source_of(reference)
+    kept = dict(source.modules)
+    assert "unrelated.py" not in kept
+    if changed in kept:
+        assert kept[changed] == (with_modules.parent / changed).read_text()
+    require_unchanged(reference, source.sha256)
+    with_modules.with_name("unrelated.py").write_text("other = 1\n")
+    (with_modules.parent / changed).write_text("answer = 43\n")
+    if reference.startswith("own_package") and changed == "own_part.py":
+        require_unchanged(reference, source.sha256)  # it imports none of it
+        return
+    with pytest.raises(CodeError, match=rf"{changed}(, which .* imports,)? has changed: its"):
+        load(reference, source.sha256)
+
+
+def test_a_module_that_is_imported_already_is_not_taken_for_a_changed_one(with_modules):
+    load(f"{with_modules}:Mine")
+    with_modules.with_name("own_part.py").write_text("late = 0\n")
+    with pytest.raises(CodeError, match=r"own_part.py, which .* imports, has changed since"):
+        load(f"{with_modules}:Mine")
+
+
+def test_a_worker_refuses_a_module_that_is_another_than_the_drivers(with_modules, monkeypatch):
+    monkeypatch.setattr(user_code, "_given", {})
+    source = source_of(f"{with_modules}:Mine")
+    give_texts({str(with_modules): source})
+    with_modules.with_name("own_part.py").write_text("late = 0\n")
+    with pytest.raises(CodeError, match=r"own_part.py, which .* imports, has changed since"):
+        load(f"{with_modules}:Mine", source.sha256)
+
+
+def test_a_record_without_modules_fits_the_same_file(with_modules):
+    alone = source_of(f"{with_modules}:Mine").sha256.partition(" ")[0]
+    assert require_unchanged(f"{with_modules}:Mine", alone).modules
 
 
 def test_a_network_that_cannot_be_pickled_is_kept_and_restored(file, tmp_path):
