@@ -11,9 +11,9 @@ it have the number of scenes.
 
 With --codes, every row is of lone scenes of the `local` law, one source at 20 dB, K known, σ² not
 told, with its channel or a Rayleigh one, misread in one way: the share that fits by the tests of
-the scene (p >= .01), the share of these with an angle of `sml` more than 5 degrees off, and, in
-recordings too small for a test of all scenes together, the share that still fits when other
-readings are tried, and that in which the model gives a wrong place a confidence of .5 or more.
+the scene (p >= .01), the share of these with an angle of `sml` more than 5 degrees off, the share
+that still fits alone when other readings are tried, and that in which the model gives a wrong
+place a confidence of .5 or more.
 """
 
 import argparse
@@ -67,8 +67,6 @@ MISREAD = (
     "snapshots conjugated",
 )
 """Names of `readings`; the first is the scene as it is."""
-SMALL = 3
-"""Scenes localised together, too few for a test of all: as good as lone ones, and faster."""
 SURE = 0.5
 """Confidence from which an estimate is believed."""
 CHANNELS = {"Rician, 6 dB": 6.0, "Rayleigh": -60.0}
@@ -116,13 +114,11 @@ def codes_table(run: str, size: int) -> str:
             cells = [name or "nothing misread", channel, f"{size}", share(passed)]
             cells.append(share(wrong) if len(wrong) else "none fits")
             fits, sure = passed.copy(), np.zeros_like(passed)
-            for few in np.split(passed.nonzero()[0], range(SMALL, passed.sum(), SMALL)):
-                if not len(few):
-                    continue
-                numbers = torch.from_numpy(few)
-                alone = localise(model, given[name].take(numbers), num_sources=1)
-                fits[few] = alone.fits
-                sure[few] = (alone.confidence[:, 0] >= SURE) & far_off(alone, law.take(numbers))
+            for number in passed.nonzero()[0].tolist():
+                one = slice(number, number + 1)
+                alone = localise(model, given[name].take(one), num_sources=1)
+                fits[one] = alone.fits
+                sure[one] = (alone.confidence[:, 0] >= SURE) & far_off(alone, law.take(one))
             lines.append("| " + " | ".join([*cells, share(fits), share(sure)]) + " |")
             print(lines[-1], flush=True)
     return "\n".join(lines)

@@ -25,8 +25,10 @@ over the law's SNRs, and at this level only.
 from dataclasses import replace
 from typing import NamedTuple
 
+import numpy as np
 import torch
-from scipy.special import bdtrc
+from numpy.typing import NDArray
+from scipy.special import bdtrc, chdtrc
 from torch import Tensor
 
 from trainer.config import SceneConfig
@@ -182,6 +184,16 @@ def beaten(scenes: Scenes, found: Estimates, best: Explanation, scene: SceneConf
 def too_many(misfits: int, scenes: int) -> bool:
     """Return whether so many misfits are more than chance gives scenes of the law, at 1 %."""
     return misfits > 0 and bool(bdtrc(misfits - 1, scenes, LEVEL) < LEVEL + 1e-9)
+
+
+def fit_badly(p_values: NDArray[np.float32]) -> bool:
+    """Return whether scenes of these p values fit worse, taken together, than chance explains.
+
+    Fisher's method: under the law -2 sum log p is χ² with two degrees of freedom for each scene,
+    or less where the tests are conservative.
+    """
+    score = -2 * np.log(np.maximum(p_values.astype(np.float64), 1e-300)).sum()
+    return len(p_values) > 1 and bool(chdtrc(2 * len(p_values), score) < LEVEL)
 
 
 def reverse_phase(scenes: Scenes) -> Scenes:

@@ -7,15 +7,17 @@ Some cannot be told from the snapshots: rows and columns exchanged in a square p
 columns reversed in channel and codes alike, are the same scene with azimuth and elevation
 exchanged or of the other sign. Only known places tell these (`known_places`).
 
-A recording with too few scenes for a test of all of them together is tried scene by scene
-(`better_readings`): wrong codes leave little but noise, and some place explains noise.
+A sample of every recording, a lone scene too, is tried in all of them though its scenes fit
+(`better_reading`): wrong codes leave little but noise, and some place explains noise.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 
+import numpy as np
 import torch
+from scipy.optimize import brentq
 from torch import Tensor
 
 from trainer.config import ConfigError, SceneConfig
@@ -31,7 +33,7 @@ SAMPLE = 16
 LEAST_GAIN = 5.0
 """Log likelihood per scene by which a reading must be better than the recording as given."""
 ALONE = 0.002
-"""Share of the law's own scenes for each of which some other reading may be called better."""
+"""Share of the law's own recordings for which some other reading may be called better."""
 SIGN = "the phase sign reversed"
 NOISE = "noise_variance left out"
 SCALES = (
@@ -96,54 +98,62 @@ def likely_convention(found: list[Convention]) -> Convention | None:
     """
     (given,) = (each for each in found if not each.name)
     best = max(found, key=lambda each: each.gain)
-    more = best.fitting > given.fitting or best.gain > least_gain_alone(len(found))
+    more = best.fitting > given.fitting or best.gain > least_gain(len(found))
     if best.gain > LEAST_GAIN and best.fitting > best.of // 2 and more:
         return best
+    misfit = too_many(given.of - given.fitting, given.of)
     for each in found:
-        if each.name == NOISE and not too_many(each.of - each.fitting, each.of):
+        if misfit and each.name == NOISE and not too_many(each.of - each.fitting, each.of):
             return each
     return None
 
 
-def least_gain_alone(number: int) -> float:
-    """Return the log likelihood by which one of so many readings must explain a lone scene better.
+def least_gain(number: int, scenes: int = 1) -> float:
+    """Return the log likelihood by which one of so many readings must explain scenes better.
 
-    Of noise alone the gain of each is logistic (`best_places`), and Bonferroni's sum is `ALONE`.
+    Of noise alone the gain of a scene is logistic (`best_places`), that of several a sum of such,
+    with the characteristic function (πt / sinh πt)^n; Bonferroni's sum over readings is `ALONE`.
     """
-    return math.log(number / ALONE - 1)
+    t = np.linspace(0, 20, 20_001)[1:]
+    spectrum = (np.pi * t / np.sinh(np.pi * t)) ** scenes / t
+
+    def excess(gain: float) -> float:
+        # the integrand is smooth and, at 0, `gain`: the trapezoidal rule is exact to rounding
+        integral = (spectrum * np.sin(gain * t)).sum() * t[0] + gain * t[0] / 2
+        return number * (0.5 - integral / np.pi) - ALONE
+
+    deviation = np.pi * (scenes / 3) ** 0.5
+    return float(brentq(excess, 0, 6 * deviation + 20))
 
 
 @torch.no_grad()
-def better_readings(scenes: Scenes, num_sources: Tensor, scene: SceneConfig) -> list[str]:
-    """Return the name of the reading that explains each scene better than as given; "" if none.
+def better_reading(scenes: Scenes, num_sources: Tensor, scene: SceneConfig) -> str:
+    """Return the name of the reading that explains scenes better than as given; "" if none does.
 
-    The phase sign has a test of its own (`best_places`); σ² left out changes no likelihood; what
-    no snapshots can tell, such as mirror images, is not among the readings. Only readings in which
-    one source of the grid explains more than as given are searched by maximum likelihood.
+    One reading for all: the log likelihoods that they gain are added. The phase sign has a test
+    of its own (`best_places`); σ² left out changes no likelihood; what no snapshots can tell, such
+    as mirror images, is not among the readings. Only readings in which one source of the grid
+    explains more than as given are searched by maximum likelihood.
 
     Args:
         num_sources: K, [B], at least 1.
         scene: the region; its panel is that of each reading.
     """
-    names: list[str] = []
-    values, as_given = [], torch.full(num_sources.shape, -torch.inf, device=num_sources.device)
+    number, as_given, tried = 0, torch.inf, {}
     for name, _, reading in readings(scenes):
         if name in (NOISE, SIGN):
             continue
         try:
-            coarse = source_gain(reading, _search(reading, scene))
+            coarse = float(source_gain(reading, _search(reading, scene)).sum())
         except ConfigError:  # a region in which directions would look alike
             continue
-        value = torch.full_like(coarse, torch.inf)
-        tried = (coarse > as_given).nonzero().flatten()
-        if len(tried):
-            value[tried] = _likeliest(reading.take(tried), num_sources[tried], scene)[-1].to(value)
-        as_given = as_given if names else coarse
-        names.append(name)
-        values.append(value)
-    gain = values[0] - torch.stack(values)
-    gain = gain.where(gain > least_gain_alone(len(names) - 1), 0)
-    return [names[number] for number in gain.argmax(0).tolist()]
+        number += bool(name)
+        as_given = as_given if name else coarse
+        if not name or coarse > as_given:
+            tried[name] = float(_likeliest(reading, num_sources, scene)[-1].sum())
+    best = min(tried, key=lambda name: tried[name])
+    gain = tried[""] - tried[best]
+    return best if best and gain > least_gain(number, scenes.batch_size) else ""
 
 
 def readings(scenes: Scenes) -> Iterator[tuple[str, str, Scenes]]:
@@ -171,30 +181,42 @@ def _of_lattice(scenes: Scenes) -> Iterator[tuple[str, str, Scenes]]:
     numbers = torch.arange(panel.num_elements, device=scenes.codes.device)
     lattice = numbers.view(panel.num_vertical, panel.num_horizontal)
     by_columns = numbers.view(panel.num_horizontal, panel.num_vertical).mT.flatten()
+    there_and_back, up_and_down = lattice.clone(), lattice.clone()
+    there_and_back[1::2] = lattice[1::2].flip(1)
+    up_and_down[:, 1::2] = lattice[:, 1::2].flip(0)
+    turning = {
+        "row by row, there and back": there_and_back.flatten(),
+        "column by column, up and down": up_and_down.mT.flatten().argsort(),
+    }
     orders = {
         "column by column": by_columns,
         "with rows reversed": lattice.flip(0).flatten(),
         "with columns reversed": lattice.flip(1).flatten(),
+        "starting with the last one": numbers.roll(-1),
+        "starting with the second one": numbers.roll(1),
     }
-    for name, order in orders.items():
-        remedy = (
-            "order the elements of {} row by row, the lowest row and leftmost first; if they are, "
-            "those of {}: only known places tell which of both is wrong"
-        )
+    remedy = (
+        "order the elements of {} row by row, the lowest row and leftmost first; if they are, "
+        "those of {}: only known places tell which of both is wrong"
+    )
+    for name, order in (orders | turning).items():
         for array, other in (("codes", "channel"), ("channel", "codes")):
-            value = {array: getattr(scenes, array)[..., order]}
             yield (
                 f"the elements of {array} ordered {name}",
                 remedy.format(array, other),
-                replace(scenes, **value),
+                replace(scenes, **{array: getattr(scenes, array)[..., order]}),
             )
-    both = {name: getattr(scenes, name)[..., by_columns] for name in ("codes", "channel")}
-    if panel.num_horizontal != panel.num_vertical:
+    square = panel.num_horizontal == panel.num_vertical
+    if not square:
+        turning["column by column"] = by_columns
+    for name, order in turning.items():
+        both = {array: getattr(scenes, array)[..., order] for array in ("codes", "channel")}
         yield (
-            "the elements of codes and channel ordered column by column",
+            f"the elements of codes and channel ordered {name}",
             "order the elements of codes and channel row by row",
             replace(scenes, **both),
         )
+    if not square:
         swapped = replace(
             panel, num_horizontal=panel.num_vertical, num_vertical=panel.num_horizontal
         )
@@ -208,17 +230,16 @@ def _of_lattice(scenes: Scenes) -> Iterator[tuple[str, str, Scenes]]:
 def _of_codes(scenes: Scenes) -> Iterator[tuple[str, str, Scenes]]:
     codes = scenes.codes
     if scenes.num_snapshots > 1:
-        orders: dict[str, Callable[[Tensor], Tensor]] = {
-            "in reverse order of snapshots": lambda x: x.flip(1),
-            "one snapshot late": lambda x: x.roll(-1, 1),
-            "one snapshot early": lambda x: x.roll(1, 1),
-        }
+        orders = {"in reverse order of snapshots": codes.flip(1)}
+        for number, word in enumerate(
+            ("one snapshot", "two snapshots", "three snapshots", "four snapshots"), 1
+        ):
+            if number < scenes.num_snapshots:
+                orders[f"{word} late"] = codes.roll(-number, 1)
+                orders[f"{word} early"] = codes.roll(number, 1)
         for name, order in orders.items():
-            yield (
-                f"codes {name}",
-                "give every snapshot its own code",
-                replace(scenes, codes=order(codes).contiguous()),
-            )
+            remedy = "give every snapshot its own code"
+            yield f"codes {name}", remedy, replace(scenes, codes=order.contiguous())
     phases = codes.angle()
     largest = math.radians(2 * math.pi)  # of a full turn, taken for degrees
     if 0 < float(phases.abs().max()) <= largest:
@@ -227,9 +248,17 @@ def _of_codes(scenes: Scenes) -> Iterator[tuple[str, str, Scenes]]:
             "make codes by exp(1j * phases): these are radians, not degrees",
             replace(scenes, codes=torch.polar(codes.abs(), phases.rad2deg())),
         )
-    if bool((codes.imag == 0).all()):
+    if bool((codes.imag != 0).any()):
+        for name, factor, remedy in (("doubled", 0.5, "halve"), ("halved", 2.0, "double")):
+            yield (
+                f"codes made of phases {name}",
+                f"{remedy} the phases",
+                replace(scenes, codes=torch.polar(codes.abs(), factor * phases)),
+            )
+    else:
         phases = codes.real
         states = {
+            "phases in turns": (2 * torch.pi * phases, "replace codes by exp(2j * pi * codes)"),
             "phases in radians": (phases, "replace codes by exp(1j * codes)"),
             "phases in degrees": (phases.deg2rad(), "replace codes by exp(1j * radians(codes))"),
             "bits": (torch.pi * phases, "replace codes by exp(1j * pi * codes)"),

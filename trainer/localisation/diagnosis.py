@@ -12,7 +12,7 @@ from trainer.estimation import sml
 from trainer.evaluation import TOLERANCE_DEG
 from trainer.scenes import Scenes, search_grid
 
-from .best_places import LEVEL, reverse_phase, too_many
+from .best_places import reverse_phase
 from .conventions import (
     SIGN,
     Convention,
@@ -28,8 +28,11 @@ from .vouching import (
     RESCALED,
     REVERSED,
     UNCALIBRATED,
+    better_name,
+    is_misread,
     is_reread,
     is_rescaled,
+    is_reversed,
     moved_by_scale,
     recording_scale,
     vouch,
@@ -61,10 +64,14 @@ class Fault(NamedTuple):
 def find_fault(found: Localisation, scenes: Scenes, scene: SceneConfig) -> Fault | None:
     """Return the misreading that explains why scenes do not fit, or None."""
     counts = torch.from_numpy(found.num_sources).to(scenes.snapshots.device)
-    likely = _reversed_sign(scenes, counts, scene) if REVERSED in found.reason else None
-    misfits, tested = int((found.p_value < LEVEL).sum()), int(np.isfinite(found.p_value).sum())
-    if likely is None and (is_reread(found).any() or too_many(misfits, tested)):
-        likely = likely_convention(conventions(scenes, counts, scene))
+    hinted = REVERSED in found.reason or is_reversed(found)
+    likely = _reversed_sign(scenes, counts, scene) if hinted else None
+    name = better_name(found)
+    if likely is None and (name or is_misread(found)):
+        tried = conventions(scenes, counts, scene)
+        named = (each for each in tried if name and each.name == name)
+        likely = next((each for each in named if each.fitting > each.of // 2), None)
+        likely = likely or likely_convention(tried)
     if likely is None:
         return _scale_fault(found, scenes, counts, scene)
     said = f"with {likely.name} {likely.fitting} of {likely.of} tried fit"
@@ -139,7 +146,9 @@ def describe_misfits(found: Localisation, scenes: Scenes, scene: SceneConfig) ->
         said.append(f"{misfits} of {size} scenes do not fit (p < .01).")
     if reread:
         said.append(f"{reread} of {size} scenes fit better when they are read otherwise.")
-    if reread or too_many(misfits, size) or is_rescaled(found):
+    elif is_misread(found) and not misfits:
+        said.append("taken together, the scenes fit worse than chance explains.")
+    if reread or is_misread(found) or is_rescaled(found):
         fault = find_fault(found, scenes, scene)
         if fault:
             said.append(f"{fault.reading[0].upper()}{fault.reading[1:]}: {fault.remedy}.")

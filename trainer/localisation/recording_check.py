@@ -20,12 +20,11 @@ from trainer.exchange import describe_scenes
 from trainer.scenes import load_scenes
 from trainer.training import resolve_device
 
-from .best_places import too_many
 from .diagnosis import describe_scale, find_fault
 from .known_places import Comparison, compare_places
 from .localise_scenes import known_counts, localise_by
 from .methods import METHODS, adapt_scene, default_scene, locate_by_method
-from .vouching import UNSEEN, is_reread, is_rescaled
+from .vouching import UNSEEN, is_misread, is_reread, is_rescaled
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ def check_recording(
     seen = tested & ~(found.reason == UNSEEN).any(-1)
     if (~seen & tested).any():
         lines.append(f"sources    none is seen in {int((~seen & tested).sum())} scenes (p >= .01)")
-    fitting = not too_many(size - fits, size) and not is_reread(found).any()
+    fitting = not is_misread(found) and not is_reread(found).any()
     reading = scenes
     if not fitting or is_rescaled(found):
         fault = find_fault(found, scenes, scene)

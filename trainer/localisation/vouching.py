@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import stdtr
+from scipy.special import ndtr, stdtr
 from torch import Tensor
 
 from trainer.config import SceneConfig
@@ -19,8 +19,8 @@ from trainer.estimation import ORIGINS, Estimates, have_own_source
 from trainer.evaluation import TOLERANCE_DEG, identify, noise_p_value
 from trainer.scenes import Scenes, search_grid
 
-from .best_places import LEVEL, Explanation, beaten, explain, too_many
-from .conventions import better_readings
+from .best_places import LEVEL, Explanation, beaten, explain, fit_badly, too_many
+from .conventions import better_reading, sample
 from .localisation import Localisation
 
 UNSEEN = "no source is seen"
@@ -37,9 +37,7 @@ UNCALIBRATED = "no network calibrated for such data made the estimate"
 
 
 LEAST_SCENES = 5
-"""Least number of scenes whose hints of a reversed sign or a scale are taken together."""
-LEAST_MISFITS = 4
-"""Least number of scenes among which misfits are counted; fewer are tried in every reading."""
+"""Least number of scenes whose hints of a reversed sign are taken together."""
 
 
 class Withheld(NamedTuple):
@@ -113,17 +111,22 @@ def judge_recording(found: Localisation) -> Localisation:
     return withhold_misread(withhold_rescaled(withhold_reversed(found)))
 
 
-def withhold_reversed(found: Localisation) -> Localisation:
-    """Return a recording's estimates without confidence, if its phase sign is reversed.
+def is_reversed(found: Localisation) -> bool:
+    """Return whether the scenes of a recording together say that its phase sign is reversed.
 
     The sign is the same in all scenes, so that many weak hints are one strong one: Student's t of
     `reversed_gain` over scenes. Where the sign is right its mean is negative; in noise alone zero.
     """
     gain = found.reversed_gain[np.isfinite(found.p_value)].astype(np.float64)
     if len(gain) < LEAST_SCENES or gain.mean() <= 0:
-        return found
+        return False
     score = gain.mean() / max(gain.std(ddof=1) / len(gain) ** 0.5, 1e-300)
-    if stdtr(len(gain) - 1, -score) >= LEVEL:
+    return bool(stdtr(len(gain) - 1, -score) < LEVEL)
+
+
+def withhold_reversed(found: Localisation) -> Localisation:
+    """Return a recording's estimates without confidence, if its phase sign is reversed."""
+    if not is_reversed(found):
         return found
     others = found.active & ~np.isin(found.reason, (UNSEEN, UNTESTED, MISFIT))
     return replace(_withhold(found, others, REVERSED), fits=np.zeros_like(found.fits))
@@ -145,7 +148,8 @@ class Scale(NamedTuple):
 def recording_scale(found: Localisation) -> Scale | None:
     """Return the mean of the scenes' factors, weighted by their information; None if none tells.
 
-    Where they scatter more than their standard deviations say, that of the mean grows as much.
+    Each is normal with its known standard deviation, so that one scene has a test, too. Where they
+    scatter more than that, the standard deviation of the mean grows as much.
     """
     told = np.isfinite(found.p_value) & np.isfinite(found.scale_std)
     factor, std = (x[told].astype(np.float64) for x in (found.scale, found.scale_std))
@@ -156,8 +160,7 @@ def recording_scale(found: Localisation) -> Scale | None:
     scatter = (weight * (factor - mean) ** 2).sum() / max(len(factor) - 1, 1)
     spread = float((max(scatter, 1.0) / weight.sum()) ** 0.5)
     score = -abs(mean - 1) / spread
-    wrong = len(factor) >= LEAST_SCENES and 2 * stdtr(len(factor) - 1, score) < LEVEL
-    return Scale(mean, spread, bool(wrong))
+    return Scale(mean, spread, bool(2 * ndtr(score) < LEVEL))
 
 
 def moved_by_scale(found: Localisation, factor: float) -> NDArray[np.float64]:
@@ -201,42 +204,45 @@ def withhold_rescaled(found: Localisation) -> Localisation:
 
 def withhold_misread(found: Localisation) -> Localisation:
     """Return a recording's estimates without confidence, if more scenes than chance explains do
-    not fit: what is read wrongly in some scenes is wrong in all."""
+    not fit, or many fit badly: what is read wrongly in some scenes is wrong in all."""
+    return _withhold(found, _unwithheld(found), MISREAD) if is_misread(found) else found
+
+
+def is_misread(found: Localisation) -> bool:
+    """Return whether more scenes do not fit, or all fit worse together, than chance explains."""
     tested = np.isfinite(found.p_value)
-    if not too_many(int((tested & ~found.fits).sum()), int(tested.sum())):
-        return found
-    return _withhold(found, _unwithheld(found), MISREAD)
+    many = too_many(int((tested & ~found.fits).sum()), int(tested.sum()))
+    return many or fit_badly(found.p_value[tested])
+
+
+def better_name(found: Localisation) -> str:
+    """Return the name of the reading that explains a recording better; "" if none is said to."""
+    reasons = (each for each in found.reason.ravel().tolist() if each.startswith(REREAD))
+    return next(reasons, "").removeprefix(REREAD).strip()
 
 
 def is_reread(found: Localisation) -> NDArray[np.bool_]:
-    """Return the scenes that another reading explains better, [S]."""
-    return np.asarray(np.char.startswith(found.reason, REREAD).any(-1))
+    """Return the scenes that fit by their own tests, in a recording that another reading explains
+    better, [S]."""
+    return np.full(len(found.fits), bool(better_name(found))) & (found.p_value >= LEVEL)
 
 
 def withhold_reread(found: Localisation, scenes: Scenes, scene: SceneConfig) -> Localisation:
-    """Return a small recording's estimates, without confidence in scenes that another reading
-    explains better; such scenes do not fit.
+    """Return a recording's estimates, without confidence if another reading explains a sample of
+    its scenes better; then none of them fits.
 
-    Larger recordings are returned as they are: what is misread there shows in other scenes.
+    Asked where there is anything left to withhold. Scenes in which no source is seen tell nothing.
     """
-    tested = np.isfinite(found.p_value)
-    if tested.sum() >= LEAST_MISFITS:
+    tested = np.isfinite(found.p_value) & (found.active & (found.reason != UNSEEN)).any(-1)
+    if not (tested[:, None] & found.fits[:, None] & _unwithheld(found)).any():
         return found
-    doubted = (tested & found.fits & _unwithheld(found).any(-1)).nonzero()[0]
-    if not len(doubted):
+    numbers = torch.from_numpy(tested.nonzero()[0]).to(scenes.snapshots.device)
+    count = torch.from_numpy(found.num_sources).to(numbers.device)
+    name = better_reading(*sample(scenes.take(numbers), count[numbers]), scene)
+    if not name:
         return found
-    numbers = torch.from_numpy(doubted).to(scenes.snapshots.device)
-    count = torch.from_numpy(found.num_sources[doubted]).to(numbers.device)
-    names = np.full(len(found.fits), "", dtype=object)
-    names[doubted] = better_readings(scenes.take(numbers), count, scene)
-    better = names != ""
-    reasons = np.array([f"{REREAD} {name}" for name in names])
-    return replace(
-        found,
-        confidence=np.where(better[:, None] & found.active, np.float32(np.nan), found.confidence),
-        reason=np.where(better[:, None] & _unwithheld(found), reasons[:, None], found.reason),
-        fits=found.fits & ~better,
-    )
+    judged = _withhold(found, _unwithheld(found), f"{REREAD} {name}")
+    return replace(judged, fits=np.zeros_like(found.fits))
 
 
 def _unwithheld(found: Localisation) -> NDArray[np.bool_]:

@@ -10,11 +10,11 @@ import torch
 from tests.small_model import SCENE, scenes_of
 from trainer.config import ConfigError
 from trainer.localisation import localise, reverse_phase
-from trainer.localisation.best_places import LEVEL
-from trainer.localisation.conventions import ALONE, better_readings, least_gain_alone, readings
+from trainer.localisation.best_places import LEVEL, fit_badly
+from trainer.localisation.conventions import ALONE, better_reading, least_gain, readings
 from trainer.localisation.diagnosis import find_fault
 from trainer.localisation.vouching import (
-    LEAST_MISFITS,
+    MISFIT,
     MISREAD,
     REREAD,
     REVERSED,
@@ -66,11 +66,10 @@ def test_a_wrong_noise_variance_does_not_fit_and_the_advice_leads_to_the_right_o
         assert localise(method="sml", scenes=right).fits.all()
 
 
-def test_far_sources_of_a_reversed_sign_get_one_reason_in_words_and_in_the_column(trained):
-    """Each scene alone says too little; all together say that the sign is reversed."""
+def test_a_reversed_sign_is_named_whether_or_not_each_scene_alone_tells_it(trained):
     scenes = replace(scenes_of(snr_db=0.0, size=12), truth=None)
     found = localise(trained, reverse_phase(scenes), num_sources=1, diagnosed=True)
-    assert REVERSED in found.reason
+    assert np.isin(found.reason[found.active], (REVERSED, MISFIT, UNSEEN)).all()
     assert "phase sign reversed" in found.diagnosis
     assert "None of the usual" not in found.diagnosis
 
@@ -115,7 +114,7 @@ def test_scenes_read_with_wrong_codes_are_better_explained_by_the_right_ones():
     scenes = scenes_of(snr_db=15.0, size=2)
     wrong = replace(scenes, codes=scenes.codes.conj().resolve_conj())
     one = torch.ones(2, dtype=torch.long)
-    assert better_readings(wrong, one, SCENE) == ["codes conjugated"] * 2
+    assert better_reading(wrong, one, SCENE) == "codes conjugated"
 
 
 def test_codes_of_radians_that_were_turned_as_degrees_are_better_explained_by_the_radians():
@@ -124,7 +123,7 @@ def test_codes_of_radians_that_were_turned_as_degrees_are_better_explained_by_th
     assert name not in [each for each, _, _ in readings(scenes)]
     moduli = torch.full_like(scenes.codes.real, 0.7)
     wrong = replace(scenes, codes=torch.polar(moduli, scenes.codes.angle().deg2rad()))
-    assert better_readings(wrong, one, SCENE) == [name]
+    assert better_reading(wrong, one, SCENE) == name
     read = next(read for each, _, read in readings(wrong) if each == name)
     torch.testing.assert_close(read.codes, 0.7 * scenes.codes, rtol=0, atol=1e-5)
 
@@ -145,12 +144,35 @@ def test_a_lone_misread_scene_that_fits_is_withheld_and_the_reading_is_named():
 @pytest.mark.slow
 def test_a_lone_scene_of_the_law_keeps_its_confidence(trained):
     found = localise(trained, scenes_of(snr_db=15.0, size=3), num_sources=1)
-    assert len(found.fits) < LEAST_MISFITS
     assert found.fits.all()
     assert np.isfinite(found.confidence[found.active]).all()
 
 
-def test_the_bound_of_readings_is_bonferronis_of_logistic_gains():
+def test_the_bound_of_readings_is_bonferronis_of_sums_of_logistic_gains():
     for number in (1, 17):
-        chance = 1 / (1 + np.exp(least_gain_alone(number)))
+        chance = 1 / (1 + np.exp(least_gain(number)))
         assert number * chance == pytest.approx(ALONE)
+    drawn = np.random.default_rng(1).logistic(size=(200_000, 4)).sum(-1)
+    share = (drawn > least_gain(1, 4)).mean()
+    assert share == pytest.approx(ALONE, abs=4 * (ALONE / len(drawn)) ** 0.5)
+
+
+def test_many_weak_hints_at_another_reading_are_added():
+    """At 0 dB each of eight scenes says too little of elements that were wired there and back."""
+    name, scenes = (
+        "the elements of codes ordered row by row, there and back",
+        scenes_of(snr_db=-3.0, size=8),
+    )
+    given = next(read for each, _, read in readings(scenes) if each == name)  # its own inverse
+    one = torch.ones(8, dtype=torch.long)
+    alone = [better_reading(given.take([n]), one[:1], SCENE) for n in range(8)]
+    assert alone.count(name) < 8
+    assert better_reading(given, one, SCENE) == name
+
+
+def test_a_misfit_that_no_scene_shows_is_seen_in_all_p_values_together():
+    assert not fit_badly(np.full(8, 0.5, np.float32))
+    assert not fit_badly(np.full(1, 0.001, np.float32))
+    assert fit_badly(np.full(8, 0.05, np.float32))
+    drawn = np.random.default_rng(1).uniform(size=(2000, 4))
+    assert np.mean([fit_badly(each) for each in drawn]) <= LEVEL + 3 * (LEVEL / 2000) ** 0.5

@@ -127,6 +127,7 @@ def test_a_factor_is_a_remedy_only_if_most_scenes_fit_with_it(named):
     told = replace(
         found,
         p_value=np.ones_like(found.p_value),
+        fits=np.ones_like(found.fits),
         scale=np.full_like(found.scale, named),
         scale_std=np.full_like(found.scale_std, 0.01),
     )
@@ -147,6 +148,16 @@ def test_words_do_not_promise_small_errors_where_no_angle_is_vouched_for(factor)
     assert "0.0°" not in words
     assert "until then" not in words
     assert ("would move" in words) == (factor == 1.0)
+
+
+def test_even_a_lone_scene_has_a_test_of_its_scale():
+    """1.96 standard deviations keep an angle that is far off, 3 do not."""
+    found = localise(method="sml", scenes=scenes_of(snr_db=15.0, size=1))
+    for score, wrong in ((1.96, False), (3.0, True)):
+        std = np.full_like(found.scale_std, 0.1)
+        told = recording_scale(replace(found, scale=1 + score * std, scale_std=std))
+        assert told is not None
+        assert told.wrong == wrong
 
 
 def test_the_scale_of_the_law_is_one():
