@@ -157,6 +157,7 @@ def test_the_bound_of_readings_is_bonferronis_of_sums_of_logistic_gains():
     assert share == pytest.approx(ALONE, abs=4 * (ALONE / len(drawn)) ** 0.5)
 
 
+@pytest.mark.slow
 def test_many_weak_hints_at_another_reading_are_added():
     """At 0 dB each of eight scenes says too little of elements that were wired there and back."""
     name, scenes = (
