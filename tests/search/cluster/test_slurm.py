@@ -76,7 +76,9 @@ def test_a_job_ends_at_its_time_limit_and_the_same_job_continues_it(tmp_path):
     job.send_signal(signal.SIGTERM)  # --signal=B: to the script alone
     said = job.communicate(timeout=120)[0]
     assert job.returncode == 130, said
-    assert "interrupted by SIGTERM" in said
+    # within a call into Ray, Ray raises, without the signal's name
+    assert "interrupted" in said, said
+    assert "nothing is lost" in said, said
     assert rays_left() == []
 
     job = submitted(tmp_path, nodes=2)
