@@ -11,12 +11,13 @@ import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.cli import UsageError
-from trainer.user_code import is_reference
+from trainer.own_trainer import OwnState, OwnTrainer
+from trainer.user_code import CodeError, is_reference
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,12 +29,39 @@ COMMAND_ONLY = ("attach", "dry_run", "help", "preset")
 @dataclass(frozen=True)
 class BestTrial:
     """The best trial of a run: the values drawn for it, by the names of their fields, and the
-    folder of its network, None before it is kept."""
+    folder of its network, None before it is kept.
+
+    Attributes:
+        checkpoint: path or URI of its last checkpoint.
+        trainer: the user's, if it was not ours.
+    """
 
     id: str
     objective: float
     params: dict[str, Any]
     model: Path | None
+    checkpoint: str = field(repr=False)
+    trainer: OwnTrainer | None = field(repr=False)
+
+    def state(self) -> Any:
+        """Return the `state` that a trainer of your own reported in the best epoch; it is
+        unpickled, which runs code.
+
+        Raises:
+            UsageError: for a trial of our trainer.
+            CodeError: if it is made of code of yours that is not as it was.
+        """
+        from search.records import BEST_FILE
+        from search.remote import downloaded
+
+        if self.trainer is None:
+            raise UsageError("a trial of our trainer has no state, but a network: use `model`.")
+        with downloaded(self.checkpoint) as folder:
+            try:
+                return OwnState.load(folder / BEST_FILE).value
+            except CodeError:  # its classes may be those of the trainer's file
+                self.trainer.check()
+                return OwnState.load(folder / BEST_FILE).value
 
 
 @dataclass(frozen=True)
@@ -62,6 +90,7 @@ class Run:
     def best(self) -> BestTrial | None:
         """Return the best trial, or None if none has completed."""
         from search.records import RunStore, best_trial, lacks_scores
+        from search.remote import uri_of
 
         store = RunStore.open(self.path)
         rows = store.read_arrow("trials")
@@ -73,7 +102,13 @@ class Run:
         names = [name for name in drawn if name.startswith("params.")]
         params = {name.removeprefix("params."): drawn[name] for name in names}
         kept = (self.path / "best").is_dir() and not lacks_scores(store, best)
-        return BestTrial(best, row["objective"], params, self.path / "best" if kept else None)
+        model = self.path / "best" if kept else None
+        checkpoint = uri_of(self.path / row["checkpoint"])
+        plan = store.plan["search"]
+        own = None
+        if (reference := plan.get("trainable")) is not None:
+            own = OwnTrainer(reference, plan["code"].get(reference), plan["objective"])
+        return BestTrial(best, row["objective"], params, model, checkpoint, own)
 
     def report(self) -> Path:
         """Write the report to the folder `report` of the run; return the path of its page."""

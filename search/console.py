@@ -18,7 +18,7 @@ NUM_SAMPLES = 10
 def print_results(plan: SearchConfig, store: RunStore) -> None:
     """Print the leaderboard and the next commands, and draw the plot; raise SearchFailed if no
     trial completed."""
-    from search.records import BEST_FILE, best_trial
+    from search.records import best_trial
     from search.report.analysis import leaderboard
     from search.report.data import load
     from search.report.figures import pareto, plots
@@ -48,7 +48,7 @@ def print_results(plan: SearchConfig, store: RunStore) -> None:
     checkpoint = store.path / str(trials.set_index("trial_id")["checkpoint"][best])
     print(f"replay:   python -m trainer replay {store.path} {best}")
     if plan.trainable is not None:
-        print(f"state:    {checkpoint}/{BEST_FILE}, of its best epoch")
+        print(f"state:    search.open_run('{store.path}').best().state(), of its best epoch")
         return
     if checkpoint.exists():
         print(f"evaluate: python -m trainer evaluate {checkpoint}")

@@ -7,7 +7,7 @@ valid configuration then are not drawn any more: under `eigengap.weight = 0`, sa
 is off.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -80,10 +80,11 @@ def changed(
             f"`{part[0]}`{value} must be in some draw of {space.name!r}, but is in none. "
             f"{next(iter(reasons), 'It goes with none of the other changes: drop it.')}"
         )
-    begun = {view.path[:size] for view in valid for size in range(len(view.path) + 1)}
+    # of a space with too many combinations, what was not tried may be drawn
+    barred = _prefixes(view for view, _ in tried) - _prefixes(valid)
 
     def suggest(trial: Trial) -> dict[str, Any]:
-        return view_of(trial, begun.__contains__).draw(space, absent)
+        return view_of(trial, lambda path: path not in barred).draw(space, absent)
 
     new = replace(space, suggest=suggest)
     for drawn in (*new.branches(), *new.branches(upper=True)):
@@ -92,6 +93,10 @@ def changed(
     kept = [_adapted(space, new, anchor, defaults, changes.ranges) for anchor in space.anchors]
     once = [one for i, one in enumerate(kept) if one is not None and one not in kept[:i]]
     return replace(new, anchors=tuple(once))
+
+
+def _prefixes(views: Iterable["_ChangedTrial"]) -> set[Path]:
+    return {view.path[:size] for view in views for size in range(len(view.path) + 1)}
 
 
 def _adapted(

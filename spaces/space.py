@@ -9,11 +9,17 @@ choices. A field that does not apply to a draw is absent from it.
 """
 
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from .ranges import Choice, Float, Int, Range, Value
+
+MOST_BRANCHES = 1024
+"""Maximum of combinations of choices by which a space is explored."""
+MOST_CHOICES = 2**31
+"""More than any name has."""
 
 
 class Trial(Protocol):
@@ -77,7 +83,8 @@ class Space:
 
     def branches(self, *, upper: bool = False) -> list[dict[str, Any]]:
         """Return one draw for every combination of choices, its numbers at their lower ends, or
-        their upper ones."""
+        their upper ones; of more than `MOST_BRANCHES`, those that differ least from the first
+        choices, and so every choice that is always offered."""
         return [drawn for drawn, _ in self._branches(upper)]
 
     def draw(self, values: Mapping[str, Value]) -> dict[str, Any]:
@@ -110,16 +117,20 @@ class Space:
         return drawn, trial.asked
 
     def _branches(self, upper: bool = False) -> Iterator[tuple[dict[str, Any], dict[str, Range]]]:
-        """Yield the draw and the ranges of each reachable combination of categorical choices."""
-        pending: list[tuple[int, ...]] = [()]
-        while pending:
-            path = pending.pop()
+        """Yield the draw and the ranges of each combination that `branches` has."""
+        pending: deque[tuple[int, ...]] = deque([()])
+        found: dict[tuple[int, ...], tuple[dict[str, Any], dict[str, Range]]] = {}
+        while pending and len(found) < MOST_BRANCHES:  # breadth first
+            path = pending.popleft()
             trial = AnsweringTrial(_FirstAfter(path, upper))
-            yield self.suggest(trial), trial.asked
+            found[path] = self.suggest(trial), trial.asked
             widths = [len(v.choices) for v in trial.asked.values() if isinstance(v, Choice)]
             for depth in range(len(path), len(widths)):
                 stem = path + (0,) * (depth - len(path))
                 pending += [(*stem, i) for i in range(1, widths[depth])]
+        # neighbours differ in late choices only: first ones, then from the last to the second
+        for path in sorted(found, key=lambda path: [-i % MOST_CHOICES for i in path]):
+            yield found[path]
 
 
 class RangeTrial(ABC):

@@ -39,7 +39,7 @@ class ProgressReporter:
 
     def improved(self, name: str, report: Mapping[str, Any]) -> None:
         """Print a new lowest objective."""
-        self._print(name, "improved", f"{report['objective']:.3f} at epoch {report['epoch']}")
+        self._print(name, "improved", f"{_number(report['objective'])} at epoch {report['epoch']}")
 
     def lost(self, name: str) -> None:
         """Print that a trial has lost its worker and has not ended."""
@@ -71,13 +71,17 @@ class ProgressReporter:
 def _ending(trial: EndedTrial, last: Mapping[str, Any]) -> tuple[str, str]:
     """Return the name of the event and its detail."""
     if trial.outcome is Outcome.STOPPED:
-        return f"stopped at rung {last['epoch']}", f"{last['objective']:.3f}"
+        return f"stopped at rung {last['epoch']}", _number(last["objective"])
     if trial.outcome is Outcome.COMPLETED:
-        return "completed", f"{last['objective']:.3f}, {trial.cost:.2g} s per epoch"
+        return "completed", f"{_number(last['objective'])}, {trial.cost:.2g} s per epoch"
     cause = trial.cause or RULES[trial.outcome].about
     where = f" in `{last['failure_term']}`" if last.get("failure_term") else ""
     when = f", step {last['failure_step']}" if last.get("failure_step") is not None else ""
     return trial.outcome.value, f"{cause}{where}{when}"
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}" if abs(value) < 1e6 else f"{value:.3g}"
 
 
 def _phrase(drawn: Mapping[str, Any]) -> str:

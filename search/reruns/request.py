@@ -86,8 +86,9 @@ class RerunRequest:
         if searched.trainable is not None:
             raise UsageError(
                 "finalists are scored on fresh scenes, but the trials of "
-                f"{store.path}, trained by {searched.trainable}, know none. Search the space "
-                "again with another --seed, or `python -m trainer replay` a trial."
+                f"{store.path}, trained by {searched.trainable}, know none, and fresh training "
+                "seeds alone are not offered. Search again with another --seed, the best values "
+                "under --set, or `python -m trainer replay` a trial."
             )
         plan = replace(
             searched,

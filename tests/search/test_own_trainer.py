@@ -2,11 +2,12 @@
 reported, it is resumed, and nothing goes on with another file."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
 
-from search import ablate, confirm
+from search import ablate, confirm, open_run
 from search.plan import SearchConfig
 from search.records import KEYS, RunStore, checkpoints_of
 from search.report.__main__ import main as report
@@ -49,8 +50,12 @@ def flags(code: Path, *more: str) -> list[str]:
 
 def test_a_search_maximises_and_keeps_every_number(code, capsys):
     assert main(flags(code, "--scheduler", "none", "--sampler", "random")) == 0
-    assert "best" in capsys.readouterr().out
+    said = capsys.readouterr().out
     store = RunStore.open(code.parent / "x")
+    best = open_run(store.path).best()
+    assert "x: score, mean over the last epochs; higher is better" in said
+    assert f"completed, best  {-best.objective:.3f}" in re.sub(" {2,}", "  ", said)
+    assert best.state() == 4  # the epoch of the highest score
     trials, epochs = store.read("trials"), store.read("epochs")
     poisoned = trials["params.poison"] == 1
     assert list(trials["outcome"]) == ["diverged" if bad else "completed" for bad in poisoned]

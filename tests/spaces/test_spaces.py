@@ -8,6 +8,7 @@ import optuna
 import pytest
 
 import spaces
+from spaces.space import AnsweringTrial
 from trainer.config import FIELDS, TrainConfig
 
 PRESETS = sorted(spaces.PRESETS)
@@ -147,3 +148,23 @@ def test_importing_spaces_pulls_in_the_standard_library_only():
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "{'spaces'}"
+
+
+def test_a_space_of_many_choices_is_explored_in_bounded_time_and_every_choice_once(monkeypatch):
+    monkeypatch.setattr("spaces.space.MOST_BRANCHES", 64)
+
+    def suggest(trial):
+        return {f"c{i}": trial.suggest_categorical(f"c{i}", "abc") for i in range(12)}
+
+    many = spaces.Space("many", "12 choices of 3.", suggest)
+    draws = many.branches()
+    assert len(draws) == 64
+    assert {pair for drawn in draws for pair in drawn.items()} == {
+        (f"c{i}", choice) for i in range(12) for choice in "abc"
+    }
+    fixed = spaces.changed(
+        many, spaces.Changes({"c3": "b"}), lambda params: "", lambda name, params: "", {}
+    )
+    last = {f"c{i}": "b" if i == 3 else "c" for i in range(12)}  # far from the first choices
+    answers = AnsweringTrial(lambda name, allowed: last[name])
+    assert fixed.suggest(answers) == last

@@ -119,6 +119,9 @@ def board_table(run: Run, trials: int) -> Table:
         Heading("time [s]", "number", "wall-clock time in training"),
     )
     shown = pd.concat([rows[~own], rows[own].head(trials)])
+    if run.own_trainer and run.own_objective[1] < 0:  # as its trainer reports it
+        value, low, high = (-shown[end] for end in OBJECTIVE_INTERVAL)
+        shown = shown.assign(objective=value, objective_low=high, objective_high=low)
     table = Table("leaderboard-table", columns, tuple(_row(row) for _, row in shown.iterrows()))
     return table.only(OWN_COLUMNS) if run.own_trainer else table
 
@@ -152,8 +155,8 @@ def text(run: Run, *, trials: int = 16) -> str:
     has nothing to show."""
     table = board_table(run, trials)
     if run.own_trainer:
-        about = [f"{run.name}: {run.objective_label}, mean over the last epochs; lower is better"]
-        titles = {title: title for title in OWN_COLUMNS} | {"search value": "objective"}
+        about = [f"{run.name}: {run.own_objective_about}"]
+        titles = {title: title for title in OWN_COLUMNS} | {"search value": run.own_objective[0]}
     else:
         about = [
             f"{run.name}: means over SNR {run.objective_snrs} dB and all K on held-out scenes,",
@@ -207,7 +210,9 @@ def _tally_lines(run: Run) -> list[str]:
         detail = ", ".join(f"{count} {cause}" for cause, count in causes.head(4).items())
         if outcome == Outcome.STOPPED and rows["objective"].notna().any():
             best = rows.sort_values(["objective", "number"]).iloc[0]
-            detail = f"best objective {best['objective']:.3f} at epoch {best['epochs']:.0f}"
+            sign = run.own_objective[1] if run.own_trainer else 1.0
+            value = sign * best["objective"]
+            detail = f"best objective {value:.3f} at epoch {best['epochs']:.0f}"
         lines.append(f"{count} {outcome}" + (f": {detail}" if detail else ""))
     return lines
 

@@ -92,8 +92,21 @@ class Run:
         """Name of what the trials minimise, for a reader."""
         if not self.own_trainer:
             return "objective (validation capped error)"
-        name, sign = split_objective(self.planned("search").get("objective") or "capped_error")
+        name, sign = self.own_objective
         return f"objective ({name})" if sign > 0 else f"objective (minus {name})"
+
+    @property
+    def own_objective(self) -> tuple[str, float]:
+        """Name of the number that a user's trainer reports, and the sign that it is minimised
+        with."""
+        return split_objective(self.planned("search").get("objective") or "capped_error")
+
+    @property
+    def own_objective_about(self) -> str:
+        """The same for a reader."""
+        name, sign = self.own_objective
+        way = "lower" if sign > 0 else "higher"
+        return f"{name}, mean over the last epochs; {way} is better"
 
     def planned(self, part: str) -> dict[str, Any]:
         """Return a part of `run.json` (`search`, `fixed`, ...); empty where it cannot be read."""

@@ -12,6 +12,8 @@ import pandas as pd
 
 NOT_KNOWN = "–"
 """Shown in place of a number that is not known."""
+LARGE = 1e6
+"""Numbers from here on are written with an exponent."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,8 @@ def number(value: Any, digits: int = 3, small: str = "", *, sign: str = "") -> C
     """Return a number's cell; `sign` is `+` for differences."""
     if value is None or pd.isna(value) or not math.isfinite(value):
         return Cell(NOT_KNOWN)
-    return Cell(f"{value:{sign}.{digits}f}", repr(float(value)), small)
+    kind = "f" if abs(value) < LARGE else "g"
+    return Cell(f"{value:{sign}.{digits}{kind}}", repr(float(value)), small)
 
 
 def interval(ends: Iterable[Any], more: str = "", *, sign: str = "") -> Cell:

@@ -66,7 +66,7 @@ def leaderboard_section(run: Run) -> Section:
     )
     if run.own_trainer:
         note = (
-            f"Search value: {run.objective_label}, mean over the last epochs; lower is better. "
+            f"Search value: {run.own_objective_about}. "
             "That of the best of many owes to luck as well."
         )
     if (hidden := len(run.trials) - MOST_ROWS) > 0:
