@@ -71,6 +71,10 @@ class Run:
 
     path: Path
 
+    def __fspath__(self) -> str:
+        """Return the path, so that a run can be given where its path can."""
+        return os.fspath(self.path)
+
     def table(self, name: str) -> pd.DataFrame:
         """Return a table by its name; docs/results.md has them all, column by column."""
         from search.records import TABLES, RunStore
@@ -145,7 +149,7 @@ def run_search(
     set: Mapping[str, Any] | None = None,
     range: Mapping[str, Sequence[Any]] | None = None,
     choices: Mapping[str, Sequence[Any]] | None = None,
-    resume: str | Path | None = None,
+    resume: str | Path | Run | None = None,
     **flags: Any,
 ) -> Run:
     """Run a search, or the rest of one, print its progress and results, and return its run.
@@ -159,7 +163,8 @@ def run_search(
         set, range, choices: fields to fix, `{"scene.num_antennas": 8}`; numbers to search,
             `{"eps_psd": (1e-5, 1e-2, "log")}`; values to search, `{"network.kind": ("unrolled",
             "factor")}`.
-        resume: path or name of a run to continue, or to extend with `trials`; it has its plan.
+        resume: a run, or its path or name, to continue, or to extend with `trials`; it has its
+            plan.
         flags: any other flag of `python -m search.run`, as `sampler="random"`,
             `max_concurrent=4` or `no_preflight=True`.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from search.plan import SearchConfig, SearchFailed
+from search.plan import SearchConfig, SearchFailed, check_loggers
 from trainer.own_trainer import OwnTrainer, split_objective
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ def dry_run(plan: SearchConfig) -> int:
     from search.suggest import History, new_study, sampler_for, warm_start
     from trainer.provenance import provenance
 
+    check_loggers(plan.log)
     warm, notes = warm_start(plan, provenance())
     print(describe_plan(plan), *notes, sep="\n")
     study = new_study(plan, known=History(warm=warm).trials_for_sampler(plan))

@@ -98,7 +98,7 @@ def plan_from_flags(args: argparse.Namespace) -> SearchConfig:
     name = f"{space.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     flags: dict[str, Any] = {"trials": space.trials, "name": name} | given(args, PLAN_FLAGS)
     flags |= {"preset": space.name, "out": args.out or RUNS}
-    if os.sep in flags["name"]:  # RUN may be a path
+    if args.name is not None and os.sep in args.name:  # RUN may be a path
         if args.out is not None:
             raise UsageError(
                 f"--name may be a path, and then says where the run is, but got --name {args.name}"

@@ -1,6 +1,7 @@
 """Spaces from the command line: a user's own, and changes by `--set`, `--range`, `--choices`; and
 the meaning of names in a configuration of our trainer or of a user's."""
 
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -119,6 +120,11 @@ def require_space(space: Any, reference: str, *, own: bool = False) -> spaces.Sp
         raise CodeError(
             f"`{reference}` must be a spaces.Space, but is a {type(space).__name__}. Build one: "
             "Space(name=..., about=..., suggest=..., fixed=...)."
+        )
+    if re.fullmatch(r"\w[\w.-]*", space.name) is None:
+        raise CodeError(
+            f"`name` of `{reference}` must be letters, digits, dots, dashes and underscores, but "
+            f"is {space.name!r}. Runs are called by it."
         )
     config = OwnConfig.from_params if own else TrainConfig.from_params
     try:

@@ -13,7 +13,8 @@ import pytest
 import spaces
 from search import open_run, run_search
 from search import run as search_run
-from search.plan import SearchFailed, parsed, parser, with_config_file
+from search.api import Run
+from search.plan import RunError, SearchFailed, parsed, parser, with_config_file
 from search.plan.interrupts import interruptible
 from search.records.store import RunStore
 from trainer.config import ConfigError
@@ -49,6 +50,7 @@ def test_keywords_make_the_plan_that_the_same_flags_make():
 @pytest.mark.parametrize(
     ("given", "says"),
     [
+        ({"resume": Run(Path("no/such/run"))}, "no/such/run"),
         ({"space": "smok"}, "Did you mean `smoke`"),
         ({"space": "my_space.py"}, "code is named as file.py:name"),
         ({"space": spaces.get("smoke")}, "Put your own space into a file"),
@@ -59,7 +61,7 @@ def test_keywords_make_the_plan_that_the_same_flags_make():
     ],
 )
 def test_a_bad_argument_raises_what_the_command_prints(given, says, tmp_path):
-    with pytest.raises(ConfigError, match=says):
+    with pytest.raises((ConfigError, RunError), match=says):
         run_search(**given, out=tmp_path)
     assert list(tmp_path.iterdir()) == []
 

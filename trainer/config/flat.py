@@ -126,5 +126,7 @@ def _coerce(hint: Any, value: Any, name: str) -> Any:
             return value
     elif isinstance(value, str):
         return value
+    if kind is float and str(value).lower() in ("nan", "inf", "-inf"):  # JSON has none of them
+        raise ConfigError(f"`{name}` must be finite, but got {value}. Give a number.")
     asked = getattr(hint, "__name__", hint)
     raise ConfigError(f"`{name}` must be of type {asked}, but got {value!r}. Correct its type.")

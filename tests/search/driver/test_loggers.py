@@ -196,8 +196,9 @@ def test_a_library_that_is_missing_is_refused_before_anything_starts(
     package = LOG_LIBRARIES[name][1]
     monkeypatch.setitem(LOG_LIBRARIES, name, ("no_such_module", package))
     search = ["--preset", "smoke", "--name", "x", "--out", str(tmp_path)]
-    assert main([*search, "--log", name]) == 2
-    assert f"pip install {package}" in capsys.readouterr().err
+    for more in ([], ["--dry-run"]):
+        assert main([*search, "--log", name, *more]) == 2
+        assert f"pip install {package}" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 

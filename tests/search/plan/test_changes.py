@@ -163,6 +163,7 @@ def test_epochs_are_a_setting_and_the_estimate_follows_the_scenes():
         (["--set", "network.width"], "NAME=VALUE"),
         (["--set", "network.width=wide"], "of type int"),
         (["--set", "scene.num_antennas=0"], "num_antennas >= 1"),
+        (["--set", "optimizer.learning_rate=nan"], "must be finite, but got nan"),
         (["--set", "seed=3"], "Use --seed"),
         (["--set", "epochs=0"], "epochs >= 1"),
         (["--epochs", "3", "--set", "epochs=4"], "Give one of them"),

@@ -119,6 +119,11 @@ def test_a_run_keeps_its_code_and_refuses_a_changed_file_by_name(
         ("trials=3", 'trials=3, anchors=({"eps_psd": 1},)', "an anchor must give"),
         ("    return drawn\n", "", "must return a dict of fields and values, but returned None"),
         ('"epochs": 2', '"loss.term": "a.py:b"', "must be a configuration by itself"),
+        (
+            'Space("mine',
+            'Space("a/mine',
+            "must be letters, digits, dots, dashes and underscores, but is 'a/mine'",
+        ),
         ('"epochs": 2', '"epocs": 2', "Did you mean `epochs`"),
     ],
 )
