@@ -199,8 +199,8 @@ def test_workers_run_a_users_package_that_only_the_driver_can_import(
     def tried(module: str) -> list[str]:
         settings = (*few, f"network.kind=my_pkg.{module}:FreeGram")
         plan = SearchConfig("smoke", 1, "x", settings=settings, address=cluster[0].address)
-        with connect(plan):
-            return checks.try_networks(plan, Resources(cpus=1, gpus=0, concurrent=1))
+        with connect(plan) as machines:
+            return checks.try_networks(plan, Resources(cpus=1, gpus=0, concurrent=1), machines)[0]
 
     (line,) = tried("nets")
     assert line.startswith("my_pkg.nets:FreeGram network: one step")
