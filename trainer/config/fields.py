@@ -58,7 +58,7 @@ _TABLE: dict[str, tuple[str, str, str]] = {
     "scene.range_max_m": ("m", "> 0", "largest distance of a source; above range_min_m"),
     "scene.rician_db": ("dB", "any", "line-of-sight to scattered power in the channel"),
     "scene.code_kind": ("", _one_of(CODE_KINDS), "reflection codes"),
-    "scene.code_bits": ("bit", ">= 0", "phase resolution of random codes; 0 is continuous"),
+    "scene.code_bits": ("bit", "0 ... 16", "phase resolution of random codes; 0 is continuous"),
     "scene.power_spread_db": ("dB", ">= 0", "source powers differ by up to this; 0 is equal"),
     "scene.source_correlation": ("1", "[0, 1)", "correlation of any two sources"),
     "scene.noise_correlation": ("1", "[0, 1)", "correlation of noise at adjacent antennas"),

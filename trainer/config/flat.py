@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+import numbers
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -11,6 +12,10 @@ from typing import Any
 from .rules import ConfigError, did_you_mean
 
 Value = str | int | float
+
+
+ABSTRACT: dict[type, type] = {int: numbers.Integral, float: numbers.Real}
+CALLED: dict[type, str] = {int: "a whole number", float: "a number", str: "text"}
 
 
 class Arguments(tuple[tuple[str, Value], ...]):
@@ -49,6 +54,22 @@ def build(cls: type, tree: Mapping[str, Any], prefix: str) -> Any:
             values[name] = _coerce(hints[name], value, prefix + name)
     given = {group: Arguments(sorted(arguments.items())) for group, arguments in more.items()}
     return cls(**values, **given)
+
+
+def require_types(config: Any) -> None:
+    """Raise ConfigError unless every field of a configuration has the type that it is declared
+    with; a whole number is a number, and NumPy's are like Python's."""
+    cls: type = type(config)
+    for name, hint in _hints(cls).items():
+        kind, optional, _ = _kind(hint)
+        value = getattr(config, name)
+        asked = ABSTRACT.get(kind, typing.get_origin(kind) or kind)
+        if (value is None and optional) or asked is typing.Literal:
+            continue
+        if isinstance(value, bool) or not isinstance(value, asked):
+            called = CALLED.get(kind, f"a {asked.__name__}")
+            got = f"{value!r:.40} of type {type(value).__name__}"
+            raise ConfigError(f"`{name} is {called}` must hold, but got {got}. Give {called}.")
 
 
 def _argument(value: Any, name: str) -> Value:

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, field
 
-from .flat import Arguments
+from .flat import Arguments, require_types
 from .rules import is_reference, require, require_choice, require_counts, require_reference
 
 NETWORK_KINDS = ("dictionary", "factor", "unrolled")
@@ -42,6 +42,7 @@ class NetworkConfig:
     args: Arguments = field(default_factory=Arguments)
 
     def __post_init__(self) -> None:
+        require_types(self)
         if not is_reference(self.kind):
             require_choice("network.kind", self.kind, NETWORK_KINDS)
         require_reference("network", self.kind, self.sha256, self.args)
@@ -92,6 +93,7 @@ class CovarianceConfig:
     blend_bound: float | None = None
 
     def __post_init__(self) -> None:
+        require_types(self)
         require(
             self.blend_bound is None or 0 <= self.blend_bound < 1,
             "0 <= blend_bound < 1",

@@ -5,6 +5,7 @@ import itertools
 import math
 from dataclasses import dataclass
 
+from .flat import require_types
 from .rules import (
     ConfigError,
     require,
@@ -18,6 +19,10 @@ from .units import unit_hint
 CODE_KINDS = ("random", "dft", "dft2")
 ROUNDING = 1e-9
 """Least wavelengths per spacing that fall short of a limit by more than rounding."""
+MOST_ELEMENTS = 100_000
+"""Elements of a panel whose channel fits into memory."""
+MOST_BITS = 16
+"""Bits of a phase, more than panels have and far from rounding."""
 
 Positions = tuple[tuple[float, float], ...]
 """(h, v), right and up, of every element [m]."""
@@ -109,8 +114,15 @@ class SceneConfig:
         return 8 * self.reach_squared / self.wavelength_m
 
     def __post_init__(self) -> None:
+        require_types(self)
         require_counts(
             self, "num_horizontal", "num_vertical", "num_antennas", "num_snapshots", "max_sources"
+        )
+        require(
+            self.num_elements <= MOST_ELEMENTS,
+            f"num_horizontal * num_vertical <= {MOST_ELEMENTS}",
+            f"{self.num_horizontal} * {self.num_vertical}",
+            "Use a smaller panel.",
         )
         lengths = ("wavelength_m", "spacing_m", "range_min_m")
         require_fields(
@@ -146,6 +158,10 @@ class SceneConfig:
         require_choice("scene.code_kind", self.code_kind, CODE_KINDS)
         off = "0 switches it off."
         require_fields(self, ("code_bits", "power_spread_db"), lambda x: x >= 0, "{} >= 0", off)
+        finest = "Finer phases are continuous: 0."
+        require(
+            self.code_bits <= MOST_BITS, f"code_bits <= {MOST_BITS}", f"{self.code_bits}", finest
+        )
         require(
             self.code_bits == 0 or self.code_kind == "random",
             "code_bits == 0 unless code_kind == random",

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from .flat import require_types
 from .rules import require, require_choice, require_finite
 
 DEFINITIONS = ("gap", "ratio", "energy", "leak", "subspace")
@@ -45,6 +46,7 @@ class EigengapConfig:
         return value
 
     def __post_init__(self) -> None:
+        require_types(self)
         require_finite(self)
         off = "0 switches the term off."
         require(self.weight >= 0, "eigengap.weight >= 0", f"{self.weight}", off)
@@ -93,6 +95,7 @@ class SpectralConfig:
     deg_thresh: float | None = None
 
     def __post_init__(self) -> None:
+        require_types(self)
         require_choice("spectral.backend", self.backend, BACKEND_NAMES)
         require(
             (self.deg_thresh is not None) == (self.backend == "masked"),

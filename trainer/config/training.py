@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
-from .flat import Arguments, build, flatten
+from .flat import Arguments, build, flatten, require_types
 from .network import CovarianceConfig, NetworkConfig
 from .rules import (
     require,
@@ -68,6 +68,7 @@ class OptimizerConfig:
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
+        require_types(self)
         require(
             0 < self.learning_rate <= LARGEST_LEARNING_RATE,
             f"0 < learning_rate <= {LARGEST_LEARNING_RATE:g}",
@@ -110,6 +111,7 @@ class EvaluationConfig:
     refinement: str | None = None
 
     def __post_init__(self) -> None:
+        require_types(self)
         require_counts(self, "num_scenes", "num_test_scenes")
         snrs = ("objective_snr_db", "report_snr_db")
         require_fields(self, snrs, bool, "{} is not empty", "Name at least one SNR.")
@@ -208,6 +210,7 @@ class TrainConfig:
     start_sha256: str | None = None
 
     def __post_init__(self) -> None:
+        require_types(self)
         require(self.eps_psd >= 0, "eps_psd >= 0", f"{self.eps_psd}", "It is relative; try 1e-4.")
         require(0 <= self.seed < 2**32, "0 <= seed < 2**32", f"{self.seed}", "Use a count from 0.")
         require_counts(self, "epochs", "steps_per_epoch", "batch_size")

@@ -11,10 +11,13 @@ WAYS = 3
 """Most guesses that are told."""
 
 
-def unit_hint(spacing_m: float, wavelength_m: float) -> str:
+def unit_hint(spacing_m: float, wavelength_m: float, *, placed: bool = False) -> str:
     """Return "Is spacing_m in ...? Then use spacing_m = ..." with the likeliest first, or "".
 
     A spacing that is usual as it is gives no reason to doubt its unit.
+
+    Args:
+        placed: spacing_m is that of positions_m, which are to be multiplied.
     """
     if LIKELY[0] <= spacing_m / wavelength_m <= LIKELY[1]:
         return ""
@@ -36,5 +39,10 @@ def unit_hint(spacing_m: float, wavelength_m: float) -> str:
     guesses += [("wavelength_m", unit, new, spacing_m / new) for unit, new in wavelengths.items()]
     likely = [guess for guess in guesses if LIKELY[0] <= guess[3] <= LIKELY[1]]
     likely.sort(key=lambda guess: abs(math.log(2 * guess[3])))
-    said = [f"Is {name} {unit}? Then use {name} = {new:.6g}." for name, unit, new, _ in likely]
+    said = [
+        f"Are positions_m {unit}? Then multiply them by {new / spacing_m:.6g}."
+        if placed and name == "spacing_m"
+        else f"Is {name} {unit}? Then use {name} = {new:.6g}."
+        for name, unit, new, _ in likely
+    ]
     return " ".join(said[:WAYS])

@@ -163,6 +163,9 @@ def _read_csv(file: Path) -> Arrays:
         raise ValueError(f"the first row is neither names nor numbers: {','.join(header)[:40]}")
     if not rows:
         raise ValueError("no data below the header")
+    for name, count in Counter(header).items():
+        if name and count > 1:
+            raise ValueError(f"{count} columns are called {name}: give them names of their own")
     width = len(header or rows[0])
     for number, row in enumerate(rows, start=1):
         if len(row) != width or not all(map(_is_number, row)):

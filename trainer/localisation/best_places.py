@@ -11,12 +11,13 @@ log likelihood, exp(D) is the ratio of two maximised likelihoods. Of noise alone
 over many places, about Gumbel distributed, and their difference is logistic: the p value is
 1 / (1 + exp(D)). Where there are sources, the reading that is wrong falls behind.
 
-Where D leaves the sign open and the posterior has a law (K <= 2, equal powers, no large region),
-the evidence decides: Δ = log Z(given) - log Z(reversed), with Z the mean likelihood over the law
-of places and SNRs. Over the law E exp(-Δ) = 1, so P(-Δ > t) <= exp(-t) without any measurement
-(Markov). That bound is loose, since scenes either tell the sign or hardly anything. Those at
--15 ... -5 dB that lean to the wrong sign would be most of the false alarms, though nothing is to
-be told there: where the likeliest SNR of the reversed reading is below `LEAST_SNR_DB`, D decides.
+Where D leaves the sign open and the posterior has a law (K <= 2, equal powers, no large region, no
+farther than `FARTHEST`: plane waves have no sign), the evidence decides: Δ = log Z(given) -
+log Z(reversed), with Z the mean likelihood over the law of places and SNRs. Over the law
+E exp(-Δ) = 1, so P(-Δ > t) <= exp(-t) without any measurement (Markov). That bound is loose, since
+scenes either tell the sign or hardly anything. Those at -15 ... -5 dB that lean to the wrong sign
+would be most of the false alarms, though nothing is to be told there: where the likeliest SNR
+of the reversed reading is below `LEAST_SNR_DB`, D decides.
 Then fewer than `SIGN_LEVEL` of the law's scenes have -Δ > `LEAST_EVIDENCE`: p = `SIGN_LEVEL`
 exp(Δ + `LEAST_EVIDENCE`), calibrated by measurement (`benchmarks/goodness_of_fit.py`), as a mean
 over the law's SNRs, and at this level only.
@@ -52,6 +53,8 @@ LEAST_SNR_DB = -4.0
 TOGETHER = 0.001
 """Level of p values taken together: larger ones are too small at -4 dB, where the evidence judges
 the sign (.09 below .05, .17 below .1; two sources, n = 64)."""
+FARTHEST = 5.0
+"""Far end of the region, in 2 D² / wavelength, up to which the evidence judges."""
 SIGN_LEVEL = 0.0075
 """Share of `LEVEL` that the phase sign has; the rest is the residual's (Bonferroni)."""
 
@@ -148,11 +151,13 @@ def sign_evidence(
 
     NaN where D = `reversed_gain` [B] decides: it is beyond `OPEN`, the SNR below `LEAST_SNR_DB`,
     the posterior knows no law of so many sources or of such powers, or the region is too large for
-    it, or it is sampled too poorly.
+    it or ends beyond `FARTHEST`, or it is sampled too poorly.
     """
     evidence = torch.full_like(reversed_gain, torch.nan)
+    if not has_evidence(scene) or scene.range_max_m > FARTHEST * scene.fraunhofer_m:
+        return evidence
     for count in range(1, MOST_SOURCES + 1):
-        asked = (num_sources == count) & (reversed_gain.abs() <= OPEN) & has_evidence(scene)
+        asked = (num_sources == count) & (reversed_gain.abs() <= OPEN)
         part = scenes.take(asked.nonzero().flatten())
         if part.batch_size:
             other, snr_db = log_evidence(reverse_phase(part), scene, count)

@@ -8,6 +8,7 @@ A model's network predicts a covariance, K is given or that of the largest evide
 sources, and Fisher scoring on the snapshots refines them.
 """
 
+import numbers
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -94,12 +95,17 @@ def localise(
     if scenes is None:
         raise ConfigError("`scenes` must be given, but got None. Name a recording.")
     target = resolve_device(device)
+    kinds, got = (Scenes, str, Path), type(scenes).__name__
+    arrays = "Of a dict of arrays hand over trainer.scenes.scenes_of_arrays(arrays)."
+    require(isinstance(scenes, kinds), "scenes is Scenes or the path of a recording", got, arrays)
+    known_kind, got = isinstance(model, Model | str | Path | None), type(model).__name__
+    require(known_kind, "model is a Model or a path", got, "Name a model folder.")
     if isinstance(scenes, Scenes):
         _check_scenes(scenes)
         scenes = scenes.without_dead_elements()
     else:
         scenes = load_scenes(scenes)
-    scenes = scenes.to(device=target)
+    scenes = scenes.to(device=target).in_usual_units()
     region = range_m, azimuth_deg, elevation_deg
     require_choice("readout", readout, READOUTS)
     if model is None:
@@ -107,7 +113,7 @@ def localise(
         rule = "readout is music unless a model is given"
         require(readout == "music", rule, readout, "Say --method posterior instead of it.")
         scenes = scenes.to(dtype=torch.complex64)
-        scene = adapt_scene(default_scene(scenes), scenes, *region)
+        scene = adapt_scene(default_scene(scenes, str(method)), scenes, *region)
         locate: Locate = partial(locate_by_method, str(method))
     else:
         loaded = model if isinstance(model, Model) else load_model(model, target)
@@ -161,7 +167,8 @@ def known_counts(
     if isinstance(num_sources, str):
         require_choice("num_sources", num_sources, ("known", "estimated"))
     else:
-        whole = int(num_sources) == num_sources >= 1
+        whole = isinstance(num_sources, numbers.Real) and not isinstance(num_sources, bool)
+        whole = whole and num_sources >= 1 and num_sources % 1 == 0
         require(whole, "num_sources >= 1, whole", f"{num_sources}", "Leave it out to estimate K.")
         _require_fewer(int(num_sources), scenes.num_antennas)
         return scenes.snapshots.new_full((scenes.batch_size,), num_sources, dtype=torch.long)

@@ -2,9 +2,11 @@
 
 The panel, the wavelength and the antennas are those of the recording. Without flags the region of
 a classical method is that of `SceneConfig` in azimuth and elevation, ±60° and ±30°, and in range
-begins at a quarter of the panel's diagonal D and ends at ten times 2 D² / wavelength, beyond which
-the panel sees no curvature. K is given or known, or else estimated by the rule of the method
-(`estimation.build_source_counter`), from 1 to `MOST_SOURCES`, below the number of antennas.
+begins at a quarter of the panel's diagonal D and ends at a thousand times 2 D² / wavelength, where
+waves are plane to any snapshots: sources of a recording may be as far as they like. The posterior,
+whose law is uniform in range, ends at ten times. K is given or known, or else estimated by the
+rule of the method (`estimation.build_source_counter`), from 1 to `MOST_SOURCES`, below the number
+of antennas.
 
 A model's weights serve other panels, regions, antennas and numbers of snapshots than they were
 trained on. Range planes of the dictionary are channels of the convolutions: where a panel or
@@ -40,8 +42,10 @@ METHODS = tuple(
 """Methods that need no truth."""
 MOST_SOURCES = 5
 """Largest K that is estimated."""
-NEAREST, FARTHEST = 0.25, 10.0
+NEAREST, FARTHEST = 0.25, 1000.0
 """Ends of the region in range: in diagonals of the panel, and in 2 D² / wavelength."""
+FARTHEST_OF_POSTERIOR = 10.0
+"""Beyond, a law uniform in range hardly has a source near the panel."""
 
 
 class Located(NamedTuple):
@@ -56,8 +60,9 @@ class Located(NamedTuple):
     posterior: PosteriorReadout | None = None
 
 
-def default_scene(scenes: Scenes) -> SceneConfig:
-    """Return the configuration that methods search by default, with the panel of these scenes."""
+def default_scene(scenes: Scenes, method: str = "sml") -> SceneConfig:
+    """Return the default configuration of a method, with the panel of these scenes."""
+    farthest = FARTHEST_OF_POSTERIOR if method == POSTERIOR_NAME else FARTHEST
     horizontal, vertical = scenes.panel.element_positions(torch.float64, torch.device("cpu"))
     diagonal = math.hypot(*(float(x.max() - x.min()) for x in (horizontal, vertical)))
     diagonal = max(diagonal, scenes.panel.wavelength_m / 2)
@@ -66,7 +71,7 @@ def default_scene(scenes: Scenes) -> SceneConfig:
             1, min(MOST_SOURCES, scenes.panel.num_elements - 1, scenes.num_antennas - 1)
         ),
         range_min_m=NEAREST * diagonal,
-        range_max_m=FARTHEST * 2 * diagonal**2 / scenes.panel.wavelength_m,
+        range_max_m=farthest * 2 * diagonal**2 / scenes.panel.wavelength_m,
     )
 
 
@@ -110,8 +115,9 @@ def adapt_scene(
         range_m: nearest and farthest range; azimuth_deg, elevation_deg: largest angles. None keeps
             those of the training.
     """
-    ends = (trained.range_min_m, trained.range_max_m) if range_m is None else tuple(range_m)
-    require(len(ends) == 2, "range_m is (nearest, farthest)", f"{ends}", "Give both, in metres.")
+    ends = (trained.range_min_m, trained.range_max_m) if range_m is None else range_m
+    both = isinstance(ends, tuple | list) and len(ends) == 2
+    require(both, "range_m is (nearest, farthest)", f"{ends}", "Give both, in metres.")
     near, far = ends
     return replace(
         trained,

@@ -60,7 +60,9 @@ def check_recording(
     whole = load_scenes(path, device=resolve_device(device))
     step = -(-whole.batch_size // num_scenes)
     scenes = whole.take(torch.arange(0, whole.batch_size, step, device=whole.snapshots.device))
-    scene = adapt_scene(default_scene(scenes), scenes, range_m, azimuth_deg, elevation_deg)
+    scenes = scenes.in_usual_units()
+    region = range_m, azimuth_deg, elevation_deg
+    scene = adapt_scene(default_scene(scenes, method), scenes, *region)
     known = known_counts(scenes, num_sources)
     if known is not None:
         scene = replace(scene, max_sources=int(known.max()))

@@ -68,14 +68,13 @@ def vouch(
     unseen = (noise_p_value(scenes, search) >= LEVEL) & ~untested
     # what is not seen at all has a reason, and what cannot be tested has no likelihood to ask
     supported = have_own_source(scenes, found, search) | (unseen | untested).unsqueeze(-1)
+    elsewhere = _all(beaten(scenes, found, best, scene), found) & ~_near(found, best)
     withheld = [
         Withheld(UNSEEN, _all(unseen, found)),
         Withheld(UNTESTED, _all(untested, found)),
         Withheld(MISFIT, _all(best.p_value < LEVEL, found)),
         *(Withheld(*each) for each in told.withheld),
-        Withheld(
-            OTHER_PLACE, _all(beaten(scenes, found, best, scene), found) & ~_near(found, best)
-        ),
+        Withheld(OTHER_PLACE, elsewhere),
         Withheld(FEWER, found.active & ~supported),
     ]
     if confidence is None:
@@ -89,7 +88,7 @@ def vouch(
         **{name: value for name, value in told._asdict().items() if name != "withheld"},
         "confidence": confidence,
         "active": found.active,
-        "resolved": found.resolved & supported & ~untested.unsqueeze(-1),
+        "resolved": found.resolved & supported & ~untested.unsqueeze(-1) & ~elsewhere,
         "num_sources": num_sources,
         "explained": best.explained.float(),
         "p_value": best.p_value.float(),

@@ -23,7 +23,6 @@ ALIKE = 0.95
 """Correlation above which two directions are one; estimators take it as a repetition."""
 BEAM = 1.0
 """Largest k² Δᵀ S Δ inside the beam, where the correlation has fallen to about 0.6."""
-POSITIONS = "the least distance of positions_m"
 LARGEST_APERTURE = 200
 """In wavelengths; a wider panel was given in another unit, and its search would take too long."""
 STEPS_PER_BEAM = 8
@@ -41,7 +40,7 @@ def require_unambiguous(scene: SceneConfig) -> None:
         f"a panel is at most {LARGEST_APERTURE} wavelengths wide",
         f"{max(scene.aperture_m):.4g} m at wavelength_m={scene.wavelength_m:g}",
         "Give positions, spacing and wavelength in metres. "
-        + unit_hint(scene.spacing_m, scene.wavelength_m).replace("spacing_m", POSITIONS),
+        + unit_hint(scene.spacing_m, scene.wavelength_m, placed=True),
     )
     across, up = alike(Panel.from_config(scene), scene.aperture_m)
     limits = [
@@ -56,7 +55,7 @@ def require_unambiguous(scene: SceneConfig) -> None:
     needed = {"azimuth": across[inside & wide], "elevation": up[inside & ~wide]}
     sines = {name: float(cosines.min()) - 1 for name, cosines in needed.items() if len(cosines)}
     remedy = "elements closer together"
-    hint = unit_hint(scene.spacing_m, scene.wavelength_m).replace("spacing_m", POSITIONS)
+    hint = unit_hint(scene.spacing_m, scene.wavelength_m, placed=True)
     if all(sine > 0 for sine in sines.values()):
         # rounded down, so that it holds as printed
         angles = {k: math.floor(10 * math.degrees(math.asin(s))) / 10 for k, s in sines.items()}

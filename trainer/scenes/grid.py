@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from trainer.config import SceneConfig
+from trainer.config import SceneConfig, require
 
 from .ambiguity import require_unambiguous
 from .geometry import (
@@ -26,6 +26,8 @@ POINTS_PER_BEAM = 2.5
 """Grid points per wavelength / aperture, the distance from a beam's peak to its first null."""
 DENSER = 3
 """Points of `SearchGrid.denser` for one of the grid, along each axis."""
+MOST_POINTS, MOST_ENTRIES = 300_000, 300_000_000
+"""Grid points, and entries of their steering vectors, beyond which a search fills the memory."""
 PLANE_PHASE = 2.0
 """Difference of wavefront phase at the panel's corner between neighbouring range planes [rad]."""
 
@@ -116,6 +118,29 @@ def grid_shape(
     )
 
 
+def _require_searchable(scene: SceneConfig, points_per_beam: float, plane_phase: float) -> None:
+    """Raise ConfigError for a grid too large to search; the message has a region that is not."""
+    most = min(MOST_POINTS, MOST_ENTRIES // scene.num_elements)
+
+    def points(scene: SceneConfig) -> int:
+        return math.prod(grid_shape(scene, points_per_beam, plane_phase))
+
+    smaller = scene
+    while points(smaller) > most and 4 * smaller.range_min_m < scene.range_max_m:
+        # rounded, so that the remedy holds as printed
+        smaller = replace(smaller, range_min_m=float(f"{2 * smaller.range_min_m:.2g}"))
+    near, far = smaller.range_min_m, scene.range_max_m
+    remedy = f"Give range_min_m={near:g} (localise: --range-m {near:g} {far:g})"
+    if points(smaller) > most:
+        remedy = "Give fewer elements or smaller angles"
+    require(
+        points(scene) <= most,
+        f"the search grid has at most {most} points",
+        f"{points(scene):.3g} for range_min_m={scene.range_min_m:g} and {scene.layout} elements",
+        f"{remedy}: the nearer a source, the more wavefronts are to be told apart.",
+    )
+
+
 @functools.lru_cache(maxsize=4)
 def search_grid(
     scene: SceneConfig,
@@ -127,10 +152,12 @@ def search_grid(
     """Return the grid of a scene's panel and region; cached, so never to be changed.
 
     Raises:
-        ConfigError: if directions of the region look alike to elements with given positions.
+        ConfigError: if directions of the region look alike to elements with given positions, or
+            the grid would have more than `MOST_POINTS`.
     """
     if scene.positions_m is not None:
         require_unambiguous(scene)
+    _require_searchable(scene, points_per_beam, plane_phase)
     panel = Panel.from_config(scene)
     shape = grid_shape(scene, points_per_beam, plane_phase)
     azimuth, elevation = math.radians(scene.azimuth_max_deg), math.radians(scene.elevation_max_deg)

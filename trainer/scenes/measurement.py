@@ -124,6 +124,27 @@ class Scenes:
             noise_covariance=None if shape is None else shape.to(device, dtype),
         )
 
+    def in_usual_units(self) -> Self:
+        """Return scenes whose snapshots, channel and codes have moduli up to about 1 each.
+
+        They are divided by powers of 2, which rounds nothing: sums of their squares neither
+        overflow nor vanish, whatever the units were.
+        """
+        signals = {name: getattr(self, name) for name in ("snapshots", "channel", "codes")}
+        scale = {}
+        for name, value in signals.items():
+            largest = value.abs().flatten(1).amax(-1)
+            largest = largest.where(largest > 0, torch.ones_like(largest))
+            # of moduli in .75 ... 1.5 it is 1: codes of modulus 1 keep it
+            scale[name] = largest / 1.5 / torch.frexp(largest / 1.5).mantissa
+            signals[name] = value / scale[name][:, None, None]
+        noise_variance = self.noise_variance / scale["snapshots"].square()
+        truth = self.truth
+        if truth is not None:
+            gain = scale["channel"] * scale["codes"] / scale["snapshots"]
+            truth = replace(truth, power=truth.power * gain.square().unsqueeze(-1))
+        return replace(self, **signals, noise_variance=noise_variance, truth=truth)
+
     def take(self, scenes: slice | Tensor) -> Self:
         """Return some of the scenes, by a slice (as views) or by their numbers."""
         names = ("snapshots", "channel", "codes", "snr_db", "noise_variance")

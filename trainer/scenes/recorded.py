@@ -143,7 +143,7 @@ def scenes_of_arrays(
         variance = checked(arrays, "noise_variance", size, ())
         known, least = "Leave the array out if it is not known.", variance.min()
         require(bool(least > 0), "noise_variance > 0", f"{least:.4g}", known)
-    for name in ("snapshots", "channel"):
+    for name in SIGNALS:
         peaks = np.abs(signals[name]).max(axis=(-2, -1))
         silent = int((peaks == 0).sum())
         require(silent == 0, f"{name} is not all zero", f"{silent} scenes of zeros", "Drop these.")

@@ -30,6 +30,8 @@ def snapshot_sizes(arrays: Arrays, num_elements: int) -> tuple[int, int, int]:
     rule, valid = "snapshots has shape [B, L, M] or [L, M]", snapshots.ndim in (2, 3)
     pairs = snapshots.ndim > 2 and snapshots.shape[-1] == 2 and snapshots.dtype.kind != "c"
     way = "snapshots[..., 0] + 1j * snapshots[..., 1]" if pairs else "all antennas, as last axis"
+    if valid and snapshots.size == 0:
+        way = "one scene, snapshot and antenna or more: an axis has length 0"
     require(valid and snapshots.size > 0, rule, f"{list(snapshots.shape)}", f"Give {way}.")
     kind = f"{snapshots.dtype}"
     iq = f"Give {way}." if pairs else "Give I + jQ of every antenna."
@@ -263,6 +265,7 @@ def require_scale(name: str, peaks: np.ndarray, dtype: torch.dtype = torch.compl
     }
     info = torch.finfo(dtype)
     low, high = (info.tiny * 1e4) ** 0.5, (info.max * 1e-4) ** 0.5
+    peaks = peaks.astype(np.float64)  # bounds may exceed the precision of the array
     least, most = peaks.min(initial=np.inf), peaks.max(initial=0)
     require(
         bool((peaks > low).all() and (peaks < high).all()),

@@ -69,7 +69,7 @@ def recorded_panel(arrays: Arrays) -> Panel:
 
 def _require_unit(spacing: float, wavelength: float, name: str, most: float) -> None:
     """Raise ConfigError for a spacing in wavelengths that only a mistaken unit explains."""
-    hint = unit_hint(spacing, wavelength).replace("spacing_m", name)
+    hint = unit_hint(spacing, wavelength, placed=name == NEIGHBOURS)
     require(
         CLOSEST <= spacing / wavelength <= most or not hint,
         f"{CLOSEST:g} <= {name} / wavelength_m <= {most:g}, both in metres",

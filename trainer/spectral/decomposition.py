@@ -5,10 +5,12 @@ alone. Formulas are in docs/eigengap.md, their derivatives in `dense_derivatives
 `factor_derivatives` (R = F Fᴴ through Fᴴ F).
 """
 
+import math
+
 import torch
 from torch import Tensor
 
-from trainer.config import require_choice
+from trainer.config import require, require_choice
 from trainer.linalg import hermitian_part, squared_norm
 
 from .backends import BACKENDS, resolve_auto
@@ -71,6 +73,8 @@ def spectrum(
     *batch, num_elements, _ = given.shape
 
     if not isinstance(shift, Tensor):
+        valid = isinstance(shift, int | float) and 0 <= shift < math.inf
+        require(valid, "0 <= shift < inf", f"{shift=}", "Give a number or a tensor [*batch].")
         shift = torch.full((), shift, dtype=torch.float64, device=given.device)
     load = over_batch(once_differentiable(shift, wide.to_real()), batch, 0, "shift")
     finite = finite_samples(given, 2) & torch.isfinite(load)
@@ -116,7 +120,13 @@ def _checked(
             f"{'none' if given is None else 'both'}. Hand over the form that the network makes."
         )
     require_tensor("covariance" if covariance is not None else "factor", given)
-    if given.dim() < 2 or given.dtype not in DTYPES or given.shape[-1] < 1:
+    if given.dim() < 2 or 0 in given.shape[-2:]:
+        raise ValueError(
+            "a covariance [*batch, N, N] or factor [*batch, N, r] must have two axes or more, "
+            f"the last two not empty, but got shape {tuple(given.shape)}. Of a vector x hand over "
+            "x.unsqueeze(-1) as `factor=`."
+        )
+    if given.dtype not in DTYPES:
         raise ValueError(
             "a covariance [*batch, N, N] or factor [*batch, N, r] must be float or complex, in "
             f"single or double precision, but got {given.dtype} of shape {tuple(given.shape)}. "

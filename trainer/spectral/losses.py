@@ -7,6 +7,8 @@ every backend; `subspace` needs the projector P_K, whose derivative the backends
 """
 
 import math
+import numbers
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -50,14 +52,19 @@ def eigengap_loss(
             zero.
 
     Raises:
-        TypeError: for a target that is not a tensor.
-        ValueError: for an unknown definition, a negative margin, a K outside 1 .. N-1, a target
-            that is missing or would not be used or is not such a basis, an R with negative
-            eigenvalues, or, for `gap`, another trace. Where values cannot be read without waiting
-            (CUDA) or at all (torch.func), a sample with such an R or target is NaN.
+        TypeError: for a target that is not a tensor, or another argument of a wrong type.
+        ValueError: for an unknown definition, a negative or infinite margin, a K outside
+            1 .. N-1, a target that is missing or would not be used or is not such a basis, an R
+            with negative eigenvalues, or, for `gap`, another trace. Where values cannot be read
+            without waiting (CUDA) or at all (torch.func), a sample with such an R or target is
+            NaN.
     """
     require_choice("definition", definition, DEFINITIONS)
-    require(margin >= 0, "margin >= 0", f"{margin=}", "To switch the term off, use weight 0.")
+    _require_type("spectrum", spectrum, Spectrum, "Call trainer.spectrum(R) first.")
+    _require_type("num_sources", num_sources, (numbers.Integral, Tensor), "Give an int.")
+    _require_type("margin", margin, numbers.Real, "Give a number.")
+    rule = "0 <= margin < inf"
+    require(0 <= margin < math.inf, rule, f"{margin=}", "To switch the term off, use weight 0.")
     most = 1.0 if definition in ("ratio", "energy", "subspace") else math.inf
     rule = f"the margin of {definition} is at most {most:g}, beyond which nothing changes"
     require(margin <= most, rule, f"{margin=}", "Give a share, not per cent or decibels.")
@@ -105,6 +112,13 @@ def eigengap_loss(
     return torch.where(sound, shortfall.relu(), torch.nan)
 
 
+def _require_type(name: str, value: object, kind: Any, remedy: str) -> None:
+    """Raise TypeError for a value of another type, and for True and False."""
+    if isinstance(value, bool) or not isinstance(value, kind):
+        got = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
+        raise TypeError(f"`{name}` must not be of type {got}. {remedy}")
+
+
 def _sound(error: Tensor, tolerance: float, rule: str, remedy: str) -> Tensor:
     """Return the samples whose error [*batch] is not too large.
 
@@ -115,7 +129,9 @@ def _sound(error: Tensor, tolerance: float, rule: str, remedy: str) -> Tensor:
     if can_read(sound) and not bool(sound.all()):
         sample = (~sound).nonzero()[0].tolist()
         where = f" of sample {sample}" if sample else ""
-        raise ValueError(f"{rule}{where} is off by {float(error[~sound][0]):.3g}. {remedy}")
+        by = float(error[~sound][0])
+        off = f"is off by {by:.3g}" if by < math.inf else "has not K columns that are not 0"
+        raise ValueError(f"{rule}{where} {off}. {remedy}")
     return sound
 
 

@@ -166,7 +166,8 @@ class Spectrum:
             gram = u.mH @ u
         given = real_part(torch.diagonal(gram, dim1=-2, dim2=-1)) > 0.5
         error = (gram - torch.diag_embed(given.to(gram.dtype))).abs().amax((-2, -1))
-        return torch.where(given.sum(-1) != k, torch.inf, error.to(self._real))
+        error = error.to(self._real)  # NaN of a basis that is not finite
+        return torch.where((given.sum(-1) != k) & ~error.isnan(), torch.inf, error)
 
     @property
     def residual(self) -> Tensor:

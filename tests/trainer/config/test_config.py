@@ -59,6 +59,8 @@ BAD = [
     ({"evaluation.seed": 2_000_003}, "seed != test_seed"),
     ({"evaluation.tolerance": -0.1}, "0 <= evaluation.tolerance"),
     ({"evaluation.baselines": ["sm"]}, "Did you mean `sml`"),
+    ({"scene.code_bits": 99}, "code_bits <= 16"),
+    ({"scene.num_horizontal": 10**9}, r"num_horizontal \* num_vertical <= 100000"),
     ({"snr_min_db": 5.0}, "snr_min_db <= snr_max_db"),
 ]
 
@@ -67,6 +69,22 @@ BAD = [
 def test_a_bad_configuration_is_refused_with_rule_value_and_remedy(params, message):
     with pytest.raises(ConfigError, match=message):
         TrainConfig.from_params(params)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "kind"),
+    [
+        ("range_min_m", "1", "a number"),
+        ("max_sources", 1.5, "a whole number"),
+        ("num_snapshots", True, "a whole number"),
+        ("num_horizontal", 1e9, "a whole number"),
+        ("code_kind", 3, "text"),
+        ("positions_m", "abc", "a tuple"),
+    ],
+)
+def test_a_field_of_another_type_is_refused_by_name(name, value, kind):
+    with pytest.raises(ConfigError, match=rf"`{name} is {kind}` .* {value!r} of type"):
+        SceneConfig(**{name: value})
 
 
 def test_configurations_are_frozen_and_equal_ones_share_a_digest():

@@ -153,6 +153,7 @@ def test_arrays_of_one_name_in_two_files_are_told_apart(tmp_path: Path) -> None:
         ("a.csv", b"1.234,5;2,5\n", "first row is neither names nor numbers: 1.234,5"),
         ("a.csv", b"1,5 2,5\n", "first row|has not"),
         ("a.csv", b"f,S\n1,5 2,5\n", "has not 2 numbers.*between semicolons or tabs only"),
+        ("a.csv", b"f,f\n1,2\n", "2 columns are called f"),
         ("a.xlsx", b"", r"must be one of \.mat, \.h5"),
     ],
 )

@@ -104,6 +104,21 @@ def test_doatools(tmp_path):
     assert found.fits.all()
 
 
+@pytest.mark.slow
+def test_plane_waves_of_any_seed_fit(tmp_path):
+    """Snapshots that tell 20 D² / wavelength from infinity tell no place of the region from it."""
+    steering = np.exp(2j * np.pi * 0.5 * np.arange(8) * np.sin(AZIMUTH[2]))
+    y = steering * normal(12, 100, 1)
+    y += 10 ** (-np.array([20, 30])[:, None, None].repeat(6, 0) / 20) * normal(12, 100, 8)
+    np.savez(tmp_path / "doatools.npz", y=y.transpose(0, 2, 1))
+    text = blocks("doatools")[0].replace("antenna snapshot", "scene antenna snapshot")
+    (tmp_path / "map.toml").write_text(text)
+    scenes = convert([tmp_path / "doatools.npz"], tmp_path / "map.toml")
+    found = localise(scenes=scenes, method="sml", num_sources=1, elevation_deg=0.1)
+    assert found.fits.all()
+    assert found.far.all()
+
+
 def test_doatools_plane(tmp_path):
     """Positions of a planar array that counts along y first; azimuth is counted in its plane."""
     x, y = (0.5 * i.ravel() for i in np.meshgrid(range(4), range(3), indexing="ij"))
@@ -120,6 +135,7 @@ def test_doatools_plane(tmp_path):
     ours = np.arctan2(right, np.sin(elevation)), np.arcsin(up)
     np.testing.assert_allclose(found.azimuth[0], ours[0], atol=np.radians(0.5))
     np.testing.assert_allclose(found.elevation[0], ours[1], atol=np.radians(0.5))
+    assert found.fits.all()
 
 
 def test_software_radio(tmp_path):

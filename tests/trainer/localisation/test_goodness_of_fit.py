@@ -20,7 +20,7 @@ from trainer.localisation.best_places import (
 from trainer.localisation.conventions import conventions, likely_convention
 from trainer.localisation.goodness_of_fit import goodness_of_fit, wavefront_polynomials
 from trainer.localisation.localisation import Localisation
-from trainer.localisation.vouching import MISFIT, REVERSED, vouch, withhold_reversed
+from trainer.localisation.vouching import MISFIT, OTHER_PLACE, REVERSED, vouch, withhold_reversed
 from trainer.posterior import log_evidence
 from trainer.posterior.sampler import BLIND_SNR_DB
 from trainer.scenes import EvalScenes, Scenes, search_grid
@@ -206,6 +206,8 @@ def test_an_estimate_far_from_the_place_that_explains_the_scene_is_not_vouched_f
     assert (bad.reason[far, 0] != "").sum() >= far.sum() - 1
     assert bad.fits.sum() >= 7
     assert np.isnan(bad.confidence[bad.reason != ""]).all()
+    assert good.resolved[:, 0].sum() >= 7
+    assert not bad.resolved[bad.reason == OTHER_PLACE].any()
 
 
 def test_localise_vouches_for_nothing_with_a_reversed_sign_and_says_so(trained):

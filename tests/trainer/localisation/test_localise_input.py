@@ -31,6 +31,7 @@ from trainer.training.model import load_model
         ({"--range-m": "3 1"}, "range_min_m < range_max_m"),
         ({"--azimuth-deg": "90"}, "0 < azimuth_max_deg < 90"),
         ({"--elevation-deg": "nan"}, "0 < elevation_max_deg < 90"),
+        ({"--range-m": "1e-9 1e9"}, "the search grid has at most 300000 points"),
         ({"--range-m": "0.5 inf"}, "(localise: --range-m 0.5 3.75)"),
         ({"--modle": "x"}, "Did you mean `--model`"),
     ],
@@ -131,10 +132,30 @@ def test_a_dead_channel_does_not_end_the_other_scenes(trained):
         ({"device": "gpu"}, "`device` must be"),
         ({"device": "cuda:64"}, "needs a CUDA device"),
         ({"num_sources": 1.5}, "num_sources >= 1, whole"),
+        ({"num_sources": float("nan")}, "num_sources >= 1, whole"),
+        ({"num_sources": True}, "num_sources >= 1, whole"),
+        ({"num_sources": [1, 1]}, "num_sources >= 1, whole"),
+        ({"range_m": 3}, r"range_m is \(nearest, farthest\)"),
+        ({"range_m": ("1", "2")}, "range_min_m is a number"),
+        ({"scenes": {}}, "path of a recording.*got dict.*scenes_of_arrays"),
+        ({"model": 3}, "model is a Model or a path.*got int"),
         ({"num_sources": "knwon"}, "Did you mean `known`"),
         ({"range_m": (1.0,)}, "range_m is"),
     ],
 )
 def test_bad_arguments_are_refused(trained, given, says):
     with pytest.raises(ConfigError, match=says):
-        localise(trained, scenes_of(size=1), **given)
+        localise(**{"model": trained, "scenes": scenes_of(size=1)} | given)
+
+
+def test_units_change_no_place():
+    scenes = replace(scenes_of(size=4), truth=None)
+    scenes.noise_variance.fill_(float("nan"))
+    asked = {"method": "sml", "num_sources": 1, "range_m": (0.5, 3.0)}
+    found = localise(scenes=scenes, **asked)
+    for name, factor in (("channel", 1e-12), ("snapshots", 1e12)):
+        changed = replace(scenes, **{name: factor * getattr(scenes, name)})
+        other = localise(scenes=changed, **asked)
+        np.testing.assert_allclose(other.azimuth, found.azimuth, atol=1e-4)
+        np.testing.assert_allclose(other.p_value, found.p_value, rtol=1e-2)
+        np.testing.assert_array_equal(other.resolved, found.resolved)

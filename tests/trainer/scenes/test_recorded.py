@@ -1,6 +1,7 @@
 """Recordings: what is written is read again, and every broken array is named."""
 
 import math
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -120,6 +121,7 @@ BROKEN: list[tuple[dict[str, object], str]] = [
     ({"spacing_m": None}, r"no \['spacing_m'\]"),
     ({"azimut": np.zeros(4)}, "`azimut` is no array .* Did you mean `azimuth`"),
     ({"snapshots": np.zeros(6)}, r"snapshots has shape \[B, L, M\]"),
+    ({"snapshots": np.zeros((4, 0, 5), complex)}, "Give one scene, snapshot and antenna or more"),
     ({"channel": np.zeros((4, 12, 5))}, r"channel has shape \[4, 5, 12\] or \[5, 12\]"),
     ({"codes": np.full((4, 6, 12), np.nan)}, "codes is finite.*288 entries"),
     ({"codes": np.full((4, 6, 12), "a")}, "codes holds numbers"),
@@ -172,6 +174,13 @@ def test_files_that_are_no_recordings_are_refused(tmp_path: Path) -> None:
         load_scenes(tmp_path / "one.npy")
     with pytest.raises(ConfigError, match=r"ends in \.npz"):
         save_scenes(scenes(), tmp_path / "a.txt")
+
+
+def test_single_precision_is_checked_for_double_without_a_warning(tmp_path: Path) -> None:
+    save_scenes(EvalScenes(CONFIG, 1).batch(range(2), snr_db=3.0), tmp_path / "a.npz")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_scenes(tmp_path / "a.npz", dtype=torch.complex128)
 
 
 @pytest.mark.parametrize("name", ["a.mat", "a.h5", "a.csv"])

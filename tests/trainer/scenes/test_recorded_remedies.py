@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from trainer.config import ConfigError, SceneConfig
-from trainer.scenes import load_scenes, save_scenes
+from trainer.scenes import Panel, load_scenes, save_scenes, search_grid
 from trainer.scenes.measurement import Scenes
 from trainer.scenes.simulation import EvalScenes
 
@@ -206,6 +207,14 @@ def test_placed_elements_in_wavelengths_are_led_to_metres(tmp_path):
     load(tmp_path, arrays | {"positions_m": placed})
     message = refusal(tmp_path, arrays | {"positions_m": placed, "wavelength_m": np.array(300.0)})
     assert "Is wavelength_m in millimetres? Then use wavelength_m = 0.3." in message
+
+
+def test_placed_elements_in_millimetres_are_led_to_metres():
+    across, up = np.meshgrid(150.0 * np.arange(4), 150.0 * np.arange(3))
+    placed = Panel.of_positions(np.stack([across.ravel(), up.ravel()], -1).tolist(), 0.3)
+    with pytest.raises(ConfigError, match=r"millimetres. Then multiply them by 0.001") as refused:
+        search_grid(replace(SceneConfig(), **asdict(placed)))
+    assert "Are positions_m in" in str(refused.value)
 
 
 @pytest.mark.parametrize("order", [(0, 2, 1), (2, 1, 0), (1, 2, 0)])

@@ -48,7 +48,9 @@ def test_a_raw_steering_matrix_is_no_target_and_its_basis_is():
 def test_a_target_of_another_number_of_columns_is_refused(columns):
     """Missing columns are a part of the loss that nothing lowers; of zeros it has no gradient."""
     short = unitary(3, 6) * (torch.arange(6) < columns)
-    with pytest.raises(ValueError, match=r"K orthonormal columns and otherwise.*off by inf"):
+    with pytest.raises(
+        ValueError, match=r"K orthonormal columns and otherwise.*has not K columns"
+    ):
         subspace_loss(short)
     with pytest.raises(ValueError, match=r"K orthonormal|but got"):
         subspace_loss(short[..., :columns])
@@ -226,6 +228,37 @@ def test_a_spectrum_from_outside_is_read_inside_autocast_as_outside():
         inside = s.apply(3, eye), s.capture(3, eye[:, :3])
     for found, right in zip(inside, (s.apply(3, eye), s.capture(3, eye[:, :3])), strict=True):
         assert found.equal(right)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"spectrum": covariance(1, 6)[0]}, "`spectrum` must not be of type torch.Tensor"),
+        ({"num_sources": None}, "`num_sources` must not be of type NoneType"),
+        ({"num_sources": "3"}, "`num_sources` must not be of type str"),
+        ({"num_sources": True}, "`num_sources` must not be of type bool"),
+        ({"margin": "a"}, "`margin` must not be of type str"),
+    ],
+)
+def test_arguments_of_another_type_are_refused_by_name(given, says):
+    asked = {"spectrum": spectrum(covariance(1, 6)), "num_sources": 2, "margin": 0.5} | given
+    with pytest.raises(TypeError, match=says):
+        eigengap_loss(definition="gap", **asked)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -1.0, "1"])
+def test_loading_and_margins_that_mean_nothing_are_refused(value):
+    with pytest.raises(ValueError, match=r"0 <= shift < inf"):
+        spectrum(covariance(1, 6), shift=value)
+    if value != "1":
+        with pytest.raises(ValueError, match=r"0 <= margin < inf"):
+            eigengap_loss(spectrum(covariance(1, 6)), 2, definition="leak", margin=value)
+
+
+def test_vectors_and_empty_matrices_are_refused_by_shape():
+    for x in (torch.ones(4), torch.ones(0, 0)):
+        with pytest.raises(ValueError, match="must have two axes or more, the last two not empty"):
+            spectrum(x)
 
 
 def test_half_precision_is_refused_by_name():

@@ -115,8 +115,8 @@ def test_bad_arguments_are_refused():
     s = spectrum(covariance(2, 4))
     with pytest.raises(ValueError, match="Did you mean `energy`"):
         eigengap_loss(s, 1, definition="enrgy", margin=0.1)
-    for margin in (-0.1, math.nan):
-        with pytest.raises(ValueError, match="`margin >= 0` must hold"):
+    for margin in (-0.1, math.nan, math.inf):
+        with pytest.raises(ValueError, match="`0 <= margin < inf` must hold"):
             eigengap_loss(s, 1, definition="gap", margin=margin)
     with pytest.raises(ValueError, match="no target with 'subspace'"):
         eigengap_loss(s, 1, definition="subspace", margin=0.1)
