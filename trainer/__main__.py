@@ -299,7 +299,7 @@ def evaluate(args: argparse.Namespace) -> int:
         config = dataclasses.replace(config, evaluation=judged)
     evaluations = [
         evaluate_network(network, config, num_sources=counts),
-        evaluate_network(network, config, num_sources=counts, refine=True),
+        evaluate_network(network, config, num_sources=counts, refine=True, ask_number=True),
         *evaluate_baselines(config, device=str(device), num_sources=counts),
     ]
     rows = [row for evaluation in evaluations for row in evaluation.rows]

@@ -125,14 +125,16 @@ def evaluate_network(
     *,
     num_sources: tuple[int, ...] | None = None,
     refine: bool = False,
+    ask_number: bool = False,
 ) -> Evaluation:
     """Evaluate a network on the held-out scenes of its configuration, on the device it is on.
 
     Args:
         num_sources: values of K, 0 for noise alone; by default 1 ... max_sources.
-        refine: sharpen the estimates of MUSIC by `evaluation.refinement`, and ask the evidence of
-            the snapshots for K, as `localise` does; the rows are of `network+scoring` or
-            `network+judged`.
+        refine: sharpen the estimates of MUSIC by `evaluation.refinement`, as `localise` does; the
+            rows are of `network+scoring` or `network+judged`.
+        ask_number: ask the evidence of the snapshots for K, too, as `localise` does: several times
+            the work. Only refined estimates are asked.
     """
     device = device_of(network)
     conditions = held_out_conditions(config, device, num_sources)
@@ -143,15 +145,17 @@ def evaluate_network(
     search, most = search_grid(config.scene, device=device), config.scene.max_sources
 
     @torch.no_grad()
-    def told_and_asked(scenes: Scenes) -> Estimates:
+    def locate_refined(scenes: Scenes) -> Estimates:
         covariance = network(scenes)
-        music = covariance_localiser(lambda _: covariance, config.scene, device)
-        asked = likeliest_number(scenes, music, search, most)
         told = scenes.sources.num_sources
         found = refined_music(scenes, covariance, told, config.scene, how)
+        if not ask_number:
+            return found
+        music = covariance_localiser(lambda _: covariance, config.scene, device)
+        asked = likeliest_number(scenes, music, search, most)
         return replace(found, source_numbers={**found.source_numbers, "evidence": asked})
 
-    return evaluate(told_and_asked, f"network+{how}", conditions)
+    return evaluate(locate_refined, f"network+{how}", conditions)
 
 
 def validate(network: nn.Module, config: TrainConfig) -> tuple[EvaluationRow, ...]:
