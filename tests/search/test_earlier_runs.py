@@ -35,6 +35,7 @@ def test_they_open(runs):
     assert RunStore.open(runs / "killed").ended() == {"t0000", "t0001"}
 
 
+@pytest.mark.slow
 def test_they_are_reported_and_shown(runs, capsys):
     assert report_main([str(runs / "finished")]) == 0
     summary = pd.read_parquet(runs / "finished" / "report" / "summary.parquet")

@@ -115,6 +115,7 @@ def test_a_reversed_phase_sign_does_not_fit(count):
     assert np.median(wrong.reversed_gain) > 20 > -20 > np.median(right.reversed_gain)
 
 
+@pytest.mark.slow
 def test_the_gain_of_one_sign_is_the_loss_of_the_other():
     """Both signs are searched alike, so each finds what the other does."""
     scenes = scenes_of(count=2, snr_db=0.0, size=12)
@@ -223,7 +224,11 @@ def test_localise_vouches_for_nothing_with_a_reversed_sign_and_says_so(trained):
 @pytest.mark.parametrize(
     ("misread", "name"),
     [
-        pytest.param(lambda s: replace(s, snapshots=s.snapshots.conj()), "snapshots conj"),
+        pytest.param(
+            lambda s: replace(s, snapshots=s.snapshots.conj()),
+            "snapshots conj",
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             lambda s: replace(s, panel=replace(s.panel, spacing_m=0.075)), "half as large"
         ),

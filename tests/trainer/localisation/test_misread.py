@@ -52,7 +52,9 @@ def test_noise_alone_is_vouched_for_by_nothing(trained):
     assert np.isfinite(found.confidence[found.active]).sum() <= 4
 
 
-@pytest.mark.parametrize("factor", [0.1, 0.5, 2.0, 10.0])
+@pytest.mark.parametrize(
+    "factor", [0.1, *(pytest.param(f, marks=pytest.mark.slow) for f in (0.5, 2.0, 10.0))]
+)
 def test_a_wrong_noise_variance_does_not_fit_and_the_advice_leads_to_the_right_one(factor):
     scenes = scenes_of(snr_db=5.0, size=6)
     wrong = replace(scenes, noise_variance=factor * scenes.noise_variance)

@@ -73,7 +73,7 @@ def test_students_t_of_the_scale_is_normal_on_the_law():
     assert abs(float(score.mean())) < 0.3
 
 
-@pytest.mark.parametrize("factor", [0.9, 1.12])
+@pytest.mark.parametrize("factor", [0.9, pytest.param(1.12, marks=pytest.mark.slow)])
 def test_a_recording_with_a_wrong_carrier_is_not_vouched_for_and_told_its_scale(factor):
     """Alone its scenes say little: at 5 dB a scene tells the scale to a fifth."""
     law = scenes_of(snr_db=15.0, size=24)
