@@ -78,7 +78,8 @@ def test_every_trial_is_replayed_and_the_report_has_the_parts_that_apply(code, c
         assert "reproduced, bit for bit" in capsys.readouterr().out
     assert report([str(store.path)]) == 0
     page = (store.path / "report" / "index.html").read_text()
-    assert "objective (minus score)" in page
+    assert "Objective (minus score) of every trial" in page
+    assert "score, mean over the last epochs; higher is better" in page
     for absent in ("SNR", "MUSIC", "capped", "eigenvalue", "search.confirm"):
         assert absent not in page, absent
 
