@@ -57,7 +57,7 @@ class Skipped(Exception):
 
 @dataclass(frozen=True)
 class Run:
-    """What the parts are measured on, and until when.
+    """Device, size and deadline of a measurement.
 
     Attributes:
         device: of torch.

@@ -218,14 +218,10 @@ def convert(args: argparse.Namespace) -> int:
 def check(args: argparse.Namespace) -> int:
     """Print what a recording holds and whether it fits the model; return 1 if it does not."""
     from trainer.localisation import check_recording
-    from trainer.scenes import origin_note
 
     asked = search_arguments(args) | {"method": args.method, "num_scenes": args.num_scenes}
     found = check_recording(args.scenes, **asked)
-    note = origin_note(args.scenes)
-    print(
-        "\n".join([*found.lines[:-1], *([f"origin     {note}"] if note else []), found.lines[-1]])
-    )
+    print("\n".join(found.lines))
     return 0 if found.well else 1
 
 
@@ -305,7 +301,7 @@ def evaluate(args: argparse.Namespace) -> int:
     rows = [row for evaluation in evaluations for row in evaluation.rows]
     lines = table_lines(sorted(rows, key=lambda r: (r.num_sources, r.snr_db)))
     confusion = confusion_lines(evaluation.scenes for evaluation in evaluations)
-    print("\n".join([*lines, "", *confusion]))
+    print("\n".join([*lines, "", *confusion] if confusion else lines))
     return 0
 
 

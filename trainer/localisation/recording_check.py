@@ -17,7 +17,7 @@ import torch
 
 from trainer.config import SceneConfig, require, require_choice
 from trainer.exchange import describe_scenes
-from trainer.scenes import load_scenes
+from trainer.scenes import load_scenes, origin_note
 from trainer.training import resolve_device
 
 from .diagnosis import describe_scale, find_fault
@@ -68,6 +68,8 @@ def check_recording(
         scene = replace(scene, max_sources=int(known.max()))
     found = localise_by(partial(locate_by_method, method), scenes, known, scene)
     lines = [*describe_scenes(whole), _region(scene)]
+    if note := origin_note(path):
+        lines.append(f"origin     {note}")
     tested = np.isfinite(found.p_value)
     size, fits = int(tested.sum()), int(found.fits[tested].sum())
     lines.append(f"fit        {fits} of {size} scenes fit (p >= .01), by {method}")

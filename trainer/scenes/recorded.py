@@ -166,13 +166,16 @@ def scenes_of_arrays(
 
 
 def origin_note(path: str | Path) -> str:
-    """Return a line for recordings whose places refer to a mean that is not the origin; or ""."""
-    arrays = _read(Path(path))
-    if "positions_m" not in arrays or "origin_m" in arrays:
-        return ""
-    across, up = arrays["positions_m"].mean(0)[:2]
-    if math.hypot(across, up) <= LEAST_SHIFT * float(arrays["wavelength_m"]):
-        return ""
+    """Return a line for recordings whose places refer to a mean that is not the origin; or "".
+
+    Reads the panel alone of a file that `load_scenes` has accepted.
+    """
+    with np.load(path, allow_pickle=False) as file:
+        if "positions_m" not in file or "origin_m" in file:
+            return ""
+        across, up = file["positions_m"].mean(0)[:2]
+        if math.hypot(across, up) <= LEAST_SHIFT * float(file["wavelength_m"]):
+            return ""
     return (
         f"places refer to the mean of positions_m, ({across:.4g}, {up:.4g}) m from its origin; "
         "give origin_m = [0, 0] to refer to that"
