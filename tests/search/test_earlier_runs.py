@@ -63,6 +63,7 @@ def test_their_network_localises(runs, tmp_path):
     assert trainer_main(["localise", "--model", str(runs / "finished"), *out]) == 0
 
 
+@pytest.mark.slow
 def test_they_resume(runs, local_ray, monkeypatch):
     monkeypatch.setattr("search.driver.scores.unscored", lambda *_: [])  # they take long
     monkeypatch.setattr("trainer.evaluation.confidence.SCENES", 256)

@@ -139,7 +139,7 @@ def better_reading(scenes: Scenes, num_sources: Tensor, scene: SceneConfig) -> s
         num_sources: K, [B], at least 1.
         scene: the region; its panel is that of each reading.
     """
-    number, as_given, tried = 0, torch.inf, {}
+    number, as_given, closer = 0, torch.inf, {}
     for name, _, reading in readings(scenes):
         if name in (NOISE, SIGN):
             continue
@@ -149,8 +149,14 @@ def better_reading(scenes: Scenes, num_sources: Tensor, scene: SceneConfig) -> s
             continue
         number += bool(name)
         as_given = as_given if name else coarse
-        if not name or coarse > as_given:
-            tried[name] = float(_likeliest(reading, num_sources, scene)[-1].sum())
+        if coarse > as_given:
+            closer[name] = reading
+    if not closer:
+        return ""
+    tried = {
+        name: float(_likeliest(reading, num_sources, scene)[-1].sum())
+        for name, reading in {"": scenes, **closer}.items()
+    }
     best = min(tried, key=lambda name: tried[name])
     gain = tried[""] - tried[best]
     return best if best and gain > least_gain(number, scenes.batch_size) else ""

@@ -61,6 +61,7 @@ def test_the_classical_methods_are_scored_once_and_belong_to_no_trial(smoke):
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_a_worker_that_cannot_keep_its_checkpoint_ends_the_search(run_on_ray, tmp_path):
     """The trial goes on from the checkpoint before, on another worker."""
     store = blocked_and_resumed(run_on_ray, tmp_path / "run", "ray/t0001")

@@ -163,6 +163,7 @@ def test_scenes_in_double_precision_are_localised_like_others(trained):
     np.testing.assert_allclose(localise(trained, single).azimuth, double.azimuth, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_confidence_is_higher_where_there_is_less_noise(trained):
     low, high = (localise(trained, scenes_of(snr_db=snr, size=64)) for snr in (-10.0, 10.0))
     first = [np.nanmean(found.confidence[:, 0]) for found in (low, high)]

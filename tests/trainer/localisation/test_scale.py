@@ -93,7 +93,7 @@ def test_a_recording_with_a_wrong_carrier_is_not_vouched_for_and_told_its_scale(
     assert "times as large" in said
 
 
-@pytest.mark.parametrize("factor", [0.75, 1.3])
+@pytest.mark.parametrize("factor", [0.75, pytest.param(1.3, marks=pytest.mark.slow)])
 def test_the_factor_advised_is_right_far_from_one_too(factor):
     """Linearised once it would be too small."""
     near = replace(SCENE, azimuth_max_deg=20.0, elevation_max_deg=12.0, range_max_m=1.5)
