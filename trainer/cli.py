@@ -94,9 +94,24 @@ def parse_settings(items: Iterable[str]) -> dict[str, Any]:
     """Parse `NAME=VALUE` arguments, each value as the type of its field.
 
     Raises:
-        ConfigError: for one without `=`, an unknown name, or a value of another type.
+        ConfigError: for one without `=`, a name given twice, an unknown one, or a value of another
+            type.
     """
+    items = list(items)
+    require_once("--set", items)
     return {name: parse_value(name, text) for name, text in split_settings("--set", items)}
+
+
+def require_once(flag: str, items: Iterable[str]) -> None:
+    """Raise UsageError if two of `NAME=TEXT` have the same name."""
+    known: dict[str, str] = {}
+    for item in items:
+        name = item.partition("=")[0]
+        if name in known:
+            raise UsageError(
+                f"`{flag}` has each name once, but got {known[name]} and {item}. Leave one out."
+            )
+        known[name] = item
 
 
 def split_settings(flag: str, items: Iterable[str]) -> list[tuple[str, str]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import spaces
-from trainer.cli import OneLineParser, UsageError, ignore_closed_output
+from trainer.cli import OneLineParser, UsageError, ignore_closed_output, require_once
 from trainer.config import ConfigError
 
 from .config import GUARD, LOGS, OBJECTIVES, RUNS, SAMPLERS, SCHEDULERS
@@ -207,7 +207,8 @@ def with_config_file(args: argparse.Namespace) -> argparse.Namespace:
 
 
 def _with_own_code(args: argparse.Namespace) -> argparse.Namespace:
-    """Return the flags with `--network` and `--loss` as the settings that they stand for."""
+    """Return the flags with `--network` and `--loss` as the settings that they stand for; raise
+    UsageError for a name that is changed twice, or a flag that does not go with another."""
     for flag in ("preset", "network", "loss", "start_from") if args.trainable is not None else ():
         if getattr(args, flag) is not None:
             raise UsageError(
@@ -221,6 +222,8 @@ def _with_own_code(args: argparse.Namespace) -> argparse.Namespace:
         weighted = any(item.startswith("loss.weight=") for item in given)
         weight = [] if weighted else ["loss.weight=1"]
         args.settings = [*(args.settings or ()), f"loss.term={args.loss}", *weight]
+    for name in CHANGES:
+        require_once(flag_of(name, "").split()[0], getattr(args, name) or ())
     return args
 
 

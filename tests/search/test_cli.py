@@ -130,6 +130,7 @@ def test_a_run_without_a_plan_is_refused(plan, capsys, tmp_path):
         (["trian"], "Did you mean `train`"),
         (["train", "--sett", "x=1"], "Did you mean `--set`"),
         (["train", "--set", "x"], "NAME=VALUE"),
+        (["train", "--set", "eps_psd=1", "eps_psd=2"], "Leave one out"),
         (["train", "--set", "eps_psd=-1"], "eps_psd >= 0"),
         (["train", "--out", "/dev/null"], "can be made"),
         (["replay", "nowhere", "t0001"], "a record must exist"),
