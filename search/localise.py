@@ -24,6 +24,8 @@ One row per estimate; the same numbers as `python -m trainer localise` writes as
                  `--readout posterior` or `--method posterior`
     origin       string, where the scene's places are from: the covariance, scoring from there, or
                  another search of the likelihood; "" unless a model judged them
+    better_reading   string, the usual misreading in which the recording is explained better; ""
+                 if none is
 
 Exit codes: 0 done, 2 bad usage, 130 interrupted. Ray is not needed.
 """
@@ -58,6 +60,7 @@ SCENE_COLUMNS = (
     "p_value",
     "fits",
     "origin",
+    "better_reading",
     "expected_error",
     "effective_points",
 )

@@ -28,7 +28,6 @@ from .vouching import (
     RESCALED,
     REVERSED,
     UNCALIBRATED,
-    better_name,
     is_misread,
     is_reread,
     is_rescaled,
@@ -66,7 +65,7 @@ def find_fault(found: Localisation, scenes: Scenes, scene: SceneConfig) -> Fault
     counts = torch.from_numpy(found.num_sources).to(scenes.snapshots.device)
     hinted = REVERSED in found.reason or is_reversed(found)
     likely = _reversed_sign(scenes, counts, scene) if hinted else None
-    name = better_name(found)
+    name = next(iter(found.better_reading.tolist()), "")
     if likely is None and (name or is_misread(found)):
         tried = conventions(scenes, counts, scene)
         named = (each for each in tried if name and each.name == name)

@@ -60,6 +60,8 @@ class Localisation:
             its standard deviation (`goodness_of_fit`); NaN where the snapshots do not tell.
         origin: [S], where the places are from, a word of `estimation.ORIGINS`; "" unless a model
             judged them by the likelihood.
+        better_reading: [S], name of the usual misreading (`conventions`) in which the recording is
+            explained better, the same for all its scenes; "" if none is.
         credible_radius: [S, K], angle around the estimate that holds its source with probability
             .95 [rad]; this and what follows is NaN without the readout `posterior`.
         expected_error: [S], expected capped error of the scene's estimates, if K is right.
@@ -90,6 +92,7 @@ class Localisation:
     scale_std: NDArray[np.float32]
     reason: NDArray[np.str_]
     origin: NDArray[np.str_]
+    better_reading: NDArray[np.str_]
     credible_radius: NDArray[np.float32] = field(default_factory=_unread)
     expected_error: NDArray[np.float32] = field(default_factory=_unread)
     effective_points: NDArray[np.float32] = field(default_factory=_unread)

@@ -102,7 +102,8 @@ def vouch(
     origin = np.full(len(reason), "", dtype=f"<U{max(map(len, ORIGINS))}")
     if found.origin is not None:
         origin = np.array(ORIGINS)[found.origin.cpu().numpy()]
-    return Localisation(**arrays, reason=reason, origin=origin)
+    unread = np.full(len(reason), "")
+    return Localisation(**arrays, reason=reason, origin=origin, better_reading=unread)
 
 
 def judge_recording(found: Localisation) -> Localisation:
@@ -214,16 +215,10 @@ def is_misread(found: Localisation) -> bool:
     return many or fit_badly(found.p_value[tested])
 
 
-def better_name(found: Localisation) -> str:
-    """Return the name of the reading that explains a recording better; "" if none is said to."""
-    reasons = (each for each in found.reason.ravel().tolist() if each.startswith(REREAD))
-    return next(reasons, "").removeprefix(REREAD).strip()
-
-
 def is_reread(found: Localisation) -> NDArray[np.bool_]:
     """Return the scenes that fit by their own tests, in a recording that another reading explains
     better, [S]."""
-    return np.full(len(found.fits), bool(better_name(found))) & (found.p_value >= LEVEL)
+    return (found.better_reading != "") & (found.p_value >= LEVEL)
 
 
 def withhold_reread(found: Localisation, scenes: Scenes, scene: SceneConfig) -> Localisation:
@@ -241,7 +236,8 @@ def withhold_reread(found: Localisation, scenes: Scenes, scene: SceneConfig) -> 
     if not name:
         return found
     judged = _withhold(found, _unwithheld(found), f"{REREAD} {name}")
-    return replace(judged, fits=np.zeros_like(found.fits))
+    named = np.full(len(found.fits), name)
+    return replace(judged, fits=np.zeros_like(found.fits), better_reading=named)
 
 
 def _unwithheld(found: Localisation) -> NDArray[np.bool_]:

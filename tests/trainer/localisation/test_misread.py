@@ -139,6 +139,7 @@ def test_a_lone_misread_scene_that_fits_is_withheld_and_the_reading_is_named():
     assert alone.p_value[0] >= LEVEL
     assert not alone.fits[0]
     assert alone.reason[0, 0] == f"{REREAD} codes conjugated"
+    assert alone.better_reading.tolist() == ["codes conjugated"]
     assert "1 of 1 scenes fit better when they are read otherwise" in alone.diagnosis
     assert alone.diagnosis.endswith("conjugate codes.")
 
@@ -147,6 +148,7 @@ def test_a_lone_misread_scene_that_fits_is_withheld_and_the_reading_is_named():
 def test_a_lone_scene_of_the_law_keeps_its_confidence(trained):
     found = localise(trained, scenes_of(snr_db=15.0, size=3), num_sources=1)
     assert found.fits.all()
+    assert set(found.better_reading) == {""}
     assert np.isfinite(found.confidence[found.active]).all()
 
 
