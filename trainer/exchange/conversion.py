@@ -16,6 +16,8 @@ from .mapping import COMPLEX, REAL_SOURCES, SOURCES, TARGETS, Entry, read_mappin
 
 FULL_TURN = 2 * np.pi + 1e-6
 """Largest phase [rad] of a file that wraps its phases, up to rounding."""
+STEP = 360 / 256
+"""Step of the phases of eight bits, in degrees: 22.5, 11.25, ... are multiples of it."""
 
 
 def convert(files: Iterable[str | Path], mapping: str | Path) -> Scenes:
@@ -131,8 +133,9 @@ def _require_unit(name: str, phase: np.ndarray, degrees: bool) -> None:
         rule, fits = "in degrees exceed 2 pi", largest == 0 or largest > FULL_TURN
         remedy = "These look like radians: drop degrees = true, or convert the file's to radians."
     else:
-        whole = largest > FULL_TURN and bool((phase == np.round(phase)).all())
-        rule, fits = "in radians are no whole numbers beyond 2 pi", not whole
+        steps = any(bool((phase % step == 0).all()) for step in (1, STEP))
+        rule = "in radians beyond 2 pi are no multiples of 1 or of 360 / 256"
+        fits = largest <= FULL_TURN or not steps
         remedy = "These look like degrees: add degrees = true."
     require(fits, f"phases of {name} {rule}", f"{largest:.4g} at most", remedy)
 

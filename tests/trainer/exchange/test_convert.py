@@ -76,8 +76,8 @@ def test_phases_in_the_wrong_unit_are_refused_and_the_advice_leads_to_the_right_
         converted(tmp_path, mapping.replace(modulus, f"{modulus}\ndegrees = true"), **given)
     assert_same(converted(tmp_path, mapping, **given))
     given["P"] = np.degrees(radians)
-    if name == "C":  # states of whole degrees
-        given["P"] = np.round(given["P"])
+    for step in (1, 22.5) if name == "C" else ():  # of states
+        given["P"] = step * np.round(given["P"] / step)
         with pytest.raises(ConfigError, match="look like degrees: add degrees = true"):
             converted(tmp_path, mapping, **given)
     converted(tmp_path, mapping.replace(modulus, f"{modulus}\ndegrees = true"), **given)
