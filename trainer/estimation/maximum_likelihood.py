@@ -16,6 +16,8 @@ E = sum_l yᴴ Σ⁻¹ y, the likelihood of a new source of power ρσ², with �
 The estimator is efficient above its threshold; below, a Bayesian estimator can have less error.
 """
 
+import copy
+
 import torch
 from torch import Tensor
 
@@ -50,6 +52,8 @@ searched again. A right fit leaves 1.8 in the median, 5 in one of 20 scenes; a w
 sources hardly more at 0 dB, a wrong one of a lone source far more."""
 SPAN = 12.0
 """Natural log of the largest ratio of powers and noise to their scale in the data: 52 dB."""
+POINTS = 1024
+"""Grid points of one product with the responses."""
 PART = {"cpu": 2**23, "cuda": 2**28}
 """Largest number of grid responses of one part: as many as fit a CPU's cache, or fill a GPU."""
 
@@ -75,7 +79,10 @@ def sml(
     data = whiten(scenes)
     size = _part_size(data, search)
     parts = zip(*(x.split(size) for x in (*data, num_sources)), strict=True)
-    found = [SourceSearch(Whitened(*x), count, search, most).run(sweeps) for *x, count in parts]
+    found = []
+    for *x, count in parts:
+        grid = GridLikelihood(Whitened(*x), search)
+        found.append(SourceSearch(Whitened(*x), count, grid, most).run(sweeps))
     positions, separate, ratios, known = (torch.cat(x) for x in zip(*found, strict=True))
     active = torch.arange(most, device=positions.device) < num_sources.unsqueeze(-1)
     separate = separate & ~is_repetition(search.response(positions), active)
@@ -122,13 +129,14 @@ def _search_part(
     if len(chosen):
         some = Whitened(*(x[chosen] for x in data))
         likelihood = Likelihood(some, search, active[chosen])
-        found = GridLikelihood(some, search).gain(likelihood, fitted.point[chosen])
-        gain[chosen] = found.to(gain)
+        grid = GridLikelihood(some, search)
+        gain[chosen] = grid.gain(likelihood, fitted.point[chosen]).to(gain)
     searched = gain > least
-    chosen = searched.nonzero().squeeze(-1)
-    if len(chosen):
+    if searched.any():
+        grid = grid.take(searched[chosen])
+        chosen = searched.nonzero().squeeze(-1)
         some, slots = Whitened(*(x[chosen] for x in data)), active[chosen]
-        again = SourceSearch(some, slots.sum(-1), search, active.shape[1]).sweep(
+        again = SourceSearch(some, slots.sum(-1), grid, active.shape[1]).sweep(
             Minimum(*(x[chosen] for x in fitted)), slots
         )
         fitted = Minimum(*(x.index_copy(0, chosen, y) for x, y in zip(fitted, again, strict=True)))
@@ -139,14 +147,14 @@ class SourceSearch:
     """The search for up to `slots` sources in one part of a batch."""
 
     def __init__(
-        self, data: Whitened, num_sources: Tensor, search: SearchGrid, slots: int
+        self, data: Whitened, num_sources: Tensor, grid: "GridLikelihood", slots: int
     ) -> None:
-        self.grid = GridLikelihood(data, search)
-        self.search = search
+        self.grid = grid
+        self.search = grid.search
         self.data = data.to(torch.complex128)
         self.slot = torch.arange(slots, device=num_sources.device)
         self.wanted = self.slot < num_sources.unsqueeze(-1)
-        self.start, self.lower, self.upper = noise_only_start(self.data, search, slots)
+        self.start, self.lower, self.upper = noise_only_start(self.data, grid.search, slots)
 
     def run(self, sweeps: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return positions, and of each: power above its bound, likelihood ratio, identifiable.
@@ -274,8 +282,19 @@ class GridLikelihood:
     def __init__(self, data: Whitened, search: SearchGrid) -> None:
         self.data = data.to(search.steering.dtype)
         self.search = search
-        self.energy = squared_magnitude(self.data.responses @ search.steering.mT).sum(2)
+        rows = self.data.responses.flatten(0, 2).mT
+        # products that fit a cache take a third of the time of a whole one
+        parts = [squared_magnitude(part @ rows) for part in search.steering.split(POINTS)]
+        shape = self.data.snapshots.shape
+        self.energy = torch.cat([x.unflatten(-1, shape).sum(-1).movedim(0, -1) for x in parts], -1)
         self.matched = self.correlate(self.data.snapshots.unsqueeze(-1)).squeeze(2)
+
+    def take(self, chosen: Tensor) -> "GridLikelihood":
+        """Return the likelihood of some scenes of the batch, a mask [B]."""
+        taken = copy.copy(self)
+        taken.data = Whitened(*(x[chosen] for x in self.data))
+        taken.energy, taken.matched = self.energy[chosen], self.matched[chosen]
+        return taken
 
     def candidates(self, others: Likelihood, unknowns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return positions [B, C, 3] of the highest separate peaks; p/σ² and σ² there, [B, C]."""
