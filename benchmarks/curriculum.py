@@ -10,9 +10,11 @@ on from there on the 12x12 panel, in epochs of 50 steps of --batch scenes. Its r
 15 of the large panel from the start. With --small-stop the first training is left after so many of
 its epochs, before its learning rate has come down.
 
-Scenes are fresh, the same for all, and K is told. At the SNRs of the objective the network is
-compared with stochastic ML and with itself before the second training; at all SNRs, on --few
-scenes, with LMMSE-MUSIC. Errors are averaged over training seeds, scene by scene; intervals are
+Scenes are fresh, and the same for all. At the SNRs of the objective the network is compared with
+stochastic ML and with itself before the second training, K told, and with ML where both find K by
+the likelihood: the network by the evidence of the fits that scoring reaches, ML by the ratio
+(`trainer.estimation.source_number`). At all SNRs, on --few scenes, it is
+compared with LMMSE-MUSIC. Errors are averaged over training seeds, scene by scene; intervals are
 95 % bootstrap over scenes. Trainings and scores are kept in --cache: a run that was interrupted
 goes on. With --write the tables go into docs/network.md at <!-- curriculum -->.
 """
@@ -21,23 +23,33 @@ import argparse
 import shlex
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from trained import FOLDER, Scores, scores  # isort: skip  (sets threads)
+from trained import FOLDER, Scores, place, scores  # isort: skip  (sets threads)
 
+import numpy as np
 import torch
 from documents import write_tables
 from paired import DOCUMENT, OBJECTIVE_SNR_DB, REFERENCE, difference, mean_of, shown
-from torch import nn
+from torch import Tensor, nn
 
 from spaces.blocks import NOISE_FLOOR
 from spaces.presets import EVERY_SNR, FULL_SCENE
 from trainer.config import SceneConfig, TrainConfig
-from trainer.estimation import covariance_localiser, refined
-from trainer.evaluation import Conditions, classical_estimator
-from trainer.intervals import bootstrap_mean
+from trainer.estimation import (
+    Localiser,
+    build_localiser,
+    build_source_counter,
+    covariance_localiser,
+    likeliest_number,
+    refined,
+)
+from trainer.evaluation import Conditions, classical_estimator, common_scenes, gospa, match
+from trainer.intervals import bootstrap_mean, paired_difference
 from trainer.localisation import adapt_network
+from trainer.scenes import Scenes, search_grid
 from trainer.training import TrainState, restore_network, started_config, train
 
 SMALL_PANEL = {"scene.num_horizontal": 6, "scene.num_vertical": 6}
@@ -59,8 +71,10 @@ SNR_DB = (-15.0, -10.0, -5.0, 0.0, 5.0, 10.0, 15.0, 20.0)
 FRESH_SEED = 23_000_003
 """Of the scenes: nothing was chosen or tuned on them."""
 WEAK = "lmmse_music"
-BEGUN, LARGE = "small panel's weights+judged", "curriculum+judged"
-"""The network before and after the second training, as `localise` refines it."""
+HOW = ("scoring", "judged")
+"""What follows MUSIC on a network's covariance; `localise` judges."""
+BEGUN, LARGE = "small panel's weights", "curriculum"
+"""The network before and after the second training."""
 
 
 def trained_until(config: TrainConfig, file: Path, stop: int) -> float:
@@ -118,20 +132,72 @@ def scored(
         for name in classical
     }
     for name, states in files.items():
-        parts = []
-        for state in states:
-            locate = covariance_localiser(loaded(state, scene), scene)
-            judged = refined(locate, scene, how="judged")
-            parts.append(
-                scores(
-                    f"{state.stem}+judged",
-                    lambda s, judged=judged: judged(s, s.sources.num_sources),
-                    conditions,
-                    cache,
+        for how in HOW:
+            parts = []
+            for state in states:
+                locate = refined(covariance_localiser(loaded(state, scene), scene), scene, how=how)
+                parts.append(
+                    scores(
+                        f"{state.stem}+{how}",
+                        lambda s, locate=locate: locate(s, s.sources.num_sources),
+                        conditions,
+                        cache,
+                    )
                 )
-            )
-        rows[name] = mean_of(parts)
+            rows[f"{name}+{how}"] = mean_of(parts)
     return rows
+
+
+def with_k_asked(
+    name: str,
+    count: Callable[[Scenes], Tensor],
+    locate: Localiser,
+    conditions: Conditions,
+    cache: Path,
+) -> np.ndarray:
+    """Return 1 where K is right, and GOSPA, of every scene and condition: [2, S]; kept."""
+    file = place(f"{name}, K asked", conditions, cache)
+    if not file.exists():
+        columns = []
+        for snr, number in conditions.points():
+            for ids in conditions.chunks():
+                scenes = common_scenes(conditions, snr, number, ids)
+                found = count(scenes)
+                distance = gospa(match(locate(scenes, found), scenes.sources))
+                columns.append(torch.stack([(found == number).double(), distance.double()]))
+        np.savez(file, values=torch.cat(columns, dim=-1).numpy())
+    with np.load(file) as arrays:
+        return np.asarray(arrays["values"])
+
+
+def k_asked(states: list[Path], conditions: Conditions, cache: Path) -> str:
+    """Return the table of K asked, at the SNRs of the objective and all K together."""
+    scene, search = conditions.scene, search_grid(conditions.scene)
+    most, parts = scene.max_sources, []
+    for state in states:
+        music = covariance_localiser(loaded(state, scene), scene)
+        parts.append(
+            with_k_asked(
+                f"{state.stem}+judged",
+                lambda s, music=music: likeliest_number(s, music, search, most),
+                refined(music, scene, how="judged"),
+                conditions,
+                cache,
+            )
+        )
+    ml = with_k_asked(
+        REFERENCE,
+        build_source_counter(REFERENCE, scene),
+        build_localiser(REFERENCE, scene),
+        conditions,
+        cache,
+    )
+    rows = {REFERENCE: ml, f"{LARGE}+judged": np.mean(parts, axis=0)}
+    lines = ["| estimator | K right | GOSPA |", "|---|---|---|"]
+    for name, values in rows.items():
+        lines.append(f"| {name} | {' | '.join(shown(bootstrap_mean(v)) for v in values)} |")
+    gaps = [paired_difference(*pair) for pair in zip(*reversed(rows.values()), strict=True)]
+    return "\n".join([*lines, f"| difference | {' | '.join(shown(g, '+') for g in gaps)} |"])
 
 
 def against_ml(rows: dict[str, Scores], conditions: Conditions) -> str:
@@ -146,7 +212,9 @@ def against_ml(rows: dict[str, Scores], conditions: Conditions) -> str:
             for chosen in choices
         ]
         lines.append(f"| {name} | {' | '.join(cells)} | {float(mine.milliseconds):.1f} |")
-    for one, other in ((LARGE, REFERENCE), (LARGE, BEGUN), (BEGUN, REFERENCE)):
+    pairs = [(f"{LARGE}+{how}", REFERENCE) for how in HOW]
+    pairs += [(f"{LARGE}+judged", f"{BEGUN}+judged"), (f"{BEGUN}+judged", REFERENCE)]
+    for one, other in pairs:
         cells = [
             shown(difference(rows[one], rows[other], OBJECTIVE_SNR_DB, *(chosen or ())), "+")
             for chosen in choices
@@ -157,13 +225,14 @@ def against_ml(rows: dict[str, Scores], conditions: Conditions) -> str:
 
 def everywhere(rows: dict[str, Scores]) -> str:
     """Return the table of all SNRs, all K together."""
-    heads = ["SNR/dB", *rows, f"{LARGE} - {WEAK}"]
+    final = f"{LARGE}+judged"
+    heads = ["SNR/dB", *rows, f"{final} - {WEAK}"]
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for snr in SNR_DB:
         cells = [
             shown(bootstrap_mean(mine.per_scene("capped_error", (snr,)))) for mine in rows.values()
         ]
-        gap = shown(difference(rows[LARGE], rows[WEAK], (snr,)), "+")
+        gap = shown(difference(rows[final], rows[WEAK], (snr,)), "+")
         lines.append(f"| {snr:g} | {' | '.join(cells)} | {gap} |")
     return "\n".join(lines)
 
@@ -212,6 +281,8 @@ def main() -> None:
             about,
             f"-5 and 0 dB, {args.scenes} scenes for each SNR and K:",
             against_ml(rows, objective),
+            "The same scenes, K asked:",
+            k_asked(files[LARGE], objective, args.cache),
             f"All K, {args.few} scenes for each SNR and K:",
             everywhere(after),
         ]
