@@ -2,14 +2,16 @@
 
     python benchmarks/gpu.py [--minutes 9] [--no-write] [--device cpu --quick]
 
-Every part writes its table as soon as it is measured, below a line with the device, its driver and
-the versions, so that what is done stays done. A part that the time left does not allow, or that
-wants Ray and Optuna where they are not installed, is named with the reason. Times are of the wall
-clock, each once the GPU has finished; ranges are those of the rounds. Without a GPU the exit code
-is 2. `--device cpu --quick` runs the same code on little work, and writes nothing.
+Every part has a share of the time left, so that none takes that of the others, and writes its
+table as soon as it is measured, below a line with the device, its driver and the versions. Rows
+that its time does not allow are named with the reason; so is a part that has none, or that wants
+Ray and Optuna where they are not installed. Times are of the wall clock, each once the GPU has
+finished; ranges are those of the rounds. Without a GPU the exit code is 2. `--device cpu --quick`
+runs the same code on little work, and writes nothing.
 """
 
 import argparse
+import dataclasses
 import importlib.util
 import itertools
 import statistics
@@ -17,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -62,7 +64,7 @@ class Run:
     Attributes:
         device: of torch.
         quick: little work, on which numbers mean nothing.
-        deadline: of the monotonic clock [s].
+        deadline: of the monotonic clock [s]; that of a part is its own.
         address: of the Ray that searches use.
         write: whether documents are written.
     """
@@ -111,6 +113,24 @@ class Run:
         return f"{name}{cuda}, torch {torch.__version__}:"
 
 
+def table(header: str, rows: Iterator[str]) -> str:
+    """Return a table of the rows that the time allows, and why others are missing.
+
+    Raises:
+        Skipped: if it allows none.
+    """
+    names = header.strip("|").split("|")
+    lines = [header, "|---" * len(names) + "|"]
+    try:
+        for row in rows:
+            lines.append(row)
+    except Skipped as reason:
+        if len(lines) == 2:
+            raise
+        lines += ["", f"The rows that follow were not measured: {reason}."]
+    return "\n".join(lines)
+
+
 def eigh_residuals(run: Run) -> str:
     """Check batched complex64 `eigh` against the bound of a stable eigensolver, by size."""
     rows = ["| N | batch | residual | orthonormality | bound of both | |", "|---" * 6 + "|"]
@@ -125,19 +145,15 @@ def eigh_residuals(run: Run) -> str:
     return "\n".join(rows)
 
 
-def training(run: Run) -> str:
+def training(run: Run) -> Iterator[str]:
     """Measure training steps, the optimiser's part included, by network and batch size."""
-    rows = [
-        "| network | eigengap | batch | ms a step | scenes/s | peak memory GiB |",
-        "|---" * 6 + "|",
-    ]
     terms = {
         "off": {},
         "gap": {"eigengap.weight": 0.1, "eigengap.definition": "gap", "eigengap.margin": 0.5},
     }
     batches = (4,) if run.quick else (64, 256, 1024)
-    for (kind, own), (name, term), batch in itertools.product(
-        NETWORKS.items(), terms.items(), batches
+    for batch, (kind, own), (name, term) in itertools.product(
+        batches, NETWORKS.items(), terms.items()
     ):
         run.seconds_left  # noqa: B018 - raises when the time is spent
         device = {"device": run.device.type, "batch_size": batch}
@@ -148,20 +164,19 @@ def training(run: Run) -> str:
             run.seconds(loop.step)  # kernels are loaded, memory is taken
             taken = [run.seconds(loop.step) for _ in range(2 if run.quick else 9)]
         except torch.OutOfMemoryError:
-            rows.append(f"| {kind} | {name} | {batch} | out of memory | - | - |")
+            yield f"| {kind} | {name} | {batch} | out of memory | - | - |"
             continue
         middle = statistics.median(taken)
         on_gpu = run.device.type == "cuda"
         peak = f"{torch.cuda.max_memory_allocated() / 2**30:.2f}" if on_gpu else "-"
-        rows.append(
+        yield (
             f"| {kind} | {name} | {batch} | {1e3 * middle:.1f} "
             f"[{1e3 * min(taken):.1f}, {1e3 * max(taken):.1f}] | {batch / middle:,.0f} | {peak} |"
         )
         del loop
-    return "\n".join(rows)
 
 
-def readouts(run: Run) -> str:
+def readouts(run: Run) -> Iterator[str]:
     """Measure what a scene takes to be located, by readout, on the local preset's scene.
 
     Networks have their first weights, which costs what trained ones do.
@@ -183,7 +198,6 @@ def readouts(run: Run) -> str:
         "posterior, K asked": lambda s: posterior_readout(s, None, config.scene),
         "stochastic ML": classical_estimator("sml", config.scene, device),
     }
-    rows = ["| readout | batch | ms a scene |", "|---|---|---|"]
     most, few = (2, 2) if run.quick else (READOUT_SCENES, 64)
     scenes = EvalScenes(config.scene, 0).batch(range(most), snr_db=0.0, device=run.device)
     for name, way in ways.items():
@@ -195,8 +209,7 @@ def readouts(run: Run) -> str:
         part = scenes.take(slice(0, size))
         taken = [run.seconds(lambda w=work, p=part: w(p)) for _ in range(3)]  # type: ignore[misc]
         low, middle, high = (1e3 * t / size for t in sorted(taken))
-        rows.append(f"| {name} | {size} | {middle:.3g} [{low:.3g}, {high:.3g}] |")
-    return "\n".join(rows)
+        yield f"| {name} | {size} | {middle:.3g} [{low:.3g}, {high:.3g}] |"
 
 
 def _refined(
@@ -249,7 +262,8 @@ def throughput(run: Run) -> None:
     if run.quick:
         command = ("--scene", "local", "--rounds", "1", "--seconds", "0.01", "--no-write")
     else:
-        command = ("--scene", "full", *([] if run.write else ["--no-write"]))
+        kept = () if run.write else ("--no-write",)
+        command = ("--scene", "full", "--rounds", "3", *kept)
     print(_ran(run, "benchmarks/throughput.py", "--device", run.device.type, *command))
 
 
@@ -266,17 +280,13 @@ def searches(run: Run) -> Iterator[tuple[str, list[str]]]:
         yield f"trials on {share:g} of a GPU", ["--preset", "smoke", *sized, *alike]
 
 
-def trials_of_searches(run: Run) -> str:
+def trials_of_searches(run: Run) -> Iterator[str]:
     """Run searches, and count their trials and the seconds of them."""
     missing = [name for name in SEARCH_NEEDS if importlib.util.find_spec(name) is None]
     if missing:
         raise Skipped(f"{' and '.join(missing)} not installed")
     import pandas as pd
 
-    rows = [
-        "| search | trials | outcomes | seconds of a trial | trials an hour |",
-        "|---" * 5 + "|",
-    ]
     with tempfile.TemporaryDirectory() as out:
         for number, (name, words) in enumerate(searches(run)):
             place = ("--out", out, "--name", f"s{number}", "--address", run.address)
@@ -285,11 +295,10 @@ def trials_of_searches(run: Run) -> str:
             outcomes = ", ".join(f"{n} {o}" for o, n in trials["outcome"].value_counts().items())
             span = trials["ended"].max() - trials["started"].min()
             seconds = span.total_seconds() if hasattr(span, "total_seconds") else float(span)
-            rows.append(
+            yield (
                 f"| {name} | {len(trials)} | {outcomes} | {trials['seconds'].median():.1f} | "
                 f"{3600 * len(trials) / seconds:,.0f} |"
             )
-    return "\n".join(rows)
 
 
 def _ran(run: Run, *command: str) -> str:
@@ -314,16 +323,33 @@ def _ran(run: Run, *command: str) -> str:
 
 def parts(run: Run) -> dict[str, tuple[Path, Callable[[], str | None]]]:
     """Return the tables, the most wanted first: name -> document, measurement."""
+    steps = "| network | eigengap | batch | ms a step | scenes/s | peak memory GiB |"
+    found = "| search | trials | outcomes | seconds of a trial | trials an hour |"
+    ways = "| readout | batch | ms a scene |"
     return {
         "gpu eigh": (CLUSTER, partial(eigh_residuals, run)),
         "share cuda": (EIGENGAP, partial(with_rounds, eigengap.share_of_a_step, run)),
         "speed cuda": (EIGENGAP, partial(founding_ratio, run)),
-        "gpu training": (CLUSTER, partial(training, run)),
-        "gpu readouts": (CLUSTER, partial(readouts, run)),
-        "gpu searches": (CLUSTER, partial(trials_of_searches, run)),
+        "gpu training": (CLUSTER, lambda: table(steps, training(run))),
+        "gpu readouts": (CLUSTER, lambda: table(ways, readouts(run))),
+        "gpu searches": (CLUSTER, lambda: table(found, trials_of_searches(run))),
         "guards cuda": (EIGENGAP, partial(with_rounds, eigengap.guards_of_a_step, run)),
         "throughput full cuda": (DOCS / "baselines.md", partial(throughput, run)),
     }
+
+
+SECONDS = {"gpu eigh": 40, "share cuda": 40, "speed cuda": 90, "guards cuda": 40}
+SECONDS |= {"gpu training": 70, "gpu readouts": 70, "gpu searches": 120}
+SECONDS["throughput full cuda"] = 70
+"""Shares of the nine minutes; what a part leaves, those after it have."""
+
+
+def in_time(run: Run, names: Sequence[str]) -> Iterator[tuple[str, Run]]:
+    """Yield names of parts with what they run on: each may take its share of what is left."""
+    for number, name in enumerate(names):
+        now, rest = time.monotonic(), sum(SECONDS[each] for each in names[number:])
+        share = SECONDS[name] / rest * max(0.0, run.deadline - now)
+        yield name, dataclasses.replace(run, deadline=now + share)
 
 
 def main() -> int:
@@ -350,13 +376,12 @@ def main() -> int:
     write = not (options.no_write or options.quick or options.device == "cpu")
     run = Run(torch.device(options.device), options.quick, deadline, options.address, write)
     failed = False
-    every = parts(run)
-    for name in options.only or every:
-        document, measure = every[name]
+    for name, part in in_time(run, options.only or list(parts(run))):
+        document, measure = parts(part)[name]
         started = time.monotonic()
         try:
-            run.seconds_left  # noqa: B018 - raises when the time is spent
-            table = measure()
+            part.seconds_left  # noqa: B018 - raises when the time is spent
+            found = measure()
         except Skipped as reason:
             print(f"\n{name}: skipped, {reason}", flush=True)
             continue
@@ -364,9 +389,9 @@ def main() -> int:
             print(f"\n{name}: FAILED, {error}", flush=True)
             failed = True
             continue
-        text = f"{run.title}\n\n{table}" if table else f"by its script, for {document.name}"
+        text = f"{run.title}\n\n{found}" if found else f"by its script, for {document.name}"
         print(f"\n{name} ({time.monotonic() - started:.0f} s)\n{text}", flush=True)
-        if table and run.write:
+        if found and run.write:
             write_tables(document, {name: text})
     return int(failed)
 

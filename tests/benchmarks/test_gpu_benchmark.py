@@ -1,5 +1,6 @@
 """The benchmark of a GPU: every table has its place, and all of its code runs without one."""
 
+import importlib
 import re
 import subprocess
 import sys
@@ -25,6 +26,39 @@ def test_every_table_that_wants_a_gpu_has_one_place_and_is_filled_by_the_command
     places = re.findall(r"<!-- (gpu [\w ]+|[\w ]+ cuda) -->", text)
     assert sorted(places) == sorted(tables)
     assert {"share cuda", "gpu eigh", "gpu searches"} <= tables
+
+
+def test_no_part_takes_the_time_of_those_after_it(monkeypatch):
+    """Whether it stops in time or not, nine minutes are enough for a share of every table."""
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    gpu = importlib.import_module("gpu")
+    clock = [100.0]
+    monkeypatch.setattr(gpu.time, "monotonic", lambda: clock[0])
+    run = gpu.Run(gpu.torch.device("cpu"), quick=True, deadline=100.0 + sum(gpu.SECONDS.values()))
+    assert sum(gpu.SECONDS.values()) == 60 * 9
+    assert gpu.SECONDS.keys() == gpu.parts(run).keys()
+    for name, part in gpu.in_time(run, list(gpu.SECONDS)):
+        assert part.seconds_left == pytest.approx(gpu.SECONDS[name])
+        clock[0] = part.deadline
+    clock[0] = 100.0
+    given = [part.seconds_left for _, part in gpu.in_time(run, list(gpu.SECONDS))]
+    assert given[0] == gpu.SECONDS["gpu eigh"]
+    assert given[-1] == pytest.approx(540)  # those before took none
+
+
+def test_rows_that_are_measured_stay_where_the_time_ends(monkeypatch):
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    gpu = importlib.import_module("gpu")
+
+    def rows(count: int):
+        yield from ["| a | 1 |"] * count
+        raise gpu.Skipped("the time is spent")
+
+    text = gpu.table("| name | value |", rows(2)).splitlines()
+    assert text[:4] == ["| name | value |", "|---|---|", "| a | 1 |", "| a | 1 |"]
+    assert text[-1] == "The rows that follow were not measured: the time is spent."
+    with pytest.raises(gpu.Skipped):
+        gpu.table("| name | value |", rows(0))
 
 
 @pytest.mark.slow
