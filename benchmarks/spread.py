@@ -2,9 +2,9 @@
 
     python benchmarks/spread.py [--trials 6] [--out DIR]
 
-Three nodes with one pretended GPU each, on this machine, and a head that takes no trials. The
+Three nodes with one CPU each, on this machine, and a head that takes no trials. The
 search begins with one node; two more are added while it runs, and it spreads onto them (a trial
-takes a whole GPU, so three at a time are on three nodes). Then one node is killed, and one is
+takes a CPU, so three at a time are on three nodes). Then one node is killed, and one is
 drained as a cloud does with a spot machine that it wants back. Exit code 1 unless every trial has
 completed and every table is that of the same search on a local Ray, undisturbed, up to timing.
 """
@@ -37,7 +37,7 @@ def drain(address: str, node_id: str) -> None:
 def disturb(cluster, first, run: Path, notes: list[str]) -> None:
     """Add, kill and drain nodes while the search runs."""
     wait_for("a first checkpoint", lambda: len(training(run)) == 1)
-    others = [cluster.add_node(num_cpus=1, num_gpus=1) for _ in range(2)]
+    others = [cluster.add_node(num_cpus=1) for _ in range(2)]
     took = wait_for("spreading", lambda: len(training(run)) == 3)
     notes.append(f"two nodes added; three trials train {took:.0f} s later")
     cluster.remove_node(first)
@@ -64,11 +64,11 @@ def main() -> int:
         initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}
     )
     try:
-        first = cluster.add_node(num_cpus=1, num_gpus=1)
+        first = cluster.add_node(num_cpus=1)
         code, said = disturbed(
             *chaos.FREE,
             *("--name", "spread", "--out", str(out), "--trials", str(args.trials)),
-            *("--address", cluster.address, "--max-concurrent", "3", "--gpus-per-trial", "1"),
+            *("--address", cluster.address, "--max-concurrent", "3", "--gpus-per-trial", "0"),
             disturb=lambda: disturb(cluster, first, out / "spread", notes),
         )
     finally:

@@ -4,8 +4,10 @@ Do they see the run's folder, have they the driver's versions, are their eigende
 does each network survive a step? Checks that need no cluster are in `search.plan`.
 """
 
+import itertools
 import os
 from dataclasses import replace
+from typing import Any
 
 import ray
 from ray.util.placement_group import placement_group, remove_placement_group
@@ -64,7 +66,7 @@ def preflight_checks(
         check_own_trainer(plan.own_trainer, resources)
         return resources
     left = replace(plan, trials=max(1, plan.trials - len(store.ended())))
-    for line in check_backends(left, resources):
+    for line in check_backends(left, resources, cluster):
         print(line, flush=True)
     lines, measured = try_networks(left, resources, cluster)
     if measured.concurrent < resources.concurrent:
@@ -126,8 +128,9 @@ def check_nodes(store: RunStore) -> None:
         )
 
 
-def check_backends(plan: SearchConfig, resources: Resources) -> list[str]:
-    """Let a worker check the eigendecompositions that the space's backends rest on.
+def check_backends(plan: SearchConfig, resources: Resources, cluster: Cluster) -> list[str]:
+    """Let a worker with each kind of GPU check the eigendecompositions that the space's backends
+    rest on.
 
     Return what was measured, for a person, or raise Refused if one is wrong on that machine.
     """
@@ -135,10 +138,23 @@ def check_backends(plan: SearchConfig, resources: Resources) -> list[str]:
     configs = [config for config in branches if config.eigengap.weight > 0]
     if not configs:
         return []
-    reason, lines = ray.get(submit(resources, measure_backends, configs))
-    if reason:
-        raise Refused(reason)
-    return list(lines)
+    found: list[str] = []
+    for kind in cluster.gpu_kinds(resources):
+        reason, lines = _answer(submit(resources, measure_backends, configs, gpu_kind=kind))
+        if reason:
+            raise Refused(reason)
+        found += lines
+    return found
+
+
+def _answer(task: Any) -> Any:
+    """Return what a worker found; raise Refused if it refuses."""
+    try:
+        return ray.get(task)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, Refused):
+            raise error.cause from error
+        raise
 
 
 def check_own_trainer(own: OwnTrainer, resources: Resources) -> None:
@@ -156,8 +172,8 @@ def check_own_trainer(own: OwnTrainer, resources: Resources) -> None:
 def try_networks(
     plan: SearchConfig, resources: Resources, cluster: Cluster
 ) -> tuple[list[str], Resources]:
-    """Let a worker take one step with the largest network of each kind, if the plan is a long one,
-    or with the user's code in any, and validate it.
+    """Let a worker with each kind of GPU take one step with the largest network of each kind, if
+    the plan is a long one, or with the user's code in any, and validate it.
 
     Return time and memory of each, for a person, and the resources with that memory, or raise
     Refused if one fails or does not fit.
@@ -168,20 +184,22 @@ def try_networks(
         configs = own
     last = {config.network.kind: config for config in configs}  # the largest of each
     lines, most, largest = [], Memory(), cluster.largest_memory
-    for kind, config in last.items():
+    for (kind, config), gpu in itertools.product(last.items(), cluster.gpu_kinds(resources)):
         params = config.to_params() | ONE_STEP
         try:
-            step, memory = ray.get(submit(resources, take_step, params, largest))
+            task = submit(resources, take_step, params, largest, gpu_kind=gpu)
+            step, memory = _answer(task)
         except ray.exceptions.RayError as error:
             if classify_error(str(error)) is Outcome.OUT_OF_MEMORY:
                 found = f"a step of a network of kind `{kind}` takes more"
-                raise Refused(too_large(found, cluster)) from error
+                gpus = resources.gpus if "CUDA" in str(error) else 0.0
+                raise Refused(too_large(found, cluster, gpus)) from error
             reason = str(error).strip().splitlines()[-1]
             reason = reason.removeprefix("trainer.user_code.CodeError: ").rstrip(".")
             raise Refused(
                 f"a network of kind `{kind}` must survive one step, but: {reason}. Try it alone "
                 "with `python -m trainer train`, or skip this check with --no-preflight."
             ) from error
-        lines.append(f"{kind} network: {step}")
+        lines.append(f"{kind} network{f' on {gpu}' if gpu else ''}: {step}")
         most = most.at_least(memory)
     return lines, with_memory(resources, cluster, most) if last else resources

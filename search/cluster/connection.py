@@ -76,7 +76,9 @@ def connect(plan: SearchConfig) -> Iterator[Cluster]:
 
 def _node(own: Mapping[str, float]) -> Node:
     """Return a machine from Ray's account of it; its memory is what Ray leaves to workers."""
-    return Node(own.get("CPU", 0.0), own.get("GPU", 0.0), own.get("memory", math.inf))
+    kinds = [name.partition(":")[2] for name in own if name.startswith("accelerator_type:")]
+    memory, kind = own.get("memory", math.inf), kinds[0] if kinds else None
+    return Node(own.get("CPU", 0.0), own.get("GPU", 0.0), memory, kind)
 
 
 def start_ray(options: dict[str, Any]) -> Any:

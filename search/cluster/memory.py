@@ -1,6 +1,8 @@
 """Memory of a worker's process, and of its GPU: the peak, a limit, and what is freed."""
 
 import gc
+import os
+import platform
 import resource
 import sys
 from collections.abc import Iterator
@@ -8,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from search.plan import Memory
+from search.plan import Memory, Refused
 
 STATM = Path("/proc/self/statm")
 """Sizes of this process in pages, on Linux."""
@@ -43,6 +45,18 @@ def free_memory() -> None:
         gpu.reset_peak_memory_stats()
     with suppress(OSError):  # Linux only, and not in every container
         Path("/proc/self/clear_refs").write_text("5")  # the peak begins at what is held now
+
+
+def require_gpu(gpus: float) -> None:
+    """Raise Refused where PyTorch, which is loaded, sees no GPU though the caller has been given
+    some: `auto` would go on the CPU."""
+    if gpus > 0 and cuda() is None:
+        seen = f"CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES', '')!r}"
+        raise Refused(
+            f"a worker with {gpus:g} GPUs must be able to use them, but PyTorch "
+            f"{sys.modules['torch'].__version__} sees none on {platform.node()} ({seen}). Install "
+            "a build of PyTorch for its driver there, or train on CPUs with --gpus-per-trial 0."
+        )
 
 
 def limit_gpu_memory(gpus: float) -> None:

@@ -21,16 +21,23 @@ from trainer.own_trainer import OwnTrainer
 from trainer.provenance import versions
 from trainer.user_code import give_texts
 
-from .memory import free_memory, memory_limit, peak_memory
+from .memory import free_memory, limit_gpu_memory, memory_limit, peak_memory, require_gpu
 from .trainable import load_trainer, take_start
 
 Tables = dict[str, list[dict[str, Any]]]
 """Rows by the name of their table."""
 
 
-def submit(resources: Resources, function: Callable[..., Any], *arguments: Any) -> Any:
-    """Let some worker call a function with what a trial takes; return Ray's reference to it."""
+def submit(
+    resources: Resources,
+    function: Callable[..., Any],
+    *arguments: Any,
+    gpu_kind: str | None = None,
+) -> Any:
+    """Let some worker, with that kind of GPU if given, call a function with what a trial takes;
+    return Ray's reference to it."""
     options = {"num_cpus": resources.cpus, "num_gpus": resources.gpus, "name": function.__name__}
+    options |= {"accelerator_type": gpu_kind} if gpu_kind else {}
     return _call.options(**options).remote(resources, function, arguments)
 
 
@@ -38,6 +45,10 @@ def submit(resources: Resources, function: Callable[..., Any], *arguments: Any) 
 def _call(resources: Resources, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     give_texts(resources.code_texts)
     load_trainer(resources.threads)
+    if function is not import_own:  # which may compute without PyTorch
+        require_gpu(resources.gpus)
+    if function is not take_step:  # which measures what it takes
+        limit_gpu_memory(resources.gpus)
     take_start(resources.start)
     return function(*arguments)
 

@@ -22,6 +22,8 @@ from ray import tune
 from search.plan import (
     WORST_OBJECTIVE,
     Outcome,
+    Refused,
+    Resources,
     StorageLost,
     classify_error,
     crash_signature,
@@ -44,7 +46,7 @@ from trainer.own_trainer import PREFIX, OwnConfig, OwnState, OwnTrainer, split_o
 from trainer.provenance import versions
 from trainer.user_code import Source, give_texts
 
-from .memory import cuda, free_memory, limit_gpu_memory, peak_bytes
+from .memory import cuda, free_memory, limit_gpu_memory, peak_bytes, require_gpu
 
 Train = Callable[..., Iterator[Any]]
 """`trainer.training.train`, or what else takes `(config, *, resume)` and yields `EpochReport`s."""
@@ -76,17 +78,24 @@ Trainer = Callable[[Mapping[str, Any]], Training]
 """Returns the training of a trial with these settings; is sent to workers."""
 
 
-def trainer_of(own: OwnTrainer | None, train: Train | None = None, start: bytes = b"") -> Trainer:
-    """Return the user's trainer, or else `train`, or else ours, imported on the worker; `start` is
-    the checkpoint whose weights our trainings begin with."""
-    return partial(_our_training, train, start) if own is None else partial(_own_training, own)
+def trainer_of(
+    own: OwnTrainer | None, resources: Resources, train: Train | None = None
+) -> Trainer:
+    """Return the user's trainer, or else `train`, or else ours, imported on the worker."""
+    if own is not None:
+        return partial(_own_training, own)
+    return partial(_our_training, train, resources.start, resources.gpus)
 
 
-def _our_training(train: Train | None, start: bytes, settings: Mapping[str, Any]) -> Training:
+def _our_training(
+    train: Train | None, start: bytes, gpus: float, settings: Mapping[str, Any]
+) -> Training:
     config = TrainConfig.from_params(settings["params"])
 
     def reports(state: Any) -> Iterator[Any]:
         run = train or load_trainer(settings["threads"])
+        if train is None:
+            require_gpu(gpus)
         take_start(start)
         return run(config, resume=state)
 
@@ -171,6 +180,8 @@ def run_trial(settings: Mapping[str, Any], trainer: Trainer, gpus: float = 0.0) 
             )
     except StorageLost as error:
         trial.end(outcome=None, storage_lost=str(error))
+    except Refused as error:
+        trial.end(outcome=None, refused=str(error))
     except Diverged as error:
         failure = error.failure.as_dict() | {"remedy": error.failure.remedy}
         named = {f"failure_{name}": value for name, value in failure.items()}
@@ -182,11 +193,13 @@ def run_trial(settings: Mapping[str, Any], trainer: Trainer, gpus: float = 0.0) 
             trial.end(outcome=None, refused=_stranded(settings["trial_id"], place, error))
             return
         crashed = outcome is Outcome.CRASHED
+        how = {"failure_remedy": _less_memory(gpus)} if outcome is Outcome.OUT_OF_MEMORY else {}
         trial.end(
             outcome=outcome.value,
             cause=crash_signature(text) if crashed else type(error).__name__,
             failure_message=str(error),
             failure_traceback=text,
+            **how,
         )
     finally:
         free_memory()
@@ -274,6 +287,14 @@ def take_start(content: bytes) -> None:
 def own_versions() -> dict[str, str | None]:
     """Return this worker's versions, looked up once."""
     return versions()  # `cache(versions)` itself would be pickled under the name of `versions`
+
+
+def _less_memory(gpus: float) -> str:
+    """Return the remedy for a trial that has run out of memory."""
+    less = "lower batch_size, or search smaller networks"
+    if not 0 < gpus < 1:
+        return f"{less}, or take a larger machine"
+    return f"raise --gpus-per-trial (it had {gpus:g} of a GPU and of its memory), {less}"
 
 
 def _stranded(trial_id: str, place: str, error: Exception) -> str:

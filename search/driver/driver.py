@@ -70,7 +70,7 @@ def search(
         return suggester.trials(exhausted), scheduler, suggester.tell
 
     names = {trial_name(number) for number in range(plan.trials)}
-    trainer = trainer_of(plan.own_trainer, train, resources.start)
+    trainer = trainer_of(plan.own_trainer, resources, train)
     with open_loggers(plan.log, store) as loggers:
         _run_trials(names, prepare, plan, store, resources, trainer, loggers)
 
@@ -86,7 +86,7 @@ def rerun(
         return trials, Scheduler(early_stopper("none", plan.config({}).epochs)), lambda ended: None
 
     names = {record["trial_id"] for record in records}
-    trainer = trainer_of(None, start=resources.start)
+    trainer = trainer_of(None, resources)
     _run_trials(names, prepare, plan, store, resources, trainer, Loggers((), store))
 
 

@@ -75,9 +75,9 @@ FIELD_RULES: dict[str, tuple[Callable[[Any], object], str, str]] = {
         "Fractions are allowed, e.g. 0.5.",
     ),
     "gpus_per_trial": (
-        lambda n: 0 <= n < math.inf,
-        "--gpus-per-trial >= 0, and finite,",
-        "0 trains on the CPU; fractions share a GPU.",
+        lambda n: n == 0 or 1e-4 <= n <= 1 or (1 < n < math.inf and n % 1 == 0),
+        "--gpus-per-trial is 0, a fraction from 0.0001 to 1, or whole,",
+        "0 trains on the CPU; a fraction shares one GPU.",
     ),
 }
 """For each field: a predicate, the rule in words and the remedy; None passes."""

@@ -22,6 +22,8 @@ WORKER_ENV = {
     "MALLOC_MMAP_THRESHOLD_": "268435456",
     "MALLOC_TRIM_THRESHOLD_": "268435456",
     "MALLOC_TOP_PAD_": "67108864",
+    # else a trial without a share of a GPU sees them all
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
 }
 DRIVER_ENV = {
     # no tables and loggers of Ray's: `search.driver` prints one line per event

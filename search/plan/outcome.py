@@ -99,11 +99,13 @@ LOST_TYPES = (
 _OUR_FAULT = ("raised in its creation task", "failed to import on the worker")
 """Phrases of Ray for the death of an actor that our code caused."""
 
-# Messages, not types: torch raises RuntimeError for host memory and several types for CUDA, and
-# Ray's memory monitor kills the worker, which arrives as the death of an actor.
+# Messages, not types: torch raises RuntimeError for host memory and several types for CUDA, whose
+# libraries say ALLOC_FAILED, and Ray's memory monitor kills the worker, which arrives as the death
+# of an actor.
 _MEMORY = re.compile(
     r"out of memory|OutOfMemoryError|\b_?(Array)?MemoryError\b|can't allocate memory"
-    r"|running low on memory|exceeds the memory usage threshold",
+    r"|running low on memory|exceeds the memory usage threshold"
+    r"|\bCU\w+_ALLOC_FAILED\b",
     re.IGNORECASE,
 )
 _LOST = re.compile(

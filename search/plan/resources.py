@@ -36,11 +36,13 @@ class Memory:
 
 @dataclass(frozen=True)
 class Node:
-    """One machine of a cluster, with the memory that its workers may use [bytes]."""
+    """One machine of a cluster, with the memory that its workers may use [bytes] and, if Ray knows
+    it, the kind of its GPUs."""
 
     cpus: float
     gpus: float
     memory: float = math.inf
+    gpu_kind: str | None = None
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,12 @@ class Cluster:
     def largest_memory(self) -> float:
         """The memory of the machine that has most [bytes]."""
         return max((node.memory for node in self.nodes), default=math.inf)
+
+    def gpu_kinds(self, resources: "Resources") -> list[str | None]:
+        """Return the kinds of GPU that a trial may get, each once; `[None]` without a choice."""
+        able = [node for node in self.nodes if _slots(node, resources.cpus, resources.gpus)]
+        kinds = list(dict.fromkeys(node.gpu_kind for node in able)) if resources.gpus else []
+        return kinds if len(kinds) > 1 else [None]
 
 
 @dataclass(frozen=True)
@@ -79,10 +87,17 @@ class Resources:
 
 def resolve_resources(plan: SearchConfig, cluster: Cluster) -> Resources:
     """Return each trial's share and the number of concurrent trials; raise Refused if no machine
-    could ever hold one, or if there is none yet and the plan leaves GPUs open."""
-    cpus, gpus = plan.cpus_per_trial, plan.gpus_per_trial
+    could ever hold one, if there is none yet and the plan leaves GPUs open, or if its device
+    is not what a trial gets."""
+    cpus, gpus, device = plan.cpus_per_trial, plan.gpus_per_trial, plan.fixed.get("device")
     if gpus is None:
-        gpus = LOCAL_GPU_SHARE if any(node.gpus > 0 for node in cluster.nodes) else 0.0
+        shared = device != "cpu" and any(node.gpus > 0 for node in cluster.nodes)
+        gpus = LOCAL_GPU_SHARE if shared else 0.0
+    if (device == "cpu" and gpus > 0) or (device == "cuda" and gpus == 0):
+        raise Refused(
+            f"trials must get the device that they compute on, but device={device} and a trial "
+            f"gets {gpus:g} GPUs. Give --set device=auto, which follows --gpus-per-trial."
+        )
     slots = sum(_slots(node, cpus, gpus) for node in cluster.nodes)
     if slots == 0 and not cluster.can_grow:
         largest = max(cluster.nodes, key=lambda n: (n.gpus, n.cpus), default=Node(0, 0))
@@ -130,8 +145,14 @@ def with_memory(resources: Resources, cluster: Cluster, step: Memory) -> Resourc
     return replace(resources, memory=need, concurrent=fewer)
 
 
-def too_large(found: str, cluster: Cluster) -> str:
-    """Return why a trial is refused of which it was found how much memory it takes."""
+def too_large(found: str, cluster: Cluster, gpus: float = 0.0) -> str:
+    """Return why a trial is refused of which it was found how much memory it takes, of a machine
+    or, with a share of `gpus`, of a GPU."""
+    if gpus:
+        return (
+            f"a trial must fit into the memory of a GPU, but {found} than one has. Lower "
+            "batch_size, take a smaller panel or network, or a larger GPU."
+        )
     return (
         f"a trial must fit into the memory of a machine, but {found}, and the largest has "
         f"{cluster.largest_memory / GB:.1f} GB for its trials. Lower batch_size, take a smaller "
@@ -141,6 +162,9 @@ def too_large(found: str, cluster: Cluster) -> str:
 
 def _slots(node: Node, cpus: float, gpus: float, memory: float = 0.0) -> int:
     slots = int(node.cpus / cpus + 1e-9)
-    if gpus:
-        slots = min(slots, int(node.gpus / gpus + 1e-9))
+    if gpus > 1:
+        slots = min(slots, int(node.gpus // gpus))
+    elif gpus:  # a share is of one GPU: two halves of different GPUs are none
+        whole, rest = divmod(node.gpus, 1.0)
+        slots = min(slots, int(whole) * int(1 / gpus + 1e-9) + int(rest / gpus + 1e-9))
     return min(slots, int(node.memory / memory)) if memory and node.memory < math.inf else slots

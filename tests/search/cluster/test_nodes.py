@@ -71,7 +71,8 @@ def test_a_worker_with_another_version_trains_nothing_and_ends_the_search(monkey
     def train(config: object, *, resume: object = None) -> Iterator[object]:
         pytest.fail("trained")
 
-    trainable.make_trainable(trainable.trainer_of(None, train), "x", own)({"trial_id": "t0000"})
+    trainer = trainable.trainer_of(None, Resources(cpus=1, gpus=0, concurrent=1), train)
+    trainable.make_trainable(trainer, "x", own)({"trial_id": "t0000"})
     (last,) = reports
     ending = SearchAbort()
     assert ending("t0000", last)

@@ -95,7 +95,7 @@ def test_a_trial_computes_on_the_threads_of_its_record(monkeypatch):
     monkeypatch.setattr(tune, "get_checkpoint", lambda: None)
     record = {"trial_id": "t0", "number": 0, "params": spaces.get("smoke").fixed, "threads": 3}
     settings = worker_settings(record, folder="t0")
-    trainable.make_trainable(trainable.trainer_of(None), "x", versions())(settings)
+    trainable.make_trainable(trainable.trainer_of(None, ONE), "x", versions())(settings)
     assert asked == [3]
 
 

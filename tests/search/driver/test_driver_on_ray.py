@@ -9,7 +9,7 @@ from search.driver import driver
 from search.driver.scores import Baselines
 from search.plan.config import SearchConfig
 from search.plan.errors import Refused, SearchFailed
-from search.plan.resources import Resources
+from search.plan.resources import Cluster, Node, Resources
 from search.records.schema import BASELINE_PART
 from search.records.store import RunStore
 from tests import broken_eigh, scripted
@@ -75,4 +75,4 @@ def test_a_worker_whose_eigensolver_is_wrong_is_refused(connected, monkeypatch):
     resources = Resources(cpus=1.0, gpus=0.0, concurrent=1)
     monkeypatch.setattr("search.cluster.checks.measure_backends", broken_eigh.measure_backends)
     with pytest.raises(Refused, match=r"auto at 36 elements: .*exceeds.*use another backend"):
-        check_backends(plan, resources)
+        check_backends(plan, resources, Cluster((Node(2, 0),)))

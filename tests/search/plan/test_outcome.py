@@ -115,6 +115,18 @@ def test_silence_after_a_report_is_a_stop_and_before_any_report_a_loss():
             Outcome.OUT_OF_MEMORY,
         ),
         (
+            TRACEBACK.format(
+                "RuntimeError: CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"
+            ),
+            "RayTaskError(RuntimeError)",
+            Outcome.OUT_OF_MEMORY,
+        ),
+        (
+            TRACEBACK.format("RuntimeError: cusolver error: CUSOLVER_STATUS_ALLOC_FAILED"),
+            None,
+            Outcome.OUT_OF_MEMORY,
+        ),
+        (
             TRACEBACK.format("RuntimeError: DefaultCPUAllocator: can't allocate memory"),
             None,
             Outcome.OUT_OF_MEMORY,

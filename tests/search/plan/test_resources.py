@@ -15,6 +15,7 @@ from search.plan.resources import (
     resolve_resources,
     with_memory,
 )
+from trainer.config import ConfigError
 
 
 def resolved(*nodes: Node, can_grow: bool = False, trials: int = 100, **more):
@@ -40,7 +41,23 @@ def test_a_gpu_is_shared_unless_asked_otherwise_and_left_alone_if_so():
     assert resolved(Node(16, 1)).gpus == LOCAL_GPU_SHARE
     assert resolved(Node(16, 1)).concurrent == 4
     assert resolved(Node(16, 1), gpus_per_trial=0).concurrent == 16
+    assert resolved(Node(16, 1), settings=("device=cpu",)).gpus == 0
     assert resolved(Node(16, 0)).gpus == 0
+
+
+@pytest.mark.parametrize(("share", "at_a_time"), [(0.4, 4), (0.3, 6), (0.75, 2), (2.0, 1)])
+def test_a_share_is_of_one_gpu(share, at_a_time):
+    """What is left of two GPUs makes no share; a trial of several GPUs has whole ones."""
+    assert resolved(Node(64, 2), gpus_per_trial=share).concurrent == at_a_time
+    for wrong in (1.5, 1e-5, -0.25, float("nan")):
+        with pytest.raises(ConfigError, match=r"a fraction from 0\.0001 to 1, or whole,.* got"):
+            resolved(Node(64, 2), gpus_per_trial=wrong)
+
+
+@pytest.mark.parametrize(("device", "share"), [("cpu", 0.25), ("cuda", 0.0)])
+def test_a_trial_that_is_not_given_its_device_is_refused(device, share):
+    with pytest.raises(Refused, match=rf"device={device} and a trial gets {share:g} GPUs\. Give"):
+        resolved(Node(16, 1), settings=(f"device={device}",), gpus_per_trial=share)
 
 
 def test_a_trial_that_no_machine_could_ever_hold_is_refused_with_the_largest():
