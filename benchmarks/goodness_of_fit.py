@@ -2,6 +2,11 @@
 
     python benchmarks/goodness_of_fit.py [--scenes 293] [--methods sml lmmse_music] [--write]
     python benchmarks/goodness_of_fit.py --methods --model runs/mine      # a network
+    python benchmarks/goodness_of_fit.py --panel open --methods sml       # region of recordings
+
+`--panel open` searches scenes of `local` in the region of a recording without a network, and
+`plane` scenes at 20 to 500 times 2 D² / wavelength likewise: these have no sign, so that a
+"detection" is a false alarm, too.
 
 σ² is not told. False alarms: scenes of the law that do not fit, SNR uniform over -15 ... 20 dB;
 and at one SNR, on scenes of their own, of which the row has the largest. Detections: scenes whose
@@ -31,7 +36,14 @@ from torch import Tensor
 
 from trainer.config import SceneConfig, TrainConfig
 from trainer.estimation import build_localiser
-from trainer.localisation import Localisation, localise, reverse_phase, vouch, withhold_reversed
+from trainer.localisation import (
+    Localisation,
+    default_scene,
+    localise,
+    reverse_phase,
+    vouch,
+    withhold_reversed,
+)
 from trainer.scenes import EvalScenes, Scenes
 from trainer.training import load_model
 
@@ -55,7 +67,10 @@ PANELS = {
         "scene.num_antennas": 16,
         "scene.range_max_m": 10.0,
     },
+    "open": LOCAL_SCENE,
+    "plane": LOCAL_SCENE | {"scene.range_min_m": 150.0, "scene.range_max_m": 3750.0},
 }
+SEARCHED_OPEN = ("open", "plane")
 
 Judge = Callable[[Scenes], Localisation]
 
@@ -73,7 +88,11 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     scene = TrainConfig.from_params(PANELS[args.panel]).scene
-    judges = {name: classical(name, scene) for name in args.methods}
+    region = scene
+    if args.panel in SEARCHED_OPEN:
+        single = EvalScenes(scene, SEED).batch(range(1), snr_db=0.0, num_sources=1)
+        region = replace(default_scene(single), max_sources=scene.max_sources)
+    judges = {name: classical(name, region) for name in args.methods}
     if args.model:
         model = load_model(args.model, torch.device("cpu"))
         scene = model.config.scene

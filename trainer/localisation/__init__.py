@@ -9,6 +9,6 @@ from .best_places import reverse_phase
 from .diagnosis import withheld_line
 from .localisation import Localisation
 from .localise_scenes import localise
-from .methods import adapt_network
+from .methods import adapt_network, default_scene
 from .recording_check import check_recording
 from .vouching import judge_recording, vouch, withhold_reversed

@@ -11,18 +11,24 @@ log likelihood, exp(D) is the ratio of two maximised likelihoods. Of noise alone
 over many places, about Gumbel distributed, and their difference is logistic: the p value is
 1 / (1 + exp(D)). Where there are sources, the reading that is wrong falls behind.
 
-Where D leaves the sign open and the posterior has a law (K <= 2, equal powers, no large region, no
-farther than `FARTHEST`: plane waves have no sign), the evidence decides: Δ = log Z(given) -
-log Z(reversed), with Z the mean likelihood over the law of places and SNRs. Over the law
-E exp(-Δ) = 1, so P(-Δ > t) <= exp(-t) without any measurement (Markov). That bound is loose, since
-scenes either tell the sign or hardly anything. Those at -15 ... -5 dB that lean to the wrong sign
-would be most of the false alarms, though nothing is to be told there: where the likeliest SNR
-of the reversed reading is below `LEAST_SNR_DB`, D decides.
+Where D leaves the sign open and the posterior has a law (K <= 2, equal powers, no large region),
+the evidence decides: Δ = log Z(given) - log Z(reversed), with Z the mean likelihood over the law
+of places and SNRs. A region that ends beyond `FARTHEST` is open to plane waves, which have no
+sign, and a law uniform in range would hardly have others. There Z is that of sources up to `NEAR`
+and, with the probability `PLANE`, that of the farthest, the same for both signs: so plane waves
+leave the sign open.
+
+Over the law E exp(-Δ) = 1, so P(-Δ > t) <= exp(-t) without any measurement (Markov; where waves
+may be plane, the law is that mixture). That bound is loose, since scenes either tell the sign or
+hardly anything. Those at -15 ... -5 dB that lean to the wrong sign would be most of the false
+alarms, though nothing is to be told there: where the likeliest SNR of the reversed reading is
+below `LEAST_SNR_DB`, D decides.
 Then fewer than `SIGN_LEVEL` of the law's scenes have -Δ > `LEAST_EVIDENCE`: p = `SIGN_LEVEL`
 exp(Δ + `LEAST_EVIDENCE`), calibrated by measurement (`benchmarks/goodness_of_fit.py`), as a mean
 over the law's SNRs, and at this level only.
 """
 
+import math
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -54,7 +60,12 @@ TOGETHER = 0.001
 """Level of p values taken together: larger ones are too small at -4 dB, where the evidence judges
 the sign (.09 below .05, .17 below .1; two sources, n = 64)."""
 FARTHEST = 5.0
-"""Far end of the region, in 2 D² / wavelength, up to which the evidence judges."""
+"""Far end, in 2 D² / wavelength, of a region that has the law of the evidence as a whole."""
+NEAR = 0.5
+"""Far end, in 2 D² / wavelength, of the curved waves of a region that ends farther away: phases at
+the panel's corners are 45° off those of a plane wave."""
+PLANE = 0.25
+"""Probability that waves are plane there."""
 SIGN_LEVEL = 0.0075
 """Share of `LEVEL` that the phase sign has; the rest is the residual's (Bonferroni)."""
 
@@ -150,20 +161,41 @@ def sign_evidence(
     """Return Δ of the module docstring, [B].
 
     NaN where D = `reversed_gain` [B] decides: it is beyond `OPEN`, the SNR below `LEAST_SNR_DB`,
-    the posterior knows no law of so many sources or of such powers, or the region is too large for
-    it or ends beyond `FARTHEST`, or it is sampled too poorly.
+    the posterior knows no law of so many sources or of such powers, the region is too large for it
+    or begins beyond `NEAR`, or it is sampled too poorly.
     """
     evidence = torch.full_like(reversed_gain, torch.nan)
-    if not has_evidence(scene) or scene.range_max_m > FARTHEST * scene.fraunhofer_m:
+    near, far = _near_and_far(scene)
+    if near is None or not has_evidence(near):
         return evidence
     for count in range(1, MOST_SOURCES + 1):
         asked = (num_sources == count) & (reversed_gain.abs() <= OPEN)
         part = scenes.take(asked.nonzero().flatten())
         if part.batch_size:
-            other, snr_db = log_evidence(reverse_phase(part), scene, count)
-            told = log_evidence(part, scene, count)[0] - other
-            evidence[asked] = told.where(snr_db >= LEAST_SNR_DB, torch.nan).to(evidence)
+            given, _ = log_evidence(part, near, count)
+            other, snr_db = log_evidence(reverse_phase(part), near, count)
+            if far is not None:
+                plane, _ = log_evidence(part, far, count)
+                plane = plane + math.log(PLANE / (1 - PLANE))
+                given, other = given.logaddexp(plane), other.logaddexp(plane)
+            told = (given - other).where(snr_db >= LEAST_SNR_DB, torch.nan)
+            evidence[asked] = told.to(evidence)
     return evidence
+
+
+def _near_and_far(scene: SceneConfig) -> tuple[SceneConfig | None, SceneConfig | None]:
+    """Return the parts of the region whose waves are curved, and plane; None where there is none.
+
+    A region that ends at `FARTHEST` at most is curved as a whole. Of plane waves the farthest half
+    is all: draws, even in 1/range, hardly meet it in a region that begins near the panel.
+    """
+    if scene.range_max_m <= FARTHEST * scene.fraunhofer_m:
+        return scene, None
+    middle = NEAR * scene.fraunhofer_m
+    if scene.range_min_m >= middle:
+        return None, scene
+    plane = replace(scene, range_min_m=scene.range_max_m / 2)
+    return replace(scene, range_max_m=middle), plane
 
 
 def climb(

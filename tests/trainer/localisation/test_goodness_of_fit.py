@@ -8,11 +8,14 @@ import torch
 from scipy import stats
 
 from tests.small_model import SCENE, scenes_of
+from trainer.config import SceneConfig
 from trainer.estimation import build_localiser
 from trainer.localisation import localise
 from trainer.localisation.best_places import (
+    FARTHEST,
     LEAST_EVIDENCE,
     LEVEL,
+    NEAR,
     OPEN,
     reverse_phase,
     sign_evidence,
@@ -182,6 +185,31 @@ def test_the_gain_judges_the_sign_where_the_posterior_has_no_law():
     assert sign_evidence(scenes, count, gain, replace(SCENE, power_spread_db=6.0)).isnan().all()
     assert sign_evidence(scenes, count, gain + 2 * OPEN, SCENE).isnan().all()
     assert not sign_evidence(scenes, count, gain, SCENE).isnan().all()
+
+
+def signs_in(region: SceneConfig, scenes: Scenes) -> torch.Tensor:
+    """Return Δ of scenes with one source, and of the same with the phase sign reversed, [2, B]."""
+    gain, one = torch.zeros(scenes.batch_size), torch.ones(scenes.batch_size, dtype=torch.long)
+    both = (sign_evidence(x, one, gain, region) for x in (scenes, reverse_phase(scenes)))
+    return torch.stack(list(both))
+
+
+def test_plane_waves_leave_the_sign_open_and_curved_ones_tell_it():
+    """In a region open to plane waves; of sources up to `NEAR` alone plane waves have one."""
+    reach = SCENE.fraunhofer_m
+    region = replace(SCENE, range_max_m=1000 * reach)
+    far = replace(SCENE, range_min_m=100 * reach, range_max_m=500 * reach)
+    plane = signs_in(region, scenes_of(far, snr_db=5.0, size=4))
+    assert plane.abs().max() < LEAST_EVIDENCE / 2
+    curved = signs_in(region, scenes_of(snr_db=5.0, size=3))
+    assert (curved[0] > LEAST_EVIDENCE).all()
+    assert (curved[1] < -LEAST_EVIDENCE).all()
+
+
+def test_no_sign_is_told_where_all_waves_of_the_region_are_plane():
+    reach = SCENE.fraunhofer_m
+    region = replace(SCENE, range_min_m=NEAR * reach, range_max_m=1.1 * FARTHEST * reach)
+    assert signs_in(region, scenes_of(snr_db=5.0, size=1)).isnan().all()
 
 
 def test_weak_hints_of_a_reversed_sign_in_all_scenes_are_one_strong_one():
