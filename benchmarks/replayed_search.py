@@ -11,7 +11,7 @@ scale (logarithmic where it is), 1 for unequal categories, 1 for a name that onl
 """
 
 import heapq
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
@@ -40,6 +40,7 @@ class Contender:
         tell: what the sampler is told of an ended trial; `study.told` is our table.
         anchors: whether the preset's known-good configurations come first.
         judged: how many last epochs an objective is the mean of.
+        spares: whether the judge spares trials with an eigengap term, as in a search.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Contender:
     tell: Callable[..., tuple[optuna.trial.TrialState, Any]] = state_and_values
     anchors: bool = False
     judged: int | None = None
+    spares: bool = True
 
 
 class Table:
@@ -61,6 +63,8 @@ class Table:
         self._space = plan.space
         self._laws: dict[str, BaseDistribution] = {}
         self._places = [self._place(each.sampler) for each in trainings]
+        drawn = [plan.space.draw(each.sampler) for each in trainings]
+        self.with_term = [plan.spares(each) for each in drawn]
 
     def nearest(self, values: Mapping[str, Any], unused: Sequence[int]) -> int:
         """Return the index of the unused training nearest to what a sampler drew; the first of
@@ -90,14 +94,26 @@ def compute_to_reach(
 ) -> float:
     """Return seconds of training, of all workers, until one of `goal` is trained to its end;
     infinite if the whole table is tried before."""
+    for clock, index, outcome in endings(contender, table, plan):
+        if outcome is Outcome.COMPLETED and index in goal:
+            return clock * contender.workers
+    return float("inf")
+
+
+def endings(
+    contender: Contender, table: Table, plan: SearchConfig, trials: int | None = None
+) -> Iterator[tuple[float, int, Outcome]]:
+    """Yield the time, the index in the table and the outcome of each trial as it ends, of so many
+    or until the table is used up."""
     plan = replace(plan, sampler=contender.reads)
     judged = contender.judged or objective_window(table.epochs)
     study, judge = new_study(plan), contender.judge(table.epochs)
     unused = list(range(len(table.trainings)))
+    left = len(unused) - (trials or len(unused))
     events: list[tuple[float, int, _Running]] = []
 
     def start(clock: float, worker: int) -> None:
-        if unused:
+        if len(unused) > left:
             running = _suggest(contender, study, plan, table, unused)
             heapq.heappush(events, (clock + running.training.seconds[0], worker, running))
 
@@ -110,11 +126,9 @@ def compute_to_reach(
             cost = running.training.seconds[len(running.values)]
             heapq.heappush(events, (clock + cost, worker, running))
             continue
-        if outcome is Outcome.COMPLETED and running.index in goal:
-            return clock * contender.workers
+        yield clock, running.index, outcome
         running.tell(contender, study, plan, outcome)
         start(clock, worker)
-    return float("inf")
 
 
 @dataclass
@@ -126,6 +140,7 @@ class _Running:
     training: Training
     trial: optuna.trial.Trial
     values: dict[int, float]
+    spared: bool
 
     def step(self, judge: EarlyStopper, judged: int) -> Outcome | None:
         """Train one more epoch; return how the trial ended with it, or None."""
@@ -133,7 +148,8 @@ class _Running:
         if epoch > len(self.training.errors):
             return Outcome.DIVERGED
         self.values[epoch] = fmean(self.training.errors[max(0, epoch - judged) : epoch])
-        stops = judge.should_stop(str(self.number), self.number, epoch, self.values[epoch])
+        at = epoch, self.values[epoch]
+        stops = judge.should_stop(str(self.number), self.number, *at, spared=self.spared)
         if epoch == len(self.training.errors) and not self.training.diverged:
             return Outcome.COMPLETED
         return Outcome.STOPPED if stops else None
@@ -176,7 +192,8 @@ def _suggest(
     plan.space.suggest(trial)
     for name, value in noted.items():  # CMA-ES keeps its generations there
         study._storage.set_trial_system_attr(trial._trial_id, name, value)
-    return _Running(number, index, table.trainings[index], trial, {})
+    spared = contender.spares and table.with_term[index]
+    return _Running(number, index, table.trainings[index], trial, {}, spared)
 
 
 def _unit(law: BaseDistribution, value: Any) -> Any:

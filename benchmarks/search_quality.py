@@ -1,7 +1,7 @@
 """Training that a search needs until it has one of the best 5 % of a recorded table.
 
-    python benchmarks/search_quality.py [--seeds 50] [--group main tpe samplers rungs judged]
-                                        [--share 0.05]
+    python benchmarks/search_quality.py [--seeds 50] [--share 0.05]
+                                        [--group main tpe samplers rungs spared judged]
     python benchmarks/search_quality.py --record 192 --parts FOLDER
 
 Nothing is trained: `data/local.parquet` holds real trainings of the `local` preset, and searches
@@ -26,10 +26,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import local_table
 import numpy as np
 import optuna
-from replayed_search import Contender, Table, compute_to_reach
+from replayed_search import Contender, Table, compute_to_reach, endings
 
+import spaces
 from search.plan import (
     EarlyStopper,
+    Outcome,
     SearchConfig,
     asha,
     early_stopper,
@@ -37,6 +39,7 @@ from search.plan import (
     objective_window,
 )
 from search.suggest import SAMPLERS, EndedTrial, state_and_values, trial_seed
+from trainer.intervals import wilson_share
 
 REFERENCE = "random"
 RESAMPLES = 10_000
@@ -115,6 +118,15 @@ GROUPS: dict[str, list[Contender]] = {
         with_rungs("hyperband", hyperband),
         with_rungs("median", partial(early_stopper, "median")),
     ],
+    "spared": [
+        replace(each, name=f"{each.name}{', none spared' * (not spares)}", spares=spares)
+        for each in (
+            shipped(name="tpe, anchors first", anchors=True),
+            shipped("random", name="random, anchors first", anchors=True),
+            shipped("random", name="random without anchors"),
+        )
+        for spares in (True, False)
+    ],
     "judged": [replace(OURS, name=f"mean of {n} epochs", judged=n) for n in (1, 3, 4)],
 }
 
@@ -133,6 +145,8 @@ def main() -> None:
     else:
         contenders = [GROUPS["main"][0], *(c for g in args.group for c in GROUPS[g])]
         replay(args.seeds, contenders, args.share)
+        if "spared" in args.group:
+            default_searches(args.seeds, GROUPS["spared"])
 
 
 def replay(seeds: int, contenders: list[Contender], share: float) -> None:
@@ -157,7 +171,28 @@ def replay(seeds: int, contenders: list[Contender], share: float) -> None:
         took = (time.perf_counter() - began) / seeds
         spent = f"{np.median(needed):6.0f} [{low:.0f}, {high:.0f}]"
         print(
-            f"{contender.name:45}  {spent:24}  {less:20}{never}  ({took:.1f} s each)", flush=True
+            f"{contender.name:45}  {spent:24}  {less:20}{never}  ({took:.1f} s each)",
+            flush=True,
+        )
+
+
+def default_searches(seeds: int, contenders: list[Contender]) -> None:
+    """Print how long default searches train, and how often two with an eigengap term complete."""
+    plan = SearchConfig(local_table.PRESET, 1, "replay")
+    table = Table(plan, local_table.load())
+    trials = spaces.get(local_table.PRESET).trials
+    for each in contenders:
+        clocks, completed = [], []
+        for seed in range(seeds):
+            ended = list(endings(each, table, replace(plan, seed=seed), trials))
+            clocks.append(ended[-1][0])
+            completed.append(
+                sum(table.with_term[i] for _, i, end in ended if end is Outcome.COMPLETED)
+            )
+        share = wilson_share(fmean(count >= 2 for count in completed), seeds)
+        print(
+            f"{each.name:45}  {trials} trials take {np.median(clocks):.0f} s; two with a term "
+            f"complete in {share.mean:.2f} [{share.low:.2f}, {share.high:.2f}], {seeds} seeds"
         )
 
 

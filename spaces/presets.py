@@ -46,11 +46,15 @@ SUBSPACE: dict[str, Any] = {
 
 EVERYTHING: tuple[dict[str, Any], ...] = (
     DICTIONARY | OFF | {"eps_psd": 1e-4},
-    DICTIONARY | FOUNDING | {"eps_psd": 1e-4, "spectral.backend@dictionary.values": "svd"},
     UNROLLED | OFF | {"eps_psd": 1e-4},
+    UNROLLED
+    | blocks.ACTING["gap"]
+    | {"eigengap.term": "on", "eps_psd": 1e-4, "spectral.backend@unrolled.values": "exact"},
+    DICTIONARY | FOUNDING | {"eps_psd": 1e-4, "spectral.backend@dictionary.values": "svd"},
     FACTOR | FOUNDING | {"eps_psd": 1e-4, "spectral.backend@factor.values": "gram"},
 )
-"""Anchors of the spaces over all groups."""
+"""Anchors of the spaces over all groups; the third is the second with a term that acts. Those with
+a term come last, since early stopping spares the first two of them."""
 
 LOCAL_SCENE: dict[str, Any] = {
     "scene.num_horizontal": 6,

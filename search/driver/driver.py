@@ -66,7 +66,7 @@ def search(
         history = recorder.history
         suggester = Suggester(plan, store.path / "optuna.log", history, recorder.register)
         stopper = restored_stopper(plan, history)
-        scheduler = Scheduler(stopper, aside=history.incompatible_trials(plan))
+        scheduler = Scheduler(stopper, history.incompatible_trials(plan), plan.spares)
         return suggester.trials(exhausted), scheduler, suggester.tell
 
     names = {trial_name(number) for number in range(plan.trials)}
@@ -179,10 +179,11 @@ def restored_stopper(plan: SearchConfig, history: History) -> EarlyStopper:
     """
     stopper = early_stopper(plan.scheduler, plan.config({}).epochs)
     for past in compatible_trials(history.ended, plan):
-        stopper.restore(past.trial_id, past.number, past.values)
+        spared = plan.spares(past.params)
+        stopper.restore(past.trial_id, past.number, past.values, spared=spared)
     for trial in compatible_trials(history.unfinished, plan):
         values = {r["epoch"]: r[OBJECTIVE] for r in trial.reports[:-1]}
-        stopper.restore(trial.name, trial.number, values)
+        stopper.restore(trial.name, trial.number, values, spared=plan.spares(trial.params))
     return stopper
 
 

@@ -1,7 +1,7 @@
 """Adapters for Ray Tune: a searcher that hands out given trials, and a scheduler that stops them
 early."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,17 +42,26 @@ class TrialSearcher(Searcher):
 
 
 class Scheduler(FIFOScheduler):
-    """Stops a trial as it reports, if `stopper` says so and its name is not in `aside`."""
+    """Stops a trial as it reports, if `stopper` says so and its name is not in `aside`; `spares`
+    says of a trial's parameters whether it is spared."""
 
-    def __init__(self, stopper: EarlyStopper, aside: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        stopper: EarlyStopper,
+        aside: Collection[str] = (),
+        spares: Callable[[Mapping[str, Any]], bool] = lambda params: False,
+    ) -> None:
         super().__init__()
         self._stopper = stopper
         self._aside = frozenset(aside)
+        self._spares = spares
 
     def on_trial_result(self, controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Return Ray's word for what becomes of the trial."""
         name, number = trial.config["trial_id"], trial.config["number"]
         if name in self._aside:
             return str(FIFOScheduler.CONTINUE)
-        stops = self._stopper.should_stop(name, number, result["epoch"], result["objective"])
+        spared = self._spares(trial.config["params"])
+        at = result["epoch"], result["objective"]
+        stops = self._stopper.should_stop(name, number, *at, spared=spared)
         return str(FIFOScheduler.STOP if stops else FIFOScheduler.CONTINUE)

@@ -3,7 +3,7 @@ exceptions of `search`. Free of Ray, Optuna and Parquet; every other room uses i
 
 from .changes import require_space
 from .config import RUNS, SearchConfig, objective_window
-from .early_stopping import EarlyStopper, Rungs, asha, early_stopper, hyperband
+from .early_stopping import EarlyStopper, Rungs, asha, early_stopper, hyperband, judged_epochs
 from .environment import (
     PACKAGES,
     STORAGE_ENV,

@@ -46,6 +46,7 @@ SAMPLERS = ("tpe", "gp", "qmc", "random", "cmaes")
 GUARD = ("on", "off")
 LOGS = ("tensorboard", "mlflow", "wandb")
 """Values of `--log`; their libraries are in `requirements.py`."""
+TERM_WEIGHT = "eigengap.weight"
 OBJECTIVES = ("capped_error", "cost")
 """Quantities to minimise: the mean capped error on validation scenes, and seconds per epoch."""
 
@@ -310,6 +311,15 @@ class SearchConfig:
 
     def _params(self, drawn: Mapping[str, Any]) -> dict[str, Any]:
         return with_hashes({**self.fixed, "seed": self.seed, **drawn}, self.code)
+
+    @cached_property
+    def _asks_of_term(self) -> bool:
+        return TERM_WEIGHT in self.space.parameters()
+
+    def spares(self, params: Mapping[str, Any]) -> bool:
+        """Return whether early stopping spares the best trials with such parameters: they have an
+        eigengap term, and the space searches it."""
+        return self._asks_of_term and (params.get(TERM_WEIGHT) or 0.0) > 0
 
     @property
     def template(self) -> TrainConfig:

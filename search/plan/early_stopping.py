@@ -14,6 +14,11 @@ a global random generator.
 - `median`: at every epoch a trial stops if its best value is worse than the median of the others'
   running means there (Golovin et al. 2017, "Google Vizier", section 3.2.2).
 - `none`: never.
+
+Networks of different kinds race each other from the first rung on, where most with an eigengap
+term would be stopped before the search can say what the term does. So at the rungs of `asha` and
+`hyperband` the first two of the `spared` trials go on, too, and later ones that are the best of
+them so far, whatever the others have reached.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,6 +28,9 @@ import numpy as np
 
 REDUCTION = 3
 """One trial in this many goes on from a rung."""
+
+SPARED = 2
+"""Number of spared trials that go on from a rung in any case."""
 
 MEDIAN_OF = 3
 """Minimum number of other trials for a median."""
@@ -44,11 +52,13 @@ class Rungs:
         self._reduction = reduction
         self._shares = [share / sum(shares) for share in shares]
         self._dealt: list[int] = []
-        self._reached: dict[tuple[int, int], dict[str, float]] = {}
+        self._reached: dict[tuple[int, int], dict[str, tuple[float, bool]]] = {}
 
-    def should_stop(self, trial: str, number: int, epoch: int, value: float) -> bool:
-        """Return whether the value at a rung is outside the best share of the earlier ones; a
-        repeated epoch counts once."""
+    def should_stop(
+        self, trial: str, number: int, epoch: int, value: float, *, spared: bool = False
+    ) -> bool:
+        """Return whether the value at a rung is outside the best share of the earlier ones, and
+        not the best of the spared ones, or one of their first; a repeated epoch counts once."""
         bracket = self.bracket(number)
         if epoch not in self.brackets[bracket]:
             return False
@@ -56,15 +66,21 @@ class Rungs:
         if trial in there:
             return False  # a retried trial passes its rungs again
         before = list(there.values())
-        there[trial] = value
-        return bool(before) and value > float(np.quantile(before, 1 / self._reduction))
+        there[trial] = value, spared
+        alike = [earlier for earlier, other in before if other]
+        if spared and (len(alike) < SPARED or value < min(alike)):
+            return False
+        earlier = [each for each, _ in before]
+        return bool(earlier) and value > float(np.quantile(earlier, 1 / self._reduction))
 
-    def restore(self, trial: str, number: int, values: Mapping[int, float]) -> None:
+    def restore(
+        self, trial: str, number: int, values: Mapping[int, float], *, spared: bool = False
+    ) -> None:
         """Restore a trial's objectives by epoch, without deciding again."""
         bracket = self.bracket(number)
         for epoch in self.brackets[bracket]:
             if epoch in values:
-                self._reached.setdefault((bracket, epoch), {})[trial] = values[epoch]
+                self._reached.setdefault((bracket, epoch), {})[trial] = values[epoch], spared
 
     def bracket(self, number: int) -> int:
         """Return the bracket of trial `number`: the one that lags most behind its share."""
@@ -82,9 +98,12 @@ class Median:
         self._first = first_rung(epochs)
         self._values: dict[str, dict[int, float]] = {}
 
-    def should_stop(self, trial: str, number: int, epoch: int, value: float) -> bool:
+    def should_stop(
+        self, trial: str, number: int, epoch: int, value: float, *, spared: bool = False
+    ) -> bool:
         """Return whether the best value is worse than the median of the others' means; a repeated
-        epoch counts once."""
+        epoch counts once. No trial is `spared`."""
+        del spared
         own = self._values.setdefault(trial, {})
         known = epoch in own
         own[epoch] = value
@@ -97,8 +116,11 @@ class Median:
         ]
         return len(others) >= MEDIAN_OF and min(own.values()) > median(others)
 
-    def restore(self, trial: str, number: int, values: Mapping[int, float]) -> None:
+    def restore(
+        self, trial: str, number: int, values: Mapping[int, float], *, spared: bool = False
+    ) -> None:
         """Restore a trial's objectives by epoch, without deciding again."""
+        del spared
         self._values.setdefault(trial, {}).update(values)
 
 
@@ -117,6 +139,11 @@ def hyperband(epochs: int) -> Rungs:
     brackets = [rungs[skipped:] for skipped in range(len(rungs) + 1)]
     # a bracket of s rungs begins with about eta^s / (s + 1) trials for equal budgets
     return Rungs(brackets, [REDUCTION ** len(b) / (len(b) + 1) for b in brackets])
+
+
+def judged_epochs(epochs: int) -> set[int]:
+    """Return the epochs after which errors by scene are kept: ASHA's rungs, and the last."""
+    return {*asha(epochs).brackets[0], epochs}
 
 
 EarlyStopper = Rungs | Median

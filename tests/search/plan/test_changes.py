@@ -126,11 +126,11 @@ def test_what_applies_to_one_network_only_is_drawn_with_it():
 def test_a_field_without_a_value_so_far_begins_in_the_middle_of_its_range():
     code = "examples/free_gram.py:count_entropy"
     own = plan("local", settings=(f"loss.term={code}",), ranges=("loss.weight=0.01:1:log",))
-    assert [one["loss.weight"] for one in own.space.anchors] == [pytest.approx(0.1)] * 4
+    assert [one["loss.weight"] for one in own.space.anchors] == [pytest.approx(0.1)] * 5
 
 
 def test_anchors_have_the_fixed_value_in_place_of_their_own():
-    assert len(plan(settings=("eps_psd=0.01",)).space.anchors) == 4
+    assert len(plan(settings=("eps_psd=0.01",)).space.anchors) == 5
     (only,) = plan(settings=("network.kind=unrolled", "eigengap.term=off")).space.anchors
     assert only["network.stages"] == 2
     anchors = plan("smoke", ranges=("network.depth=2:4",)).space.anchors

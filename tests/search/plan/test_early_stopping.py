@@ -14,14 +14,14 @@ CURVES = {
 }
 
 
-def run_in_lockstep(stopper, names, until=18):
+def run_in_lockstep(stopper, names, until=18, spared=range(0, 40, 5)):
     """Runs the trials in lock-step; the epoch each one stopped at, and the epochs it had."""
     stopped, had = {}, {name: {} for name in names}
     for epoch in range(1, until + 1):
         for name in [n for n in names if n not in stopped]:
             number, values = CURVES[name]
             had[name][epoch] = values[epoch]
-            if stopper.should_stop(name, number, epoch, values[epoch]):
+            if stopper.should_stop(name, number, epoch, values[epoch], spared=number in spared):
                 stopped[name] = epoch
     return stopped, had
 
@@ -46,6 +46,36 @@ def test_only_the_best_third_of_those_before_goes_on():
     assert not Rungs([[1]], [1.0]).should_stop("first", 0, 1, 1.0)
 
 
+def test_the_first_two_spared_trials_go_on_and_whichever_is_the_best_of_them():
+    stopper = Rungs([[1]], [1.0])
+    for n, value in enumerate((0.1, 0.2, 0.3)):
+        stopper.restore(f"t{n}", n, {1: value})
+    reached = [("first", 0.9, True), ("second", 0.8, True), ("plain", 0.7, False)]
+    reached += [("third", 0.85, True), ("best", 0.75, True), ("good", 0.1, True)]
+    stopped = [
+        name for n, (name, value, spared) in enumerate(reached)
+        if stopper.should_stop(name, 3 + n, 1, value, spared=spared)
+    ]  # fmt: skip
+    assert stopped == ["plain", "third"]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_two_spared_trials_complete_whatever_the_order_and_the_workers(seed):
+    draw, stopper = random.Random(seed), asha(10)
+    left = dict.fromkeys(range(12), 0)
+    spared, completed = set(draw.sample(sorted(left), 4)), []
+    while left:
+        number = draw.choice(sorted(left)[:2])  # two at a time, each at its own pace
+        left[number] += 1
+        value = draw.random() + (number in spared)  # far behind the others
+        at = number, left[number], value
+        stops = stopper.should_stop(f"t{number}", *at, spared=number in spared)
+        if stops or left[number] == 10:
+            completed += [] if stops else [number]
+            del left[number]
+    assert len(spared & {*completed}) >= 2
+
+
 def test_asha_stops_what_rays_asha_stops():
     """Ray's own rule, on the same stream of results."""
     ours = asha(18)
@@ -68,7 +98,7 @@ def test_asha_stops_what_rays_asha_stops():
             word = theirs.on_trial_result(None, RayTrial(name), {"epoch": epoch, "m": value})
             if word == "STOP":
                 stopped[name] = epoch
-    assert run_in_lockstep(ours, list(CURVES), until=17)[0] == stopped
+    assert run_in_lockstep(ours, list(CURVES), until=17, spared=())[0] == stopped
     assert stopped
 
 
@@ -79,7 +109,8 @@ def test_a_restored_scheduler_decides_as_an_undisturbed_one(scheduler):
     stopped, had = run_in_lockstep(whole, names[:30])
     resumed = early_stopper(scheduler, 18)
     for name in names[:30]:
-        resumed.restore(name, CURVES[name][0], had[name])
+        number = CURVES[name][0]
+        resumed.restore(name, number, had[name], spared=number % 5 == 0)
     assert run_in_lockstep(resumed, names[30:]) == run_in_lockstep(whole, names[30:])
     assert bool(stopped) == (scheduler != "none")
 
