@@ -134,8 +134,8 @@ def replayed(store: RunStore) -> pd.DataFrame:
     """Train every recorded configuration here, without Ray or interruption; return its epochs."""
     import torch
 
-    from search.plan import objective_window
-    from search.records import mean_objective, pick
+    from search.plan import judged_epochs, objective_window
+    from search.records import mean_by_scene, mean_objective, pick
     from trainer.config import TrainConfig
     from trainer.training import train
 
@@ -146,7 +146,10 @@ def replayed(store: RunStore) -> pd.DataFrame:
         reports: list[dict[str, object]] = []
         for report in train(config):
             reports.append(report.row())
-            row = reports[-1] | mean_objective(reports[-objective_window(config.epochs) :])
+            last = reports[-objective_window(config.epochs) :]
+            row = reports[-1] | mean_objective(last) | {"objective_scenes": None}
+            if report.epoch in judged_epochs(config.epochs):
+                row |= mean_by_scene(last)
             rows.append(pick("epochs", row, trial_id=trial.trial_id))
             if report.epoch == trial.epochs:
                 break

@@ -42,6 +42,7 @@ def report(config: TrainConfig, epoch: int, error: float, **more: Any) -> EpochR
         "success_rate": 1 - error,
         "seconds": 0.01,
         "evaluation": (),
+        "scene_errors": (error - 0.1, error, error + 0.1),
     }
     return EpochReport(epoch=epoch, step=epoch, state=state, **(plain | more))
 

@@ -28,14 +28,17 @@ from search.plan import (
     classify_error,
     crash_signature,
     freeze_loaded_objects,
+    judged_epochs,
     objective_window,
     version_mismatch,
 )
 from search.records import (
     BEST_FILE,
+    BY_SCENE,
     REPORTS_FILE,
     STATE_FILE,
     VALIDATED,
+    mean_by_scene,
     mean_objective,
     read_reports,
 )
@@ -169,6 +172,8 @@ def run_trial(settings: Mapping[str, Any], trainer: Trainer, gpus: float = 0.0) 
             row = epoch.row()
             last = [*trial.reports, row][-objective_window(training.epochs) :]
             row |= mean_objective(last, training.values, training.sign)
+            if epoch.epoch in judged_epochs(training.epochs):
+                row |= mean_by_scene(last)
             row |= trial.resources_used()
             if epoch.epoch == training.epochs:
                 row["outcome"] = Outcome.COMPLETED.value
@@ -312,4 +317,4 @@ def _report(row: dict[str, Any], checkpoint: tune.Checkpoint | None = None) -> N
             f"a reported number must be finite, but {', '.join(f'{k}={row[k]}' for k in bad)}. "
             "The trainer must raise Diverged before it reports."
         )
-    tune.report(row, checkpoint=checkpoint)
+    tune.report({k: v for k, v in row.items() if k != BY_SCENE}, checkpoint=checkpoint)

@@ -15,9 +15,11 @@ from .checkpoints import (
 from .json_files import checked_name, read_json, to_json
 from .missing_scores import BEST_TABLES, add_baseline, lacks_scores, unscored
 from .rows import (
+    BY_SCENE,
     OBJECTIVE_INTERVAL,
     VALIDATED,
     failure_row,
+    mean_by_scene,
     mean_objective,
     pick,
     reached,

@@ -20,6 +20,7 @@ from .schema import KEYS, Column, Parameters, columns
 
 TYPES: dict[str, pa.DataType] = {
     "float": pa.float64(),
+    "floats": pa.list_(pa.float64()),
     "int": pa.int64(),
     "int32": pa.int32(),
     "str": pa.string(),
@@ -129,6 +130,11 @@ def _checked_value(table: str, column: Column, row: Mapping[str, Any]) -> Any:
         if isinstance(value, datetime.datetime) and value.tzinfo:
             return value
         expected = "a datetime with a time zone"
+    elif column.type == "floats":
+        floats = isinstance(value, list) and all(type(each) is float for each in value)
+        if floats and all(map(math.isfinite, value)):
+            return value
+        expected = "a list of finite floats"
     else:
         if isinstance(value, ACCEPTED[column.type]) and not isinstance(value, bool):
             value = PLAIN[column.type](value)

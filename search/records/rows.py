@@ -17,6 +17,8 @@ COMPARED = ("epoch", "loss_total", "gradient_norm", "min_eigengap", "validation_
 VALIDATED = tuple(f"validation_capped_error{end}" for end in ("", "_low", "_high"))
 """Columns whose means are those of `OBJECTIVE_INTERVAL`."""
 OBJECTIVE_INTERVAL = ("objective", "objective_low", "objective_high")
+BY_SCENE = "validation_scenes"
+"""Key of a report's errors by scene, for `mean_by_scene` alone."""
 
 
 def mean_objective(
@@ -32,6 +34,15 @@ def mean_objective(
         name: sign * fmean(report[value] for report in reports)
         for name, value in zip(OBJECTIVE_INTERVAL, values, strict=False)
     }
+
+
+def mean_by_scene(reports: Sequence[Mapping[str, Any]]) -> Row:
+    """Return the objective by validation scene, the mean over these epochs; nothing of a trainer
+    that reports no scenes."""
+    if not all(BY_SCENE in report for report in reports):
+        return {}
+    scenes = zip(*(report[BY_SCENE] for report in reports), strict=True)
+    return {"objective_scenes": [round(fmean(errors), 4) for errors in scenes]}
 
 
 def pick(table: str, report: Mapping[str, Any], **more: Any) -> Row:

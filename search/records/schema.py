@@ -106,6 +106,12 @@ EPOCHS = (
         "trainer of yours, of its objective, with a minus if that is maximised",
     ),
     *with_interval("validation_capped_error", "mean(min(error, 10 deg))/10 deg"),
+    Column(
+        "objective_scenes",
+        "floats",
+        "1",
+        "objective by validation scene, mean over SNRs and K; after rungs and the last epoch",
+    ),
     Column("validation_success_rate", "float", "1", "share of sources within 5 deg and 5 deg"),
     Column("skipped_samples", "int", "1", "samples whose spectral term was left out"),
     Column("replaced_samples", "int", "1", "samples whose spectral term was replaced"),

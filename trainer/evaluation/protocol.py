@@ -158,7 +158,7 @@ def evaluate_network(
     return evaluate(locate_refined, f"network+{how}", conditions)
 
 
-def validate(network: nn.Module, config: TrainConfig) -> tuple[EvaluationRow, ...]:
+def validate(network: nn.Module, config: TrainConfig) -> Evaluation:
     """Evaluate a network on the validation scenes, at the SNRs of the objective, without bound.
 
     The scenes are the same in every call, and are kept between calls.
@@ -169,7 +169,7 @@ def validate(network: nn.Module, config: TrainConfig) -> tuple[EvaluationRow, ..
         config.scene, evaluation.seed, evaluation.objective_snr_db, evaluation.num_scenes, device
     )
     estimator = network_estimator(network, config.scene, device)
-    return evaluate(estimator, "network", conditions, bound=False).rows
+    return evaluate(estimator, "network", conditions, bound=False)
 
 
 def held_out_conditions(

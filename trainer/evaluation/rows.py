@@ -108,6 +108,12 @@ class ErrorsPerScene:
             columns[name] = np.concatenate(arrays) if arrays else None
         return cls(parts[0].estimator, **columns)
 
+    def means(self) -> tuple[float, ...]:
+        """Return the capped error by scene number, mean over SNRs and K: with equal conditions,
+        estimators pair by it."""
+        _, scene = np.unique(self.scene_id, return_inverse=True)
+        return tuple((np.bincount(scene, self.capped_error) / np.bincount(scene)).tolist())
+
 
 RowAndErrors = tuple[EvaluationRow, ErrorsPerScene]
 """One estimator's results at one SNR and K."""

@@ -64,6 +64,8 @@ class EpochReport:
         evaluation: rows on the held-out scenes; only with the last epoch.
         state: what a checkpoint holds.
         margin: over LMMSE-MUSIC on the validation scenes; only with the last epoch.
+        scene_errors: the capped error by validation scene, mean over SNRs and K, in an order that
+            all networks share.
     """
 
     epoch: int
@@ -84,14 +86,16 @@ class EpochReport:
     evaluation: tuple[EvaluationRow, ...]
     state: TrainState
     margin: Margin | None = None
+    scene_errors: tuple[float, ...] = ()
 
     def row(self) -> dict[str, Any]:
         """Return a flat row: `loss_<term>` (`loss_own` for a user's), `validation_<name>`,
         `objective`, and the rest.
 
-        It lacks `evaluation` and `state`, and has `guard_<name>` of a margin.
+        It lacks `evaluation` and `state`, has `guard_<name>` of a margin, and `validation_scenes`,
+        the errors by scene to four decimals.
         """
-        apart = ("losses", "evaluation", "state", "margin", *VALIDATED)
+        apart = ("losses", "evaluation", "state", "margin", "scene_errors", *VALIDATED)
         plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in apart}
         losses = {
             f"loss_{term if term in BUILT_IN else 'own'}": value
@@ -100,7 +104,9 @@ class EpochReport:
         validated = {f"validation_{name}": getattr(self, name) for name in VALIDATED}
         margin = {} if self.margin is None else asdict(self.margin)
         guard = {f"guard_{name}": value for name, value in margin.items()}
-        return plain | losses | validated | guard | {"objective": self.capped_error}
+        scenes = [round(error, 4) for error in self.scene_errors]
+        more = {"validation_scenes": scenes} if scenes else {}
+        return plain | losses | validated | guard | more | {"objective": self.capped_error}
 
 
 def train(config: TrainConfig, *, resume: TrainState | None = None) -> Iterator[EpochReport]:
@@ -257,8 +263,8 @@ class TrainingLoop:
         if not bool(torch.isfinite(gaps).all()):
             raise torch.linalg.LinAlgError("Eigenvalues of a finite covariance were not finite.")
         validation = validate(self.network, config)
-        error = objective(validation, config.evaluation.objective_snr_db)
-        success_rates = [row.success_rate or 0.0 for row in validation]
+        error = objective(validation.rows, config.evaluation.objective_snr_db)
+        success_rates = [row.success_rate or 0.0 for row in validation.rows]
         last = self.epoch == config.epochs
         return EpochReport(
             epoch=self.epoch,
@@ -279,6 +285,7 @@ class TrainingLoop:
             evaluation=evaluate_network(self.network, config).rows if last else (),
             state=self.state(),
             margin=margin_over_reference(self.network, config) if last else None,
+            scene_errors=validation.scenes.means(),
         )
 
     def _diverged(

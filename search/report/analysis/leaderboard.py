@@ -11,11 +11,23 @@ is the worst case, so it is never too short.
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from search.plan import Outcome, Rungs, early_stopper
-from search.records import OBJECTIVE_INTERVAL
-from search.report.data import Cell, Heading, Run, Table, TableRow, interval, number, words
+from search.records import OBJECTIVE_INTERVAL, best_trials
+from search.report.data import (
+    PREFIX,
+    WEIGHT,
+    Cell,
+    Heading,
+    Run,
+    Table,
+    TableRow,
+    interval,
+    number,
+    words,
+)
 from trainer.config import REFERENCE, ConfigError, TrainConfig
 from trainer.limits import how_to_know
 
@@ -28,6 +40,7 @@ from .statistics import Interval, mean_interval
 SUCCESS_SNR_DB = (-10.0, -5.0, 0.0)
 ENDS = ("capped_error", "capped_error_low", "capped_error_high")
 SCENE = ["evaluation_seed", "scene_id", "snr_db", "num_sources"]
+KIND = f"{PREFIX}network.kind"
 LAW = ("scene.", "evaluation.test_seed")
 """Settings that decide what the limit is of."""
 WELL = (Outcome.COMPLETED, Outcome.STOPPED)
@@ -178,7 +191,9 @@ def text(run: Run, *, trials: int = 16) -> str:
 
 def verdicts(run: Run) -> list[str]:
     """Return how the best trial compares, where trials score scenes."""
-    return [] if run.own_trainer else [verdict_on_best(run), distance_to_limit(run)]
+    if run.own_trainer:
+        return []
+    return [verdict_on_best(run), distance_to_limit(run), *with_and_without_term(run)]
 
 
 def lacks(run: Run) -> list[str]:
@@ -283,6 +298,38 @@ def distance_to_limit(run: Run) -> str:
         f"{run.best} is {found} above the limit, the least capped error of any estimator that "
         f"knows the law of scenes, paired over {found.n} held-out scenes."
     )
+
+
+def with_and_without_term(run: Run) -> list[str]:
+    """Return sentences on the best completed trial with an eigengap term and the best without,
+    paired by validation scene; none where the space does not search the term."""
+    if f"{PREFIX}{WEIGHT}" not in run.trials or run.completed.empty:
+        return []
+    trials = run.trials.set_index("trial_id")
+    arms = {"with": [], "without": []}  # type: dict[str, list[str]]
+    for name in best_trials(run.trials):
+        arms["with" if trials[f"{PREFIX}{WEIGHT}"][name] > 0 else "without"].append(name)
+    if lacking := [arm for arm, names in arms.items() if not names]:
+        return [f"No trial {lacking[0]} an eigengap term completed, so its effect is not seen."]
+    pair = [names[0] for names in arms.values()]
+    one, other = pair
+    known = run.tables["epochs"].sort_values("epoch").set_index("trial_id")["objective_scenes"]
+    errors = [known[known.index == name].iloc[-1:].dropna().tolist() for name in pair]
+    if not all(errors) or len({len(scenes) for (scenes,) in errors}) > 1:
+        return [f"{one} and {other} do not compare: `epochs` lacks errors on the same scenes."]
+    found = mean_interval(np.subtract(*(scenes for (scenes,) in errors)))
+    kinds = [trials[KIND][name] for name in pair] if KIND in trials else []
+    apart = f"They are networks of different kinds, {' and '.join(kinds)}."
+    counts = " and of ".join(str(len(names)) for names in arms.values())
+    said = (
+        f"{one} is best with an eigengap term, {other} without: objective {found}, "
+        f"{found.n} validation scenes paired."
+    )
+    caution = (
+        f"One training each, the best of {counts}; {found.level:.0%} over scenes alone: "
+        "`search.ablate RUN --term eigengap` says more."
+    )
+    return [said, *([apart] if len({*kinds}) > 1 else []), caution]
 
 
 def compares(difference: Interval) -> str:

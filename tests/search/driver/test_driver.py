@@ -9,6 +9,7 @@ import shutil
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import optuna
 import pandas as pd
 import pytest
@@ -250,7 +251,12 @@ def test_the_last_trials_of_a_killed_driver_are_recorded_once_and_not_trained_ag
     assert trained == ([] if flush_seconds == 0.0 else [RATES["diverges"]]) + [RATES["better"]]
 
     shutil.move(tmp_path / "run", tmp_path / "resumed")
-    same_but_for_timing(RunStore.open(tmp_path / "resumed"), run(*rates))
+    resumed = RunStore.open(tmp_path / "resumed")
+    same_but_for_timing(resumed, run(*rates))
+    epochs = resumed.read("epochs").query("epoch != 2")  # a rung and the last one
+    by_scene = np.stack(epochs["objective_scenes"])
+    np.testing.assert_allclose(by_scene[:, 1], epochs["objective"], atol=1e-4)  # rounded twice
+    np.testing.assert_allclose(by_scene - by_scene[:, 1:2], [[-0.1, 0, 0.1]] * 7, atol=2e-4)
 
 
 def same_but_for_timing(*stores: RunStore) -> None:

@@ -231,6 +231,36 @@ def test_a_network_that_is_no_better_is_not_praised(full, shift, says):
     assert f"t001 {says}" in text(report.load(full.path))
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_best_with_a_term_is_paired_with_the_best_without_by_validation_scene(empty, order):
+    random = np.random.default_rng(3)
+    hard = random.uniform(0.3, 0.8, size=SCENES)
+    difference = random.normal(0.05, 0.02, size=SCENES)
+    for number, weight, shift in ((0, 0.0, 0.1), (1, 0.3, difference), (2, 0.0, 0.0)):
+        name = f"t{number:03d}"
+        errors = hard + shift
+        epochs = [
+            {"trial_id": name, "epoch": 9, "objective_scenes": errors.tolist()},
+            {"trial_id": name, "epoch": 1, "objective_scenes": [1.0] * SCENES},
+            {"trial_id": name, "epoch": 2},
+        ][::order]
+        row = {"params.eigengap.weight": weight}
+        add_trial(empty, number, objective=errors.mean(), row=row, epochs=epochs)
+    shown = text(report.load(empty.path))
+    expected = report.mean_interval(difference)
+    assert (
+        f"t001 is best with an eigengap term, t002 without: objective {expected}, {SCENES}"
+        in shown
+    )
+    assert "the best of 1 and of 2; 95% over scenes alone:" in shown
+    assert "search.ablate" in shown
+    assert max(map(len, shown.splitlines())) <= 120
+
+
+def test_a_term_that_no_completed_trial_has_is_not_judged(full):
+    assert "No trial with an eigengap term completed" in text(report.load(full.path))
+
+
 # ---------------------------------------------------------------- broken and partial runs
 
 

@@ -233,7 +233,7 @@ def test_a_network_that_breaks_down_has_misses_not_nans():
 
     config = TrainConfig()
     small = replace(config.evaluation, num_scenes=16)
-    for row in protocol.validate(Broken(), replace(config, evaluation=small)):
+    for row in protocol.validate(Broken(), replace(config, evaluation=small)).rows:
         assert_plain(row)
         assert (row.capped_error, row.success_rate) == (1, 0)
 

@@ -80,7 +80,7 @@ def localised(method: str, device: str) -> Any:
 def validation(device: str) -> Any:
     torch.manual_seed(0)
     network = build_network(CONFIG).to(device)
-    return [row.capped_error for row in validate(network, CONFIG)]
+    return [row.capped_error for row in validate(network, CONFIG).rows]
 
 
 TASKS = {

@@ -6,6 +6,7 @@ import pickle
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 import torch
@@ -100,6 +101,13 @@ def test_every_reported_number_is_finite_and_the_last_epoch_has_the_evaluation(w
     assert [bool(r.evaluation) for r in reports] == [False, False, True]
     assert [r.epoch for r in reports] == [1, 2, 3]
     assert [r.step for r in reports] == [3, 6, 9]
+
+
+def test_the_objective_is_the_mean_of_its_errors_by_scene(whole):
+    for report in whole[0]:
+        assert len(report.scene_errors) == config().evaluation.num_scenes
+        assert fmean(report.scene_errors) == pytest.approx(report.capped_error, rel=1e-12)
+        assert report.row()["validation_scenes"] == pytest.approx(report.scene_errors, abs=5.1e-5)
 
 
 def poisoned(monkeypatch, name: str, at_step: int) -> None:
