@@ -53,8 +53,12 @@ MARGINS: dict[str, tuple[str, Float]] = {
     "energy": ("eigengap.margin_energy", Float(0.3, 0.95)),
     "leak": ("eigengap.margin_leak", Float(0.01, 3.0, log=True)),
     "subspace": ("eigengap.margin_subspace", Float(0.0, 0.5)),
+    "threshold": ("eigengap.threshold", Float(0.1, 0.9)),
+    "count": ("eigengap.temperature", Float(1.0, 100.0, log=True)),
 }
-"""Definition -> (name of its margin, range)."""
+"""Definition -> (name of its margin, threshold or temperature, range)."""
+SEARCHED = ("gap", "ratio", "energy", "leak", "subspace")
+"""Definitions that spaces draw by themselves; others are for `--choices eigengap.definition=`."""
 
 
 ACTING: dict[str, dict[str, Any]] = {
@@ -69,6 +73,8 @@ ACTING: dict[str, dict[str, Any]] = {
         ("energy", 0.3, 0.7),
         ("leak", 0.1, 1.0),
         ("subspace", 0.3, 0.1),
+        ("threshold", 0.3, 0.5),
+        ("count", 0.1, 16.0),
     )
 }
 """Definition -> weight and margin, inside the ranges above, at which the term acts: networks
@@ -81,7 +87,7 @@ def eigengap(trial: Trial) -> dict[str, Any]:
     """Draw the term on or off; a definition and its own margin apply only when it is on."""
     if trial.suggest_categorical("eigengap.term", ("on", "off")) == "off":
         return {"eigengap.weight": 0.0}
-    definition = trial.suggest_categorical("eigengap.definition", tuple(MARGINS))
+    definition = trial.suggest_categorical("eigengap.definition", SEARCHED)
     return weighted(trial, definition) | {"eigengap.definition": definition}
 
 

@@ -10,6 +10,7 @@ from trainer.spectral.decomposition import spectrum
 from trainer.spectral.spectrum_type import Spectrum
 
 SIZE, SOURCES, RANK = 12, 3, 8
+THRESHOLD, SNAPSHOTS, MAX_SOURCES = 0.5, 16, 5
 
 
 def _gaussian(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
@@ -132,10 +133,20 @@ LOSSES = {
     "energy": lambda s, u: s.energy(SOURCES),
     "leak": lambda s, u: torch.log1p(s.leak(SOURCES).relu()),
     "subspace": lambda s, u: s.capture(SOURCES, u),
+    "threshold": lambda s, u: s.straddling(SOURCES, THRESHOLD),
+    "count": lambda s, u: s.order_entropy(
+        SOURCES, num_snapshots=SNAPSHOTS, max_sources=MAX_SOURCES, temperature=SNAPSHOTS
+    ),
 }
 INDEFINITE = ("+- pairs", "toeplitz")
-NEED_POSITIVE = ("ratio", "energy", "leak")
-NEED_SIMPLE = ("gap", "ratio")  # of single eigenvalues: not differentiable inside a cluster
+NEED_POSITIVE = ("ratio", "energy", "leak", "threshold", "count")
+BORDERS = {
+    "gap": (SOURCES - 1, SOURCES, SOURCES + 1),
+    "ratio": (SOURCES - 1, SOURCES, SOURCES + 1),
+    "threshold": (1, SOURCES - 1, SOURCES, SOURCES + 1),
+    "count": tuple(range(1, MAX_SOURCES + 1)),
+}
+"""Loss -> positions i at which l_i = l_{i+1} has no derivative; of the others it is K alone."""
 TOLERANCE = 2e-2
 
 
@@ -162,21 +173,24 @@ def gradient(loss: str, x: Tensor, basis: Tensor, backend: str, **options: float
 def counted(loss: str, x: Tensor, roundoff: float) -> Tensor:
     """Return where the loss has a derivative that numbers of this roundoff can resolve."""
     values = decomposed(x.to(torch.complex128), "exact").values
-    counts = border_open(values, roundoff)
-    if loss in NEED_SIMPLE:
-        for position in (SOURCES - 1, SOURCES + 1):
-            counts = counts & border_open(values, roundoff, position)
-    return counts
+    opened = [border_open(values, roundoff, i) for i in BORDERS.get(loss, (SOURCES,))]
+    if loss == "count":  # the logarithm of a mean of zeros is its floor, and so the roundoff's
+        opened.append(values[..., MAX_SOURCES] > 1e3 * roundoff * values[..., 0])
+    return torch.stack(opened).all(0)
 
 
 def vanishes(truth: Tensor, x: Tensor, loss: str, roundoff: float) -> Tensor:
     """Return whether a gradient is zero but for rounding, so that it has no relative error: below
     1e3 u of the size of the loss per unit of relative change of x."""
-    size = torch.linalg.matrix_norm(x.to(torch.complex128))
+    x = x.to(torch.complex128)
+    size = torch.linalg.matrix_norm(x)
     if loss in ("ky fan", "gap"):
         natural = torch.ones_like(size) if x.shape[-1] == x.shape[-2] else size
     else:
         natural = 1 / size
+    if loss == "count":  # of 1 / l_i, whose error is u l_1 / l_i²
+        values = decomposed(x, "exact").values
+        natural = natural * (values[:, 0] / values[:, MAX_SOURCES]).square()
     return torch.linalg.matrix_norm(truth) < 1e3 * roundoff * natural
 
 
@@ -188,14 +202,23 @@ def relative_error(found: Tensor, truth: Tensor) -> Tensor:
     )
 
 
-def difference_quotient(loss: str, x: Tensor, basis: Tensor, direction: Tensor) -> Tensor:
+def difference_quotient(
+    loss: str, x: Tensor, basis: Tensor, direction: Tensor
+) -> tuple[Tensor, Tensor]:
     """Return the central difference quotient along `direction`, by 1 % of the gaps that must stay
-    open: its truncation error is of the order of 0.01², and no derivative enters."""
-    gaps = -decomposed(x, "exact").values.diff()[:, SOURCES - 2 : SOURCES + 1]
-    width = gaps.amin(-1) if loss in NEED_SIMPLE else gaps[:, 1]
+    open, and where it is worth a comparison: its truncation error is of the order of 0.01², and no
+    derivative enters."""
+    values = decomposed(x, "exact").values
+    width = -values.diff()[:, [i - 1 for i in BORDERS.get(loss, (SOURCES,))]].amax(-1)
     per_step = torch.linalg.matrix_norm(direction)
+    rounding = torch.zeros_like(width)
     if x.shape[-1] != x.shape[-2]:  # dR = dF Fᴴ + F dFᴴ
         per_step = 2 * per_step * torch.linalg.matrix_norm(x)
+    if loss == "count":  # of logarithms; R must stay positive, a mean of noise nearly the same
+        noise = values[:, MAX_SOURCES:]
+        positive = noise[:, -1] if x.shape[-1] == x.shape[-2] else noise.mean(-1)
+        width = torch.minimum(width, positive)
+        rounding = torch.finfo(width.dtype).eps * values[:, 0] / noise[:, 0]
     step = (0.01 * width / per_step)[:, None, None] * direction
 
     def value(y: Tensor) -> Tensor:
@@ -203,4 +226,5 @@ def difference_quotient(loss: str, x: Tensor, basis: Tensor, direction: Tensor) 
         # a step may leave R >= 0, where log1p(leak) still is smooth
         return torch.log1p(s.leak(SOURCES)) if loss == "leak" else LOSSES[loss](s, basis)
 
-    return (value(x + step) - value(x - step)) / (0.02 * width / per_step)
+    quotient = (value(x + step) - value(x - step)) / (0.02 * width / per_step)
+    return quotient, quotient.abs() >= 1e3 * rounding * per_step / (0.02 * width)

@@ -73,6 +73,13 @@ def _slopes(loss: str, values: list[mpmath.mpf]) -> list[mpmath.mpf]:
     elif loss == "energy":
         kept, total = sum(values[:SOURCES]), sum(values)
         slopes = [((i < SOURCES) * total - kept) / total**2 for i in range(SIZE)]
+    elif loss == "threshold":
+        first, up, down = values[0], up / values[0], down / values[0]
+        t = mpmath.mpf(adversarial.THRESHOLD)
+        slopes[SOURCES - 1], slopes[SOURCES] = (down - t) / first, (up - t) / first
+        slopes[0] = -((down - t) * up + (up - t) * down) / first
+    elif loss == "count":
+        return _slopes_of_count(values)
     else:
         pairs = [(i, j, values[i] - values[j]) for i in top for j in rest]
         leak = sum(values[i] * values[j] / d**2 for i, j, d in pairs)
@@ -81,6 +88,24 @@ def _slopes(loss: str, values: list[mpmath.mpf]) -> list[mpmath.mpf]:
             slopes[i] -= values[j] * total
             slopes[j] += values[i] * total
     return slopes
+
+
+def _slopes_of_count(values: list[mpmath.mpf]) -> list[mpmath.mpf]:
+    # the temperature is the number of snapshots, by which all but the penalty is multiplied
+    orders, snapshots = range(adversarial.MAX_SOURCES + 1), adversarial.SNAPSHOTS
+    means = [sum(values[k:]) / (SIZE - k) for k in orders]
+    costs = [
+        (SIZE - k) * mpmath.log(means[k])
+        - sum(mpmath.log(v) for v in values[k:])
+        + k * (2 * SIZE - k) * mpmath.log(snapshots) / (2 * snapshots)
+        for k in orders
+    ]
+    total = sum(mpmath.exp(-cost) for cost in costs)
+    weights = [(k == SOURCES) - mpmath.exp(-costs[k]) / total for k in orders]
+    return [
+        sum(weights[k] * (1 / means[k] - 1 / values[i]) for k in orders if k <= i)
+        for i in range(SIZE)
+    ]
 
 
 def _exactly(x: Tensor) -> mpmath.matrix:

@@ -95,6 +95,8 @@ _TABLE: dict[str, tuple[str, str, str]] = {
     "eigengap.margin_energy": ("tr(R)", "(0, 1]", "energy margin"),
     "eigengap.margin_leak": ("1", ">= 0", "tolerated log1p(leak)"),
     "eigengap.margin_subspace": ("1", "[0, 1]", "tolerated share of U outside P_K"),
+    "eigengap.threshold": ("l_1", "(0, 1)", "t, which l_K is to exceed and l_{K+1} not"),
+    "eigengap.temperature": ("1", "> 0", "by which description lengths of K are divided"),
     "eigengap.on_failure": ("", _one_of(FAILURE_POLICIES), "for samples that are not finite"),
     "spectral.backend": (
         "1",
@@ -154,7 +156,7 @@ _APPLIES = {
 _NO_EFFECT = {
     "eps_psd": "under the gap and subspace definitions (loading shifts all eigenvalues alike and "
     "keeps eigenvectors), and, beyond a constant factor, under energy",
-    "spectral.backend": "on the value reached under gap, ratio, energy and leak (eigenvalues "
+    "spectral.backend": "on the value reached under any definition but subspace (eigenvalues "
     "only: all backends agree on a positive R); it changes speed, and NaN rates under subspace",
 }
 

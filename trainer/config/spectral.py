@@ -5,12 +5,17 @@ from dataclasses import dataclass
 from .flat import require_types
 from .rules import require, require_choice, require_finite
 
-DEFINITIONS = ("gap", "ratio", "energy", "leak", "subspace")
+DEFINITIONS = ("gap", "ratio", "energy", "leak", "subspace", "threshold", "count")
 BACKEND_NAMES = ("auto", "gram", "exact", "eigh", "svd", "masked")
 FAILURE_POLICIES = ("raise", "skip_sample", "proxy")
 
-MARGIN_FIELDS = {d: "margin" if d == "gap" else f"margin_{d}" for d in DEFINITIONS}
-"""The field with the margin of each definition: `margin`, `margin_ratio`, ..."""
+MARGIN_FIELDS = {
+    "gap": "margin",
+    **{d: f"margin_{d}" for d in ("ratio", "energy", "leak", "subspace")},
+    "threshold": "threshold",
+    "count": "temperature",
+}
+"""The field with the one number of each definition, most of which are margins."""
 
 
 @dataclass(frozen=True)
@@ -19,13 +24,15 @@ class EigengapConfig:
 
     Attributes:
         weight: of the term in the total loss.
-        definition: gap | ratio | energy | leak | subspace (docs/eigengap.md).
+        definition: one of `DEFINITIONS` (docs/eigengap.md).
         margin: for `gap`, as a fraction of 1/K, the eigenvalue of K equal sources in a trace-1 R;
             in (0, 1].
         margin_ratio: for `ratio`, in (0, 1); tanh(ln10 · dB / 20) for a margin in dB.
         margin_energy: for `energy`, in (0, 1].
         margin_leak: for `leak`, the tolerated log1p(leak), >= 0.
         margin_subspace: for `subspace`, the tolerated 1 - ‖P_K U‖²_F / K, in [0, 1).
+        threshold: for `threshold`, t of (l_K / l_1 - t)(l_{K+1} / l_1 - t), in (0, 1).
+        temperature: for `count`, by which description lengths are divided, > 0.
         on_failure: policy for samples whose term or gradient is not finite.
     """
 
@@ -36,11 +43,13 @@ class EigengapConfig:
     margin_energy: float | None = None
     margin_leak: float | None = None
     margin_subspace: float | None = None
+    threshold: float | None = None
+    temperature: float | None = None
     on_failure: str = "raise"
 
     @property
     def active_margin(self) -> float:
-        """The margin of the chosen definition."""
+        """The margin, threshold or temperature of the chosen definition."""
         assert self.definition is not None, "no margin without a definition"
         value: float = getattr(self, MARGIN_FIELDS[self.definition])
         return value
@@ -70,14 +79,16 @@ class EigengapConfig:
             f"Set {name} and drop the others.",
         )
         value = self.active_margin
-        open_at_zero = self.definition in ("gap", "ratio", "energy")
+        open_at_zero = self.definition not in ("leak", "subspace")
         require(
             value > 0 if open_at_zero else value >= 0,
             f"{name} {'>' if open_at_zero else '>='} 0",
             f"{value}",
             "A margin is never negative.",
         )
-        if self.definition != "leak":
+        if self.definition == "threshold":
+            require(value < 1, f"{name} < 1", f"{value}", "At 1 it says nothing of one source.")
+        elif self.definition not in ("leak", "count"):
             require(value <= 1, f"{name} <= 1", f"{value}", "This definition lives in [0, 1].")
 
 

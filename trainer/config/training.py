@@ -248,6 +248,13 @@ class TrainConfig:
                 f"{rank} columns (network.rank + num_snapshots), num_elements={elements}",
                 "Use spectral.backend exact.",
             )
+        most = min(self.scene.num_elements, self.scene.num_snapshots)
+        require(
+            self.eigengap.definition != "count" or self.scene.max_sources < most,
+            "scene.max_sources < num_snapshots, num_elements for eigengap.definition == count",
+            f"max_sources={self.scene.max_sources}, the lesser of both {most}",
+            "Description lengths need a noise eigenvalue: take more snapshots.",
+        )
         if self.spectral.backend == "masked":
             require(
                 self.eigengap.definition == "subspace",

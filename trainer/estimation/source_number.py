@@ -1,13 +1,7 @@
 """The number of sources, by the eigenvalues of a covariance or the likelihood of the snapshots.
 
-With eigenvalues ℓ_1 >= ... >= ℓ_p, k sources and L snapshots, the p - k smallest should be equal;
-g_k, the ratio of their geometric to their arithmetic mean, measures by how much they are not:
-
-    AIC(k) = -2 L (p - k) ln g_k + 2 k (2p - k)
-    MDL(k) = -  L (p - k) ln g_k + k (2p - k) ln(L) / 2          (Wax & Kailath 1985, eqs. 16, 17)
-
-The covariance of L snapshots has at most L eigenvalues other than zero, so p = min(N, L);
-otherwise these zeros would count as noise without power.
+The information criteria ask by how much the smallest eigenvalues differ from each other
+(`trainer.linalg.description_lengths`).
 
 The eigengap rule takes the k with the widest gap ℓ_k - ℓ_(k+1), whatever L. Its relative form
 divides the gap by ℓ_k + ℓ_(k+1), which finds weak sources above a flat floor.
@@ -29,6 +23,7 @@ import torch
 from torch import Tensor
 
 from trainer.covariance import Covariance, eigendecompose, whiten
+from trainer.linalg import description_lengths, mdl_penalty
 from trainer.scenes import Scenes, SearchGrid
 
 from .estimates import LEAST_RATIO, Estimates
@@ -46,13 +41,13 @@ FLOOR = 1e-7
 
 def aic(values: Tensor, num_snapshots: int, max_sources: int) -> Tensor:
     """Return K in 0 ... max_sources, [B], by Akaike's criterion on eigenvalues [B, N]."""
-    return _criterion(values, num_snapshots, max_sources, penalty=1.0)
+    return description_lengths(_floored(values), num_snapshots, max_sources, 1.0).argmin(-1)
 
 
 def mdl(values: Tensor, num_snapshots: int, max_sources: int) -> Tensor:
     """Return K in 0 ... max_sources, [B], by minimum description length on eigenvalues [B, N]."""
-    snapshots = torch.tensor(float(num_snapshots), dtype=values.dtype, device=values.device)
-    return _criterion(values, num_snapshots, max_sources, penalty=0.5 * snapshots.log())
+    penalty = mdl_penalty(num_snapshots)
+    return description_lengths(_floored(values), num_snapshots, max_sources, penalty).argmin(-1)
 
 
 def widest_gap(values: Tensor, num_snapshots: int, max_sources: int) -> Tensor:
@@ -130,20 +125,6 @@ def likeliest_number(
         space = 3 * k * math.log(2 * math.pi) / 2 - POWER_COST
         evidence.append(space - volume - fitted.value)
     return torch.stack(evidence, dim=-1).argmax(-1)
-
-
-def _criterion(
-    values: Tensor, num_snapshots: int, max_sources: int, *, penalty: float | Tensor
-) -> Tensor:
-    count = min(values.shape[-1], num_snapshots)
-    kept = _floored(values)[:, :count]
-    orders = torch.arange(min(max_sources, count - 1) + 1, device=values.device)
-    # sums over the p - k smallest, for every k at once
-    tail = kept.flip(-1).cumsum(-1).flip(-1)[:, : len(orders)]
-    log_tail = kept.log().flip(-1).cumsum(-1).flip(-1)[:, : len(orders)]
-    noise = (count - orders).to(values.dtype)
-    misfit = num_snapshots * (noise * (tail / noise).log() - log_tail)
-    return (misfit + penalty * (orders * (2 * count - orders))).argmin(-1)
 
 
 def _floored(values: Tensor) -> Tensor:

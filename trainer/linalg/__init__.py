@@ -4,3 +4,4 @@ Each is differentiable, also at 0 and inside torch.func, where |x| or a plain `x
 """
 
 from .matrices import hermitian_part, inner_product, real_part, squared_magnitude, squared_norm
+from .model_order import description_lengths, mdl_penalty

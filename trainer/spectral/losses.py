@@ -1,7 +1,7 @@
 """The eigengap losses, per sample.
 
 They ask the predicted covariance (trace 1) for a clear border between K signal and N - K noise
-eigenvalues. The first four definitions use eigenvalues only, and their gradients are finite on
+eigenvalues. All definitions but `subspace` use eigenvalues only, and their gradients are finite on
 every backend; `subspace` needs the projector P_K, whose derivative the backends take differently
 (docs/eigengap.md).
 """
@@ -31,8 +31,10 @@ def eigengap_loss(
     definition: str,
     margin: float,
     target: Tensor | None = None,
+    num_snapshots: int | None = None,
+    max_sources: int | None = None,
 ) -> Tensor:
-    """Return a hinge loss [*batch] that is 0 once the eigengap reaches `margin`.
+    """Return a loss [*batch] >= 0: hinges are 0 once the eigengap reaches `margin`.
 
     | definition | loss | margin |
     |---|---|---|
@@ -41,20 +43,29 @@ def eigengap_loss(
     | energy | relu(margin - sum_{i<=K} l_i / tr R) | share of the trace, in (0, 1] |
     | leak | relu(log1p(leak) - margin) | tolerated log1p(leak), >= 0 |
     | subspace | relu(1 - ‖P_K U‖²_F / K - margin) | tolerated loss of the subspace, in [0, 1) |
+    | threshold | (l_K/l_1 - t)(l_{K+1}/l_1 - t) + t (1 - t) | t in (0, 1) |
+    | count | -ln softmax(-MDL(k) / T)_K over k = 0 ... max_sources | temperature T > 0 |
+
+    `threshold` is the eigen-regulariser of Gast, Le Magoarou and Shlezinger 2025 (Near Field
+    Localization via AI-Aided Subspace Methods, arXiv 2504.00599, model-order-aware training),
+    plus a constant that makes its least value 0. MDL is that of `model_order`.
 
     Args:
         spectrum: of a trace-1 covariance, loaded or not.
         num_sources: K, an int or one per sample.
         definition: one of `trainer.config.DEFINITIONS`.
-        margin: of that definition.
+        margin: of that definition, or its t or T.
         target: for `subspace` only: orthonormal basis U [*batch, N, K_max] of the true steering
             matrix, with all batch axes of the spectrum; where K < K_max, K_max - K columns are
             zero.
+        num_snapshots, max_sources: for `count` only: L, and the largest K that is weighed, below
+            N and L.
 
     Raises:
         TypeError: for a target that is not a tensor, or another argument of a wrong type.
         ValueError: for an unknown definition, a negative or infinite margin, a K outside
-            1 .. N-1, a target that is missing or would not be used or is not such a basis, an R
+            1 .. N-1, or above max_sources, a target, num_snapshots or max_sources that is missing
+            or would not be used, a target that is not such a basis, an R
             with negative eigenvalues, or, for `gap`, another trace. Where values cannot be read
             without waiting (CUDA) or at all (torch.func), a sample with such an R or target is
             NaN.
@@ -65,7 +76,7 @@ def eigengap_loss(
     _require_type("margin", margin, numbers.Real, "Give a number.")
     rule = "0 <= margin < inf"
     require(0 <= margin < math.inf, rule, f"{margin=}", "To switch the term off, use weight 0.")
-    most = 1.0 if definition in ("ratio", "energy", "subspace") else math.inf
+    most = math.inf if definition in ("gap", "leak", "count") else 1.0
     rule = f"the margin of {definition} is at most {most:g}, beyond which nothing changes"
     require(margin <= most, rule, f"{margin=}", "Give a share, not per cent or decibels.")
     if (target is not None) != (definition == "subspace"):
@@ -73,6 +84,11 @@ def eigengap_loss(
             "`target` is given exactly for definition `subspace`, but got "
             f"{'a' if target is not None else 'no'} target with {definition!r}. "
             "Hand over an orthonormal basis of the true steering matrix, or drop it."
+        )
+    if {num_snapshots is None, max_sources is None} != {definition != "count"}:
+        raise ValueError(
+            "`num_snapshots` and `max_sources` are given exactly for definition `count`, but got "
+            f"{num_snapshots=}, {max_sources=} with {definition!r}. Give both, or drop them."
         )
     sound = _sound(
         spectrum.negative_share(),
@@ -98,6 +114,25 @@ def eigengap_loss(
     elif definition == "leak":
         # rounding may make eigenvalues, and so the leak, negative
         shortfall = torch.log1p(spectrum.leak(num_sources).relu()) - margin
+    elif definition == "threshold":
+        shortfall = spectrum.straddling(num_sources, margin) + margin * (1 - margin)
+    elif definition == "count":
+        assert num_snapshots is not None
+        assert max_sources is not None
+        require(margin > 0, "temperature > 0", f"{margin}", "1 weighs as Schwarz does.")
+        least = min(spectrum.num_elements, num_snapshots)
+        rule = "1 <= max_sources < num_snapshots, num_elements"
+        got = f"{max_sources=}, {num_snapshots=}, num_elements={spectrum.num_elements}"
+        require(1 <= max_sources < least, rule, got, "A noise eigenvalue must be left.")
+        shortfall = spectrum.order_entropy(
+            num_sources,
+            num_snapshots=num_snapshots,
+            max_sources=max_sources,
+            temperature=margin,
+        )
+        above = (torch.as_tensor(num_sources).to(shortfall) - max_sources).clamp(min=0)
+        rule = "`num_sources` must not exceed `max_sources`, but K"
+        sound = sound & _sound(above, 0.0, rule, "Weigh more orders, or drop the scene.")
     else:
         require_tensor("target", target)
         assert target is not None

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from trainer.config import require
-from trainer.linalg import real_part
+from trainer.linalg import description_lengths, mdl_penalty, real_part
 
 from .backends import FLOOR_ROUNDOFFS
 from .once_differentiable import once_differentiable
@@ -99,6 +99,44 @@ class Spectrum:
         lift = (FLOOR_ROUNDOFFS * self._roundoff - difference.detach()).clamp(min=0)
         terms = rows * relative.unsqueeze(-2) / (difference + lift).square()
         return self._nan_where_invalid((weight * terms).sum((-2, -1)), k)
+
+    def straddling(self, num_sources: int | Tensor, threshold: float) -> Tensor:
+        """Return (l_K / l_1 - t)(l_{K+1} / l_1 - t) [*batch] for a threshold t.
+
+        Of R >= 0 it is least, -t (1 - t), where l_K = l_1 and l_{K+1} = 0. The denominator is
+        floored at 8 roundoffs of the largest eigenvalue.
+        """
+        k, _ = self._source_number(num_sources)
+        first = self._solution.values(torch.zeros_like(k).unsqueeze(-1)).squeeze(-1)
+        largest = torch.maximum(first + self._solution.shift, self._floor)
+        upper, lower = ((x + self._solution.shift) / largest for x in self._border(k))
+        return self._nan_where_invalid((upper - threshold) * (lower - threshold), k)
+
+    def order_entropy(
+        self,
+        num_sources: int | Tensor,
+        *,
+        num_snapshots: int,
+        max_sources: int,
+        temperature: float,
+    ) -> Tensor:
+        """Return -ln q_K [*batch], q = softmax(-MDL(k) / temperature) over k = 0 ... max_sources.
+
+        At temperature 1, q is Schwarz's approximation of the posterior of the number of sources
+        (`model_order`). Eigenvalues are floored at 8 roundoffs of the largest, in value only:
+        their derivative still raises those of 0. Computed in double precision.
+        """
+        k, _ = self._source_number(num_sources)
+        distinct = self._distinct().double() / self._solution.scale.double().unsqueeze(-1)
+        size = min(self.num_elements, num_snapshots)
+        last = distinct[..., -1:].expand(*distinct.shape[:-1], max(size - distinct.shape[-1], 0))
+        relative = torch.cat((distinct, last), -1)[..., :size]
+        lift = (FLOOR_ROUNDOFFS * self._roundoff - relative.detach()).clamp(min=0)
+        penalty = mdl_penalty(num_snapshots)
+        lengths = description_lengths(relative + lift, num_snapshots, max_sources, penalty)
+        log_share = (-lengths / temperature).log_softmax(-1)
+        index = k.clamp(0, lengths.shape[-1] - 1).unsqueeze(-1)
+        return self._nan_where_invalid(-log_share.gather(-1, index).squeeze(-1), k)
 
     def apply(self, num_sources: int | Tensor, x: Tensor) -> Tensor:
         """Return P_K X [*batch, N, c] of X [..., N, c]; P_K projects onto the top K eigenvectors.

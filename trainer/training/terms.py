@@ -114,6 +114,8 @@ def eigengap_hinge(
     eigengap, definition = config.eigengap, config.eigengap.definition
     assert definition is not None, "a weighted eigengap has a definition"
     target = signal_basis(scenes) if definition == "subspace" else None
+    counted = {"num_snapshots": scenes.snapshots.shape[1], "max_sources": config.scene.max_sources}
+    orders = counted if definition == "count" else {}
 
     def term(held: Tensor) -> Tensor:
         return eigengap_loss(
@@ -126,6 +128,7 @@ def eigengap_hinge(
             definition=definition,
             margin=eigengap.active_margin,
             target=target,
+            **orders,
         )
 
     return term

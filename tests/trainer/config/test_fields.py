@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer.config import FIELDS, ConfigError, TrainConfig, parse_value
+from trainer.config import FIELDS, MARGIN_FIELDS, ConfigError, TrainConfig, parse_value
 from trainer.config.fields import _TABLE
 
 APPLIES = {
@@ -28,10 +28,7 @@ APPLIES = {
     "snr_max_db": {"snr_min_db": -200.0},
     **{
         f"eigengap.{margin}": {"eigengap.weight": 1, "eigengap.definition": definition}
-        for definition, margin in (
-            ("gap", "margin"),
-            *((d, f"margin_{d}") for d in ("ratio", "energy", "leak", "subspace")),
-        )
+        for definition, margin in MARGIN_FIELDS.items()
     },
 }
 """Settings without which a field does not apply, or another rule comes first."""

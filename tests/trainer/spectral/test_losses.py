@@ -18,9 +18,27 @@ def diagonal(*values):
     return torch.diag(torch.tensor(values, dtype=torch.float64))
 
 
+ORDERS = {"num_snapshots": 9, "max_sources": 4}
+GREEDY = {
+    "gap": 1.0,
+    "ratio": 0.9,
+    "energy": 1.0,
+    "leak": 0.0,
+    "subspace": 0.0,
+    "threshold": 0.5,
+    "count": 9.0,
+}
+"""Margins that no covariance of these tests reaches, a threshold and a temperature."""
+
+
 def hinge(r, k, definition, margin, target=None, **options):
     return eigengap_loss(
-        spectrum(r, **options), k, definition=definition, margin=margin, target=target
+        spectrum(r, **options),
+        k,
+        definition=definition,
+        margin=margin,
+        target=target,
+        **(ORDERS if definition == "count" else {}),
     )
 
 
@@ -66,25 +84,75 @@ def test_energy_leak_and_subspace_hinges():
     close(hinge(r, 2, "subspace", 0.0, torch.eye(3)[:, :2]), 0.0)
 
 
+def test_threshold_is_the_published_product_above_its_least_value():
+    """0 where K eigenvalues equal the largest and the others are 0, whatever t. With l_K / l_1 on
+    the wrong side of t or l_{K+1} on the same one, the product is positive."""
+    close(hinge(diagonal(2, 2, 0, 0) / 4, 2, "threshold", 0.3), 0.0)
+    of = lambda x: hinge(x, 2, "threshold", 0.3)  # noqa: E731
+    value, gradient = slope(of, diagonal(5, 4, 1, 0))
+    close(value, (0.8 - 0.3) * (0.2 - 0.3) + 0.3 * 0.7)
+    down, up = (0.2 - 0.3) / 5, (0.8 - 0.3) / 5
+    close(gradient, diagonal(-0.8 * down - 0.2 * up, down, up, 0))
+    assert of(diagonal(5, 4, 3, 0)) > 0.3 * 0.7
+    assert of(diagonal(5, 1, 1, 0)) > 0.3 * 0.7
+
+
+@pytest.mark.parametrize("temperature", [1.0, 20.0])
+@pytest.mark.parametrize("num_snapshots", [5, 6, 40])
+def test_count_is_the_cross_entropy_of_description_lengths(num_snapshots, temperature):
+    """Against Wax and Kailath's MDL written out, for fewer snapshots than elements, too."""
+    values = [9.0, 4.0, 1.0, 0.8, 0.7, 0.4]
+    size = min(6, num_snapshots)
+    lengths = []
+    for k in range(5):
+        tail = values[k:size]
+        ratio = math.prod(tail) ** (1 / len(tail)) / (sum(tail) / len(tail))
+        misfit = -num_snapshots * len(tail) * math.log(ratio)
+        lengths.append(misfit + k * (2 * size - k) * math.log(num_snapshots) / 2)
+    share = (-torch.tensor(lengths, dtype=torch.float64) / temperature).softmax(0)
+
+    def of(r, k):
+        orders = {"num_snapshots": num_snapshots, "max_sources": 4}
+        return eigengap_loss(spectrum(r), k, definition="count", margin=temperature, **orders)
+
+    for k in (1, 2, 3, 4):
+        close(of(diagonal(*values), k), -math.log(share[k]), atol=1e-9)
+    half = covariance(1, 6)[0].requires_grad_()
+    assert torch.autograd.gradcheck(lambda r: of((r + r.mH) / 2, 2), half)
+
+
+def test_count_is_least_for_the_k_that_mdl_says():
+    losses = [float(hinge(diagonal(9, 7, 1, 1, 1, 1), k, "count", 1.0)) for k in (1, 2, 3, 4)]
+    assert losses.index(min(losses)) == 1
+    assert losses[1] < math.log(2)
+
+
+def test_count_raises_a_zero_eigenvalue_that_it_misses():
+    """l_2 = 0 of two sources: the logarithm is floored, its derivative is not."""
+    value, gradient = slope(lambda x: hinge(x, 2, "count", 9.0), diagonal(1, 0, 0, 0, 0, 0))
+    assert torch.isfinite(value)
+    assert torch.isfinite(gradient).all()
+    assert gradient[1, 1] < 0
+
+
 @pytest.mark.parametrize("definition", DEFINITIONS)
 def test_a_batch_of_different_k_equals_a_loop(definition):
     r, k = covariance(4, 8), torch.tensor([1, 2, 3, 2])
-    margin = {"gap": 1.0, "ratio": 0.9, "energy": 1.0, "leak": 0.0, "subspace": 0.0}[definition]
     basis = unitary(4, 8)[..., :3] * (torch.arange(3) < k[:, None, None])
     target = basis if definition == "subspace" else None
-    batch = hinge(r, k, definition, margin, target)
+    batch = hinge(r, k, definition, GREEDY[definition], target)
     assert (batch > 0).all()
     for i in range(4):
         alone = basis[i, :, : k[i]] if definition == "subspace" else None
-        close(batch[i], hinge(r[i], int(k[i]), definition, margin, alone), atol=1e-11)
+        close(batch[i], hinge(r[i], int(k[i]), definition, GREEDY[definition], alone), atol=1e-11)
 
 
 @pytest.mark.parametrize("definition", DEFINITIONS)
 def test_following_the_gradient_lowers_every_hinge(definition):
     r, k = covariance(3, 6), torch.tensor([1, 2, 3])
-    margin = {"gap": 1.0, "ratio": 0.99, "energy": 1.0, "leak": 0.0, "subspace": 0.0}[definition]
     target = unitary(3, 6)[..., :3] * (torch.arange(3) < k[:, None, None])
-    of = lambda x: hinge(x, k, definition, margin, target if definition == "subspace" else None)  # noqa: E731
+    basis = target if definition == "subspace" else None
+    of = lambda x: hinge(x, k, definition, GREEDY[definition], basis)  # noqa: E731
     value, gradient = slope(of, r)
     size = torch.linalg.matrix_norm(gradient)[:, None, None]
     gap = spectrum(r).gap(k)[:, None, None]
@@ -124,6 +192,17 @@ def test_bad_arguments_are_refused():
         eigengap_loss(s, 1, definition="gap", margin=0.1, target=torch.eye(4))
     with pytest.raises(ValueError, match="1 <= num_sources < num_elements"):
         eigengap_loss(s, 4, definition="gap", margin=0.1)
+    for definition, given in (("count", {"num_snapshots": 9}), ("gap", ORDERS)):
+        with pytest.raises(ValueError, match="given exactly for definition `count`"):
+            eigengap_loss(s, 1, definition=definition, margin=0.1, **given)
+    for margin, most, k, rule in (
+        (0.0, 2, 1, "temperature > 0"),
+        (1.0, 4, 1, "1 <= max_sources < num_snapshots, num_elements"),
+        (1.0, 1, 2, "`num_sources` must not exceed `max_sources`, but K is off by 1"),
+    ):
+        orders = {"num_snapshots": 9, "max_sources": most}
+        with pytest.raises(ValueError, match=rule):
+            eigengap_loss(s, k, definition="count", margin=margin, **orders)
 
 
 def test_dominance_prefers_white_to_any_signal():

@@ -5,6 +5,7 @@ import torch
 
 from tests.gpu import needs_gpu
 from tests.matrices import close, covariance, gaussian, slope, unitary
+from trainer.config import DEFINITIONS
 from trainer.spectral.backend_check import ProblemSize
 from trainer.spectral.backends import BACKENDS
 from trainer.spectral.decomposition import spectrum
@@ -15,18 +16,21 @@ from trainer.spectral.preflight import check_spectral
 pytestmark = needs_gpu
 
 
-@pytest.mark.parametrize("definition", ["gap", "ratio", "energy", "leak", "subspace"])
+@pytest.mark.parametrize("definition", DEFINITIONS)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_losses_and_gradients_equal_the_cpus(backend, definition):
     f, k = gaussian(4, 9, 8), torch.tensor([1, 2, 3, 2])  # r = N - 1: native backends have no tie
     f = f / torch.linalg.matrix_norm(f)[:, None, None]
     basis = unitary(4, 9)[..., :3] * (torch.arange(3) < k[:, None, None])
-    margin = {"gap": 1.0, "ratio": 1.0, "energy": 1.0, "leak": 0.0, "subspace": 0.0}[definition]
+    margin = {"leak": 0.0, "subspace": 0.0, "threshold": 0.5, "count": 9.0}.get(definition, 1.0)
+    orders = {"num_snapshots": 9, "max_sources": 4} if definition == "count" else {}
 
     def loss(x):
         target = basis.to(x.device) if definition == "subspace" else None
         found = spectrum(factor=x, shift=0.1, backend=backend)
-        return eigengap_loss(found, k, definition=definition, margin=margin, target=target)
+        return eigengap_loss(
+            found, k, definition=definition, margin=margin, target=target, **orders
+        )
 
     value, gradient = slope(loss, f)
     on_gpu, gradient_on_gpu = slope(loss, f.cuda())

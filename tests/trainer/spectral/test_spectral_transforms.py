@@ -16,6 +16,10 @@ QUANTITIES = {
     "ratio": lambda s, k, x: s.ratio(k),
     "energy": lambda s, k, x: s.energy(k),
     "leak": lambda s, k, x: s.leak(k),
+    "straddling": lambda s, k, x: s.straddling(k, 0.5),
+    "order entropy": lambda s, k, x: s.order_entropy(
+        k, num_snapshots=9, max_sources=4, temperature=9.0
+    ),
     "capture": lambda s, k, x: s.capture(k, x),
     "apply": lambda s, k, x: s.apply(k, x).abs().square().sum((-2, -1)),
 }

@@ -60,6 +60,8 @@ COVERING = [
     ("unrolled", "subspace", "svd", "proxy"),
     ("dictionary", "subspace", "masked", "raise"),
     ("unrolled", "ratio", "auto", "raise"),
+    ("dictionary", "threshold", "exact", "raise"),
+    ("factor", "count", "gram", "skip_sample"),
     ("dictionary", None, "auto", "raise"),
 ]
 """Every network, definition, backend and policy at least once."""
