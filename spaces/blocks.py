@@ -39,6 +39,9 @@ def network(
     if kind == "unrolled":
         drawn["network.stages"] = trial.suggest_int("network.stages", 1, most_stages)
         drawn["network.noise_floor"] = NOISE_FLOOR
+    if kind == "gram":  # for `--choices network.kind=`
+        order = trial.suggest_categorical("network.normalisation", ("before", "after"))
+        drawn["network.normalisation"] = order
     return drawn
 
 

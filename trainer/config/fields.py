@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .flat import coerce, leaves
-from .network import NETWORK_KINDS
+from .network import NETWORK_KINDS, NORMALISATIONS
 from .rules import ConfigError, did_you_mean, is_reference
 from .scene import CODE_KINDS
 from .spectral import BACKEND_NAMES, DEFINITIONS, FAILURE_POLICIES, MARGIN_FIELDS
@@ -66,7 +66,7 @@ _TABLE: dict[str, tuple[str, str, str]] = {
     "network.kind": (
         "1",
         _one_of(NETWORK_KINDS),
-        "dense R (dictionary, unrolled) or low rank (factor); or yours, as file.py:name",
+        "dense R (dictionary, unrolled, gram) or low rank (factor); or yours, as file.py:name",
     ),
     "network.width": ("channels", ">= 1", "width of the convolutions"),
     "network.depth": ("layers", ">= 1", "number of convolutions"),
@@ -76,6 +76,11 @@ _TABLE: dict[str, tuple[str, str, str]] = {
         "signal power",
         "> 0",
         "least noise that the network assumes, halved at each stage; for unrolled only",
+    ),
+    "network.normalisation": (
+        "1",
+        _one_of(NORMALISATIONS),
+        "of the free factor, before or after its product; for gram only",
     ),
     "network.planes": (
         "range planes",
@@ -147,6 +152,7 @@ _APPLIES = {
     "network.rank": ("network.kind", "factor"),
     "network.stages": ("network.kind", "unrolled"),
     "network.noise_floor": ("network.kind", "unrolled"),
+    "network.normalisation": ("network.kind", "gram"),
     "covariance.blend_bound": ("network.kind", "factor"),
     "spectral.deg_thresh": ("spectral.backend", "masked"),
     **{f"eigengap.{margin}": ("eigengap.definition", d) for d, margin in MARGIN_FIELDS.items()},

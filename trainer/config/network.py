@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from .flat import Arguments, require_types
 from .rules import is_reference, require, require_choice, require_counts, require_reference
 
-NETWORK_KINDS = ("dictionary", "factor", "unrolled")
+NETWORK_KINDS = ("dictionary", "factor", "unrolled", "gram")
+NORMALISATIONS = ("before", "after")
 
 
 @dataclass(frozen=True)
@@ -16,8 +17,9 @@ class NetworkConfig:
     Attributes:
         kind: `dictionary` (power map -> softmax powers of a steering dictionary, dense R),
             `unrolled` (power map and likelihoods of a single source -> such powers, then learned
-            steps of covariance fitting) or `factor` (power map -> low-rank factor F, R = F Fᴴ);
-            or the reference of a user's, `file.py:name` or `package.module:name`.
+            steps of covariance fitting), `factor` (power map -> low-rank factor F, R = F Fᴴ) or
+            `gram` (measured covariance -> free factor G, R = G Gᴴ + floor, dense R); or the
+            reference of a user's, `file.py:name` or `package.module:name`.
         width: channels of the convolutions.
         depth: number of 3x3 convolutions.
         rank: columns of the learned factor; only for `factor`.
@@ -25,6 +27,7 @@ class NetworkConfig:
         noise_floor: smallest noise that the network assumes, relative to the signal at the
             antennas, halved from stage to stage; only for `unrolled`. None: none, so that it is
             not to be used above the SNRs of its training.
+        normalisation: of G, `before` or `after` the product G Gᴴ; only for `gram`.
         planes: range planes that the convolutions have channels for. None: as many as the
             dictionary has; given where weights serve a panel or a region with other ones.
         sha256: of a user's code, which is refused if it is another; None if it may change.
@@ -37,6 +40,7 @@ class NetworkConfig:
     rank: int | None = None
     stages: int | None = None
     noise_floor: float | None = None
+    normalisation: str | None = None
     planes: int | None = None
     sha256: str | None = None
     args: Arguments = field(default_factory=Arguments)
@@ -59,6 +63,14 @@ class NetworkConfig:
                 f"Drop the {name}, or choose the {kind} network.",
             )
             require(value is None or value >= 1, f"{name} >= 1", f"{name}={value}", usual)
+        require(
+            (self.normalisation is not None) == (self.kind == "gram"),
+            "network.normalisation is given exactly for network.kind == gram",
+            f"normalisation={self.normalisation}, kind={self.kind}",
+            "Drop it, or choose the gram network with `before` or `after`.",
+        )
+        if self.normalisation is not None:
+            require_choice("network.normalisation", self.normalisation, NORMALISATIONS)
         require(
             self.planes is None or self.planes >= 1,
             "network.planes >= 1",

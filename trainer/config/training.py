@@ -234,6 +234,12 @@ class TrainConfig:
             f"blend_bound={self.covariance.blend_bound}, kind={self.network.kind}",
             "Drop the bound, or choose the factor network; 0 switches its blend off.",
         )
+        require(
+            self.network.kind != "gram" or self.scene.positions_m is None,
+            "network.kind == gram only for a panel on a lattice",
+            "scene.positions_m",
+            "Its convolutions need rows and columns: choose another network.",
+        )
         if self.spectral.backend == "gram":
             require(
                 self.network.kind == "factor",

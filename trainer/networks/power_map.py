@@ -53,13 +53,26 @@ class PowerMaps:
     loading: Tensor
 
 
-@torch.no_grad()
-def power_maps(scenes: Scenes, products: Products) -> PowerMaps:
-    """Return the maps of a batch; no gradient passes.
+@dataclass(frozen=True)
+class BackProjection:
+    """The ingredients of maps, which need no dictionary.
 
-    Args:
-        products: of the dictionary.
+    Attributes:
+        matrices: [2, B, N, N], sum_l x_l x_lᴴ and sum_l Π_lᴴ Π_l, trace 1.
+        log_noise, measured, modes, signal, loading: of `PowerMaps`.
     """
+
+    matrices: Tensor
+    log_noise: Tensor
+    measured: Tensor
+    modes: ChannelEigenmodes
+    signal: Tensor
+    loading: Tensor
+
+
+@torch.no_grad()
+def back_projection(scenes: Scenes) -> BackProjection:
+    """Return the back-projection of a batch; no gradient passes."""
     modes = channel_eigenmodes(scenes)
     gain, phases = modes.gain, modes.phases
     signal, loading = fit_loading(modes)
@@ -70,10 +83,22 @@ def power_maps(scenes: Scenes, products: Products) -> PowerMaps:
     # sum_l ‖Π_l a‖² = aᴴ [sum_l P_l* Q² P_l] a: an entrywise product with the Gram of the phases
     squared = (modes.lift * (gain * weight**2).unsqueeze(-2)) @ modes.lift.mH
     matrices = [measured @ measured.mH, (squared * (phases.mH @ phases)).sum(1)]
-    maps = products.power_map(unit_trace(torch.stack(matrices)))
-    power, normaliser = maps.clamp(min=LOG_FLOOR).log()
     log_noise = (loading / gain.mean((-2, -1))).log().clamp(-NOISE_RANGE, NOISE_RANGE)
-    return PowerMaps(power, normaliser, log_noise, measured, modes, signal, loading)
+    scaled_matrices = unit_trace(torch.stack(matrices))
+    return BackProjection(scaled_matrices, log_noise, measured, modes, signal, loading)
+
+
+@torch.no_grad()
+def power_maps(scenes: Scenes, products: Products) -> PowerMaps:
+    """Return the maps of a batch; no gradient passes.
+
+    Args:
+        products: of the dictionary.
+    """
+    made = back_projection(scenes)
+    power, normaliser = products.power_map(made.matrices).clamp(min=LOG_FLOOR).log()
+    parts = (made.log_noise, made.measured, made.modes, made.signal, made.loading)
+    return PowerMaps(power, normaliser, *parts)
 
 
 class GridLogits(nn.Module):

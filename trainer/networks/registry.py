@@ -3,6 +3,7 @@
     dictionary   powers of a steering dictionary, from maps of back-projected power
     factor       masked principal components of the back-projected snapshots
     unrolled     powers from single-source likelihoods, then learned steps of covariance fitting
+    gram         a free factor from convolutions over the measured covariance, without a dictionary
 
 No network has a weight per element or per grid point: convolutions over the grid serve every
 panel. A `state_dict` holds learned parameters only.
@@ -19,6 +20,7 @@ from trainer.scenes import grid_shape
 
 from .dictionary_network import DictionaryNetwork
 from .factor_network import FactorNetwork
+from .gram_network import GramNetwork
 from .own_network import build_own_network
 from .unrolled import UnrolledNetwork
 
@@ -26,6 +28,7 @@ NETWORKS: dict[str, Callable[[TrainConfig], nn.Module]] = {
     "dictionary": DictionaryNetwork,
     "factor": FactorNetwork,
     "unrolled": UnrolledNetwork,
+    "gram": GramNetwork,
 }
 
 

@@ -19,6 +19,8 @@ from .checkpoint import TrainState
 
 JUDGED = """Fisher scoring, or another search of the likelihood, where the Fisher information there
 tells angles to 5° (shares of scenes: kept, scored, searched)"""
+GRAM = """No steering vector is in its output, and no weight belongs to an element: what ties it to
+the panel is what it has learned of its spacing, of its size and of its edges."""
 CARD = """\
 # {kind} network for {scene.layout} elements
 
@@ -113,7 +115,7 @@ def model_card(
         distance=_distance(distances, config),
         rows="\n".join(_row(row) for row in rows if row["estimator"].startswith("network")),
         begun=_begun(config.start_sha256),
-        dictionary=_dictionary(dictionary),
+        dictionary=GRAM if config.network.kind == "gram" else _dictionary(dictionary),
         law="\n".join(f"- {name}: {value}" for name, value in asdict(config.scene).items()),
         origin="\n".join(_origin(about)),
     )

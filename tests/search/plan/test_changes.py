@@ -39,6 +39,7 @@ def test_an_unchanged_preset_is_the_presets_own_space(preset):
         ("local", "eigengap.weight=0.3"),
         ("local", "eigengap.definition=leak"),
         ("local", "eigengap.definition=threshold"),
+        ("local", "network.kind=gram"),
         ("local", "spectral.backend=masked"),
         ("local", "spectral.backend=gram"),
         ("local", "eigengap.term=on"),
@@ -83,6 +84,12 @@ def test_a_fixed_value_holds_in_every_draw_that_has_the_field(preset, setting):
             {"choices": ("eigengap.definition=gap,count",)},
             "eigengap.definition",
             spaces.Choice(("gap", "count")),
+        ),
+        (
+            "local",
+            {"choices": ("network.kind=factor,gram",)},
+            "network.kind",
+            spaces.Choice(("factor", "gram")),
         ),
         (
             "smoke",

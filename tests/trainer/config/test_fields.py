@@ -12,6 +12,7 @@ APPLIES = {
     "network.rank": {"network.kind": "factor", "covariance.blend_bound": 0.3},
     "network.stages": {"network.kind": "unrolled"},
     "network.noise_floor": {"network.kind": "unrolled", "network.stages": 1},
+    "network.normalisation": {"network.kind": "gram"},
     "covariance.blend_bound": {"network.kind": "factor", "network.rank": 8},
     "spectral.deg_thresh": {
         "spectral.backend": "masked",

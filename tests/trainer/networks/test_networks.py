@@ -14,6 +14,7 @@ from trainer.covariance.covariance import Covariance, normalise, true_factor
 from trainer.covariance.dictionary import steering_dictionary
 from trainer.covariance.products import pack_hermitian, unpack_hermitian
 from trainer.networks.factor_network import Blend, principal_components
+from trainer.networks.gram_network import FLOOR
 from trainer.networks.power_map import _interpolate, power_maps
 from trainer.networks.registry import build_network
 from trainer.scenes.measurement import Scenes
@@ -34,6 +35,12 @@ CONFIGS = {
     "unrolled, noise floor": TrainConfig(
         scene=SCENE, network=NetworkConfig(kind="unrolled", width=8, stages=2, noise_floor=0.4)
     ),
+    **{
+        f"gram, {order}": TrainConfig(
+            scene=SCENE, network=NetworkConfig(kind="gram", width=4, normalisation=order)
+        )
+        for order in ("before", "after")
+    },
     "factor, no blend": TrainConfig(
         scene=SCENE,
         network=NetworkConfig(kind="factor", width=8, rank=3),
@@ -142,7 +149,7 @@ def test_a_state_dict_holds_learned_parameters_only(name: str) -> None:
 def test_weights_serve_other_panels(name: str) -> None:
     """Nothing is learned per element, and range planes are interpolated."""
     network = trained(CONFIGS[name])
-    planes = network.shape[0]
+    planes = None if name.startswith("gram") else network.shape[0]
     for nearest in (SCENE.range_min_m, 0.2, 2.9):
         scene = replace(
             SCENE, num_horizontal=5, num_vertical=3, num_antennas=7, range_min_m=nearest
@@ -185,8 +192,11 @@ def test_gradients_are_finite_at_the_edges(name: str, case: str) -> None:
         scenes = replace(scenes, snapshots=torch.zeros_like(scenes.snapshots))
     if case == "certainty":  # one point takes everything: R has rank 1, N - 1 equal eigenvalues
         with torch.no_grad():
-            unrolled = name.startswith("unrolled")
-            sure = network.start.soften if unrolled else network.logits.sharpness
+            if name.startswith("gram"):
+                sure = network.share
+            else:
+                unrolled = name.startswith("unrolled")
+                sure = network.start.soften if unrolled else network.logits.sharpness
             sure.fill_(1e4)
     if case == "no noise":
         scenes = scenes_of(snr_db=300.0)
@@ -280,6 +290,35 @@ def test_a_single_source_is_found_by_an_untrained_network() -> None:
     matrix = build_network(TrainConfig())(scenes).dense()
     strongest = torch.linalg.eigh(matrix).eigenvectors[..., -1:]
     assert (strongest.mH @ truth).abs().square().median() > 0.95
+
+
+@pytest.mark.parametrize("order", ["before", "after"])
+def test_the_white_floor_of_a_free_factor_has_a_share_that_its_norm_decides_after(order):
+    """G = c S, no convolutions: the least eigenvalue of R, S of rank 5, is the floor's share / N:
+    .1 / 1.1 before, .1 / (c² + .1) after."""
+    network = build_network(CONFIGS[f"gram, {order}"])
+    for scale in (0.5, 2.0):
+        with torch.no_grad():
+            network.share.copy_(torch.tensor([scale, 0.0]))
+        made = network(scenes_of())
+        least = torch.linalg.eigvalsh(made.matrix)[:, 0]
+        power = 1.0 if order == "before" else scale**2
+        share = FLOOR / (power + FLOOR) / SCENE.num_elements
+        torch.testing.assert_close(least, torch.full_like(least, share), rtol=1e-9, atol=0)
+
+
+def test_a_free_factor_fits_a_batch_that_no_mixture_need():
+    """R of four scenes to NMSE below .05 in 150 steps: nothing but data binds it."""
+    scenes = scenes_of(batch=4, snr_db=(0.0, 0.0))
+    torch.manual_seed(0)
+    network = build_network(CONFIGS["gram, after"])
+    optimizer = torch.optim.Adam(network.parameters(), lr=2e-2)
+    for _ in range(150):
+        optimizer.zero_grad()
+        loss = network(scenes).nmse(scenes).mean()
+        loss.backward()
+        optimizer.step()
+    assert float(loss.detach()) < 0.05
 
 
 @pytest.mark.parametrize("name", ["dictionary", "factor"])

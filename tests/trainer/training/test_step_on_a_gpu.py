@@ -25,6 +25,7 @@ OWN = {
     "dictionary": {},
     "factor": {"network.rank": 3, "covariance.blend_bound": 0.5},
     "unrolled": {"network.stages": 1, "network.noise_floor": 0.1},
+    "gram": {"network.normalisation": "after"},
 }
 SMALL = {
     "scene.num_horizontal": 4,
@@ -60,7 +61,7 @@ COVERING = [
     ("unrolled", "subspace", "svd", "proxy"),
     ("dictionary", "subspace", "masked", "raise"),
     ("unrolled", "ratio", "auto", "raise"),
-    ("dictionary", "threshold", "exact", "raise"),
+    ("gram", "threshold", "exact", "raise"),
     ("factor", "count", "gram", "skip_sample"),
     ("dictionary", None, "auto", "raise"),
 ]
