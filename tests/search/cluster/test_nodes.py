@@ -238,18 +238,6 @@ def submit(dashboard: str, out: Path, *flags: str) -> str:
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_submitted_job_is_followed_to_its_end(cluster, tmp_path, capfd):
-    """`ray job submit`, then `--attach` from elsewhere: progress, and the search's exit code."""
-    submit(cluster[1], tmp_path, "--trials", "2")
-    assert main(["--attach", "job", "--out", str(tmp_path)]) == 0
-    said = capfd.readouterr().out
-    assert "(2 of 2 trials)" in said
-    assert "ended with exit code 0" in said
-    assert set(RunStore.open(tmp_path / "job").read("trials")["outcome"]) == {"completed"}
-
-
-@pytest.mark.ray
-@pytest.mark.slow
 def test_a_job_that_is_stopped_ends_as_if_interrupted(cluster, tmp_path, capfd):
     """`ray job stop`: the search has the time that it was promised, and says how it ended."""
     job = submit(cluster[1], tmp_path, "--trials", "40")
