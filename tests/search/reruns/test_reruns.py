@@ -1,10 +1,10 @@
 """Finalists are confirmed and terms ablated, paired, and nothing is done twice.
 
-Most commands here train and score in this process (`tests.local_ray`); two run on a real Ray.
+Most commands here train and score in this process (`tests.local_ray`); one, in processes of its
+own, on a real Ray.
 """
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -28,7 +28,6 @@ from search.run import main as search
 from tests.local_ray import install
 from tests.stored import unfinished
 
-DRILL = Path(__file__).parents[3] / "benchmarks" / "drill.py"
 TINY = {"epochs": 1, "steps_per_epoch": 2, "batch_size": 8, "network.width": 8}
 JUDGED = {
     "evaluation.num_scenes": 4,
@@ -277,31 +276,14 @@ def test_a_run_without_finalists_is_refused(tmp_path, capsys):
 
 
 @pytest.mark.ray
-def test_a_finalist_is_confirmed_on_a_real_ray(smoke, address, tmp_path):
+@pytest.mark.slow
+def test_a_confirmation_that_was_killed_goes_on(smoke, address, tmp_path):
+    """On a real Ray, in processes of their own: this one has the stand-in."""
     run = tmp_path / "x"
     shutil.copytree(smoke[0], run)
-    flags = ("--top", "1", *on_fresh_scenes(seeds=1), "--address", address)
-    assert confirm.main([str(run), *flags]) == 0
-    rows = pd.read_parquet(run / "confirmations")
-    assert len(rows[rows["estimator"] == "network"]) == 4 * 2  # SNRs and K
-    assert {"crb", "sml"} <= set(rows["estimator"])
-
-
-@pytest.mark.ray
-@pytest.mark.slow
-def test_a_confirmation_that_was_killed_goes_on(tmp_path):
-    flags = ["--preset", "drill", "--trials", "2", "--name", "x", "--no-preflight"]
-    subprocess.run(
-        [sys.executable, str(DRILL), *flags, "--out", str(tmp_path), "--scheduler", "none"],
-        check=True,
-    )
-    run = tmp_path / "x"
-    code = (
-        f"import runpy, sys; runpy.run_path({str(DRILL)!r}); "
-        f"from search.confirm import main; sys.exit(main([{str(run)!r}, '--seeds', '2', "
-        "'--scenes', '8', '--max-concurrent', '1']))"
-    )
-    first = subprocess.Popen([sys.executable, "-c", code], env=os.environ)
+    flags = ("--top", "1", *on_fresh_scenes(seeds=8), "--address", address)
+    words = [sys.executable, "-m", "search.confirm", str(run), *flags]
+    first = subprocess.Popen(words)
     deadline = time.monotonic() + 240
     while not trained(run) and time.monotonic() < deadline:
         assert first.poll() is None, "it has ended by itself"
@@ -309,11 +291,14 @@ def test_a_confirmation_that_was_killed_goes_on(tmp_path):
     first.send_signal(signal.SIGKILL)
     first.wait()
     before = written(run)
-    assert 0 < len(trained(run)) < 4
-    subprocess.run([sys.executable, "-c", code], check=True)
+    assert 0 < len(trained(run)) < 8
+    subprocess.run(words, check=True)
     trials = RunStore.open(run / "reruns").read("trials")
-    assert list(trials["outcome"]) == ["completed"] * 4
+    assert list(trials["outcome"]) == ["completed"] * 8
     done = {p: t for p, t in before.items() if p.startswith("trials/")}
     assert done.items() <= written(run).items()
     rows = pd.read_parquet(run / "confirmations")
-    assert len(rows[rows["estimator"] == "network"].groupby(["trial_id", "seed"])) == 4
+    network = rows[rows["estimator"] == "network"]
+    assert len(network) == 8 * 4 * 2  # seeds, SNRs and K
+    assert len(network.groupby(["trial_id", "seed"])) == 8
+    assert {"crb", "sml"} <= set(rows["estimator"])
