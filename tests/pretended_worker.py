@@ -16,7 +16,7 @@ import torch
 from tests import scripted
 from trainer.config import TrainConfig
 
-EXHAUSTS = 0.02
+EXHAUSTS = 0.008
 """Learning rate at which a trial runs out of its GPU's memory in its second epoch."""
 PATIENCE_S = 30.0
 
