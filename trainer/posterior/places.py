@@ -61,14 +61,16 @@ class LawOfPlaces:
 
     def pair_log_density(self, places: Tensor) -> Tensor:
         """Return `log_density` of all ordered pairs of places [B, S, 3]: [B, S, S]."""
-        inside = ((places >= self.lower) & (places <= self.upper)).all(-1)
-        single = self._single_density(places)
-        single = single.where(inside, torch.full_like(single, -torch.inf))
-        free, direction = 1 / self.free_share(places), cosines(places)
-        density = single.unsqueeze(2) + single.unsqueeze(1)
-        density = density + ((free.unsqueeze(2) + free.unsqueeze(1)) / 2).log()
-        apart = far_apart(self.scene, direction.unsqueeze(2), direction.unsqueeze(1))
-        return density.where(apart, torch.full_like(density, -torch.inf))
+        single = self._single_density(places) - math.log(2) / 2
+        single = single.masked_fill(~self.inside(places.unsqueeze(2)), -torch.inf)
+        free = 1 / self.free_share(places)
+        density = (free.unsqueeze(2) + free.unsqueeze(1)).log_()
+        density.add_(single.unsqueeze(2)).add_(single.unsqueeze(1))
+        # squared distances by a product of matrices: `far_apart` takes several times as long
+        beams = cosines(places) * (places.new_tensor(self.scene.beams) / 2)
+        squares = beams.square().sum(-1)
+        distance = torch.baddbmm(squares.unsqueeze(1), beams, beams.mT, alpha=-2)
+        return density.masked_fill_(distance.add_(squares.unsqueeze(2)) < 1, -torch.inf)
 
     def _single_density(self, places: Tensor) -> Tensor:
         """Return the log density of single places [..., 3] of the box: [...]."""
