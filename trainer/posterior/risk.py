@@ -85,9 +85,9 @@ def least_expected_error(
     if effort.judges:
         judges = _spread(draws, weights, effort.judges)
         votes = weights.new_full(judges.shape[:2], 1 / effort.judges)
-    # capped, of every candidate to the sources of every judge, [B, C, S, K]
-    distance = _distance(candidates[:, :, None, None], judges.unsqueeze(1), cap).clamp(max=1)
-    alone = (distance.amin(-1) @ votes.unsqueeze(-1)).squeeze(-1)
+    # capped, of every candidate to the sources of every judge, [B, C, K, S]
+    distance = _angles(candidates.unsqueeze(2), judges, cap).squeeze(2).clamp_(max=1)
+    alone = (distance.amin(2) @ votes.unsqueeze(-1)).squeeze(-1)
     starts = []
     for first in _best_apart(alone, candidates, cap, effort.starts):
         pair = [first]
@@ -126,9 +126,12 @@ def serve(estimates: Tensor, draws: Tensor, *, cap: float) -> tuple[Tensor, Tens
 
 def expected_error(estimates: Tensor, draws: Tensor, weights: Tensor, *, cap: float) -> Tensor:
     """Return R of estimates [B, E, K, 2] under draws [B, S, K, 2], weights [B, S]: [B, E]."""
-    served = _served(estimates, draws, cap)
-    error = _distance(served, estimates.unsqueeze(2), cap).clamp(max=1)
-    return (error.mean(-1) * weights.unsqueeze(1)).sum(-1)
+    angles = _angles(estimates, draws, cap).clamp_(max=1)
+    error = angles[:, :, 0, 0]
+    if draws.shape[2] == 2:
+        straight, turned = error + angles[:, :, 1, 1], angles[:, :, 0, 1] + angles[:, :, 1, 0]
+        error = torch.minimum(straight, turned) / 2
+    return (error @ weights.unsqueeze(-1)).squeeze(-1)
 
 
 def _least(
@@ -142,12 +145,34 @@ def _least(
 
 def _descend(estimates: Tensor, draws: Tensor, weights: Tensor, cap: float) -> Tensor:
     """Return estimates [B, E, K, 2] of no larger R; one that serves no draw stays."""
-    served = _served(estimates, draws, cap)
-    distance = _distance(served, estimates.unsqueeze(2), cap)
-    pull = weights[:, None, :, None] / distance.clamp(min=LEAST_DISTANCE) * (distance < 1)
-    total = pull.sum(2).unsqueeze(-1)
-    mean = (pull.unsqueeze(-1) * served).sum(2) / total.clamp(min=torch.finfo(total.dtype).tiny)
+    angles = _angles(estimates, draws, cap)
+    pull = (weights[:, None, None, None] / angles.clamp(min=LEAST_DISTANCE)).mul_(angles < 1)
+    if draws.shape[2] == 2:
+        cost = angles.clamp_(max=1)
+        turned = cost[:, :, 0, 1] + cost[:, :, 1, 0] < cost[:, :, 0, 0] + cost[:, :, 1, 1]
+        straight = torch.eye(2, dtype=torch.bool, device=cost.device).unsqueeze(-1)
+        pull.mul_(straight != turned[:, :, None, None])
+    total = pull.sum((-2, -1)).unsqueeze(-1)
+    mean = pull.flatten(3) @ draws.transpose(1, 2).flatten(1, 2).unsqueeze(1)
+    mean = mean / total.clamp(min=torch.finfo(total.dtype).tiny)
     return torch.where(total > 0, mean, estimates)
+
+
+def _angles(estimates: Tensor, draws: Tensor, cap: float) -> Tensor:
+    """Return the angles between each of E x K estimates and each source, in caps.
+
+    Args:
+        estimates: [B, E, K, 2].
+        draws: [B, S, J, 2].
+
+    Returns:
+        [B, E, K, J, S]: draws last, as sums over few entries are slow.
+    """
+    across, up = (
+        estimates[..., axis, None, None] - draws[:, None, None, ..., axis].mT.contiguous()
+        for axis in (0, 1)
+    )
+    return across.square_().addcmul_(up, up).sqrt_().div_(cap)
 
 
 def _served(estimates: Tensor, draws: Tensor, cap: float) -> Tensor:
@@ -199,8 +224,8 @@ def _best_apart(alone: Tensor, candidates: Tensor, cap: float, count: int) -> li
 
 
 def _partner(distance: Tensor, weights: Tensor, fixed: Tensor) -> Tensor:
-    """Return the candidate that is best beside a fixed one [B], given `distance` [B, C, S, 2]."""
+    """Return the candidate that is best beside a fixed one [B], given `distance` [B, C, 2, S]."""
     rows = torch.arange(len(fixed), device=fixed.device)
     held = distance[rows, fixed].unsqueeze(1)
-    error = torch.minimum(distance[..., 0] + held[..., 1], distance[..., 1] + held[..., 0])
+    error = torch.minimum(distance[:, :, 0] + held[:, :, 1], distance[:, :, 1] + held[:, :, 0])
     return (error @ weights.unsqueeze(-1)).squeeze(-1).argmin(-1)
