@@ -40,13 +40,19 @@ class Forms(NamedTuple):
         energy: sum_l tr(Bᴴ B) before whitening, [*batch].
         trace, determinant: a₁ and a₂, [*batch, L].
         matched, crossed: q₁ and q₂, [*batch, L].
+
+    a₂ and q₂ are None for one source, where they are 0.
     """
 
     energy: Tensor
     trace: Tensor
-    determinant: Tensor
+    determinant: Tensor | None
     matched: Tensor
-    crossed: Tensor
+    crossed: Tensor | None
+
+    def take(self, scenes: Tensor) -> "Forms":
+        """Return the forms of some of the scenes, by number."""
+        return Forms(*(None if x is None else x[scenes] for x in self))
 
 
 class Echoes(NamedTuple):
@@ -66,13 +72,15 @@ class Echoes(NamedTuple):
 
     def single_forms(self) -> Forms:
         """Return the forms of each place alone; batch axes [B, S]."""
-        nothing = torch.zeros_like(self.gain)
-        return Forms(self.energy, self.gain, nothing, squared_magnitude(self.matched), nothing)
+        return Forms(self.energy, self.gain, None, squared_magnitude(self.matched), None)
 
     def take(self, index: Tensor) -> "Echoes":
         """Return the echoes of some of the places, index [B, R]."""
-        rows = torch.arange(len(index), device=index.device).unsqueeze(-1)
-        return Echoes(*(x[rows, index] for x in self))
+        first = torch.arange(len(index), device=index.device) * self.gain.shape[1]
+        flat = (index + first.unsqueeze(-1)).flatten()
+        return Echoes(
+            *(x.flatten(0, 1).index_select(0, flat).unflatten(0, index.shape) for x in self)
+        )
 
 
 class ScaleFreeLikelihood:
@@ -109,7 +117,7 @@ class ScaleFreeLikelihood:
         azimuth, elevation, inverse_range = places.unbind(-1)
         steering = steering_vector(self.panel, azimuth, elevation, 1 / inverse_range)
         columns = self.columns(steering)
-        gain = columns.square().sum(-1)
+        gain = torch.linalg.vector_norm(columns, dim=-1).square()
         energy = gain.sum(-1)
         if self._measured is not None:
             measured = respond(self._measured, self.data.codes, steering)
@@ -145,10 +153,25 @@ class ScaleFreeLikelihood:
         """Return log p(y | places, ρ) + const. [B, *batch] at ratios ρ, [B, *batch] broadcast."""
         shape = (-1, *[1] * (forms.energy.dim() - 1))
         ratio = ratio.unsqueeze(-1)
-        determinant = 1 + ratio * (forms.trace + ratio * forms.determinant)
-        explained = ratio * (forms.matched + ratio * forms.crossed) / determinant
-        rest = self.total.view(shape) - explained.sum(-1)
-        return -determinant.log().sum(-1) - self.dimensions * rest.log()
+        linear, matched = forms.trace, forms.matched
+        if forms.determinant is not None and forms.crossed is not None:
+            linear = linear + ratio * forms.determinant
+            matched = matched + ratio * forms.crossed
+        determinant = (ratio * linear).add_(1)
+        rest = self.total.view(shape) - (ratio * matched).div_(determinant).sum(-1)
+        return -sum_of_logs(determinant, -1, 2) - self.dimensions * rest.log()
+
+
+def sum_of_logs(values: Tensor, axis: int, factors: int) -> Tensor:
+    """Return the sum of logarithms along an axis, so many of the values multiplied beforehand.
+
+    Their products must be within the range of the dtype. The values are overwritten.
+    """
+    size = values.shape[axis]
+    first, *others = values.split(-(-size // factors), axis)
+    for each in others:
+        first.narrow(axis, 0, each.shape[axis]).mul_(each)
+    return first.log_().sum(axis)
 
 
 def pair_forms(
@@ -167,13 +190,15 @@ def pair_forms(
 
 def paired_forms(first: Echoes, second: Echoes) -> Forms:
     """Return the forms of every place with the place of the same number: batch axes [B, S]."""
-    real = (first.columns * second.columns).sum(-1)
-    imaginary = (first.columns * quarter_turn(second.columns)).sum(-1)
+    # products of real and imaginary parts, [..., 2, 2]
+    one, two = (x.columns.unflatten(-1, (2, -1)) for x in (first, second))
+    parts = one @ two.mT
+    real = parts[..., 0, 0] + parts[..., 1, 1]
     return pair_forms(
         first.energy + second.energy,
         first.gain,
         second.gain,
-        torch.complex(real, imaginary),
+        torch.complex(real, parts[..., 0, 1] - parts[..., 1, 0]),
         first.matched,
         second.matched,
     )

@@ -6,7 +6,7 @@ With ρ = p / σ² fixed and every echo scaled by α = sqrt(ρ / (1 + ρ g)), th
     log det     = log(1 + ρ g₁) + log(1 + ρ g₂) + log(1 - |c|²)
     explained   = (|φ₁|² + |φ₂|² - 2 Re(φ₁* c φ₂)) / (1 - |c|²),   φ = α f
 
-so that pairs cost a product of matrices and a few operations each.
+so that pairs cost two products of matrices and a few operations each.
 """
 
 from typing import NamedTuple
@@ -14,51 +14,61 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from trainer.linalg import squared_magnitude
-
-from .likelihood import Echoes, ScaleFreeLikelihood, quarter_turn
+from .likelihood import Echoes, ScaleFreeLikelihood, quarter_turn, sum_of_logs
 
 PART = {"cpu": 2**18, "cuda": 2**26}
 """Pairs times snapshots computed at once: a CPU's cache, or a GPU full."""
-BLOCKS = 4
+BLOCKS = 8
 """Blocks of rows of a symmetric table; each begins at its own first column."""
 LEAST_DETERMINANT = 1e-6
 """Of 1 - |c|², which rounding can make negative for a pair at one place."""
+FACTORS = 4
+"""Determinants that are multiplied before the logarithm: their product is above 1e-24."""
 
 
 class ScaledEchoes(NamedTuple):
-    """Echoes of points at a ratio ρ.
+    """Echoes of points at a ratio ρ; snapshots lead points, as products of matrices want it.
 
     Attributes:
-        columns: α b, real as in `Echoes`, [B, S, L, 2M].
-        matched: φ, [B, S, L].
-        explained: |φ|², [B, S, L].
+        columns: α b, real as in `Echoes`, [B, L, S, 2M].
+        matched: φ, its real and its imaginary part, [2, B, L, S].
+        size: |φ|, [B, L, S].
         logdet: sum_l log(1 + ρ g), [B, S].
     """
 
     columns: Tensor
     matched: Tensor
-    explained: Tensor
+    size: Tensor
     logdet: Tensor
 
     def take(self, index: Tensor) -> "ScaledEchoes":
         """Return the echoes of some of the points, index [B, R]."""
-        rows = torch.arange(len(index), device=index.device).unsqueeze(-1)
-        return ScaledEchoes(*(x[rows, index] for x in self))
+        scene = torch.arange(len(index), device=index.device)[:, None, None]
+        snapshot = torch.arange(self.size.shape[1], device=index.device).unsqueeze(-1)
+        at = scene, snapshot, index.unsqueeze(1)
+        matched = torch.stack([part[at] for part in self.matched])
+        return ScaledEchoes(self.columns[at], matched, self.size[at], self.logdet.gather(1, index))
 
     def part(self, scenes: slice, points: slice) -> "ScaledEchoes":
         """Return those of some scenes and points."""
-        return ScaledEchoes(*(x[scenes, points] for x in self))
+        return ScaledEchoes(
+            self.columns[scenes, :, points],
+            self.matched[:, scenes, :, points],
+            self.size[scenes, :, points],
+            self.logdet[scenes, points],
+        )
 
 
 def scale_echoes(echoes: Echoes, ratio: Tensor) -> ScaledEchoes:
     """Return the echoes of points at a ratio ρ of each scene [B]."""
     ratio = ratio[:, None, None]
-    gain = 1 + ratio * echoes.gain
+    gain = (1 + ratio * echoes.gain).transpose(1, 2).contiguous()
     scale = (ratio / gain).sqrt()
-    matched = scale * echoes.matched
-    columns = echoes.columns * scale.unsqueeze(-1)
-    return ScaledEchoes(columns, matched, squared_magnitude(matched), gain.log().sum(-1))
+    columns = torch.mul(echoes.columns.transpose(1, 2), scale.unsqueeze(-1)).contiguous()
+    matched = echoes.matched.transpose(1, 2)
+    matched = torch.stack([matched.real, matched.imag]) * scale
+    size = matched.square().sum(0).sqrt()
+    return ScaledEchoes(columns, matched, size, sum_of_logs(gain, 1, 2))
 
 
 def pair_table(
@@ -68,11 +78,11 @@ def pair_table(
 
     Half of it is computed where both are the same points.
     """
-    batch, rows, snapshots = first.matched.shape
-    columns = second.matched.shape[1]
+    batch, snapshots, rows = first.size.shape
+    columns = second.size.shape[2]
     found = first.logdet.new_empty(batch, rows, columns)
-    some = max(1, PART[found.device.type] // (snapshots * rows * columns))
     height = -(-rows // BLOCKS) if first is second else rows
+    some = max(1, PART[found.device.type] // (snapshots * height * columns))
     for start in range(0, batch, some):
         scenes = slice(start, start + some)
         for top in range(0, rows, height):
@@ -86,28 +96,22 @@ def pair_table(
 
 
 def _block(one: ScaledEchoes, two: ScaledEchoes, total: Tensor, dimensions: int) -> Tensor:
-    # snapshots lead: products of matrices, and sums over the first axis
-    turned = _by_snapshot(quarter_turn(one.columns))
-    right = _by_snapshot(two.columns).mT
-    left, imaginary = _by_snapshot(one.columns) @ right, turned @ right
-    determinant = left.square_().addcmul_(imaginary, imaginary).neg_().add_(1)
-    determinant.clamp_(min=LEAST_DETERMINANT)
-    real, imag = one.matched.real.unsqueeze(-1), one.matched.imag.unsqueeze(-1)
-    # φ₁ b₁: its product with b₂ is φ₁* c
-    product = one.columns * real - quarter_turn(one.columns) * imag
-    crossed = (_by_snapshot(product) @ right).mul_(_by_snapshot(two.matched.real).unsqueeze(-2))
-    turned = _by_snapshot(quarter_turn(product)) @ right
-    crossed.addcmul_(turned, _by_snapshot(two.matched.imag).unsqueeze(-2)).mul_(-2)
-    crossed.add_(_by_snapshot(one.explained).unsqueeze(-1))
-    crossed.add_(_by_snapshot(two.explained).unsqueeze(-2)).div_(determinant)
-    rest = total[:, None, None] - crossed.sum(-3)
+    size = one.size.unsqueeze(-1)
+    phase = one.matched.unsqueeze(-1) / size.clamp(min=torch.finfo(size.dtype).tiny)
+    phase[0] += size == 0  # silent snapshots have none
+    turned = quarter_turn(one.columns)
+    # d = c φ₁* / |φ₁|, so that φ₁* c φ₂ = |φ₁| d φ₂
+    right = two.columns.mT
+    real = (one.columns * phase[0] - turned * phase[1]) @ right
+    imaginary = (turned * phase[0] + one.columns * phase[1]) @ right  # of d*
+    determinant = torch.addcmul(real.new_ones(()), real, real, value=-1)
+    determinant.addcmul_(imaginary, imaginary, value=-1).clamp_(min=LEAST_DETERMINANT)
+    matched = two.matched.unsqueeze(-2)
+    real.mul_(matched[0]).addcmul_(imaginary, matched[1])
+    explained = torch.addcmul(size.square(), real, size, value=-2)
+    explained.add_(two.size.square().unsqueeze(-2)).div_(determinant)
+    rest = total[:, None, None] - explained.sum(1)
+    logdet = sum_of_logs(determinant, 1, FACTORS)
+    logdet.add_(one.logdet.unsqueeze(2)).add_(two.logdet.unsqueeze(1))
     tiny = torch.finfo(rest.dtype).tiny
-    logdet = determinant.log_().sum(-3) + one.logdet.unsqueeze(2) + two.logdet.unsqueeze(1)
-    return -logdet - dimensions * rest.clamp_(min=tiny).log_()
-
-
-def _by_snapshot(terms: Tensor) -> Tensor:
-    """Return terms [B, S, L, ...] with snapshots before points; without B if that is 1, since a
-    batch of strided matrices is copied otherwise."""
-    terms = terms.transpose(1, 2)
-    return terms[0] if len(terms) == 1 else terms
+    return rest.clamp_(min=tiny).log_().mul_(-dimensions).sub_(logdet)

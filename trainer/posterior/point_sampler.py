@@ -36,7 +36,7 @@ from .likelihood import Echoes, ScaleFreeLikelihood, paired_forms, quarter_turn
 from .pairs import pair_table, scale_echoes
 from .places import law_of_places
 from .sampler import BLIND_SNR_DB, Kernels
-from .weights import effective_draws, index_at
+from .weights import index_at
 
 CELL_DENSITY = 4.0, 2.0
 """Density of the cells (`Cells.of_density`)."""
@@ -128,11 +128,23 @@ class PointProposal(NamedTuple):
 
 
 class Weighed(NamedTuple):
-    """Points with log weights at one ratio of themselves [B, S], or of all pairs [B, S, S]."""
+    """Points with log weights at one ratio of themselves [B, S], or of all pairs [B, S, S].
+
+    Attributes:
+        log_weights: less their largest, `top` [B].
+        weights: their exponential.
+    """
 
     points: Tensor
     echoes: Echoes
     log_weights: Tensor
+    weights: Tensor
+    top: Tensor
+
+    @property
+    def of_points(self) -> Tensor:
+        """Weights of the points, those of pairs summed over partners: [B, S]."""
+        return _of_points(self.weights)
 
 
 class PointSampler:
@@ -147,13 +159,16 @@ class PointSampler:
         self.likelihood = ScaleFreeLikelihood(scenes)
         middles = self.cells.middles.expand(scenes.batch_size, -1, -1)
         self.echoes = self.likelihood.echoes(middles)
-        self.energy = self.echoes.energy.mean(-1)
+        self.energy, self.forms = self.echoes.energy.mean(-1), self.echoes.single_forms()
+        self.scenes = torch.arange(scenes.batch_size, device=device)
 
     def take(self, scenes: Tensor) -> "PointSampler":
-        """Return the sampler of some of the scenes, by number."""
+        """Return the sampler of some of the scenes, by number, in ascending order."""
+        if len(scenes) == len(self.scenes):
+            return self
         part = copy.copy(self)
         part.likelihood, part.energy = self.likelihood.take(scenes), self.energy[scenes]
-        part.echoes = Echoes(*(x[scenes] for x in self.echoes))
+        part.scenes = self.scenes[scenes]  # cells are many: theirs are copied where they are used
         return part
 
     def nothing(self) -> Tensor:
@@ -200,16 +215,14 @@ class PointSampler:
             places,
             log_weights - total.unsqueeze(-1),
             total - math.log(choices),
-            effective_draws(_of_points(weighed.log_weights)),
+            _effective(weighed.of_points),
             self.lattice[node],
         )
 
     def _propose(self, num_sources: int) -> tuple[PointProposal, Tensor]:
         """Return the proposal by cells, and the number of the likeliest ratio in the lattice."""
-        forms, prior = (
-            self.echoes.single_forms(),
-            self.law.log_density(self.cells.middles[:, None]),
-        )
+        forms = self.forms.take(self.scenes)
+        prior = self.law.log_density(self.cells.middles[:, None])
         nodes = torch.arange(1, len(self.lattice), 2, device=self.energy.device)
         alone = torch.stack(
             [self.likelihood.at_ratio(forms, self._ratio(node, 1).unsqueeze(-1)) for node in nodes]
@@ -228,7 +241,8 @@ class PointSampler:
 
     def _beside_others(self, alone: Tensor, node: Tensor) -> Tensor:
         """Return the log mass of cells as one of two sources, [B, G], begun with that of one."""
-        echoes = scale_echoes(self.echoes, self._ratio(node, 2))
+        echoes = Echoes(*(x[self.scenes] for x in self.echoes))
+        scaled = scale_echoes(echoes, self._ratio(node, 2))
         found, log_mass = [alone], alone
         for number in range(2):
             generator = torch.Generator(alone.device).manual_seed(SEED - 1 - number)
@@ -236,8 +250,8 @@ class PointSampler:
             # the largest after Gumbel noise: draws without replacement (Vieira 2014)
             noise = uniform.clamp(min=1e-9).log().neg().log()
             anchors = (log_mass - noise).topk(min(ANCHORS, alone.shape[1])).indices
-            value = pair_table(self.likelihood, echoes.take(anchors), echoes)
-            joint = (TEMPER * value + self.pair_prior[anchors]).logsumexp(1)
+            value = pair_table(self.likelihood, scaled.take(anchors), scaled)
+            joint = value.mul_(TEMPER).add_(self.pair_prior[anchors]).logsumexp(1)
             log_mass = joint.log_softmax(-1)
             found.append(log_mass)
         return torch.stack(found).logsumexp(0) - math.log(len(found))
@@ -256,12 +270,15 @@ class PointSampler:
         echoes, ratio = self.likelihood.echoes(inside), self._ratio(node, num_sources)
         if num_sources == 1:
             value = self.likelihood.at_ratio(echoes.single_forms(), ratio.unsqueeze(-1))
-            return Weighed(
-                points, echoes, value + self.law.log_density(points[:, :, None]) - density
-            )
-        scaled = scale_echoes(echoes, ratio)
-        value = pair_table(self.likelihood, scaled, scaled) + self.law.pair_log_density(points)
-        return Weighed(points, echoes, value - density.unsqueeze(2) - density.unsqueeze(1))
+            value = value + self.law.log_density(points[:, :, None]) - density
+        else:
+            scaled = scale_echoes(echoes, ratio)
+            value = pair_table(self.likelihood, scaled, scaled)
+            value.add_(self.law.pair_log_density(points))
+            value.sub_(density.unsqueeze(2)).sub_(density.unsqueeze(1))
+        top = value.flatten(1).amax(-1)
+        value.sub_(_column(top, value))
+        return Weighed(points, echoes, value, value.exp(), top)
 
     def _average(
         self, weighed: Weighed, node: Tensor, count: int, number: int
@@ -277,15 +294,14 @@ class PointSampler:
         if num_sources == 1:
             places, forms = weighed.points.unsqueeze(2), weighed.echoes.single_forms()
         else:
-            flat = log_weights.flatten(1)
-            total = flat.logsumexp(-1, keepdim=True)
-            level = _levels(count, number, flat.device)
-            pair = index_at((flat - total).exp(), level)
+            flat = weighed.weights.flatten(1)
+            pair = index_at(flat, _levels(count, number, flat.device))
             index = torch.stack([pair // size, pair % size], dim=-1)
             one, two = (weighed.echoes.take(each) for each in index.unbind(-1))
             forms = paired_forms(one, two)
             rows = torch.arange(len(index), device=index.device)[:, None, None]
-            places, log_weights = weighed.points[rows, index], (total - math.log(count))
+            places = weighed.points[rows, index]
+            log_weights = flat.sum(-1, keepdim=True).log() - math.log(count)
         first = (node - NEAR_RATIOS).clamp(0, len(self.lattice) - 2 * NEAR_RATIOS - 1)
         near = [first + i for i in range(2 * NEAR_RATIOS + 1)]
         values = [
@@ -293,15 +309,15 @@ class PointSampler:
             for each in near
         ]
         own = self._ratio(node, num_sources).unsqueeze(-1)
-        joint = torch.stack(values) + (log_weights - self.likelihood.at_ratio(forms, own))
+        base = log_weights + weighed.top.unsqueeze(-1) - self.likelihood.at_ratio(forms, own)
+        joint = torch.stack(values).add_(base)
         best = joint.logsumexp(-1).argmax(0)
         return places, joint.logsumexp(0) - math.log(len(self.lattice)), first + best
 
     def _adapt(self, weighed: Weighed, ratio: Tensor, number: int) -> tuple[Tensor, Kernels]:
         """Return the power β [B] and kernels around points drawn by weights^β."""
-        power = _annealing_power(weighed.log_weights)
-        log_weights = _of_points(_raised(weighed.log_weights, power)).log_softmax(-1)
-        index = index_at(log_weights.exp(), _levels(CENTRES, number, power.device))
+        power, weights = _anneal(weighed)
+        index = index_at(weights, _levels(CENTRES, number, power.device))
         centres = weighed.points.gather(1, index.unsqueeze(-1).expand(-1, -1, 3))
         centres = centres.clamp(self.law.lower, self.law.upper)
         information = self._information(centres, ratio).double() * power[:, None, None, None]
@@ -311,16 +327,22 @@ class PointSampler:
 
     def _information(self, points: Tensor, ratio: Tensor) -> Tensor:
         """Return the Fisher information of each point as a lone source, [B, S, 3, 3]."""
-        response = self.search.response(points).unsqueeze(2)
-        vectors = torch.cat([response, self.search.slopes(points)], dim=2)
+        slopes = self.search.slopes(points)
+        vectors = torch.cat([self.search.response(points).unsqueeze(2), slopes], dim=2)
         columns = self.likelihood.columns(vectors.flatten(1, 2)).unflatten(1, vectors.shape[1:3])
-        columns = columns.transpose(2, 3)  # [B, S, L, 4, 2M]
-        gram = torch.complex(columns @ columns.mT, columns @ quarter_turn(columns).mT)
-        ratio = ratio[:, None, None, None, None]
-        against = gram[..., :1, :]
-        form = gram - ratio / (1 + ratio * gram[..., :1, :1].real) * (against.mH @ against)
-        cross, among, own = form[..., :1, 1:], form[..., 1:, 1:], form[..., :1, :1]
-        return 2 * ratio[:, :, 0] ** 2 * (cross.mT @ cross + among * own).real.sum(2)
+        echo, slopes = columns[:, :, :1], columns[:, :, 1:]
+        gain = ratio[:, None, None] * echo.square().sum((2, -1))  # ρ g, [B, S, L]
+        # with b the echo, D its slopes, a = bᴴ D and h = 1 / (1 + ρ g), F / 2 ρ is
+        #   sum_l ρ g h Re DᴴD + ρ h² ((1 - ρ g) Re a Re aᵀ - (1 + ρ g) Im a Im aᵀ)
+        share = (gain / (1 + gain)).sqrt().unsqueeze(2).unsqueeze(-1)
+        among = (share * slopes).flatten(3)
+        real, imaginary = (echo * slopes).sum(-1), (quarter_turn(echo) * slopes).sum(-1)
+        scale = ratio.sqrt()[:, None, None] / (1 + gain)
+        real = real * (scale * (1 - gain).abs().sqrt()).unsqueeze(2)
+        imaginary = imaginary * (scale * (1 + gain).sqrt()).unsqueeze(2)
+        signed = real * (1 - gain).sign().unsqueeze(2)
+        form = among @ among.mT + signed @ real.mT - imaginary @ imaginary.mT
+        return 2 * ratio[:, None, None, None] * form
 
 
 @lru_cache(maxsize=4)
@@ -330,28 +352,40 @@ def _cells_of(scene: SceneConfig, device: str) -> tuple[Cells, Tensor]:
     return cells, cells.pair_prior()
 
 
-def _of_points(log_weights: Tensor) -> Tensor:
-    """Return log weights [B, S]; those of pairs summed over partners."""
-    return log_weights if log_weights.dim() == 2 else log_weights.logsumexp(-1)
+def _of_points(weights: Tensor) -> Tensor:
+    """Return weights [B, S]; those of pairs summed over partners."""
+    return weights if weights.dim() == 2 else weights.sum(-1)
 
 
-def _raised(log_weights: Tensor, power: Tensor) -> Tensor:
-    return power.view(-1, *[1] * (log_weights.dim() - 1)) * log_weights
+def _column(each: Tensor, like: Tensor) -> Tensor:
+    """Return one value of each scene [B] with the axes of a tensor [B, ...]."""
+    return each.view(-1, *[1] * (like.dim() - 1))
 
 
-def _annealing_power(log_weights: Tensor) -> Tensor:
-    """Return the largest β <= 1 at which the points are worth `LEAST`, [B]."""
+def _effective(weights: Tensor) -> Tensor:
+    """Return the effective number of weights [B, S]: [B]."""
+    return weights.sum(-1).square() / weights.square().sum(-1)
 
-    def enough(power: Tensor) -> Tensor:
-        return effective_draws(_of_points(_raised(log_weights, power))) >= LEAST
 
-    high = torch.ones(len(log_weights), device=log_weights.device)
-    low, fine = LEAST_POWER * high, enough(high)
-    for _ in range(0 if bool(fine.all()) else BISECTIONS):
+def _anneal(weighed: Weighed) -> tuple[Tensor, Tensor]:
+    """Return the largest β <= 1 at which points are worth `LEAST` [B], and weights^β [B, S]."""
+    weights = weighed.of_points
+    power = torch.ones_like(weights[:, 0])
+    rows = (_effective(weights) < LEAST).nonzero().flatten()
+    if not len(rows):
+        return power, weights
+    log_weights = weighed.log_weights[rows]
+
+    def raised(power: Tensor) -> Tensor:
+        return _of_points((_column(power, log_weights) * log_weights).exp_())
+
+    high = power[rows]
+    low = LEAST_POWER * high
+    for _ in range(BISECTIONS):
         middle = (low * high).sqrt()
-        good = enough(middle)
+        good = _effective(raised(middle)) >= LEAST
         low, high = torch.where(good, middle, low), torch.where(good, high, middle)
-    return torch.where(fine, torch.ones_like(low), low)
+    return power.index_copy(0, rows, low), weights.index_copy(0, rows, raised(low))
 
 
 def _levels(count: int, number: int, device: torch.device) -> Tensor:

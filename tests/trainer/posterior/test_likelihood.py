@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from trainer.config import SceneConfig
-from trainer.posterior.likelihood import ScaleFreeLikelihood
+from trainer.posterior.likelihood import ScaleFreeLikelihood, sum_of_logs
 from trainer.scenes import EvalScenes, Scenes, steering_vector
 
 SCENE = SceneConfig(num_horizontal=3, num_vertical=2, num_antennas=4, num_snapshots=5)
@@ -89,6 +89,13 @@ def test_single_precision_is_enough_at_the_highest_snr():
     fine = log_likelihood(exact, places)
     # a log weight is used to a few hundredths
     torch.testing.assert_close(rough.diff(dim=-1).double(), fine.diff(dim=-1), rtol=0, atol=0.02)
+
+
+@pytest.mark.parametrize("count", [1, 5, 16])
+@pytest.mark.parametrize("factors", [1, 2, 4])
+def test_a_product_has_the_sum_of_logarithms(count, factors):
+    values = torch.rand(3, count, 2, dtype=torch.float64) + 0.1
+    torch.testing.assert_close(sum_of_logs(values.clone(), 1, factors), values.log().sum(1))
 
 
 def test_three_sources_are_refused():
