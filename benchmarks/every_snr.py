@@ -1,21 +1,24 @@
 """One network from -15 to 20 dB, against ML, today's classical methods and a network of low SNRs.
 
     python benchmarks/every_snr.py [--seeds 0 1 2] [--epochs 10] [--scenes 256] [--cache FOLDER]
-        [--write]
+        [--snr-db -10 -5] [--num-sources 1] [--write]
 
 Both networks are `unrolled:2` of width 16 and have the budget of the `local` preset. One is
 trained as the presets train it (`spaces.presets.EVERY_SNR`: -15 to 20 dB, a noise floor) and
 judged by the likelihood, the other at -10 to 4 dB without a floor, with Fisher scoring always.
+`posterior` is the readout that needs none.
 Scenes are fresh, the same for all; K is told. A network's errors are averaged over its training
 seeds, scene by scene, before anything is compared; intervals are 95 % bootstrap over scenes.
 
 Trainings and scores are kept in --cache, so that an interrupted run goes on. With --write the
-tables go into docs/network.md at <!-- every SNR --> and <!-- every SNR judged -->.
+tables go into docs/network.md at <!-- every SNR --> and <!-- every SNR judged -->; both of some
+points only, for more scenes there, to <!-- every SNR, more scenes -->.
 """
 
 import argparse
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,9 +31,9 @@ from paired import DOCUMENT, REFERENCE, difference, mean_of, shown
 
 from spaces.blocks import NOISE_FLOOR
 from spaces.presets import EVERY_SNR
-from trainer.config import TrainConfig
+from trainer.config import POSTERIOR_NAME, TrainConfig
 from trainer.estimation import ORIGINS, Estimates, Localiser, covariance_localiser, refined
-from trainer.evaluation import Conditions, classical_estimator
+from trainer.evaluation import Conditions, classical_estimator, posterior_readout
 from trainer.intervals import bootstrap_mean
 from trainer.scenes import Scenes
 
@@ -50,24 +53,33 @@ LOW, HIGH = 0.005, 0.01
 class Bench:
     """Scores of estimators, one file per estimator, SNR and K."""
 
-    def __init__(self, folder: Path, num_scenes: int) -> None:
+    def __init__(
+        self, folder: Path, num_scenes: int, snr_db: Sequence[float], counts: Sequence[int]
+    ) -> None:
         self.folder, self.num_scenes = folder, num_scenes
+        self.snr_db, self.counts = tuple(snr_db), tuple(counts)
         self.scene = config_of("local", "unrolled:2", 0, 1, "cpu").scene
 
     def points(self) -> list[Conditions]:
         """Return the conditions of every SNR and K."""
         return [
             Conditions(self.scene, FRESH_SEED, (snr,), self.num_scenes, num_sources=(count,))
-            for snr in SNR_DB
-            for count in COUNTS
+            for snr in self.snr_db
+            for count in self.counts
         ]
 
     def classical(self, name: str) -> list[Scores]:
         """Return the scores of a classical method at every point."""
-        estimate = classical_estimator(name, self.scene)
+        own = {POSTERIOR_NAME: self.posterior}
+        estimate = own.get(name) or classical_estimator(name, self.scene)
         found = [scores(name, estimate, point, self.folder) for point in self.points()]
         _say(f"scored {name}")
         return found
+
+    def posterior(self, scenes: Scenes) -> Estimates:
+        """Return the estimates of the readout `posterior`, K told."""
+        read = posterior_readout(scenes, scenes.sources.num_sources, self.scene)
+        return read.estimates(self.scene)
 
     def network(self, config: TrainConfig, how: str) -> dict[str, list[Scores]]:
         """Return the scores of a network by MUSIC, and with a refinement; train it first."""
@@ -131,11 +143,13 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10, help="of 20 steps of 64 scenes")
     parser.add_argument("--scenes", type=int, default=256, help="per SNR and source number")
     parser.add_argument("--cache", type=Path, default=FOLDER, help="folder of what is kept")
+    parser.add_argument("--snr-db", nargs="+", type=float, default=SNR_DB)
+    parser.add_argument("--num-sources", nargs="+", type=int, default=COUNTS)
     parser.add_argument("--only", choices=("classical", "networks"), help="score, print nothing")
     parser.add_argument("--write", action="store_true", help=f"the tables into {DOCUMENT}")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    bench = Bench(args.cache, args.scenes)
+    bench = Bench(args.cache, args.scenes, args.snr_db, args.num_sources)
 
     def configs(**more: object) -> list[TrainConfig]:
         return [
@@ -150,7 +164,8 @@ def main() -> None:
     every = configs(**EVERY_SNR, **{"network.noise_floor": NOISE_FLOOR})
     rows: dict[str, list[Scores]] = {}
     if args.only != "networks":
-        rows |= {name: bench.classical(name) for name in (REFERENCE, *BACK_PROJECTIONS)}
+        names = REFERENCE, *BACK_PROJECTIONS, POSTERIOR_NAME
+        rows |= {name: bench.classical(name) for name in names}
     if args.only != "classical":
         rows |= over_seeds("every SNR", every, "judged")
         rows |= over_seeds("low SNRs", configs(), "scoring")
@@ -164,15 +179,17 @@ def main() -> None:
     first, second = errors(rows, bench), judged(rows, every, bench)
     print(f"{about}\n\n{first}\n\n{second}")
     if args.write:
+        whole = bench.snr_db == SNR_DB and bench.counts == COUNTS
         tables = {"every SNR": f"{about}\n\n{first}", "every SNR judged": second}
-        write_tables(DOCUMENT, tables)
+        more = {"every SNR, more scenes": f"{about}\n\n{first}\n\n{second}"}
+        write_tables(DOCUMENT, tables if whole else more)
 
 
 def errors(rows: dict[str, list[Scores]], bench: Bench) -> str:
     """Return the table of capped errors by SNR and K."""
-    heads = ["capped error", "K", *(f"{snr:g} dB" for snr in SNR_DB), "ms/scene"]
+    heads = ["capped error", "K", *(f"{snr:g} dB" for snr in bench.snr_db), "ms/scene"]
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
-    for count in COUNTS:
+    for count in bench.counts:
         for name, found in rows.items():
             own = [x for x in found if x.num_sources[0] == count]
             cells = [f"{x.capped_error.mean():.3f}" for x in own]
