@@ -52,7 +52,12 @@ class Forms(NamedTuple):
 
     def take(self, scenes: Tensor) -> "Forms":
         """Return the forms of some of the scenes, by number."""
-        return Forms(*(None if x is None else x[scenes] for x in self))
+        determinant, crossed = (
+            None if x is None else x[scenes] for x in (self.determinant, self.crossed)
+        )
+        return Forms(
+            self.energy[scenes], self.trace[scenes], determinant, self.matched[scenes], crossed
+        )
 
 
 class Echoes(NamedTuple):
