@@ -201,7 +201,7 @@ def errors(rows: dict[str, list[Scores]], bench: Bench) -> str:
 def judged(rows: dict[str, list[Scores]], configs: list[TrainConfig], bench: Bench) -> str:
     """Return the paired differences of the judged network at every point, and the verdict."""
     heads = ["SNR/dB", "K", "judged", "- best known", "- sml", "- best back-projection"]
-    heads += ["MUSIC alone - lmmse_music", "covariance / scoring / search"]
+    heads += ["MUSIC alone - lmmse_music", "posterior - judged", "covariance / scoring / search"]
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     above = []
     for at, point in enumerate(bench.points()):
@@ -214,6 +214,7 @@ def judged(rows: dict[str, list[Scores]], configs: list[TrainConfig], bench: Ben
             for each in (known, here[REFERENCE], best(here, BACK_PROJECTIONS))
         ]
         gaps.append(difference(music, here["lmmse_music"], (snr,), count))
+        gaps.append(difference(here[POSTERIOR_NAME], mine, (snr,), count))
         met = gaps[0].mean <= LOW if snr <= 5 else gaps[1].mean <= HIGH
         if not (met and gaps[2].mean <= 0):
             above.append(f"{snr:g} dB, K = {count}")
