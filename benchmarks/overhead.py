@@ -98,7 +98,7 @@ def nothing(config: TrainConfig, *, resume: TrainState | None = None) -> Iterato
         min_eigengap=0.1, median_eigengap=0.2, loading=1e-5, skipped_samples=0,
         replaced_samples=0, learning_rate=1e-3, capped_error=error,
         capped_error_low=error, capped_error_high=error, success_rate=0.5,
-        seconds=1e-3, evaluation=SCORES, state=state,
+        seconds=1e-3, evaluation=SCORES, state=state, scene_errors=(error,) * 128,
     )  # fmt: skip
 
 
