@@ -4,6 +4,8 @@ The best of many trials owes part of its place to luck: its seed, its validation
 finalist is trained anew on fresh seeds, none of them stopped early, and scored on fresh scenes,
 next to the classical methods and the bound.
 
+Trials of a user's own trainer are compared by its objective on fresh seeds alone.
+
 Exit codes: 0 confirmed; 1 no training completed; 2 the request is impossible, and
 nothing was touched; 130 it was interrupted.
 """
@@ -29,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def confirm(args: argparse.Namespace) -> int:
     """Rerun the finalists and print the confirmed leaderboard."""
-    request = RerunRequest.from_flags(args)
+    request = RerunRequest.from_flags(args, own=True)
     finalists = request.trials[: request.top]
     reruns = [one for trial in finalists for one in request.reruns(trial, {})]
     print(request.describe(reruns), flush=True)
@@ -38,15 +40,19 @@ def confirm(args: argparse.Namespace) -> int:
     with open_session(request) as work:
         failed = work.train(reruns)
         completed = [one for one in reruns if one.name not in failed]
-        work.score(completed, confirmed=request.config(finalists[0]))
+        if not request.own:
+            work.score(completed, confirmed=request.config(finalists[0]))
     from search.report.analysis import confirmed
     from search.report.data import load
 
     path = request.store.path
-    print(f"\n{confirmed.text(load(path))}")
+    run = load(path)
+    told = confirmed.own_text(run, load(work.trained.path)) if request.own else confirmed.text(run)
+    print(f"\n{told}")
     for name, outcome in failed.items():
         print(f"{outcome}: {name}, see {path}/reruns/failures")
-    print(f"\nablate:   python -m search.ablate {path} --term eigengap")
+    if not request.own:
+        print(f"\nablate:   python -m search.ablate {path} --term eigengap")
     if not completed:
         print("no training completed", file=sys.stderr)
         return 1

@@ -49,6 +49,7 @@ def print_results(plan: SearchConfig, store: RunStore) -> None:
     print(f"replay:   python -m trainer replay {store.path} {best}")
     if plan.trainable is not None:
         print(f"state:    search.open_run('{store.path}').best().state(), of its best epoch")
+        print(f"confirm:  python -m search.confirm {store.path}")
         return
     if checkpoint.exists():
         print(f"evaluate: python -m trainer evaluate {checkpoint}")

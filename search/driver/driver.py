@@ -86,7 +86,7 @@ def rerun(
         return trials, Scheduler(early_stopper("none", plan.config({}).epochs)), lambda ended: None
 
     names = {record["trial_id"] for record in records}
-    trainer = trainer_of(None, resources)
+    trainer = trainer_of(plan.own_trainer, resources)
     _run_trials(names, prepare, plan, store, resources, trainer, Loggers((), store))
 
 

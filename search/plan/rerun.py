@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from trainer.config import EvaluationConfig, TrainConfig, require
+from trainer.own_trainer import OwnConfig
 
 OWN_SCENES = 8
 """Maximum of a rerun's own validation and held-out scenes. They change no weight, and its scores
@@ -14,22 +15,32 @@ come from fresh scenes; as many as a trial has would take half of the training's
 
 @dataclass(frozen=True)
 class Rerun:
-    """A training of one trial's configuration with another seed, and perhaps other settings, which
-    `changes` lists as `name=value`."""
+    """A training of one trial's configuration, a `TrainConfig` or that of a user's trainer, with
+    another seed, and perhaps other settings, which `changes` lists as `name=value`."""
 
     trial_id: str
-    config: TrainConfig
+    config: Any
     changes: str = ""
+
+    @property
+    def seed(self) -> int:
+        """The training seed."""
+        return int(self.config.to_params()["seed"])
 
     @property
     def name(self) -> str:
         """An id, equal exactly for equal trainings of one trial."""
-        return f"{self.trial_id}-{self.config.seed}-{self.config.digest[:6]}"
+        return f"{self.trial_id}-{self.seed}-{self.config.digest[:6]}"
 
     @property
     def about(self) -> str:
         """A phrase to print."""
-        return f"{self.trial_id} {self.changes or 'as found'}, seed {self.config.seed}"
+        return f"{self.trial_id} {self.changes or 'as found'}, seed {self.seed}"
+
+    @classmethod
+    def of_own(cls, trial_id: str, params: Mapping[str, Any], seed: int) -> Self:
+        """Return the rerun of the parameters of a user's trainer."""
+        return cls(trial_id, OwnConfig.from_params({**params, "seed": seed}))
 
     @classmethod
     def of(cls, trial_id: str, params: Mapping[str, Any], seed: int, **changed: Any) -> Self:

@@ -64,7 +64,8 @@ def parser(prog: str, about: str) -> argparse.ArgumentParser:
 @dataclass(frozen=True)
 class RerunRequest:
     """A command line, checked against its run: rerun the `top` of the trials (ids, the best
-    first), each with `seeds` training seeds, by the plan, and score them on fresh scenes."""
+    first), each with `seeds` training seeds, by the plan, and score them on fresh scenes; those of
+    a user's trainer, `own`, know none."""
 
     store: RunStore
     plan: SearchConfig
@@ -74,8 +75,9 @@ class RerunRequest:
     fresh: FreshScenes
 
     @classmethod
-    def from_flags(cls, args: argparse.Namespace) -> RerunRequest:
-        """Read the run and find the requested trials in it."""
+    def from_flags(cls, args: argparse.Namespace, *, own: bool = False) -> RerunRequest:
+        """Read the run and find the requested trials in it; those of a user's trainer only if
+        `own`."""
         for name in ("top", "seeds"):
             if getattr(args, name) < 1:
                 raise UsageError(f"`--{name} >= 1` must hold, but got {getattr(args, name)}.")
@@ -84,12 +86,7 @@ class RerunRequest:
         store = RunStore.open(resolve_run(args.run, args.out))
         searched = planned(store.path, store.plan, given(args, RESOURCE_FLAGS))
         if searched.trainable is not None:
-            raise UsageError(
-                "finalists are scored on fresh scenes, but the trials of "
-                f"{store.path}, trained by {searched.trainable}, know none, and fresh training "
-                "seeds alone are not offered. Search again with another --seed, the best values "
-                "under --set, or `python -m trainer replay` a trial."
-            )
+            _check_own(args, searched.trainable, own)
         plan = replace(
             searched,
             name="reruns",
@@ -102,8 +99,14 @@ class RerunRequest:
         top = args.top if named is None else len(chosen)
         fresh = FreshScenes(args.scene_seed, args.scenes, _decibels(args.snr))
         request = cls(store, plan, tuple(chosen), top, args.seeds, fresh)
-        fresh.evaluation(request.config(chosen[0]))  # refuses scenes that cannot be scored
+        if not request.own:
+            fresh.evaluation(request.config(chosen[0]))  # refuses scenes that cannot be scored
         return request
+
+    @property
+    def own(self) -> bool:
+        """True if a user's trainer has trained the trials."""
+        return self.plan.trainable is not None
 
     def params(self, trial: str) -> dict[str, Any]:
         """Return the configuration of a trial as dotted names."""
@@ -116,12 +119,20 @@ class RerunRequest:
     def reruns(self, trial: str, changed: Mapping[str, Any]) -> list[Rerun]:
         """Return a trial's reruns with the given changes: one for each seed."""
         number, params = int(self.store.read_config(trial)["number"]), self.params(trial)
-        return [
-            Rerun.of(trial, params, seed, **changed) for seed in training_seeds(number, self.seeds)
-        ]
+        seeds = training_seeds(number, self.seeds)
+        if self.own:
+            return [Rerun.of_own(trial, params, seed) for seed in seeds]
+        return [Rerun.of(trial, params, seed, **changed) for seed in seeds]
 
     def describe(self, reruns: Iterable[Rerun]) -> str:
         """Return the plan as text: the trainings, the scenes and their estimated durations."""
+        facts = self._trainings(reruns) | ({} if self.own else self._scenes(reruns))
+        lines = [f"{name:<10} {text}" for name, text in facts.items()]
+        if not self.own and self.fresh.num_scenes < 2000:
+            lines.append("note: fewer than 2,000 scenes leave an error of 0.002 and more")
+        return "\n".join([*lines, *version_changes(self.store.plan, provenance())])
+
+    def _trainings(self, reruns: Iterable[Rerun]) -> dict[str, str]:
         wanted = {one.name: one for one in reruns}
         folder = self.store.path / RERUNS
         ended = RunStore.open(folder).ended() if folder.exists() else set()
@@ -130,7 +141,16 @@ class RerunRequest:
         per_epoch = (trials["seconds"] / trials["epochs"]).fillna(0.0).to_dict()
         minutes = sum(per_epoch[one.trial_id] * one.config.epochs for one in left) / 60
         names = list(dict.fromkeys(one.trial_id for one in wanted.values()))
-        config = self.config(names[0])
+        return {
+            "run": str(self.store.path),
+            "trials": f"{', '.join(names)}; {self.seeds} fresh training seeds each",
+            "trainings": f"{len(wanted)}, of which {len(wanted) - len(left)} are done; "
+            f"about {minutes:.1f} min of one worker for the rest",
+        }
+
+    def _scenes(self, reruns: Iterable[Rerun]) -> dict[str, str]:
+        wanted = {one.name: one for one in reruns}
+        config = next(iter(wanted.values())).config
         snr_db = self.fresh.evaluation(config).report_snr_db
         sources, scenes = config.scene.max_sources, self.fresh.num_scenes
         unscored = sum(
@@ -138,19 +158,26 @@ class RerunRequest:
             for name, one in wanted.items()
         )
         scoring = unscored * len(snr_db) * sources * scenes * SCORING_MS / 60e3
-        facts = {
-            "run": str(self.store.path),
-            "trials": f"{', '.join(names)}; {self.seeds} fresh training seeds each",
-            "trainings": f"{len(wanted)}, of which {len(wanted) - len(left)} are done; "
-            f"about {minutes:.1f} min of one worker for the rest",
+        return {
             "scenes": f"{scenes} fresh ones (seed {self.fresh.seed}) for each of SNR "
             f"{', '.join(f'{snr:g}' for snr in snr_db)} dB and K in 1..{sources}; about "
             f"{scoring:.1f} min of one worker for the {unscored} that are not scored",
         }
-        lines = [f"{name:<10} {text}" for name, text in facts.items()]
-        if scenes < 2000:
-            lines.append("note: fewer than 2,000 scenes leave an error of 0.002 and more")
-        return "\n".join([*lines, *version_changes(self.store.plan, provenance())])
+
+
+def _check_own(args: argparse.Namespace, trainable: str, own: bool) -> None:
+    """Raise UsageError for what a run of a user's trainer has not."""
+    if not own:
+        raise UsageError(
+            f"an ablation compares terms of our loss, but {trainable} has trained these trials. "
+            "Fix one value with --set in a second search, and `search.confirm` both."
+        )
+    given = (args.scenes, args.snr, args.scene_seed)
+    if given != (NUM_SCENES, None, SCENE_SEED):
+        raise UsageError(
+            f"--scenes, --snr and --scene-seed are of our scenes, but {trainable} has trained "
+            "these trials. Leave them out: its objective on fresh training seeds is compared."
+        )
 
 
 def has_scores(

@@ -10,7 +10,7 @@ is found again: a command that was killed goes on, and two ablations share their
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from search.plan import Outcome, Rerun, Resources, set_ray_environment
@@ -110,7 +110,7 @@ class Session:
         """Return the record that a replay needs; that on the disk, if the training has begun."""
         if one.name in self.trained.started():
             return self.trained.read_config(one.name)
-        params = one.config.to_params()
+        params, own = one.config.to_params(), self.request.plan.own_trainer
         return {
             "trial_id": one.name,
             "number": number,
@@ -121,7 +121,7 @@ class Session:
             "drawn": {k: params[k] for k in self.trained.parameters if k in params},
             "params": params,
             "config_hash": one.config.digest,
-        }
+        } | ({} if own is None else {"trainable": asdict(own)})
 
     def _state(self, name: str) -> str:
         trials = self.trained.read("trials").set_index("trial_id")

@@ -131,9 +131,33 @@ def test_what_goes_on_with_a_run_refuses_a_changed_file_by_name(code, capsys, mo
         assert f"{code} has changed: its SHA-256 is" in said
         assert "--warm-start OLD --name NEW" in said
     code.write_text(CODE)
-    for command in (lambda: confirm.main([run]), lambda: ablate.main([run, "--set", "x=1"])):
-        assert command() == 2
-        assert "know none" in capsys.readouterr().err
+    assert confirm.main([run, "--dry-run", "--scenes", "4"]) == 2
+    assert "are of our scenes" in capsys.readouterr().err
+    assert ablate.main([run, "--set", "x=1"]) == 2
+    assert "an ablation compares terms of our loss" in capsys.readouterr().err
+
+
+def test_finalists_are_trained_again_on_fresh_seeds_and_compared_by_the_objective(code, capsys):
+    seeded = 'params["x"] * epoch + params["seed"] % 7 / 100 * (params["x"] == 0.5)'
+    code.write_text(CODE.replace('params["x"] * epoch', seeded))
+    assert main(flags(code, "--scheduler", "none", "--trials", "2", "--set", "poison=0")) == 0
+    capsys.readouterr()
+    run = str(code.parent / "x")
+    assert confirm.main([run, "--top", "2", "--seeds", "2"]) == 0
+    said = re.sub(" {2,}", "  ", capsys.readouterr().out)
+    reruns = RunStore.open(code.parent / "x" / "reruns")
+    trials = reruns.read("trials")
+    assert set(trials["outcome"]) == {"completed"}
+    assert sorted(trials["seed"]) == [10000, 10010, 20000, 20010]  # of t0000 and t0001
+    # of the anchors, x = 0.5 with 10000 % 7 = 4 and 10010 % 7 = 0, and x = 0.75
+    assert "t0000  1.750  1.770 [1.516, 2.024]  +0.020  2  2 -> 2" in said
+    assert "t0001  2.625  2.625 [2.625, 2.625]  +0.000  2  1 -> 1" in said
+    assert "t0000 - t0001: -0.855 [" in said
+    assert "All seeds of t0001 gave one value: does `train` use `seed`?" in said
+    assert trainer_main(["replay", str(reruns.path), trials["trial_id"][0]]) == 0
+    capsys.readouterr()
+    assert confirm.main([run, "--top", "2", "--seeds", "2", "--dry-run"]) == 0
+    assert "4, of which 4 are done" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

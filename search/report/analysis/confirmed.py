@@ -219,6 +219,56 @@ def confirmed_table(run: Run) -> Table:
     return Table("confirmed-table", columns, tuple(rows))
 
 
+def own_text(run: Run, reruns: Run) -> str:
+    """Return the finalists of a user's trainer for a console: its objective, as it reports it, on
+    fresh training seeds, over the completed trials of the run `reruns`."""
+    sign, trials = run.own_objective[1], reruns.completed
+    values = {
+        str(name): sign * rows["objective"].to_numpy()
+        for name, rows in trials.groupby(trials["trial_id"].str.partition("-")[0])
+    }
+    names = sorted(values, key=lambda name: float(sign * values[name].mean()))
+    if not names:
+        return "Nothing is confirmed: no training completed."
+    lines = [
+        f"{run.name}, confirmed: {run.own_objective_about}; fresh training seeds, 95 % intervals",
+        _own_table(run, {name: values[name] for name in names}).text(),
+    ]
+    level = 1 - 0.05 / max(math.comb(len(names), 2), 1)
+    for name in names[1:]:
+        pair = [values[name], values[names[0]]]
+        if min(map(len, pair)) > 1:
+            shares = [(float(x.var(ddof=1)) / len(x), len(x) - 1) for x in pair]
+            mean = float(pair[0].mean() - pair[1].mean())
+            found = combined_interval(mean, shares, min(map(len, pair)), level=level)
+            lines.append(f"{name} - {names[0]}: {found}")
+    if same := [name for name in names if len(own := values[name]) > 1 and own.min() == own.max()]:
+        lines.append(f"All seeds of {', '.join(same)} gave one value: does `train` use `seed`?")
+    return "\n".join(lines)
+
+
+def _own_table(run: Run, values: dict[str, Any]) -> Table:
+    """Return the leaderboard of finalists with these values of the objective, the best first."""
+    searched = run.trials.set_index("trial_id")["objective"][list(values)]
+    ranks = searched.rank()
+    rows = []
+    for place, (name, own) in enumerate(values.items(), 1):
+        before, mean = run.own_objective[1] * searched[name], own.mean()
+        found = mean_interval(own) if len(own) > 1 else None
+        cells = (
+            words(name),
+            number(before),
+            interval((mean, found and found.low, found and found.high)),
+            number(mean - before, sign="+"),
+            number(len(own), 0),
+            Cell(f"{number(ranks[name], 0).text} -> {place}"),
+        )
+        rows.append(TableRow(cells))
+    titles = ("search", "confirmed", "confirmed - search", "seeds", "rank")
+    columns = (Heading(""), *(Heading(title, "number") for title in titles))
+    return Table("confirmed-table", columns, tuple(rows))
+
+
 def text(run: Run) -> str:
     """Return the confirmed leaderboard for a console; it says so if there is nothing to show."""
     if not (names := finalists(run)):
