@@ -187,14 +187,20 @@ def with_config_file(args: argparse.Namespace) -> argparse.Namespace:
         UsageError: if the file cannot be read, or holds something else than flags.
     """
     args.config_text = None
-    if args.config is None:
-        return _with_own_code(args)
-    try:
-        args.config_text = Path(args.config).read_text()
-        content = tomllib.loads(args.config_text)
-        filed = parsed(content)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"--config {args.config}: {error}") from None
+    _with_settings(args)
+    if args.config is not None:
+        try:
+            args.config_text = Path(args.config).read_text()
+            content = tomllib.loads(args.config_text)
+            filed = _with_settings(parsed(content))
+        except (OSError, ValueError) as error:
+            raise UsageError(f"--config {args.config}: {error}") from None
+        _add(filed, args)
+    return _with_own_code(args)
+
+
+def _add(filed: argparse.Namespace, args: argparse.Namespace) -> None:
+    """Set the flags of a file that a command line leaves open."""
     named = {item.partition("=")[0] for name in CHANGES for item in getattr(args, name) or ()}
     for name, value in vars(filed).items():
         ours = getattr(args, name, None)
@@ -203,27 +209,32 @@ def with_config_file(args: argparse.Namespace) -> argparse.Namespace:
             setattr(args, name, [*value, *(ours or ())] or None)
         elif name != "config" and ours in (None, False):
             setattr(args, name, value)
-    return _with_own_code(args)
+
+
+def _with_settings(args: argparse.Namespace) -> argparse.Namespace:
+    """Add the settings that `--network` and `--loss` stand for; raise UsageError for a name that
+    is given twice."""
+    for reference, name in ((args.network, "network.kind"), (args.loss, "loss.term")):
+        if reference is not None:
+            args.settings = [*(args.settings or ()), f"{name}={reference}"]
+    for name in CHANGES:
+        require_once(flag_of(name, "").split()[0], getattr(args, name) or ())
+    return args
 
 
 def _with_own_code(args: argparse.Namespace) -> argparse.Namespace:
-    """Return the flags with `--network` and `--loss` as the settings that they stand for; raise
-    UsageError for a name that is changed twice, or a flag that does not go with another."""
+    """Add the weight of a `--loss` that has none; raise UsageError for a flag that does not go
+    with `--trainable`."""
     for flag in ("preset", "network", "loss", "start_from") if args.trainable is not None else ():
         if getattr(args, flag) is not None:
             raise UsageError(
                 f"--trainable replaces all of our training, but got --{flag.replace('_', '-')} "
                 "too. Leave one out."
             )
-    if args.network is not None:
-        args.settings = [*(args.settings or ()), f"network.kind={args.network}"]
-    if args.loss is not None:
-        given = [item for name in CHANGES for item in getattr(args, name) or ()]
-        weighted = any(item.startswith("loss.weight=") for item in given)
-        weight = [] if weighted else ["loss.weight=1"]
-        args.settings = [*(args.settings or ()), f"loss.term={args.loss}", *weight]
-    for name in CHANGES:
-        require_once(flag_of(name, "").split()[0], getattr(args, name) or ())
+    given = [item for name in CHANGES for item in getattr(args, name) or ()]
+    weighted = any(item.startswith("loss.weight=") for item in given)
+    if args.loss is not None and f"loss.term={args.loss}" in given and not weighted:
+        args.settings.append("loss.weight=1")
     return args
 
 

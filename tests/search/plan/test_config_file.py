@@ -62,6 +62,23 @@ def test_flags_win_field_by_field(file):
     }
 
 
+@pytest.mark.parametrize(
+    ("flags", "settings"),
+    [
+        ([], {"network.kind=unrolled", "loss.term=a.py:b", "loss.weight=0.5"}),
+        (["--network", "c.py:D"], {"network.kind=c.py:D", "loss.term=a.py:b", "loss.weight=0.5"}),
+        (["--loss", "e.py:f"], {"network.kind=unrolled", "loss.term=e.py:f", "loss.weight=0.5"}),
+        (["--range", "loss.weight=1:2"], {"network.kind=unrolled", "loss.term=a.py:b"}),
+    ],
+)
+def test_flags_win_over_code_that_the_file_names(flags, settings, tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text('loss = "a.py:b"\n[set]\nnetwork.kind = "unrolled"\nloss.weight = 0.5\n')
+    args = with_config_file(parser().parse_args(["--config", str(file), *flags]))
+    assert set(args.settings) == settings
+    assert len(args.settings) == len(settings)
+
+
 def test_the_file_is_kept_in_the_run_and_resumes_it(file, tmp_path, monkeypatch):
     monkeypatch.setattr("search.run._run_on_cluster", lambda *_, **__: 0)
     assert main(["--config", str(file), "--out", str(tmp_path)]) == 0
