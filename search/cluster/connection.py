@@ -49,7 +49,7 @@ def connect(plan: SearchConfig) -> Iterator[Cluster]:
         options |= {"address": "local", "include_dashboard": True}
     else:
         # workers run this code and the user's, whatever is installed on their machines
-        modules = [*map(str, PACKAGES), *plan.code_packages]
+        modules = [*map(str, PACKAGES), *plan.code_modules]
         options |= {
             "address": plan.address,
             "runtime_env": {"env_vars": workers, "py_modules": modules},

@@ -236,9 +236,11 @@ class SearchConfig:
         }
 
     @property
-    def code_packages(self) -> list[str]:
-        """Paths of the packages of the user's modules, to send to the workers of a cluster."""
-        modules = {name.rpartition(":")[0] for name in self.sources if not is_file(name)}
+    def code_modules(self) -> list[str]:
+        """Paths of the user's modules, packages whole, to send to the workers of a cluster: those
+        that are searched, and those that are imported beside a file."""
+        names = {name for one in self.sources.values() for name, _ in one.modules}
+        modules = {name.partition("/")[0].removesuffix(".py") for name in names}
         return sorted({path for module in modules if (path := package_path(module))})
 
     @property

@@ -183,35 +183,41 @@ def test_workers_run_the_drivers_code(cluster, tmp_path):
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_workers_run_a_users_package_that_only_the_driver_can_import(
+def test_workers_run_a_users_modules_that_only_the_driver_can_import(
     cluster, tmp_path, monkeypatch
 ):
-    """The worker finds it among what came with the job; what it lacks is named."""
+    """The worker finds a package, and what is imported beside a file, among what came with the
+    job; what it lacks is named."""
     package, notes = tmp_path / "my_pkg", tmp_path / "notes"
     package.mkdir()
-    tmp_path.joinpath("my_sibling.py").touch()
     example = ROOT.joinpath("examples", "free_gram.py").read_text()
     noting = f"\nwith open({str(notes)!r}, 'a') as file:\n    print(__file__, file=file)\n"
+    sibling, file = tmp_path / "my_sibling.py", tmp_path / "my_nets.py"
+    sibling.write_text(noting)
+    file.write_text(f"import my_sibling\n{example}")
     files = {"__init__": "", "nets": example + noting, "alone": f"import my_sibling\n{example}"}
     for name, text in files.items():
         package.joinpath(f"{name}.py").write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
     few = ("steps_per_epoch=1", "batch_size=8", "eigengap.term=off")
 
-    def tried(module: str) -> list[str]:
-        settings = (*few, f"network.kind=my_pkg.{module}:FreeGram")
-        plan = SearchConfig("smoke", 1, "x", settings=settings, address=cluster[0].address)
+    def tried(*modules: str) -> list[str]:
+        kinds = (f"network.kind={','.join(f'{module}:FreeGram' for module in modules)}",)
+        address = cluster[0].address
+        plan = SearchConfig("smoke", 1, "x", settings=few, choices=kinds, address=address)
         with connect(plan) as machines:
             return checks.try_networks(plan, Resources(cpus=1, gpus=0, concurrent=1), machines)[0]
 
-    (line,) = tried("nets")
-    assert line.startswith("my_pkg.nets:FreeGram network: one step")
-    here, *there = [Path(line) for line in notes.read_text().splitlines()]
-    assert here == package / "nets.py"
-    assert there
-    assert all("py_modules" in str(place) for place in there)
+    lines = tried("my_pkg.nets", str(file))
+    for line, module in zip(lines, ("my_pkg.nets", file), strict=True):
+        assert line.startswith(f"{module}:FreeGram network: one step")
+    places = {Path(line) for line in notes.read_text().splitlines()}
+    here = {package / "nets.py", sibling}
+    assert here < places
+    assert {place.name for place in places - here} == {"nets.py", "my_sibling.py"}
+    assert all("py_modules" in str(place) for place in places - here)
     with pytest.raises(Refused, match="No module named 'my_sibling'"):
-        tried("alone")
+        tried("my_pkg.alone")
 
 
 def submit(dashboard: str, out: Path, *flags: str) -> str:
