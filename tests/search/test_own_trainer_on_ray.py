@@ -1,7 +1,9 @@
-"""The example of a user's own trainer on a real Ray: a NaN in one trial, and a killed driver."""
+"""The example of a user's own trainer on a real Ray: a NaN in one trial, a killed driver, and a
+logger that fails midway."""
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from search.records import KEYS, RunStore, checkpoints_of, read_reports
+from tests.tensorboard_events import scalars
 from trainer.__main__ import main as trainer_main
 
 ROOT = Path(__file__).parents[2]
@@ -53,11 +56,13 @@ def drive(folder: Path, *flags: str) -> subprocess.Popen[str]:
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_the_example_diverges_where_it_is_poisoned_and_survives_a_kill(tmp_path, address, capsys):
+def test_the_example_diverges_where_poisoned_survives_a_kill_and_a_failing_logger(
+    tmp_path, address, capsys
+):
     (tmp_path / "mine.py").write_text(EXAMPLE.read_text() + POISONED)
     flags = ["--trainable", "mine.py:poisoned", "--space", "mine.py:poison", "--name", "x"]
     flags += ["--objective", "accuracy:max", "--scheduler", "none", "--trials", "3"]
-    flags += ["--max-concurrent", "2", "--address", address]
+    flags += ["--max-concurrent", "2", "--address", address, "--log", "tensorboard"]
     first = drive(tmp_path, *flags)
     run, deadline = tmp_path / "runs" / "x", time.monotonic() + 240
     while max((len(read_reports(p)) for p in checkpoints_of(run, "t0000")), default=0) < 3:
@@ -67,6 +72,9 @@ def test_the_example_diverges_where_it_is_poisoned_and_survives_a_kill(tmp_path,
     first.send_signal(signal.SIGKILL)
     first.wait()
     reached = max(len(read_reports(p)) for p in checkpoints_of(run, "t0000"))
+    blocked = run / "tensorboard" / "t0002"  # no folder for its events: the logger fails there
+    shutil.rmtree(blocked, ignore_errors=True)
+    blocked.touch()
 
     second = drive(tmp_path, "--resume", "x", "--address", address)
     said, _ = second.communicate(timeout=300)
@@ -90,7 +98,17 @@ def test_the_example_diverges_where_it_is_poisoned_and_survives_a_kill(tmp_path,
     assert not epochs.duplicated(list(KEYS["epochs"])).any()
     own = epochs[epochs["trial_id"] == "t0000"].sort_values("epoch")
     assert list(own["epoch"]) == [1, 2, 3, 4, 5, 6]
-    assert json.loads((run / "run.json").read_text())["metrics"] == ["accuracy", "loss"]
+    recorded = json.loads((run / "run.json").read_text())
+    assert recorded["metrics"] == ["accuracy", "loss"]
+    why = recorded["log_failures"]["tensorboard"]
+    assert why.startswith("FileExistsError: ")
+    assert said.count(why) == 1, said
+    for name in ("t0000", "t0001"):  # each epoch once, until the logger fails
+        points = scalars(run / "tensorboard" / name)["metrics.accuracy"]
+        assert [epoch for epoch, _ in points] == list(range(1, len(points) + 1))
+        assert len(points) >= (reached - 1 if name == "t0000" else 1)
+        rows = epochs[epochs["trial_id"] == name].sort_values("epoch").head(len(points))
+        assert [value for _, value in points] == pytest.approx(list(rows["metrics.accuracy"]))
     monkey = pytest.MonkeyPatch()
     monkey.chdir(tmp_path)
     try:  # the training in two parts is that in one

@@ -2,16 +2,14 @@
 
 import json
 import shutil
-import struct
 import threading
 import time
 import tomllib
-from collections import defaultdict
 from functools import partial
 from pathlib import Path
 
 import pytest
-from tensorboardX.proto import event_pb2, plugin_hparams_pb2
+from tensorboardX.proto import plugin_hparams_pb2
 
 from search.driver import log_clients, loggers
 from search.plan import SearchConfig, parsed, with_config_file
@@ -23,6 +21,7 @@ from search.run import main, plan_from_flags
 from tests.local_ray import install
 from tests.scripted_search import RATES, Run, scripted_search
 from tests.stored import unfinished
+from tests.tensorboard_events import events, scalars
 from trainer.config import ConfigError
 
 ROOT = Path(__file__).parents[3]
@@ -42,32 +41,6 @@ def logged(tmp_path_factory) -> RunStore:
         install(patch)
         folder = tmp_path_factory.mktemp("logged") / "run"
         return scripted_search(folder, patch, *EVERY_ENDING, log=("tensorboard",))
-
-
-def events(folder: Path) -> list[event_pb2.Event]:
-    """Return the events of a trial in the order of TensorBoard's reader, the TFRecord framing
-    being length, checksum, content, checksum."""
-    found = []
-    for file in sorted(folder.iterdir()):
-        content = file.read_bytes()
-        while content:
-            (size,) = struct.unpack("<Q", content[:8])
-            found.append(event_pb2.Event.FromString(content[12 : 12 + size]))
-            content = content[16 + size :]
-    return found
-
-
-def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """Return step and value by tag; a session that starts discards what is not before it."""
-    found: dict[str, list[tuple[int, float]]] = defaultdict(list)
-    for event in events(folder):
-        if event.session_log.status == event.session_log.START:
-            for tag, points in found.items():
-                found[tag] = [point for point in points if point[0] < event.step]
-        for value in event.summary.value:
-            if value.HasField("simple_value"):
-                found[value.tag].append((event.step, value.simple_value))
-    return found
 
 
 def assert_scalars_are_the_table(store: RunStore) -> None:
