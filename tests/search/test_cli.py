@@ -41,7 +41,7 @@ def refused(capsys, *argv: str) -> str:
         (["--seed", "-1"], "--seed < 2"),
         (["--epochs", "0"], "--epochs >= 1"),
         (["--cpus-per-trial", "0"], "--cpus-per-trial > 0"),
-        (["--gpus-per-trial", "-1"], "--gpus-per-trial >= 0"),
+        (["--gpus-per-trial", "-1"], "--gpus-per-trial is 0, a fraction"),
         (["--max-concurrent", "0"], "--max-concurrent >= 1"),
         (["--name", "a b"], "--name is letters"),
         (["--name", ""], "--name is letters"),
