@@ -125,9 +125,8 @@ class SceneConfig:
             "Use a smaller panel.",
         )
         lengths = ("wavelength_m", "spacing_m", "range_min_m")
-        require_fields(
-            self, lengths, lambda x: 0 < x < math.inf, "{} > 0, finite", "Give it in metres."
-        )
+        metres = "Give it in metres, e.g. 0.5."
+        require_fields(self, lengths, lambda x: 0 < x < math.inf, "{} > 0, finite", metres)
         require(
             self.max_sources < self.num_elements,
             "max_sources < num_elements",
@@ -151,7 +150,7 @@ class SceneConfig:
             "Swap or widen them.",
         )
         limits = ("azimuth_max_deg", "elevation_max_deg")
-        in_front = "The panel sees the half space in front of it."
+        in_front = "The panel sees the half space in front of it: give at most 85."
         require_fields(self, limits, lambda x: 0 < x < 90, "0 < {} < 90", in_front)
         if self.positions_m is None:  # else, `search_grid` looks for directions that look alike
             self._require_no_grating_lobes()

@@ -119,6 +119,10 @@ def adapt_scene(
     both = isinstance(ends, tuple | list) and len(ends) == 2
     require(both, "range_m is (nearest, farthest)", f"{ends}", "Give both, in metres.")
     near, far = ends
+    for name, angle in (("azimuth_deg", azimuth_deg), ("elevation_deg", elevation_deg)):
+        if isinstance(angle, int | float) and 0 < angle <= math.pi / 2:
+            rule, degrees = f"{name} is in degrees, more than 1.57", f"{math.degrees(angle):.4g}"
+            require(False, rule, f"{angle}", f"Give {degrees} for {angle} radians.")
     return replace(
         trained,
         **dataclasses.asdict(scenes.panel),

@@ -28,6 +28,7 @@ UNTESTED = "the fit cannot be tested"
 MISFIT = "the scene does not fit"
 OTHER_PLACE = "a better place explains the scene"
 FEWER = "fewer sources explain the scene"
+DOUBTFUL = "the fit is doubtful"
 REVERSED = "the recording fits with the phase sign reversed"
 RESCALED = "the recording fits with other distances of the elements in wavelengths"
 MISREAD = "too many other scenes of the recording do not fit"
@@ -36,6 +37,10 @@ REREAD = "the scene fits better with"
 UNCALIBRATED = "no network calibrated for such data made the estimate"
 
 
+DOUBT = 0.025
+"""p value of the residual below which a scene that fits is not vouched for: as many of the law's
+scenes lose their confidence, at most. A weak cause, such as a source more than was told, hardly
+shows in the residual of one scene, and moves the estimates all the same."""
 LEAST_SCENES = 5
 """Least number of scenes whose hints of a reversed sign are taken together."""
 
@@ -76,6 +81,7 @@ def vouch(
         *(Withheld(*each) for each in told.withheld),
         Withheld(OTHER_PLACE, elsewhere),
         Withheld(FEWER, found.active & ~supported),
+        Withheld(DOUBTFUL, _all(best.residual_p < DOUBT, found)),
     ]
     if confidence is None:
         confidence = torch.full_like(found.azimuth, torch.nan)
@@ -242,7 +248,7 @@ def withhold_reread(found: Localisation, scenes: Scenes, scene: SceneConfig) -> 
 
 def _unwithheld(found: Localisation) -> NDArray[np.bool_]:
     """Return the active estimates for which no test has a reason yet."""
-    return found.active & np.isin(found.reason, ("", UNCALIBRATED))
+    return found.active & np.isin(found.reason, ("", DOUBTFUL, UNCALIBRATED))
 
 
 def _withhold(found: Localisation, others: NDArray[np.bool_], reason: str) -> Localisation:

@@ -158,9 +158,16 @@ def broken_part(name: str, valid: np.ndarray) -> str:
 def recorded_truth(arrays: Arrays, size: int) -> Sources | None:
     """Return the true sources, active ones first; None if none are given."""
     given = [name for name in COORDINATES if name in arrays]
+    correlation = 0.0
+    if "source_correlation" in arrays:
+        correlation = float(checked(arrays, "source_correlation", 1, ())[0])
+        rule = "0 <= source_correlation < 1"
+        require(0 <= correlation < 1, rule, f"{correlation}", "Give a coefficient.")
     if not given:
         extra = [name for name in ("power", "source_correlation") if name in arrays]
-        require(not extra, "azimuth is given if power is", f"only {extra}", "Add the truth.")
+        rule, way = "places are given if power or source_correlation is", "or leave these out"
+        truth = ", ".join(COORDINATES)
+        require(not extra, rule, f"only {extra}", f"Add {truth}, {way}.")
         return None
     require(
         len(given) == len(COORDINATES),
@@ -188,11 +195,6 @@ def recorded_truth(arrays: Arrays, size: int) -> Sources | None:
     for name, value in (("range_m", named["range_m"]), ("power", power)):
         least = float(np.min(value, where=active, initial=np.inf))
         require(least > 0, f"{name} > 0", f"{least:.4g}", "Use NaN for a missing source.")
-    correlation = 0.0
-    if "source_correlation" in arrays:
-        correlation = float(checked(arrays, "source_correlation", 1, ())[0])
-        rule = "0 <= source_correlation < 1"
-        require(0 <= correlation < 1, rule, f"{correlation}", "Give a coefficient.")
     order = np.argsort(~active, axis=-1, kind="stable")  # active ones first
 
     def tensor(value: np.ndarray, placeholder: float) -> Tensor:

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from itertools import groupby
 
 import numpy as np
 import pytest
@@ -9,20 +10,23 @@ import torch
 
 from tests.small_model import SCENE, scenes_of
 from trainer.config import ConfigError
+from trainer.estimation import sml
 from trainer.localisation import localise, reverse_phase
 from trainer.localisation.best_places import LEVEL, fit_badly
 from trainer.localisation.conventions import ALONE, better_reading, least_gain, readings
 from trainer.localisation.diagnosis import find_fault
 from trainer.localisation.vouching import (
+    DOUBTFUL,
     MISFIT,
     MISREAD,
     REREAD,
     REVERSED,
     UNCALIBRATED,
     UNSEEN,
+    vouch,
     withhold_misread,
 )
-from trainer.scenes import Scenes
+from trainer.scenes import Scenes, search_grid
 
 
 def test_one_misfit_in_a_recording_takes_no_other_scenes_confidence_and_many_take_all(trained):
@@ -181,3 +185,17 @@ def test_a_misfit_that_no_scene_shows_is_seen_in_all_p_values_together():
     assert fit_badly(np.full(8, 0.05, np.float32))
     drawn = np.random.default_rng(1).uniform(size=(2000, 4))
     assert np.mean([fit_badly(each) for each in drawn]) <= LEVEL + 3 * (LEVEL / 2000) ** 0.5
+
+
+def test_a_scene_that_fits_badly_is_not_vouched_for():
+    """What nobody told of, from nothing to as strong as the source: the estimate is vouched for,
+    then doubted, then withheld as the scene does not fit."""
+    both = scenes_of(snr_db=10.0, size=2)
+    amplitudes = torch.linspace(0, 1, 33).view(-1, 1, 1)
+    mixed = both.take([0] * len(amplitudes))
+    mixed = replace(mixed, snapshots=mixed.snapshots + amplitudes * both.snapshots[1])
+    one = torch.ones(len(amplitudes), dtype=torch.long)
+    found = vouch(mixed, sml(mixed, one, search_grid(SCENE)), one, SCENE)
+    reasons = [reason for reason, _ in groupby(found.reason[:, 0].tolist())]
+    assert reasons == [UNCALIBRATED, DOUBTFUL, MISFIT]
+    assert found.fits[found.reason[:, 0] == DOUBTFUL].all()

@@ -130,7 +130,10 @@ BROKEN: list[tuple[dict[str, object], str]] = [
     ({"spacing_m": -0.1}, "spacing_m is a positive number"),
     ({"wavelength_m": np.array([0.1, 0.2])}, "wavelength_m is a positive number"),
     ({"elevation": None}, "given together"),
-    ({"azimuth": None, "elevation": None, "range_m": None}, "azimuth is given if power is"),
+    (
+        {"azimuth": None, "elevation": None, "range_m": None},
+        "places are given if power",
+    ),
     (
         {"azimuth": [45.0], "elevation": [0.1], "range_m": [1.0], "power": None},
         r"Give np\.deg2rad\(azimuth\) for degrees",
