@@ -342,7 +342,8 @@ def _run_on_cluster(
                 raise SearchFailed(gone) from error
             with suppress(RunError, OSError, SearchFailed):  # of a damaged folder, or no result
                 print_results(plan, store)
-            hint = f"{error}; continue with --resume {uri_of(store.path)}"
+            said = str(error).rstrip(".")
+            hint = f"{said}; continue with --resume {uri_of(store.path)}"
             if plan.trainable is not None:
                 hint += (
                     "; if you change its code, search again with the same flags, "

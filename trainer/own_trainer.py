@@ -102,7 +102,7 @@ class OwnState:
         except Exception as error:
             raise CodeError(
                 f"the state of {path} must be readable, but is not ({type(error).__name__}: "
-                f"{error})."
+                f"{error}). Report `state_dict()`s, numbers and lists."
             ) from error
 
 
@@ -134,7 +134,8 @@ def split_objective(text: str) -> tuple[str, float]:
     ConfigError for anything else."""
     name, _, way = text.partition(":")
     good = bool(name) and name not in ("epoch", "state") and way in ("", *_SIGNS)
-    require(good, "--objective is NAME, NAME:min or NAME:max", text, "It is a number of a report.")
+    rule, way_out = "--objective is NAME, NAME:min or NAME:max", "It is a number of a report"
+    require(good, rule, text, f"{way_out}, beside epoch and state.")
     return name, _SIGNS[way or "min"]
 
 
@@ -195,7 +196,8 @@ class OwnTrainer:
                         report = next(given)
                 except StopIteration:
                     wanted = f"{config.epochs} reports, as `epochs` says"
-                    raise self._broken(wanted, f"it ended after {last or 'none'}") from None
+                    ended = f"ended after {last}" if last else "yielded none"
+                    raise self._broken(wanted, f"it {ended}") from None
                 except Diverged as error:  # `check_finite` knows of no epochs
                     raise Diverged(replace(error.failure, epoch=last + 1)) from error
                 yield self._checked(report, last + 1, time.perf_counter() - began)

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from numbers import Integral, Real
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -137,6 +138,14 @@ def load(reference: str, sha256: str | None = None) -> Any:
     return getattr(module, name)
 
 
+_PLAIN = {
+    str(written): kind
+    for plain, kind in ((int, Integral), (float, Real), (str, str), (bool, bool))
+    for written in (plain, plain.__name__)
+}
+"""Annotations of arguments whose values are checked, and what these must be."""
+
+
 def bind(
     reference: str,
     sha256: str | None,
@@ -166,6 +175,12 @@ def bind(
             f"`{reference}` is called as {name}({', '.join([*positional, *given])}), "
             f"but takes {signature}: {error}.{hint}"
         ) from None
+    for each, value in given.items():
+        parameter = signature.parameters.get(each)
+        wanted = _PLAIN.get(str(parameter.annotation)) if parameter else None
+        apart = isinstance(value, bool) != (wanted is bool)  # a bool is an int to Python
+        if wanted and (apart or not isinstance(value, wanted)):
+            raise CodeError(f"`{reference}` takes `{parameter}`, but got {value!r} for it.")
     return partial(found, **given)
 
 

@@ -317,7 +317,9 @@ def _end(name: str, kind: str, text: str) -> Any:
 def _choices(name: str, text: str, own: Own, names: Names) -> spaces.Range:
     if name in names.known and names.known[name].kind == "list":
         raise UsageError(f"--choices has single values, but {name} is a list. Fix it with --set.")
-    values = tuple(dict.fromkeys(_value(name, word, own, names) for word in text.split(",")))
+    values = tuple(_value(name, word, own, names) for word in text.split(","))
+    once = len(set(values)) == len(values)
+    require(once, f"--choices {name} has each value once", text, "Leave the others out.")
     require(None not in values, f"--choices {name} has values", text, "Leave `none` out.")
     return spaces.Choice(values)
 

@@ -195,6 +195,11 @@ def with_config_file(args: argparse.Namespace) -> argparse.Namespace:
             filed = _with_settings(parsed(content))
         except (OSError, ValueError) as error:
             raise UsageError(f"--config {args.config}: {error}") from None
+        if filed.config is not None:
+            raise UsageError(
+                f"--config {args.config}: a file of flags names no other, but got "
+                f"config = {filed.config!r}. Leave it out."
+            )
         _add(filed, args)
     return _with_own_code(args)
 
@@ -207,7 +212,7 @@ def _add(filed: argparse.Namespace, args: argparse.Namespace) -> None:
         if name in CHANGES:
             value = [item for item in value or () if item.partition("=")[0] not in named]
             setattr(args, name, [*value, *(ours or ())] or None)
-        elif name != "config" and ours in (None, False):
+        elif ours in (None, False):
             setattr(args, name, value)
 
 

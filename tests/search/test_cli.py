@@ -43,6 +43,8 @@ def refused(capsys, *argv: str) -> str:
         (["--cpus-per-trial", "0"], "--cpus-per-trial > 0"),
         (["--gpus-per-trial", "-1"], "--gpus-per-trial is 0, a fraction"),
         (["--max-concurrent", "0"], "--max-concurrent >= 1"),
+        (["--choices", "network.width=8,8"], "has each value once"),
+        (["--network", "my_nets.py"], "file.py:name"),
         (["--name", "a b"], "--name is letters"),
         (["--name", ""], "--name is letters"),
         (["--preset", ""], "the preset must be one of"),

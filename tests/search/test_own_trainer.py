@@ -164,7 +164,7 @@ def test_finalists_are_trained_again_on_fresh_seeds_and_compared_by_the_objectiv
     ("before", "after", "says"),
     [
         ('"state": epoch}', '"state": lambda: 0}', "`state` must be what pickle takes"),
-        ("        yield", "        return\n        yield", "it ended after none"),
+        ("        yield", "        return\n        yield", "it yielded none"),
     ],
 )
 def test_a_lie_ends_the_search_at_once(before, after, says, code):

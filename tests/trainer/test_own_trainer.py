@@ -56,7 +56,7 @@ def test_it_is_asked_for_no_more_epochs_than_its_budget_and_closed(written):
     ("body", "says"),
     [
         ("return [1]", "a generator function, which yields its reports, but is none"),
-        ("yield from ()", "3 reports, as `epochs` says, but it ended after none"),
+        ("yield from ()", "3 reports, as `epochs` says, but it yielded none"),
         ("yield {'epoch': 1, 'error': 1, 'state': 0}", "it ended after 1"),
         ("yield 0.5", "mappings such as {'epoch': 1, 'error': 0.5, 'state': ...}, but it gave a"),
         ("yield {}", "reports with `epoch`, but the report of epoch 1 has nothing"),

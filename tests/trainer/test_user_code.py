@@ -2,6 +2,7 @@
 
 import pickle
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -408,6 +409,17 @@ def test_a_term_is_not_called_as_a_number_that_there_is(name, file):
     scenes = scenes_of(ours)
     with pytest.raises(CodeError, match="Rename it"):
         own_term(build_network(ours)(scenes), scenes, ours)
+
+
+@pytest.mark.parametrize(
+    ("value", "good"), [(4, True), (4.5, False), ("abc", False), (True, False)]
+)
+def test_a_value_of_another_type_than_an_annotated_argument_is_refused(tmp_path, value, good):
+    (tmp_path / "typed.py").write_text("class Typed:\n    def __init__(self, rank: int): ...\n")
+    reference = f"{tmp_path / 'typed.py'}:Typed"
+    refused = pytest.raises(CodeError, match="takes `rank: int`, but got")
+    with nullcontext() if good else refused:
+        bind(reference, None, (), (("rank", value),))
 
 
 def test_what_takes_any_argument_is_given_any(file):

@@ -65,7 +65,7 @@ _TABLE: dict[str, tuple[str, str, str]] = {
     "scene.positions_m": ("m", "pairs (h, v)", "places of elements that are on no lattice"),
     "network.kind": (
         "1",
-        _one_of(NETWORK_KINDS),
+        _one_of((*NETWORK_KINDS, "file.py:name")),
         "dense R (dictionary, unrolled, gram) or low rank (factor); or yours, as file.py:name",
     ),
     "network.width": ("channels", ">= 1", "width of the convolutions"),

@@ -48,7 +48,7 @@ class NetworkConfig:
     def __post_init__(self) -> None:
         require_types(self)
         if not is_reference(self.kind):
-            require_choice("network.kind", self.kind, NETWORK_KINDS)
+            require_choice("network.kind", self.kind, (*NETWORK_KINDS, "file.py:name"))
         require_reference("network", self.kind, self.sha256, self.args)
         require_counts(self, "width", "depth")
         for name, kind, usual in (
