@@ -23,7 +23,14 @@ from trainer.localisation.best_places import (
 from trainer.localisation.conventions import conventions, likely_convention
 from trainer.localisation.goodness_of_fit import goodness_of_fit, wavefront_polynomials
 from trainer.localisation.localisation import Localisation
-from trainer.localisation.vouching import MISFIT, OTHER_PLACE, REVERSED, vouch, withhold_reversed
+from trainer.localisation.vouching import (
+    MISFIT,
+    OTHER_PLACE,
+    REVERSED,
+    UNTESTED,
+    vouch,
+    withhold_reversed,
+)
 from trainer.posterior import log_evidence
 from trainer.posterior.sampler import BLIND_SNR_DB
 from trainer.scenes import EvalScenes, Scenes, search_grid
@@ -279,3 +286,12 @@ def test_the_usual_misreadings_are_named(misread, name):
     assert likely is not None
     assert name in likely.name
     assert likely.fitting == likely.of == 2
+
+
+def test_a_channel_with_one_mode_tells_no_place_of_a_source():
+    """A line of sight alone leaves one number a snapshot: one amplitude explains it anywhere."""
+    scene = replace(SCENE, rician_db=60.0)
+    found = localise(method="sml", scenes=scenes_of(scene, size=4), num_sources=1)
+    assert (found.reason[found.active] == UNTESTED).all()
+    assert not found.resolved.any()
+    assert localise(method="sml", scenes=scenes_of(size=4), num_sources=1).resolved.all()
