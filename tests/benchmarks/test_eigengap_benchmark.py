@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.adversarial import LOSSES
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -36,7 +38,7 @@ def test_the_benchmark_finds_exact_and_gram_sound_and_the_flip_dead():
     )
     rows = [line for line in done.stdout.splitlines() if re.match(r"\| .*`(exact|gram)` \|", line)]
     sound = [row for row in rows if ", `" in row]
-    assert len(sound) == 12
+    assert len(sound) == 2 * len(LOSSES)
     for row in sound:
         assert re.search(r"\| 0 / 0 \| [\d.]+ \| 0 \| 0 / 0 \| [\d.]+ \| 0 \|$", row), row
     flip = r"founding flip \| 0 / 0 \| [\d.]+ \| 100.0 \| 0 / 0 \| [\d.]+ \| 100.0 \|"

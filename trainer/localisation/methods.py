@@ -120,9 +120,11 @@ def adapt_scene(
     require(both, "range_m is (nearest, farthest)", f"{ends}", "Give both, in metres.")
     near, far = ends
     for name, angle in (("azimuth_deg", azimuth_deg), ("elevation_deg", elevation_deg)):
-        if isinstance(angle, int | float) and 0 < angle <= math.pi / 2:
-            rule, degrees = f"{name} is in degrees, more than 1.57", f"{math.degrees(angle):.4g}"
-            require(False, rule, f"{angle}", f"Give {degrees} for {angle} radians.")
+        if isinstance(angle, int | float):
+            # the least width is for a row of elements, which is searched in one plane
+            rule = f"{name} is in degrees: more than 1.57, or at most 0.3"
+            good = not 0.3 < angle <= math.pi / 2
+            require(good, rule, f"{angle}", f"Give {math.degrees(angle):.4g} for {angle} radians.")
     return replace(
         trained,
         **dataclasses.asdict(scenes.panel),
