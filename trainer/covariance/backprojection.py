@@ -27,6 +27,8 @@ from .covariance import Covariance, normalise
 
 RANK_TOLERANCE = 1e-6
 """Eigenvalues of G_l G_lᴴ below this times the largest count as zero in the pseudo-inverse."""
+LEAST_MODE = 1e-4
+"""Squared singular values of H below this times the largest carry no snapshots: 40 dB."""
 LOADING_RANGE = (-6.0, 6.0)
 """log10 of the smallest and largest λ / mean eigenvalue of G_l G_lᴴ that are tried."""
 LOADING_STEPS = 121
@@ -51,6 +53,13 @@ class Whitened(NamedTuple):
         if has_unit_modulus(self.codes):
             return self.channel
         return self.channel * squared_magnitude(self.codes).mean(1, keepdim=True).sqrt()
+
+    @property
+    def num_modes(self) -> Tensor:
+        """Number of singular values of H that carry something, [B]; at most M. As many amplitudes
+        in a snapshot explain any."""
+        squared = torch.linalg.svdvals(self.channel).square()
+        return (squared > LEAST_MODE * squared[:, :1]).sum(-1)
 
     def to(self, dtype: torch.dtype) -> "Whitened":
         """Return the same measurements in another precision."""

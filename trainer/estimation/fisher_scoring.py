@@ -208,9 +208,9 @@ def uncertainty(
     information = likelihood.local_model(unknowns).curvature
     if snr is not None:
         return region_limited(information, search, slots)
-    # silent snapshots tell nothing; nor do those that as many amplitudes as antennas explain at
-    # any place, which leaves nothing to take σ² from
-    tells = (level > 0) & (active.sum(-1) < data.snapshots.shape[-1])
+    # silent snapshots tell nothing; nor do those that as many amplitudes as modes of the channel
+    # explain at any place, which leaves nothing to take σ² from
+    tells = (level > 0) & (active.sum(-1) < data.num_modes)
     information = information * tells[:, None, None]
     observed = likelihood.observed_information(unknowns) * tells[:, None, None]
     return region_limited(information, search, slots, observed)

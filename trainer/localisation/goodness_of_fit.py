@@ -39,8 +39,8 @@ DEGREE = 3
 """Degree of the polynomials of the wavefront test."""
 RANK = 1e-9
 """Eigenvalues of normalised Gram matrices below this times the largest count as zero."""
-LEAST_MODE = 1e-4
-"""Squared singular values of a channel below this times the largest count for nothing: 40 dB."""
+
+
 ROUNDING = 1e-6
 """Share of the energy that may be left without being noise: 60 dB, finer than arrays are known."""
 
@@ -109,10 +109,7 @@ def goodness_of_fit(scenes: Scenes, positions: Tensor, active: Tensor, search: S
     explained = 1 - rest / total.where(total > 0, torch.ones_like(total))
     # residuals of data without noise are rounding errors, which are not white
     p_value = p_value.where(explained < 1 - ROUNDING, 1)
-    # as many amplitudes as antennas, or as modes of the channel, explain any snapshots
-    modes = torch.linalg.svdvals(data.channel).square()
-    count = (modes > LEAST_MODE * modes[:, :1]).sum(-1)
-    testable = (total > 0) & (active.sum(-1) < count)
+    testable = (total > 0) & (active.sum(-1) < data.num_modes)
     return Fit(
         explained * (total > 0),
         p_value.where(testable, torch.nan),

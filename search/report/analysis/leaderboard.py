@@ -306,7 +306,7 @@ def with_and_without_term(run: Run) -> list[str]:
     if f"{PREFIX}{WEIGHT}" not in run.trials or run.completed.empty:
         return []
     trials = run.trials.set_index("trial_id")
-    arms = {"with": [], "without": []}  # type: dict[str, list[str]]
+    arms: dict[str, list[str]] = {"with": [], "without": []}
     for name in best_trials(run.trials):
         arms["with" if trials[f"{PREFIX}{WEIGHT}"][name] > 0 else "without"].append(name)
     if lacking := [arm for arm, names in arms.items() if not names]:

@@ -294,4 +294,5 @@ def test_a_channel_with_one_mode_tells_no_place_of_a_source():
     found = localise(method="sml", scenes=scenes_of(scene, size=4), num_sources=1)
     assert (found.reason[found.active] == UNTESTED).all()
     assert not found.resolved.any()
+    assert not (found.azimuth_std[found.active] < 0.3).any()  # 17°, half of the region's own
     assert localise(method="sml", scenes=scenes_of(size=4), num_sources=1).resolved.all()
