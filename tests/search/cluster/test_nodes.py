@@ -220,13 +220,17 @@ def test_workers_run_a_users_modules_that_only_the_driver_can_import(
         tried("my_pkg.alone")
 
 
-def submit(dashboard: str, out: Path, *flags: str) -> str:
-    """Has the cluster run a search named `job`, as a user does; the submission's id."""
+def submit(cluster: tuple[Cluster, str], out: Path, *flags: str) -> str:
+    """Has the cluster run a search named `job`, as a user does; the submission's id.
+
+    A user says `--address auto`; here that may be the Ray of a test that runs at the same time.
+    """
+    head, dashboard = cluster
     command = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--no-wait"]
     wait = json.dumps({"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "60"}})
     command += ["--address", dashboard, "--working-dir", str(ROOT), "--runtime-env-json", wait]
     search = ["python", "-m", "search.run", "--preset", "smoke", "--scheduler", "none", *flags]
-    search += ["--name", "job", "--out", str(out), "--address", "auto"]
+    search += ["--name", "job", "--out", str(out), "--address", head.address]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = os.environ | {"PATH": path}
     latest = time.monotonic() + 120
@@ -247,13 +251,16 @@ def submit(dashboard: str, out: Path, *flags: str) -> str:
 @pytest.mark.slow
 def test_a_job_that_is_stopped_ends_as_if_interrupted(cluster, tmp_path, capfd):
     """`ray job stop`: the search has the time that it was promised, and says how it ended."""
-    job = submit(cluster[1], tmp_path, "--trials", "40")
+    job = submit(cluster, tmp_path, "--trials", "40")
     latest = time.monotonic() + 120
     parts = (tmp_path / "job" / "trials").glob
+    ray_job = [sys.executable, "-m", "ray.scripts.scripts", "job"]
+    of_it = [job, "--address", cluster[1]]
     while not any(pq.read_metadata(part).num_rows for part in parts("session-*.parquet")):
-        assert time.monotonic() < latest
+        if time.monotonic() > latest:
+            subprocess.run([*ray_job, "logs", *of_it])
+            pytest.fail("no trial has ended within 120 s; what the job printed is above")
         time.sleep(0.2)
-    stop = [sys.executable, "-m", "ray.scripts.scripts", "job", "stop", job]
-    subprocess.run([*stop, "--address", cluster[1]], check=True, capture_output=True)
+    subprocess.run([*ray_job, "stop", *of_it], check=True, capture_output=True)
     assert main(["--attach", "job", "--out", str(tmp_path)]) == 130
     assert "ended with exit code 130" in capfd.readouterr().out
