@@ -12,8 +12,8 @@ batches. Trainings and scores are kept in runs/benchmark: a run that was interru
 
 By default both scenes: `local` as published, `full` (the 12x12 panel) on a budget that one
 thread can pay, about an hour together. With --write the tables, as printed, go into
-docs/network.md at <!-- local -->, <!-- local by SNR and K --> and so on, that of --confidence at
-<!-- confidence -->, each with the command that made it.
+docs/network.md at <!-- local -->, <!-- local by SNR and K --> and so on, each with the command
+that made it.
 """
 
 import argparse
@@ -38,22 +38,9 @@ from paired import (
     readouts,
     shown,
 )
-from torch import nn
 
-from trainer.config import TrainConfig
-from trainer.estimation import Estimates
-from trainer.evaluation import (
-    BINS,
-    CHUNK,
-    Conditions,
-    calibrate,
-    classical_estimator,
-    near_a_source,
-)
-from trainer.intervals import bootstrap_mean, wilson_share
-from trainer.localisation import localise
-from trainer.scenes import EvalScenes, Scenes
-from trainer.training import Model
+from trainer.evaluation import Conditions, classical_estimator
+from trainer.intervals import bootstrap_mean
 
 SNR_DB = {"local": (-10.0, -5.0, 0.0), "full": (-10.0, -5.0, 0.0, 5.0)}
 COUNTS = {"local": (1, 2), "full": (1, 2, 3)}
@@ -97,51 +84,6 @@ def report(name: str, mine: Scores, reference: Scores, snr_db: tuple[float, ...]
     return f"| {name} | {cells} | {times:.2f} | {ratio} |"
 
 
-def reliability(network: nn.Module, config: TrainConfig, conditions: Conditions) -> str:
-    """Return a table of how often estimates of each confidence are right, with K known and with K
-    asked of the eigenvalues."""
-    model = Model(config, network, calibrate(network, config))
-    lines = [
-        "| K | confidence | estimates | mean confidence | share right |",
-        "|---|---|---|---|---|",
-    ]
-    for given in ("known", "estimated"):
-        said, right, told = [], [], []
-        for snr, count in conditions.points():
-            for first in range(0, conditions.num_scenes, CHUNK):
-                ids = range(first, min(first + CHUNK, conditions.num_scenes))
-                scenes = EvalScenes(conditions.scene, conditions.seed).batch(
-                    ids, snr_db=snr, num_sources=count
-                )
-                found = localise(model, scenes, num_sources=given, device="cpu")
-                places = {n: torch.from_numpy(v) for n, v in found.arrays().items()}
-                kept = places["active"]
-                said.append(places["confidence"][kept])
-                right.append(hits(places, scenes)[kept])
-                told.append(places["num_sources"] == count)
-        confidence, correct = torch.cat(said).double(), torch.cat(right).double()
-        share = torch.cat(told).double().mean()
-        label = "known" if given == "known" else f"asked, right in {share:.2f}"
-        off = 0.0
-        for part in confidence.argsort().tensor_split(BINS):
-            hit = wilson_share(float(correct[part].mean()), len(part))
-            mean = float(confidence[part].mean())
-            off += abs(mean - hit.mean) * len(part) / len(confidence)
-            low, high = float(confidence[part].min()), float(confidence[part].max())
-            span = f"{low:.2f} to {high:.2f}"
-            lines.append(f"| {label} | {span} | {len(part)} | {mean:.3f} | {shown(hit)} |")
-        total = f"expected calibration error {off:.3f}"
-        lines.append(f"| {label} | all | {len(confidence)} | {total} | |")
-    return "\n".join(lines)
-
-
-def hits(places: dict[str, torch.Tensor], scenes: Scenes) -> torch.Tensor:
-    """Return which estimates lie near a source, also those that `localise` does not vouch for."""
-    names = ("azimuth", "elevation", "range_m", "resolved", "active")
-    given = {name: places[name] for name in names}
-    return near_a_source(Estimates(**given, separate=places["confidence"] > 0), scenes)
-
-
 def main() -> None:
     """Measure both scenes, print the tables, and write them with `--write`."""
     parser = argparse.ArgumentParser(
@@ -156,7 +98,6 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, help="per SNR and source number")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--figure", help="PNG of the trade-off on the first scene")
-    parser.add_argument("--confidence", help="network whose confidence is checked, first seed")
     parser.add_argument("--write", action="store_true", help=f"the tables into {DOCUMENT}")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -164,25 +105,19 @@ def main() -> None:
     asked = {name: value for name, value in asked.items() if value is not None}
     command = f"`{shlex.join(['python', 'benchmarks/accuracy.py', *sys.argv[1:]])}`"
     tables: dict[str, str] = {}
-    if args.confidence not in (None, *replace(PLANS[args.scene[0]], **asked).networks):
-        parser.error(f"--confidence is one of --networks, but got {args.confidence}")
     for name in args.scene:
         plan = replace(PLANS[name], **asked)
-        first = name == args.scene[0]
-        figure, confidence = (args.figure, args.confidence) if first else (None, None)
-        tables |= measured(name, plan, args.device, figure=figure, confidence=confidence)
+        figure = args.figure if name == args.scene[0] else None
+        tables |= measured(name, plan, args.device, figure=figure)
     if args.write:
         write_tables(DOCUMENT, {name: f"{command}{text}" for name, text in tables.items()})
 
 
-def measured(
-    name: str, plan: Plan, device: str, *, figure: str | None, confidence: str | None
-) -> dict[str, str]:
+def measured(name: str, plan: Plan, device: str, *, figure: str | None) -> dict[str, str]:
     """Train and score on one scene; print the tables and return them by name.
 
     Args:
         figure: file that the trade-off is drawn into.
-        confidence: network whose confidence is checked.
     """
     budget = {"steps_per_epoch": plan.steps, "batch_size": plan.batch}
     configs = {
@@ -229,10 +164,6 @@ def measured(
         print(f"| trained in {np.mean(seconds):.0f} CPU-s |", flush=True)
     everything = everywhere(rows, conditions)
     tables = {name: "; " + "\n".join(lines), f"{name} by SNR and K": f"\n\n{everything}"}
-    if confidence:
-        config = configs[confidence][0]
-        made = trained(config, device)[0]
-        tables["confidence"] = f"\n\n{reliability(made, config, conditions)}"
     print("".join(list(tables.values())[1:]), flush=True)
     if figure:
         draw(rows, plan.networks, figure)

@@ -58,6 +58,11 @@ class Covariance:
         loading = torch.diag_embed(self.shift.unsqueeze(-1).expand(-1, self.num_elements))
         return matrix + loading
 
+    def take(self, scenes: Tensor) -> "Covariance":
+        """Return those of some of the scenes, by their numbers."""
+        matrix, factor = (x if x is None else x[scenes] for x in (self.matrix, self.factor))
+        return Covariance(matrix, factor, self.shift[scenes])
+
     def nmse(self, scenes: Scenes) -> Tensor:
         """Return ‖R - R_true‖²_F / ‖R_true‖²_F of the unloaded R: [B]; ‖R‖²_F without sources.
 

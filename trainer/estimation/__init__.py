@@ -15,6 +15,7 @@ from .registry import (
     build_localiser,
     build_source_counter,
     covariance_localiser,
+    likeliest_number_on,
     refined,
     refined_music,
     with_fisher_scoring,

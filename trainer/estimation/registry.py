@@ -26,7 +26,7 @@ from .estimates import Estimates
 from .fisher_scoring import judge_by_likelihood, refine_by_fisher_scoring
 from .maximum_likelihood import sml
 from .pseudospectra import ESTIMATORS
-from .source_number import estimate_num_sources, most_likely_number
+from .source_number import estimate_num_sources, likeliest_number, most_likely_number
 from .sparse_fit import sparse_covariance
 
 Localiser = Callable[[Scenes, Tensor], Estimates]
@@ -148,3 +148,11 @@ def refined_music(
     device = str(scenes.snapshots.device)
     music = covariance_localiser(lambda _: covariance, scene, device)
     return refined(music, scene, device, how)(scenes, count)
+
+
+def likeliest_number_on(scenes: Scenes, covariance: Covariance, scene: SceneConfig) -> Tensor:
+    """Return K in 0 ... `scene.max_sources` by the evidence at MUSIC's places, [B]."""
+    device = str(scenes.snapshots.device)
+    music = covariance_localiser(lambda _: covariance, scene, device)
+    search = search_grid(scene, torch.float32, device)
+    return likeliest_number(scenes, music, search, scene.max_sources)

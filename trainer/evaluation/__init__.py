@@ -11,6 +11,7 @@ from .confidence import (
     Calibration,
     calibrate,
     confidence_features,
+    confidence_outcomes,
     near_a_source,
 )
 from .crb import stochastic_crb

@@ -10,25 +10,26 @@ K in a trace-1 R:
 
 A logistic regression turns them into a probability. It is fitted to scenes drawn like those of the
 training, so that of all estimates with confidence .7, 70 % are right: *on such scenes*, with their
-share of low SNRs. References: Platt 1999, "Probabilistic outputs"; Naeini et al. 2015 (expected
-calibration error).
+share of low SNRs. Where K is asked, by the evidence, it has coefficients of its own: an estimate
+of a source that is not there has the features of one that is. References: Platt 1999,
+"Probabilistic outputs"; Naeini et al. 2015 (expected calibration error).
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from trainer.config import SceneConfig, TrainConfig
 from trainer.covariance import Covariance, eigendecompose
-from trainer.estimation import Estimates, refined_music
+from trainer.estimation import Estimates, likeliest_number_on, refined_music
 from trainer.linalg import squared_magnitude
 from trainer.scenes import Scenes, require_placed, search_grid, simulate
 
 from .metrics import TOLERANCE_DEG
 
 SCENES = 1024
-"""Scenes to fit to, and as many again to measure the calibration error on."""
+"""Scenes to fit to; the calibration error is measured on each half by the fit to the other."""
 BATCH_SIZE = 128
 SEED = 4_000_003
 """Seed of these scenes; differs from the seeds of `EvaluationConfig`."""
@@ -45,21 +46,26 @@ LEAST_SHARE = 1e-4
 
 @dataclass(frozen=True)
 class Calibration:
-    """A fitted logistic regression.
+    """Fitted logistic regressions, for K told and K asked.
 
     Attributes:
         coefficients: of a constant and of the three features, in the module's order.
-        error: expected calibration error, on scenes that it was not fitted to.
-        count: number of those scenes.
+        error: expected calibration error, by cross-validation.
+        count: number of scenes.
+        asked_coefficients, asked_error: where K is asked. None in models of before, which then
+            use `coefficients`.
     """
 
     coefficients: tuple[float, ...]
     error: float
     count: int
+    asked_coefficients: tuple[float, ...] | None = None
+    asked_error: float | None = None
 
-    def confidence(self, features: Tensor) -> Tensor:
+    def confidence(self, features: Tensor, *, asked: bool = False) -> Tensor:
         """Return the probabilities [B, K], in (0, 1), of `confidence_features` [B, K, 3]."""
-        weights = torch.tensor(self.coefficients, dtype=torch.float64, device=features.device)
+        chosen = (asked and self.asked_coefficients) or self.coefficients
+        weights = torch.tensor(chosen, dtype=torch.float64, device=features.device)
         log_odds = weights[0] + features.double() @ weights[1:]
         return log_odds.sigmoid().to(features.dtype)
 
@@ -101,11 +107,12 @@ def near_a_source(estimates: Estimates, scenes: Scenes) -> Tensor:
 
 @torch.no_grad()
 def calibrate(network: nn.Module, config: TrainConfig) -> Calibration:
-    """Fit confidence to scenes drawn like the training's, K told; measure its error on others."""
+    """Fit confidence to scenes drawn like the training's, K told and K asked, and measure its
+    errors by cross-validation."""
     device = next(network.parameters()).device
     generator = torch.Generator(device).manual_seed(SEED)
-    features, right = [], []
-    for _ in range(0, 2 * SCENES, BATCH_SIZE):
+    told, asked = [], []
+    for _ in range(0, SCENES, BATCH_SIZE):
         scenes = simulate(
             config.scene,
             BATCH_SIZE,
@@ -114,18 +121,52 @@ def calibrate(network: nn.Module, config: TrainConfig) -> Calibration:
             device=device,
         )
         require_placed(config.scene, scenes.sources.azimuth)
-        count = scenes.sources.num_sources
-        covariance = network(scenes)
-        how = config.evaluation.refinement
-        estimates = refined_music(scenes, covariance, count, config.scene, how)
-        found = confidence_features(covariance, estimates, count, config.scene)
-        features.append(found[estimates.active].cpu())
-        right.append(near_a_source(estimates, scenes)[estimates.active].cpu())
-    half = len(features) // 2
-    coefficients = fit_logistic(torch.cat(features[:half]), torch.cat(right[:half]))
-    fitted = Calibration(coefficients, error=0.0, count=SCENES)
-    confidence = fitted.confidence(torch.cat(features[half:]))
-    return replace(fitted, error=calibration_error(confidence, torch.cat(right[half:])))
+        covariance, count = network(scenes), scenes.sources.num_sources
+        number = likeliest_number_on(scenes, covariance, config.scene)
+        agree = number == count
+        agreed = confidence_outcomes(scenes, covariance, count * agree, config)
+        told += [agreed, confidence_outcomes(scenes, covariance, count * ~agree, config)]
+        asked += [agreed, confidence_outcomes(scenes, covariance, number * ~agree, config)]
+    coefficients, error = _fit_and_check(told)
+    return Calibration(coefficients, error, SCENES, *_fit_and_check(asked))
+
+
+def confidence_outcomes(
+    scenes: Scenes, covariance: Covariance, count: Tensor, config: TrainConfig
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the features [n, 3] of all scored estimates, whether they are right, and the number
+    of their scene, [n] each, on the CPU.
+
+    Args:
+        count: K, [B]; scenes of 0 are left out.
+    """
+    some = count.nonzero().flatten()
+    if not len(some):
+        return torch.empty(0, NUM_COEFFICIENTS - 1), some.bool().cpu(), some.cpu()
+    scenes, covariance, count = scenes.take(some), covariance.take(some), count[some]
+    how = config.evaluation.refinement
+    estimates = refined_music(scenes, covariance, count, config.scene, how)
+    features = confidence_features(covariance, estimates, count, config.scene)
+    kept = estimates.scored
+    right, of_scene = near_a_source(estimates, scenes), some.unsqueeze(-1).expand_as(kept)
+    return features[kept].cpu(), right[kept].cpu(), of_scene[kept].cpu()
+
+
+def _fit_and_check(
+    outcomes: list[tuple[Tensor, Tensor, Tensor]],
+) -> tuple[tuple[float, ...], float]:
+    # coefficients of all, and the expected calibration error of those of each half on the other
+    middle = len(outcomes) // 2
+    halves = outcomes[:middle], outcomes[middle:]
+    features, right = (
+        [torch.cat([each[part] for each in half]) for half in halves] for part in (0, 1)
+    )
+    fitted = [
+        Calibration(fit_logistic(*half), 0.0, 0) for half in zip(features, right, strict=True)
+    ]
+    crossed = [fitted[1].confidence(features[0]), fitted[0].confidence(features[1])]
+    error = calibration_error(torch.cat(crossed), torch.cat(right))
+    return fit_logistic(torch.cat(features), torch.cat(right)), error
 
 
 def fit_logistic(features: Tensor, right: Tensor) -> tuple[float, ...]:

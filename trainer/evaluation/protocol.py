@@ -19,12 +19,12 @@ from trainer.estimation import (
     Localiser,
     build_localiser,
     covariance_localiser,
-    likeliest_number,
+    likeliest_number_on,
     refined_music,
 )
 from trainer.limits import LIMITS, KeptLimits, limit_tables
 from trainer.posterior import PosteriorReadout, read_posterior
-from trainer.scenes import Scenes, search_grid
+from trainer.scenes import Scenes
 
 from .conditions import Conditions, Estimator, evaluate, evaluate_crb
 from .metrics import CAP_DEG, TOLERANCE_DEG
@@ -142,7 +142,6 @@ def evaluate_network(
         locate = covariance_localiser(network, config.scene, device)
         return evaluate(_told(locate), "network", conditions)
     how = config.evaluation.refinement or REFINEMENTS[0]
-    search, most = search_grid(config.scene, device=device), config.scene.max_sources
 
     @torch.no_grad()
     def locate_refined(scenes: Scenes) -> Estimates:
@@ -151,8 +150,7 @@ def evaluate_network(
         found = refined_music(scenes, covariance, told, config.scene, how)
         if not ask_number:
             return found
-        music = covariance_localiser(lambda _: covariance, config.scene, device)
-        asked = likeliest_number(scenes, music, search, most)
+        asked = likeliest_number_on(scenes, covariance, config.scene)
         return replace(found, source_numbers={**found.source_numbers, "evidence": asked})
 
     return evaluate(locate_refined, f"network+{how}", conditions)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.config import ConfigError, SceneConfig, require, require_choice
-from trainer.estimation import covariance_localiser, likeliest_number, refined_music
+from trainer.estimation import likeliest_number_on, refined_music
 from trainer.evaluation import confidence_features
 from trainer.scenes import (
     Scenes,
@@ -27,7 +27,6 @@ from trainer.scenes import (
     load_scenes,
     require_reflection,
     require_scale,
-    search_grid,
 )
 from trainer.training import Model, load_model, resolve_device
 
@@ -197,11 +196,9 @@ def _locate_by_model(
 ) -> Located:
     covariance = network(scenes)
     _require_finite_output({"covariance": covariance.held.abs()}, model)
+    asked = counts is None
     if counts is None:
-        device = str(scenes.snapshots.device)
-        music = covariance_localiser(lambda _: covariance, scene, device)
-        search = search_grid(scene, torch.float32, device)
-        counts = likeliest_number(scenes, music, search, scene.max_sources)
+        counts = likeliest_number_on(scenes, covariance, scene)
     how = model.config.evaluation.refinement
     found = refined_music(scenes, covariance, counts, scene, how)
     places = {name: getattr(found, name) for name in ("azimuth", "elevation", "range_m")}
@@ -210,7 +207,7 @@ def _locate_by_model(
         _require_finite_output(places, model)
         return Located(found, counts, None)  # confidence was calibrated for other data
     features = confidence_features(covariance, found, counts, scene)
-    confidence = model.calibration.confidence(features) * found.scored
+    confidence = model.calibration.confidence(features, asked=asked) * found.scored
     _require_finite_output(places | {"confidence": confidence}, model)
     return Located(found, counts, confidence)
 

@@ -54,8 +54,8 @@ K.
 ## Confidence
 
 The probability that an estimate lies within 5° of a source in azimuth and elevation, for scenes
-such as those trained on, K known. On {calibration.count} further scenes its expected calibration
-error is {calibration.error:.3f}.
+such as those trained on. Its expected calibration error, by cross-validation on
+{calibration.count} further scenes, is {calibration.error:.3f}, K known{asked}.
 
 ## Training
 
@@ -99,6 +99,7 @@ def model_card(
         dictionary: of the network.
     """
     config = state.config
+    asked = calibration.asked_error
     judged = config.evaluation
     return CARD.format(
         kind=config.network.kind[:1].upper() + config.network.kind[1:],
@@ -107,6 +108,7 @@ def model_card(
         scene=config.scene,
         judged=judged,
         calibration=calibration,
+        asked="" if asked is None else f", and {asked:.3f}, K asked",
         size=size,
         refinement=judged.refinement or REFINEMENTS[0],
         added=JUDGED if judged.refinement == "judged" else "Fisher scoring",

@@ -212,7 +212,11 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> Model:
 def _calibration(record: Mapping[str, Any]) -> Calibration:
     """Return the recorded calibration, or raise ValueError unless all its numbers are finite."""
     made = Calibration(**record)
-    numbers = [*made.coefficients, made.error, made.count]
-    if len(made.coefficients) != NUM_COEFFICIENTS or not all(map(math.isfinite, numbers)):
+    sets, numbers = [made.coefficients], [made.error, made.count]
+    if made.asked_coefficients is not None:
+        sets.append(made.asked_coefficients)
+    numbers += [number for each in sets for number in each]
+    whole = all(len(each) == NUM_COEFFICIENTS for each in sets)
+    if not whole or not all(map(math.isfinite, numbers)):
         raise ValueError(f"{NUM_COEFFICIENTS} finite coefficients are needed, not {record}")
     return made

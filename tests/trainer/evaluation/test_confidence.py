@@ -98,8 +98,8 @@ def test_an_estimate_is_right_within_five_degrees_of_any_source():
 
 
 def test_a_networks_confidence_is_calibrated_on_scenes_it_was_not_fitted_to():
-    """Even an untrained network's: .06 is what ten bins of some 150 would show by chance alone,
-    .032 on average, and two standard deviations."""
+    """Even an untrained network's, K told and asked: .06 is what ten bins of some 150 would show
+    by chance alone, .032 on average, and two standard deviations."""
     config = TrainConfig(
         scene=SCENE, network=NetworkConfig(kind="unrolled", width=4, stages=1), snr_min_db=-5.0
     )
@@ -108,3 +108,14 @@ def test_a_networks_confidence_is_calibrated_on_scenes_it_was_not_fitted_to():
     assert made.count == 1024
     assert made.error < 0.06
     assert made.coefficients[1] > -0.5
+    assert made.asked_error < 0.06
+
+
+def test_an_asked_number_has_coefficients_of_its_own_and_old_models_those_of_a_told_one():
+    numbers = torch.zeros(1, 1, 3)
+    made = Calibration((0.0, 0.0, 0.0, 0.0), 0.0, 1, (-1.0, 0.0, 0.0, 0.0), 0.0)
+    assert made.confidence(numbers) == 0.5
+    asked = made.confidence(numbers, asked=True)
+    torch.testing.assert_close(asked, torch.full((1, 1), -1.0).sigmoid().expand(1, 1))
+    old = replace(made, asked_coefficients=None, asked_error=None)
+    assert old.confidence(numbers, asked=True) == 0.5

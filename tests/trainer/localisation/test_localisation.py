@@ -171,6 +171,19 @@ def test_confidence_is_higher_where_there_is_less_noise(trained):
     assert first[1] > first[0] + 0.2
 
 
+def test_confidence_with_an_asked_number_has_the_coefficients_of_one(trained):
+    model = load_model(trained)
+    sure = replace(model.calibration, asked_coefficients=(20.0, 0.0, 0.0, 0.0))
+    scenes = scenes_of(snr_db=5.0, size=12)
+    for asked in (replace(model, calibration=sure), model):
+        found = localise(asked, scenes, num_sources="estimated").confidence
+        kept = np.isfinite(found) & (found > 0)
+        assert kept.any()
+        assert (found[kept] > 0.99).all() == (asked is not model)
+    told = localise(replace(model, calibration=sure), scenes).confidence
+    np.testing.assert_array_equal(told, localise(model, scenes).confidence)
+
+
 def test_a_lattice_given_by_its_positions_is_localised_alike(trained, tmp_path):
     """Also with dead elements: told by a mask, by codes of zero, and in memory."""
     scenes = unknown(scenes_of(size=3))

@@ -51,6 +51,18 @@ DAMAGES = {
         lambda d: _record(d, confidence={"coefficients": [1, 2], "error": 0, "count": 1}),
         "4 finite coefficients",
     ),
+    "two coefficients of K asked": (
+        lambda d: _record(
+            d,
+            confidence={
+                "coefficients": [1, 2, 3, 4],
+                "error": 0,
+                "count": 1,
+                "asked_coefficients": [1, 2],
+            },
+        ),
+        "4 finite coefficients",
+    ),
     "no coefficients": (
         lambda d: _record(d, confidence={"coefficients": None, "error": 0, "count": 1}),
         "confidence is calibrated",
