@@ -6,6 +6,7 @@ the paired difference. The answer is one sentence with its interval, whatever it
     python -m search.ablate RUN --term eigengap                    the term as the trials have it
     python -m search.ablate RUN --term eigengap --definition leak  with this definition's defaults
     python -m search.ablate RUN --set spectral.backend=svd         any other setting
+    python -m search.ablate --design eigengap.toml                 networks x regimes x terms
 
 Exit codes: 0 compared, or not because trainings did not complete, which is an answer too; 1 it
 failed, or there are too few configurations; 2 the request is impossible,
@@ -21,7 +22,19 @@ from typing import Any
 from search.plan import Rerun, run_command
 from search.records import RunStore, checked_name, to_json
 from search.remote import push
-from search.reruns import TERMS, RerunRequest, open_session, paired, parser
+from search.reruns import (
+    DEFAULTS,
+    TERMS,
+    Design,
+    RerunRequest,
+    carry_out,
+    create_run,
+    describe_design,
+    design_request,
+    open_session,
+    paired,
+    parser,
+)
 from spaces.blocks import ACTING
 from trainer.atomic import write_atomically
 from trainer.cli import UsageError
@@ -34,6 +47,10 @@ MEANS = {
 """Columns of `scenes`, and of `ablations` for their means."""
 
 
+OF_RUNS = ("run", "definition", "top", "trials", "seeds", "scenes", "snr", "scene_seed")
+"""Flags that a design does not take."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     p = parser(
@@ -41,10 +58,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         "Train a run's best trials with and without a loss term (or a setting), on the same "
         "fresh seeds and scenes, and say whether it helps. Writes RUN/ablations, RUN/scenes, "
         "RUN/reruns and RUN/report; a command that was killed goes on when it is given again.",
+        runs="?",
     )
     what = p.add_mutually_exclusive_group(required=True)
     what.add_argument(
         "--term", metavar="TERM", help=f"a loss term with a weight of its own: {', '.join(TERMS)}"
+    )
+    what.add_argument(
+        "--design",
+        metavar="FILE",
+        help="TOML file of networks, regimes and terms, without RUN: each term gets an equal "
+        "small search and is compared with none, on common seeds and scenes, in a run of its own, "
+        "OUT/NAME; docs/search.md",
     )
     what.add_argument(
         "--set",
@@ -59,11 +84,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         "default: each trial's own, or else that of the run's best trial which has one",
     )
     p.add_argument("--name", metavar="NAME", help="of the ablation; default: what it is about")
+    p.set_defaults(design=None)
     return run_command(p, ablate, argv)
 
 
 def ablate(args: argparse.Namespace) -> int:
     """Rerun both arms and print the difference."""
+    if args.design is not None:
+        return ablate_design(args)
+    if args.run is None:
+        raise UsageError("--term and --set are of the trials of a run, but no RUN was given.")
     request = RerunRequest.from_flags(args)
     name = ablation_name(args)
     pairs, notes = paired(request, args)
@@ -95,6 +125,23 @@ def ablate(args: argparse.Namespace) -> int:
     request.store.write_part("ablations", name, rows)
     notes += [f"{outcome}: {rerun}, its pair left out" for rerun, outcome in failed.items()]
     return print_verdict(request.store, name, notes)
+
+
+def ablate_design(args: argparse.Namespace) -> int:
+    """Carry out a design."""
+    for name in OF_RUNS:
+        if getattr(args, name) != DEFAULTS.get(name):
+            flag = "RUN" if name == "run" else f"--{name.replace('_', '-')}"
+            raise UsageError(f"--design says all that is trained, but got {flag} too. Drop it.")
+    design = Design.read(args.design)
+    request = design_request(args, design)
+    print(describe_design(request, design), flush=True)
+    if args.dry_run:
+        return 0
+    notes = carry_out(create_run(request, design), design)
+    print(*notes, sep="\n", end="\n" * bool(notes))
+    print(f"results    {request.store.path}/ablations, {request.store.path}/scenes")
+    return 0
 
 
 def ablation_name(args: argparse.Namespace) -> str:

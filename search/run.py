@@ -50,7 +50,9 @@ if TYPE_CHECKING:
     from search.cluster import Train
     from search.records import RunStore
 
-PLAN_FLAGS = tuple(field.name for field in fields(SearchConfig) if field.name != "code")
+PLAN_FLAGS = tuple(
+    field.name for field in fields(SearchConfig) if field.name not in ("code", "references")
+)
 RESUME_FLAGS = ("trials", "out", "log", *RESOURCE_FLAGS)
 """Flags of a plan that a resumed run takes; it has the others in its plan already."""
 
@@ -255,6 +257,11 @@ def _resumed_plan(args: argparse.Namespace) -> tuple[SearchConfig, RunStore]:
         changes["code"] = {name: code[name] for name in code if name == trainable}
         more = declared(planned(path, stored, changes))
     store = RunStore.open(path, more=more)
+    if "design" in store.plan:
+        raise UsageError(
+            f"--resume continues a search, but {path} holds the trainings of a design. Give "
+            "`python -m search.ablate --design FILE` again, as it was."
+        )
     kept = planned(path, store.plan, changes)
     flags = given(args, PLAN_FLAGS)
     flags.pop("out", None)

@@ -9,6 +9,7 @@ from .tasks import (
     measure_best,
     result_of,
     score_baselines,
+    score_counts,
     score_hinges,
     score_state,
     submit,

@@ -152,6 +152,18 @@ def score_state(state_path: str, evaluation: EvaluationConfig | None = None) -> 
     return tables
 
 
+def score_counts(state_path: str, evaluations: Sequence[EvaluationConfig]) -> list[Any]:
+    """Return, for the scenes of each of `evaluations`, their seed and the rows of the trained
+    network of a checkpoint, K told and K by rules on the eigenvalues."""
+    from trainer.evaluation import evaluate_counting
+
+    config, network = _restored(state_path)
+    return [
+        (one.test_seed, evaluate_counting(network, replace(config, evaluation=one)))
+        for one in evaluations
+    ]
+
+
 def score_hinges(
     state_path: str, params: dict[str, Any], num_scenes: int
 ) -> list[dict[str, float]]:

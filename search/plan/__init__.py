@@ -1,7 +1,7 @@
 """The plan of a search and its rules: flags, outcomes, early stopping, resources, signals and all
 exceptions of `search`. Free of Ray, Optuna and Parquet; every other room uses it."""
 
-from .changes import require_space
+from .changes import require_code, require_space
 from .config import RUNS, SearchConfig, objective_window
 from .early_stopping import EarlyStopper, Rungs, asha, early_stopper, hyperband, judged_epochs
 from .environment import (
@@ -35,6 +35,7 @@ from .options import (
     CONFIG_FILE,
     RESOURCE_FLAGS,
     add_flags,
+    dotted,
     flag_of,
     given,
     parsed,

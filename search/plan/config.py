@@ -125,6 +125,7 @@ class SearchConfig:
         warm_start: path of the run whose trials the sampler is told first, or None.
         address: of a running Ray cluster, or None (or "local") for a local Ray.
         log: those of `LOGS` that every trial is logged to, too; `("none",)` is none of them.
+        references: further code of the user's, by reference, that trainings beside the space name.
     """
 
     preset: str
@@ -153,12 +154,13 @@ class SearchConfig:
     warm_start: str | None = None
     address: str | None = None
     log: tuple[str, ...] = ()
+    references: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         require_choice("--scheduler", self.scheduler, SCHEDULERS)
         require_choice("--sampler", self.sampler, SAMPLERS)
         require_choice("--guard", self.guard, GUARD)
-        for name in ("objectives", "settings", "ranges", "choices", "log"):
+        for name in ("objectives", "settings", "ranges", "choices", "log", "references"):
             object.__setattr__(self, name, tuple(getattr(self, name)))  # JSON has lists only
         if self.address == "local":  # so that a run that had a cluster can go on without one
             object.__setattr__(self, "address", None)
@@ -222,6 +224,7 @@ class SearchConfig:
     def sources(self) -> dict[str, Source]:
         """The user's code by its reference; raises CodeError if it is not as it was in `code`."""
         used = [each for each in (self.space_from, self.trainable) if each is not None]
+        used += self.references
         for drawn in (self.fixed, *self.space.branches()):
             used += [drawn[name] for name in HASHED if is_reference(drawn.get(name))]
         return {reference: self._source(reference) for reference in used}

@@ -255,7 +255,7 @@ def _words(name: str, value: Any) -> Iterator[str]:
     if isinstance(value, dict):
         separator = {"--range": ":", "--choices": ","}.get(flag)
         yield flag
-        yield from (f"{field}={_text(one, separator)}" for field, one in _dotted(value))
+        yield from (f"{field}={_text(one, separator)}" for field, one in dotted(value))
     elif isinstance(value, list | tuple) and DESTS.get(flag, name) in CHANGES:
         yield from (flag, *map(str, value))
     elif not isinstance(value, bool):
@@ -264,10 +264,11 @@ def _words(name: str, value: Any) -> Iterator[str]:
         yield flag
 
 
-def _dotted(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def dotted(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the values of nested tables by their dotted names."""
     for name, value in table.items():
         if isinstance(value, dict):
-            yield from _dotted(value, f"{prefix}{name}.")
+            yield from dotted(value, f"{prefix}{name}.")
         else:
             yield prefix + name, value
 

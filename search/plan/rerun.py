@@ -57,7 +57,9 @@ class Rerun:
         merged = {k: v for k, v in (found | changed).items() if v is not None}
         config = TrainConfig.from_params(merged)
         now = config.to_params()
-        differ = sorted(k for k in {*found, *now} if found.get(k) != now.get(k))
+        differ = sorted(
+            k for k in {*found, *now} if found.get(k) != now.get(k) and not k.endswith(".sha256")
+        )
         return cls(trial_id, config, " ".join(f"{k}={short(now.get(k))}" for k in differ))
 
 

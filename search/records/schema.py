@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from trainer.config import COUNT_RULES
 from trainer.own_trainer import PREFIX
 
 LOSS_TERMS = ("covariance", "eigengap", "own")
@@ -159,6 +160,14 @@ SCENES = (
     Column("success", "float", "1", "share of the scene's sources within 5 deg and 5 deg"),
     Column("source_number_found", "float", "1", "1 if K was found, else 0; null if not asked"),
     Column("source_number", "int32", "1", "K by the method's own rule; null if not asked"),
+    *(
+        column
+        for rule in COUNT_RULES
+        for column in (
+            Column(f"source_number_{rule}", "int32", "1", f"K by {rule} on R; of designs only"),
+            Column(f"gospa_{rule}", "float", "1", "GOSPA with that K, in caps of 10 deg"),
+        )
+    ),
 )
 
 CONFIRMATIONS = (
@@ -170,16 +179,20 @@ CONFIRMATIONS = (
 
 ABLATIONS = (
     Column("ablation", "str", "", "its name; also that of the part", True),
-    Column("arm", "str", "", "without or with what is examined", True),
+    Column("arm", "str", "", "without or with what is examined; of a design, its term", True),
+    Column("network", "str", "", "a network of a design; null otherwise"),
+    Column("regime", "str", "", "a regime of a design; null otherwise"),
     _trial(),
     Column("seed", "int", "", "training seed", True),
     Column("evaluation_seed", "int", "", "of the scenes; equal seeds mean equal scenes", True),
     _CHANGES,
     *_WHERE,
+    Column("rule", "str", "", "of a design: rule for K on the eigenvalues; null: K told"),
     Column("num_scenes", "int", "1", "scenes behind this row; 0 if the training did not complete"),
     Column("capped_error", "float", "1", "mean(min(error, 10 deg))/10 deg"),
     Column("success_rate", "float", "1", "share of sources within 5 deg and 5 deg"),
     Column("source_number_accuracy", "float", "1", "share of scenes whose K was found"),
+    Column("gospa", "float", "1", "mean GOSPA with K by that rule, in caps of 10 deg"),
     Column("hinge", "float", "1", "mean eigengap term of the arm `with`, before its weight"),
     Column("hinge_active", "float", "1", "share of scenes where that term is above 0"),
 )
@@ -253,7 +266,8 @@ KEYS: dict[str, tuple[str, ...]] = {
     "failures": ("trial_id", "attempt"),
     "confirmations": (*(c.name for c in (*_SCORED, _CHANGES, *_WHERE)),),
     "ablations": (
-        *("ablation", "arm", "trial_id", "seed", "evaluation_seed", "snr_db", "num_sources"),
+        *("ablation", "arm", "trial_id", "seed", "evaluation_seed"),
+        *("snr_db", "num_sources", "rule"),
     ),
 }
 """Columns that together identify a row."""

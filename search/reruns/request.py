@@ -31,12 +31,14 @@ from trainer.provenance import provenance
 
 SCENE_SEED = 3_000_003
 NUM_SCENES = 2048
+DEFAULTS = {"top": 5, "seeds": 5, "scenes": NUM_SCENES, "scene_seed": SCENE_SEED}
 SCORING_MS = 1.5
 """Duration of scoring one scene, as measured on one core; for plans only."""
 
 
-def parser(prog: str, about: str) -> argparse.ArgumentParser:
-    """Return a command line with the flags that `confirm` and `ablate` share."""
+def parser(prog: str, about: str, runs: str | None = None) -> argparse.ArgumentParser:
+    """Return a command line with the flags that `confirm` and `ablate` share; `runs` is `?` where
+    a run need not be given."""
     p = OneLineParser(
         prog=f"python -m {prog}",
         description=about,
@@ -44,7 +46,7 @@ def parser(prog: str, about: str) -> argparse.ArgumentParser:
         "interrupted: the same command goes on.",
         allow_abbrev=False,
     )
-    p.add_argument("run", metavar="RUN", help="name under --out, or path")
+    p.add_argument("run", metavar="RUN", nargs=runs, help="name under --out, or path")
     flags = {
         "--out DIR": f"folder of runs; default {RUNS}",
         "--top N": "best N trials; default 5",
@@ -57,7 +59,7 @@ def parser(prog: str, about: str) -> argparse.ArgumentParser:
         "--dry-run": "print the plan; start nothing",
     }
     add_flags(p, flags)
-    p.set_defaults(out=RUNS, top=5, seeds=5, scenes=NUM_SCENES, scene_seed=SCENE_SEED)
+    p.set_defaults(out=RUNS, **DEFAULTS)
     return p
 
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from search.plan import Outcome, Rerun, Resources, set_ray_environment
+from search.plan import FreshScenes, Outcome, Rerun, Resources, set_ray_environment
 from search.records import RERUNS, STATE_FILE, Row, RunStore, read_start, scored_rows
 from search.remote import lock_run, uri_of
 from trainer.config import TrainConfig
@@ -42,15 +42,17 @@ class Session:
     trained: RunStore
     resources: Resources
 
-    def train(self, reruns: Iterable[Rerun]) -> dict[str, str]:
+    def train(self, reruns: Iterable[Rerun], total: int = 0) -> dict[str, str]:
         """Train the reruns that have not ended yet; return the outcomes of those that did not
-        complete, by name. Finished ones are kept if SearchFailed is raised."""
+        complete, by name. Finished ones are kept if SearchFailed is raised. Progress is shown of
+        the `total`, where there are more to come."""
         from search.driver import rerun
 
         wanted = {one.name: one for one in reruns}
         started = self.trained.started()
         records = [self._record(one, len(started) + i) for i, one in enumerate(wanted.values())]
-        plan = replace(self.request.plan, trials=len({*self.trained.ended(), *wanted}))
+        known = len({*self.trained.ended(), *wanted})
+        plan = replace(self.request.plan, trials=max(total, known))
         rerun(plan, self.trained, self.resources, records)
         outcomes = self.trained.read("trials").set_index("trial_id")["outcome"]
         return {n: str(outcomes[n]) for n in wanted if outcomes[n] != Outcome.COMPLETED}
@@ -81,6 +83,29 @@ class Session:
         if confirmed is not None:
             for one in wanted.values():
                 self._mark(one)
+
+    def count(self, reruns: Iterable[Rerun], scenes: Iterable[FreshScenes]) -> None:
+        """Score on `scenes`, K told and K by rules, what has no scores there yet; write a part of
+        `scenes` for each rerun."""
+        from search.cluster import score_counts
+
+        wanted, parts = {one.name: one for one in reruns}, list(scenes)
+        jobs: dict[str, Any] = {}
+        for name, one in wanted.items():
+            known = {row["evaluation_seed"] for row in self._rows("scenes", name)}
+            left = [each.evaluation(one.config) for each in parts if each.seed not in known]
+            if left:
+                jobs[name] = (score_counts, self._state(name), left)
+        about = {name: one.about for name, one in wanted.items()}
+        for name, scored in self._finished("scored", jobs, about):
+            one = wanted[name]
+            record = {"trial_id": name, "params": one.config.to_params()}
+            rows = [
+                row | {"changes": one.changes}
+                for seed, found in scored
+                for row in scored_rows(found, "scenes", record, seed)
+            ]
+            self.request.store.write_part("scenes", name, self._rows("scenes", name) + rows)
 
     def hinges(self, configs: Mapping[str, TrainConfig]) -> dict[str, list[dict[str, float]]]:
         """Return rows of the eigengap term on fresh scenes, by the name of the rerun, weighed by
@@ -174,9 +199,10 @@ def _cell(row: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 @contextmanager
-def open_session(request: RerunRequest) -> Iterator[Session]:
-    """Lock the run, connect to Ray and open the folder of reruns, for the time of the context;
-    raise Refused if no machine could hold a training, RunError if another driver has the run."""
+def open_session(request: RerunRequest, trained: RunStore | None = None) -> Iterator[Session]:
+    """Lock the run, connect to Ray and open the folder of reruns, or take the store `trained`, for
+    the time of the context; raise Refused if no machine could hold a training, RunError if another
+    driver has the run."""
     plan, path = request.plan, request.store.path / RERUNS
     set_ray_environment(plan.address)
     from search.cluster import check_nodes, connect, wait_for_resources
@@ -184,7 +210,9 @@ def open_session(request: RerunRequest) -> Iterator[Session]:
     start = read_start(request.store.path, plan)
     with lock_run(request.store.path), connect(plan) as cluster:
         resources = replace(wait_for_resources(plan, cluster), start=start)
-        if path.exists():
+        if trained is not None:
+            pass
+        elif path.exists():
             trained = RunStore.open(path)
         else:
             trained = RunStore.create(

@@ -19,6 +19,7 @@ from .spectral import (
 )
 from .training import (
     BASELINES,
+    COUNT_RULES,
     COVARIANCE_NAMES,
     ESTIMATOR_NAMES,
     LIMIT_NAMES,

@@ -41,6 +41,9 @@ METHOD_NAMES = (
 )
 """The bound, the limits, the Bayes estimate, every method, and every method refined by Fisher
 scoring."""
+COUNT_RULES = ("mdl", "aic", "ratio", "half")
+"""Rules for K on the eigenvalues of R (`trainer.estimation`): description length, Akaike's, the
+widest relative gap, and those above half of the largest."""
 REFINEMENTS = ("scoring", "judged")
 """Ways to sharpen a network's estimates; in rows, their names follow a `+`."""
 LARGEST_SNR_DB = 100.0

@@ -22,6 +22,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from trainer.config import COUNT_RULES
 from trainer.covariance import Covariance, eigendecompose, whiten
 from trainer.linalg import description_lengths, mdl_penalty
 from trainer.scenes import Scenes, SearchGrid
@@ -63,6 +64,12 @@ def widest_ratio(values: Tensor, num_snapshots: int, max_sources: int) -> Tensor
     return ((upper - lower) / (upper + lower)).argmax(-1) + 1
 
 
+def above_half(values: Tensor, num_snapshots: int, max_sources: int) -> Tensor:
+    """Return K in 1 ... max_sources, [B], the number of eigenvalues [B, N] above half of the
+    largest."""
+    return (values > values[:, :1] / 2).sum(-1).clamp(1, max_sources)
+
+
 SOURCE_NUMBERS: dict[str, Callable[[Tensor, int, int], Tensor]] = {
     "mdl": mdl,
     "aic": aic,
@@ -70,6 +77,10 @@ SOURCE_NUMBERS: dict[str, Callable[[Tensor, int, int], Tensor]] = {
     "ratio": widest_ratio,
 }
 """Rules by name: descending eigenvalues [B, N], L and the largest K, below N -> K [B]."""
+
+
+COUNTERS = {name: (SOURCE_NUMBERS | {"half": above_half})[name] for name in COUNT_RULES}
+"""The rules that ablations compare, by name."""
 
 
 def estimate_num_sources(covariance: Covariance, num_snapshots: int, max_sources: int) -> Tensor:

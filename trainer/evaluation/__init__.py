@@ -24,6 +24,7 @@ from .protocol import (
     classical_estimator,
     device_of,
     evaluate_baselines,
+    evaluate_counting,
     evaluate_network,
     held_out_conditions,
     network_estimator,

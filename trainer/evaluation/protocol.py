@@ -7,14 +7,17 @@ on another, next to the classical methods and the bound.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from trainer.config import POSTERIOR_NAME, REFINEMENTS, SceneConfig, TrainConfig, require
-from trainer.covariance import Covariance
+from trainer.covariance import Covariance, eigendecompose
 from trainer.estimation import (
+    COUNTERS,
     Estimates,
     Localiser,
     build_localiser,
@@ -26,9 +29,9 @@ from trainer.limits import LIMITS, KeptLimits, limit_tables
 from trainer.posterior import PosteriorReadout, read_posterior
 from trainer.scenes import Scenes
 
-from .conditions import Conditions, Estimator, evaluate, evaluate_crb
-from .metrics import CAP_DEG, TOLERANCE_DEG
-from .rows import ErrorsPerScene, Evaluation, EvaluationRow
+from .conditions import Conditions, Estimator, common_scenes, evaluate, evaluate_crb
+from .metrics import CAP_DEG, TOLERANCE_DEG, Errors, capped_error, gospa, match, success
+from .rows import ErrorsPerScene, Evaluation, EvaluationRow, to_numpy
 
 
 def classical_estimator(name: str, scene: SceneConfig, device: str = "cpu") -> Estimator:
@@ -154,6 +157,47 @@ def evaluate_network(
         return replace(found, source_numbers={**found.source_numbers, "evidence": asked})
 
     return evaluate(locate_refined, f"network+{how}", conditions)
+
+
+@torch.no_grad()
+def evaluate_counting(network: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
+    """Return a row per held-out scene of a configuration: the capped error and success of MUSIC,
+    K told, and by each of `config.COUNT_RULES` the K of the eigenvalues and GOSPA with that K."""
+    conditions = held_out_conditions(config, device_of(network))
+    rows: list[dict[str, Any]] = []
+    for snr_db, count in conditions.points():
+        for ids in conditions.chunks():
+            scenes = common_scenes(conditions, snr_db, count, ids)
+            columns = _counted(network(scenes), scenes, config.scene, conditions.device)
+            at = {"estimator": "network", "snr_db": snr_db, "num_sources": count}
+            for i, scene_id in enumerate(ids):
+                own = {name: values[i].item() for name, values in columns.items()}
+                rows.append(at | {"scene_id": scene_id} | own)
+    return rows
+
+
+def _counted(
+    covariance: Covariance, scenes: Scenes, scene: SceneConfig, device: str
+) -> dict[str, NDArray[Any]]:
+    """Return the columns of `evaluate_counting` for scenes of one K, [B] each."""
+    locate = covariance_localiser(lambda _: covariance, scene, device)
+    sources, told = scenes.sources, scenes.sources.num_sources
+
+    def errors(count: int) -> Errors:
+        return match(locate(scenes, torch.full_like(told, count)), sources)
+
+    by_count = [errors(count) for count in range(1, scene.max_sources + 1)]
+    right = by_count[int(told[0]) - 1]
+    # K = 0: every source is missed
+    distances = torch.stack([told / 2, *(gospa(each) for each in by_count)], dim=-1)
+    columns = {"capped_error": to_numpy(capped_error(right)), "success": to_numpy(success(right))}
+    values = eigendecompose(covariance).all_values
+    for name, rule in COUNTERS.items():
+        number = rule(values, scenes.num_snapshots, scene.max_sources)
+        distance = distances.gather(-1, number.unsqueeze(-1)).squeeze(-1)
+        columns[f"source_number_{name}"] = number.cpu().numpy()
+        columns[f"gospa_{name}"] = to_numpy(distance)
+    return columns
 
 
 def validate(network: nn.Module, config: TrainConfig) -> Evaluation:

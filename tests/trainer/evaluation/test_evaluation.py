@@ -10,7 +10,8 @@ import torch
 
 from tests.gpu import needs_gpu
 from trainer.config import BASELINES, SceneConfig, TrainConfig
-from trainer.covariance.covariance import Covariance
+from trainer.covariance import true_factor
+from trainer.covariance.covariance import Covariance, normalise
 from trainer.estimation.estimates import Estimates
 from trainer.estimation.source_number import SOURCE_NUMBERS
 from trainer.evaluation import conditions, protocol
@@ -22,10 +23,15 @@ from trainer.evaluation.conditions import (
     objective,
 )
 from trainer.evaluation.crb import stochastic_crb
-from trainer.evaluation.protocol import classical_estimator, evaluate_baselines
+from trainer.evaluation.protocol import (
+    classical_estimator,
+    evaluate_baselines,
+    evaluate_counting,
+)
 from trainer.evaluation.rows import Evaluation, confusion_lines, table_lines
 from trainer.intervals import normal_mean, paired_difference
 from trainer.limits import LIMITS
+from trainer.networks import build_network
 from trainer.scenes.measurement import Scenes
 
 SCENE = SceneConfig()
@@ -262,3 +268,52 @@ def test_a_point_never_stops_on_equal_errors():
     for row in evaluate(truth, "truth", conditions).rows:
         assert row.capped_error_low == row.capped_error_high
         assert row.num_scenes == conditions.num_scenes
+
+
+class Fixed(torch.nn.Module):
+    """A network that predicts a function of the scenes."""
+
+    def __init__(self, covariance) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.covariance = covariance
+
+    def forward(self, scenes: Scenes) -> Covariance:
+        return self.covariance(scenes)
+
+
+COUNTED = TrainConfig.from_params(
+    {"evaluation.report_snr_db": (0.0,), "evaluation.num_test_scenes": 24}
+)
+
+
+def test_the_true_covariance_tells_k_and_the_places_by_every_rule_of_noise():
+    network = Fixed(lambda scenes: normalise(factor=true_factor(scenes), eps_psd=0.0))
+    rows = evaluate_counting(network, COUNTED)
+    assert len(rows) == 2 * 24
+    for row in rows:
+        assert row["source_number_mdl"] == row["source_number_aic"] == row["num_sources"]
+        # nothing is missed, so that GOSPA is the sum over sources of the capped error
+        whole = row["capped_error"] * row["num_sources"]
+        assert row["gospa_mdl"] == pytest.approx(whole, abs=1e-6)  # floats of networks
+
+
+def test_a_covariance_without_a_signal_misses_every_source():
+    white = torch.eye(SCENE.num_elements, dtype=torch.complex64)
+    network = Fixed(
+        lambda scenes: normalise(matrix=white.expand(scenes.batch_size, -1, -1), eps_psd=0.0)
+    )
+    for row in evaluate_counting(network, COUNTED):
+        assert row["source_number_mdl"] == 0
+        assert row["gospa_mdl"] == row["num_sources"] / 2
+        assert row["source_number_half"] == 2  # all eigenvalues are the largest
+
+
+def test_counting_scores_the_scenes_that_a_network_is_scored_on():
+    network = build_network(COUNTED)
+    rows = evaluate_counting(network, COUNTED)
+    scenes = protocol.evaluate_network(network, COUNTED).scenes
+    assert [row["scene_id"] for row in rows] == scenes.scene_id.tolist()
+    np.testing.assert_array_equal([row["capped_error"] for row in rows], scenes.capped_error)
+    ratio = [row["source_number_ratio"] for row in rows]
+    np.testing.assert_array_equal(ratio, scenes.source_number)
