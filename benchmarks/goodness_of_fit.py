@@ -3,6 +3,7 @@
     python benchmarks/goodness_of_fit.py [--scenes 293] [--methods sml lmmse_music] [--write]
     python benchmarks/goodness_of_fit.py --methods --model runs/mine      # a network
     python benchmarks/goodness_of_fit.py --panel open --methods sml       # region of recordings
+    python benchmarks/goodness_of_fit.py --best [--scenes 293]           # what any test could find
 
 `--panel open` searches scenes of `local` in the region of a recording without a network, and
 `plane` scenes at 20 to 500 times 2 D² / wavelength likewise: these have no sign, so that a
@@ -16,6 +17,11 @@ log likelihood alone, with the threshold that gives 1 % false alarms at this SNR
 than 200 scenes. "By evidence": share of all these scenes in which the evidence, not the gain,
 judges the sign (`trainer/localisation/best_places.py`). Intervals are those of Clopper and Pearson
 at 95 %.
+
+`--best`: detections at 0 dB of scenes of `local` by the evidence Δ alone, in the law's own region
+and in the open one, where -Δ of `--panel plane` counts as well. By the lemma of Neyman and Pearson
+no test finds more reversed signs at so many false alarms than Δ of the law that the scenes are of,
+up to errors of the evidence. Conjugation turns Δ into -Δ, so that the same scenes give both.
 """
 
 import argparse
@@ -44,6 +50,7 @@ from trainer.localisation import (
     vouch,
     withhold_reversed,
 )
+from trainer.localisation.best_places import LEAST_EVIDENCE, sign_evidence
 from trainer.scenes import EvalScenes, Scenes
 from trainer.training import load_model
 
@@ -85,8 +92,14 @@ def main() -> None:
     parser.add_argument("--panel", choices=PANELS, default="local")
     parser.add_argument("--counts", type=int, nargs="*", default=[1, 2], help="numbers K")
     parser.add_argument("--write", action="store_true", help=f"put the rows into {PAGE.name}")
+    parser.add_argument("--best", action="store_true", help="what the best test could find")
     args = parser.parse_args()
     torch.set_num_threads(1)
+    if args.best:
+        table = best_table(args.counts, args.scenes)
+        if args.write:
+            write_tables(PAGE, {"best sign": table})
+        return
     scene = TrainConfig.from_params(PANELS[args.panel]).scene
     region = scene
     if args.panel in SEARCHED_OPEN:
@@ -152,6 +165,31 @@ def measure(judge: Judge, scene: SceneConfig, count: int, size: int) -> Row:
     cells += [share(*(~in_recordings(found) for found in misread)), told]
     asked = np.concatenate(by_evidence)
     return Row(" | ".join([*cells, f"{asked.mean():.2f}"]), " | ".join(alarms), len(asked))
+
+
+def best_table(counts: list[int], size: int) -> str:
+    """Return what Δ finds of reversed signs at 0 dB, by K and region; sizes of cells as above."""
+    heads = ["region", "K", "found, 1 % false alarms at 0 dB", "found, as `localise` asks"]
+    heads += ["the same, both ranges below half of 2 D² / wavelength / 2", "any beyond"]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    print(*lines, sep="\n", flush=True)
+    for count in counts:
+        scene = TrainConfig.from_params(PANELS["local"]).scene
+        law = EvalScenes(scene, SEED).batch(
+            range(count * 10**7, count * 10**7 + size), snr_db=TOLD_SNR_DB, num_sources=count
+        )
+        far = law.sources.range_m[:, :count].amax(-1).numpy() > scene.fraunhofer_m / 4
+        asked = torch.zeros(size, dtype=torch.float64)
+        for name, region in (("its own", scene), ("open", default_scene(law))):
+            evidence = sign_evidence(law, law.sources.num_sources, asked, region).numpy()
+            told = evidence[np.isfinite(evidence)]
+            alarms = np.sort(-told)
+            least = alarms[-1 - int(LEVEL * len(told))]
+            cells = [evidence > max(least, 0), evidence > LEAST_EVIDENCE]
+            cells += [cells[1][~far], cells[1][far]]
+            lines.append(f"| {name} | {count} | {' | '.join(map(share, cells))} |")
+            print(lines[-1], flush=True)
+    return "\n".join(lines)
 
 
 def classical(name: str, scene: SceneConfig) -> Judge:

@@ -1,7 +1,9 @@
-"""Print how often wrong answers stand: of sources outside the region, and of codes read wrongly.
+"""Print how often wrong answers stand: of sources outside the region, of codes read wrongly, and
+where the snapshots are few.
 
     python benchmarks/outside.py --model RUN [--scenes 128] [--write]
     python benchmarks/outside.py --model RUN --codes [--scenes 100] [--write]
+    python benchmarks/outside.py [--scenes 256] [--write]
 
 With a model, every line is of scenes with one source at 20 dB unless it says otherwise, localised
 in the region of the training; sources beyond its angles are 6 degrees beyond, or left out. `wrong`
@@ -14,6 +16,12 @@ told, with its channel or a Rayleigh one, misread in one way: the share that fit
 the scene (p >= .01), the share of these with an angle of `sml` more than 5 degrees off, the share
 that still fits alone when other readings are tried, and that in which the model gives a wrong
 place a confidence of .5 or more.
+
+Without a model, every row is of lone scenes of the law by `sml`, K known, σ² not told, SNR evenly
+over 0 ... 20 dB unless it says otherwise; rows count estimates. `vouched for` is resolved in a
+scene that fits, without a reason but that nothing calibrated gives confidence; of those, the wrong
+ones with rival places not asked, and asked. `right and lost` is the share of right estimates that
+are withheld for rivals alone. Misreadings are not tried.
 """
 
 import argparse
@@ -28,17 +36,22 @@ from trained import LOCAL_SCENE  # isort: skip  (sets threads)
 
 import numpy as np
 import torch
-from misread import far_off, share
+from misread import UNCALIBRATED, far_off, share
 
 from trainer.config import TrainConfig
-from trainer.localisation import Localisation, localise
+from trainer.estimation import sml
+from trainer.evaluation import near_a_source
+from trainer.localisation import Localisation, localise, vouch
 from trainer.localisation.best_places import LEVEL
 from trainer.localisation.conventions import readings
-from trainer.scenes import EvalScenes, Scenes
+from trainer.localisation.vouching import AMBIGUOUS
+from trainer.scenes import EvalScenes, Scenes, search_grid
+from trainer.scenes.measurement import expected_signal
 from trainer.training import load_model
 
 PAGE = Path(__file__).parents[1] / "docs" / "localisation.md"
 SEED = 5_000_017
+BATCH_SIZE = 64
 ROW = {"num_horizontal": 16, "num_vertical": 1, "range_min_m": 1.29}
 FAR = {"range_min_m": 29.9, "range_max_m": 30.1}
 CASES: dict[str, tuple[dict[str, float], dict[str, Any], float]] = {
@@ -72,15 +85,36 @@ SURE = 0.5
 CHANNELS = {"Rician, 6 dB": 6.0, "Rayleigh": -60.0}
 
 
+SNR_DB = (0.0, 20.0)
+FEW: dict[str, tuple[dict[str, float], int, float | None]] = {
+    "one source, -5 dB": ({}, 1, -5.0),
+    "one source, 0 dB": ({}, 1, 0.0),
+    "one source": ({}, 1, None),
+    "two sources, 0 dB": ({}, 2, 0.0),
+    "two sources": ({}, 2, None),
+    "two sources, powers 20 dB apart": ({}, 2, None),
+    "two sources, correlation .9": ({"source_correlation": 0.9}, 2, None),
+    "one source, a single snapshot": ({"num_snapshots": 1}, 1, None),
+    "one source, two snapshots": ({"num_snapshots": 2}, 1, None),
+    "two sources, a single snapshot": ({"num_snapshots": 1}, 2, None),
+    "one source, two antennas": ({"num_antennas": 2}, 1, None),
+    "two sources, three antennas": ({"num_antennas": 3}, 2, None),
+}
+"""Changes to the `local` law, K, and the SNR if it is one."""
+APART_DB = 20.0
+
+
 def main() -> None:
     """Print a table, and put it into the page."""
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    p.add_argument("--model", required=True, help="a run or model folder")
+    p.add_argument("--model", help="a run or model folder; none for the table of `sml`")
     p.add_argument("--codes", action="store_true", help="lone scenes with wrong codes")
-    p.add_argument("--scenes", type=int, help="per line: 128, or 100 of --codes")
+    p.add_argument("--scenes", type=int, help="per line: 128, 100, or 256 of `sml`")
     p.add_argument("--write", action="store_true", help=f"put the table into {PAGE.name}")
     args = p.parse_args()
-    if args.codes:
+    if args.model is None:
+        tables = {"rivals": rivals_table(args.scenes or 256)}
+    elif args.codes:
         tables = {"codes": codes_table(args.model, args.scenes or 100)}
     else:
         tables = {"outside": outside_table(args.model, args.scenes or 128)}
@@ -144,6 +178,63 @@ def outside_table(run: str, size: int) -> str:
         lines.append(f"| {name} | {line(scenes, found)} |")
         print(lines[-1], flush=True)
     return "\n".join(lines)
+
+
+def rivals_table(size: int) -> str:
+    """Return what `sml` vouches for where the snapshots leave other places, or hardly do."""
+    heads = ["scenes", "n", "wrong of all", "vouched for, rivals not asked", "wrong of those"]
+    heads += ["vouched for", "wrong of those", "right and lost"]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    local = TrainConfig.from_params(LOCAL_SCENE).scene
+    for name, (change, count, snr_db) in FEW.items():
+        scene = replace(local, **change, max_sources=count)
+        snr = torch.linspace(*SNR_DB, size) if snr_db is None else snr_db
+        law = EvalScenes(scene, SEED).batch(range(size), snr_db=snr, num_sources=count)
+        if "apart" in name:
+            law = weaker_second(law, APART_DB)
+        unknown = torch.full_like(law.noise_variance, torch.nan)
+        given = replace(law, noise_variance=unknown)
+        parts, right = [], []
+        for first in range(0, size, BATCH_SIZE):
+            part = given.take(slice(first, first + BATCH_SIZE))
+            known = part.sources.num_sources
+            found = sml(part, known, search_grid(scene))
+            right.append(near_a_source(found, part)[found.active])
+            parts.append(vouch(part, found, known, scene))
+        wrong = ~torch.cat(right).numpy()
+        lines.append(f"| {name} | {rivals_line(wrong, Localisation.concatenate(parts))} |")
+        print(lines[-1], flush=True)
+    return "\n".join(lines)
+
+
+def weaker_second(law: Scenes, decibels: float) -> Scenes:
+    """Return scenes of two sources with the second weaker by so much, measured again."""
+    truth = law.sources
+    power = truth.power.clone()
+    power[:, 1] *= 10 ** (-decibels / 10)
+    truth = replace(truth, power=power)
+    mixed, signal = expected_signal(law.panel, law.channel, law.codes, truth)
+    generator = torch.Generator().manual_seed(SEED)
+    draws = [
+        torch.randn(*shape, generator=generator, dtype=mixed.dtype)
+        for shape in (mixed.shape[:2] + mixed.shape[3:] + (1,), mixed.shape[:3])
+    ]
+    variance = signal / 10 ** (law.snr_db / 10)
+    noise = variance.sqrt()[:, None, None] * draws[1]
+    snapshots = (mixed @ draws[0]).squeeze(-1) + noise
+    return replace(law, snapshots=snapshots, truth=truth, noise_variance=variance)
+
+
+def rivals_line(wrong: np.ndarray, found: Localisation) -> str:
+    """Return the cells of a line of `rivals_table`, but the first; `wrong` of active estimates."""
+    fits = np.broadcast_to(found.fits[:, None], found.active.shape)[found.active]
+    reason, resolved = found.reason[found.active], found.resolved[found.active]
+    after = fits & resolved & (reason == UNCALIBRATED)
+    before = after | (fits & (reason == AMBIGUOUS))
+    cells = [f"{len(wrong)}", share(wrong)]
+    for vouched in (before, after):
+        cells += [f"{vouched.mean():.3f}", share(wrong[vouched]) if vouched.any() else "none"]
+    return " | ".join([*cells, share((before & ~after)[~wrong])])
 
 
 def line(scenes: Scenes, found: Localisation) -> str:

@@ -20,5 +20,11 @@ from .registry import (
     refined_music,
     with_fisher_scoring,
 )
-from .source_number import COUNTERS, SOURCE_NUMBERS, estimate_num_sources, likeliest_number
+from .source_number import (
+    COUNTERS,
+    SOURCE_NUMBERS,
+    estimate_num_sources,
+    laplace_evidence,
+    likeliest_number,
+)
 from .uncertainty import LARGEST_SNR, SINGULAR, invert_information

@@ -296,10 +296,22 @@ class GridLikelihood:
         taken.energy, taken.matched = self.energy[chosen], self.matched[chosen]
         return taken
 
-    def candidates(self, others: Likelihood, unknowns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return positions [B, C, 3] of the highest separate peaks; p/σ² and σ² there, [B, C]."""
+    def candidates(
+        self,
+        others: Likelihood,
+        unknowns: Tensor,
+        number: int = CANDIDATES,
+        without: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return positions [B, C, 3] of the highest separate peaks; p/σ² and σ² there, [B, C].
+
+        Args:
+            without: grid points that are left out, [B, G].
+        """
         (value, *best), _ = self._profile(others, unknowns)
-        points = self._lowest(value)
+        points = self._lowest(
+            value if without is None else value.where(~without, torch.inf), number
+        )
         tiny = torch.finfo(value.dtype).tiny
         ratio, noise = (x.gather(-1, points).clamp(min=tiny).double() for x in best)
         return self.search.points[points].double(), ratio, noise
@@ -334,16 +346,19 @@ class GridLikelihood:
         count = snapshots.shape[1] * antennas
         return profile, count * total.clamp(min=torch.finfo(dtype).tiny).log()
 
-    def _lowest(self, value: Tensor) -> Tensor:
+    def _lowest(self, value: Tensor, number: int) -> Tensor:
         """Return the grid points of the least values [B, G], apart from each other: [B, C]."""
         points = []
-        for _ in range(CANDIDATES):
+        for _ in range(number):
             point = value.argmin(-1, keepdim=True)
             points.append(point)
-            vector = self.search.steering[point].mT
-            correlation = squared_magnitude(self.search.correlate(vector)).sum(1)
-            value = value.where(correlation <= (NEAR * vector.shape[1]) ** 2, torch.inf)
+            value = value.where(~self.beside(self.search.steering[point]), torch.inf)
         return torch.cat(points, dim=-1)
+
+    def beside(self, steering: Tensor) -> Tensor:
+        """Return the grid points of the same peak as steering vectors [B, 1, N]: [B, G]."""
+        correlation = squared_magnitude(self.search.correlate(steering.mT)).squeeze(1)
+        return correlation > (NEAR * steering.shape[-1]) ** 2
 
     def correlate(self, received: Tensor) -> Tensor:
         """Return uᴴ b_lg of columns u [B, L, M, K] at the antennas: [B, L, K, G]."""

@@ -29,6 +29,7 @@ from trainer.scenes import Scenes, SearchGrid
 
 from .estimates import LEAST_RATIO, Estimates
 from .fisher_scoring import score
+from .levenberg_marquardt import Minimum
 from .maximum_likelihood import noise_only_start, sml
 
 SCORING_STEPS = 8
@@ -125,17 +126,21 @@ def likeliest_number(
     data = whiten(scenes).to(torch.complex128)
     noise_only, _, _ = noise_only_start(data, search, 1)
     evidence = [-data.snapshots[0].numel() * (1 + noise_only[:, -1])]
-    width = (search.upper - search.lower).double()
     for k in range(1, max_sources + 1):
         found = locate(scenes, torch.full_like(scenes.snr_db, k, dtype=torch.long))
         places, active = found.positions[:, :k], found.active[:, :k]
         fitted, _ = score(data, places, active, search, steps=SCORING_STEPS)
-        information = fitted.curvature[:, : 3 * k, : 3 * k]
-        information = information + torch.diag((12 / width.square()).repeat(k))
-        volume = torch.linalg.slogdet(information).logabsdet / 2 + k * width.log().sum()
-        space = 3 * k * math.log(2 * math.pi) / 2 - POWER_COST
-        evidence.append(space - volume - fitted.value)
+        evidence.append(laplace_evidence(fitted, k, search) - POWER_COST)
     return torch.stack(evidence, dim=-1).argmax(-1)
+
+
+def laplace_evidence(fitted: Minimum, slots: int, search: SearchGrid) -> Tensor:
+    """Return ln Z of the module docstring of a peak, [B]; a fit of K = `slots` sources."""
+    width = (search.upper - search.lower).double()
+    information = fitted.curvature[:, : 3 * slots, : 3 * slots]
+    information = information + torch.diag((12 / width.square()).repeat(slots))
+    volume = torch.linalg.slogdet(information).logabsdet / 2 + slots * width.log().sum()
+    return 3 * slots * math.log(2 * math.pi) / 2 - volume - fitted.value
 
 
 def _floored(values: Tensor) -> Tensor:

@@ -1,10 +1,21 @@
-"""Is there any source? A test of noise alone, K = 0, against one source anywhere in the region.
+"""Is there any source, and does another place explain it nearly as well?
+
+Presence is a test of noise alone, K = 0, against one source anywhere in the region.
 
 The statistic is the log likelihood gained by the best source of the grid, power and σ² at their
 best (`estimation.sml`). In noise alone it is a maximum over many places, about Gumbel
 distributed (Leadbetter, Lindgren and Rootzén 1983, Extremes and Related Properties of Random
 Sequences and Processes). Its location and scale depend on panel, channel and codes: they are those
 of drawn noise in the channel and codes of the scene, by moments.
+
+A place has a probability by Laplace's approximation: each peak j of the likelihood has the mass
+exp(-V_j) / sqrt(det J_j) (`estimation.laplace_evidence`) and is Gaussian, so that
+
+    P = (share of the estimate's peak among `RIVALS` others) x (share of the peak within 5°)
+
+is about the posterior probability that the source lies within 5° of the estimate, the other
+sources' numbers and powers at their best: few snapshots or antennas leave many peaks, and noise a
+wide one.
 """
 
 import math
@@ -13,9 +24,19 @@ import torch
 from torch import Tensor
 
 from trainer.covariance import Whitened, whiten
-from trainer.estimation import GridLikelihood, profile_likelihood
+from trainer.estimation import (
+    Estimates,
+    GridLikelihood,
+    Likelihood,
+    laplace_evidence,
+    profile_likelihood,
+    score,
+)
 from trainer.linalg import squared_magnitude
 from trainer.scenes import Scenes, SearchGrid
+
+from .identification import IdentifiedPlaces
+from .metrics import TOLERANCE_DEG
 
 EULER = 0.5772156649
 """Mean of the standard Gumbel law."""
@@ -32,6 +53,10 @@ FEW = 32
 """Fewest measurements L M for which that bound holds: tails of fewer are heavier."""
 PART = 2**24
 """Largest number of grid responses at once."""
+RIVALS = 6
+"""Other peaks of the likelihood that an estimate's is compared with."""
+STEPS = 6
+"""Of scoring, to the top of each."""
 
 
 @torch.no_grad()
@@ -61,6 +86,64 @@ def source_gain(scenes: Scenes, search: SearchGrid) -> Tensor:
     """Return the log likelihood gained by the best source of the grid over noise alone, [B]."""
     data = whiten(scenes)
     return _gains(data, data.snapshots.unsqueeze(1), search).squeeze(1)
+
+
+@torch.no_grad()
+def place_probability(
+    scenes: Scenes, found: Estimates, told: IdentifiedPlaces, search: SearchGrid
+) -> Tensor:
+    """Return P of the module docstring, [B, K_max]; 1 in inactive slots.
+
+    Angles without a standard deviation count as told: they have reasons of their own.
+    """
+    within = math.radians(TOLERANCE_DEG) / math.sqrt(2)
+    inside = (within / torch.stack([told.azimuth_std, told.elevation_std]).double()).erf()
+    probability = inside.nan_to_num(nan=1.0).prod(0)
+    slots = max(int(found.active.sum(-1).max()), 1)
+    data = whiten(scenes)
+    active, places = found.active[:, :slots], found.positions[:, :slots].double()
+    step = max(1, PART // (data.snapshots[0].numel() * len(search.points)))
+    for first in range(0, scenes.batch_size, step):
+        part = slice(first, first + step)
+        some = Whitened(*(x[part] for x in data))
+        probability[part, :slots] *= _shares(some, places[part], active[part], search)
+    return probability
+
+
+def _shares(data: Whitened, places: Tensor, active: Tensor, search: SearchGrid) -> Tensor:
+    """Return the shares of the peaks of places [B, K, 3] among their rivals, [B, K].
+
+    A rival begins at another place for one source and moves all; if it has a source near the
+    estimate in the end, it says the same.
+    """
+    grid, data = GridLikelihood(data, search), data.to(torch.complex128)
+    many = Whitened(*(x.repeat_interleave(RIVALS, 0) for x in data))
+    fitted, _ = score(data, places, active, search, steps=STEPS)
+    slots = places.shape[1]
+    own_evidence = laplace_evidence(fitted, slots, search).unsqueeze(-1)
+    present = active.repeat_interleave(RIVALS, 0)
+    shares = []
+    for slot in range(slots):
+        own = places[:, slot : slot + 1]
+        taken = _near(search.points, own) | grid.beside(search.response(own.to(search.points)))
+        others = active & (torch.arange(slots, device=active.device) != slot)
+        likelihood = Likelihood(data, search, others)
+        starts, *_ = grid.candidates(likelihood, fitted.point, RIVALS, without=taken)
+        trial = places.unsqueeze(1).repeat(1, RIVALS, 1, 1)
+        trial[:, :, slot] = starts
+        rival, _ = score(many, trial.flatten(0, 1), present, search, steps=STEPS)
+        evidence = laplace_evidence(rival, slots, search).view(-1, RIVALS)
+        ends = rival.point[:, : 3 * slots].reshape(len(places), RIVALS * slots, 3)
+        same = _near(ends, own).view(-1, RIVALS, slots) & active.unsqueeze(1)
+        odds = (evidence - own_evidence).exp().masked_fill(same.any(-1), 0)
+        shares.append(1 / (1 + odds.sum(-1)))
+    return torch.stack(shares, dim=-1)
+
+
+def _near(places: Tensor, one: Tensor) -> Tensor:
+    """Return which places [*B, P, 3] lie within the tolerance of `one` [B, 1, 3]: [B, P]."""
+    apart = (places[..., :2] - one[..., :2]).abs().amax(-1)
+    return apart <= math.radians(TOLERANCE_DEG)
 
 
 def _gains(data: Whitened, snapshots: Tensor, search: SearchGrid) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from trainer.config import SceneConfig
 from trainer.estimation import ORIGINS, Estimates, have_own_source
-from trainer.evaluation import TOLERANCE_DEG, identify, noise_p_value
+from trainer.evaluation import TOLERANCE_DEG, identify, noise_p_value, place_probability
 from trainer.scenes import Scenes, search_grid
 
 from .best_places import LEVEL, Explanation, beaten, explain, fit_badly, too_many
@@ -27,6 +27,7 @@ UNSEEN = "no source is seen"
 UNTESTED = "the fit cannot be tested"
 MISFIT = "the scene does not fit"
 OTHER_PLACE = "a better place explains the scene"
+AMBIGUOUS = "other places explain the scene nearly as well"
 FEWER = "fewer sources explain the scene"
 DOUBTFUL = "the fit is doubtful"
 REVERSED = "the recording fits with the phase sign reversed"
@@ -37,6 +38,9 @@ REREAD = "the scene fits better with"
 UNCALIBRATED = "no network calibrated for such data made the estimate"
 
 
+LEAST_PROBABILITY = 0.9
+"""Of lying within the tolerance, from which an estimate without a calibrated confidence is
+resolved: those that are, mostly with far more, are right in more than 95 %."""
 DOUBT = 0.025
 """p value of the residual below which a scene that fits is not vouched for: as many of the law's
 scenes lose their confidence, at most. A weak cause, such as a source more than was told, hardly
@@ -83,8 +87,12 @@ def vouch(
         Withheld(FEWER, found.active & ~supported),
         Withheld(DOUBTFUL, _all(best.residual_p < DOUBT, found)),
     ]
+    resolved = found.resolved & supported & ~untested.unsqueeze(-1) & ~elsewhere
     if confidence is None:
         confidence = torch.full_like(found.azimuth, torch.nan)
+        ambiguous = resolved & (place_probability(scenes, found, told, search) < LEAST_PROBABILITY)
+        resolved = resolved & ~ambiguous
+        withheld.append(Withheld(AMBIGUOUS, ambiguous))
         withheld.append(Withheld(UNCALIBRATED, found.active))
     reason = first_reason(withheld)
     confidence = confidence.masked_fill(
@@ -94,7 +102,7 @@ def vouch(
         **{name: value for name, value in told._asdict().items() if name != "withheld"},
         "confidence": confidence,
         "active": found.active,
-        "resolved": found.resolved & supported & ~untested.unsqueeze(-1) & ~elsewhere,
+        "resolved": resolved,
         "num_sources": num_sources,
         "explained": best.explained.float(),
         "p_value": best.p_value.float(),
@@ -248,7 +256,7 @@ def withhold_reread(found: Localisation, scenes: Scenes, scene: SceneConfig) -> 
 
 def _unwithheld(found: Localisation) -> NDArray[np.bool_]:
     """Return the active estimates for which no test has a reason yet."""
-    return found.active & np.isin(found.reason, ("", DOUBTFUL, UNCALIBRATED))
+    return found.active & np.isin(found.reason, ("", DOUBTFUL, AMBIGUOUS, UNCALIBRATED))
 
 
 def _withhold(found: Localisation, others: NDArray[np.bool_], reason: str) -> Localisation:
