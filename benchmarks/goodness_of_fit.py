@@ -18,10 +18,12 @@ than 200 scenes. "By evidence": share of all these scenes in which the evidence,
 judges the sign (`trainer/localisation/best_places.py`). Intervals are those of Clopper and Pearson
 at 95 %.
 
-`--best`: detections at 0 dB of scenes of `local` by the evidence Δ alone, in the law's own region
-and in the open one, where -Δ of `--panel plane` counts as well. By the lemma of Neyman and Pearson
-no test finds more reversed signs at so many false alarms than Δ of the law that the scenes are of,
-up to errors of the evidence. Conjugation turns Δ into -Δ, so that the same scenes give both.
+`--best`: what Δ alone says at 0 dB of scenes of `local`, in the law's own region and in the open
+one. By the lemma of Neyman and Pearson no test does better than Δ of the law that scenes are of,
+up to errors of the evidence: the least mean error is the share of scenes in which the wrong sign
+is likelier, and false alarms and misses of any test together are at least twice that. Conjugation
+turns Δ into -Δ, so that the same scenes give both. "Near": all sources within D²/2λ, a quarter of
+the Fraunhofer distance.
 """
 
 import argparse
@@ -169,8 +171,8 @@ def measure(judge: Judge, scene: SceneConfig, count: int, size: int) -> Row:
 
 def best_table(counts: list[int], size: int) -> str:
     """Return what Δ finds of reversed signs at 0 dB, by K and region; sizes of cells as above."""
-    heads = ["region", "K", "found, 1 % false alarms at 0 dB", "found, as `localise` asks"]
-    heads += ["the same, both ranges below half of 2 D² / wavelength / 2", "any beyond"]
+    heads = ["region", "K", "wrong sign likelier", f"found, -Δ > {LEAST_EVIDENCE:g}"]
+    heads += ["found, 1 % false alarms", "near: found", "others: found"]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     print(*lines, sep="\n", flush=True)
     for count in counts:
@@ -181,12 +183,13 @@ def best_table(counts: list[int], size: int) -> str:
         far = law.sources.range_m[:, :count].amax(-1).numpy() > scene.fraunhofer_m / 4
         asked = torch.zeros(size, dtype=torch.float64)
         for name, region in (("its own", scene), ("open", default_scene(law))):
-            evidence = sign_evidence(law, law.sources.num_sources, asked, region).numpy()
-            told = evidence[np.isfinite(evidence)]
-            alarms = np.sort(-told)
-            least = alarms[-1 - int(LEVEL * len(told))]
-            cells = [evidence > max(least, 0), evidence > LEAST_EVIDENCE]
-            cells += [cells[1][~far], cells[1][far]]
+            # of reversed scenes; NaN where the evidence is not asked
+            evidence = sign_evidence(reverse_phase(law), law.sources.num_sources, asked, region)
+            against = -evidence.numpy()
+            told = against[np.isfinite(against)]
+            least = max(0, np.sort(-told)[-1 - int(LEVEL * len(told))])
+            found = against > LEAST_EVIDENCE
+            cells = [told < 0, found, against > least, found[~far], found[far]]
             lines.append(f"| {name} | {count} | {' | '.join(map(share, cells))} |")
             print(lines[-1], flush=True)
     return "\n".join(lines)

@@ -27,4 +27,4 @@ from .source_number import (
     laplace_evidence,
     likeliest_number,
 )
-from .uncertainty import LARGEST_SNR, SINGULAR, invert_information
+from .uncertainty import LARGEST_SNR, SINGULAR, invert_information, region_limited

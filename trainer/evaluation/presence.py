@@ -11,7 +11,7 @@ of drawn noise in the channel and codes of the scene, by moments.
 A place has a probability by Laplace's approximation: each peak j of the likelihood has the mass
 exp(-V_j) / sqrt(det J_j) (`estimation.laplace_evidence`) and is Gaussian, so that
 
-    P = (share of the estimate's peak among `RIVALS` others) x (share of the peak within 5°)
+    P = (share of the nearest peak among `RIVALS` others) x (its share within 5° of the estimate)
 
 is about the posterior probability that the source lies within 5° of the estimate, the other
 sources' numbers and powers at their best: few snapshots or antennas leave many peaks, and noise a
@@ -30,12 +30,12 @@ from trainer.estimation import (
     Likelihood,
     laplace_evidence,
     profile_likelihood,
+    region_limited,
     score,
 )
 from trainer.linalg import squared_magnitude
 from trainer.scenes import Scenes, SearchGrid
 
-from .identification import IdentifiedPlaces
 from .metrics import TOLERANCE_DEG
 
 EULER = 0.5772156649
@@ -89,16 +89,9 @@ def source_gain(scenes: Scenes, search: SearchGrid) -> Tensor:
 
 
 @torch.no_grad()
-def place_probability(
-    scenes: Scenes, found: Estimates, told: IdentifiedPlaces, search: SearchGrid
-) -> Tensor:
-    """Return P of the module docstring, [B, K_max]; 1 in inactive slots.
-
-    Angles without a standard deviation count as told: they have reasons of their own.
-    """
-    within = math.radians(TOLERANCE_DEG) / math.sqrt(2)
-    inside = (within / torch.stack([told.azimuth_std, told.elevation_std]).double()).erf()
-    probability = inside.nan_to_num(nan=1.0).prod(0)
+def place_probability(scenes: Scenes, found: Estimates, search: SearchGrid) -> Tensor:
+    """Return P of the module docstring, [B, K_max]; 1 in inactive slots."""
+    probability = torch.ones_like(found.azimuth, dtype=torch.float64)
     slots = max(int(found.active.sum(-1).max()), 1)
     data = whiten(scenes)
     active, places = found.active[:, :slots], found.positions[:, :slots].double()
@@ -106,12 +99,12 @@ def place_probability(
     for first in range(0, scenes.batch_size, step):
         part = slice(first, first + step)
         some = Whitened(*(x[part] for x in data))
-        probability[part, :slots] *= _shares(some, places[part], active[part], search)
-    return probability
+        probability[part, :slots] = _probability(some, places[part], active[part], search)
+    return probability.masked_fill(~found.active, 1)
 
 
-def _shares(data: Whitened, places: Tensor, active: Tensor, search: SearchGrid) -> Tensor:
-    """Return the shares of the peaks of places [B, K, 3] among their rivals, [B, K].
+def _probability(data: Whitened, places: Tensor, active: Tensor, search: SearchGrid) -> Tensor:
+    """Return P of places [B, K, 3], [B, K].
 
     A rival begins at another place for one source and moves all; if it has a source near the
     estimate in the end, it says the same.
@@ -120,6 +113,13 @@ def _shares(data: Whitened, places: Tensor, active: Tensor, search: SearchGrid) 
     many = Whitened(*(x.repeat_interleave(RIVALS, 0) for x in data))
     fitted, _ = score(data, places, active, search, steps=STEPS)
     slots = places.shape[1]
+    variance = region_limited(fitted.curvature, search, slots).variance[..., :2]
+    peak = fitted.point[:, : 3 * slots].view(places.shape)
+    low, high = (
+        (side * math.radians(TOLERANCE_DEG) + (places - peak)[..., :2]) / variance.sqrt()
+        for side in (-1, 1)
+    )
+    inside = (torch.special.ndtr(high) - torch.special.ndtr(low)).prod(-1)
     own_evidence = laplace_evidence(fitted, slots, search).unsqueeze(-1)
     present = active.repeat_interleave(RIVALS, 0)
     shares = []
@@ -137,7 +137,7 @@ def _shares(data: Whitened, places: Tensor, active: Tensor, search: SearchGrid) 
         same = _near(ends, own).view(-1, RIVALS, slots) & active.unsqueeze(1)
         odds = (evidence - own_evidence).exp().masked_fill(same.any(-1), 0)
         shares.append(1 / (1 + odds.sum(-1)))
-    return torch.stack(shares, dim=-1)
+    return torch.stack(shares, dim=-1) * inside
 
 
 def _near(places: Tensor, one: Tensor) -> Tensor:

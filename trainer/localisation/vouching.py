@@ -90,7 +90,7 @@ def vouch(
     resolved = found.resolved & supported & ~untested.unsqueeze(-1) & ~elsewhere
     if confidence is None:
         confidence = torch.full_like(found.azimuth, torch.nan)
-        ambiguous = resolved & (place_probability(scenes, found, told, search) < LEAST_PROBABILITY)
+        ambiguous = resolved & (place_probability(scenes, found, search) < LEAST_PROBABILITY)
         resolved = resolved & ~ambiguous
         withheld.append(Withheld(AMBIGUOUS, ambiguous))
         withheld.append(Withheld(UNCALIBRATED, found.active))

@@ -9,7 +9,7 @@ from scipy import stats
 
 from tests.small_model import SCENE, scenes_of
 from trainer.estimation import make_estimates, sml
-from trainer.evaluation import identify, near_a_source, place_probability
+from trainer.evaluation import near_a_source, place_probability
 from trainer.localisation import vouch
 from trainer.localisation.vouching import AMBIGUOUS, FEWER, LEAST_PROBABILITY, UNSEEN
 from trainer.scenes import Scenes, respond, search_grid
@@ -66,8 +66,7 @@ def test_places_are_right_as_often_as_they_are_probable(change):
     law = scenes_of(scene, snr_db=8.0, size=len(every))
     search = search_grid(scene)
     found = sml(law, every, search)
-    told = identify(law, found, scene)
-    probability = place_probability(law, found, told, search)[found.resolved]
+    probability = place_probability(law, found, search)[found.resolved]
     right = near_a_source(found, law)[found.resolved].double()
     off = probability - right
     assert 0.7 < right.mean() < 0.95
@@ -90,7 +89,7 @@ def test_two_places_that_explain_a_snapshot_equally_share_its_probability():
     for source in range(2):
         place, one = places_of(law)[:, [source]], torch.ones(16, 1, dtype=torch.bool)
         found = make_estimates(place, one, one, one, search, 1)
-        total += place_probability(law, found, identify(law, found, scene), search)[:, 0]
+        total += place_probability(law, found, search)[:, 0]
     assert 0.9 < total.max() < 1.02  # a few steps of scoring end just below a peak
 
 
