@@ -139,8 +139,26 @@ def ablate_design(args: argparse.Namespace) -> int:
     if args.dry_run:
         return 0
     notes = carry_out(create_run(request, design), design)
-    print(*notes, sep="\n", end="\n" * bool(notes))
-    print(f"results    {request.store.path}/ablations, {request.store.path}/scenes")
+    return print_map(request.store, notes)
+
+
+def print_map(store: RunStore, notes: list[str]) -> int:
+    """Print what each term does, and write it as Markdown and a figure."""
+    from search.report.data import load
+    from search.report.factorial import map_text
+    from search.report.figures import write_map
+
+    run = load(store.path)
+    text = "\n".join([map_text(run), *(["", *notes] if notes else [])])
+    print(f"\n{text}\n")
+    stem = store.path / "report" / "map"
+    stem.parent.mkdir(exist_ok=True)
+    write_atomically(stem.with_suffix(".md"), f"{text}\n".encode())
+    figure = write_map(run, stem.with_suffix(".png"))
+    push(stem.parent)
+    print(
+        f"figure:   {figure}\nsummary:  {stem}.md\nreport:   python -m search.report {store.path}"
+    )
     return 0
 
 

@@ -32,7 +32,7 @@ TRAINER_ROOMS: dict[str, tuple[str, ...]] = {
 SEARCH_ROOMS = (
     *("plan", "records", "remote", "report", "suggest", "cluster", "driver", "reruns"),
 )
-REPORT_ROOMS = ("data", "analysis", "figures", "page")
+REPORT_ROOMS = ("data", "analysis", "factorial", "figures", "page")
 _BEFORE_REPORT = SEARCH_ROOMS[: SEARCH_ROOMS.index("report")]
 
 ROOMS: dict[str, set[str]] = {

@@ -65,6 +65,8 @@ class Design:
         validation_scenes, scenes: for each SNR and K, to choose by and to test on.
         select: one of `SELECTS`.
         margins: see `MARGINS`.
+        control: `networks`, `terms` and the `gain` in P(K right) that has to be seen in one of
+            their cells, or no null counts; empty if there is none.
         fields: of all trainings, beside those of the preset.
         text: of the file.
     """
@@ -79,6 +81,7 @@ class Design:
     snr_db: tuple[float, ...] = (-5.0, 0.0)
     select: str = SELECTS[0]
     margins: Mapping[str, float] = field(default_factory=lambda: dict(MARGINS))
+    control: Mapping[str, Any] = field(default_factory=dict)
     fields: Fields = field(default_factory=dict)
     text: str = ""
 
@@ -140,12 +143,28 @@ class Design:
             positive = isinstance(margin, int | float) and margin > 0
             require(positive, f"margins.{name} > 0", repr(margin), "Give a difference.")
         self._check_terms()
+        self._check_control()
         for arm in self.arms(self.terms):
             try:
                 for value in self.values(arm.term):
                     require_code(self.rerun(arm, value, seed=0).config)
             except ConfigError as error:
                 raise type(error)(f"{arm}: {error}") from None
+
+    def _check_control(self) -> None:
+        if not self.control:
+            return
+        wanted = {"networks", "terms", "gain"}
+        rule = f"[control] has {', '.join(sorted(wanted))}"
+        require(set(self.control) == wanted, rule, ", ".join(self.control), "Give all of them.")
+        for group in ("networks", "terms"):
+            for name in self.control[group]:
+                known = getattr(self, group)
+                hint = did_you_mean(str(name), known).strip()
+                require(name in known, f"[control] names {group} of the design", repr(name), hint)
+        gain = self.control["gain"]
+        positive = isinstance(gain, int | float) and gain > 0
+        require(positive, "control.gain > 0", repr(gain), "Ten points are 0.1.")
 
     def _check_terms(self) -> None:
         require(

@@ -6,4 +6,14 @@ from .guard import guarded
 from .importance import importances, same_fidelity
 from .leaderboard import CONFIRMED, ENDS, WELL, compares, held_out, paired_by_scene, rungs
 from .source_numbers import confusion_table
-from .statistics import mean_interval
+from .statistics import (
+    Values,
+    combined_shares,
+    crossed_interval,
+    crossed_shares,
+    difference_p,
+    equivalence_p,
+    holm,
+    mean_interval,
+    moderated,
+)

@@ -57,8 +57,9 @@ class Effect:
 
 
 def names(run: Run) -> list[str]:
-    """Return the names of a run's ablations."""
-    return sorted(run.tables["ablations"]["ablation"].unique())
+    """Return the names of a run's ablations, without that of a design."""
+    rows = run.tables["ablations"]
+    return sorted(rows[rows["network"].isna()]["ablation"].unique())
 
 
 def rows_of(run: Run, name: str) -> pd.DataFrame:

@@ -16,9 +16,11 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import special, stats
 
 from trainer.intervals import Interval
+
+Values = NDArray[np.float64]
 
 POWER = 0.8
 """Probability of detecting the smallest detectable effect."""
@@ -95,18 +97,105 @@ def crossed_moments(
     than either share: such an estimate would be luck.
     """
     units, scenes = values.shape[-2:]
+    mean, of_units, of_scenes, of_rest = crossed_shares(values)
+    error, freedom = combined_shares(of_units, of_scenes, of_rest, units - 1.0, scenes - 1.0)
+    return mean, error, freedom
+
+
+def crossed_shares(values: Values) -> tuple[Values, Values, Values, Values]:
+    """Return the mean of [*batch, units, scenes], and in its variance the shares of the units, of
+    the scenes and of the rest, which is in both."""
+    units, scenes = values.shape[-2:]
     mean = values.mean((-2, -1))
     by_unit, by_scene = values.mean(-1), values.mean(-2)
     rest = values - by_unit[..., None] - by_scene[..., None, :] + mean[..., None, None]
     of_units = by_unit.var(-1, ddof=1) / units
     of_scenes = by_scene.var(-1, ddof=1) / scenes
     of_rest = (rest**2).sum((-2, -1)) / ((units - 1) * (scenes - 1) * units * scenes)
+    return mean, of_units, of_scenes, of_rest
+
+
+def combined_shares(
+    of_units: Values,
+    of_scenes: Values,
+    of_rest: Values,
+    unit_freedom: Values | float,
+    scene_freedom: Values | float,
+) -> tuple[Values, Values]:
+    """Return the standard error of a mean from its shares, and its degrees of freedom from those
+    of the first two."""
     variance = np.maximum(of_units + of_scenes - of_rest, np.maximum(of_units, of_scenes))
-    spread = of_units**2 / (units - 1) + of_scenes**2 / (scenes - 1)
-    freedom = np.divide(
-        variance**2, spread, out=np.full_like(variance, units - 1.0), where=spread > 0
-    )
-    return mean, np.sqrt(variance), np.maximum(freedom, units - 1.0)
+    spread = of_units**2 / unit_freedom + of_scenes**2 / scene_freedom
+    least = np.array(np.broadcast_to(unit_freedom, np.shape(variance)), dtype=float)
+    freedom = np.divide(variance**2, spread, out=least.copy(), where=spread > 0)
+    return np.sqrt(variance), np.maximum(freedom, least)
+
+
+def moderated(variances: Values, freedom: Values) -> tuple[Values, Values]:
+    """Return variances of like experiments, drawn towards their common value, and their degrees
+    of freedom: an empirical Bayes estimate, of few values each (Smyth 2004, Statistical
+    Applications in Genetics and Molecular Biology 3, sections 4 and 6.2).
+
+    The more alike they are, the more each learns from the others; if they differ widely, each
+    stays as it is. Variances of zero say nothing of the others.
+
+    Args:
+        variances: [experiments].
+        freedom: degrees of freedom of each.
+    """
+    known = variances > 0
+    if known.sum() < 3:
+        return variances, freedom
+    half = freedom[known] / 2
+    logs = np.log(variances[known]) - special.digamma(half) + np.log(half)
+    excess = float(logs.var(ddof=1) - special.polygamma(1, half).mean())
+    if excess > 0:
+        prior = 2 * _inverse_trigamma(excess)
+        common = np.exp(logs.mean() + special.digamma(prior / 2) - np.log(prior / 2))
+    else:  # no more spread than equal variances have
+        prior, common = np.inf, float((variances * freedom)[known].sum() / freedom[known].sum())
+    most = freedom[known].sum()
+    if np.isinf(prior):
+        return np.full_like(variances, common), np.full_like(variances, most)
+    whole = prior + freedom
+    return (prior * common + freedom * variances) / whole, np.minimum(whole, most)
+
+
+def _inverse_trigamma(value: float) -> float:
+    """Return x with trigamma(x) = value > 0, by Newton's method on 1 / trigamma."""
+    x = 0.5 + 1 / value
+    for _ in range(50):
+        trigamma = float(special.polygamma(1, x))
+        step = trigamma * (1 - trigamma / value) / float(special.polygamma(2, x))
+        x += step
+        if abs(step) < 1e-10 * x:
+            break
+    return x
+
+
+def equivalence_p(mean: Values, error: Values, freedom: Values, margin: Values) -> Values:
+    """Return the p value of two one-sided tests of |true mean| >= margin (Schuirmann 1987)."""
+    error = np.maximum(error, np.finfo(float).tiny)
+    below = stats.t.cdf((mean - margin) / error, freedom)
+    above = stats.t.sf((mean + margin) / error, freedom)
+    return np.asarray(np.maximum(below, above))
+
+
+def difference_p(mean: Values, error: Values, freedom: Values) -> Values:
+    """Return the two-sided p value of a true mean of 0."""
+    error = np.maximum(error, np.finfo(float).tiny)
+    return np.asarray(2 * stats.t.sf(np.abs(mean) / error, freedom))
+
+
+def holm(p_values: Values) -> Values:
+    """Return p values adjusted for their number (Holm 1979): rejecting those below .05 is wrong
+    of any in 5 % at most, however they depend on each other."""
+    order = np.argsort(p_values)
+    steps = np.arange(len(p_values), 0, -1)
+    adjusted = np.minimum(np.maximum.accumulate(p_values[order] * steps), 1)
+    back = np.empty_like(adjusted)
+    back[order] = adjusted
+    return back
 
 
 def _crossed(values: ArrayLike) -> tuple[float, float, float]:

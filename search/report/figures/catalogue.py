@@ -8,8 +8,9 @@ from matplotlib.figure import Figure
 
 from search.report.analysis import ablation, rungs
 from search.report.data import Run
+from search.report.factorial import is_design
 
-from . import ablation_plot, atlas, choices, pareto, pictures, plots, progress
+from . import ablation_plot, atlas, choices, factorial_map, pareto, pictures, plots, progress
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,24 @@ OF_SCENES = ("error_vs_snr", "above_crb", "backends", "spectra", "pseudospectra"
 """Figures of trials that score scenes."""
 
 
+OF_TRAININGS = ("learning_curves", "failure_atlas")
+"""Figures that a design has, too: its trainings are not compared as trials of a search."""
+
+
 def pictures_of(run: Run) -> Iterator[Picture]:
     """Yield all figures that a run may have."""
+    if is_design(run):
+        yield Picture(
+            "map",
+            "What each term does",
+            "Difference of the means with and without a term, of the same training seeds and "
+            "scenes; 95 % intervals of a field alone. Colours are verdicts of the whole family: "
+            "equivalent is a difference within the margin.",
+            factorial_map.draw_map,
+        )
     for picture in _pictures(run):
+        if is_design(run) and picture.name not in OF_TRAININGS:
+            continue
         if not (run.own_trainer and picture.name in OF_SCENES):
             yield picture
 

@@ -15,6 +15,7 @@ from search.report.analysis import (
     short_label,
 )
 from search.report.data import PREFIX, Heading, Run, Table, TableRow, format_value, number, words
+from search.report.factorial import map_tables, sentences
 
 from .layout import Section
 
@@ -105,6 +106,11 @@ def _short(values: Any) -> str:
         for (name, value), end in zip(known.items(), ends, strict=True)
         if value
     )
+
+
+def map_section(run: Run) -> Section:
+    """Return what every term of a design does, by network and regime."""
+    return Section("map", "Map", sentences(run), map_tables(run))
 
 
 def source_numbers(run: Run) -> Section:

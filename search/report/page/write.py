@@ -9,6 +9,7 @@ from pathlib import Path
 from search.plan import RunNotWritable
 from search.report.analysis import health, summary
 from search.report.data import Run
+from search.report.factorial import is_design
 from search.report.figures import pictures_of
 from trainer.atomic import write_atomically
 
@@ -46,20 +47,22 @@ def write_report(run: Run, folder: Path | None = None, other: Run | None = None)
 def report(run: Run, folder: Path) -> bytes:
     """Return the page of one run; write its figures to `folder`."""
     figures = [(draw_picture(run, picture, folder),) for picture in pictures_of(run)]
+    what = "Search" if run.own_trainer else "Search for RIS covariance learning"
+    if is_design(run):
+        what, lead = "Ablation of terms by networks and regimes", [sections.state(run)]
+        own = [sections.map_section(run)]
+    else:
+        lead, own = sections.lead(run), [sections.leaderboard_section(run)]
+        if not run.own_trainer:
+            own += [sections.source_numbers(run), sections.confirmations(run)]
+        own.append(Section("health", "Health notes", lists=list(health.notes(run).items())))
     return html(
         title=run.name,
-        subtitle=("Search" if run.own_trainer else "Search for RIS covariance learning")
-        + ": what was found, and how far to trust it",
-        lead=sections.lead(run),
+        subtitle=f"{what}: what was found, and how far to trust it",
+        lead=lead,
         notes=run.notes,
         sections=(
-            sections.leaderboard_section(run),
-            *(
-                []
-                if run.own_trainer
-                else [sections.source_numbers(run), sections.confirmations(run)]
-            ),
-            Section("health", "Health notes", lists=list(health.notes(run).items())),
+            *own,
             Section("figures", "Figures", figures=figures),
             sections.failures(run),
             sections.plan(run),

@@ -2,12 +2,17 @@
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import special, stats
 
 from search.report.analysis.statistics import (
+    _inverse_trigamma,
     crossed_interval,
     detectable,
+    difference_p,
+    equivalence_p,
+    holm,
     mean_interval,
+    moderated,
 )
 from tests.simulated import RATIOS, ends, trainings
 
@@ -119,3 +124,62 @@ def test_the_smallest_detectable_effect_is_detected_four_times_in_five():
 def test_what_cannot_be_crossed_is_refused(values):
     with pytest.raises(ValueError, match="Add configurations, seeds or scenes"):
         crossed_interval(values)
+
+
+def test_holms_adjustment_is_that_of_its_paper_and_of_a_single_test():
+    """Holm 1979 by hand: 4 x .005, 3 x .01, 2 x .03, and no less for .04."""
+    np.testing.assert_allclose(holm(np.array([0.01, 0.04, 0.03, 0.005])), [0.03, 0.06, 0.06, 0.02])
+    assert holm(np.array([0.3])) == [0.3]
+    many = np.random.default_rng(3).uniform(size=50)
+    adjusted = holm(many)
+    assert (adjusted >= many).all()
+    assert (np.diff(adjusted[np.argsort(many)]) >= 0).all()
+    assert adjusted.min() == pytest.approx(min(1, 50 * many.min()))
+
+
+def test_the_tests_of_a_mean_are_scipys_and_equivalence_is_an_interval_inside_the_margin(values):
+    mean, error, freedom = (np.array([x]) for x in (values.mean(), stats.sem(values), 39.0))
+    p = difference_p(mean, error, freedom)
+    np.testing.assert_allclose(p, stats.ttest_1samp(values, 0).pvalue, rtol=1e-10)
+    margin = np.array([0.34])
+    p = equivalence_p(mean, error, freedom, margin)
+    sides = [
+        stats.ttest_1samp(values, at, alternative=side).pvalue
+        for at, side in ((0.34, "less"), (-0.34, "greater"))
+    ]
+    np.testing.assert_allclose(p, max(sides), rtol=1e-10)
+    # at the level p, the interval of 1 - 2 p touches the margin
+    ends = mean_interval(values, level=1 - 2 * float(p[0]))
+    assert max(abs(ends.low), abs(ends.high)) == pytest.approx(0.34, rel=1e-9)
+
+
+@pytest.mark.parametrize("value", [1e-3, 0.1, 1.0, 30.0, 1e4])
+def test_the_inverse_of_trigamma_is_one(value):
+    assert special.polygamma(1, _inverse_trigamma(value)) == pytest.approx(value, rel=1e-8)
+
+
+def test_moderated_variances_find_the_law_that_they_are_drawn_from():
+    """Smyth 2004: s0 d0 / chi2(d0) true variances, with 4 degrees of freedom each."""
+    rng, count, freedom = np.random.default_rng(7), 20_000, np.full(20_000, 4.0)
+    true = 0.01 * 6 / rng.chisquare(6, count)
+    seen = true * rng.chisquare(4, count) / 4
+    drawn, more = moderated(seen, freedom)
+    np.testing.assert_allclose(more, 10, rtol=0.1)  # 6 + 4; the estimate of 6 errs by 3 %
+    np.testing.assert_allclose(drawn, (more[0] - 4) / more[0] * 0.01 + 0.4 * seen, rtol=0.1)
+    assert np.mean((drawn - true) ** 2) < np.mean((seen - true) ** 2)
+    same, all_of_them = moderated(0.01 * rng.chisquare(4, 50) / 4, freedom[:50])
+    assert (all_of_them > 20).all()  # equal variances: nearly all of the 200
+    assert np.ptp(same) < 0.01
+
+
+def test_moderation_goes_with_the_unit_and_needs_others():
+    seen = np.random.default_rng(8).chisquare(4, 12)
+    freedom = np.full(12, 4.0)
+    once, thrice = moderated(seen, freedom), moderated(9 * seen, freedom)
+    np.testing.assert_allclose(thrice[0], 9 * once[0], rtol=1e-9)
+    np.testing.assert_allclose(thrice[1], once[1], rtol=1e-9)
+    alone, own = moderated(seen[:2], freedom[:2])
+    np.testing.assert_array_equal(alone, seen[:2])
+    np.testing.assert_array_equal(own, freedom[:2])
+    with_zero, _ = moderated(np.append(seen, 0.0), np.append(freedom, 4.0))
+    assert 0 < with_zero[-1] < with_zero[:-1].min() + 1e-12

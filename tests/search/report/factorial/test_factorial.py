@@ -1,0 +1,187 @@
+"""The map of a design is that of its tables: pairs, rules, verdicts of the family, a page."""
+
+import numpy as np
+import pytest
+
+from search.records.store import RunStore
+from search.report.analysis import ablation, crossed_interval
+from search.report.data import load
+from search.report.factorial import effects, judge, map_text, sentences, verdict
+from search.report.figures import factorial_map
+from search.report.page import write_report
+from search.reruns.design import SCENE_SEED, VALIDATION_SEED
+from trainer.config import COUNT_RULES
+
+SNRS, SCENES, SEEDS = (-5.0, 0.0), 200, 4
+EFFECTS = {"none": (0.0, 0.0), "good": (-0.05, 0.3), "bad": (0.05, -0.3), "same": (0.0, 0.0)}
+"""By term: what it does to the capped error, and to the share of right K by MDL."""
+NETWORKS, REGIMES = ("gram", "dictionary"), ("local", "few")
+
+
+def made(path, *, lost=(), terms=EFFECTS):
+    """A run of a design: common scenes differ by .1, trainings by .002, MDL is the best rule."""
+    rng = np.random.default_rng(5)
+    design = {
+        "sha256": "0" * 64,
+        "networks": {name: {} for name in NETWORKS},
+        "regimes": {name: {} for name in REGIMES},
+        "terms": {name: {} for name in terms},
+        "margins": {"capped_error": 0.02, "source_number_accuracy": 0.05},
+        "control": {"networks": ["gram"], "terms": ["good"], "gain": 0.1},
+        "validation_seed": VALIDATION_SEED,
+        "scene_seed": SCENE_SEED,
+    }
+    plan = {"search": {}, "fixed": {"evaluation.objective_snr_db": SNRS}, "design": design}
+    store = RunStore.create(path, parameters={}, plan=plan)
+    hard = 0.1 * rng.standard_normal((2, len(SNRS), SCENES))
+    luck = rng.uniform(size=(2, len(SNRS), SCENES))
+    rows = []
+    for network in NETWORKS:
+        for regime in REGIMES:
+            for term, (error, share) in terms.items():
+                for seed in range(1, SEEDS + 1):
+                    name = f"{network}-{regime}-{seed}-{term}"
+                    key = {"ablation": "x", "arm": term, "network": network, "regime": regime}
+                    key |= {"trial_id": name, "seed": seed, "changes": term, "num_sources": 1}
+                    if (term, seed) in lost:
+                        at = {"evaluation_seed": SCENE_SEED, "snr_db": 0.0, "num_scenes": 0}
+                        rows.append(key | at)
+                        continue
+                    own = 0.002 * rng.standard_normal()
+                    scenes = []
+                    for s, where in enumerate((VALIDATION_SEED, SCENE_SEED)):
+                        for i, snr_db in enumerate(SNRS):
+                            at = {"evaluation_seed": where, "snr_db": snr_db}
+                            right = luck[s, i] < 0.5 + share
+                            for rule in COUNT_RULES:
+                                said = right.mean() if rule == "mdl" else 0.1
+                                counted = {"source_number_accuracy": said, "rule": rule}
+                                rows.append(key | at | counted | {"num_scenes": SCENES})
+                            values = 0.5 + hard[s, i] + own + error
+                            rows.append(
+                                key | at | {"num_scenes": SCENES, "capped_error": values.mean()}
+                            )
+                            scenes += [
+                                {
+                                    "trial_id": name,
+                                    "estimator": "network",
+                                    "seed": seed,
+                                    "changes": term,
+                                    "scene_id": j,
+                                    "num_sources": 1,
+                                    "capped_error": float(values[j]),
+                                    "success": 0.5,
+                                    **{f"source_number_{r}": 2 for r in COUNT_RULES},
+                                    "source_number_mdl": 2 - int(right[j]),
+                                    **{f"gospa_{r}": 1.0 for r in COUNT_RULES},
+                                    "gospa_mdl": float(values[j]),
+                                }
+                                | at
+                                for j in range(SCENES)
+                            ]
+                    store.write_part("scenes", name, scenes)
+    store.write_part("ablations", "x", rows)
+    return load(path)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return made(tmp_path_factory.mktemp("design") / "x")
+
+
+def at(run, outcome, term, network="gram", regime="local"):
+    (found,) = [
+        one
+        for one in effects(run)
+        if (one.outcome, one.term, one.network, one.regime) == (outcome, term, network, regime)
+    ]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("term", "error", "right"),
+    [
+        ("good", "helps", "helps"),
+        ("bad", "hurts", "hurts"),
+        ("same", "equivalent", "equivalent"),
+    ],
+)
+def test_the_verdict_is_what_was_planted(run, term, error, right):
+    for network in NETWORKS:
+        for regime in REGIMES:
+            where = {"network": network, "regime": regime}
+            assert at(run, "capped_error", term, **where).verdict == error
+            assert at(run, "source_number_accuracy", term, **where).verdict == right
+
+
+def test_effects_are_paired_by_seed_and_scene(run):
+    scenes = run.tables["scenes"].query("evaluation_seed == @SCENE_SEED")
+    means = scenes.groupby("trial_id")["capped_error"].mean()
+    ids = [[f"gram-local-{s}-{term}" for s in range(1, SEEDS + 1)] for term in ("good", "none")]
+    found = at(run, "capped_error", "good")
+    assert found.difference.mean == pytest.approx(means[ids[0]].mean() - means[ids[1]].mean())
+    assert found.without == pytest.approx(means[ids[1]].mean())
+    # scenes differ by .1: a mean over 200 of them by .007, which pairing takes away
+    assert found.difference.high - found.difference.low < 0.01
+    assert found.difference.n == SEEDS
+    assert set(found.by_snr) == set(SNRS)
+    assert found.interaction.low < 0 < found.interaction.high
+
+
+def test_the_rule_for_k_is_the_best_on_the_validation_scenes(run):
+    found = at(run, "source_number_accuracy", "good")
+    assert found.rules == ("mdl", "mdl")
+    assert found.with_ == pytest.approx(0.8, abs=0.06)  # 400 scenes: 3 standard errors
+    mdl = at(run, "source_number_accuracy_mdl", "good")
+    assert mdl.difference.mean == pytest.approx(found.difference.mean)
+    assert mdl.verdict == ""
+
+
+def test_a_lost_training_takes_its_pair_along_and_is_counted(tmp_path):
+    run = made(tmp_path / "x", lost={("none", 2), ("good", 4)})
+    assert at(run, "capped_error", "good").difference.n == 2
+    assert at(run, "capped_error", "bad").difference.n == 3
+    table = next(
+        line for line in map_text(run).splitlines() if line.startswith("| gram       | good")
+    )
+    assert "| gram" in table
+    said = map_text(run)
+    # 2 of 8, Clopper and Pearson (1934)
+    assert "0.250 [0.032, 0.651]" in said
+    assert "0.000 [0.000, 0.369]" in said
+
+
+def test_the_page_the_text_and_the_picture_show_the_map(run, tmp_path):
+    said = " ".join(sentences(run))
+    assert "24 of 24 cells" in said
+    assert "8 equivalent, 8 helps, 8 hurts" in said
+    assert "One family of 48 tests" in said
+    assert "Control, a gain of 0.1 in P(K right), best rule: seen." in said
+    figure = factorial_map.draw_map(run)
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    d = at(run, "capped_error", "good").difference
+    assert f"{d.mean:+.3f}\n[{d.low:+.3f}, {d.high:+.3f}]" in texts
+    assert len(texts) == 12
+    page = write_report(run, tmp_path).read_text()
+    assert "Effects by SNR" in page
+    assert "Leaderboard" not in page
+    assert ablation.names(run) == []
+
+
+def test_a_control_that_is_not_there_is_told(tmp_path):
+    run = made(tmp_path / "x", terms={"none": (0, 0), "good": (0.0, 0.05)})
+    assert "Control, a gain of 0.1 in P(K right), best rule: not seen." in " ".join(sentences(run))
+
+
+def test_cells_without_like_ones_are_judged_alone_and_order_does_not_matter():
+    rng = np.random.default_rng(2)
+    cells = [0.01 * rng.standard_normal((4, 30)) + mean for mean in (0.0, 0.02, -0.05)]
+    judged = judge(cells, [0.02] * 3, ["a", "b", "c"])
+    for i, cell in enumerate(cells):
+        ours, alone = judged.interval(i), crossed_interval(cell)
+        np.testing.assert_allclose([ours.low, ours.high], [alone.low, alone.high], rtol=1e-9)
+    back = judge(cells[::-1], [0.02] * 3, ["c", "b", "a"])
+    np.testing.assert_allclose(back.difference[::-1], judged.difference)
+    told = [verdict(judged, i, better=-1) for i in range(3)]
+    assert told == ["equivalent", "hurts", "helps"]
+    assert verdict(judged, 2, better=+1) == "hurts"
