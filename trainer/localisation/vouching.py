@@ -40,7 +40,8 @@ UNCALIBRATED = "no network calibrated for such data made the estimate"
 
 LEAST_PROBABILITY = 0.9
 """Of lying within the tolerance, from which an estimate without a calibrated confidence is
-resolved: those that are, mostly with far more, are right in more than 95 %."""
+resolved: most have far more, so that over the law more than 90 % of them are right
+(`benchmarks/outside.py`)."""
 DOUBT = 0.025
 """p value of the residual below which a scene that fits is not vouched for: as many of the law's
 scenes lose their confidence, at most. A weak cause, such as a source more than was told, hardly
