@@ -25,7 +25,7 @@ NONE = "none"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What is compared: its name for a reader, and the sign of a gain."""
+    """An outcome that is compared: its name for a reader, and the sign of a gain."""
 
     label: str
     better: int
@@ -46,7 +46,7 @@ SECONDARY = {
 
 @dataclass(frozen=True)
 class CellEffect:
-    """What a term does to an outcome in a network and regime.
+    """The effect of a term on an outcome in a network and regime.
 
     Attributes:
         difference: with minus without; 95 % for this cell alone.
