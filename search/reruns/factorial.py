@@ -118,8 +118,10 @@ def describe_design(request: RerunRequest, design: Design) -> str:
     left = total - len(trials)
     each, how = _seconds(trials, request.plan, design)
     plain = [design.rerun(arm, {}, 0).config for arm in design.arms([NONE])]
-    points = len(design.snr_db) * sum(one.scene.max_sources for one in plain) * len(design.terms)
+    # every scene of every K is located with each K
+    points = sum(one.scene.max_sources**2 for one in plain) * len(design.snr_db)
     scenes = (tries + design.seeds) * design.validation_scenes + design.seeds * design.scenes
+    scoring = points * len(design.terms) * scenes * SCORING_MS / 60e3
     facts = {
         "run": str(store.path),
         "design": f"SHA-256 {design.sha256[:12]}..., {len(design.arms(design.terms))} arms",
@@ -131,7 +133,7 @@ def describe_design(request: RerunRequest, design: Design) -> str:
         f"({how})",
         "scenes": f"for each of SNR {', '.join(f'{snr:g}' for snr in design.snr_db)} dB and K "
         f"{design.validation_scenes} to choose by and {design.scenes} to test on; about "
-        f"{points * scenes * SCORING_MS / 60e3:.1f} min of one worker for all",
+        f"{scoring:.1f} min of one worker for all",
     }
     return "\n".join(f"{name:<10} {text}" for name, text in facts.items())
 
