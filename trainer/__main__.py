@@ -231,6 +231,7 @@ def localise(args: argparse.Namespace) -> int:
     from trainer.localisation import withheld_line
     from trainer.scenes import origin_note
 
+    require(args.out.suffix == ".npz", "--out ends in .npz", f"{args.out}", "Rename it.")
     found = localise_scenes(**localise_arguments(args))
     found.save(args.out)
     print(f"wrote {args.out}: {found.active.sum()} sources in {len(found.num_sources)} scenes")

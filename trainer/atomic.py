@@ -33,6 +33,20 @@ def write_atomically(path: Path, content: bytes, *, sync: bool = False) -> None:
         raise
 
 
+def require_output(path: Path, name: str) -> None:
+    """Raise ConfigError, before what takes long, unless a file can be written there.
+
+    Args:
+        name: of the file in the message, such as `--out`.
+    """
+    folder = path.parent
+    if path.is_dir() or not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
+        raise ConfigError(
+            f"{name} must be a file in a folder that can be written to, but {path} is not. "
+            "Choose another."
+        )
+
+
 def write_output(path: Path, content: bytes, name: str) -> None:
     """Write what a user asked for to a file that the user chose, atomically.
 

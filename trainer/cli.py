@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn, TextIO, cast
 
+from trainer.atomic import require_output
 from trainer.config import ConfigError, did_you_mean, parse_value
 
 
@@ -175,11 +176,13 @@ def localise_arguments(args: argparse.Namespace) -> dict[str, Any]:
 
     Raises:
         UsageError: if the estimates would replace the recording, or K is no count.
+        ConfigError: if they cannot be written there.
     """
     if args.out.resolve() == args.scenes.resolve():
         raise UsageError(
             f"--out must be another file than --scenes, but both are {args.out}. Choose another."
         )
+    require_output(args.out, "--out")
     named = {"model": args.model, "method": args.method, "scenes": args.scenes}
     named["readout"] = args.readout
     return named | search_arguments(args) | {"diagnosed": True}

@@ -135,13 +135,13 @@ class SceneConfig:
         )
         if self.positions_m is not None:
             self._require_positions(self.positions_m)
-        farthest = f"{max(self.fraunhofer_m, 2 * self.range_min_m):.3g}"
+        farthest = f"{float(f'{max(1000 * self.fraunhofer_m, 2 * self.range_min_m):.3g}'):g}"
         require(
             self.range_max_m < math.inf,
             "range_max_m is finite",
             f"range_max_m={self.range_max_m}",
-            f"Give {farthest} m (localise: --range-m {self.range_min_m:g} {farthest}): beyond the "
-            "Fraunhofer distance 2 D² / wavelength all ranges look alike, and are called far.",
+            f"Give {farthest} m (localise: --range-m {self.range_min_m:g} {farthest}): a thousand "
+            "times the Fraunhofer distance 2 D² / wavelength, where ranges become far.",
         )
         require(
             self.range_min_m < self.range_max_m,

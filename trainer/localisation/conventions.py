@@ -175,6 +175,7 @@ def readings(scenes: Scenes) -> Iterator[tuple[str, str, Scenes]]:
         yield f"{name} conjugated", f"conjugate {name}", replace(scenes, **{name: conjugate})
     measured = reverse_phase(replace(scenes, codes=scenes.codes.conj()))
     yield "snapshots and channel conjugated", "conjugate snapshots and channel", measured
+    yield from _of_antennas(scenes)
     yield from _of_codes(scenes)
     if panel.positions_m is None:
         yield from _of_lattice(scenes)
@@ -231,6 +232,18 @@ def _of_lattice(scenes: Scenes) -> Iterator[tuple[str, str, Scenes]]:
             "exchange num_horizontal and num_vertical",
             replace(scenes, panel=swapped),
         )
+
+
+def _of_antennas(scenes: Scenes) -> Iterator[tuple[str, str, Scenes]]:
+    snapshots = scenes.snapshots
+    orders = {"in reverse order": snapshots.flip(2)}
+    if scenes.num_antennas > 2:
+        orders["starting with the last one"] = snapshots.roll(-1, 2)
+        orders["starting with the second one"] = snapshots.roll(1, 2)
+    if scenes.num_antennas > 1:
+        for name, order in orders.items():
+            remedy = "order the antennas of snapshots as those of channel"
+            yield f"antennas of snapshots {name}", remedy, replace(scenes, snapshots=order)
 
 
 def _of_codes(scenes: Scenes) -> Iterator[tuple[str, str, Scenes]]:

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.atomic import write_output
-from trainer.config import require
 from trainer.posterior import PosteriorReadout
 
 
@@ -105,12 +104,10 @@ class Localisation:
         Raises:
             ConfigError: if it cannot be written.
         """
-        path = Path(path)
-        require(path.suffix == ".npz", "--out ends in .npz", f"{path}", "Rename it.")
         arrays: dict[str, Any] = self.arrays()
         content = io.BytesIO()
         np.savez(content, **arrays)
-        write_output(path, content.getvalue(), "--out")
+        write_output(Path(path), content.getvalue(), "--out")
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return the arrays by name."""

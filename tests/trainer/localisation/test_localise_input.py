@@ -33,7 +33,7 @@ from trainer.training.model import load_model
         ({"--azimuth-deg": "1.0471975"}, "Give 60 for 1.0471975 radians"),
         ({"--elevation-deg": "nan"}, "0 < elevation_max_deg < 90"),
         ({"--range-m": "1e-9 1e9"}, "the search grid has at most 300000 points"),
-        ({"--range-m": "0.5 inf"}, "(localise: --range-m 0.5 3.75)"),
+        ({"--range-m": "0.5 inf"}, "(localise: --range-m 0.5 3750)"),
         ({"--modle": "x"}, "Did you mean `--model`"),
     ],
 )

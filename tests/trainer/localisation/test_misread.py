@@ -123,6 +123,17 @@ def test_scenes_read_with_wrong_codes_are_better_explained_by_the_right_ones():
     assert better_reading(wrong, one, SCENE) == "codes conjugated"
 
 
+def test_antennas_of_snapshots_in_another_order_than_the_channels_are_put_in_its_order():
+    scenes, one = scenes_of(snr_db=15.0, size=2), torch.ones(2, dtype=torch.long)
+    for name, order in (
+        ("in reverse order", scenes.snapshots.flip(2)),
+        ("starting with the last one", scenes.snapshots.roll(1, 2)),
+        ("starting with the second one", scenes.snapshots.roll(-1, 2)),
+    ):
+        wrong = replace(scenes, snapshots=order)
+        assert better_reading(wrong, one, SCENE) == f"antennas of snapshots {name}"
+
+
 def test_codes_of_radians_that_were_turned_as_degrees_are_better_explained_by_the_radians():
     name = "codes made of phases in radians, not degrees"
     scenes, one = scenes_of(snr_db=15.0, size=1), torch.ones(1, dtype=torch.long)
