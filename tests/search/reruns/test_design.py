@@ -1,5 +1,9 @@
 """Designs of networks, regimes and terms: read, refused, carried out and gone on with."""
 
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -283,3 +287,33 @@ def test_a_design_with_a_users_network_and_loss_is_carried_out_and_goes_on(tmp_p
     assert ablate.main(flags) == 0
     assert {p: p.stat().st_mtime_ns for p in kept} == kept
     pd.testing.assert_frame_equal(load(run).tables["ablations"], rows)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_design_that_was_killed_goes_on(address, tmp_path):
+    """On a real Ray, in processes of their own, with a user's network."""
+    text = DESIGN.replace("[0.01, 0.02]", "[0.02]").replace("[0.1, 1.0]", "[1.0]")
+    text = text.replace('[networks.dictionary]\nnetwork.kind = "dictionary"\n', "")
+    file = written(tmp_path, text.partition("[terms.own]")[0])
+    run = tmp_path / "runs" / "small"
+    flags = ["--design", str(file), "--out", str(run.parent), "--address", address]
+    words = [sys.executable, "-m", "search.ablate", *flags]
+    first = subprocess.Popen(words)
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline and not (run / "ablations" / "small.parquet").exists():
+        assert first.poll() is None, "it has ended by itself"
+        time.sleep(0.1)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    before = RunStore.open(run).read("trials")
+    assert 0 < len(before) < 6
+    subprocess.run(words, check=True)
+    after = load(run)
+    assert after.notes == ()
+    assert list(after.trials["outcome"]) == ["completed"] * 6
+    kept = after.trials.set_index("trial_id").loc[before["trial_id"], "ended"]
+    assert kept.tolist() == before["ended"].tolist()
+    rows = after.tables["ablations"]
+    assert not rows.duplicated(list(KEYS["ablations"])).any()
+    assert set(rows["seed"]) == {0, 1, 2}

@@ -185,3 +185,14 @@ def test_cells_without_like_ones_are_judged_alone_and_order_does_not_matter():
     told = [verdict(judged, i, better=-1) for i in range(3)]
     assert told == ["equivalent", "hurts", "helps"]
     assert verdict(judged, 2, better=+1) == "hurts"
+
+
+def test_a_design_that_has_just_begun_has_an_empty_map(tmp_path):
+    everything = {(term, seed) for term in EFFECTS for seed in range(1, SEEDS + 1)}
+    run = made(tmp_path / "x", lost=everything)
+    assert effects(run) == []
+    assert "0 of 24 cells" in map_text(run)
+    assert "have two pairs of trainings yet" in factorial_map.draw_map(run)
+    (tmp_path / "x" / "ablations" / "x.parquet").unlink()
+    page = write_report(load(run.path), tmp_path / "page").read_text()
+    assert "0 of 24 cells" in page
