@@ -98,7 +98,7 @@ def test_an_ablation_knows_the_term(run, capsys):
     few = ("--scenes", "4", "--seeds", "1", "--dry-run")
     assert ablate.main([str(run[0]), "--term", "loss", "--top", "2", *few]) == 0
     said = capsys.readouterr().out
-    assert "without    loss.args.poison=none loss.sha256=none loss.term=none" in said
+    assert "without    loss.args.poison=none loss.term=none loss.weight=none" in said
     assert "with       as found" in said
 
 

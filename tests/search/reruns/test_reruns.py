@@ -234,7 +234,7 @@ def test_reruns_leave_the_search_as_it_was(confirmed_run):
         (confirm, ["--snr", "10"], "has the SNRs of the objective"),
         (confirm, ["--scene-seed", "2000003"], "no scenes seen before"),
         (confirm, ["--sceens", "9"], "Did you mean `--scenes`"),
-        (ablate, [], "one of the arguments --term --set is required"),
+        (ablate, [], "one of the arguments --term --design --set is required"),
         (ablate, ["--term", "eigngap"], "Did you mean `eigengap`"),
         (ablate, ["--term", "eigengap", "--definition", "leek"], "Did you mean `leak`"),
         (ablate, ["--set", "spectral.backend"], "NAME=VALUE"),
