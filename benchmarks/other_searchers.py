@@ -21,6 +21,7 @@ All have their library's defaults, one epoch as the least budget, and keep a thi
 
 import json
 import math
+import random
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
@@ -50,7 +51,6 @@ class SyneTune:
     that do not apply are suggested, and stay as suggested in what it is told."""
 
     def __init__(self, kind: str, more: Mapping[str, Any], ranges: Ranges, epochs: int, seed: int):
-        import numpy as np
         from syne_tune import config_space as cs
         from syne_tune.optimizer import baselines
 
@@ -63,7 +63,6 @@ class SyneTune:
                 case _:
                     return cs.choice(list(it["choices"]))
 
-        np.random.seed(seed)  # noqa: NPY002 (it draws there, too)
         scheduler = getattr(baselines, kind)
         space = {name: law(it) for name, it in ranges.items()}
         self._scheduler = scheduler(space, "error", max_t=epochs, random_seed=seed, **more)
@@ -265,6 +264,14 @@ SEARCHERS: dict[str, Callable[[Ranges, int, int], Any]] = {
 }
 
 
+def seed_everything(seed: int) -> None:
+    """Seed the global generators, from which libraries draw, too."""
+    import numpy as np
+
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
+
+
 def main() -> None:
     """Answer calls until the input ends."""
     answers, sys.stdout = sys.stdout, sys.stderr  # libraries print
@@ -273,6 +280,7 @@ def main() -> None:
         method, args = json.loads(line)
         answer = None
         if method == "open":
+            seed_everything(args[-1])
             searcher = SEARCHERS[args[0]](*args[1:])
         else:
             answer = getattr(searcher, method)(*args)

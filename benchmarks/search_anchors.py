@@ -135,13 +135,13 @@ class Remote:
     def __init__(self, name: str, python: str) -> None:
         self._name = name
         command = [python, str(OTHERS)]
-        threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        same = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=os.environ | threads,
+            env=os.environ | same,
         )
 
     def open(self, plan: SearchConfig) -> None:
@@ -242,14 +242,16 @@ def seconds_to(
     found: Iterable[tuple[float, int, Outcome]], goals: Sequence[set[int]], workers: int
 ) -> list[float]:
     """Return seconds of training, of all workers, until one of each goal is trained to its end;
-    infinite for those that are never. Goals are nested, the smallest last."""
+    infinite for those of which all are stopped."""
     needed = [float("inf")] * len(goals)
+    left = [set(goal) for goal in goals]  # of each that is not reached: what still can end
     for clock, index, outcome in found:
-        if outcome is Outcome.COMPLETED:
-            for place, goal in enumerate(goals):
-                if index in goal:
-                    needed[place] = min(needed[place], clock * workers)
-        if needed[-1] < float("inf"):
+        for place, goal in enumerate(left):
+            if index in goal and outcome is Outcome.COMPLETED:
+                needed[place] = clock * workers
+                goal.clear()
+            goal.discard(index)
+        if not any(left):
             break
     return needed
 

@@ -125,10 +125,12 @@ def test_the_clock_of_one_worker_is_the_sum_of_the_epochs_it_paid_for(table):
     )  # what was trained once is not trained again
 
 
-def test_a_goal_is_reached_by_a_training_that_ends():
-    found = [(3.0, 1, Outcome.STOPPED), (4.0, 2, Outcome.COMPLETED), (5.0, 1, Outcome.COMPLETED)]
-    assert seconds_to(found, [{1, 2}, {1}], 2) == [8.0, 10.0]
-    assert seconds_to(found[:2], [{1, 2}, {1}], 2) == [8.0, float("inf")]
+def test_a_goal_is_reached_by_a_training_that_ends_and_lost_with_its_last():
+    ended = [(3.0, 0, Outcome.STOPPED), (4.0, 2, Outcome.COMPLETED), (5.0, 1, Outcome.COMPLETED)]
+    assert seconds_to(ended, [{1, 2}, {1}], 2) == [8.0, 10.0]
+    left = iter(ended)
+    assert seconds_to(left, [{0, 2}, {0}], 2) == [8.0, float("inf")]
+    assert list(left) == ended[2:]  # not replayed on
 
 
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
