@@ -258,6 +258,9 @@ def place_of(law: Mapping[str, Any], value: Any) -> float:
 SEARCHERS: dict[str, Callable[[Ranges, int, int], Any]] = {
     "Syne Tune: ASHA-CQR": partial(SyneTune, "ASHACQR", {"time_attr": "epoch"}),
     "Syne Tune: PASHA": partial(SyneTune, "PASHA", {"resource_attr": "epoch", "mode": "min"}),
+    "Syne Tune: ASHA, promotion": partial(
+        SyneTune, "ASHA", {"resource_attr": "epoch", "mode": "min", "type": "promotion"}
+    ),
     "DEHB": Dehb,
     "SMAC: Hyperband facade": partial(Smac, "HyperbandFacade"),
     "SMAC: multi-fidelity facade": partial(Smac, "MultiFidelityFacade"),
