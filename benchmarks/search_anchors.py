@@ -10,7 +10,7 @@ the searcher is told of that one, and an epoch costs what it cost. An objective 
 last two epochs, as ours. Who pauses a trial, or asks for a configuration with a larger budget than
 before, goes on from where it was, for nothing. Libraries other than Optuna run in environments of
 their own, through `other_searchers.py`; who has none is left out. A replay that is in `--kept` is
-not run again.
+not run again; `data/search_anchors.jsonl` has those of docs/search.md, and some more.
 """
 
 import argparse
