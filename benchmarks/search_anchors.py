@@ -53,7 +53,7 @@ OTHERS = Path(__file__).with_name("other_searchers.py")
 
 
 class Searcher(Protocol):
-    """What `other_searchers.py` describes."""
+    """A search as `other_searchers.py` describes it."""
 
     def ask(self) -> tuple[str, dict[str, Any], int] | None: ...
     def runs(self, trial: str, values: Mapping[str, Any]) -> None: ...

@@ -135,7 +135,7 @@ class SceneConfig:
         )
         if self.positions_m is not None:
             self._require_positions(self.positions_m)
-        farthest = f"{float(f'{max(1000 * self.fraunhofer_m, 2 * self.range_min_m):.3g}'):g}"
+        farthest = f"{max(1000 * self.fraunhofer_m, 2 * self.range_min_m):g}"
         require(
             self.range_max_m < math.inf,
             "range_max_m is finite",
