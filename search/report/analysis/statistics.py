@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import special, stats
+from scipy import optimize, special, stats
 
 from trainer.intervals import Interval
 
@@ -162,15 +162,12 @@ def moderated(variances: Values, freedom: Values) -> tuple[Values, Values]:
 
 
 def _inverse_trigamma(value: float) -> float:
-    """Return x with trigamma(x) = value > 0, by Newton's method on 1 / trigamma."""
-    x = 0.5 + 1 / value
-    for _ in range(50):
-        trigamma = float(special.polygamma(1, x))
-        step = trigamma * (1 - trigamma / value) / float(special.polygamma(2, x))
-        x += step
-        if abs(step) < 1e-10 * x:
-            break
-    return x
+    """Return x with trigamma(x) = value > 0."""
+
+    def excess(log_x: float) -> float:
+        return float(special.polygamma(1, np.exp(log_x))) - value
+
+    return float(np.exp(optimize.brentq(excess, -350, 350)))
 
 
 def equivalence_p(mean: Values, error: Values, freedom: Values, margin: Values) -> Values:

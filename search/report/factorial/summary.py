@@ -145,9 +145,8 @@ def _lost(run: Run) -> Table:
     made = []
     for (network, term), own in rows.groupby(["network", "arm"], sort=False):
         total, lost = len(own), int((own["num_scenes"] == 0).sum())
-        low = float(stats.beta.ppf(0.025, lost, total - lost + 1)) if lost else 0.0
-        high = float(stats.beta.ppf(0.975, lost + 1, total - lost)) if lost < total else 1.0
-        share = interval((lost / total, low, high))
+        ends = stats.binomtest(lost, total).proportion_ci(0.95)
+        share = interval((lost / total, ends.low, ends.high))
         cells = (words(network), words(term), number(total, 0), number(lost, 0), share)
         made.append(TableRow(cells))
     return Table("map-lost", columns, tuple(made), title="Trainings that did not complete")
