@@ -1,15 +1,26 @@
 """The registered experiment is the one of its design file, and a reduced size of it runs."""
 
 import re
+import shutil
+import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+from kept_run import pack, unpack
+
 from search import ablate
+from search.plan import RunExists
+from search.records.schema import KEYS
+from search.records.store import RunStore
 from search.report.data import load
 from search.report.factorial import sentences
 from search.reruns.design import Design
 from tests.local_ray import install
+from tests.stored import unfinished
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "benchmarks" / "eigengap.toml"
@@ -49,17 +60,65 @@ def reduced(text: str) -> str:
     return re.sub(r"\[0\.\d+, [^]]*\]", "[0.01]", text)
 
 
-@pytest.mark.slow
-def test_a_reduced_size_runs_to_its_map(tmp_path, monkeypatch, capsys):
-    install(monkeypatch)
-    file = tmp_path / "small.toml"
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """The folder of a reduced size that has run, with its design beside it."""
+    folder = tmp_path_factory.mktemp("done")
+    file = folder / "small.toml"
     file.write_text(reduced(FILE.read_text()))
-    flags = ["--design", str(file), "--out", str(tmp_path), "--max-concurrent", "1"]
-    assert ablate.main(flags) == 0
-    run = load(tmp_path / "small")
+    with pytest.MonkeyPatch.context() as patch:
+        install(patch)
+        assert carried_out(file, folder) == 0
+    return folder / "small"
+
+
+def carried_out(file: Path, out: Path) -> int:
+    return ablate.main(["--design", str(file), "--out", str(out), "--max-concurrent", "1"])
+
+
+@pytest.mark.slow
+def test_a_reduced_size_runs_to_its_map(done):
+    run = load(done)
     assert list(run.trials["outcome"]) == ["completed"] * 9
     said = " ".join(sentences(run))
     assert "4 of 4 cells" in said
     assert said.count("Control, a gain of 0.1") == 2
-    assert "P(K right), best rule" in capsys.readouterr().out
-    assert (tmp_path / "small" / "report" / "map.png").stat().st_size > 10_000
+    assert "P(K right), best rule" in (done / "report" / "map.md").read_text()
+    assert (done / "report" / "map.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_a_kept_run_goes_on_with_what_it_lacks(done, tmp_path, monkeypatch):
+    """Of the last trainings one has not ended and one has no scores; all rows are as they were."""
+    install(monkeypatch)
+    half = tmp_path / "half" / "small"
+    shutil.copytree(done, half)
+    *kept, unscored, running = RunStore.open(half).read("trials").sort_values("number")["trial_id"]
+    unfinished(RunStore.open(half), running)
+    for name in (unscored, running):
+        (half / "scenes" / f"{name}.parquet").unlink()
+    file = tmp_path / "kept.zip"
+    file.write_bytes(pack(half))
+    run = unpack(file, tmp_path)
+    assert run == tmp_path / "small"
+    before = load(run)
+    assert before.notes == ()
+    assert set(before.trials["trial_id"]) == set(kept)
+    for table in ("trials", "scenes"):
+        whole = load(done).tables[table]
+        own = [
+            rows[rows["trial_id"].isin(kept)].sort_values(list(KEYS[table]), ignore_index=True)
+            for rows in (whole, before.tables[table])
+        ]
+        pd.testing.assert_frame_equal(*own, check_exact=True)
+
+    assert carried_out(done.parent / "small.toml", tmp_path) == 0
+    assert {path.name for path in (run / "ray").iterdir() if path.is_dir()} == {unscored, running}
+    after = load(run)
+    assert sorted(after.trials["trial_id"]) == sorted(load(done).trials["trial_id"])
+    assert after.trials["number"].is_unique
+    pd.testing.assert_frame_equal(
+        after.tables["ablations"], load(done).tables["ablations"], check_exact=True
+    )
+    with pytest.raises(RunExists):
+        unpack(file, tmp_path)
