@@ -8,7 +8,9 @@ References: Efron & Tibshirani 1993, An Introduction to the Bootstrap, ch. 13 (p
 """
 
 import math
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -59,6 +61,52 @@ def bootstrap_mean(values: ArrayLike, *, seed: int = 0) -> Interval:
     return Interval(float(scenes.mean()), float(low), float(high), len(scenes))
 
 
+def bootstrap_over_points(
+    scene_ids: ArrayLike, points: Sequence[Hashable], values: ArrayLike, *, seed: int = 0
+) -> Interval:
+    """Return the mean over points (SNR and K) of their means over scenes, with its bootstrap.
+
+    A scene of the same number shares channel and codes at every point, so scenes are resampled
+    whole, with what all points say of them: the mean of the points' own interval ends would be
+    too wide.
+
+    Args:
+        scene_ids: of each value, [V].
+        points: of each value, [V].
+        values: [V], finite, at most one for each scene and point; a point may lack scenes.
+        seed: of the resampling; equal values and seed give equal intervals.
+
+    Returns:
+        the interval; its `n` is the number of scenes.
+    """
+    finite = _finite(values)
+    scenes, rows = np.unique(np.asarray(scene_ids), return_inverse=True)
+    columns = {point: i for i, point in enumerate(dict.fromkeys(points))}
+    at = rows, np.array([columns[point] for point in points])
+    table, known = np.zeros((2, len(scenes), len(columns)))
+    table[at], known[at] = finite, 1.0
+    draws = np.random.default_rng(seed).integers(len(scenes), size=(RESAMPLES, len(scenes)))
+    times = np.stack([np.bincount(draw, minlength=len(scenes)) for draw in draws])
+    counts = np.maximum(times @ known, 1)  # a point of few scenes may have none in a resample
+    low, high = np.quantile((times @ table / counts).mean(axis=1), [0.025, 0.975])
+    mean = float((table.sum(axis=0) / known.sum(axis=0)).mean())
+    return Interval(mean, float(low), float(high), len(scenes))
+
+
+def mean_errors(
+    scenes: Iterable[Mapping[Any, Any]], snr_db: Collection[float]
+) -> dict[str, Interval]:
+    """Return the mean capped error over these SNRs [dB] and K by estimator, of errors per scene,
+    as `trainer.evaluation.ErrorsPerScene.rows` gives them."""
+    known: dict[str, list[tuple[int, tuple[float, int], float]]] = {}
+    for row in scenes:
+        if row["snr_db"] in snr_db:
+            point = row["snr_db"], row["num_sources"]
+            one = row["scene_id"], point, row["capped_error"]
+            known.setdefault(row["estimator"], []).append(one)
+    return {name: bootstrap_over_points(*zip(*own, strict=True)) for name, own in known.items()}
+
+
 def normal_mean(values: ArrayLike) -> Interval:
     """Return mean ± 1.96 standard errors; the interval of a single scene has no width."""
     scenes = _finite(values)
@@ -68,18 +116,23 @@ def normal_mean(values: ArrayLike) -> Interval:
 
 
 def bounded_means(values: ArrayLike, *, level: float = 0.95, seed: int = 0) -> list[Interval]:
-    """Return means of values in [-1, 1], each with an interval that holds for any law of them.
+    """Return means of values in [-1, 1] (differences of capped errors, say, without unit), each
+    with an interval that holds for any law of the values.
 
     Each end is a quantile of the Bayesian bootstrap of the values and one more, the worst that
     there can be, so that losses too rare for these scenes to show are allowed for: a t interval
     of differences that have them excludes the true mean far too often (benchmarks/guard.py).
 
     Args:
-        values: [means, scenes].
+        values: [means, scenes], a row for each mean.
+        level: of each interval alone, not of all together.
         seed: of the draws; equal values and seed give equal intervals.
 
+    Returns:
+        an interval per row, whose `n` is the number of scenes.
+
     Raises:
-        ValueError: for no value, or one outside [-1, 1].
+        ValueError: unless there are two axes, a value at least, and none outside [-1, 1].
     """
     scenes = np.asarray(values, dtype=np.float64)
     if scenes.ndim != 2 or scenes.size == 0 or not (np.abs(scenes) <= 1).all():

@@ -233,6 +233,13 @@ def limit_tables(name: str, config: TrainConfig) -> dict[str, Rows]:
     return tables
 
 
+def snr_of_limit(config: TrainConfig) -> tuple[float, ...]:
+    """Return the SNRs of the objective [dB] at which the limit *shape* is kept for all K."""
+    rows = limit_tables(LIMIT_NAMES[0], config)["evaluations"]
+    known = {row["snr_db"] for row in rows}
+    return tuple(snr for snr in config.evaluation.objective_snr_db if snr in known)
+
+
 def kept_limits(config: TrainConfig) -> dict[str, dict[str, Rows]]:
     """Return `limit_tables` of the limits that have rows, by name."""
     tables = {name: limit_tables(name, config) for name in LIMITS}

@@ -17,6 +17,7 @@ from search.records import BEST_FILE
 from search.remote import downloaded, filesystem_of, probe_file, uploaded
 from trainer.config import EvaluationConfig, TrainConfig
 from trainer.failure import Diverged
+from trainer.intervals import Interval
 from trainer.own_trainer import OwnTrainer
 from trainer.provenance import versions
 from trainer.user_code import give_texts
@@ -187,11 +188,11 @@ def export_best(
     folder: str,
     measured: dict[str, Any],
     about: dict[str, Any],
-    others: list[dict[str, Any]],
+    others: dict[str, Interval],
 ) -> None:
     """Export the best epoch of a trial's checkpoint to a path or URI; see `export_model`.
 
-    `measured` is what `measure_best` has returned.
+    `measured` is what `measure_best` has returned, `others` are mean errors of other estimators.
     """
     from trainer.training import ModelEvaluation, export_model
 

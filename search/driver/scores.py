@@ -21,6 +21,7 @@ from search.cluster import (
 )
 from search.plan import Resources, SearchConfig, SearchFailed
 from search.records import (
+    BASELINE_PART,
     BEST_TABLES,
     STATE_FILE,
     RunStore,
@@ -31,6 +32,8 @@ from search.records import (
     unscored,
 )
 from search.remote import downloaded, uri_of
+from trainer.config import REFINED_NAMES
+from trainer.intervals import mean_errors
 from trainer.limits import kept_limits
 
 BEST_FOLDER = "best"
@@ -96,9 +99,17 @@ def score_best(
         scored = submit(resources, score_state, uri_of(checkpoint / STATE_FILE))
         failures = baselines.collect()  # the model card has them too, so it is made anew
         try:
-            _export(store, resources, checkpoint, result_of(measured, best))
+            found = result_of(measured, best)
+            _export(plan, store, resources, checkpoint, found)
             tables = result_of(scored, best)
             record, seed = store.read_config(best), plan.template.evaluation.test_seed
+            refined, by_scene = (
+                [row for row in found[name] if row["estimator"] in REFINED_NAMES]
+                for name in ("rows", "scenes")
+            )
+            rows = scored_rows(refined, "evaluations", record, seed)
+            store.write_part("evaluations", f"{best}-refined", rows)
+            tables["scenes"] += by_scene
             for table in BEST_TABLES:  # once the network is kept: a run with these is complete
                 store.write_part(table, best, scored_rows(tables[table], table, record, seed))
         except SearchFailed as error:
@@ -108,11 +119,15 @@ def score_best(
 
 
 def _export(
-    store: RunStore, resources: Resources, checkpoint: Path, measured: dict[str, Any]
+    plan: SearchConfig,
+    store: RunStore,
+    resources: Resources,
+    checkpoint: Path,
+    measured: dict[str, Any],
 ) -> None:
     """Write the best trial's network of its best epoch to the run's folder `best`."""
-    rows = store.read("evaluations")
-    others = rows[rows["trial_id"].isna()].to_dict("records")
+    scenes = store.read("scenes", BASELINE_PART).to_dict("records")
+    others = mean_errors(scenes, plan.template.evaluation.objective_snr_db)
     about = store.plan.get("provenance", {})
     folder = uri_of(store.path / BEST_FOLDER)
     kept = submit(resources, export_best, uri_of(checkpoint), folder, measured, about, others)

@@ -28,6 +28,7 @@ from .rows import (
 )
 from .run_plan import declared, planned, read_run, read_start
 from .schema import (
+    BASELINE_PART,
     GUARD_COLUMNS,
     KEYS,
     RERUNS,

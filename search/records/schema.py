@@ -126,7 +126,14 @@ _WHERE = (
 )
 _SCORED = (
     _trial(required=False),
-    Column("estimator", "str", "", "network, a classical method, crb, or a limit", True),
+    Column(
+        "estimator",
+        "str",
+        "",
+        "network (MUSIC alone), network+scoring or network+judged (refined), a classical method, "
+        "crb, or a limit",
+        True,
+    ),
     Column("seed", "int", "", "training seed; null for baselines"),
     Column("evaluation_seed", "int", "", "of the scenes; equal seeds mean equal scenes"),
 )

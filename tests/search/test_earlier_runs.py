@@ -13,7 +13,9 @@ import pytest
 
 from search import run as search_run
 from search.records import RunStore
+from search.report import load
 from search.report.__main__ import main as report_main
+from search.report.figures.plots import draw_errors
 from trainer.__main__ import main as trainer_main
 from trainer.config import SceneConfig
 from trainer.scenes import EvalScenes, save_scenes
@@ -33,6 +35,13 @@ def test_they_open(runs):
     store = RunStore.open(runs / "finished")
     assert store.ended() == {"t0000", "t0001", "t0002"}
     assert RunStore.open(runs / "killed").ended() == {"t0000", "t0001"}
+
+
+def test_they_are_drawn_without_the_refined_estimates_that_they_lack(runs):
+    (legend,) = draw_errors(load(runs / "finished")).legends
+    shown = [text.get_text() for text in legend.get_texts()]
+    assert "best network, t0000, MUSIC alone" in shown
+    assert not any("refined" in label for label in shown)
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +17,16 @@ from search import run as search_run
 from search.driver.driver import search
 from search.plan.config import SearchConfig, objective_window
 from search.plan.resources import Resources
+from search.records import best_trial
 from search.records.schema import BASELINE_PART
 from search.records.store import RunStore
 from tests import poisoned
 from trainer.__main__ import main as trainer_main
 from trainer.config import SceneConfig
+from trainer.evaluation import evaluate_network
 from trainer.scenes import save_scenes
 from trainer.scenes.simulation import EvalScenes
+from trainer.training import load_model
 
 pytestmark = pytest.mark.ray  # all but one read the real run
 PARAMETERS = {
@@ -67,9 +71,24 @@ def test_pandas_reads_every_table_and_no_number_is_non_finite(smoke):
         "limit_blind",
     }
     own = evaluations.dropna(subset=["trial_id"])
-    assert set(own["estimator"]) == {"network"}
+    assert set(own["estimator"]) == {"network", "network+scoring"}
     completed = tables["trials"].query("outcome == 'completed'")
     assert set(own["trial_id"]) == set(completed["trial_id"])
+
+
+def test_the_refined_rows_are_those_of_the_model_that_localises(smoke):
+    path, _ = smoke
+    model = load_model(path)
+    expected = evaluate_network(model.network, model.config, refine=True)
+    for table, rows in (
+        ("evaluations", [asdict(row) for row in expected.rows]),
+        ("scenes", expected.scenes.rows()),
+    ):
+        found = pd.read_parquet(path / table).query("estimator == 'network+scoring'")
+        shared = ["snr_db", "num_sources", "capped_error"]
+        # another process, with as many threads
+        np.testing.assert_allclose(found[shared], pd.DataFrame(rows)[shared], atol=1e-4)
+        assert set(found["trial_id"]) == {best_trial(pd.read_parquet(path / "trials"))}
 
 
 def test_a_search_value_lies_in_its_interval_which_is_that_of_the_judged_epochs(smoke):

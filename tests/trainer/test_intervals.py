@@ -1,10 +1,11 @@
-"""Intervals of bounded means: exact for two values, for any law of the values."""
+"""Intervals of bounded means: exact for two values, for any law of the values. Intervals of means
+over SNRs and K: what the points share widens them, and nothing else."""
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from trainer.intervals import bounded_means
+from trainer.intervals import bootstrap_mean, bootstrap_over_points, bounded_means
 
 
 @pytest.mark.parametrize(("size", "hits"), [(16, 0), (16, 3), (128, 127), (128, 40)])
@@ -51,3 +52,34 @@ def test_large_samples_have_the_interval_of_the_central_limit_theorem():
 def test_values_out_of_bounds_are_refused(values):
     with pytest.raises(ValueError, match=r"\[means, scenes\] in \[-1, 1\]"):
         bounded_means(values)
+
+
+def over_points(table):
+    """The interval of [scenes, points]; what is NaN was not scored."""
+    scenes, points = np.nonzero(np.isfinite(table))
+    return bootstrap_over_points(scenes, points.tolist(), table[scenes, points])
+
+
+def test_a_mean_over_points_of_the_same_scenes_is_that_of_their_means():
+    table = np.random.default_rng(0).random((40, 4))
+    found, expected = over_points(table), bootstrap_mean(table.mean(axis=1))
+    for end in ("mean", "low", "high", "n"):
+        assert getattr(found, end) == pytest.approx(getattr(expected, end), rel=1e-12)
+
+
+def test_points_narrow_the_interval_by_what_they_do_not_share():
+    """Standard errors: 1/sqrt(2) of one point's for two independent ones, none for opposite."""
+    x, y = np.random.default_rng(0).normal(size=(2, 400))
+    tables = {"one": [x], "same": [x, x], "free": [x, y], "opposite": [x, -x]}
+    found = {name: over_points(np.array(table).T) for name, table in tables.items()}
+    width = {name: each.high - each.low for name, each in found.items()}
+    assert width["same"] == pytest.approx(width["one"], rel=1e-12)
+    # standard deviations of 400 draws differ by 1/sqrt(800), ends of 1000 resamples by 5 %
+    assert width["free"] == pytest.approx(width["one"] / np.sqrt(2), rel=0.15)
+    assert width["opposite"] == pytest.approx(0, abs=1e-12)
+
+
+def test_a_point_of_fewer_scenes_weighs_as_much_as_the_others():
+    table = np.full((20, 2), 0.25)
+    table[:, 1] = np.where(np.arange(20) < 5, 0.75, np.nan)
+    assert over_points(table).mean == pytest.approx(0.5)

@@ -26,6 +26,7 @@ from .training import (
     METHOD_NAMES,
     POSTERIOR_NAME,
     REFERENCE,
+    REFINED_NAMES,
     REFINEMENTS,
     EvaluationConfig,
     OptimizerConfig,

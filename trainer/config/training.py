@@ -46,6 +46,8 @@ COUNT_RULES = ("mdl", "aic", "ratio", "half")
 widest relative gap, and those above half of the largest."""
 REFINEMENTS = ("scoring", "judged")
 """Ways to sharpen a network's estimates; in rows, their names follow a `+`."""
+REFINED_NAMES = tuple(f"network+{how}" for how in REFINEMENTS)
+"""Estimators of rows of a network whose estimates are refined as `localise` does."""
 LARGEST_SNR_DB = 100.0
 """Beyond, the information matrix of the bound is singular in double precision."""
 LARGEST_SEED = 2**63 - 1

@@ -34,6 +34,7 @@ from trainer.limits import (
     fault_of,
     limit_tables,
     scenes_in,
+    snr_of_limit,
 )
 from trainer.posterior import expected_error, law_of_places, least_expected_error, sample_posterior
 from trainer.scenes import EvalScenes
@@ -123,12 +124,14 @@ def extend_limit(
 def distance_to_limit(config: TrainConfig, scenes: ErrorsPerScene) -> Interval | None:
     """Return an estimator's capped error minus the limit *shape*, or None if that is not kept.
 
-    Paired: over the SNRs of the objective and K, the mean of the held-out scenes that both have.
+    The mean over K and those SNRs of the objective that have a limit, as `snr_of_limit` names
+    them; paired over the held-out scenes that both have at all of these points.
     """
+    known = snr_of_limit(config)
     kept = {
         (row["scene_id"], row["snr_db"], row["num_sources"]): row["capped_error"]
         for row in limit_tables(LIMIT_NAMES[0], config)["scenes"]
-        if row["snr_db"] in config.evaluation.objective_snr_db
+        if row["snr_db"] in known
     }
     surplus: dict[int, list[float]] = {}
     for row in scenes.rows():

@@ -7,12 +7,12 @@ for model reporting".
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from statistics import fmean
 from typing import Any
 
 from trainer.config import REFINEMENTS, TrainConfig
 from trainer.covariance import SteeringDictionary
 from trainer.evaluation import Calibration
+from trainer.intervals import Interval
 from trainer.limits import how_to_know
 
 from .checkpoint import TrainState
@@ -84,6 +84,7 @@ def model_card(
     rows: Sequence[Mapping[str, Any]],
     calibration: Calibration,
     *,
+    means: Mapping[str, Interval],
     distances: Mapping[str, Mapping[str, Any]],
     about: Mapping[str, Any],
     size: int,
@@ -92,8 +93,10 @@ def model_card(
     """Write the card of a checkpoint.
 
     Args:
-        rows: `EvaluationRow`s as dictionaries, of the network and of others, on held-out scenes.
-        distances: `Interval`s of the distance to the limit as dictionaries, by estimator.
+        rows: `EvaluationRow`s of the network as dictionaries, on held-out scenes.
+        means: capped errors of the network and of others on these scenes, over the SNRs of the
+            objective and K, by estimator.
+        distances: as of `ModelEvaluation`.
         about: origin, as `provenance` returns it.
         size: number of learned parameters.
         dictionary: of the network.
@@ -113,9 +116,9 @@ def model_card(
         refinement=judged.refinement or REFINEMENTS[0],
         added=JUDGED if judged.refinement == "judged" else "Fisher scoring",
         objective=", ".join(f"{snr:g}" for snr in judged.objective_snr_db),
-        summary="\n".join(_summary(rows, judged.objective_snr_db)),
+        summary="\n".join(map(_mean, means, means.values())),
         distance=_distance(distances, config),
-        rows="\n".join(_row(row) for row in rows if row["estimator"].startswith("network")),
+        rows="\n".join(map(_row, rows)),
         begun=_begun(config.start_sha256),
         dictionary=GRAM if config.network.kind == "gram" else _dictionary(dictionary),
         law="\n".join(f"- {name}: {value}" for name, value in asdict(config.scene).items()),
@@ -123,19 +126,9 @@ def model_card(
     )
 
 
-def _summary(rows: Sequence[Mapping[str, Any]], snr_db: Sequence[float]) -> list[str]:
-    """Return a line per estimator: means over the SNRs of the objective and over K."""
-    lines = []
-    for name in dict.fromkeys(row["estimator"] for row in rows):
-        own = [r for r in rows if r["estimator"] == name and r["snr_db"] in snr_db]
-        if own:
-            # rows share their scenes: the mean of their interval ends is never too short
-            ends = ("capped_error", "capped_error_low", "capped_error_high")
-            mean, low, high = (fmean(row[end] for row in own) for end in ends)
-            lines.append(
-                f"| {name} | {mean:.3f} [{low:.3f}, {high:.3f}] | {own[0]['num_scenes']} |"
-            )
-    return lines
+def _mean(name: str, mean: Interval) -> str:
+    """Return an estimator's line of means."""
+    return f"| {name} | {mean.mean:.3f} [{mean.low:.3f}, {mean.high:.3f}] | {mean.n} |"
 
 
 def _distance(distances: Mapping[str, Mapping[str, Any]], config: TrainConfig) -> str:
@@ -146,10 +139,12 @@ def _distance(distances: Mapping[str, Mapping[str, Any]], config: TrainConfig) -
         f"{name} {one['mean']:.3f} [{one['low']:.3f}, {one['high']:.3f}]"
         for name, one in distances.items()
     ]
+    first = next(iter(distances.values()))
+    snrs = ", ".join(f"{snr:g}" for snr in first["snr_db"])
     count = min(one["n"] for one in distances.values())
     return (
         "Distance to the limit, the least capped error of any estimator that knows K, the SNR and "
-        f"the law of scenes, paired over {count} scenes: {', '.join(told)}."
+        f"the law of scenes, mean at {snrs} dB, paired over {count} scenes: {', '.join(told)}."
     )
 
 

@@ -15,7 +15,7 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -32,6 +32,8 @@ from trainer.evaluation import (
     distance_to_limit,
     evaluate_network,
 )
+from trainer.intervals import Interval, mean_errors
+from trainer.limits import snr_of_limit
 from trainer.record import STATE_FILE
 
 from .card import model_card
@@ -65,20 +67,22 @@ class ModelEvaluation:
 
     Attributes:
         calibration: of its confidence.
-        rows: `EvaluationRow`s on the held-out scenes as dictionaries, with Fisher scoring and
-            without.
-        distances: `Interval`s of their distance to the limit, by estimator; empty if that is not
-            kept for these scenes.
+        rows: `EvaluationRow`s on the held-out scenes as dictionaries, of MUSIC alone (`network`)
+            and refined as `localise` does (`network+scoring` or `network+judged`).
+        scenes: the errors per scene behind them, a dictionary each.
+        distances: `Interval`s of their distance to the limit, by estimator, and `snr_db`, the SNRs
+            that it is the mean over; empty if the limit is not kept for these scenes.
     """
 
     calibration: Calibration
     rows: list[dict[str, Any]]
+    scenes: list[dict[str, Any]]
     distances: dict[str, dict[str, Any]]
 
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> Self:
         """Rebuild it from its `dataclasses.asdict`."""
-        return cls(Calibration(**plain["calibration"]), plain["rows"], plain["distances"])
+        return cls(**{**plain, "calibration": Calibration(**plain["calibration"])})
 
 
 def evaluate_model(state: Path) -> ModelEvaluation:
@@ -90,11 +94,13 @@ def evaluate_model(state: Path) -> ModelEvaluation:
     config, network = restore_network(state, torch.device("cpu"))
     network = network.to(resolve_device("cpu" if config.device == "cpu" else "auto"))
     found = [evaluate_network(network, config, refine=refine) for refine in (False, True)]
+    at = {"snr_db": snr_of_limit(config)}
     distances = {one.scenes.estimator: distance_to_limit(config, one.scenes) for one in found}
     return ModelEvaluation(
         calibrate(network, config),
         [asdict(row) for one in found for row in one.rows],
-        {name: asdict(distance) for name, distance in distances.items() if distance},
+        [row for one in found for row in one.scenes.rows()],
+        {name: asdict(found) | at for name, found in distances.items() if found},
     )
 
 
@@ -103,14 +109,15 @@ def export_model(
     folder: Path,
     *,
     about: Mapping[str, Any],
-    others: Sequence[Mapping[str, Any]] = (),
+    others: Mapping[str, Interval] | None = None,
     evaluation: ModelEvaluation | None = None,
 ) -> None:
     """Make a model folder of a checkpoint.
 
     Args:
         about: origin, as `provenance` returns it.
-        others: rows of other estimators on the same held-out scenes, for the card.
+        others: mean capped errors of other estimators on the same held-out scenes, over the SNRs
+            of the objective and K, by name, for the card.
         evaluation: of this checkpoint; by default `evaluate_model` makes it.
 
     Raises:
@@ -118,10 +125,12 @@ def export_model(
     """
     evaluation = evaluation or evaluate_model(state)
     config, network = restore_network(state, torch.device("cpu"))
+    snr_db = config.evaluation.objective_snr_db
     card = model_card(
         TrainState.load(state),
-        [*evaluation.rows, *others],
+        evaluation.rows,
         evaluation.calibration,
+        means={**mean_errors(evaluation.scenes, snr_db), **(others or {})},
         distances=evaluation.distances,
         about=about,
         size=sum(parameter.numel() for parameter in network.parameters()),

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from trainer.config import LIMIT_NAMES, REFERENCE
+from trainer.config import LIMIT_NAMES, REFERENCE, REFINED_NAMES
 
 BOUND = "crb"
 LIMIT, LIMIT_BLIND = LIMIT_NAMES
@@ -16,9 +16,10 @@ LABELS = {
     LIMIT_BLIND: "limit, SNR unknown (of any estimator)",
     REFERENCE: "LMMSE-MUSIC",
     "sml": "stochastic ML",
-    "lmmse_mvdr": "LMMSE-MVDR",
     "lmmse_beamformer": "LMMSE beamformer",
+    "lmmse_mvdr": "LMMSE-MVDR",
     "pinv_music": "pseudo-inverse MUSIC",
+    **dict.fromkeys(REFINED_NAMES, "best network, refined (as `localise` does)"),
 }
 """Names in figures, in the order in which estimators are shown."""
 

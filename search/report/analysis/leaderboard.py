@@ -3,9 +3,9 @@
 Values are means over the run's objective SNRs and over K, on held-out scenes. The column
 `objective` is the value that the search saw, on validation scenes: that of the best of many trials
 is optimistic. `confirmed` is the value on fresh training seeds and scenes, null until
-`search.confirm` has run. The interval of a mean is the mean of the interval ends of its
-cells (by `trainer.evaluation.rows`, over scenes): cells share their scenes, and full correlation
-is the worst case, so it is never too short.
+`search.confirm` has run. Intervals are bootstraps over scenes, which all SNRs and K share. Of
+trials without errors per scene, all but the best, they are the means of the interval ends of their
+cells: full correlation is the worst case, so they are never too short.
 """
 
 from functools import lru_cache
@@ -28,7 +28,8 @@ from search.report.data import (
     number,
     words,
 )
-from trainer.config import REFERENCE, ConfigError, TrainConfig
+from trainer.config import REFERENCE, REFINED_NAMES, ConfigError, TrainConfig
+from trainer.intervals import mean_errors
 from trainer.limits import how_to_know
 
 from . import confirmed
@@ -41,6 +42,8 @@ SUCCESS_SNR_DB = (-10.0, -5.0, 0.0)
 ENDS = ("capped_error", "capped_error_low", "capped_error_high")
 SCENE = ["evaluation_seed", "scene_id", "snr_db", "num_sources"]
 KIND = f"{PREFIX}network.kind"
+SAME = 1e-3
+"""Difference up to which a mean over scenes is that of the cells, rounded or scored again."""
 LAW = ("scene.", "evaluation.test_seed")
 """Settings that decide what the limit is of."""
 WELL = (Outcome.COMPLETED, Outcome.STOPPED)
@@ -68,12 +71,13 @@ def success_column(snr_db: float) -> str:
 
 @lru_cache(maxsize=8)
 def board(run: Run) -> pd.DataFrame:
-    """Return one row per baseline, then one per trial: completed ones as ranked, then others.
+    """Return one row per baseline, one of the best trial's refined estimates, then one per trial:
+    completed ones as ranked, then others.
 
-    Columns: name, trial_id (null for baselines), outcome (`bound`, `classical`, or the trial's),
-    cause, best, guard_above, epochs, seconds, objective, capped_error and confirmed with their
-    interval ends, confirmed_seeds, rmspe_deg, one `success_<snr>_db` per SNR. What is not known is
-    null.
+    Columns: name, trial_id (null unless a trial's), outcome (`bound`, `classical`, `refined`, or
+    the trial's), cause, best, guard_above, epochs, seconds, objective, capped_error and confirmed
+    with their interval ends, confirmed_seeds, rmspe_deg, one `success_<snr>_db` per SNR. What is
+    not known is null.
     """
     scored = run.tables["evaluations"]
     shared = scored[scored["trial_id"].isna()]
@@ -83,9 +87,15 @@ def board(run: Run) -> pd.DataFrame:
             "name": name,
             "outcome": "bound" if name in BOUNDS else "classical",
             "best": False,
-            **_summary(shared[shared["estimator"] == name], run.objective_snr_db),
+            **_summary(run, name, shared[shared["estimator"] == name]),
         }
         for name in in_order({*shared["estimator"], *again.loc[again["kind"] != "trial", "name"]})
+    ]
+    mine = scored[scored["trial_id"] == run.best]
+    rows += [
+        {"name": name, "outcome": "refined", "best": False, **_summary(run, str(name), cells)}
+        for name, cells in mine.groupby("estimator")
+        if name in REFINED_NAMES
     ]
     own = dict(iter(scored[scored["estimator"] == "network"].groupby("trial_id")))
     # by outcome before objective: values of different fidelities do not compare
@@ -95,21 +105,28 @@ def board(run: Run) -> pd.DataFrame:
     for trial in ranked.sort_values(by).to_dict("records"):
         name = trial["trial_id"]
         about = {"name": name, "best": name == run.best, **{k: trial[k] for k in _OF_TRIAL}}
-        rows.append(about | _summary(own.get(name, scored[:0]), run.objective_snr_db))
+        rows.append(about | _summary(run, name, own.get(name, scored[:0])))
     scores = [*ENDS, "rmspe_deg", *map(success_column, SUCCESS_SNR_DB)]
     found = pd.DataFrame(rows, columns=["name", "best", *_OF_TRIAL, *scores])
     seeds = again.rename(columns={"seeds": "confirmed_seeds"})
     return found.merge(seeds[["name", *CONFIRMED, "confirmed_seeds"]], on="name", how="left")
 
 
-def _summary(cells: pd.DataFrame, objective_snr_db: tuple[float, ...]) -> dict[str, float]:
-    """Return means over the objective's cells; none where one of its SNRs is missing, since means
-    over different SNRs do not compare."""
+def _summary(run: Run, name: str, cells: pd.DataFrame) -> dict[str, float]:
+    """Return means over the objective's cells of an estimator, or of a trial's network; none where
+    one of its SNRs is missing, since means over different SNRs do not compare."""
+    objective_snr_db = run.objective_snr_db
     rates = {snr: cells.loc[cells["snr_db"] == snr, "success_rate"] for snr in SUCCESS_SNR_DB}
     found = {success_column(snr): rate.mean(skipna=False) for snr, rate in rates.items()}
     at = cells[cells["snr_db"].isin(objective_snr_db)]
     if set(at["snr_db"]) == set(objective_snr_db):
         found |= {str(name): mean for name, mean in at[[*ENDS]].mean(skipna=False).items()}
+        scenes = held_out(run, name if name != run.best else "network")
+        scenes = scenes[scenes["evaluation_seed"].isin(at["evaluation_seed"])]
+        if 0 < len(scenes) == at["num_scenes"].sum():
+            (errors,) = mean_errors(scenes.to_dict("records"), objective_snr_db).values()
+            if abs(errors.mean - found[ENDS[0]]) < SAME:
+                found |= dict(zip(ENDS, (errors.mean, errors.low, errors.high), strict=True))
         found["rmspe_deg"] = (at["rmspe_deg"] ** 2).mean(skipna=False) ** 0.5
     return found
 
@@ -199,7 +216,7 @@ def verdicts(run: Run) -> list[str]:
 def lacks(run: Run) -> list[str]:
     """Return a sentence for each part of a leaderboard that is not there."""
     found = []
-    if not run.own_trainer and board(run)["trial_id"].notna().all():
+    if not run.own_trainer and not board(run)["outcome"].isin(("bound", "classical")).any():
         found.append("The classical methods and the bound have not been scored.")
     if run.trials.empty:
         found.append(run.empty("trials", "No trial has ended."))
@@ -237,9 +254,10 @@ def _tally_lines(run: Run) -> list[str]:
 
 def held_out(run: Run, estimator: str) -> pd.DataFrame:
     """Return scores by scene at the objective's SNRs, without reruns: of the best trial
-    (`network`), or of a classical method."""
+    (`network`, or one of `REFINED_NAMES`), or of a classical method."""
     rows = run.tables["scenes"]
-    own = rows["trial_id"] == run.best if estimator == "network" else rows["trial_id"].isna()
+    mine = estimator in ("network", *REFINED_NAMES)
+    own = rows["trial_id"] == run.best if mine else rows["trial_id"].isna()
     own &= (rows["estimator"] == estimator) & rows["changes"].isna()
     return rows[own & rows["snr_db"].isin(run.objective_snr_db)].dropna(subset=["capped_error"])
 
@@ -255,12 +273,14 @@ def paired_by_scene(one: pd.DataFrame, other: pd.DataFrame) -> Interval | None:
     return mean_interval(by_scene) if len(by_scene) > 1 else None
 
 
-def paired_with(run: Run, reference: str = REFERENCE) -> Interval | str:
+def paired_with(
+    run: Run, reference: str = REFERENCE, estimator: str = "network"
+) -> Interval | str:
     """Return the capped error of the best trial minus that of `reference`, paired by scene; or a
     sentence that says why there is no such difference."""
     if run.best is None:
         return "No paired comparison: no trial completed."
-    network, classical = held_out(run, "network"), held_out(run, reference)
+    network, classical = held_out(run, estimator), held_out(run, reference)
     for rows, whose in ((network, f"trial {run.best}"), (classical, reference)):
         if rows.empty:
             return (
@@ -294,9 +314,17 @@ def distance_to_limit(run: Run) -> str:
     found = paired_with(run, LIMIT)
     if isinstance(found, str):
         return found
+    differences = {name: paired_with(run, LIMIT, name) for name in REFINED_NAMES}
+    refined = [
+        f" (refined as `localise` does: {one})"
+        for one in differences.values()
+        if not isinstance(one, str)
+    ]
+    snrs = ", ".join(f"{snr:g}" for snr in sorted({*held_out(run, LIMIT)["snr_db"]}))
     return (
-        f"{run.best} is {found} above the limit, the least capped error of any estimator that "
-        f"knows the law of scenes, paired over {found.n} held-out scenes."
+        f"{run.best} is {found} above the limit{''.join(refined)}, the least capped error of any "
+        f"estimator that knows the law of scenes: mean at {snrs} dB, {found.n} held-out scenes "
+        "paired."
     )
 
 

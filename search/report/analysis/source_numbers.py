@@ -14,7 +14,8 @@ def confusion(run: Run) -> pd.DataFrame:
     the best trial (`network`) and of the classical methods that were asked.
     """
     rows = run.tables["scenes"].dropna(subset=["source_number"])
-    mine = rows["trial_id"].isna() | (rows["trial_id"] == run.best)
+    mine = (rows["trial_id"] == run.best) & (rows["estimator"] == "network")
+    mine |= rows["trial_id"].isna()  # refined estimates have the eigenvalues of `network`
     rows = rows[mine & rows["changes"].isna()].astype({"source_number": int})
     if rows.empty:
         return pd.DataFrame()

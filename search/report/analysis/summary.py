@@ -22,9 +22,9 @@ _OF_TRIALS = {c.name: c for c in TRIALS}
 
 COLUMNS = (
     Column("run", "str", "", "name of the run's folder"),
-    Column("name", "str", "", "trial_id, or the name of a classical method, of a limit, or crb"),
-    Column("trial_id", "str", "", "trial the row belongs to; null for baselines"),
-    Column("outcome", "str", "", "bound, classical, or what became of the trial"),
+    Column("name", "str", "", "trial_id, or the name of an estimator, of a limit, or crb"),
+    Column("trial_id", "str", "", "trial the row belongs to; null for estimators"),
+    Column("outcome", "str", "", "bound, classical, refined, or what became of the trial"),
     _OF_TRIALS["cause"],
     Column("best", "bool", "", "whether it is the run's best trial"),
     *(_OF_TRIALS[name] for name in (*OBJECTIVE_INTERVAL, "guard_above")),

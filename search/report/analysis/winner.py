@@ -1,11 +1,13 @@
 """Notes on the winner: how steady it was, how it does on other scenes, what noise decides."""
 
+from typing import Any
+
 import pandas as pd
 from scipy import stats
 
 from search.plan import Outcome, objective_window
 from search.report.data import Run, interval
-from trainer.config import REFERENCE
+from trainer.config import REFERENCE, REFINED_NAMES
 
 from . import confirmed
 from .leaderboard import CONFIRMED, ENDS, board
@@ -142,10 +144,17 @@ def _high_snr(run: Run, best: str) -> list[str]:
     """Find numbers of sources for which the error grows with the SNR, as it does beyond the SNRs
     of the training."""
     rows = run.tables["evaluations"]
-    rows = rows[(rows["trial_id"] == best) & (rows["estimator"] == "network")]
+    rows = rows[rows["trial_id"] == best]
+    refined = rows[rows["estimator"].isin(REFINED_NAMES)].set_index(["num_sources", "snr_db"])
+    rows = rows[rows["estimator"] == "network"]
     fixed = run.planned("fixed")
     ends = [fixed.get(f"snr_{end}_db") for end in ("min", "max")]
     trained = "" if None in ends else f"; it was trained at {ends[0]:g} to {ends[1]:g} dB"
+    errors = refined["capped_error"].to_dict()
+
+    def sharper(*at: Any) -> str:
+        return f"; refined as `localise` does, {errors[at]:.2f}" if at in errors else ""
+
     found = []
     for count, of in rows.dropna(subset=list(ENDS)).groupby("num_sources"):
         of = of.sort_values("snr_db")
@@ -154,6 +163,7 @@ def _high_snr(run: Run, best: str) -> list[str]:
             found.append(
                 f"{best} gets worse where signals are strongest (K = {count}): capped error "
                 f"{least['capped_error']:.2f} at {least['snr_db']:g} dB, "
-                f"{last['capped_error']:.2f} at {last['snr_db']:g} dB{trained}."
+                f"{last['capped_error']:.2f} at {last['snr_db']:g} dB{trained}"
+                f"{sharper(count, last['snr_db'])}."
             )
     return found

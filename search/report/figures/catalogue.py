@@ -62,7 +62,9 @@ def _pictures(run: Run) -> Iterator[Picture]:
             "for unbiased estimators: below threshold, where errors are capped by the region, a "
             "biased one may lie beneath it. √CRB is a root mean square, and the mean error of an "
             "estimator that reaches it is up to a fifth smaller, so on the left it may lie "
-            "beneath it anywhere.",
+            "beneath it anywhere. `MUSIC alone` is what the search minimises; `refined` is what "
+            "`localise` returns: places sharpened, or searched again, where the likelihood is to "
+            f"be trusted. At most {plots.MOST_LINES} lines; the leaderboard has the others.",
             partial(plots.draw_errors, counts=(count,)),
         )
     if not plots.numbers_of_sources(run):

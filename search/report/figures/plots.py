@@ -9,14 +9,17 @@ from matplotlib.figure import Figure
 
 from search.report.analysis import BOUND, LABELS, LIMIT_BLIND, in_order
 from search.report.data import Run
+from trainer.config import REFINED_NAMES
 
 from . import style
-from .style import BEST, OTHER, STYLES, Style, legend, new_figure, panels_of, rows_of
+from .style import ALONE, BEST, OTHER, STYLES, Style, legend, new_figure, panels_of, rows_of
 
 MEASURES = {"capped_error": "capped error, mean(min(err, 10°)) / 10°", "rmspe_deg": "RMSPE [deg]"}
 ABOVE_CRB = "crb_db"
 SNR_DB = "SNR [dB]"
 COLUMNS = 3
+MOST_LINES = 7
+"""Of a panel; the others are in the leaderboard."""
 
 
 def draw_errors(run: Run, counts: Sequence[int] = ()) -> Figure | str:
@@ -32,7 +35,7 @@ def draw_errors(run: Run, counts: Sequence[int] = ()) -> Figure | str:
             _panel(axes, run, measure, count)
             axes.set_title(_sources(count), fontsize=11)
             axes.set_ylabel(label)
-    legend(figure)
+    legend(figure, columns=2)
     return figure
 
 
@@ -75,23 +78,32 @@ def error_vs_snr(run: Run, path: Path | None = None) -> Path | None:
 
 
 def _series(run: Run, *, bound: bool = True) -> list[tuple[Style, str, pd.DataFrame]]:
-    """Return style, label and rows of every line, the best trial first.
+    """Return style, label and rows of every line, at most `MOST_LINES`: the best trial's and then
+    the others `in_order`, sorted by their error, the largest first.
 
     Estimators that were scored beside confirmations only (stochastic ML) have their line from
-    there, and a label that says so.
+    there, and a label that says so. Runs of earlier versions have no refined estimates.
     """
     scored, again = run.tables["evaluations"], run.tables["confirmations"]
-    best = scored[(scored["trial_id"] == run.best) & (scored["estimator"] == "network")]
+    mine = scored[scored["trial_id"] == run.best]
+    best, refined = (
+        mine[mine["estimator"].isin(names)] for names in (("network",), REFINED_NAMES)
+    )
     shared = scored[scored["trial_id"].isna()]
     again = again[again["trial_id"].isna() & ~again["estimator"].isin(shared["estimator"])]
-    series = [(BEST, f"best trial, {run.best}", best)] if len(best) else []
+    title = f"best network, {run.best}"
+    own_lines = (
+        (BEST, f"{title}, refined by likelihood", refined),
+        (ALONE if len(refined) else BEST, f"{title}, MUSIC alone", best),
+    )
+    series = [line for line in own_lines if len(line[-1])]
     for rows, where in ((shared, ""), (again, ", fresh scenes")):
         for name in in_order(rows["estimator"]):
             # the limits of both observers hardly differ: one line
             if name != LIMIT_BLIND and (bound or name != BOUND):
                 own = rows[rows["estimator"] == name]
                 series.append((STYLES.get(name, OTHER), f"{LABELS.get(name, name)}{where}", own))
-    return series
+    return sorted(series[:MOST_LINES], key=lambda line: -line[-1]["capped_error"].mean())
 
 
 def _panel(axes: Axes, run: Run, measure: str, count: int) -> None:
@@ -101,7 +113,7 @@ def _panel(axes: Axes, run: Run, measure: str, count: int) -> None:
         at = rows[rows["num_sources"] == count].dropna(subset=[measure]).sort_values("snr_db")
         if at.empty:
             continue
-        axes.plot(at["snr_db"], at[measure], label=label, markersize=5, **look)
+        axes.plot(at["snr_db"], at[measure], label=label, **{"markersize": 5, **look})
         if f"{measure}_low" in at:
             ends = at[["snr_db", f"{measure}_low", f"{measure}_high"]].dropna().to_numpy(float).T
             axes.fill_between(*ends, color=look["color"], alpha=0.15, linewidth=0)

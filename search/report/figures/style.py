@@ -37,12 +37,15 @@ OUTCOME_COLOURS: dict[str, str] = {
     Outcome.CRASHED: BLACK,
     Outcome.INVALID: BLACK,
 }
-BEST: Style = {"color": BLUE, "marker": "o", "linewidth": 2.4, "zorder": 5}
+BEST: Style = {"color": BLUE, "marker": "o", "markersize": 7, "linewidth": 2.6, "zorder": 5}
+ALONE: Style = BEST | {"linestyle": ":", "markerfacecolor": "white", "markersize": 6}
+"""MUSIC on the best network's R, where its refined estimates are drawn, too."""
 STYLES: dict[str, Style] = {
     BOUND: {"color": "black", "linestyle": "--", "linewidth": 1.4, "zorder": 4},
     LIMIT: {"color": "black", "linestyle": "-", "linewidth": 1.8, "zorder": 4},
     REFERENCE: {"color": RED, "marker": "s", "linewidth": 1.8, "zorder": 4},
-    "sml": {"color": GREEN, "marker": "D", "linewidth": 1.4},
+    # on top of the refined network, from which it hardly differs at high SNR
+    "sml": {"color": GREEN, "marker": "D", "markersize": 4, "linewidth": 1.2, "zorder": 6},
     "lmmse_mvdr": {"color": PINK, "marker": "^", "linewidth": 1.2},
     "lmmse_beamformer": {"color": ORANGE, "marker": "v", "linewidth": 1.2},
     "pinv_music": {"color": SKY, "marker": "x", "linewidth": 1.2},

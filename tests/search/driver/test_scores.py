@@ -11,10 +11,18 @@ from search.plan.config import SearchConfig
 from search.plan.errors import SearchFailed
 from search.plan.resources import Resources
 from tests.stored import created
+from trainer.limits import kept_limits, snr_of_limit
 
 store = pytest.fixture(created)
 ONE = Resources(cpus=1, gpus=0, concurrent=1)
 PLAN = SearchConfig("smoke", 1, "x")
+
+
+@pytest.mark.parametrize("preset", ["smoke", "local", "eigengap", "spectral"])
+def test_the_limits_that_are_kept_serve_every_preset_of_the_small_scene(preset):
+    template = SearchConfig(preset, 1, "x").template
+    assert set(kept_limits(template)) == {"limit_shape", "limit_blind"}
+    assert snr_of_limit(template) == template.evaluation.objective_snr_db
 
 
 def tables(name: str) -> dict[str, list[dict[str, object]]]:

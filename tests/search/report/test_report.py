@@ -12,14 +12,22 @@ from search import report
 from search.plan.outcome import Outcome
 from search.records.schema import TABLES
 from search.records.store import RunStore
-from search.report.analysis.leaderboard import board, paired_with, tally, text
+from search.report.analysis.leaderboard import (
+    board,
+    distance_to_limit,
+    paired_with,
+    tally,
+    text,
+)
 from search.report.figures.plots import draw_errors, error_vs_snr
 from search.report.page.sections import leaderboard_section
 from tests.stored import ended_trial
+from trainer.intervals import bootstrap_mean
 
 SNRS_DB = (-10.0, -5.0, 0.0, 10.0)
 SEED = 2_000_003
 SCENES = 24
+REFINED = "network+judged"
 
 
 def capped(snr_db, num_sources, shift):
@@ -130,6 +138,32 @@ def test_values_are_means_over_the_objectives_cells(full):
     for snr, name in ((-10, "success_-10_db"), (-5, "success_-5_db"), (0, "success_0_db")):
         expected = 1 - np.mean([capped(snr, k, 3) for k in (1, 2)])
         assert row[name] == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_interval_of_a_mean_is_that_of_its_scenes_where_they_are_kept(baselines):
+    """Difficulty is shared by all points of a scene, jitter is not: the mean of the points' own
+    ends is too wide."""
+    scenes = pd.DataFrame(scene_rows(None, "sml", -0.1, 0.2))
+    cells = scenes.groupby(["estimator", "snr_db", "num_sources"])["capped_error"]
+    ends = {at: bootstrap_mean(errors) for at, errors in cells}
+    rows = [
+        dict(zip(("estimator", "snr_db", "num_sources"), at, strict=True))
+        | {"evaluation_seed": SEED, "num_scenes": SCENES, "capped_error": of.mean}
+        | {"capped_error_low": of.low, "capped_error_high": of.high}
+        for at, of in ends.items()
+    ]
+    fresh = scenes.assign(evaluation_seed=7, capped_error=0.9)  # of a confirmation
+    baselines.write_part("evaluations", "baselines", rows)
+    baselines.write_part(
+        "scenes", "baselines", [r for each in (scenes, fresh) for r in each.to_dict("records")]
+    )
+    row = board(report.load(baselines.path)).set_index("name").loc["sml"]
+    at = scenes[scenes["snr_db"].isin((-5.0, 0.0))]
+    expected = bootstrap_mean(at.groupby("scene_id")["capped_error"].mean())
+    found = [row[end] for end in ("capped_error", "capped_error_low", "capped_error_high")]
+    assert found == pytest.approx([expected.mean, expected.low, expected.high], rel=1e-12)
+    of = [ends["sml", snr, k] for snr in (-5.0, 0.0) for k in (1, 2)]
+    assert found[2] - found[1] < 0.9 * np.mean([each.high - each.low for each in of])
 
 
 def test_a_mean_over_other_snrs_is_no_value(full):
@@ -348,24 +382,75 @@ def test_the_lines_are_the_rows(full):
     assert [axes.get_title() for axes in top] == ["K = 1 source", "K = 2 sources"]
     for num_sources, axes in zip((1, 2), top, strict=True):
         lines = {line.get_label(): line for line in axes.get_lines()}
-        best = lines["best trial, t001"]
+        best = lines["best network, t001, MUSIC alone"]
         np.testing.assert_array_equal(best.get_xdata(), SNRS_DB)
         expected = [capped(snr, num_sources, 4) for snr in SNRS_DB]
         np.testing.assert_allclose(best.get_ydata(), expected, rtol=1e-12)
         assert {"LMMSE-MUSIC", "√CRB (bounds unbiased estimators)"} <= set(lines)
     assert all(axes.get_yscale() == "log" for axes in bottom)
     (legend,) = figure.legends
-    assert [t.get_text() for t in legend.get_texts()] == [
-        "best trial, t001",
-        "√CRB (bounds unbiased estimators)",
-        "LMMSE-MUSIC",
+    assert [t.get_text() for t in legend.get_texts()] == [  # the largest error first
         "pseudo-inverse MUSIC",
+        "LMMSE-MUSIC",
+        "best network, t001, MUSIC alone",
+        "√CRB (bounds unbiased estimators)",
     ]
+
+
+@pytest.fixture
+def refined(full):
+    """The same run, with the estimates of t001 refined, and the limit."""
+    full.write_part("evaluations", "t001-refined", evaluation_rows("t001", REFINED, 9))
+    mine = [*scene_rows("t001", "network", -0.1, 0.02), *scene_rows("t001", REFINED, -0.15)]
+    full.write_part("scenes", "t001", mine)
+    shared = [*scene_rows(None, "lmmse_music", 0), *scene_rows(None, "limit_shape", -0.2)]
+    full.write_part("scenes", "baselines", shared)
+    return full
+
+
+def test_refined_estimates_have_a_line_of_their_own(refined):
+    axes = draw_errors(report.load(refined.path)).axes[0]
+    lines = {line.get_label(): line for line in axes.get_lines()}
+    for label, shift in (("refined by likelihood", 9), ("MUSIC alone", 4)):
+        line = lines[f"best network, t001, {label}"]
+        np.testing.assert_allclose(line.get_ydata(), [capped(snr, 1, shift) for snr in SNRS_DB])
+
+
+def test_refined_estimates_stand_above_the_trials_and_are_no_trial(refined):
+    run = report.load(refined.path)
+    rows = board(run)
+    assert rows["name"].tolist()[2:5] == ["pinv_music", REFINED, "t001"]
+    row = rows.set_index("name").loc[REFINED]
+    expected = np.mean([capped(snr, k, 9) for snr in (-5, 0) for k in (1, 2)])
+    assert row["capped_error"] == pytest.approx(expected, rel=1e-12)
+    assert rows["best"].sum() == 1
+    assert rows["trial_id"].nunique() == len(run.trials)
+
+
+def test_the_distance_to_the_limit_is_given_with_refining_and_without(refined):
+    said = distance_to_limit(report.load(refined.path))
+    assert "t001 is +0.1" in said
+    assert "above the limit (refined as `localise` does: +0.050 [+0.050, +0.050])" in said
+    assert "mean at -5, 0 dB" in said
+
+
+def test_no_panel_has_more_lines_than_can_be_told_apart(refined):
+    names = ("sml", "lmmse_beamformer", "lmmse_mvdr", "pinv_beamformer", "limit_shape", "crb")
+    rows = [row for name in names for row in evaluation_rows(None, name, 1)]
+    refined.write_part("evaluations", "baselines", rows)
+    figure = draw_errors(report.load(refined.path))
+    (legend,) = figure.legends
+    shown = {t.get_text() for t in legend.get_texts()}
+    assert len(shown) == 7
+    own = ("refined by likelihood", "MUSIC alone")
+    assert {f"best network, t001, {how}" for how in own} < shown
 
 
 def test_the_intervals_are_drawn(full):
     axes = draw_errors(report.load(full.path)).axes[0]
-    band = axes.collections[0].get_paths()[0].vertices  # of the best trial, drawn first
+    label = "best network, t001, MUSIC alone"
+    (at,) = (i for i, line in enumerate(axes.get_lines()) if line.get_label() == label)
+    band = axes.collections[at].get_paths()[0].vertices
     expected = [capped(snr, 1, 4) for snr in SNRS_DB]
     assert band[:, 1].min() == pytest.approx(min(expected) - 0.04)
     assert band[:, 1].max() == pytest.approx(max(expected) + 0.02)

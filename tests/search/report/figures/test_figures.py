@@ -68,7 +68,7 @@ def test_decibels_are_those_of_the_best_trial_and_of_music_above_the_bound(run):
     for count, axes in zip(plots.numbers_of_sources(run), panels, strict=True):
         here = rows[rows["num_sources"] == count].sort_values("snr_db")
         for label, own in (
-            (f"best trial, {run.best}", here[here["trial_id"] == run.best]),
+            (f"best network, {run.best}, MUSIC alone", here[here["trial_id"] == run.best]),
             ("LMMSE-MUSIC", here[here["estimator"] == "lmmse_music"]),
         ):
             np.testing.assert_allclose(lines_of(axes)[label].get_ydata(), own["crb_db"])
