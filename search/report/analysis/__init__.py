@@ -10,6 +10,7 @@ from .statistics import (
     Values,
     combined_shares,
     crossed_interval,
+    crossed_moments,
     crossed_shares,
     difference_p,
     equivalence_p,

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from search.report.analysis import Values, crossed_interval
+from search.report.analysis import Values, crossed_interval, crossed_moments
 from search.report.data import Run
 from trainer.config import COUNT_RULES
 from trainer.intervals import Interval
@@ -50,6 +50,7 @@ class CellEffect:
 
     Attributes:
         difference: with minus without; 95 % for this cell alone.
+        freedom: degrees of freedom of that interval's standard error.
         without, with_: means of the arms.
         verdict: of the whole family; empty for a secondary outcome.
         rules: for K, of the arms without and with.
@@ -65,6 +66,7 @@ class CellEffect:
     without: float
     with_: float
     difference: Interval
+    freedom: float
     verdict: str
     rules: tuple[str, str]
     by_snr: Mapping[float, Interval]
@@ -142,11 +144,12 @@ def effects(run: Run) -> list[CellEffect]:
     cells = []
     for i, (key, outcome, without, with_) in enumerate(found):
         if i < len(primary) and judged is not None:
-            difference = judged.interval(i)
+            difference, freedom = judged.interval(i), float(judged.freedom[i])
             said = verdict(judged, i, PRIMARY[outcome].better)
         else:
-            difference, said = crossed_interval(_mean_over_snr(with_ - without)), ""
-        cells.append(_cell(run, key, outcome, without, with_, difference, said))
+            values, said = _mean_over_snr(with_ - without), ""
+            difference, freedom = crossed_interval(values), float(crossed_moments(values)[2])
+        cells.append(_cell(run, key, outcome, without, with_, difference, freedom, said))
     return cells
 
 
@@ -157,6 +160,7 @@ def _cell(
     without: pd.DataFrame,
     with_: pd.DataFrame,
     difference: Interval,
+    freedom: float,
     said: str,
 ) -> CellEffect:
     both = with_ - without
@@ -174,6 +178,7 @@ def _cell(
         float(without.to_numpy().mean()),
         float(with_.to_numpy().mean()),
         difference,
+        freedom,
         said,
         (rules.get((network, regime, NONE), ""), rules.get(key, "")),
         {float(snr): crossed_interval(own.to_numpy()) for snr, own in at.items()},

@@ -48,9 +48,7 @@ def _control(run: Run, found: list[CellEffect]) -> list[str]:
         if not cells:
             continue
         best = max(cells, key=lambda one: one.difference.mean)
-        # as many looks as cells: Bonferroni
-        low = best.difference.low if len(cells) == 1 else _lower(best, len(cells))
-        met = best.difference.mean >= control["gain"] and low > 0
+        met = best.difference.mean >= control["gain"] and lower_end(best, len(cells)) > 0
         told.append(
             f"Control, a gain of {control['gain']:g} in {LABELS[outcome]}: "
             f"{'seen' if met else 'not seen'}. The largest of {len(cells)} cells is "
@@ -59,11 +57,12 @@ def _control(run: Run, found: list[CellEffect]) -> list[str]:
     return told
 
 
-def _lower(one: CellEffect, looks: int) -> float:
-    """Return the lower end of an interval for so many looks, from that for one."""
+def lower_end(one: CellEffect, looks: int) -> float:
+    """Return the lower end of a cell's interval at 95 % over so many looks, by Bonferroni's
+    inequality."""
     mean, low = one.difference.mean, one.difference.low
-    wider = stats.norm.ppf(1 - 0.025 / looks) / stats.norm.ppf(0.975)
-    return float(mean - wider * (mean - low))
+    once, widened = (stats.t.ppf(1 - 0.025 / n, one.freedom) for n in (1, looks))
+    return float(mean - widened / once * (mean - low))
 
 
 def map_tables(run: Run) -> list[Table]:

@@ -1,12 +1,15 @@
 """The map of a design is that of its tables: pairs, rules, verdicts of the family, a page."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from scipy import stats
 
 from search.records.store import RunStore
-from search.report.analysis import ablation, crossed_interval
+from search.report.analysis import ablation, crossed_interval, crossed_moments
 from search.report.data import load
-from search.report.factorial import effects, judge, map_text, sentences, verdict
+from search.report.factorial import effects, judge, lower_end, map_text, sentences, verdict
 from search.report.figures import factorial_map
 from search.report.page import write_report
 from search.reruns.design import SCENE_SEED, VALIDATION_SEED
@@ -171,6 +174,35 @@ def test_the_page_the_text_and_the_picture_show_the_map(run, tmp_path):
 def test_a_control_that_is_not_there_is_told(tmp_path):
     run = made(tmp_path / "x", terms={"none": (0, 0), "good": (0.0, 0.05)})
     assert "Control, a gain of 0.1 in P(K right), best rule: not seen." in " ".join(sentences(run))
+
+
+@pytest.mark.parametrize("looks", [1, 10])
+def test_the_control_of_many_looks_has_the_t_interval_of_scipy(run, looks):
+    """Trainings alone differ, so that the interval is Student's of their means."""
+    seeds = 0.1 + 0.02 * np.random.default_rng(1).standard_normal(5)
+    values = np.repeat(seeds[:, None], 30, axis=1)
+    cell = at(run, "source_number_accuracy", "good")
+    cell = replace(
+        cell, difference=crossed_interval(values), freedom=float(crossed_moments(values)[2])
+    )
+    by_scipy = stats.ttest_1samp(seeds, 0).confidence_interval(1 - 0.05 / looks)
+    assert lower_end(cell, looks) == pytest.approx(by_scipy.low, rel=1e-9)
+
+
+def test_cells_have_the_degrees_of_freedom_of_their_intervals(run):
+    scenes = run.tables["scenes"].query("evaluation_seed == @SCENE_SEED")
+    keys = ["seed", "scene_id"]
+    with_, without = (
+        scenes[scenes["trial_id"].str.fullmatch(f"gram-local-.-{term}")]
+        .assign(right=lambda rows: rows["source_number_mdl"] == rows["num_sources"])
+        .groupby(keys)["right"]
+        .mean()
+        .unstack()
+        for term in ("good", "none")
+    )
+    _, _, freedom = crossed_moments((with_ - without).to_numpy())
+    described = at(run, "source_number_accuracy_mdl", "good")
+    assert described.freedom == pytest.approx(float(freedom))
 
 
 def test_cells_without_like_ones_are_judged_alone_and_order_does_not_matter():
