@@ -3,6 +3,7 @@
 import re
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -10,6 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
+from eigengap_map import compared, complete_seeds, tables, write
 from kept_run import pack, unpack
 
 from search import ablate
@@ -17,8 +19,9 @@ from search.plan import RunExists
 from search.records.schema import KEYS
 from search.records.store import RunStore
 from search.report.data import load
-from search.report.factorial import sentences
+from search.report.factorial import effects, sentences
 from search.reruns.design import Design
+from tests.designed_run import SEEDS, made
 from tests.local_ray import install
 from tests.stored import unfinished
 
@@ -40,6 +43,43 @@ def test_the_page_registers_this_design():
     assert all(f"`{name}`" in PAGE for name in (*design.networks, *design.terms))
     assert dict(design.margins) == {"capped_error": 0.005, "source_number_accuracy": 0.01}
     assert design.control["gain"] == 0.1
+
+
+def test_only_seeds_that_all_arms_completed_are_compared(tmp_path):
+    """A training that failed has ended; one that is missing has not."""
+    whole = made(tmp_path / "x", lost={("good", 2)})
+    assert compared(whole)[0] is whole
+    rows = whole.tables["ablations"]
+
+    def without(*missing):
+        left = rows[~rows["trial_id"].isin(missing)]
+        return replace(whole, tables={**whole.tables, "ablations": left})
+
+    partial = without("gram-local-3-bad")
+    assert complete_seeds(partial) == [1, 2, 4]
+    own, said = compared(partial)
+    assert f"all arms completed 3 of {SEEDS} seeds, which are compared" in said
+    assert {one.difference.n for one in effects(own) if one.term == "same"} == {3}
+    assert {one.difference.n for one in effects(own) if one.term == "good"} == {2}
+    own, said = compared(without("gram-local-3-bad", "gram-few-1-none"))
+    assert "2 of 4 seeds, fewer than 3, so nothing is compared" in said
+    assert effects(own) == []
+
+
+def test_the_page_takes_every_table_and_its_figure(tmp_path):
+    run = made(tmp_path / "x")
+    page = tmp_path / "docs" / "page.md"
+    figure = page.with_name("figures") / "map.png"
+    figure.parent.mkdir(parents=True)
+    page.write_text(PAGE)
+    write(run, page, figure)
+    text = page.read_text()
+    assert text.partition("## Results")[0] == PAGE.partition("## Results")[0]
+    assert "](figures/map.png)" in text
+    assert figure.stat().st_size > 10_000
+    d = effects(run)[0].difference
+    assert f"| {d} **helps** | " in text
+    assert all(each in text for each in tables(run).values())
 
 
 def reduced(text: str) -> str:
@@ -104,6 +144,7 @@ def test_a_kept_run_goes_on_with_what_it_lacks(done, tmp_path, monkeypatch):
     before = load(run)
     assert before.notes == ()
     assert set(before.trials["trial_id"]) == set(kept)
+    assert tables(load(unpack(file, tmp_path / "again"))) == tables(before)
     for table in ("trials", "scenes"):
         whole = load(done).tables[table]
         own = [

@@ -2,4 +2,4 @@
 
 from .effects import PRIMARY, CellEffect, effects, is_design
 from .family import judge, verdict
-from .summary import lower_end, map_tables, map_text, sentences
+from .summary import LABELS, lost_table, lower_end, map_tables, map_text, sentences

@@ -75,7 +75,7 @@ def map_tables(run: Run) -> list[Table]:
         if (cells := [one for one in found if one.outcome == outcome])
     ]
     primary = [one for one in found if one.outcome in PRIMARY]
-    return [*maps, *([_by_snr(primary)] if primary else []), _lost(run)]
+    return [*maps, *([_by_snr(primary)] if primary else []), lost_table(run)]
 
 
 def _where(one: CellEffect) -> tuple[Cell, ...]:
@@ -132,7 +132,7 @@ def _by_snr(cells: list[CellEffect]) -> Table:
     return Table("map-snr", columns, tuple(rows), title="Effects by SNR")
 
 
-def _lost(run: Run) -> Table:
+def lost_table(run: Run) -> Table:
     """Return the share of trainings that did not complete, by network and term."""
     rows = run.tables["ablations"].drop_duplicates(["network", "regime", "arm", "trial_id"])
     columns = (
