@@ -245,6 +245,9 @@ def test_a_network_that_fails_at_high_snr_is_named_with_its_training_range():
     rows = [scored("t000", error, 0.02, snr) for error, snr in ((0.5, -5), (0.2, 0), (0.6, 20))]
     said = " ".join(winner(run_of(drawn(1), evaluations=rows)))
     assert "capped error 0.20 at 0 dB, 0.60 at 20 dB; it was trained at -10 to 4 dB" in said
+    refined = scored("t000", 0.03, 0.01, 20) | {"estimator": "network+judged"}
+    said = " ".join(winner(run_of(drawn(1), evaluations=[*rows, refined])))
+    assert "-10 to 4 dB; refined as `localise` does, 0.03." in said
 
 
 def fresh(trial, estimator, errors):
