@@ -15,6 +15,7 @@ of a source that is not there has the features of one that is. References: Platt
 "Probabilistic outputs"; Naeini et al. 2015 (expected calibration error).
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -184,7 +185,12 @@ def fit_logistic(features: Tensor, right: Tensor) -> tuple[float, ...]:
 
 
 def calibration_error(confidence: Tensor, right: Tensor) -> float:
-    """Return the mean of |share right - mean confidence| over bins of equally many estimates."""
+    """Return the mean of |share right - mean confidence| over bins of equally many estimates.
+
+    NaN for no estimates at all.
+    """
+    if not len(confidence):
+        return math.nan
     order = confidence.argsort(stable=True)
     off = [
         (confidence[part].double().mean() - right[part].double().mean()).abs() * len(part)

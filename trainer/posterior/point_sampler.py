@@ -9,7 +9,11 @@ likelihoods cost as much as 1,000 pairs drawn one by one (`pairs`).
     2. rounds   of the points, by their weights^β summed over partners, `CENTRES` are chosen as
                 centres of kernels, β the largest power up to 1 at which the points are worth
                 `LEAST`. New points come from kernels and cells. Scenes with β < 1 repeat it
-    3. last     the same with more points; they alone are kept
+    3. last     the same with more points, twice: some choose the places, others, drawn apart from
+                them, say what these are worth. Those that chose are biased: places are chosen
+                where points happen to be dense. Scenes whose first points are worth a share
+                `FLAT` of their number have points from cells alone: their kernels are as wide as
+                the region, and half of what these draw falls outside
 
 Pairs weigh likelihood x prior / product of their points' densities. Points and rounds go by the
 ratio ρ of source power to noise that is likeliest; `DRAWS` of the pairs (for K = 1 all points) are
@@ -35,6 +39,7 @@ from .cells import Cells
 from .likelihood import Echoes, ScaleFreeLikelihood, paired_forms, quarter_turn
 from .pairs import pair_table, scale_echoes
 from .places import law_of_places
+from .point_proposal import SEED, PointProposal
 from .sampler import BLIND_SNR_DB, Kernels
 from .weights import index_at
 
@@ -45,13 +50,13 @@ ANCHORS = 12
 """Likely cells of one source beside which another is looked for."""
 UNIFORM = 0.05
 """Share of the points of cells that ignores the likelihood."""
-FIRST_POINTS = {1: 384, 2: 144}
+FIRST_POINTS = {1: 256, 2: 128}
 """Points of a round, by K."""
-POINTS = {1: 768, 2: 288}
+POINTS = {1: 512, 2: 256}
 """Points that are kept, by K."""
 CENTRES = 64
-FROM_CELLS = 0.3
-"""Share of the points of a round that come from cells again."""
+FLAT = 1 / 3
+"""Share of its points that a scene's first round is worth at which no kernels are used."""
 LEAST = 24.0
 """Effective number of points that the centres are chosen from."""
 ROUNDS = 7
@@ -64,7 +69,6 @@ FIRST_DRAWS = 64
 """Pairs of a round, to find the likeliest ratio."""
 NEAR_RATIOS = 4
 """Ratios on both sides of the likeliest that the likelihood is averaged over."""
-SEED = 5_000_017
 
 
 @dataclass(frozen=True)
@@ -74,14 +78,18 @@ class PointPosterior:
     Attributes:
         places: [B, S, K, 3]: azimuth [rad], elevation [rad], 1/range [1/m].
         log_weights: [B, S], normalised.
+        fresh_places, fresh_log_weights: the same of other points; for what is said of estimates
+            that `places` chose.
         log_evidence: [B], log of the mean likelihood over the prior of places and SNRs, up to a
             constant of the scene that is the same for every K.
-        worth: effective number of points, [B].
+        worth: effective number of points, the lesser of both, [B].
         snr_db: the likeliest total SNR in the lattice, [B].
     """
 
     places: Tensor
     log_weights: Tensor
+    fresh_places: Tensor
+    fresh_log_weights: Tensor
     log_evidence: Tensor
     worth: Tensor
     snr_db: Tensor
@@ -94,37 +102,6 @@ class PointPosterior:
         """Return the same with the scenes of these numbers replaced by others."""
         pairs = {name: (x, getattr(others, name)) for name, x in vars(self).items()}
         return PointPosterior(**{n: x.index_copy(0, scenes, y) for n, (x, y) in pairs.items()})
-
-
-class PointProposal(NamedTuple):
-    """A density of single points: of cells, by log mass [B, G], and of kernels if there are."""
-
-    cells: Cells
-    log_mass: Tensor
-    kernels: Kernels | None = None
-
-    def draw(self, count: int, round_number: int) -> Tensor:
-        """Return points [B, count, 3], of the same random numbers for every scene."""
-        device = self.log_mass.device
-        generator = torch.Generator(device).manual_seed(SEED + round_number)
-        wide = count if self.kernels is None else round(FROM_CELLS * count)
-        numbers = torch.rand(wide, 4, generator=generator, device=device)
-        level = (torch.arange(wide, device=device) + numbers[:, 3].double()) / wide
-        points = self.cells.place(index_at(self.log_mass.exp(), level), numbers[:, :3])
-        if self.kernels is None:
-            return points
-        near = self.kernels.draw(count - wide, generator, alike=True)
-        return torch.cat([points, near], dim=1)
-
-    def log_density(self, points: Tensor) -> Tensor:
-        """Return the log density of points [B, S, 3]: [B, S]."""
-        wide = self.log_mass.gather(-1, self.cells.index(points)) - self.cells.log_volume
-        outside = ~self.cells.law.inside(points.unsqueeze(2))
-        wide = wide.masked_fill(outside, -torch.inf)
-        if self.kernels is None:
-            return wide
-        near = self.kernels.log_density(points) + math.log1p(-FROM_CELLS)
-        return torch.logaddexp(wide + math.log(FROM_CELLS), near)
 
 
 class Weighed(NamedTuple):
@@ -186,10 +163,13 @@ class PointSampler:
         size, device = len(node), node.device
         centres = torch.zeros(size, CENTRES, 3, device=device)
         root = torch.eye(3, device=device).repeat(size, CENTRES, 1, 1)
+        flat = torch.zeros(size, dtype=torch.bool, device=device)
         rows, proposal, part = torch.arange(size, device=device), wide, self
         for number in range(ROUNDS):
             points = proposal.draw(times * FIRST_POINTS[num_sources], number)
             weighed = part._weigh(proposal, points, num_sources, node[rows])
+            if not number:
+                flat = _effective(weighed.of_points) >= FLAT * points.shape[1]
             node[rows] = part._average(weighed, node[rows], FIRST_DRAWS, number)[2]
             power, near = part._adapt(weighed, part._ratio(node[rows], num_sources), number)
             centres[rows], root[rows] = near.centres, near.root
@@ -199,25 +179,39 @@ class PointSampler:
             rows, part = rows[again], part.take(again)
             near = Kernels(centres[rows], root[rows])
             proposal = PointProposal(self.cells, wide.log_mass[rows], near)
-        proposal = wide._replace(kernels=Kernels(centres, root))
-        points = proposal.draw(times * POINTS[num_sources], ROUNDS)
-        weighed = self._weigh(proposal, points, num_sources, node)
-        places, log_weights, node = self._average(weighed, node, DRAWS, ROUNDS)
-        total = log_weights.logsumexp(-1)
-        if times > 1 and num_sources == 1:  # as many draws as ever
-            level = _levels(POINTS[1], ROUNDS, total.device)
-            index = index_at((log_weights - total.unsqueeze(-1)).exp(), level)
-            places = places.gather(1, index[:, :, None, None].expand(-1, -1, 1, 3))
-            log_weights = total.unsqueeze(-1).expand(index.shape) - math.log(index.shape[1])
-        count = points.shape[1]
-        choices = math.prod(count - k for k in range(num_sources))
+        groups, found = [flat.nonzero().flatten(), (~flat).nonzero().flatten()], []
+        for rows, kernels in zip(groups, (None, Kernels(centres, root)), strict=True):
+            if kernels is not None:
+                kernels = Kernels(kernels.centres[rows], kernels.root[rows])
+            proposal = PointProposal(self.cells, wide.log_mass[rows], kernels)
+            found.append(self.take(rows)._keep(proposal, num_sources, node[rows], times))
+        order = torch.cat(groups).argsort()
         return PointPosterior(
-            places,
-            log_weights - total.unsqueeze(-1),
-            total - math.log(choices),
-            _effective(weighed.of_points),
-            self.lattice[node],
+            **{name: torch.cat([vars(x)[name] for x in found])[order] for name in vars(found[0])}
         )
+
+    def _keep(
+        self, proposal: PointProposal, num_sources: int, node: Tensor, times: int
+    ) -> PointPosterior:
+        """Return draws of the last points, and of fresh ones."""
+        kept, evidence, worth = [], [], []
+        for number in (ROUNDS, ROUNDS + 1):
+            points = proposal.draw(times * POINTS[num_sources], number)
+            weighed = self._weigh(proposal, points, num_sources, node)
+            places, log_weights, best = self._average(weighed, node, DRAWS, number)
+            total = log_weights.logsumexp(-1)
+            log_weights = log_weights - total.unsqueeze(-1)
+            if times > 1 and num_sources == 1:  # as many draws as ever
+                index = index_at(log_weights.exp(), _levels(POINTS[1], number, total.device))
+                places = places.gather(1, index[:, :, None, None].expand(-1, -1, 1, 3))
+                log_weights = torch.full_like(places[:, :, 0, 0], -math.log(POINTS[1]))
+            kept.append((places, log_weights))
+            count = points.shape[1]
+            evidence.append(total - math.log(math.prod(count - k for k in range(num_sources))))
+            worth.append(_effective(weighed.of_points))
+        joint = torch.logaddexp(*evidence) - math.log(2)
+        least = torch.minimum(*worth)
+        return PointPosterior(*kept[0], *kept[1], joint, least, self.lattice[best])
 
     def _propose(self, num_sources: int) -> tuple[PointProposal, Tensor]:
         """Return the proposal by cells, and the number of the likeliest ratio in the lattice."""

@@ -208,18 +208,20 @@ class _Reading:
             draws.places, draws.log_weights, law.lower, law.upper, cap=self.cap, effort=QUICK
         )
         count = best.directions.shape[1]
-        weights = draws.log_weights.exp()
-        served, distance = serve(best.directions, draws.places, cap=self.cap)
+        places, weights = draws.fresh_places, draws.fresh_log_weights.exp()
+        served, distance = serve(best.directions, places, cap=self.cap)
+        served_error = (distance / self.cap).clamp(max=1).mean(-1)
         inverse = (served[..., 2] * weights.unsqueeze(-1)).sum(1)
         found.positions[rows, :count] = torch.cat([best.directions, inverse.unsqueeze(-1)], -1)
         found.active[rows, :count] = True
         found.credible_radius[rows, :count] = _quantile(distance, weights, CREDIBLE)
-        found.expected_error[rows] = best.risk
+        found.expected_error[rows] = (served_error * weights).sum(-1)
         found.worth[rows], found.resampled[rows] = draws.worth, again
         found.snr_db[rows] = draws.snr_db
         shares = found.probabilities[rows]
         near = {
-            k: _near(best.directions, each.places, self.tolerance) for k, each in every.items()
+            k: _near(best.directions, each.fresh_places, self.tolerance)
+            for k, each in every.items()
         }
         found.confidence[rows, :count] = _expected(near, every, shares).clamp(max=1)
         found.own_source[rows, :count] = self._own_source(best.directions, every, shares)
@@ -246,7 +248,7 @@ class _Reading:
         Args:
             shares: probabilities of K, [R, >= len(every) + 1].
         """
-        own = {k: self._near_its_own(directions, each.places) for k, each in every.items()}
+        own = {k: self._near_its_own(directions, each.fresh_places) for k, each in every.items()}
         return _expected(own, every, shares)
 
     def _near_its_own(self, estimates: Tensor, draws: Tensor) -> Tensor:
@@ -311,7 +313,7 @@ def _probabilities(sampler: PointSampler, every: dict[int, PointPosterior]) -> T
 def _expected(told: dict[int, Tensor], every: dict[int, PointPosterior], shares: Tensor) -> Tensor:
     """Return the probability of what draws of every K tell [R, S, E], at shares of K: [R, E]."""
     parts = [
-        (told[k] * each.log_weights.exp().unsqueeze(-1)).sum(1) * shares[:, k].unsqueeze(-1)
+        (told[k] * each.fresh_log_weights.exp().unsqueeze(-1)).sum(1) * shares[:, k].unsqueeze(-1)
         for k, each in every.items()
     ]
     return torch.stack(parts).sum(0)

@@ -1,5 +1,6 @@
 """Confidence is a calibrated probability."""
 
+import math
 from dataclasses import replace
 
 import torch
@@ -52,6 +53,10 @@ def test_the_calibration_error_is_the_distance_from_the_share_right():
     right = torch.arange(1000) % 4 == 0
     assert calibration_error(torch.full((1000,), 0.25), right) < 1e-6
     assert abs(calibration_error(torch.full((1000,), 0.65), right) - 0.4) < 1e-6
+
+
+def test_no_estimates_have_no_calibration_error():
+    assert math.isnan(calibration_error(torch.empty(0), torch.empty(0, dtype=torch.bool)))
 
 
 def test_outcomes_that_one_feature_separates_have_finite_coefficients():
