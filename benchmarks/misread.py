@@ -4,7 +4,7 @@
 
 Carrier: the wavelength is given too large by a factor, K = 1 known, σ² not told. Each cell has
 scenes of its own. `told` is the median standard deviation of the scale of the panel by one scene;
-`vouched` the share of wrong answers (an angle more than 5° off) that no test withholds, alone and
+`vouched` the share of wrong answers (an angle more than 5° off) that are vouched for, alone and
 in recordings of 32 scenes; `detected` the share of these recordings that are called
 rescaled, whatever they move. Factor 1 shows the false alarms.
 
@@ -26,7 +26,7 @@ from scipy.stats import binomtest
 
 from trainer.config import SceneConfig, TrainConfig
 from trainer.evaluation import noise_p_value
-from trainer.localisation import Localisation, judge_recording, localise
+from trainer.localisation import Localisation, judge_recording, localise, vouched
 from trainer.scenes import EvalScenes, Scenes, search_grid
 
 PAGE = Path(__file__).parents[1] / "docs" / "localisation.md"
@@ -36,7 +36,6 @@ SNR_DB = (5.0, 15.0)
 NOISE_SNR_DB = (-15.0, -10.0, -5.0, 0.0)
 SIZES = (1, 32)
 RESCALED = "the recording fits with other distances of the elements in wavelengths"
-UNCALIBRATED = "no network calibrated for such data made the estimate"
 LEAST_DEG = 5.0
 AZIMUTH_DEG = 45.0
 """Largest angle that is searched: that of the law would have grating lobes at a factor of 0.9."""
@@ -109,7 +108,7 @@ def carrier_table(scene: SceneConfig, size: int) -> str:
             cells, called = [], []
             for number in sizes:
                 found = in_recordings(alone, number)
-                kept = wrong & (found.fits & (found.reason[:, 0] == UNCALIBRATED))
+                kept = wrong & vouched(found)[:, 0]
                 cells.append(share(kept[wrong]) if wrong.any() else "")
                 by_recording = [
                     (found.reason[first : first + number] == RESCALED).any()

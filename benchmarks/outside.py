@@ -8,8 +8,8 @@ where the snapshots are few.
 With a model, every line is of scenes with one source at 20 dB unless it says otherwise, localised
 in the region of the training; sources beyond its angles are 6 degrees beyond, or left out. `wrong`
 is the share of estimates whose angles are more than 5 degrees off, or not told, with its
-Clopper-Pearson interval: of all, and of those vouched for (confidence given). Reasons to withhold
-it have the number of scenes.
+Clopper-Pearson interval: of all, and of those vouched for (as docs/localisation.md defines it).
+Reasons to withhold confidence have the number of scenes.
 
 With --codes, every row is of lone scenes of the `local` law, one source at 20 dB, K known, σ² not
 told, with its channel or a Rayleigh one, misread in one way: the share that fits by the tests of
@@ -18,9 +18,8 @@ that still fits alone when other readings are tried, and that in which the model
 place a confidence of .5 or more.
 
 Without a model, every row is of lone scenes of the law by `sml`, K known, σ² not told, SNR evenly
-over 0 ... 20 dB unless it says otherwise; rows count estimates. `vouched for` is resolved in a
-scene that fits, without a reason but that nothing calibrated gives confidence; of those, the wrong
-ones with rival places not asked, and asked. `right and lost` is the share of right estimates that
+over 0 ... 20 dB unless it says otherwise; rows count estimates. Those vouched for, and the wrong
+ones of these, are counted with rival places not asked, and asked. `right and lost` is the share of right estimates that
 are withheld for rivals alone. Misreadings are not tried.
 """
 
@@ -36,12 +35,12 @@ from trained import LOCAL_SCENE  # isort: skip  (sets threads)
 
 import numpy as np
 import torch
-from misread import UNCALIBRATED, far_off, share
+from misread import far_off, share
 
 from trainer.config import TrainConfig
 from trainer.estimation import sml
 from trainer.evaluation import near_a_source
-from trainer.localisation import Localisation, localise, vouch
+from trainer.localisation import Localisation, localise, vouch, vouched
 from trainer.localisation.best_places import LEVEL
 from trainer.localisation.conventions import readings
 from trainer.localisation.vouching import AMBIGUOUS
@@ -228,12 +227,11 @@ def weaker_second(law: Scenes, decibels: float) -> Scenes:
 def rivals_line(wrong: np.ndarray, found: Localisation) -> str:
     """Return the cells of a line of `rivals_table`, but the first; `wrong` of active estimates."""
     fits = np.broadcast_to(found.fits[:, None], found.active.shape)[found.active]
-    reason, resolved = found.reason[found.active], found.resolved[found.active]
-    after = fits & resolved & (reason == UNCALIBRATED)
-    before = after | (fits & (reason == AMBIGUOUS))
+    after = vouched(found)[found.active]
+    before = after | (fits & (found.reason[found.active] == AMBIGUOUS))
     cells = [f"{len(wrong)}", share(wrong)]
-    for vouched in (before, after):
-        cells += [f"{vouched.mean():.3f}", share(wrong[vouched]) if vouched.any() else "none"]
+    for each in (before, after):
+        cells += [f"{each.mean():.3f}", share(wrong[each]) if each.any() else "none"]
     return " | ".join([*cells, share((before & ~after)[~wrong])])
 
 
@@ -245,13 +243,13 @@ def line(scenes: Scenes, found: Localisation) -> str:
         for name in ("azimuth", "elevation")
     ]
     wrong = ~(np.degrees(np.hypot(*off)) <= 5)  # an angle that is not told is not right either
-    vouched = np.isfinite(found.confidence[:, 0])
+    sure = vouched(found)[:, 0]
     cells = []
-    for part in (wrong, wrong[vouched]):
+    for part in (wrong, wrong[sure]):
         cells.append(share(part) if len(part) else "none")
     reasons = Counter(reason for reason in found.reason[:, 0].tolist() if reason)
     said = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
-    return f"{len(wrong)} | {cells[0]} | {vouched.mean():.2f} | {cells[1]} | {said}"
+    return f"{len(wrong)} | {cells[0]} | {sure.mean():.2f} | {cells[1]} | {said}"
 
 
 if __name__ == "__main__":

@@ -339,11 +339,8 @@ class GridLikelihood:
         matched = self.matched - (onto_data.conj() * through).sum(2)
         explained = (onto_data.conj() * (lemma.inner @ onto_data)).real.sum((1, 2, 3))
         total = squared_norm(snapshots) - explained
-        antennas = snapshots.shape[-1]
-        profile = profile_likelihood(
-            energy.clamp(min=0), squared_magnitude(matched), total, antennas
-        )
-        count = snapshots.shape[1] * antennas
+        count = snapshots[0].numel()
+        profile = profile_likelihood(energy.clamp(min=0), squared_magnitude(matched), total, count)
         return profile, count * total.clamp(min=torch.finfo(dtype).tiny).log()
 
     def _lowest(self, value: Tensor, number: int) -> Tensor:
@@ -368,7 +365,7 @@ class GridLikelihood:
 
 
 def profile_likelihood(
-    energy: Tensor, matched: Tensor, total: Tensor, antennas: int
+    energy: Tensor, matched: Tensor, total: Tensor, dimensions: int | Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the least V(ρ) of the module docstring, with its ρ and σ²: [B, G] each.
 
@@ -378,20 +375,19 @@ def profile_likelihood(
     Args:
         energy, matched: g and f, [B, L, G].
         total: E, [B].
-        antennas: M.
+        dimensions: L M, or of them those that E was measured in, [B, 1].
     """
-    count = energy.shape[1] * antennas
     tiny = torch.finfo(energy.dtype).tiny
     total = total.clamp(min=tiny).unsqueeze(-1)
     squared = energy.square().sum(1).clamp(min=tiny)
-    noise = total / count
+    noise = total / dimensions
     ratio = ((matched.sum(1) / noise - energy.sum(1)) / squared).clamp(min=0)
     for _ in range(POWER_STEPS):
         weight = 1 / (1 + ratio.unsqueeze(1) * energy)
-        noise = (total - ratio * (matched * weight).sum(1)).clamp(min=tiny) / count
+        noise = (total - ratio * (matched * weight).sum(1)).clamp(min=tiny) / dimensions
         score = (matched * weight.square()).sum(1) / noise - (energy * weight).sum(1)
         information = (energy * weight).square().sum(1).clamp(min=tiny)
         ratio = (ratio + score / information).maximum(ratio / 8)
     weight = 1 / (1 + ratio.unsqueeze(1) * energy)
     rest = (total - ratio * (matched * weight).sum(1)).clamp(min=tiny)
-    return count * rest.log() - weight.log().sum(1), ratio, rest / count
+    return dimensions * rest.log() - weight.log().sum(1), ratio, rest / dimensions

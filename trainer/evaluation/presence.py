@@ -166,7 +166,7 @@ def _gains(data: Whitened, snapshots: Tensor, search: SearchGrid) -> Tensor:
         energy, matched = (
             x.transpose(1, 2).flatten(0, 1) for x in (energy, matched.gather(-1, at))
         )
-        value, *_ = profile_likelihood(energy, matched, total.flatten(), antennas)
+        value, *_ = profile_likelihood(energy, matched, total.flatten(), length * antennas)
         alone = length * antennas * total.flatten().log()
         gains.append((alone - value.amin(-1)).clamp(min=0).view(-1, repeats).double())
     return torch.cat(gains)

@@ -11,4 +11,4 @@ from .localisation import Localisation
 from .localise_scenes import localise
 from .methods import adapt_network, default_scene
 from .recording_check import check_recording
-from .vouching import judge_recording, vouch, withhold_reversed
+from .vouching import judge_recording, vouch, vouched, withhold_reversed

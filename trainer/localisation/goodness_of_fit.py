@@ -64,7 +64,7 @@ class Fit(NamedTuple):
     scale_std: Tensor
 
 
-class _Residual(NamedTuple):
+class Residual(NamedTuple):
     """A least-squares fit of the amplitudes at given places."""
 
     data: Whitened
@@ -87,7 +87,7 @@ def goodness_of_fit(scenes: Scenes, positions: Tensor, active: Tensor, search: S
     data = whiten(scenes).to(torch.complex128)
     positions = positions.double()
     steering = search.response(positions) * active.unsqueeze(-1)
-    residual = _fit_amplitudes(data, steering)
+    residual = fit_amplitudes(data, steering)
     total, rest = squared_norm(data.snapshots), squared_norm(residual.vector)
     slopes = search.slopes(positions) * active[..., None, None]
     moves = residual.project(_columns(residual, slopes))
@@ -119,7 +119,8 @@ def goodness_of_fit(scenes: Scenes, positions: Tensor, active: Tensor, search: S
     )
 
 
-def _fit_amplitudes(data: Whitened, steering: Tensor) -> _Residual:
+def fit_amplitudes(data: Whitened, steering: Tensor) -> Residual:
+    """Fit the amplitudes of steering vectors [B, K, N], zero in slots without a source."""
     responses = respond(data.channel, data.codes, steering)
     left, values, right = torch.linalg.svd(responses, full_matrices=False)
     # a slot without a source has a zero column; a dead channel has nothing else
@@ -130,17 +131,17 @@ def _fit_amplitudes(data: Whitened, steering: Tensor) -> _Residual:
     amplitudes = right.mH @ (inverse.unsqueeze(-1) * inside)
     vector = data.snapshots - (basis @ inside).squeeze(-1)
     dimensions = data.snapshots[0].numel() - kept.sum((1, 2))
-    return _Residual(data, amplitudes.squeeze(-1), basis, vector, dimensions)
+    return Residual(data, amplitudes.squeeze(-1), basis, vector, dimensions)
 
 
-def _columns(residual: _Residual, changes: Tensor) -> Tensor:
+def _columns(residual: Residual, changes: Tensor) -> Tensor:
     """Return G_l x ŝ_lk of changes x [B, K, J, N] of the steering vectors: [B, L, M, K J]."""
     echoes = respond(residual.data.channel, residual.data.codes, changes.flatten(1, 2))
     echoes = echoes.unflatten(-1, changes.shape[1:3])
     return (echoes * residual.amplitudes[:, :, None, :, None]).flatten(-2)
 
 
-def _wavefront(residual: _Residual, steering: Tensor, moves: Tensor, search: SearchGrid) -> Tensor:
+def _wavefront(residual: Residual, steering: Tensor, moves: Tensor, search: SearchGrid) -> Tensor:
     """Return p values of the F test, [B]; NaN where the residual has too few dimensions."""
     nan = torch.full_like(residual.dimensions, torch.nan, dtype=torch.float64)
     most = int(residual.dimensions.min()) // (2 * steering.shape[1])
@@ -210,7 +211,7 @@ def _norms(columns: Tensor) -> Tensor:
     return norm.where(norm > 0, torch.ones_like(norm))
 
 
-def _scale(residual: _Residual, stretch: Tensor, fitted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _scale(residual: Residual, stretch: Tensor, fitted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the factor of the elements' distances, its standard deviation and p value: [B].
 
     Args:
@@ -231,7 +232,7 @@ def _scale(residual: _Residual, stretch: Tensor, fitted: Tensor) -> tuple[Tensor
     return 1 + change, std, p_value
 
 
-def _noise(residual: _Residual, moves: Tensor, variance: Tensor) -> Tensor:
+def _noise(residual: Residual, moves: Tensor, variance: Tensor) -> Tensor:
     """Return p values of the two-sided χ² test, [B]; NaN where σ² is not known."""
     pairs = _as_real(moves)
     _, fitted = _explained(pairs, pairs[..., 0])

@@ -23,7 +23,7 @@ from trainer.scenes import Panel, Scenes, search_grid
 from .best_places import LEVEL, climb, too_many
 from .conventions import Convention
 from .localisation import Localisation
-from .vouching import UNCALIBRATED
+from .vouching import vouched
 
 ACCURACY_DEG = 0.5
 """Standard deviation of the angles of a known place."""
@@ -67,8 +67,7 @@ class _Sure(NamedTuple):
 @torch.no_grad()
 def compare_places(found: Localisation, scenes: Scenes, scene: SceneConfig) -> Comparison:
     """Compare estimates with the known places of their scenes."""
-    vouched = np.isin(found.reason, ("", UNCALIBRATED))
-    picked = found.active & found.resolved & found.fits[:, None] & vouched
+    picked = vouched(found)
     picked &= np.isfinite(found.azimuth) & np.isfinite(found.elevation)
     if not picked.any():
         return Comparison(0, 0, np.nan, np.nan, True, None)

@@ -44,8 +44,8 @@ class Localisation:
         active: [S, K], slots that hold an estimate: the first `num_sources` of a scene. The
             others hold the centre of the region.
         resolved: [S, K], estimates that stand out from noise (`estimation.estimates`), in scenes
-            whose fit can be tested and that no other place explains better or, where nothing is
-            calibrated, nearly as well (`vouching`); the others are best guesses.
+            whose fit can be tested and that no other place explains better or nearly as well, nor
+            a further source (`vouching`); the others are best guesses.
         num_sources: [S], K as given or estimated.
         explained: [S], share of the snapshots' energy that least squares at the scene's best
             places explains (`best_places`).

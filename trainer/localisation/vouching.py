@@ -3,6 +3,9 @@
 Confidence is a probability *given that the scene is of the law*. Where a test says that it is not,
 or that this estimate is not the answer, confidence is withheld: NaN, with a reason. The first of
 the reasons that apply is given; `vouch` lists them in that order.
+
+An estimate is *vouched for* if its scene fits, it is resolved, and its confidence is at least
+`LEAST_PROBABILITY` or withheld only because nothing calibrated gives it (`vouched`).
 """
 
 from dataclasses import replace
@@ -21,6 +24,7 @@ from trainer.scenes import Scenes, search_grid
 
 from .best_places import LEVEL, Explanation, beaten, explain, fit_badly, too_many
 from .conventions import better_reading, sample
+from .further_source import further_source, in_front
 from .localisation import Localisation
 
 UNSEEN = "no source is seen"
@@ -29,6 +33,8 @@ MISFIT = "the scene does not fit"
 OTHER_PLACE = "a better place explains the scene"
 AMBIGUOUS = "other places explain the scene nearly as well"
 FEWER = "fewer sources explain the scene"
+BEYOND = "a source outside the region explains more of the scene"
+FURTHER = "a further source explains more of the scene"
 DOUBTFUL = "the fit is doubtful"
 REVERSED = "the recording fits with the phase sign reversed"
 RESCALED = "the recording fits with other distances of the elements in wavelengths"
@@ -39,9 +45,9 @@ UNCALIBRATED = "no network calibrated for such data made the estimate"
 
 
 LEAST_PROBABILITY = 0.9
-"""Of lying within the tolerance, from which an estimate without a calibrated confidence is
-resolved: most have far more, so that over the law more than 90 % of them are right
-(`benchmarks/outside.py`)."""
+"""Of lying within the tolerance, from which an estimate is resolved: most have far more, so that
+over the law more than 90 % of them are right (`benchmarks/outside.py`). Of the estimates of a
+network that have as much confidence, too, those of less are wrong several times as often."""
 DOUBT = 0.025
 """p value of the residual below which a scene that fits is not vouched for: as many of the law's
 scenes lose their confidence, at most. A weak cause, such as a source more than was told, hardly
@@ -79,6 +85,7 @@ def vouch(
     # what is not seen at all has a reason, and what cannot be tested has no likelihood to ask
     supported = have_own_source(scenes, found, search) | (unseen | untested).unsqueeze(-1)
     elsewhere = _all(beaten(scenes, found, best, scene), found) & ~_near(found, best)
+    more, beyond = seen_besides(scenes, best, found, scene)
     withheld = [
         Withheld(UNSEEN, _all(unseen, found)),
         Withheld(UNTESTED, _all(untested, found)),
@@ -86,13 +93,15 @@ def vouch(
         *(Withheld(*each) for each in told.withheld),
         Withheld(OTHER_PLACE, elsewhere),
         Withheld(FEWER, found.active & ~supported),
+        Withheld(BEYOND, _all(beyond, found)),
+        Withheld(FURTHER, _all(more, found)),
         Withheld(DOUBTFUL, _all(best.residual_p < DOUBT, found)),
     ]
-    resolved = found.resolved & supported & ~untested.unsqueeze(-1) & ~elsewhere
-    if confidence is None:
+    resolved = found.resolved & supported & ~(untested | more).unsqueeze(-1) & ~elsewhere
+    ambiguous = resolved & (place_probability(scenes, found, search) < LEAST_PROBABILITY)
+    resolved = resolved & ~ambiguous
+    if confidence is None:  # else, it says how probable the estimate is
         confidence = torch.full_like(found.azimuth, torch.nan)
-        ambiguous = resolved & (place_probability(scenes, found, search) < LEAST_PROBABILITY)
-        resolved = resolved & ~ambiguous
         withheld.append(Withheld(AMBIGUOUS, ambiguous))
         withheld.append(Withheld(UNCALIBRATED, found.active))
     reason = first_reason(withheld)
@@ -119,6 +128,26 @@ def vouch(
         origin = np.array(ORIGINS)[found.origin.cpu().numpy()]
     unread = np.full(len(reason), "")
     return Localisation(**arrays, reason=reason, origin=origin, better_reading=unread)
+
+
+def vouched(found: Localisation) -> NDArray[np.bool_]:
+    """Return the estimates that are vouched for, as the module docstring says: [S, K]."""
+    sure = (found.reason == "") & (found.confidence >= LEAST_PROBABILITY)
+    sure = sure | (found.reason == UNCALIBRATED)
+    return found.active & found.resolved & found.fits[:, None] & sure
+
+
+def seen_besides(
+    scenes: Scenes, best: Explanation, found: Estimates, scene: SceneConfig
+) -> tuple[Tensor, Tensor]:
+    """Return the scenes in which a further source is seen, and those where it is likeliest outside
+    the region: [B] each."""
+    slots = best.positions.shape[1]
+    search = in_front(scene, scenes.snapshots.device)
+    p_value, place = further_source(scenes, best.positions, found.active[:, :slots], search)
+    more = p_value < LEVEL
+    largest = torch.tensor([scene.azimuth_max_deg, scene.elevation_max_deg]).to(place).deg2rad()
+    return more, more & (place[:, :2].abs() > largest).any(-1)
 
 
 def judge_recording(found: Localisation) -> Localisation:
@@ -256,8 +285,9 @@ def withhold_reread(found: Localisation, scenes: Scenes, scene: SceneConfig) -> 
 
 
 def _unwithheld(found: Localisation) -> NDArray[np.bool_]:
-    """Return the active estimates for which no test has a reason yet."""
-    return found.active & np.isin(found.reason, ("", DOUBTFUL, AMBIGUOUS, UNCALIBRATED))
+    """Return the active estimates without a reason that a wrong reading cannot be behind."""
+    weaker = ("", FURTHER, DOUBTFUL, AMBIGUOUS, UNCALIBRATED)
+    return found.active & np.isin(found.reason, weaker)
 
 
 def _withhold(found: Localisation, others: NDArray[np.bool_], reason: str) -> Localisation:

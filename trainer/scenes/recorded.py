@@ -195,6 +195,14 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         f"Convert it: python -m trainer convert {path} --map MAP.toml --out FILE.npz "
         "(docs/data.md has mappings to copy).",
     )
+    require(
+        path.suffix.lower() != ".npy",
+        "a recording is an .npz file",
+        f"{path}, a single array",
+        "Write all arrays into one file, np.savez('FILE.npz', snapshots=..., channel=..., "
+        "codes=..., wavelength_m=..., ...), or join .npy files: python -m trainer convert *.npy "
+        "--map MAP.toml --out FILE.npz (docs/data.md).",
+    )
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}

@@ -141,7 +141,8 @@ def broken_part(name: str, valid: np.ndarray) -> str:
     if name == "channel" and of_columns:
         return (
             f"Mask the elements {columns}: channel[..., {columns}] = 0 and "
-            f"element_mask = ~np.isin(np.arange({valid.shape[-1]}), {columns})."
+            f"element_mask = ~np.isin(np.arange({valid.shape[-1]}), {columns}), one more array of "
+            "the recording (in a mapping of convert: element_mask = [true, false, ...])."
         )
     if name == "snapshots" and not of_columns:
         return (

@@ -59,6 +59,7 @@ BAD = [
     ({"evaluation.seed": 2_000_003}, "seed != test_seed"),
     ({"evaluation.tolerance": -0.1}, "0 <= evaluation.tolerance"),
     ({"evaluation.baselines": ["sm"]}, "Did you mean `sml`"),
+    ({"evaluation.baselines": ["SML"]}, "Did you mean `sml`"),
     ({"scene.code_bits": 99}, "code_bits <= 16"),
     ({"scene.num_horizontal": 10**9}, r"num_horizontal \* num_vertical <= 100000"),
     ({"snr_min_db": 5.0}, "snr_min_db <= snr_max_db"),

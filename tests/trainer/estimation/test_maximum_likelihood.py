@@ -161,7 +161,7 @@ def test_profiled_powers_are_close_to_the_best():
 
         one = energy[g, None, :, None], matched[g, None, :, None], total[g, None]
         value, ratio, noise = (
-            x.item() for x in profile_likelihood(*map(torch.from_numpy, one), 12)
+            x.item() for x in profile_likelihood(*map(torch.from_numpy, one), 16 * 12)
         )
         weighted = 1 + ratio * energy[g]
         assert value == pytest.approx(cost(ratio))

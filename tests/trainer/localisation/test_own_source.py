@@ -10,7 +10,7 @@ from scipy import stats
 from tests.small_model import SCENE, scenes_of
 from trainer.estimation import make_estimates, sml
 from trainer.evaluation import near_a_source, place_probability
-from trainer.localisation import vouch
+from trainer.localisation import vouch, vouched
 from trainer.localisation.vouching import AMBIGUOUS, FEWER, LEAST_PROBABILITY, UNSEEN
 from trainer.scenes import Scenes, respond, search_grid
 
@@ -93,7 +93,7 @@ def test_two_places_that_explain_a_snapshot_equally_share_its_probability():
     assert 0.9 < total.max() < 1.02  # a few steps of scoring end just below a peak
 
 
-def test_ambiguous_places_are_not_resolved_unless_confidence_says_how_probable_they_are():
+def test_ambiguous_places_are_not_resolved_and_keep_a_calibrated_confidence():
     scene, count = replace(SCENE, num_snapshots=1), torch.ones(16, dtype=torch.long)
     law = scenes_of(scene, snr_db=5.0, size=16)
     found = sml(law, count, search_grid(scene))
@@ -103,4 +103,5 @@ def test_ambiguous_places_are_not_resolved_unless_confidence_says_how_probable_t
     assert (found.resolved.numpy() & ~judged.resolved)[ambiguous].all()
     sure = vouch(law, found, count, scene, torch.full_like(found.azimuth, 0.9))
     assert (sure.reason[ambiguous] == "").all()
-    assert sure.resolved[ambiguous].all()
+    assert (sure.resolved == judged.resolved).all()
+    assert not vouched(sure)[ambiguous].any()
