@@ -6,9 +6,10 @@
 Lone scenes of the `local` law by `sml`, K told, σ² not told, SNR evenly over 0 ... 20 dB; rows
 count estimates. Sources outside are at least 6 degrees outside; one that moves does so in azimuth,
 towards the middle, and its place is that half way. `vouched for` is as docs/localisation.md
-defines it, without and with the test for a further source; `right and withheld` the share of
-right estimates that this test alone withholds. Misreadings are not tried. Then the false alarms of
-the test, p < .01, on the law's scenes (--law for each row).
+defines it, without and with the tests for a further source and for places that change;
+`right and withheld` the share of right estimates that these two alone withhold. Misreadings are
+not tried. Then the false alarms of both, p < .01 and p < .001, on the law's scenes (--law for each
+row).
 
 With a model: its estimates with a confidence of .9 or more, and those of them that are `resolved`
 by P >= .9, too; wrong are those more than 5 degrees off. Intervals are those of Clopper and
@@ -37,8 +38,9 @@ from trainer.estimation import Estimates, refined_music, score, sml
 from trainer.evaluation import confidence_features, near_a_source, place_probability
 from trainer.localisation import Localisation, vouch, vouched
 from trainer.localisation.best_places import LEVEL
+from trainer.localisation.constancy import constancy_p_value
 from trainer.localisation.further_source import further_source, in_front
-from trainer.localisation.vouching import LEAST_PROBABILITY
+from trainer.localisation.vouching import CONSTANCY_LEVEL, LEAST_PROBABILITY
 from trainer.scenes import EvalScenes, Scenes, respond, search_grid
 from trainer.training import Model, load_model
 
@@ -143,7 +145,10 @@ def cases_table(size: int) -> str:
             found = sml(part, told, search)
             right.append(near_a_source(found, part)[found.active].numpy())
             after.append(of_active(vouch(part, found, told, LOCAL)))
-            with mock.patch("trainer.localisation.vouching.further_source", never):
+            with (
+                mock.patch("trainer.localisation.vouching.further_source", never),
+                mock.patch("trainer.localisation.vouching.constancy_p_value", constant),
+            ):
                 before.append(of_active(vouch(part, found, told, LOCAL)))
         wrong, first_, then = ~np.concatenate(right), np.concatenate(before), np.concatenate(after)
         cells = [f"{len(wrong)}", share(wrong)]
@@ -165,14 +170,19 @@ def never(scenes: Scenes, positions: Tensor, *_: object) -> tuple[Tensor, Tensor
     return torch.ones(scenes.batch_size, dtype=torch.float64), positions[:, 0]
 
 
+def constant(scenes: Scenes, *_: object) -> Tensor:
+    """Return p values of scenes in which nothing seems to move."""
+    return torch.ones(scenes.batch_size, dtype=torch.float64)
+
+
 def alarms_table(size: int) -> str:
-    """Return how often a further source is seen in the law's own scenes."""
-    lines = ["| SNR | K = 1 | K = 2 |", "|---|---|---|"]
+    """Return how often a further source or a move is seen in the law's own scenes."""
+    heads = ["SNR", "K", "n", "a further source", "places change"]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     search, wide = search_grid(LOCAL), in_front(LOCAL, torch.device("cpu"))
     for low_db in (0.0, -10.0):
-        cells = []
         for count in (1, 2):
-            p_values = []
+            more, moved = [], []
             every = law(size, count, low_db)
             for first in range(0, size, BATCH_SIZE):
                 part = every.take(slice(first, first + BATCH_SIZE))
@@ -180,10 +190,13 @@ def alarms_table(size: int) -> str:
                 data, places = whiten(part).to(torch.complex128), found.positions
                 end, _ = score(data, places, found.active, search, steps=6)
                 best = end.point[:, : 3 * count].unflatten(-1, (count, 3))
-                p_values.append(further_source(part, best, found.active, wide)[0])
-            cells.append(f"{share((torch.cat(p_values) < LEVEL).numpy())} of {size:,}")
-        lines.append(f"| {low_db:g} ... 20 dB | {' | '.join(cells)} |")
-        print(lines[-1], flush=True)
+                more.append(further_source(part, best, found.active, wide)[0] < LEVEL)
+                constancy = constancy_p_value(part, best, found.active, search)
+                moved.append(constancy < CONSTANCY_LEVEL)
+            cells = [share(torch.cat(each).numpy()) for each in (more, moved)]
+            row = [f"{low_db:g} ... 20 dB", f"{count}", f"{size:,}", *cells]
+            lines.append(f"| {' | '.join(row)} |")
+            print(lines[-1], flush=True)
     return "\n".join(lines)
 
 

@@ -19,8 +19,8 @@ place a confidence of .5 or more.
 
 Without a model, every row is of lone scenes of the law by `sml`, K known, σ² not told, SNR evenly
 over 0 ... 20 dB unless it says otherwise; rows count estimates. Those vouched for, and the wrong
-ones of these, are counted with rival places not asked, and asked. `right and lost` is the share of right estimates that
-are withheld for rivals alone. Misreadings are not tried.
+ones of these, are counted with rival places not asked, and asked. `right and lost` is the share of
+right estimates that are withheld for rivals alone. Misreadings are not tried.
 """
 
 import argparse

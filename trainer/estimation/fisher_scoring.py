@@ -217,12 +217,19 @@ def uncertainty(
 
 
 def score(
-    data: Whitened, positions: Tensor, active: Tensor, search: SearchGrid, *, steps: int
+    data: Whitened,
+    positions: Tensor,
+    active: Tensor,
+    search: SearchGrid,
+    *,
+    steps: int,
+    held: bool = False,
 ) -> tuple[Minimum, Tensor]:
     """Minimise the negative log likelihood from positions [B, K, 3] by Fisher scoring.
 
     Args:
         data: in double precision.
+        held: whether places stay, and only powers and noise move.
 
     Returns:
         The unknowns of `Likelihood` [B, 4K + 1] with the value reached, and the energy of each
@@ -230,7 +237,10 @@ def score(
     """
     _, lower, upper = noise_only_start(data, search, positions.shape[1])
     powers, noise, energy = least_squares_powers(data, positions.double(), active, search)
-    start = torch.cat([positions.double().flatten(1), powers, noise], dim=-1)
+    places = positions.double().flatten(1)
+    start = torch.cat([places, powers, noise], dim=-1)
+    if held:
+        lower, upper = (torch.cat([places, x[:, places.shape[1] :]], -1) for x in (lower, upper))
     model = Likelihood(data, search, active).local_model
     return minimise(model, start, lower, upper, steps=steps), energy
 

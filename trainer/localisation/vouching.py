@@ -23,6 +23,7 @@ from trainer.evaluation import TOLERANCE_DEG, identify, noise_p_value, place_pro
 from trainer.scenes import Scenes, search_grid
 
 from .best_places import LEVEL, Explanation, beaten, explain, fit_badly, too_many
+from .constancy import constancy_p_value
 from .conventions import better_reading, sample
 from .further_source import further_source, in_front
 from .localisation import Localisation
@@ -35,6 +36,7 @@ AMBIGUOUS = "other places explain the scene nearly as well"
 FEWER = "fewer sources explain the scene"
 BEYOND = "a source outside the region explains more of the scene"
 FURTHER = "a further source explains more of the scene"
+MOVED = "places change from the first half of the snapshots to the second"
 DOUBTFUL = "the fit is doubtful"
 REVERSED = "the recording fits with the phase sign reversed"
 RESCALED = "the recording fits with other distances of the elements in wavelengths"
@@ -44,6 +46,8 @@ REREAD = "the scene fits better with"
 UNCALIBRATED = "no network calibrated for such data made the estimate"
 
 
+CONSTANCY_LEVEL = 0.001
+"""p value of constancy below which sources are taken to move."""
 LEAST_PROBABILITY = 0.9
 """Of lying within the tolerance, from which an estimate is resolved: most have far more, so that
 over the law more than 90 % of them are right (`benchmarks/outside.py`). Of the estimates of a
@@ -86,6 +90,9 @@ def vouch(
     supported = have_own_source(scenes, found, search) | (unseen | untested).unsqueeze(-1)
     elsewhere = _all(beaten(scenes, found, best, scene), found) & ~_near(found, best)
     more, beyond = seen_besides(scenes, best, found, scene)
+    slots = best.positions.shape[1]
+    constancy = constancy_p_value(scenes, best.positions, found.active[:, :slots], search)
+    moved = (constancy < CONSTANCY_LEVEL) & ~untested
     withheld = [
         Withheld(UNSEEN, _all(unseen, found)),
         Withheld(UNTESTED, _all(untested, found)),
@@ -95,9 +102,10 @@ def vouch(
         Withheld(FEWER, found.active & ~supported),
         Withheld(BEYOND, _all(beyond, found)),
         Withheld(FURTHER, _all(more, found)),
+        Withheld(MOVED, _all(moved, found)),
         Withheld(DOUBTFUL, _all(best.residual_p < DOUBT, found)),
     ]
-    resolved = found.resolved & supported & ~(untested | more).unsqueeze(-1) & ~elsewhere
+    resolved = found.resolved & supported & ~(untested | more | moved).unsqueeze(-1) & ~elsewhere
     ambiguous = resolved & (place_probability(scenes, found, search) < LEAST_PROBABILITY)
     resolved = resolved & ~ambiguous
     if confidence is None:  # else, it says how probable the estimate is
@@ -286,7 +294,7 @@ def withhold_reread(found: Localisation, scenes: Scenes, scene: SceneConfig) -> 
 
 def _unwithheld(found: Localisation) -> NDArray[np.bool_]:
     """Return the active estimates without a reason that a wrong reading cannot be behind."""
-    weaker = ("", FURTHER, DOUBTFUL, AMBIGUOUS, UNCALIBRATED)
+    weaker = ("", FURTHER, MOVED, DOUBTFUL, AMBIGUOUS, UNCALIBRATED)
     return found.active & np.isin(found.reason, weaker)
 
 

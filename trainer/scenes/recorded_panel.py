@@ -138,10 +138,10 @@ def masked_codes(arrays: Arrays, codes: np.ndarray) -> np.ndarray:
         )
         codes = codes * mask.astype(bool)
     dark = np.flatnonzero(~codes.any(axis=(-2, -1)))
-    mask = "Drop these scenes; the array element_mask is True for elements that work."
+    remedy = "Drop these scenes; the array element_mask is True for elements that work."
     rule = "some element of every scene reflects: a code is not 0 and not masked"
     which = f"none in {len(dark)} scenes, {', '.join(map(str, dark[:4]))} first"
-    require(len(dark) == 0, rule, which, mask)
+    require(len(dark) == 0, rule, which, remedy)
     return codes
 
 

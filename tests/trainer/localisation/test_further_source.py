@@ -12,10 +12,12 @@ from trainer.covariance import whiten
 from trainer.estimation import score, sml
 from trainer.localisation import vouch, vouched
 from trainer.localisation.best_places import LEVEL
+from trainer.localisation.constancy import constancy_p_value
 from trainer.localisation.further_source import WIDEST_DEG, further_source, in_front
-from trainer.localisation.vouching import BEYOND, FURTHER
+from trainer.localisation.vouching import BEYOND, CONSTANCY_LEVEL, FURTHER
 from trainer.scenes import Scenes, respond, search_grid
 
+LONG = replace(SCENE, num_snapshots=24)
 CPU = torch.device("cpu")
 
 
@@ -27,6 +29,15 @@ def p_values(scenes: Scenes, scene=SCENE) -> torch.Tensor:
     end, _ = score(data, places, truth.active, search, steps=8)
     places = end.point[:, : places[0].numel()].view_as(places)
     return further_source(scenes, places, truth.active, in_front(scene, CPU))[0]
+
+
+def constancy(scenes: Scenes, places: torch.Tensor, active: torch.Tensor) -> torch.Tensor:
+    """Return p of places that stay, scored to the maximum near these."""
+    data, search = whiten(scenes).to(torch.complex128), search_grid(LONG)
+    end, _ = score(data, places.double(), active, search, steps=8)
+    return constancy_p_value(
+        scenes, end.point[:, : places[0].numel()].view_as(places), active, search
+    )
 
 
 def judged(scenes: Scenes, count: int, scene=SCENE):
@@ -75,7 +86,7 @@ def test_estimates_of_fewer_sources_than_there_are_are_not_vouched_for():
 
 
 def test_a_source_that_moves_while_snapshots_are_taken_is_not_vouched_for():
-    law = scenes_of(snr_db=15.0, size=16)
+    law = scenes_of(LONG, snr_db=10.0, size=16)
     truth, search = law.sources, search_grid(SCENE)
     share = torch.linspace(-0.5, 0.5, law.num_snapshots)
     path = torch.stack([truth.azimuth, truth.elevation, 1 / truth.range_m], dim=-1)[:, :1]
@@ -88,8 +99,26 @@ def test_a_source_that_moves_while_snapshots_are_taken_is_not_vouched_for():
     noise = torch.randn(*moving.shape, generator=generator, dtype=torch.cfloat)
     power = moving.abs().square().mean((1, 2)) / 10 ** (law.snr_db / 10)
     snapshots = draw * moving + power.sqrt()[:, None, None] * noise
-    found = judged(replace(law, snapshots=snapshots), 1)
+    found = judged(replace(law, snapshots=snapshots), 1, LONG)
     assert vouched(found).mean() < 0.25
+    one = torch.ones(16, dtype=torch.long)
+    moved = replace(law, snapshots=snapshots)
+    places = sml(moved, one, search)
+    assert (
+        constancy(moved, places.positions, places.active) < CONSTANCY_LEVEL
+    ).float().mean() > 0.7
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_places_of_sources_that_stay_change_as_seldom_as_chi_squared_says(count):
+    """p is uniform: of 192 at most 5 % and four standard errors lie below .05."""
+    law = scenes_of(LONG, count=count, snr_db=5.0, size=192)
+    truth = law.sources
+    places = torch.stack([truth.azimuth, truth.elevation, 1 / truth.range_m], dim=-1)
+    found = constancy(law, places, truth.active)
+    assert 0 < (found < 0.05).float().mean() < 0.05 + 4 * (0.05 * 0.95 / 192) ** 0.5
+    few = replace(law, snapshots=law.snapshots[:, :2], codes=law.codes[:, :2])
+    assert (constancy(few, places, truth.active) == 1).all()
 
 
 def test_what_is_in_front_of_a_panel_ends_where_directions_look_alike():
