@@ -35,11 +35,15 @@ from torch import Tensor
 from trainer.config import TrainConfig
 from trainer.covariance import whiten
 from trainer.estimation import Estimates, refined_music, score, sml
-from trainer.evaluation import confidence_features, near_a_source, place_probability
+from trainer.evaluation import (
+    confidence_features,
+    constancy_p_value,
+    near_a_source,
+    place_probability,
+)
 from trainer.localisation import Localisation, vouch, vouched
 from trainer.localisation.best_places import LEVEL
-from trainer.localisation.constancy import constancy_p_value
-from trainer.localisation.further_source import further_source, in_front
+from trainer.localisation.goodness_of_fit import further_source, in_front
 from trainer.localisation.vouching import CONSTANCY_LEVEL, LEAST_PROBABILITY
 from trainer.scenes import EvalScenes, Scenes, respond, search_grid
 from trainer.training import Model, load_model

@@ -19,7 +19,7 @@ from .figure_rows import eigenvalue_rows, pseudospectrum_rows
 from .identification import identify
 from .limit import distance_to_limit, extend_limit, limit_lines
 from .metrics import TOLERANCE_DEG, Errors, capped_error, gospa, match, mean_over_sources, success
-from .presence import noise_p_value, place_probability, source_gain
+from .presence import constancy_p_value, noise_p_value, place_probability, source_gain
 from .protocol import (
     classical_estimator,
     device_of,

@@ -19,13 +19,18 @@ from torch import Tensor
 
 from trainer.config import SceneConfig
 from trainer.estimation import ORIGINS, Estimates, have_own_source
-from trainer.evaluation import TOLERANCE_DEG, identify, noise_p_value, place_probability
+from trainer.evaluation import (
+    TOLERANCE_DEG,
+    constancy_p_value,
+    identify,
+    noise_p_value,
+    place_probability,
+)
 from trainer.scenes import Scenes, search_grid
 
 from .best_places import LEVEL, Explanation, beaten, explain, fit_badly, too_many
-from .constancy import constancy_p_value
 from .conventions import better_reading, sample
-from .further_source import further_source, in_front
+from .goodness_of_fit import further_source, in_front
 from .localisation import Localisation
 
 UNSEEN = "no source is seen"

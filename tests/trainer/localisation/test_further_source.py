@@ -10,10 +10,10 @@ import torch
 from tests.small_model import SCENE, scenes_of
 from trainer.covariance import whiten
 from trainer.estimation import score, sml
+from trainer.evaluation import constancy_p_value
 from trainer.localisation import vouch, vouched
 from trainer.localisation.best_places import LEVEL
-from trainer.localisation.constancy import constancy_p_value
-from trainer.localisation.further_source import WIDEST_DEG, further_source, in_front
+from trainer.localisation.goodness_of_fit import WIDEST_DEG, further_source, in_front
 from trainer.localisation.vouching import BEYOND, CONSTANCY_LEVEL, FURTHER
 from trainer.scenes import Scenes, respond, search_grid
 
