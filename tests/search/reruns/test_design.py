@@ -52,6 +52,18 @@ loss.weight = [0.1, 1.0]
 """
 CODE = Path(__file__).parents[3] / "examples" / "free_gram.py"
 DESIGN = TEXT.format(code=CODE)
+FEW = "[set]\nevaluation.num_scenes = 4\nevaluation.objective_snr_db = [0.0]"
+
+
+def tiny(term: str) -> str:
+    """Return the design with the user's network alone, `none` and one more term, and nothing to
+    choose: six trainings."""
+    text = DESIGN.replace("seeds = 2", "seeds = 2\nsnr_db = [0.0]").replace("[set]", FEW)
+    text = text.replace('[networks.dictionary]\nnetwork.kind = "dictionary"\n', "")
+    text = text.replace("[0.01, 0.02]", "[0.02]").replace("[0.1, 1.0]", "[1.0]")
+    head, *terms = text.split("[terms.")
+    kept = [one for one in terms if one.partition("]")[0] in ("none", term)]
+    return "[terms.".join([head, *kept])
 
 
 def written(folder: Path, text: str = DESIGN) -> Path:
@@ -263,14 +275,13 @@ def test_a_run_has_one_design_and_is_no_search(tmp_path, capsys):
 def test_a_design_with_a_users_network_and_loss_is_carried_out_and_goes_on(tmp_path, monkeypatch):
     """In this process, in place of Ray's workers."""
     install(monkeypatch)
-    text = DESIGN.replace("[0.01, 0.02]", "[0.02]").replace("[0.1, 1.0]", "[1.0]")
-    flags = ["--design", str(written(tmp_path, text)), "--out", str(tmp_path / "runs")]
+    flags = ["--design", str(written(tmp_path, tiny("own"))), "--out", str(tmp_path / "runs")]
     flags += ["--max-concurrent", "1"]
     assert ablate.main(flags) == 0
     run = tmp_path / "runs" / "small"
     loaded = load(run)
     assert loaded.notes == ()
-    assert len(loaded.trials) == 6 * 3
+    assert len(loaded.trials) == 2 * 3
     assert set(loaded.trials["outcome"]) == {"completed"}
     assert loaded.plan["design"]["sha256"] == Design.read(flags[1]).sha256
     assert {(run / "code" / CODE.name).read_text()} == {CODE.read_text()}
@@ -293,9 +304,7 @@ def test_a_design_with_a_users_network_and_loss_is_carried_out_and_goes_on(tmp_p
 @pytest.mark.slow
 def test_a_design_that_was_killed_goes_on(address, tmp_path):
     """On a real Ray, in processes of their own, with a user's network."""
-    text = DESIGN.replace("[0.01, 0.02]", "[0.02]").replace("[0.1, 1.0]", "[1.0]")
-    text = text.replace('[networks.dictionary]\nnetwork.kind = "dictionary"\n', "")
-    file = written(tmp_path, text.partition("[terms.own]")[0])
+    file = written(tmp_path, tiny("count"))
     run = tmp_path / "runs" / "small"
     flags = ["--design", str(file), "--out", str(run.parent), "--address", address]
     words = [sys.executable, "-m", "search.ablate", *flags]
