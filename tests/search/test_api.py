@@ -20,7 +20,7 @@ from search.records.store import RunStore
 from trainer.config import ConfigError
 
 ROOT = Path(__file__).parents[2]
-FEW = {"evaluation.num_scenes": 8, "evaluation.num_test_scenes": 8}
+FEW = {"evaluation.num_scenes": 8, "evaluation.num_test_scenes": 8, "scene.max_sources": 1}
 
 
 def test_keywords_make_the_plan_that_the_same_flags_make():

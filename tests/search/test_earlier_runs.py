@@ -14,8 +14,8 @@ import pytest
 from search import run as search_run
 from search.records import RunStore
 from search.report import load
-from search.report.__main__ import main as report_main
 from search.report.figures.plots import draw_errors
+from tests.commands import ASCII, command
 from trainer.__main__ import main as trainer_main
 from trainer.config import SceneConfig
 from trainer.scenes import EvalScenes, save_scenes
@@ -45,11 +45,18 @@ def test_they_are_drawn_without_the_refined_estimates_that_they_lack(runs):
 
 
 @pytest.mark.slow
-def test_they_are_reported_and_shown(runs, capsys):
-    assert report_main([str(runs / "finished")]) == 0
-    summary = pd.read_parquet(runs / "finished" / "report" / "summary.parquet")
+def test_they_are_reported_on_an_ascii_terminal_too_and_shown(
+    runs, local_ray, monkeypatch, capsys
+):
+    monkeypatch.setattr("search.driver.scores.unscored", lambda *_: [])  # they take long
+    done = command("search.report", str(runs / "finished"), **ASCII)
+    assert done.returncode == 0, done.stderr
+    assert "note:" not in done.stdout
+    report = runs / "finished" / "report"
+    for name in ("error_vs_snr_k1", "above_crb", "history", "spectra", "pseudospectra"):
+        assert (report / f"{name}.png").stat().st_size > 10_000, name
+    summary = pd.read_parquet(report / "summary.parquet")
     assert summary.loc[summary["best"], "trial_id"].tolist() == ["t0000"]
-    capsys.readouterr()
     assert search_run.main(["--resume", str(runs / "finished")]) == 0
     assert "t0000 beats lmmse_music" in capsys.readouterr().out
 

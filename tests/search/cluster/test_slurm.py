@@ -16,7 +16,10 @@ ROOT = Path(__file__).parents[3]
 SCRIPT = ROOT / "deploy" / "slurm.sh"
 JOB = 987654
 SMALL = ("--preset", "smoke", "--trials", "2", "--scheduler", "none", "--no-preflight")
-FEW = ("--set", "evaluation.num_scenes=8", "evaluation.num_test_scenes=8", "steps_per_epoch=5")
+FEW = (
+    *("--set", "evaluation.num_scenes=8", "evaluation.num_test_scenes=8"),
+    *("scene.max_sources=1", "steps_per_epoch=5"),
+)
 SRUN = '#!/bin/bash\nwhile [[ $1 == --* ]]; do shift; done\nexec "$@"\n'
 
 

@@ -25,7 +25,7 @@ server = pytest.fixture(served)
 @pytest.fixture
 def longer(monkeypatch):
     """The smoke preset with trials long enough to be disturbed."""
-    few = {"evaluation.num_scenes": 8, "evaluation.num_test_scenes": 8}
+    few = {"evaluation.num_scenes": 8, "evaluation.num_test_scenes": 8, "scene.max_sources": 1}
     fixed = dict(spaces.get("smoke").fixed) | {"epochs": 12} | few
     space = replace(spaces.get("smoke"), name="longer", fixed=fixed)
     monkeypatch.setitem(spaces.PRESETS, "longer", space)

@@ -14,9 +14,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 from search.records import best_trials
-from tests.commands import ASCII, command
+from search.report.data import load
+from search.report.figures import pictures_of
 
 pytestmark = pytest.mark.ray
 DOCS = (Path(__file__).parents[3] / "docs" / "results.md").read_text()
@@ -142,11 +144,8 @@ def asked(url, server):
             time.sleep(0.2)
 
 
-@pytest.mark.slow
-def test_the_report_of_a_real_run_shows_its_spectra(smoke, tmp_path):
-    path, _ = smoke
-    done = command("search.report", str(path), "--out", str(tmp_path), **ASCII)
-    assert done.returncode == 0, done.stderr
-    assert "note:" not in done.stdout
-    for name in ("error_vs_snr_k1", "above_crb", "history", "spectra", "pseudospectra"):
-        assert (tmp_path / f"{name}.png").stat().st_size > 10_000, name
+def test_a_real_run_has_all_figures_of_the_trainer(smoke):
+    run = load(smoke[0])
+    assert run.notes == ()
+    shown = {p.name for p in pictures_of(run) if isinstance(p.draw(run), Figure)}
+    assert {"error_vs_snr_k1", "above_crb", "history", "spectra", "pseudospectra"} <= shown

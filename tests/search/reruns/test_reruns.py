@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +29,8 @@ from search.run import main as search
 from tests.local_ray import install
 from tests.stored import unfinished
 
+FINISHED = Path(__file__).parents[2] / "data" / "runs_before_rooms.tar.xz"
+"""A run of the `smoke` preset, as `tests/search/test_earlier_runs.py` has it."""
 TINY = {"epochs": 1, "steps_per_epoch": 2, "batch_size": 8, "network.width": 8}
 JUDGED = {
     "evaluation.num_scenes": 4,
@@ -277,11 +280,12 @@ def test_a_run_without_finalists_is_refused(tmp_path, capsys):
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_confirmation_that_was_killed_goes_on(smoke, address, tmp_path):
+def test_a_confirmation_that_was_killed_goes_on(address, tmp_path):
     """On a real Ray, in processes of their own: this one has the stand-in."""
-    run = tmp_path / "x"
-    shutil.copytree(smoke[0], run)
-    flags = ("--top", "1", *on_fresh_scenes(seeds=8), "--address", address)
+    with tarfile.open(FINISHED) as archive:
+        archive.extractall(tmp_path, filter="data")
+    run = tmp_path / "finished"
+    flags = ("--top", "1", *on_fresh_scenes(seeds=4), "--address", address)
     words = [sys.executable, "-m", "search.confirm", str(run), *flags]
     first = subprocess.Popen(words)
     deadline = time.monotonic() + 240
@@ -291,14 +295,14 @@ def test_a_confirmation_that_was_killed_goes_on(smoke, address, tmp_path):
     first.send_signal(signal.SIGKILL)
     first.wait()
     before = written(run)
-    assert 0 < len(trained(run)) < 8
+    assert 0 < len(trained(run)) < 4
     subprocess.run(words, check=True)
     trials = RunStore.open(run / "reruns").read("trials")
-    assert list(trials["outcome"]) == ["completed"] * 8
+    assert list(trials["outcome"]) == ["completed"] * 4
     done = {p: t for p, t in before.items() if p.startswith("trials/")}
     assert done.items() <= written(run).items()
     rows = pd.read_parquet(run / "confirmations")
     network = rows[rows["estimator"] == "network"]
-    assert len(network) == 8 * 4 * 2  # seeds, SNRs and K
-    assert len(network.groupby(["trial_id", "seed"])) == 8
+    assert len(network) == 4 * 4 * 2  # seeds, SNRs and K
+    assert len(network.groupby(["trial_id", "seed"])) == 4
     assert {"crb", "sml"} <= set(rows["estimator"])

@@ -192,7 +192,7 @@ def test_sml_is_efficient(snr_db):
 @pytest.mark.slow
 @pytest.mark.parametrize("snr_db", [10.0, 30.0])
 def test_sml_is_efficient_over_thousands_of_scenes(snr_db):
-    scenes = EvalScenes(SCENE, 5).batch(range(2500), snr_db=snr_db, num_sources=1)
+    scenes = EvalScenes(SCENE, 5).batch(range(1500), snr_db=snr_db, num_sources=1)
     mean, error = ratio_to_bound(scenes, search_grid(SCENE))
     assert mean - 1.96 * error <= 1.15
     assert mean + 1.96 * error >= 1.0
