@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -99,9 +99,13 @@ def rows_of(table: Path) -> list[dict[str, Any]]:
 
 
 def compare(
-    store: RunStore, references: Mapping[str, pd.DataFrame], trials: int = TRIALS
+    store: RunStore,
+    references: Mapping[str, pd.DataFrame],
+    trials: int = TRIALS,
+    only: Collection[str] | None = None,
 ) -> list[str]:
-    """Return what is lost or doubled in a finished run, or differs from given tables."""
+    """Return what is lost or doubled in a finished run, or differs from given tables, in the rows
+    of `only` these trials if they are given."""
     wrong = []
     ended, epochs = store.read("trials"), store.read("epochs")
     for table in WRITTEN:
@@ -115,6 +119,8 @@ def compare(
             wrong.append(f"{trial.trial_id} trained {trial.epochs} epochs, but has rows {own}")
     for table, reference in references.items():
         found = store.read(table)
+        if only is not None:
+            found = found[found["trial_id"].isin(only)]
         rows, expected = plain(table, found), plain(table, reference.reindex(columns=list(found)))
         if len(rows) != len(expected):
             wrong.append(f"{len(rows)} rows of {table}, but {len(expected)} undisturbed")
@@ -130,8 +136,9 @@ def plain(table: str, rows: pd.DataFrame) -> pd.DataFrame:
     return named.sort_values(list(KEYS[table])).reset_index(drop=True)
 
 
-def replayed(store: RunStore) -> pd.DataFrame:
-    """Train every recorded configuration here, without Ray or interruption; return its epochs."""
+def replayed(store: RunStore, only: Collection[str] | None = None) -> pd.DataFrame:
+    """Train every recorded configuration, or those of `only` these trials, here, without Ray or
+    interruption; return its epochs."""
     import torch
 
     from search.plan import judged_epochs, objective_window
@@ -142,6 +149,8 @@ def replayed(store: RunStore) -> pd.DataFrame:
     torch.set_num_threads(1)
     rows = []
     for trial in store.read("trials").itertuples():
+        if only is not None and trial.trial_id not in only:
+            continue
         config = TrainConfig.from_params(store.read_config(trial.trial_id)["params"])
         reports: list[dict[str, object]] = []
         for report in train(config):
