@@ -307,6 +307,7 @@ def test_a_design_that_was_killed_goes_on(address, tmp_path):
     file = written(tmp_path, tiny("count"))
     run = tmp_path / "runs" / "small"
     flags = ["--design", str(file), "--out", str(run.parent), "--address", address]
+    flags += ["--max-concurrent", "1"]  # every worker is a process that loads torch
     words = [sys.executable, "-m", "search.ablate", *flags]
     first = subprocess.Popen(words)
     deadline = time.monotonic() + 300
