@@ -4,11 +4,16 @@ Files with tests that use Ray run one after the other on one of pytest's process
 share a Ray and do not compete for the machine's cores; every other file is one unit of work.
 """
 
+import os
 import subprocess
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+# before torch loads OpenMP, and for all processes that tests start: a thread that waits for
+# another gives its core away, since pytest's other process has use for it
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import pytest
 import torch
