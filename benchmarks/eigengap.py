@@ -117,7 +117,8 @@ def race(
     run for some 25 ms in a round."""
     for run in runs.values():
         timed(run, device)
-    often = {n: max(1, min(20, round(25 / timed(run, device)))) for n, run in runs.items()}
+    # a clock of processor time may stand still in a quick run
+    often = {n: min(20, round(25 / max(timed(run, device), 1))) or 1 for n, run in runs.items()}
     times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds):
         for name, run in runs.items():
