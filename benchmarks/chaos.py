@@ -133,6 +133,9 @@ def compare(
 def plain(table: str, rows: pd.DataFrame) -> pd.DataFrame:
     """Return a table without what depends on clock and place, in order of its keys."""
     named = rows.drop(columns=[name for name in TIMING if name in rows])
+    if "objective_scenes" in named:  # arrays where they were read from Parquet
+        by_scene = named["objective_scenes"]
+        named["objective_scenes"] = [e if e is None else list(e) for e in by_scene]
     return named.sort_values(list(KEYS[table])).reset_index(drop=True)
 
 
