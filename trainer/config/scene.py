@@ -150,7 +150,7 @@ class SceneConfig:
             "Swap or widen them.",
         )
         limits = ("azimuth_max_deg", "elevation_max_deg")
-        in_front = "The panel sees the half space in front of it: give at most 85."
+        in_front = "The panel sees the half space in front of it: give 1 to 85."
         require_fields(self, limits, lambda x: 0 < x < 90, "0 < {} < 90", in_front)
         if self.positions_m is None:  # else, `search_grid` looks for directions that look alike
             self._require_no_grating_lobes()

@@ -132,7 +132,12 @@ def _require_searchable(scene: SceneConfig, points_per_beam: float, plane_phase:
     near, far = smaller.range_min_m, scene.range_max_m
     remedy = f"Give range_min_m={near:g} (localise: --range-m {near:g} {far:g})"
     if points(smaller) > most:
+        near = float(f"{scene.fraunhofer_m:.2g}")
+        farther = replace(scene, range_min_m=near, range_max_m=max(scene.range_max_m, 10 * near))
         remedy = "Give fewer elements or smaller angles"
+        if points(farther) <= most:
+            far = farther.range_max_m
+            remedy = f"Give ranges beyond the panel (localise: --range-m {near:g} {far:g})"
     require(
         points(scene) <= most,
         f"the search grid has at most {most} points",

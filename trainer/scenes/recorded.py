@@ -229,7 +229,7 @@ def _check_names(arrays: Arrays) -> None:
     required = (*SIGNALS, "wavelength_m")
     for name in arrays:
         if name not in required + OPTIONAL:
-            near = did_you_mean(name, required + OPTIONAL)
+            near = did_you_mean(name, required + OPTIONAL) or " Leave it out."
             raise ConfigError(f"`{name}` is no array of a recording.{near}")
     missing = [name for name in required if name not in arrays]
     require(not missing, f"{', '.join(required)} are given", f"no {missing}", "Add them.")

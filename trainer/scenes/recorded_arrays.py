@@ -232,6 +232,13 @@ def recorded_noise_covariance(arrays: Arrays, size: int, antennas: int) -> Tenso
         else "Average it with its conjugate transpose: (Q + np.swapaxes(Q, -1, -2).conj()) / 2.",
     )
     diagonal = np.diagonal(value, axis1=-2, axis2=-1).real
+    require(
+        bool((diagonal > 0).all()),
+        "noise_covariance has a positive diagonal, the noise powers of the antennas",
+        f"{diagonal.min():.4g}",
+        "Leave the array out for white noise; leave an antenna without noise out of snapshots and "
+        "channel.",
+    )
     even = bool((np.ptp(diagonal, axis=-1) < tolerance * diagonal.max()).all())
     require(
         bool((np.abs(diagonal - 1) < tolerance).all()),

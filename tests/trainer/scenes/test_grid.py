@@ -24,6 +24,15 @@ def test_a_region_too_near_is_refused_and_the_advised_one_is_searched(near, far)
     assert 1000 < planes <= 5000
 
 
+def test_a_region_within_the_panel_is_refused_and_the_advised_one_is_searched():
+    panel = {"num_horizontal": 6, "num_vertical": 6}
+    with pytest.raises(ConfigError, match="Give ranges beyond the panel") as refused:
+        search_grid(SceneConfig(**panel, range_min_m=1e-9, range_max_m=1e-8))
+    advice = re.search(r"--range-m (\S+) (\S+)\)", str(refused.value))
+    assert advice
+    search_grid(SceneConfig(**panel, range_min_m=float(advice[1]), range_max_m=float(advice[2])))
+
+
 def test_a_panel_too_large_to_search_is_refused():
     with pytest.raises(ConfigError, match="Give fewer elements or smaller angles"):
         search_grid(SceneConfig(num_horizontal=300, num_vertical=300, range_min_m=2.9))

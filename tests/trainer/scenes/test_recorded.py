@@ -144,6 +144,9 @@ BROKEN: list[tuple[dict[str, object], str]] = [
     ({"noise_variance": np.zeros(4)}, "noise_variance > 0"),
     ({"noise_variance": np.ones(3)}, r"noise_variance has shape \[4\] or is a scalar"),
     ({"noise_covariance": 2 * np.eye(5)}, "unit diagonal"),
+    ({"noise_covariance": -np.eye(5)}, "positive diagonal"),
+    ({"noise_covariance": np.diag([1.0, 1, 0, 1, 1])}, "positive diagonal"),
+    ({"comment": np.ones(3)}, "no array of a recording. Leave it out"),
     ({"noise_covariance": np.eye(5) + np.eye(5, k=1) / 2}, "Hermitian"),
     ({"noise_covariance": np.ones((5, 5))}, "positive definite"),
 ]

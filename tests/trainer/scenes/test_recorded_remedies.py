@@ -259,7 +259,7 @@ def test_a_snapshot_and_an_element_without_numbers_are_dropped_as_advised(tmp_pa
     channel = arrays["channel"].copy()
     channel[..., 7] = np.nan
     message = refusal(tmp_path, arrays | {"channel": channel})
-    mask = eval(re.search(r"element_mask = (.+)\.$", message)[1], {"np": np})
+    mask = eval(re.search(r"element_mask = (.+), one more array", message)[1], {"np": np})
     assert "channel[..., [7]] = 0" in message
     channel[..., [7]] = 0
     assert load(tmp_path, arrays | {"channel": channel, "element_mask": mask}).batch_size == 4
