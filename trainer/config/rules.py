@@ -66,6 +66,9 @@ def require_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """Return ' Did you mean `x`?' for the nearest choice x, or an empty string if none is near."""
+    choices = list(choices)
     by_lower_case = {choice.lower(): choice for choice in choices}
-    near = difflib.get_close_matches(word.lower(), by_lower_case, n=1)
-    return f" Did you mean `{by_lower_case[near[0]]}`?" if near else ""
+    near = difflib.get_close_matches(word, choices, n=1) or [
+        by_lower_case[x] for x in difflib.get_close_matches(word.lower(), by_lower_case, n=1)
+    ]
+    return f" Did you mean `{near[0]}`?" if near else ""
