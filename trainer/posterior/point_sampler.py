@@ -1,7 +1,7 @@
 """Weighted draws from the posterior of places in milliseconds a scene, the SNR not known.
 
 The draws of `sampler` are single places, or pairs drawn as pairs. Here points are drawn for single
-sources, and for K = 2 *all pairs* of them are weighed: some 200 points give 20,000 pairs, whose
+sources, and for K = 2 *all pairs* of them are weighed: 256 points give 33,000 pairs, whose
 likelihoods cost as much as 1,000 pairs drawn one by one (`pairs`).
 
     1. cells    points of the region's cells by their likelihood to the power `TEMPER`; for K = 2

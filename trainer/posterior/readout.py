@@ -12,7 +12,8 @@ doubted, too: smaller ones, 0 included, share the probability by their evidence.
 does not vouch for two estimates.
 
 Scenes whose points are worth fewer than `LEAST_WORTH` are sampled again with `MORE` times as many;
-those that still are worth fewer are `poor`.
+those that still are worth fewer are `poor`. Where K is asked, a K whose probability is below `OPEN`
+is ruled out by its first points, and not sampled again.
 """
 
 import math
@@ -39,6 +40,8 @@ LEAST_WORTH = 20.0
 MORE = 3
 MOST_CELLS = 4096
 """Cells of the region up to which `log_evidence` is quick: a table of their pairs takes 64 MB."""
+OPEN = 1e-3
+"""Probability of K below which it is ruled out."""
 RESOLVED = 0.5
 """Probability of a source of its own above which an estimate is resolved."""
 
@@ -58,7 +61,7 @@ class PosteriorReadout:
         expected_error: [B], expected capped error of the estimates if K is right; 0 for K = 0.
         probabilities: of K = 0 ... S, [B, S + 1]; 1 for a K that is told.
         worth: effective number of points of the K that is reported, [B]; NaN for K = 0.
-        resampled: scenes sampled again, [B].
+        resampled: scenes sampled again for any K, [B].
         snr_db: likeliest total SNR, [B]; NaN for K = 0.
     """
 
@@ -152,23 +155,27 @@ class _Reading:
             rows = (count == k).nonzero().flatten()
             found.probabilities[rows, k] = 1
             if k:
-                draws, again = sample_again(self.sampler.take(rows), k)
-                self._put(found, rows, draws, again, {k: draws})
+                sampler = self.sampler.take(rows)
+                draws, found.resampled[rows] = sample_again(sampler, k, sampler.sample(k))
+                self._put(found, rows, draws, {k: draws})
                 self._doubt(found, rows, k, draws)
         return found
 
     def asked(self) -> PosteriorReadout:
         """Return the readout at the likeliest K of every scene."""
-        drawn = {k: sample_again(self.sampler, k) for k in range(1, self.most + 1)}
-        shares = _probabilities(self.sampler, {k: each for k, (each, _) in drawn.items()})
         found = self._nothing()
-        found.probabilities[:, : shares.shape[1]] = shares
+        drawn = {k: self.sampler.sample(k) for k in range(1, self.most + 1)}
+        first = _probabilities(self.sampler, drawn)
+        for k, draws in drawn.items():
+            drawn[k], again = sample_again(self.sampler, k, draws, first[:, k] >= OPEN)
+            found.resampled.logical_or_(again)
+        found.probabilities[:, : self.most + 1] = _probabilities(self.sampler, drawn)
         count = found.probabilities.argmax(-1)
-        for k, (draws, again) in drawn.items():
+        for k, draws in drawn.items():
             rows = (count == k).nonzero().flatten()
             if len(rows):
-                others = {n: each.take(rows) for n, (each, _) in drawn.items()}
-                self._put(found, rows, draws.take(rows), again[rows], others)
+                others = {n: each.take(rows) for n, each in drawn.items()}
+                self._put(found, rows, draws.take(rows), others)
         return found
 
     def _nothing(self) -> PosteriorReadout:
@@ -195,7 +202,6 @@ class _Reading:
         found: PosteriorReadout,
         rows: Tensor,
         draws: PointPosterior,
-        again: Tensor,
         every: dict[int, PointPosterior],
     ) -> None:
         """Fill in the scenes of these numbers, of K sources.
@@ -216,8 +222,7 @@ class _Reading:
         found.active[rows, :count] = True
         found.credible_radius[rows, :count] = _quantile(distance, weights, CREDIBLE)
         found.expected_error[rows] = (served_error * weights).sum(-1)
-        found.worth[rows], found.resampled[rows] = draws.worth, again
-        found.snr_db[rows] = draws.snr_db
+        found.worth[rows], found.snr_db[rows] = draws.worth, draws.snr_db
         shares = found.probabilities[rows]
         near = {
             k: _near(best.directions, each.fresh_places, self.tolerance)
@@ -287,17 +292,27 @@ def log_evidence(scenes: Scenes, scene: SceneConfig, num_sources: int) -> tuple[
     found = []
     for first in range(0, scenes.batch_size, size):
         sampler = PointSampler(scenes.take(slice(first, first + size)), scene)
-        draws, _ = sample_again(sampler, num_sources)
+        draws, _ = sample_again(sampler, num_sources, sampler.sample(num_sources))
         poor = draws.worth < LEAST_WORTH
         found.append((draws.log_evidence.masked_fill(poor, torch.nan), draws.snr_db))
     evidence, snr_db = (torch.cat(x) for x in zip(*found, strict=True))
     return evidence, snr_db
 
 
-def sample_again(sampler: PointSampler, num_sources: int) -> tuple[PointPosterior, Tensor]:
-    """Return draws of every scene, and which scenes were sampled again with more points, [B]."""
-    draws = sampler.sample(num_sources)
+def sample_again(
+    sampler: PointSampler, num_sources: int, draws: PointPosterior, wanted: Tensor | None = None
+) -> tuple[PointPosterior, Tensor]:
+    """Sample scenes whose draws are worth little again with more points.
+
+    Args:
+        wanted: scenes whose draws matter, [B]; all by default.
+
+    Returns:
+        The draws, and which scenes were sampled again, [B].
+    """
     again = draws.worth < LEAST_WORTH
+    if wanted is not None:
+        again &= wanted
     rows = again.nonzero().flatten()
     if len(rows):
         draws = draws.put(rows, sampler.take(rows).sample(num_sources, times=MORE))

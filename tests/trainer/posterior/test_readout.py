@@ -96,6 +96,18 @@ def test_scenes_with_few_points_are_sampled_again_and_counted(monkeypatch):
     assert not bool(found.estimates(SCENE).resolved.any())
 
 
+def test_a_number_of_sources_that_is_ruled_out_is_not_sampled_again(monkeypatch):
+    """A lone source at 20 dB: pairs are worth few points, and sampling more changes nothing."""
+    scenes = EvalScenes(SCENE, 8).batch(range(4), snr_db=20.0, num_sources=1)
+    found = read(scenes, None)
+    monkeypatch.setattr("trainer.posterior.readout.OPEN", 0.0)
+    again = read(scenes, None)
+    assert not bool(found.resampled.any())
+    assert bool(again.resampled.any())
+    torch.testing.assert_close(found.probabilities, again.probabilities, atol=1e-3, rtol=0)
+    torch.testing.assert_close(found.positions, again.positions, atol=0, rtol=0)
+
+
 @pytest.mark.parametrize(
     ("scene", "count", "says"),
     [
