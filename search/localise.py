@@ -14,14 +14,16 @@ One row per estimate; the same numbers as `python -m trainer localise` writes as
                  law; null where it is withheld
     reason       string, why it is withheld; "" where it is not
     resolved     bool   whether it stands out from noise (`trainer.estimation.estimates`)
-    num_sources  int    K of the scene, as given or as the eigenvalues say
+    num_sources  int    K of the scene, as given or as estimated
     explained    share of the scene's energy that its best places explain
     p_value      of the scene's goodness of fit; null where it cannot be tested
     fits         bool   p_value >= .01
     credible_radius  rad: angle around the estimate that holds its source with probability .95
     expected_error   expected capped error of the scene's estimates, if K is right
-    effective_points what the draws of the posterior are worth; these three are null without
-                 `--readout posterior` or `--method posterior`
+    effective_points what the draws of the posterior are worth
+    num_sources_probability  probability of `num_sources`; 1 if it was told. These four are null
+                 without `--readout posterior` or `--method posterior`
+    resampled    bool   whether the posterior was sampled again with more points
     origin       string, where the scene's places are from: the covariance, scoring from there, or
                  another search of the likelihood; "" unless a model judged them
     better_reading   string, the usual misreading in which the recording is explained better; ""
@@ -63,6 +65,7 @@ SCENE_COLUMNS = (
     "better_reading",
     "expected_error",
     "effective_points",
+    "resampled",
 )
 
 
@@ -83,10 +86,17 @@ def run(args: argparse.Namespace) -> int:
     scene, source = found.active.nonzero()
     columns = {name: found.arrays()[name][scene, source] for name in COLUMNS}
     columns |= {name: found.arrays()[name][scene] for name in SCENE_COLUMNS}
+    columns["num_sources_probability"] = found.probabilities[scene, found.num_sources[scene]]
     rows = pd.DataFrame({"scene": scene, "source": source, **columns})
     write_output(args.out, rows.to_parquet(index=False), "--out")
     print(f"wrote {args.out}: {len(rows)} sources")
-    lines = found.origin_line(), withheld_line(found), found.diagnosis, origin_note(args.scenes)
+    lines = (
+        found.origin_line(),
+        found.sampling_line(),
+        withheld_line(found),
+        found.diagnosis,
+        origin_note(args.scenes),
+    )
     for line in filter(None, lines):
         print(line)
     return 0

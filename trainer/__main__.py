@@ -235,7 +235,13 @@ def localise(args: argparse.Namespace) -> int:
     found = localise_scenes(**localise_arguments(args))
     found.save(args.out)
     print(f"wrote {args.out}: {found.active.sum()} sources in {len(found.num_sources)} scenes")
-    lines = found.origin_line(), withheld_line(found), found.diagnosis, origin_note(args.scenes)
+    lines = (
+        found.origin_line(),
+        found.sampling_line(),
+        withheld_line(found),
+        found.diagnosis,
+        origin_note(args.scenes),
+    )
     for line in filter(None, lines):
         print(line)
     return 0
@@ -296,7 +302,7 @@ def evaluate(args: argparse.Namespace) -> int:
         config = dataclasses.replace(config, evaluation=judged)
     evaluations = [
         evaluate_network(network, config, num_sources=counts),
-        evaluate_network(network, config, num_sources=counts, refine=True, ask_number=True),
+        evaluate_network(network, config, num_sources=counts, refine=True),
         *evaluate_baselines(config, device=str(device), num_sources=counts),
     ]
     rows = [row for evaluation in evaluations for row in evaluation.rows]
@@ -334,8 +340,10 @@ def limit(args: argparse.Namespace) -> int:
     )
     wanted = judged.num_test_scenes if args.num_scenes is None else args.num_scenes
     require(wanted >= 1, "--num-scenes >= 1", f"{wanted}", "Leave it out for those evaluated.")
+    if args.snr_db:
+        judged = dataclasses.replace(judged, report_snr_db=tuple(args.snr_db))
     kept, folder, poor = KeptLimits(config.scene, judged.test_seed), limit_cache(), False
-    points = [(snr, k) for k in counts for snr in args.snr_db or judged.report_snr_db]
+    points = [(snr, k) for k in counts for snr in judged.report_snr_db]
     torch.set_num_threads(1)  # the matrices of a chunk are small
     for snr_db, count in points:
         start = kept.point(snr_db, count)

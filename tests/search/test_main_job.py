@@ -80,6 +80,8 @@ def test_the_refined_rows_are_those_of_the_model_that_localises(smoke):
     path, _ = smoke
     model = load_model(path)
     expected = evaluate_network(model.network, model.config, refine=True)
+    said = pd.read_parquet(path / "scenes").query("estimator == 'network+scoring'")
+    np.testing.assert_array_equal(said["source_number"], expected.scenes.source_number)
     for table, rows in (
         ("evaluations", [asdict(row) for row in expected.rows]),
         ("scenes", expected.scenes.rows()),

@@ -91,6 +91,18 @@ def test_where_nothing_is_kept_there_are_no_rows_and_the_command_says_how():
     )
 
 
+def test_a_limit_is_left_out_of_what_is_evaluated_where_it_has_no_row_for_k():
+    """Noise alone has no limit; classical methods are asked nonetheless."""
+    for snr_db, count in ((-5.0, 1), (-5.0, 2)):
+        keep(snr_db, count, fair())
+    asked = {
+        counts: {each.scenes.estimator for each in evaluate_baselines(CONFIG, num_sources=counts)}
+        for counts in ((0,), (2,))
+    }
+    assert asked[2,] - asked[0,] == {"limit_shape", "limit_blind"}
+    assert asked[0,] == set(CONFIG.evaluation.baselines)
+
+
 def test_a_damaged_file_is_named():
     keep(-5.0, 1, fair())
     (path,) = limit_cache().glob("*/*.json")

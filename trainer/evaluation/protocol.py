@@ -85,7 +85,7 @@ def evaluate_baselines(
     """Evaluate classical methods, the bound and the limits on a configuration's held-out scenes.
 
     Args:
-        names: by default those of `evaluation.baselines`, and the limits that are kept.
+        names: by default those of `evaluation.baselines`, and the limits that are kept for K.
         num_sources: values of K, 0 for noise alone; by default 1 ... max_sources.
 
     Raises:
@@ -93,7 +93,14 @@ def evaluate_baselines(
     """
     conditions = held_out_conditions(config, device, num_sources)
     if names is None:
-        known = [name for name in LIMITS if limit_tables(name, config)["evaluations"]]
+        counts = {count for _, count in conditions.points()}
+        known = [
+            name
+            for name in LIMITS
+            if any(
+                row["num_sources"] in counts for row in limit_tables(name, config)["evaluations"]
+            )
+        ]
         names = tuple(dict.fromkeys((*config.evaluation.baselines, *known)))
     return [_evaluate_baseline(name, config, conditions) for name in names]
 
@@ -128,16 +135,14 @@ def evaluate_network(
     *,
     num_sources: tuple[int, ...] | None = None,
     refine: bool = False,
-    ask_number: bool = False,
 ) -> Evaluation:
     """Evaluate a network on the held-out scenes of its configuration, on the device it is on.
 
     Args:
         num_sources: values of K, 0 for noise alone; by default 1 ... max_sources.
-        refine: sharpen the estimates of MUSIC by `evaluation.refinement`, as `localise` does; the
-            rows are of `network+scoring` or `network+judged`.
-        ask_number: ask the evidence of the snapshots for K, too, as `localise` does: several times
-            the work. Only refined estimates are asked.
+        refine: sharpen the estimates of MUSIC by `evaluation.refinement`, and ask the evidence of
+            the snapshots for K, as `localise` does; the rows are of `network+scoring` or
+            `network+judged`.
     """
     device = device_of(network)
     conditions = held_out_conditions(config, device, num_sources)
@@ -151,8 +156,6 @@ def evaluate_network(
         covariance = network(scenes)
         told = scenes.sources.num_sources
         found = refined_music(scenes, covariance, told, config.scene, how)
-        if not ask_number:
-            return found
         asked = likeliest_number_on(scenes, covariance, config.scene)
         return replace(found, source_numbers={**found.source_numbers, "evidence": asked})
 

@@ -65,6 +65,7 @@ class Localisation:
             .95 [rad]; this and what follows is NaN without the readout `posterior`.
         expected_error: [S], expected capped error of the scene's estimates, if K is right.
         effective_points: [S], what the draws of the posterior are worth; NaN for K = 0.
+        resampled: [S], it was sampled again with more points; false without it.
         probabilities: [S, K_max + 1], of K = 0 ... K_max; 1 for a K that was told.
         diagnosis: what is to be said about scenes that do not fit, or ""; not an array.
     """
@@ -95,6 +96,7 @@ class Localisation:
     credible_radius: NDArray[np.float32] = field(default_factory=_unread)
     expected_error: NDArray[np.float32] = field(default_factory=_unread)
     effective_points: NDArray[np.float32] = field(default_factory=_unread)
+    resampled: NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, np.bool_))
     probabilities: NDArray[np.float32] = field(default_factory=_unread)
     diagnosis: str = ""
 
@@ -120,6 +122,14 @@ class Localisation:
         listed = ", ".join(f"{count} by {origin}" for origin, count in counts.most_common())
         return f"places of scenes: {listed}" if counts else ""
 
+    def sampling_line(self) -> str:
+        """Return a line that counts scenes whose posterior took more points; "" if none did."""
+        again, poor = int(self.resampled.sum()), int((self.reason == POOR).any(-1).sum())
+        if not again:
+            return ""
+        said = f"posterior sampled again with more points: {again} of {len(self.resampled)} scenes"
+        return f"{said}, {poor} of them still too poorly" if poor else said
+
     @classmethod
     def concatenate(cls, parts: list[Self]) -> Self:
         """Join the scenes of several parts, in this order."""
@@ -144,6 +154,7 @@ def add_posterior(found: Localisation, read: PosteriorReadout | None) -> Localis
             credible_radius=of_estimates,
             expected_error=of_scenes,
             effective_points=of_scenes,
+            resampled=np.zeros(size, np.bool_),
             probabilities=of_counts,
         )
     unsure = (read.poor.unsqueeze(-1) & read.active).cpu().numpy() & (found.reason == "")
@@ -154,5 +165,6 @@ def add_posterior(found: Localisation, read: PosteriorReadout | None) -> Localis
         credible_radius=read.credible_radius.cpu().numpy(),
         expected_error=read.expected_error.cpu().numpy(),
         effective_points=read.worth.cpu().numpy(),
+        resampled=read.resampled.cpu().numpy(),
         probabilities=read.probabilities.cpu().numpy(),
     )

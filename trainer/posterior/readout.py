@@ -12,8 +12,8 @@ doubted, too: smaller ones, 0 included, share the probability by their evidence.
 does not vouch for two estimates.
 
 Scenes whose points are worth fewer than `LEAST_WORTH` are sampled again with `MORE` times as many;
-those that still are worth fewer are `poor`. Where K is asked, a K whose probability is below `OPEN`
-is ruled out by its first points, and not sampled again.
+those still worth fewer are `poor`. Where K is asked, a K less probable than `OPEN` is ruled out by
+its first points, and not sampled again.
 """
 
 import math

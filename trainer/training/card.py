@@ -70,8 +70,8 @@ scenes of seed {judged.seed}. Training seed {config.seed}; {state.step} steps of
 
 - Simulated scenes only: exact spherical waves, a known Rician channel, codes and noise as above.
   Outside of the region, and of these SNRs, nothing has been measured.
-- Where K is not known, it is estimated from the eigenvalues of the predicted covariance, and often
-  wrongly at low SNR. Confidence then holds for each estimate as if K were right.
+- Where K is not known, it is that of the largest evidence of the snapshots, each K fitted from
+  MUSIC's places, and often wrong at low SNR. Confidence then has coefficients of its own.
 
 ## Origin
 

@@ -11,11 +11,10 @@ def confusion(run: Run) -> pd.DataFrame:
     """Return the shares of held-out scenes in which K is said to be 0, 1, ..., without reruns.
 
     Columns: estimator, snr_db, num_sources, num_scenes, then one for each K that is said. Rows of
-    the best trial (`network`) and of the classical methods that were asked.
+    the best trial, by MUSIC alone and refined, and of the classical methods that were asked.
     """
     rows = run.tables["scenes"].dropna(subset=["source_number"])
-    mine = (rows["trial_id"] == run.best) & (rows["estimator"] == "network")
-    mine |= rows["trial_id"].isna()  # refined estimates have the eigenvalues of `network`
+    mine = (rows["trial_id"] == run.best) | rows["trial_id"].isna()
     rows = rows[mine & rows["changes"].isna()].astype({"source_number": int})
     if rows.empty:
         return pd.DataFrame()
@@ -49,13 +48,14 @@ def confusion_table(run: Run) -> Table | None:
                 number(row["num_scenes"], 0),
                 *(number(row[k], 2) for k in said),
             ),
-            "best" if name == "network" else "shared",
+            "best" if name.startswith("network") else "shared",
         )
         for name in in_order(found["estimator"])
         for row in found[found["estimator"] == name].to_dict("records")
     )
     note = (
         "Errors above are with K told. This is what each method says of K: by the widest relative "
-        "gap between eigenvalues, never 0; the posterior by the evidence of the snapshots."
+        "gap between eigenvalues, never 0; the posterior and a network that is refined by the "
+        "evidence of the snapshots."
     )
     return Table("source-number-table", columns, rows, note=note)

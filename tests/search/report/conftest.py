@@ -14,8 +14,11 @@ from pathlib import Path
 import pytest
 
 from search import report
+from search.plan.outcome import Outcome
+from search.records.store import RunStore
 from search.report.data import Run
 from tests import drawn_run
+from tests.scored_run import REFINED, add_trial, evaluation_rows, scene_rows
 
 ROOT = Path(report.__file__).parents[2]
 
@@ -121,3 +124,51 @@ def six(shared_folder: Path) -> Path:
 def small(six: Path, tmp_path: Path) -> Path:
     """The same, for a test to break."""
     return Path(shutil.copytree(six, tmp_path / "small"))
+
+
+@pytest.fixture
+def empty(tmp_path):
+    plan = {"fixed": {"evaluation.objective_snr_db": [-5.0, 0.0]}}
+    parameters = {"eigengap.weight": ("float", "1", "factor of the term")}
+    return RunStore.create(tmp_path / "x", parameters=parameters, plan=plan)
+
+
+@pytest.fixture
+def baselines(empty):
+    rows = [
+        *evaluation_rows(None, "pinv_music", 0),
+        *evaluation_rows(None, "lmmse_music", 3),
+        *evaluation_rows(None, "crb", 12),
+    ]
+    empty.write_part("evaluations", "baselines", rows)
+    empty.write_part("scenes", "baselines", scene_rows(None, "lmmse_music", 0))
+    return empty
+
+
+@pytest.fixture
+def full(baselines):
+    """Three completed trials, t001 the best; a stopped one with a smaller objective."""
+    for number, objective in enumerate((0.50, 0.40, 0.45)):
+        name = f"t{number:03d}"
+        add_trial(
+            baselines,
+            number,
+            objective=objective,
+            evaluations=evaluation_rows(name, "network", 5 - number),
+            scenes=scene_rows(name, "network", -0.1, 0.02) if number == 1 else (),
+        )
+    add_trial(baselines, 3, Outcome.STOPPED, 0.30, row={"epochs": 3})
+    add_trial(baselines, 4, Outcome.DIVERGED, row={"cause": "nonfinite_gradient"})
+    add_trial(baselines, 5, Outcome.DIVERGED, row={"cause": "nonfinite_loss"})
+    return baselines
+
+
+@pytest.fixture
+def refined(full):
+    """The same run, with the estimates of t001 refined, and the limit."""
+    full.write_part("evaluations", "t001-refined", evaluation_rows("t001", REFINED, 9))
+    mine = [*scene_rows("t001", "network", -0.1, 0.02), *scene_rows("t001", REFINED, -0.15)]
+    full.write_part("scenes", "t001", mine)
+    shared = [*scene_rows(None, "lmmse_music", 0), *scene_rows(None, "limit_shape", -0.2)]
+    full.write_part("scenes", "baselines", shared)
+    return full

@@ -69,6 +69,8 @@ def test_the_command_computes_keeps_resumes_and_gives_rows(capsys):
     [
         (["--num-sources", "3"], "1 <= --num-sources <= 2"),
         (["--num-scenes", "0"], "--num-scenes >= 1"),
+        (["--snr-db", "nan"], "report_snr_db"),
+        (["--snr-db", "inf"], "report_snr_db"),
         (["--set", "scene.power_spread_db=3"], "equal, uncorrelated sources"),
     ],
 )

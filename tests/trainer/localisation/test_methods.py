@@ -144,7 +144,7 @@ def test_the_commands_take_a_method_in_place_of_a_model(tmp_path, capsys):
         assert said.count("\n") == 1
 
 
-def test_the_posterior_tells_noise_from_a_source_with_probabilities(tmp_path):
+def test_the_posterior_tells_noise_from_a_source_with_probabilities(tmp_path, capsys):
     count = torch.tensor([0, 1])
     scenes = EvalScenes(SceneConfig(), 3).batch(range(2), snr_db=5.0, num_sources=count)
     recording, out = tmp_path / "in.npz", tmp_path / "out.npz"
@@ -161,3 +161,16 @@ def test_the_posterior_tells_noise_from_a_source_with_probabilities(tmp_path):
     rows = pd.read_parquet(tmp_path / "out.parquet")
     assert len(rows) == 1
     assert rows["credible_radius"].notna().all()
+    assert rows["num_sources_probability"].item() > 0.9
+    assert not rows["resampled"].any()
+    assert "sampled again" not in capsys.readouterr().out
+
+
+def test_scenes_whose_posterior_is_sampled_again_are_counted_for_the_user(monkeypatch, tmp_path):
+    monkeypatch.setattr("trainer.posterior.readout.LEAST_WORTH", 1e4)
+    scenes = EvalScenes(SceneConfig(), 3).batch(range(2), snr_db=5.0, num_sources=1)
+    found = localise(scenes=scenes, method="posterior", range_m=(0.5, 3.0))
+    assert found.resampled.all()
+    assert found.sampling_line() == (
+        "posterior sampled again with more points: 2 of 2 scenes, 2 of them still too poorly"
+    )

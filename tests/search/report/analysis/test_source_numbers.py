@@ -24,6 +24,15 @@ def test_a_row_has_the_shares_of_the_scenes_of_its_true_number():
     assert found["num_scenes"].to_list() == [1, 1, 2]
 
 
+def test_the_best_trial_has_rows_by_its_eigenvalues_and_by_the_evidence(monkeypatch):
+    monkeypatch.setattr(Run, "best", "t0007")
+    said = {"network": 1, "network+judged": 0}
+    mine = {"num_sources": 0, "trial_id": "t0007"}
+    rows = [mine | {"estimator": name, "source_number": k} for name, k in said.items()]
+    found = confusion(run_of(rows)).set_index("estimator")
+    assert {name: found.loc[name, k] for name, k in said.items()} == dict.fromkeys(said, 1.0)
+
+
 def test_reruns_and_methods_that_were_not_asked_are_left_out():
     rows = [
         {"num_sources": 1, "source_number": None},
