@@ -130,7 +130,7 @@ class PointSampler:
     def __init__(self, scenes: Scenes, scene: SceneConfig) -> None:
         device = str(scenes.snapshots.device)
         self.law = law_of_places(scene, device)
-        self.cells, self.pair_prior = _cells_of(scene, device)
+        self.cells = _cells_of(scene, device)
         self.search = search_grid(scene, torch.float32, device)
         self.lattice = torch.tensor(BLIND_SNR_DB, device=device, dtype=torch.float32)
         self.likelihood = ScaleFreeLikelihood(scenes)
@@ -245,7 +245,8 @@ class PointSampler:
             noise = uniform.clamp(min=1e-9).log().neg().log()
             anchors = (log_mass - noise).topk(min(ANCHORS, alone.shape[1])).indices
             value = pair_table(self.likelihood, scaled.take(anchors), scaled)
-            joint = value.mul_(TEMPER).add_(self.pair_prior[anchors]).logsumexp(1)
+            pair_prior = _pair_prior(self.law.scene, str(value.device))
+            joint = value.mul_(TEMPER).add_(pair_prior[anchors]).logsumexp(1)
             log_mass = joint.log_softmax(-1)
             found.append(log_mass)
         return torch.stack(found).logsumexp(0) - math.log(len(found))
@@ -340,10 +341,15 @@ class PointSampler:
 
 
 @lru_cache(maxsize=4)
-def _cells_of(scene: SceneConfig, device: str) -> tuple[Cells, Tensor]:
-    """Return the cells of a region and the log prior of their pairs."""
-    cells = Cells.of_density(law_of_places(scene, device), *CELL_DENSITY)
-    return cells, cells.pair_prior()
+def _cells_of(scene: SceneConfig, device: str) -> Cells:
+    """Return the cells of a region."""
+    return Cells.of_density(law_of_places(scene, device), *CELL_DENSITY)
+
+
+@lru_cache(maxsize=4)
+def _pair_prior(scene: SceneConfig, device: str) -> Tensor:
+    """Return the log prior of pairs of cells [G, G], gigabytes for a large panel."""
+    return _cells_of(scene, device).pair_prior()
 
 
 def _of_points(weights: Tensor) -> Tensor:
