@@ -207,14 +207,15 @@ class SceneConfig:
         # rounded down, so that the remedies hold as printed
         spacing = self.wavelength_m / max(broken.values())
         digits = 10 ** (3 - math.floor(math.log10(spacing)))
-        remedy = f"spacing_m={math.floor(spacing * digits) / digits:g}, to simulate"
+        closer = f"spacing_m={math.floor(spacing * digits) / digits:g}, to simulate"
+        remedy = f"{closer}; no region makes a recording with this panel unambiguous"
         angle = math.floor(100 * math.degrees(math.asin(max(waves - 1, 0)))) / 100
         if angle > 0:
             flags = " ".join(
                 f"--{limit.removesuffix('_max_deg')}-deg {angle:g}" for limit in broken
             )
             angles = " and ".join(f"{limit}={angle:g}" for limit in broken)
-            remedy = f"{angles} (localise: {flags}), or {remedy}"
+            remedy = f"{angles} (localise: {flags}), or {closer}"
         hint = unit_hint(self.spacing_m, self.wavelength_m)
         raise ConfigError(
             f"`spacing_m <= wavelength_m / (1 + sin({' or '.join(broken)}))` must hold, but got "

@@ -26,13 +26,17 @@ def describe_scenes(scenes: Scenes) -> list[str]:
         f"spacing    {panel.spacing_m:g} m, {waves} of {panel.wavelength_m:g} m",
         f"recording  {sizes}, {scenes.num_antennas} antennas",
         f"SNR        {level}",
-        *(f"antennas   {line}" for line in _failures(scenes) or ["none is silent or clipped"]),
+        *(
+            f"antennas   {line}"
+            for line in _failures(scenes) or ["none is silent, clipped or without channel"]
+        ),
         f"codes      {_states(scenes)}",
     ]
 
 
 def _failures(scenes: Scenes) -> list[str]:
-    """Return a line for every antenna that is silent or clipped in all scenes together."""
+    """Return a line for every antenna that is silent or clipped, or has no channel, in all scenes
+    together."""
     values = torch.view_as_real(scenes.snapshots).abs().movedim(2, 0).flatten(1)  # [M, B L 2]
     energy = values.square().mean(-1)
     silent = (energy <= SILENT * energy.median()).nonzero().flatten().tolist()
@@ -40,9 +44,14 @@ def _failures(scenes: Scenes) -> list[str]:
     at_peak = (values >= peak * (1 - 1e-6)).double().mean(-1)
     # a few of a short recording may be equal by chance
     clipped = (at_peak > CLIPPED) & (values.shape[-1] * at_peak > 3) & (energy > 0)
-    return [f"number {number} is silent" for number in silent] + [
-        f"number {number} is clipped in {100 * float(at_peak[number]):.0f} % of its values"
-        for number in clipped.nonzero().flatten().tolist()
+    unreached = (scenes.channel == 0).all(-1).all(0).nonzero().flatten().tolist()
+    return [
+        *(f"number {number} is silent" for number in silent),
+        *(f"number {number} has no channel: its row is 0" for number in unreached),
+        *(
+            f"number {number} is clipped in {100 * float(at_peak[number]):.0f} % of its values"
+            for number in clipped.nonzero().flatten().tolist()
+        ),
     ]
 
 

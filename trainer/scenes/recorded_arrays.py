@@ -89,6 +89,13 @@ def checked(
     return np.broadcast_to(value, full)
 
 
+AXES = {
+    "channel": ("scenes", "antennas", "elements"),
+    "codes": ("scenes", "snapshots", "elements"),
+}
+"""What the axes of arrays count."""
+
+
 def _reordering(
     name: str, got: tuple[int, ...], full: tuple[int, ...], shape: tuple[int, ...]
 ) -> str:
@@ -103,6 +110,15 @@ def _reordering(
     for wanted in (full, shape):
         if [n for n in got if n > 1] == [n for n in wanted if n > 1]:
             return f"Give {name}.reshape({wanted})."
+    for wanted in (full, shape):
+        pairs = list(zip(got, wanted, strict=True)) if len(got) == len(wanted) else []
+        wrong = [i for i, (have, need) in enumerate(pairs) if have != need]
+        if len(wrong) == 1 and name in AXES:
+            (have, need), axis = pairs[wrong[0]], AXES[name][wrong[0] - len(got)]
+            return (
+                f"There are {need} {axis} by snapshots and panel, and {have} by {name}: keep "
+                "those that all arrays have, in the same order."
+            )
     return "It must match snapshots [B, L, M] and the N elements of the panel."
 
 

@@ -134,7 +134,9 @@ def test_a_spacing_with_grating_lobes_is_refused_and_either_remedy_lifts_it(colu
         # the lobe of a beam at the largest angle stays out of sight, just
         assert 1 <= kept.wavelength_m / kept.spacing_m - largest < 1.001
     # no angle would do
-    with pytest.raises(ConfigError, match=r"Use spacing_m=0\.\d+, to simulate\. Is spacing_m in"):
+    with pytest.raises(
+        ConfigError, match=r"Use spacing_m=0\.\d+, to simulate; no region .*\. Is spacing_m in"
+    ):
         SceneConfig(**panel, spacing_m=0.6)
     # two thirds of a wavelength are usual: the region is at fault, not the unit
     with pytest.raises(ConfigError) as refused:

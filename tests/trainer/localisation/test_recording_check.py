@@ -114,19 +114,18 @@ def test_what_is_no_recording_is_bad_usage(tmp_path, capsys):
         assert said.count("\n") == 1
 
 
-def test_antennas_that_are_silent_or_clipped_are_named():
+def test_antennas_that_are_silent_clipped_or_without_channel_are_named():
     snapshots = SCENES.snapshots.clone()
     snapshots[..., 2] = 0
     parts = torch.view_as_real(snapshots)
     limit = parts[..., 5, :].abs().quantile(0.9)
     parts[..., 5, :] = parts[..., 5, :].clamp(-limit, limit)
-    lines = [
-        x
-        for x in describe_scenes(replace(SCENES, snapshots=snapshots))
-        if x.startswith("antennas")
-    ]
-    assert lines == [
+    channel = SCENES.channel.clone()
+    channel[:, 3] = 0
+    described = describe_scenes(replace(SCENES, snapshots=snapshots, channel=channel))
+    assert [x for x in described if x.startswith("antennas")] == [
         "antennas   number 2 is silent",
+        "antennas   number 3 has no channel: its row is 0",
         "antennas   number 5 is clipped in 10 % of its values",
     ]
 

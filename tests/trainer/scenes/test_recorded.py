@@ -122,6 +122,7 @@ BROKEN: list[tuple[dict[str, object], str]] = [
     ({"azimut": np.zeros(4)}, "`azimut` is no array .* Did you mean `azimuth`"),
     ({"snapshots": np.zeros(6)}, r"snapshots has shape \[B, L, M\]"),
     ({"snapshots": np.zeros((4, 0, 5), complex)}, "Give one scene, snapshot and antenna or more"),
+    ({"codes": np.zeros((4, 5, 12))}, r"There are 6 snapshots by snapshots and panel, and 5 by"),
     ({"channel": np.zeros((4, 12, 5))}, r"channel has shape \[4, 5, 12\] or \[5, 12\]"),
     ({"codes": np.full((4, 6, 12), np.nan)}, "codes is finite.*288 entries"),
     ({"codes": np.full((4, 6, 12), "a")}, "codes holds numbers"),
