@@ -95,6 +95,23 @@ def maps(run: Run, outcomes: Iterable[str]) -> str:
     )
 
 
+def levels(run: Run) -> str:
+    """Return the capped error of the arms without a term, by network and regime."""
+    plan, rows = run.planned("design"), run.tables["ablations"]
+    rows = rows[(rows["arm"] == "none") & (rows["seed"] > 0) & rows["rule"].isna()]
+    rows = rows[rows["evaluation_seed"] == plan["scene_seed"]]
+    lines = ["| network | " + " | ".join(plan["regimes"]) + " |"]
+    lines.append("|---" * (len(plan["regimes"]) + 1) + "|")
+    for network in plan["networks"]:
+        own = rows[rows["network"] == network]
+        cells = [
+            average(own[own["regime"] == regime].groupby("seed")["capped_error"].mean(), digits=3)
+            for regime in plan["regimes"]
+        ]
+        lines.append(f"| {network} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def by_snr(run: Run) -> str:
     """Return the differences between SNRs, and both SNRs of what helps or hurts."""
     found = [one for one in effects(run) if one.outcome in PRIMARY]
@@ -133,7 +150,7 @@ def costs(run: Run) -> str:
     for network in networks:
         own = rows[rows["network"] == network]
         groups = [own[own["arm"] == term] for term in terms]
-        cells = [seconds(group["seconds"].tolist()) for group in (*groups, own)]
+        cells = [average(group["seconds"], digits=1) for group in (*groups, own)]
         lines.append(f"| {network} | " + " | ".join(cells) + " |")
     epochs = ", ".join(f"{n:g}" for n in sorted(rows["epochs"].unique()))
     about = (
@@ -145,12 +162,13 @@ def costs(run: Run) -> str:
     return "\n".join([*lines, "", about])
 
 
-def seconds(values: list[float]) -> str:
-    """Return a mean time with its interval and number."""
-    if len(values) < 2:
-        return ", ".join(f"{value:.1f}" for value in values)
-    d = mean_interval(values)
-    return f"{d.mean:.1f} [{d.low:.1f}, {d.high:.1f}] ({d.n})"
+def average(values: Iterable[float], *, digits: int) -> str:
+    """Return a mean with its interval and number."""
+    known = list(values)
+    if len(known) < 2:
+        return ", ".join(f"{value:.{digits}f}" for value in known)
+    d = mean_interval(known)
+    return f"{d.mean:.{digits}f} [{d.low:.{digits}f}, {d.high:.{digits}f}] ({d.n})"
 
 
 def tables(run: Run) -> dict[str, str]:
@@ -160,6 +178,7 @@ def tables(run: Run) -> dict[str, str]:
     return {
         "map control": "\n".join(f"- {line}" for line in (state, *sentences(own))),
         "map": maps(own, PRIMARY),
+        "map levels": levels(own),
         "map described": maps(own, described),
         "map by snr": by_snr(own),
         "map lost": lost(run),
