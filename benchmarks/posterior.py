@@ -140,8 +140,8 @@ def draw(file: str, points: dict[str, tuple[float, Interval]]) -> None:
     kept = [KEPT.load(PACKAGED, snr_db, count) for snr_db, count in OBJECTIVE]
     if all(kept):
         size = next(iter(points.values()))[1].n
-        limit = float(np.mean([each["shape"].error[:size] for each in kept if each]))
-        axes.axhline(limit, color="grey", linestyle="--", label="limit, shape, same scenes")
+        limit = float(np.mean([each["shape"].error[:size].mean() for each in kept if each]))
+        axes.axhline(limit, color="grey", linestyle="--", label="limit, shape")
         axes.legend()
     axes.set(xscale="log", xlabel="CPU time [ms a scene]", ylabel="capped error, -5 and 0 dB")
     axes.xaxis.set_major_locator(FixedLocator([0.5, 1, 2, 5, 10, 20, 50, 100]))
